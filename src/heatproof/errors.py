@@ -1,0 +1,62 @@
+"""What can go wrong, as one tree; every message says what was expected, what came and what to do.
+
+    HeatproofError
+    ├── UnknownName       a method, perturbation, layer, option … that does not exist (also a KeyError)
+    ├── InvalidInput      an argument of the wrong shape, range or type (also a ValueError)
+    │   ├── InvalidPicture    a file that is no readable picture, or is too large to open safely
+    │   ├── InvalidTarget     too few targets, or one outside the model's classes
+    │   └── InvalidStudy      a study file or plan that cannot be run
+    ├── ModelError        a model that cannot be loaded, or does not answer like a classifier
+    │   └── LayerError        a layer that cannot be explained: not spatial, never run, no gradient
+    ├── StoreError        a results folder that belongs to another study, is in use, or cannot be written
+    └── MissingExtra      an optional part that is not installed
+
+    HeatproofWarning      something was survived, and is said (also a UserWarning)
+"""
+
+
+class HeatproofError(Exception):
+    """The root: catching it catches everything heatproof raises on purpose."""
+
+
+class UnknownName(HeatproofError, KeyError):
+    """A name that is not in the registry, the model or the vocabulary; the message has near misses."""
+
+    def __str__(self) -> str:  # KeyError would show the repr
+        return str(self.args[0]) if self.args else ""
+
+
+class InvalidInput(HeatproofError, ValueError):
+    """An argument of the wrong shape, range or type."""
+
+
+class InvalidPicture(InvalidInput):
+    """A file that is no readable picture."""
+
+
+class InvalidTarget(InvalidInput):
+    """Targets that do not fit the batch or the model."""
+
+
+class InvalidStudy(InvalidInput):
+    """A study that cannot be run as written."""
+
+
+class ModelError(HeatproofError):
+    """A model that cannot be loaded or does not answer like a classifier."""
+
+
+class LayerError(ModelError):
+    """A layer that cannot be explained."""
+
+
+class StoreError(HeatproofError):
+    """A results folder that cannot be used."""
+
+
+class MissingExtra(HeatproofError, ImportError):
+    """An optional dependency that is not installed."""
+
+
+class HeatproofWarning(UserWarning):
+    """Something was survived, and is said."""

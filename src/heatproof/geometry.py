@@ -1,0 +1,50 @@
+"""How a picture becomes the network's input: resize, crop, [0, 1]; masks go the very same way."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Shorter side to `resize` (None: squash straight to `size`), then a centre crop of `size` (height, width)."""
+
+    size: tuple[int, int]
+    resize: int | None = None
+    interpolation: str = "bilinear"
+
+    def picture(self, image: Image.Image) -> torch.Tensor:
+        """An RGB PIL picture → `(3, h, w)` float32 in [0, 1]."""
+        moved = self._moved(image, _FILTERS[self.interpolation])
+        pixels = torch.from_numpy(np.asarray(moved, dtype=np.uint8).copy())
+        return pixels.permute(2, 0, 1).float().div_(255)
+
+    def mask(self, mask: np.ndarray) -> torch.Tensor:
+        """A boolean `(H, W)` mask → boolean `(h, w)` through the same resize and crop (bilinear, cut at one half)."""
+        moved = self._moved(Image.fromarray(mask.astype(np.uint8) * 255), Image.Resampling.BILINEAR)
+        return torch.from_numpy(np.asarray(moved).copy()) >= 128
+
+    def _moved(self, image: Image.Image, resample: Image.Resampling) -> Image.Image:
+        height, width = self.size
+        if self.resize is None:
+            return image if image.size == (width, height) else image.resize((width, height), resample)
+        scaled = image.resize(self._scaled(image.width, image.height), resample)
+        left, top = round((scaled.width - width) / 2), round((scaled.height - height) / 2)
+        return scaled.crop((left, top, left + width, top + height))
+
+    def _scaled(self, width: int, height: int) -> tuple[int, int]:
+        """torchvision's rule: the shorter side exactly, the longer one cut to an integer; never below the crop."""
+        assert self.resize is not None
+        shorter = min(width, height)
+        scale = self.resize / shorter
+        new = (max(self.resize, int(width * scale)), max(self.resize, int(height * scale)))
+        return max(new[0], self.size[1]), max(new[1], self.size[0])

@@ -1,0 +1,180 @@
+"""Names → functions. A function's positional parameters are the quantities it needs, its keyword-only ones its options."""
+
+import difflib
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from heatproof.errors import InvalidInput, UnknownName
+
+#: The closed vocabulary of quantities (design.md): what a method, a perturbation or a metric may ask for.
+VOCABULARY: Mapping[str, str] = {
+    "x": "image in [0, 1], (N, 3, H, W)",
+    "z": "normalised image, as the network sees it, (N, 3, H, W)",
+    "logits": "(N, K)",
+    "target": "class explained, (N,)",
+    "activations": "at the layer, (N, C, *spatial)",
+    "gradients": "of the target's logit by the activations, (N, C, *spatial)",
+    "hvp": "Hessian-vector product with the activations, (N, C, *spatial)",
+    "head": "(K, C) weights where the logits are a linear layer on pooled activations, else None",
+    "tail": "activations at a layer → logits",
+    "score": "images → logit of the target",
+    "explain": "images → display maps",
+    "maps": "display maps in [0, 1], (N, H, W)",
+    "raw": "signed maps, (N, H, W)",
+    "p": "probability of the target",
+    "q": "probability of the target on the masked image",
+    "mask": "truth, (N, H, W)",
+    "segments": "label maps, (N, H, W)",
+    "generator": "one seeded generator per image",
+    "loss_gradient": "images → gradient of the cross-entropy to the clean prediction",
+    "clean_gradient": "that gradient at the clean images, computed once for all strengths",
+    "minimal_step": "the smallest step found that changes the prediction (DeepFool), once for all strengths",
+}
+
+
+def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
+    """The known names most like `name`, best first."""
+    known = list(known)
+    folded = {fold(k): k for k in known}
+    matches = difflib.get_close_matches(fold(name), folded, n=count, cutoff=0.5)
+    return [folded[m] for m in matches]
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownName:
+    """The one sentence for a name that does not exist."""
+    known = sorted(known)
+    near = nearest(name, known)
+    listing = ", ".join(known[:40]) + (", …" if len(known) > 40 else "")
+    hint = f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else f"Known: {listing}."
+    return UnknownName(f"No {kind} is called {name!r}. {hint}")
+
+
+def fold(name: str) -> str:
+    """A spelling without case, separators and the many ways to write `++`."""
+    lowered = name.lower().replace("plusplus", "++")
+    lowered = re.sub(r"(?<=cam)pp$", "++", lowered)
+    return re.sub(r"[\s_\-]", "", lowered)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered function and what its signature promises."""
+
+    name: str
+    function: Callable[..., Any]
+    needs: tuple[str, ...]
+    options: Mapping[str, Any]
+    aliases: tuple[str, ...] = ()
+    source: str = ""
+    traits: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def summary(self) -> str:
+        """The first line of the docstring."""
+        return (inspect.getdoc(self.function) or "").partition("\n")[0]
+
+    def checked_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """All options with defaults filled in; an option that does not exist is an error with near misses."""
+        for option in options:
+            if option not in self.options:
+                raise unknown(f"option of {self.name!r}", option, self.options or ["(it has none)"])
+        return {**self.options, **options}
+
+    def described(self) -> dict[str, Any]:
+        """What `heatproof list --json` prints."""
+        plain = {k: v for k, v in self.traits.items() if isinstance(v, str | int | float | bool | list | tuple)}
+        return {
+            "name": self.name,
+            "needs": list(self.needs),
+            "options": dict(self.options),
+            "source": self.source,
+            "summary": self.summary,
+            "aliases": list(self.aliases),
+            **plain,
+        }
+
+
+class Registry(Mapping[str, Entry]):
+    """A name → Entry mapping that resolves aliases and spellings, and refuses a name twice."""
+
+    def __init__(self, kind: str):
+        self.kind = kind
+        self._entries: dict[str, Entry] = {}
+        self._spellings: dict[str, str] = {}
+
+    def register(self, name: str, *, aliases: Iterable[str] = (), source: str = "", **traits: Any) -> Callable:
+        """Decorator: files the function under `name`; its signature is checked against the vocabulary here."""
+
+        def file(function: Callable) -> Callable:
+            needs, options = _contract(self.kind, name, function)
+            entry = Entry(name, function, needs, options, tuple(aliases), source, traits)
+            for spelling in (name, *entry.aliases):
+                taken = self._spellings.get(fold(spelling))
+                if taken is not None:
+                    raise InvalidInput(
+                        f"The {self.kind} name {spelling!r} is taken by {taken!r}. Register under another name."
+                    )
+            self._entries[name] = entry
+            self._spellings.update({fold(spelling): name for spelling in (name, *entry.aliases)})
+            return function
+
+        return file
+
+    def remove(self, name: str) -> None:
+        """Takes a registered name out again (for tests and notebooks)."""
+        entry = self[name]
+        del self._entries[entry.name]
+        self._spellings = {s: n for s, n in self._spellings.items() if n != entry.name}
+
+    def parse(self, spelling: str) -> tuple[Entry, dict[str, Any]]:
+        """`name[option=value,…]` → the entry and the options named there, values read as YAML scalars."""
+        match = re.fullmatch(r"\s*([^\[\]]+?)\s*(?:\[(.*)\])?\s*", spelling)
+        if not match:
+            raise InvalidInput(f"Expected `name` or `name[option=value,…]`. Got {spelling!r}.")
+        entry, options = self[match[1]], {}
+        for item in filter(None, (part.strip() for part in (match[2] or "").split(","))):
+            key, equals, value = item.partition("=")
+            if not equals:
+                raise InvalidInput(f"Expected `option=value` in {spelling!r}. Got {item!r}.")
+            options[key.strip()] = _scalar(value)
+        entry.checked_options(options)
+        return entry, options
+
+    def __getitem__(self, name: str) -> Entry:
+        found = self._spellings.get(fold(name))
+        if found is None:
+            raise unknown(self.kind, name, self._entries)
+        return self._entries[found]
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and fold(name) in self._spellings
+
+    def __iter__(self):
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+def _contract(kind: str, name: str, function: Callable) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Needs and options of a signature; an unknown quantity is an error here, not at the first run."""
+    needs, options = [], {}
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            if parameter.default is parameter.empty:
+                raise InvalidInput(f"Option `{parameter.name}` of {kind} {name!r} must have a default. Got none.")
+            options[parameter.name] = parameter.default
+        elif parameter.name in VOCABULARY and parameter.kind is not parameter.VAR_POSITIONAL:
+            needs.append(parameter.name)
+        else:
+            raise unknown(f"quantity (asked for by {kind} {name!r})", parameter.name, VOCABULARY)
+    return tuple(needs), options
+
+
+def _scalar(text: str) -> Any:
+    import yaml
+
+    return yaml.safe_load(text)

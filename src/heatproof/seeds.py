@@ -1,0 +1,27 @@
+"""One random generator for each (study seed, image, name, condition), so that order decides nothing."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+def derived_seed(seed: int, image: str, name: str, condition: str = "") -> int:
+    """A 63-bit seed from the four parts (BLAKE2b over their length-prefixed text)."""
+    parts = [str(seed), image, name, condition]
+    text = "".join(f"{len(part)}:{part}" for part in parts)
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()) >> 1
+
+
+def generator(seed: int, image: str, name: str, condition: str = "") -> "torch.Generator":
+    """A CPU generator for one image and one thing: the same numbers on every device, in every order."""
+    import torch
+
+    return torch.Generator().manual_seed(derived_seed(seed, image, name, condition))
+
+
+def generators(seed: int, images: Sequence[str], name: str, condition: str = "") -> "list[torch.Generator]":
+    """One generator for each image of a batch."""
+    return [generator(seed, image, name, condition) for image in images]

@@ -1,0 +1,46 @@
+"""Small tensor arithmetic that every room shares: upsampling, min-max, channels, ranges."""
+
+import torch
+import torch.nn.functional as F
+
+#: A map whose range is below this share of its largest magnitude is constant (float32 rounding is 6e-8).
+CONSTANT = 1e-6
+
+
+def upsampled(maps: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
+    """`(N, *small)` → `(N, *size)`, linear interpolation with `align_corners=False`; 1, 2 or 3 spatial dims."""
+    if maps.shape[1:] == tuple(size):
+        return maps
+    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(size)]
+    return F.interpolate(maps[:, None], size=tuple(size), mode=mode, align_corners=False)[:, 0]
+
+
+def minmax(maps: torch.Tensor) -> torch.Tensor:
+    """Each map of `(N, *spatial)` scaled to [0, 1] by itself; a constant or non-finite one becomes zeros."""
+    flat = maps.flatten(1)
+    low, high = flat.amin(1), flat.amax(1)
+    shape = (-1,) + (1,) * (maps.dim() - 1)
+    bad = degenerate(maps)
+    span = torch.where(bad, torch.ones_like(high), high - low)
+    scaled = (maps - low.view(shape)) / span.view(shape)
+    return torch.where(bad.view(shape), torch.zeros_like(maps), scaled)
+
+
+def degenerate(maps: torch.Tensor) -> torch.Tensor:
+    """`(N,)` bool: the map is constant (to float32 rounding) or holds a non-finite value."""
+    flat = maps.flatten(1)
+    low, high = flat.amin(1), flat.amax(1)
+    scale = torch.maximum(low.abs(), high.abs())
+    return ~torch.isfinite(flat).all(1) | (high - low <= CONSTANT * scale)
+
+
+def one_channel(maps: torch.Tensor, order: str = "abs-max") -> torch.Tensor:
+    """Three-channel attributions `(N, C, *spatial)` → `(N, *spatial)`: `abs-max` (paper F) or `sum-abs` (paper R)."""
+    if order == "abs-max":
+        return maps.abs().amax(1)
+    return maps.sum(1).abs()
+
+
+def per_image(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """`(N,)` shaped so that it broadcasts over `like` `(N, …)`."""
+    return values.view(-1, *([1] * (like.dim() - 1)))
