@@ -1,0 +1,30 @@
+"""heatproof proves heatmaps. The public names load on first use: importing heatproof does not import torch."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from heatproof.engine import Maps, explain
+    from heatproof.models import Model, load_model, wrap
+
+_HOMES = {
+    "Maps": "heatproof.engine",
+    "Model": "heatproof.models",
+    "explain": "heatproof.engine",
+    "load_model": "heatproof.models",
+    "wrap": "heatproof.models",
+}
+
+__all__ = ["Maps", "Model", "__version__", "explain", "load_model", "wrap"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'heatproof' has no attribute {name!r}. Public names: {', '.join(__all__)}.")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,53 @@
+"""Maps that are uninformed on purpose: a metric that praises one of them is fooled (protocols §2, §9).
+
+All are display maps at the input's size, `(N, H, W)` in [0, 1].
+"""
+
+import torch
+import torch.nn.functional as F
+
+from heatproof.attributions.catalogue import attribution
+
+
+@attribution("random", form="display", control=True, source="Zhang et al. 2024 (control)")
+def random_map(x: torch.Tensor, generator) -> torch.Tensor:
+    """U[0, 1] at every pixel, drawn anew for every explanation (else it would look perfectly robust)."""
+    noise = [torch.rand(x.shape[2:], generator=one) for one in generator]
+    return torch.stack(noise).to(x)
+
+
+@attribution("half", form="display", control=True, source="Domeniconi et al. 2026 (control)")
+def half_map(x: torch.Tensor) -> torch.Tensor:
+    """One half everywhere, but for one pixel 0 (top left) and one pixel 1 (bottom right)."""
+    maps = torch.full_like(x[:, 0], 0.5)
+    maps[..., 0, 0], maps[..., -1, -1] = 0, 1
+    return maps
+
+
+@attribution(
+    "ones", form="display", control=True, aliases=["all1scam", "fake-cam", "fakecam"], source="Poppi et al. 2021"
+)
+def ones_map(x: torch.Tensor) -> torch.Tensor:
+    """One everywhere but for the top-left pixel, which is 0: Fake-CAM."""
+    maps = torch.ones_like(x[:, 0])
+    maps[..., 0, 0] = 0
+    return maps
+
+
+@attribution("centre", form="display", control=True, aliases=["center", "gaussian"], source="control")
+def centre_map(x: torch.Tensor) -> torch.Tensor:
+    """A Gaussian at the picture's centre, its standard deviation a quarter of each side."""
+    bells = [torch.exp(-0.5 * (torch.linspace(-2, 2, side, device=x.device)).square()) for side in x.shape[2:]]
+    bell = bells[0]
+    for other in bells[1:]:
+        bell = bell[..., None] * other
+    return bell.to(x.dtype).expand(len(x), *bell.shape).clone()
+
+
+@attribution("edges", form="display", control=True, aliases=["sobel"], source="Adebayo et al. 2018 (edge detector)")
+def edge_map(x: torch.Tensor) -> torch.Tensor:
+    """Sobel magnitude of the grey picture: it looks like an explanation and knows no network."""
+    grey = F.pad(x.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
+    across = x.new_tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]])
+    sobel = torch.stack([across, across.T])[:, None]
+    return F.conv2d(grey, sobel).square().sum(1).sqrt()

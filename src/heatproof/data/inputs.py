@@ -1,0 +1,110 @@
+"""Whatever a user calls pictures → a batch `(N, 3, H, W)` in [0, 1] with a name for each."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from heatproof.data.picture import open_picture
+from heatproof.errors import InvalidInput
+from heatproof.geometry import Geometry
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Pictures that become tensors only when a batch asks for them, and their names."""
+
+    items: Sequence[Any]
+    ids: list[str]
+    geometry: Geometry
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def batch(self, rows: slice) -> torch.Tensor:
+        """`(n, 3, h, w)` float32 in [0, 1]."""
+        if isinstance(self.items, torch.Tensor):
+            return self.items[rows]
+        return torch.stack([_tensor(item, self.geometry) for item in self.items[rows]])
+
+
+def as_inputs(images: Any, geometry: Geometry) -> Inputs:
+    """Paths, PIL pictures, arrays, lists of those, or a tensor `(N, 3, H, W)` in [0, 1].
+
+    Raises:
+        InvalidInput: nothing, a wrong shape, or values outside [0, 1]; InvalidPicture: a file that cannot be read.
+    """
+    if isinstance(images, torch.Tensor):
+        checked = _checked_tensor(images)
+        return Inputs(checked, [_content_id(one.detach().cpu().numpy()) for one in checked], geometry)
+    items = _listed(images)
+    if not items:
+        raise InvalidInput("Expected at least one picture. Got none.")
+    return Inputs(items, [_id(item) for item in items], geometry)
+
+
+def _listed(images: Any) -> list[Any]:
+    if isinstance(images, str | os.PathLike | Image.Image):
+        return [images]
+    if isinstance(images, np.ndarray):
+        return [images] if images.ndim <= 3 else list(images)
+    if isinstance(images, Iterable):
+        return list(images)
+    raise InvalidInput(f"Expected paths, PIL pictures, arrays or a tensor (N, 3, H, W). Got {type(images).__name__}.")
+
+
+def _checked_tensor(images: torch.Tensor) -> torch.Tensor:
+    if images.dim() != 4 or images.shape[1] != 3:
+        raise InvalidInput(f"A tensor of pictures must be (N, 3, H, W). Got {tuple(images.shape)}.")
+    if not len(images):
+        raise InvalidInput("Expected at least one picture. Got none.")
+    if not images.dtype.is_floating_point:
+        raise InvalidInput(f"A tensor of pictures must be floating point in [0, 1]. Got {images.dtype}.")
+    low, high = float(images.detach().amin()), float(images.detach().amax())
+    if not (low >= 0 and high <= 1):  # also catches NaN
+        raise InvalidInput(
+            f"A tensor of pictures must lie in [0, 1]; heatproof normalises it itself. Got {low:.3g} … {high:.3g}. "
+            "Undo your own normalisation, or divide bytes by 255."
+        )
+    return images.float()
+
+
+def _tensor(item: Any, geometry: Geometry) -> torch.Tensor:
+    if isinstance(item, str | os.PathLike):
+        return geometry.picture(open_picture(Path(item)))
+    if isinstance(item, Image.Image):
+        return geometry.picture(item.convert("RGB"))
+    if isinstance(item, torch.Tensor):
+        raise InvalidInput("Give several tensors as one tensor (N, 3, H, W). Got a list that holds a tensor.")
+    return geometry.picture(_from_array(np.asarray(item)))
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    if array.ndim == 2:
+        array = np.repeat(array[..., None], 3, axis=2)
+    if array.ndim != 3 or array.shape[2] != 3:
+        raise InvalidInput(f"An array must be (H, W, 3) or (H, W). Got {array.shape}.")
+    if array.dtype == np.uint8:
+        return Image.fromarray(array)
+    if not np.issubdtype(array.dtype, np.floating):
+        raise InvalidInput(f"An array must be uint8, or floating point in [0, 1]. Got {array.dtype}.")
+    if not (array.min() >= 0 and array.max() <= 1):
+        raise InvalidInput(f"A float array must lie in [0, 1]. Got {array.min():.3g} … {array.max():.3g}.")
+    return Image.fromarray((array * 255).round().astype(np.uint8))
+
+
+def _id(item: Any) -> str:
+    if isinstance(item, str | os.PathLike):
+        return str(item)
+    return _content_id(np.asarray(item))
+
+
+def _content_id(array: np.ndarray) -> str:
+    """A name from the content, so that random numbers depend neither on order nor on batch."""
+    return hashlib.blake2b(np.ascontiguousarray(array).tobytes(), digest_size=8).hexdigest()

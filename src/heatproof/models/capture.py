@@ -1,0 +1,119 @@
+"""One forward pass that keeps what layers gave, and gradients that go back to them and no further.
+
+At a captured layer the output is cut from the trunk (`detach().requires_grad_()`) unless a shallower captured layer
+already gave it a graph; the model goes on with a clone, so an in-place operation after the layer (DenseNet's
+`F.relu(inplace=True)`) cannot change what was kept. The trunk builds no graph, and several layers need one pass.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from heatproof.errors import LayerError
+from heatproof.models.layout import Layout, layout_of
+from heatproof.models.model import Model
+
+
+@dataclass
+class Captured:
+    """What one pass gave: logits `(N, K)` and, by layer name, the native output and how to read it as a grid."""
+
+    logits: torch.Tensor
+    native: dict[str, torch.Tensor]
+    layouts: dict[str, Layout]
+
+    def activations(self, layer: str) -> torch.Tensor:
+        """`(N, C, *spatial)` at a layer."""
+        return self.layouts[layer].to_grid(self.native[layer])
+
+    def gradients(self, target: torch.Tensor, *, differentiable: bool = False) -> dict[str, torch.Tensor]:
+        """∂ logit of each image's target by the activations, `(N, C, *spatial)` for every captured layer."""
+        score = self.logits.gather(1, target[:, None]).sum()
+        layers = list(self.native)
+        if not score.requires_grad:
+            raise LayerError(_no_gradient(layers))
+        found = torch.autograd.grad(
+            score, [self.native[name] for name in layers], create_graph=differentiable, allow_unused=True
+        )
+        without = [name for name, gradient in zip(layers, found, strict=True) if gradient is None]
+        if without:
+            raise LayerError(_no_gradient(without))
+        return {name: self.layouts[name].to_grid(g) for name, g in zip(layers, found, strict=True) if g is not None}
+
+
+def _no_gradient(layers: Sequence[str]) -> str:
+    return (
+        f"No gradient reaches {', '.join(repr(name) for name in layers)} from the logits. "
+        "Choose a layer whose output the prediction depends on."
+    )
+
+
+def captured(model: Model, x: torch.Tensor, layers: Sequence[str], *, gradients: bool, trunk: bool = False) -> Captured:
+    """Runs the model once on `x` `(N, 3, H, W)` in [0, 1] and keeps the outputs of `layers`.
+
+    Args:
+        gradients: the outputs become leaves of a graph to the logits; otherwise no graph is built.
+        trunk: keep the graph of the trunk too (maps that are to be differentiated by `x`).
+
+    Raises:
+        LayerError: a layer that did not run, or whose output is not spatial.
+    """
+    native: dict[str, torch.Tensor] = {}
+
+    def keeper(name: str) -> Callable[..., Any]:
+        def keep(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+            value, replaced = first_tensor(output)
+            if value is None:
+                raise LayerError(f"Layer {name!r} must give a tensor. Got {type(output).__name__}.")
+            if gradients and not value.requires_grad:
+                value = value.detach().requires_grad_()
+            native[name] = value
+            return replaced(value.clone())
+
+        return keep
+
+    with hooked({name: keeper(name) for name in layers}, model), torch.set_grad_enabled(gradients or trunk):
+        logits = model.logits(x)
+    missing = [name for name in layers if name not in native]
+    if missing:
+        raise LayerError(f"Layer {missing[0]!r} did not run in the forward pass. Choose one that does.")
+    size = tuple(x.shape[2:])
+    layouts = {name: layout_of(model.submodule(name), value, size) for name, value in native.items()}
+    return Captured(logits, native, layouts)
+
+
+@contextmanager
+def hooked(hooks: dict[str, Callable[..., Any]], model: Model) -> Iterator[None]:
+    """Forward hooks on named layers, gone at the end whatever happens."""
+    handles = []
+    try:
+        for name, hook in hooks.items():
+            handles.append(model.submodule(name).register_forward_hook(hook))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def first_tensor(output: Any) -> tuple[torch.Tensor | None, Callable[[torch.Tensor], Any]]:
+    """The first tensor of an output, and a function that puts another in its place."""
+    if isinstance(output, torch.Tensor):
+        return output, lambda new: new
+    if isinstance(output, tuple | list):
+        for index, item in enumerate(output):
+            if isinstance(item, torch.Tensor):
+                return item, lambda new, at=index: _with_item(output, at, new)
+    if isinstance(output, dict):
+        for key, item in output.items():
+            if isinstance(item, torch.Tensor):
+                return item, lambda new, at=key: type(output)({**output, at: new})
+    return None, lambda new: new
+
+
+def _with_item(output: Any, index: int, new: torch.Tensor) -> Any:
+    items = [new if i == index else item for i, item in enumerate(output)]
+    return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)

@@ -1,0 +1,184 @@
+"""Run only what follows a layer: the model's own `forward`, with everything before the layer replayed from a record.
+
+Modules that finished before the layer give back their recorded output (the outermost only; a queue for modules that
+run more than once), the layer gives the new activations, and the rest runs as written. Data-dependent branches, shared
+modules and functional code are therefore no obstacle, where a symbolic trace would fail. Before the first use the
+replay is checked against the recorded logits; a model that cannot be replayed is run whole, and that is said.
+"""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_map_only
+
+from heatproof.errors import HeatproofWarning
+from heatproof.models.capture import first_tensor
+from heatproof.models.layout import Layout
+from heatproof.models.model import Model
+
+
+@dataclass
+class Record:
+    """Outputs of the outermost modules that finished before `layer` first ran, in the order of their calls."""
+
+    layer: str
+    outputs: list[tuple[nn.Module, Any]] = field(default_factory=list)
+    native: Any = None
+    calls: int = 0
+
+    def queues(self) -> dict[nn.Module, list[Any]]:
+        """The recorded outputs of each module, first call first."""
+        queues: dict[nn.Module, list[Any]] = {}
+        for module, output in self.outputs:
+            queues.setdefault(module, []).append(output)
+        return queues
+
+
+@contextmanager
+def recording(model: Model, layer: str) -> Iterator[Record]:
+    """Records one forward pass of `model`; hooks are gone at the end whatever happens."""
+    record, stack, target = Record(layer), [], model.submodule(layer)
+
+    def enter(module: nn.Module, _inputs: Any) -> None:
+        if record.calls == 0:
+            stack.append((module, len(record.outputs)))
+
+    def leave(module: nn.Module, _inputs: Any, output: Any) -> None:
+        if module is target:
+            record.calls += 1
+        if record.calls == 0 or (module is target and record.calls == 1):
+            while stack and stack[-1][0] is not module:  # a call that raised and was caught inside the model
+                stack.pop()
+            inner = stack.pop()[1] if stack else 0
+            del record.outputs[inner:]  # the outermost only
+            if module is target:
+                record.native = output
+            else:
+                record.outputs.append((module, output))
+
+    with ExitStack() as handles:
+        for module in model.module.modules():
+            # Registered before the capture's own hook, so the record holds the layer's output as the model made it.
+            handles.callback(module.register_forward_pre_hook(enter).remove)
+            handles.callback(module.register_forward_hook(leave).remove)
+        yield record
+
+
+class Tail:
+    """Activations at a layer → logits, for the pictures of one recorded pass.
+
+    Call it with `(M, C, *spatial)` and the image they are variants of, or an `(M,)` tensor of rows; get `(M, K)`.
+    """
+
+    def __init__(self, model: Model, record: Record, layout: Layout, x: torch.Tensor, logits: torch.Tensor, graph: bool):
+        self.model, self.record, self.layout, self.x, self.graph = model, record, layout, x, graph
+        self.native, self._replaced = first_tensor(record.native)
+        self.mode = _known_mode(model, record.layer) or self._checked(logits)
+
+    def __call__(self, activations: torch.Tensor, rows: int | torch.Tensor) -> torch.Tensor:
+        with torch.set_grad_enabled(self.graph), self.model.evaluating():
+            return self._run(activations, rows, self.mode)
+
+    def _run(self, activations: torch.Tensor, rows: int | torch.Tensor, mode: str) -> torch.Tensor:
+        count = len(activations)
+        assert self.native is not None
+        native = self.layout.from_grid(activations, _gathered(self.native, rows, count, len(self.x), mode))
+        answer = self._replaced(native)
+        replayed = {} if mode == "whole" else self.record.queues()
+        with ExitStack() as stack:
+            for module, queue in replayed.items():
+                outputs = iter([self._gathered_all(output, rows, count, mode) for output in queue])
+                stack.enter_context(_replaced_forward(module, lambda *a, _outputs=outputs, **k: next(_outputs)))
+            layer = self.model.submodule(self.record.layer)
+            if mode == "whole":
+                stack.callback(layer.register_forward_hook(_nth_call(self.record.calls, answer)).remove)
+            else:
+                stack.enter_context(_replaced_forward(layer, lambda *a, **k: answer))
+            return self.model.logits(_gathered(self.x, rows, count, len(self.x), mode))
+
+    def _gathered_all(self, output: Any, rows: int | torch.Tensor, count: int, mode: str) -> Any:
+        return tree_map_only(torch.Tensor, lambda t: _gathered(t, rows, count, len(self.x), mode), output)
+
+    def _checked(self, logits: torch.Tensor) -> str:
+        """`view` (rows share memory), `copy` (a model that writes in place needs its own), or `whole` forwards."""
+        finite = torch.isfinite(logits).all(1).nonzero()[:, 0]
+        if not len(finite):
+            return "whole"  # nothing can be learned from this batch, and the next one may be fine
+        modes = ("view", "copy") if self.record.calls == 1 else ()
+        mode = next((mode for mode in modes if self._agrees(logits, finite, mode)), "whole")
+        _MODES.setdefault(self.model.module, {})[self.record.layer] = mode
+        if mode == "whole":
+            warnings.warn(
+                f"{self.model.name}: what follows layer {self.record.layer!r} cannot be replayed by itself; whole "
+                "forward passes are run instead (right, but slower).",
+                HeatproofWarning,
+                stacklevel=2,
+            )
+        return mode
+
+    def _agrees(self, logits: torch.Tensor, finite: torch.Tensor, mode: str) -> bool:
+        """Replays clean activations: one image twice, and all images with the first once more."""
+        assert self.native is not None
+        clean = self.layout.to_grid(self.native).detach()
+        for rows in (int(finite[0]), torch.cat([finite, finite[:1]])):
+            index = finite[:1].repeat(2) if isinstance(rows, int) else rows
+            try:
+                with torch.no_grad(), self.model.evaluating():
+                    again = self._run(clean[index], rows, mode)
+            except Exception:  # whatever the model raises, the answer is the same: it cannot be replayed this way
+                return False
+            expected = logits[index].detach()
+            if again.shape != expected.shape or not torch.allclose(again, expected, rtol=1e-3, atol=1e-4):
+                return False
+        return True
+
+
+#: How each layer of each model is replayed, found once.
+_MODES: "torch.utils.weak.WeakIdKeyDictionary" = torch.utils.weak.WeakIdKeyDictionary()
+
+
+def _known_mode(model: Model, layer: str) -> str | None:
+    return _MODES.get(model.module, {}).get(layer)
+
+
+def _gathered(tensor: torch.Tensor, rows: int | torch.Tensor, count: int, batch: int, mode: str) -> torch.Tensor:
+    """Rows of a recorded tensor for a new batch of `count`; windows (k · batch rows) move as blocks of k."""
+    if tensor.dim() == 0 or tensor.shape[0] % batch:
+        return tensor
+    block = tensor.shape[0] // batch
+    blocks = tensor.unflatten(0, (batch, block))
+    if isinstance(rows, int):
+        found = blocks[rows : rows + 1].expand(count, *blocks.shape[1:])
+        found = found.clone() if mode == "copy" else found
+    else:
+        found = blocks[rows]
+    return found.flatten(0, 1)
+
+
+@contextmanager
+def _replaced_forward(module: nn.Module, forward: Any) -> Iterator[None]:
+    before = module.__dict__.get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        del module.__dict__["forward"]
+        if before is not None:
+            module.forward = before
+
+
+def _nth_call(wanted: int, answer: Any) -> Any:
+    """A forward hook that gives `answer` at the layer's last call, the one that was captured."""
+    calls = 0
+
+    def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return answer if calls == wanted else output
+
+    return hook

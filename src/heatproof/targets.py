@@ -1,0 +1,90 @@
+"""Which class a map explains: the rules of protocols §1, resolved against a batch of logits."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from heatproof.errors import InvalidTarget
+from heatproof.registry import nearest
+
+#: The rules that have a name; an integer, one integer per image, or a callable on the logits are rules too.
+RULES = {
+    "predicted": "the image's own most probable class (needs no labels)",
+    "label": "the image's label",
+    "clean": "the most probable class of the unperturbed image",
+    "least": "the least probable class",
+}
+
+Rule = str | int | Sequence[int] | torch.Tensor | Callable[[torch.Tensor], Any]
+
+
+def resolved(
+    rule: Rule,
+    logits: torch.Tensor,
+    labels: Sequence[int | None] | None = None,
+    clean: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The target class of every image, `(N,)` int64 on the logits' device.
+
+    Args:
+        rule: one of `RULES`, an integer for all, one integer per image, or a callable `(N, K) → (N,)`.
+        logits: `(N, K)`.
+        labels: one per image, for `label`.
+        clean: `(N,)`, the clean predictions, for `clean`.
+
+    Raises:
+        InvalidTarget: an unknown rule, too few or too many targets, or a class outside 0 … K − 1.
+    """
+    count, classes = logits.shape
+    target = torch.as_tensor(_unchecked(rule, logits, labels, clean))
+    if target.dtype.is_floating_point or target.dtype is torch.bool:
+        raise InvalidTarget(f"Targets must be integers. Got {target.dtype}.")
+    target = target.to(logits.device, torch.int64)
+    if target.dim() == 0:
+        target = target.expand(count)
+    if target.shape != (count,):
+        raise InvalidTarget(
+            f"Expected one target for each of the {count} images. Got {tuple(target.shape)}. "
+            "Give an integer for all, or a list with one integer per image."
+        )
+    outside = (target < 0) | (target >= classes)
+    if outside.any():
+        worst = int(target[outside][0])
+        raise InvalidTarget(f"Targets must lie in 0 … {classes - 1}, the model's classes. Got {worst}.")
+    return target
+
+
+def _unchecked(rule: Rule, logits: torch.Tensor, labels: Any, clean: torch.Tensor | None) -> Any:
+    if callable(rule):
+        return rule(logits)
+    if not isinstance(rule, str):
+        return rule
+    if rule == "predicted":
+        return logits.argmax(1)
+    if rule == "least":
+        return logits.argmin(1)
+    if rule == "clean":
+        return logits.argmax(1) if clean is None else clean
+    if rule == "label":
+        return _labelled(labels, len(logits))
+    if rule.lstrip("-").isdigit():
+        return int(rule)
+    raise InvalidTarget(unknown_rule(rule))
+
+
+def _labelled(labels: Sequence[int | None] | None, count: int) -> list[int]:
+    if labels is None or any(label is None for label in labels):
+        missing = count if labels is None else sum(label is None for label in labels)
+        raise InvalidTarget(
+            f"Target `label` needs a label for every image. Got none for {missing} of {count}. "
+            "Give labels, or use target `predicted`."
+        )
+    return [int(label) for label in labels if label is not None]
+
+
+def unknown_rule(rule: str) -> str:
+    """The sentence for a rule that does not exist."""
+    near = nearest(rule, RULES)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"A target must be one of {', '.join(RULES)}, or an integer. Got {rule!r}.{hint}"

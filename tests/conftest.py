@@ -1,0 +1,17 @@
+"""Fixtures that every test may use."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)  # tests run beside each other; small networks gain nothing from more
+
+
+@pytest.fixture(scope="session")
+def assets() -> Path:
+    """The real network and photographs, where they lie beside the project."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "assets"
+    if not folder.is_dir():
+        pytest.skip("the shared assets are not here")
+    return folder
