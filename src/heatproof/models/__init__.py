@@ -1,0 +1,8 @@
+"""Classifiers: loading them, their target layers, and the one place where token layouts become grids."""
+
+from heatproof.models.layers import Layers, find_layers, resolve_layer
+from heatproof.models.layout import Layout, layout_of
+from heatproof.models.load import load_model
+from heatproof.models.model import Model, wrap
+
+__all__ = ["Layers", "Layout", "Model", "find_layers", "layout_of", "load_model", "resolve_layer", "wrap"]

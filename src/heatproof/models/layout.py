@@ -1,0 +1,176 @@
+"""How a layer's native output becomes `(N, C, *spatial)`, and back: the one place that knows token layouts."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from heatproof.errors import LayerError
+
+Kind = Literal["channels-first", "channels-last", "tokens"]
+
+#: Class, distillation, register and prompt tokens together; networks in use have at most a dozen.
+MAX_PREFIX = 16
+
+_CHANNELS_FIRST = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.BatchNorm3d,
+    nn.GroupNorm,
+    nn.InstanceNorm1d,
+    nn.InstanceNorm2d,
+    nn.InstanceNorm3d,
+    nn.MaxPool1d,
+    nn.MaxPool2d,
+    nn.MaxPool3d,
+    nn.AvgPool1d,
+    nn.AvgPool2d,
+    nn.AvgPool3d,
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the channels and the places of a native output are.
+
+    `kind` is `channels-first` `(N, C, *grid)`, `channels-last` `(N, *grid, C)` or `tokens` `(N, prefix + Πgrid, C)`;
+    `prefix` counts the class, distillation and register tokens in front (0 elsewhere); `grid` is the spatial size.
+    """
+
+    kind: Kind
+    prefix: int
+    grid: tuple[int, ...]
+
+    def to_grid(self, native: torch.Tensor) -> torch.Tensor:
+        """Native output → `(N, C, *grid)`: a differentiable view, prefix tokens dropped."""
+        if self.kind == "channels-first":
+            return native
+        if self.kind == "channels-last":
+            return native.movedim(-1, 1)
+        places = native[:, self.prefix :].transpose(1, 2)
+        return places.unflatten(2, self.grid)
+
+    def from_grid(self, grid: torch.Tensor, native: torch.Tensor) -> torch.Tensor:
+        """`(M, C, *grid)` → the native layout; prefix tokens come from the rows of `native` (M rows, or one for all)."""
+        if self.kind == "channels-first":
+            return grid
+        if self.kind == "channels-last":
+            return grid.movedim(1, -1)
+        places = grid.flatten(2).transpose(1, 2)
+        if self.prefix == 0:
+            return places
+        prefix = native[:, : self.prefix]
+        if len(prefix) != len(grid):
+            prefix = prefix.expand(len(grid), -1, -1)
+        return torch.cat([prefix, places], dim=1)
+
+
+def layout_of(
+    module: nn.Module, output: torch.Tensor, input_size: tuple[int, ...], prefix: int | None = None
+) -> Layout:
+    """The layout of what `module` gave for an input of spatial `input_size` `(H, W)` (or `(L,)`, `(D, H, W)`).
+
+    Four dimensions: the module's own kind decides (convolution, batch norm, pooling: channels first; a plain
+    LayerNorm or Linear: channels last), else the pair of dimensions whose aspect fits the input's, else channels
+    first. Three dimensions on a picture: tokens `(N, L, C)` where L is a few prefix tokens plus a grid that some
+    stride cuts from the input. `(N, C, L)` of a one-dimensional signal looks the same, so a 3-D output is a
+    signal only where the input itself is one. `prefix` overrides the count of prefix tokens.
+
+    Raises LayerError where the output has no places: `(N, K)`, one place only, or no grid that fits.
+    """
+    shape = tuple(output.shape)
+    if not output.is_floating_point() or len(shape) < 3:
+        raise LayerError(_not_spatial(module, shape))
+    signal = len(input_size) == len(shape) - 2
+    if len(shape) == 3 and not signal:
+        layout = _token_layout(module, shape, input_size, prefix)
+    else:
+        last = _channels_are_last(module, shape, input_size)
+        layout = Layout("channels-last", 0, shape[1:-1]) if last else Layout("channels-first", 0, shape[2:])
+    if math.prod(layout.grid) <= 1:
+        raise LayerError(_not_spatial(module, shape))
+    return layout
+
+
+def _not_spatial(module: nn.Module, shape: tuple[int, ...]) -> str:
+    sizes = " × ".join(map(str, ("N", *shape[1:])))
+    return (
+        f"Expected a layer whose output has places, such as N × C × h × w or N × tokens × C. "
+        f"Got {sizes} from {type(module).__name__}. Choose a layer before the pooling."
+    )
+
+
+def _token_layout(
+    module: nn.Module, shape: tuple[int, ...], input_size: tuple[int, ...], prefix: int | None
+) -> Layout:
+    for count, grid in _token_grids(shape[1], input_size):
+        if prefix is None or count == prefix:
+            return Layout("tokens", count, grid)
+    raise LayerError(_not_spatial(module, shape))
+
+
+def _token_grids(tokens: int, input_size: tuple[int, ...]) -> list[tuple[int, tuple[int, ...]]]:
+    """(prefix, grid) pairs with prefix + Πgrid = tokens, the shortest prefix first."""
+    found = {
+        tokens - math.prod(grid): grid
+        for grid in _stride_grids(input_size)
+        if math.prod(grid) > 1 and 0 <= tokens - math.prod(grid) <= MAX_PREFIX
+    }
+    return sorted(found.items())
+
+
+def _stride_grids(input_size: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """The grids that one whole stride cuts from the input, borders dropped or padded, finest first."""
+    for stride in range(1, max(input_size) + 1):
+        yield tuple(side // stride for side in input_size)
+        yield tuple(-(-side // stride) for side in input_size)
+
+
+def _channels_are_last(module: nn.Module, shape: tuple[int, ...], input_size: tuple[int, ...]) -> bool:
+    if isinstance(module, _CHANNELS_FIRST):
+        return False
+    width = _last_width(module)
+    if width is not None and (shape[-1] == width) != (shape[1] == width):
+        return shape[-1] == width
+    if width is not None and shape[-1] == width:
+        return not _permutes(module)
+    if len(shape) - 2 != len(input_size):
+        return False
+    first, last = _misfit(shape[2:], input_size), _misfit(shape[1:-1], input_size)
+    if math.isclose(first, last, abs_tol=1e-9):
+        return _mostly_last(module, shape[-1])
+    return last < first
+
+
+def _last_width(module: nn.Module) -> int | None:
+    """The channel count of a layer that works on channels alone."""
+    if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1:
+        return module.normalized_shape[0]
+    return module.out_features if isinstance(module, nn.Linear) else None
+
+
+def _permutes(module: nn.Module) -> bool:
+    """timm's and torchvision's LayerNorm2d are LayerNorms by class and channels-first by deed."""
+    return type(module) is not nn.LayerNorm and type(module).__name__.lower().endswith("2d")
+
+
+def _misfit(grid: tuple[int, ...], input_size: tuple[int, ...]) -> float:
+    """How far the strides of the axes are from each other (0: one stride for all), after rounding to whole places."""
+    slacks = [(math.log(side / (places + 0.999)), math.log(side / max(places - 0.999, 1e-3)))
+              for side, places in zip(input_size, grid, strict=True)]  # fmt: skip
+    fits = max(low for low, _ in slacks) <= min(high for _, high in slacks)
+    strides = [math.log(side / places) for side, places in zip(input_size, grid, strict=True)]
+    return max(strides) - min(strides) + (0.0 if fits else 10.0)
+
+
+def _mostly_last(module: nn.Module, width: int) -> bool:
+    """Both readings fit the picture: a block of plain LayerNorms without convolutions holds its channels last."""
+    inner = list(module.modules())
+    norms = any(type(m) is nn.LayerNorm and m.normalized_shape == (width,) for m in inner)
+    return norms and not any(isinstance(m, _CHANNELS_FIRST) for m in inner)

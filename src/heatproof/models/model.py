@@ -1,0 +1,195 @@
+"""A classifier with all that is needed to ask it: preprocessing, target layers, one shape of logits."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+from heatproof.errors import InvalidInput, ModelError
+from heatproof.geometry import Geometry
+from heatproof.models.layers import Layers, find_layers, resolve_layer
+from heatproof.models.preprocessing import Preprocessing, default_resize, height_width
+
+#: Where a dictionary of outputs keeps the classification, in order of trust.
+_LOGIT_KEYS = ("logits", "out", "output")
+
+
+class Model:
+    """An `nn.Module` and what surrounds it. Made by `load_model` or `wrap`.
+
+    `name` as typed; `module` on `device`; `mean`, `std` per channel; `geometry` from picture to `x`;
+    `classes` names by index, or None. The module's train/eval mode and `requires_grad` are the owner's:
+    calls that explain go through `evaluating`, which puts everything back.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        preprocessing: Preprocessing,
+        name: str,
+        device: torch.device,
+        layer: "str | nn.Module | None" = None,
+    ):
+        self.module = module
+        self.name = name
+        self.device = device
+        self.mean = preprocessing.mean
+        self.std = preprocessing.std
+        self.geometry: Geometry = preprocessing.geometry
+        self.classes: list[str] | None = list(preprocessing.classes) if preprocessing.classes else None
+        self._layer = None if layer is None or layer == "auto" else resolve_layer(module, layer)
+        self._constants: dict[tuple[torch.device, torch.dtype, int], tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def __repr__(self) -> str:
+        height, width = self.geometry.size
+        return f"Model({self.name!r}, {type(self.module).__name__}, {height}×{width}, {self.device})"
+
+    @cached_property
+    def layers(self) -> Layers:
+        """The target layers by architecture: `last` and `stages`, shallow → deep. Found once."""
+        return find_layers(self, last=self._layer)
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """Of the weights: float32, or what the module was cast to."""
+        floats = (p.dtype for p in self.module.parameters() if p.is_floating_point())
+        return next(floats, torch.float32)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of the names, shapes and values of all weights and buffers: equal weights, equal fingerprint."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name, tensor in sorted(self.module.state_dict().items()):
+            if not isinstance(tensor, torch.Tensor):
+                continue
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def submodule(self, name: "str | nn.Module") -> nn.Module:
+        """The layer of that name (`layer4.1`, `layer4[-1]`, `auto`); an unknown one is an error with near misses."""
+        if isinstance(name, str) and name == "auto":
+            name = self.layers.last
+        return self.module.get_submodule(resolve_layer(self.module, name))
+
+    def normalise(self, x: torch.Tensor) -> torch.Tensor:
+        """`x` in [0, 1] → `z = (x − mean) / std`, on the same device and in the same dtype; any spatial dims."""
+        key = (x.device, x.dtype, x.dim())
+        if key not in self._constants:
+            shape = (1, -1) + (1,) * (x.dim() - 2)
+            with torch.inference_mode(False):
+                self._constants[key] = (
+                    torch.tensor(self.mean, device=x.device, dtype=x.dtype).view(shape),
+                    torch.tensor(self.std, device=x.device, dtype=x.dtype).view(shape),
+                )
+        mean, std = self._constants[key]
+        return (x - mean) / std
+
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
+        """`x` `(N, 3, H, W)` in [0, 1] → float32 logits `(N, K)`. Finiteness is for the caller to check."""
+        return self.unwrap(self.module(self.normalise(x).to(self.dtype))).float()
+
+    def unwrap(self, output: Any) -> torch.Tensor:
+        """What the module returned → its `(N, K)` tensor.
+
+        A tensor as it is (`(N, K, 1, 1)` flattened), a `ModelOutput` or other object by `.logits`, a dict by `logits`,
+        `out`, `output`, else its first 2-D tensor, a tuple or list by its first 2-D tensor. ModelError otherwise.
+        """
+        found = _classification(output)
+        if found is None:
+            raise ModelError(
+                f"Expected the model to return logits of shape (N, classes): a tensor, a tuple or a dict with one. "
+                f"Got {_described(output)} from {type(self.module).__name__}. Wrap it in a module that does."
+            )
+        return found
+
+    @contextmanager
+    def evaluating(self) -> Iterator["Model"]:
+        """Everything in eval mode and no parameter asking for gradients; each flag put back at the end.
+
+        Flags are set one by one and not through `.eval()`, which modules may override with side effects.
+        Nesting is free: what is already so is not touched.
+        """
+        training = [m for m in self.module.modules() if m.training]
+        trainable = [p for p in self.module.parameters() if p.requires_grad]
+        try:
+            for module in training:
+                module.training = False
+            for parameter in trainable:
+                parameter.requires_grad_(False)
+            yield self
+        finally:
+            for module in training:
+                module.training = True
+            for parameter in trainable:
+                parameter.requires_grad_(True)
+
+
+def wrap(
+    module: nn.Module,
+    mean: float | Sequence[float] = 0.5,
+    std: float | Sequence[float] = 0.5,
+    size: int | Sequence[int] = 224,
+    *,
+    resize: int | None | str = "auto",
+    interpolation: str = "bilinear",
+    classes: Sequence[str] | None = None,
+    name: str | None = None,
+    device: str | torch.device = "auto",
+    layer: "str | nn.Module | None" = None,
+) -> Model:
+    """Any classifier as a `Model`: an `nn.Module` that returns a tensor, tuple, dict or Hugging Face ModelOutput.
+
+    `mean` and `std` are one value or three; `size` is a side or (height, width); pictures have their shorter side
+    brought to `resize` (256 for 224; None squashes) before the centre crop. `device="auto"` leaves the module where
+    it is, anything else moves it. `layer` replaces the target layer found by architecture.
+    Its train/eval mode, gradients and flags are left as they were, after every call.
+    """
+    if not isinstance(module, nn.Module):
+        raise InvalidInput(f"`module` must be a torch.nn.Module. Got {type(module).__name__}.")
+    target = height_width(size)
+    base = Preprocessing(geometry=Geometry(target, default_resize(target)))
+    chosen = base.overridden(mean, std, None, resize, interpolation)
+    chosen = Preprocessing(chosen.mean, chosen.std, chosen.geometry, tuple(classes) if classes else None)
+    where = module_device(module) if device == "auto" else torch.device(device)
+    if device != "auto":
+        module.to(where)
+    return Model(module, chosen, name or type(module).__name__, where, layer)
+
+
+def module_device(module: nn.Module) -> torch.device:
+    """Where its first parameter or buffer lies; the CPU when it has none."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return tensors[0].device if tensors else torch.device("cpu")
+
+
+def _classification(output: Any) -> torch.Tensor | None:
+    """The first `(N, K)` tensor in an output, looked for where classifiers keep it."""
+    if isinstance(output, torch.Tensor):
+        flat = output.flatten(1) if output.dim() > 2 and set(output.shape[2:]) == {1} else output
+        return flat if flat.dim() == 2 else None
+    if isinstance(output, Mapping):
+        first = [output[key] for key in _LOGIT_KEYS if key in output]
+        candidates = [*first, *output.values()]
+    elif hasattr(output, "logits"):
+        candidates = [output.logits]
+    elif isinstance(output, tuple | list):
+        candidates = list(output)
+    else:
+        candidates = []
+    found = (_classification(item) for item in candidates)
+    return next((tensor for tensor in found if tensor is not None), None)
+
+
+def _described(output: Any) -> str:
+    if isinstance(output, torch.Tensor):
+        return f"a tensor of shape {tuple(output.shape)}"
+    if isinstance(output, Mapping):
+        return "a dict of " + (", ".join(f"{k}: {_described(v)}" for k, v in output.items()) or "nothing")
+    if isinstance(output, tuple | list):
+        return f"a {type(output).__name__} of " + (", ".join(map(_described, output)) or "nothing")
+    return f"a {type(output).__name__}"

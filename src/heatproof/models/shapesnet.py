@@ -1,0 +1,52 @@
+"""The bundled network: a four-stage ResNet small enough to ship (0.31 million weights), for the demo and the tests."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+WIDTHS = (16, 32, 64, 128)
+
+
+class Block(nn.Module):
+    """Two 3 × 3 convolutions with batch norm and a shortcut (He et al. 2016), `(N, i, H, W)` → `(N, o, H/s, W/s)`."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.shortcut = nn.Identity() if inputs == outputs and stride == 1 else _projection(inputs, outputs, stride)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        inner = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(self.bn2(self.conv2(inner)) + self.shortcut(x))
+
+
+class ShapesNet(nn.Module):
+    """`(N, 3, H, W)` → logits `(N, classes)`: stem, stage1 … stage4 (strides 2, 4, 8, 16), mean over places, `head`."""
+
+    def __init__(self, classes: int = 6):
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, WIDTHS[0], 3, 2, 1, bias=False), nn.BatchNorm2d(WIDTHS[0]), nn.ReLU()
+        )
+        self.stage1 = Block(WIDTHS[0], WIDTHS[0], 1)
+        self.stage2 = Block(WIDTHS[0], WIDTHS[1], 2)
+        self.stage3 = Block(WIDTHS[1], WIDTHS[2], 2)
+        self.stage4 = Block(WIDTHS[2], WIDTHS[3], 2)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Linear(WIDTHS[3], classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        features = self.stage4(self.stage3(self.stage2(self.stage1(self.stem(x)))))
+        return self.head(self.pool(features).flatten(1))
+
+
+def shapesnet(classes: int = 6) -> nn.Module:
+    """The architecture with random weights, in training mode; `load_model("shapes")` gives it trained."""
+    return ShapesNet(classes)
+
+
+def _projection(inputs: int, outputs: int, stride: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
