@@ -5,25 +5,26 @@
 | VGG | the max pools, `features[20, 15, 10, 5]` of vgg11 |
 | ConvNeXt | the last block of each stage, `features[7, 5, 3, 1][-1]` |
 | Swin (version 1) | `norm1` of each stage's last block |
-| ViT, DeiT, BEiT … | the norm before the attention of the last block, and of three evenly spaced ones before it: |
-| | after the last attention the class token alone is read, so later patch gradients are all zero |
-| all others | one probing forward: of each spatial size the outermost module that finishes last (`_probed`) |
+| a class token over equal blocks (ViT, DeiT, BEiT …) | what the attention of the last block reads (`norm1`, |
+| | `ln_1`, `layernorm_before`), and of three evenly spaced ones before: after the last attention the class |
+| | token alone is read, so the gradients of later patches are all zero |
+| all others | of each spatial size the outermost module that finishes last (`_per_resolution`) |
 
-ResNet so gets `layer1` … `layer4`, DenseNet its dense blocks and `features.norm5`, MobileNet and EfficientNet the
-activation before the pooling (`features.18`, timm's `bn2`). The first four are those of Domeniconi et al. 2026.
+So ResNet gets `layer1` … `layer4`, DenseNet its dense blocks and `features.norm5`, MobileNet and EfficientNet
+the activation before the pooling (`features.18`, timm's `bn2`). Layers of the first three rows are those of
+Domeniconi et al. 2026; the last two are found by one probing forward.
 """
 
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch
 from torch import nn
 
-from heatproof.errors import LayerError, ModelError
-from heatproof.models.layout import Layout, layout_of
+from heatproof.errors import LayerError
+from heatproof.models.probe import Record, probe
 from heatproof.registry import unknown
 
 if TYPE_CHECKING:
@@ -32,39 +33,50 @@ if TYPE_CHECKING:
 #: How many stages are kept, the deepest ones.
 STAGES = 4
 
-#: Two rows show which outputs keep the batch in front (Swin's windows do not).
-_PROBE_ROWS = 2
+Sizes = dict[str, set[tuple[int, ...]]]
 
 _PASSING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 
 
 @dataclass(frozen=True)
 class Layers:
-    """`last`: the feature map before pooling; `stages`: up to four names, shallow → deep, one per resolution."""
+    """`last`: the feature map before pooling; `stages`: up to four, shallow → deep, one per resolution."""
 
     last: str
     stages: tuple[str, ...]
 
 
-@dataclass
-class _Record:
-    """What one module did in the probing forward."""
+def find_layers(model: "Model", last: str | None = None) -> Layers:
+    """The target layers of `model` by the table above; `last` replaces the one found and need not be a stage.
 
-    name: str
-    module: nn.Module
-    finished: int
-    calls: int
-    shape: tuple[int, ...] | None
-    layout: Layout | None
-    sees_picture: bool
-    input_key: tuple | None
+    Raises LayerError where nothing in the model has places, ModelError where it cannot run on its input size.
+    """
+    stages = _known(model.module) or _probed(probe(model))
+    if not stages and last is None:
+        raise LayerError(
+            f"Expected a layer with places (N × C × h × w) in {type(model.module).__name__}. Found none that "
+            "runs once in a forward pass. Name one with `layer`."
+        )
+    return Layers(last or stages[-1], tuple(stages) or (last or "",))
 
 
-# --- names -----------------------------------------------------------------------------------------------------
+def check_spatial(model: "Model", names: Sequence[str]) -> None:
+    """LayerError for a named layer that does not run, runs more than once, or has no places (one forward)."""
+    records = {record.name: record for record in probe(model)}
+    for name in names:
+        record = records.get(name)
+        if record is None or record.layout is None or record.calls > 1:
+            raise LayerError(
+                f"Expected a layer that runs once and has places, such as {', '.join(model.layers.stages)}. "
+                f"Got {name!r}: {record.gives if record else 'it does not run'}."
+            )
+
+
+# --- names ---
 
 
 def resolve_layer(model: "Model | nn.Module", layer: "str | nn.Module") -> str:
-    """The canonical dotted name of a layer given as `layer4.1`, `layer4[-1]`, `features[7][-1]` or the module itself.
+    """The dotted name of a layer given as `layer4.1`, `layer4[-1]`, `features[7][-1]` or the module itself.
 
     Raises UnknownName with near misses, or LayerError for a module that is no part of the model.
     """
@@ -76,11 +88,10 @@ def resolve_layer(model: "Model | nn.Module", layer: "str | nn.Module") -> str:
     names = [name for name, _ in root.named_modules(remove_duplicate=False) if name]
     if layer in names:
         return layer
-    for spelling in (layer, layer.removeprefix("model.")):
-        found = _indexed(root, spelling)
-        if found:
-            return found
-    raise unknown("layer", layer, names)
+    found = _indexed(root, layer) or _indexed(root, layer.removeprefix("model."))
+    if found is None:
+        raise unknown("layer", layer, names)
+    return found
 
 
 def _name_of(root: nn.Module, layer: nn.Module) -> str:
@@ -100,7 +111,8 @@ def _indexed(root: nn.Module, spelling: str) -> str | None:
     module, path = root, []
     for step in re.findall(r"-?\w+", spelling):
         children = dict(module.named_children())
-        if step not in children and re.fullmatch(r"-?\d+", step) and -len(children) <= int(step) < len(children):
+        number = re.fullmatch(r"-?\d+", step)
+        if step not in children and number and -len(children) <= int(step) < len(children):
             step = list(children)[int(step)]
         if step not in children:
             return None
@@ -109,41 +121,7 @@ def _indexed(root: nn.Module, spelling: str) -> str | None:
     return ".".join(path)
 
 
-# --- finding ---------------------------------------------------------------------------------------------------
-
-
-def find_layers(model: "Model", last: str | None = None) -> Layers:
-    """The target layers of `model` by the table above; `last` replaces the one found and need not be a stage.
-
-    Raises LayerError where nothing in the model is spatial, ModelError where it cannot run on its own input size.
-    """
-    stages = _known(model.module) or _found_by_probe(model)
-    if not stages and last is None:
-        raise LayerError(
-            f"Expected a layer with places (N × C × h × w) in {type(model.module).__name__}. Found none that runs "
-            "once per forward. Name one with `layer`."
-        )
-    return Layers(last or stages[-1], tuple(stages) or (last or "",))
-
-
-def check_spatial(model: "Model", names: Sequence[str]) -> None:
-    """One probing forward: LayerError for a named layer that does not run, runs twice, or has no places."""
-    records = {record.name: record for record in _probe(model)}
-    for name in names:
-        record = records.get(name)
-        if record is not None and record.layout is not None and record.calls == 1:
-            continue
-        gives = (
-            "it is not run"
-            if record is None
-            else f"it runs {record.calls} times"
-            if record.calls > 1
-            else f"it gives {' × '.join(map(str, ('N', *(record.shape or ())[1:]))) if record.shape else 'no tensor'}"
-        )
-        raise LayerError(
-            f"Expected a layer that runs once and has places, such as {', '.join(model.layers.stages)}. "
-            f"Got {name!r}: {gives}."
-        )
+# --- families with a rule of their own ---
 
 
 def _known(module: nn.Module) -> list[str]:
@@ -163,13 +141,13 @@ def _vgg(module: nn.Module) -> list[str]:
     return [f"features.{i}" for i, part in features.named_children() if isinstance(part, nn.MaxPool2d)]
 
 
-def _last_of_stages(block: str, inner: str = "") -> Callable[[nn.Module], list[str]]:
-    """A rule: of each run of sibling modules of class `block`, the last one (its child `inner`)."""
+def _last_of_stages(classes: Sequence[str], inner: str = "") -> Callable[[nn.Module], list[str]]:
+    """A rule: of each run of sibling blocks of these classes, the last one (its child `inner`)."""
 
     def rule(module: nn.Module) -> list[str]:
         names = []
         for prefix, parent in module.named_modules():
-            blocks = [name for name, child in parent.named_children() if type(child).__name__ == block]
+            blocks = [name for name, child in parent.named_children() if type(child).__name__ in classes]
             if blocks and isinstance(parent, nn.Sequential | nn.ModuleList):
                 names.append(".".join(filter(None, (prefix, blocks[-1], inner))))
         return names
@@ -177,174 +155,115 @@ def _last_of_stages(block: str, inner: str = "") -> Callable[[nn.Module], list[s
     return rule
 
 
-def _either(*rules: Callable[[nn.Module], list[str]]) -> Callable[[nn.Module], list[str]]:
-    return lambda module: next((names for rule in rules if (names := rule(module))), [])
-
-
+#: Class name, the same in torchvision and timm → rule. Swin 2 normalises after the attention: no such layer.
 _RULES: dict[str, Callable[[nn.Module], list[str]]] = {
     "VGG": _vgg,
-    "ConvNeXt": _either(_last_of_stages("CNBlock"), _last_of_stages("ConvNeXtBlock")),
-    "SwinTransformer": _last_of_stages("SwinTransformerBlock", "norm1"),
+    "ConvNeXt": _last_of_stages(("CNBlock", "ConvNeXtBlock")),
+    "SwinTransformer": _last_of_stages(("SwinTransformerBlock",), "norm1"),
 }
 
 
-def _found_by_probe(model: "Model") -> list[str]:
-    records = _probe(model)
-    return _attention_inputs(records) or _probed(records)
+# --- all others ---
 
 
-def _probed(records: list[_Record]) -> list[str]:
+def _probed(records: list[Record]) -> list[str]:
+    stages = _per_resolution(records)
+    blocks = _equal_blocks(records)
+    if len(blocks) < 2 or len({r.layout.grid for r in stages if r.layout and r.layout.kind == "tokens"}) != 1:
+        return [record.name for record in stages]
+    layout = blocks[-1].layout
+    if layout is not None and layout.prefix:
+        return _attention_inputs(records, blocks)
+    spaced = [blocks[i].name for i in _evenly_spaced(len(blocks))]
+    last = stages[-1]
+    if (
+        last.layout is None or last.layout.prefix
+    ):  # class tokens that join later (CaiT) read the blocks' patches
+        return spaced
+    return [*spaced[:-1], last.name]
+
+
+def _per_resolution(records: list[Record]) -> list[Record]:
     """Of each spatial size the outermost module that finishes last, shallow → deep.
 
-    Outermost, but no container of several stages: one that holds more than two sizes (`features` of MobileNet) is
-    opened, and so is what takes the picture itself or returns no tensor. What is inside a kept module is no
-    candidate, so the first convolution of ResNet-50's `layer2`, still at `layer1`'s size, does not displace `layer1`.
+    Outermost, but no container of several stages: one that holds more than two sizes (`features` of MobileNet)
+    is opened, and so is what takes the picture itself or returns no tensor. What is inside a kept module is no
+    candidate: the first convolution of ResNet-50's `layer2`, at `layer1`'s size, does not displace `layer1`.
     """
-    candidates = _outermost(records, everywhere=False) or _outermost(records, everywhere=True)
-    latest: dict[tuple[int, ...], _Record] = {}
-    for record in sorted(candidates, key=lambda r: r.finished):
-        assert record.layout is not None
-        latest[record.layout.grid] = record
-    return [record.name for record in sorted(latest.values(), key=lambda r: r.finished)][-STAGES:]
-
-
-def _outermost(records: list[_Record], everywhere: bool) -> list[_Record]:
-    by_name = {record.name: record for record in records}
     sizes = _sizes_inside(records)
-    kept: list[_Record] = []
-    opened = {""}
-    for name in sorted(by_name, key=lambda n: n.count(".") + bool(n)):
-        record = by_name[name]
-        parents = [p for p in _ancestors(name) if p in by_name or p == ""]
-        if not all(p in opened for p in parents):
+    candidates = _outermost(records, sizes, everywhere=False) or _outermost(records, sizes, everywhere=True)
+    latest = {record.layout.grid: record for record in candidates if record.layout}  # in finishing order
+    return sorted(latest.values(), key=lambda record: record.finished)[-STAGES:]
+
+
+def _outermost(records: list[Record], sizes: Sizes, everywhere: bool) -> list[Record]:
+    names = {record.name for record in records}
+    opened, kept = set(), []
+    for record in sorted(records, key=lambda record: record.name.count(".")):
+        if not all(parent in opened for parent in _ancestors(record.name) if parent in names):
             continue
-        spans = len(sizes[name]) > 2
-        if record.layout is not None and not spans and record.calls == 1:
-            if not isinstance(record.module, _PASSING) and not _pools_to_fixed_size(record.module):
-                kept.append(record)
-        elif spans or record.sees_picture or record.shape is None or everywhere:
-            opened.add(name)
-    return kept
+        spans = len(sizes[record.name]) > 2
+        if record.fits and not spans and not record.opaque:
+            kept.append(record)
+        elif spans or record.opaque or record.sees_picture or everywhere:
+            opened.add(record.name)
+    return sorted(filter(_eligible, kept), key=lambda record: record.finished)
+
+
+def _eligible(record: Record) -> bool:
+    """Runs once, does something, and is no adaptive pool: VGG's `avgpool` gives 7 × 7 whatever came in."""
+    pools = "adaptive" in type(record.module).__name__.lower()
+    return record.calls == 1 and not pools and not isinstance(record.module, _PASSING)
 
 
 def _ancestors(name: str) -> Iterator[str]:
     parts = name.split(".")
-    return (".".join(parts[:i]) for i in range(len(parts)))
+    return (".".join(parts[:i]) for i in range(1, len(parts)))
 
 
-def _sizes_inside(records: list[_Record]) -> dict[str, set[tuple[int, ...]]]:
-    sizes: dict[str, set[tuple[int, ...]]] = {record.name: set() for record in records}
+def _sizes_inside(records: list[Record]) -> Sizes:
+    """By module, the spatial sizes that it and everything in it give."""
+    sizes: Sizes = {record.name: set() for record in records}
     for record in records:
-        if record.layout is None:
-            continue
         for name in (*_ancestors(record.name), record.name):
-            if name in sizes:
+            if name in sizes and record.layout and record.fits:
                 sizes[name].add(record.layout.grid)
     return sizes
 
 
-def _pools_to_fixed_size(module: nn.Module) -> bool:
-    """Adaptive pools: VGG's `avgpool` is 7 × 7 whatever came in, so it is past the last feature map."""
-    return "adaptive" in type(module).__name__.lower()
+# --- transformers of one resolution ---
 
 
-# --- transformers of one resolution ----------------------------------------------------------------------------
-
-
-def _attention_inputs(records: list[_Record]) -> list[str]:
-    """For a class token over equal blocks: what the attention of four evenly spaced blocks reads, the last included.
-
-    That is the block's norm that reads the block's own input, or, where there is none, the block before it.
-    """
-    blocks = _equal_blocks(records)
-    if len(blocks) < 2 or blocks[-1].layout is None or blocks[-1].layout.prefix == 0:
-        return []
-    depth = len(blocks)
-    chosen = sorted({max(0, math.ceil((i + 1) * depth / STAGES) - 1) for i in range(STAGES)})
-    names = [_before_attention(records, blocks, index) for index in chosen]
-    return list(dict.fromkeys(name for name in names if name))
-
-
-def _equal_blocks(records: list[_Record]) -> list[_Record]:
-    """The longest run of siblings of one class that all give tokens."""
-    groups: dict[tuple[str, type], list[_Record]] = {}
-    for record in sorted(records, key=lambda r: r.finished):
-        tokens = record.layout is not None and record.layout.kind == "tokens" and record.calls == 1
-        if tokens and next(record.module.children(), None) is not None:
+def _equal_blocks(records: list[Record]) -> list[Record]:
+    """The longest run of siblings of one class that all give tokens, in the order in which they run."""
+    groups: dict[tuple[str, type], list[Record]] = {}
+    for record in records:
+        composed = next(record.module.children(), None) is not None
+        if composed and record.layout and record.layout.kind == "tokens" and record.calls == 1:
             groups.setdefault((record.name.rpartition(".")[0], type(record.module)), []).append(record)
     return max(groups.values(), key=len, default=[])
 
 
-def _before_attention(records: list[_Record], blocks: list[_Record], index: int) -> str | None:
-    block = blocks[index]
-    for record in records:
-        inside = record.name.rpartition(".")[0] == block.name
-        if inside and "norm" in type(record.module).__name__.lower() and record.shape == block.shape:
-            if record.input_key == block.input_key and record.calls == 1:
-                return record.name
-    return blocks[index - 1].name if index else None
+def _evenly_spaced(depth: int) -> list[int]:
+    """Four block numbers, the last included: 2, 5, 8, 11 of twelve."""
+    return sorted({max(0, math.ceil((i + 1) * depth / STAGES) - 1) for i in range(STAGES)})
 
 
-# --- the probing forward ---------------------------------------------------------------------------------------
+def _attention_inputs(records: list[Record], blocks: list[Record]) -> list[str]:
+    """For four blocks the norm that reads the block's own input; without one, the block before."""
+    names = []
+    for index in _evenly_spaced(len(blocks)):
+        block = blocks[index]
+        norms = [r.name for r in records if _normalises_input(r, block)]
+        names += norms[:1] or [blocks[index - 1].name for _ in range(index > 0)]
+    return list(dict.fromkeys(names))
 
 
-def _probe(model: "Model") -> list[_Record]:
-    """One forward of two noise pictures with every module watched; records in finishing order."""
-    size = model.geometry.size
-    records: dict[str, _Record] = {}
-    handles = []
-
-    def watch(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            tensor = first_tensor(output)
-            source = first_tensor(inputs)
-            calls = records[name].calls + 1 if name in records else 1
-            order = max((r.finished for r in records.values()), default=-1) + 1
-            records[name] = _Record(
-                name,
-                module,
-                order,
-                calls,
-                None if tensor is None else tuple(tensor.shape),
-                _layout_or_none(module, tensor, size),
-                source is not None and tuple(source.shape) == (_PROBE_ROWS, 3, *size),
-                None if source is None else (source.data_ptr(), tuple(source.shape)),
-            )
-
-        return hook
-
-    noise = torch.rand((_PROBE_ROWS, 3, *size), generator=torch.Generator().manual_seed(0))
-    z = model.normalise(noise.to(model.device)).to(model.dtype)
-    try:
-        for name, module in model.module.named_modules():
-            if name:
-                handles.append(module.register_forward_hook(watch(name)))
-        with model.evaluating(), torch.no_grad():
-            model.module(z)
-    except (RuntimeError, ValueError, AssertionError, TypeError, IndexError) as error:
-        raise ModelError(
-            f"Expected {model.name!r} to run on pictures of {size[0]} × {size[1]}. It failed: {error}. "
-            "Set `size` to what the model was built for."
-        ) from error
-    finally:
-        for handle in handles:
-            handle.remove()
-    return sorted(records.values(), key=lambda r: r.finished)
-
-
-def first_tensor(output: Any) -> torch.Tensor | None:
-    """The tensor itself, or the first one of a tuple or list."""
-    if isinstance(output, torch.Tensor):
-        return output
-    if isinstance(output, tuple | list):
-        return next((item for item in output if isinstance(item, torch.Tensor)), None)
-    return None
-
-
-def _layout_or_none(module: nn.Module, tensor: torch.Tensor | None, size: tuple[int, int]) -> Layout | None:
-    if tensor is None or tensor.dim() < 3 or tensor.shape[0] != _PROBE_ROWS:
-        return None
-    try:
-        return layout_of(module, tensor, size)
-    except LayerError:
-        return None
+def _normalises_input(record: Record, block: Record) -> bool:
+    return (
+        record.name.rpartition(".")[0] == block.name
+        and "norm" in type(record.module).__name__.lower()
+        and record.shape == block.shape
+        and record.source == block.source
+        and record.calls == 1
+    )

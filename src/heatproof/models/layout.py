@@ -1,4 +1,4 @@
-"""How a layer's native output becomes `(N, C, *spatial)`, and back: the one place that knows token layouts."""
+"""How a layer's native output becomes `(N, C, *spatial)`, and back: the one place that knows tokens."""
 
 import math
 from collections.abc import Iterator
@@ -14,6 +14,9 @@ Kind = Literal["channels-first", "channels-last", "tokens"]
 
 #: Class, distillation, register and prompt tokens together; networks in use have at most a dozen.
 MAX_PREFIX = 16
+
+#: A spread of log strides that no real grid has.
+_NO_FIT = 100.0
 
 _CHANNELS_FIRST = (
     nn.Conv1d,
@@ -39,8 +42,9 @@ _CHANNELS_FIRST = (
 class Layout:
     """Where the channels and the places of a native output are.
 
-    `kind` is `channels-first` `(N, C, *grid)`, `channels-last` `(N, *grid, C)` or `tokens` `(N, prefix + Πgrid, C)`;
-    `prefix` counts the class, distillation and register tokens in front (0 elsewhere); `grid` is the spatial size.
+    `kind` is `channels-first` `(N, C, *grid)`, `channels-last` `(N, *grid, C)` or `tokens`
+    `(N, prefix + Πgrid, C)`; `prefix` counts the class, distillation and register tokens in front (elsewhere
+    0); `grid` is the spatial size.
     """
 
     kind: Kind
@@ -57,7 +61,7 @@ class Layout:
         return places.unflatten(2, self.grid)
 
     def from_grid(self, grid: torch.Tensor, native: torch.Tensor) -> torch.Tensor:
-        """`(M, C, *grid)` → the native layout; prefix tokens come from the rows of `native` (M rows, or one for all)."""
+        """`(M, C, *grid)` → the native layout; prefix tokens are those of `native` (M rows or one)."""
         if self.kind == "channels-first":
             return grid
         if self.kind == "channels-last":
@@ -74,28 +78,33 @@ class Layout:
 def layout_of(
     module: nn.Module, output: torch.Tensor, input_size: tuple[int, ...], prefix: int | None = None
 ) -> Layout:
-    """The layout of what `module` gave for an input of spatial `input_size` `(H, W)` (or `(L,)`, `(D, H, W)`).
+    """The layout of what `module` gave for an input of spatial `input_size`: `(H, W)`, `(L,)` or `(D, H, W)`.
 
     Four dimensions: the module's own kind decides (convolution, batch norm, pooling: channels first; a plain
-    LayerNorm or Linear: channels last), else the pair of dimensions whose aspect fits the input's, else channels
-    first. Three dimensions on a picture: tokens `(N, L, C)` where L is a few prefix tokens plus a grid that some
-    stride cuts from the input. `(N, C, L)` of a one-dimensional signal looks the same, so a 3-D output is a
-    signal only where the input itself is one. `prefix` overrides the count of prefix tokens.
+    LayerNorm or Linear: channels last), else the pair of dimensions whose aspect fits the input's, else
+    channels first. Three dimensions on a picture: tokens `(N, L, C)` where L is a few prefix tokens plus a grid
+    that some stride cuts from the input. `(N, C, L)` of a one-dimensional signal looks just like that, so three
+    dimensions are a signal only where the input itself is one. `prefix` overrides the count of prefix tokens.
 
     Raises LayerError where the output has no places: `(N, K)`, one place only, or no grid that fits.
     """
     shape = tuple(output.shape)
     if not output.is_floating_point() or len(shape) < 3:
         raise LayerError(_not_spatial(module, shape))
-    signal = len(input_size) == len(shape) - 2
-    if len(shape) == 3 and not signal:
+    if len(shape) == 3 and len(input_size) != 1:
         layout = _token_layout(module, shape, input_size, prefix)
+    elif _channels_are_last(module, shape, input_size):
+        layout = Layout("channels-last", 0, shape[1:-1])
     else:
-        last = _channels_are_last(module, shape, input_size)
-        layout = Layout("channels-last", 0, shape[1:-1]) if last else Layout("channels-first", 0, shape[2:])
+        layout = Layout("channels-first", 0, shape[2:])
     if math.prod(layout.grid) <= 1:
         raise LayerError(_not_spatial(module, shape))
     return layout
+
+
+def fits(layout: Layout, input_size: tuple[int, ...]) -> bool:
+    """Whether the grid has the input's aspect, up to whole places: one stride explains all its axes."""
+    return len(layout.grid) == len(input_size) and _misfit(layout.grid, input_size) < _NO_FIT
 
 
 def _not_spatial(module: nn.Module, shape: tuple[int, ...]) -> str:
@@ -161,16 +170,16 @@ def _permutes(module: nn.Module) -> bool:
 
 
 def _misfit(grid: tuple[int, ...], input_size: tuple[int, ...]) -> float:
-    """How far the strides of the axes are from each other (0: one stride for all), after rounding to whole places."""
-    slacks = [(math.log(side / (places + 0.999)), math.log(side / max(places - 0.999, 1e-3)))
-              for side, places in zip(input_size, grid, strict=True)]  # fmt: skip
-    fits = max(low for low, _ in slacks) <= min(high for _, high in slacks)
-    strides = [math.log(side / places) for side, places in zip(input_size, grid, strict=True)]
-    return max(strides) - min(strides) + (0.0 if fits else 10.0)
+    """The spread of the axes' log strides; at least `_NO_FIT` where rounding to places cannot explain it."""
+    axes = list(zip(input_size, grid, strict=True))
+    shortest = max(side / (places + 0.999) for side, places in axes)
+    longest = min(side / max(places - 0.999, 1e-3) for side, places in axes)
+    strides = [math.log(side / places) for side, places in axes]
+    return max(strides) - min(strides) + (0.0 if shortest <= longest else _NO_FIT)
 
 
 def _mostly_last(module: nn.Module, width: int) -> bool:
-    """Both readings fit the picture: a block of plain LayerNorms without convolutions holds its channels last."""
+    """Where both readings fit: a block of plain LayerNorms without convolutions holds its channels last."""
     inner = list(module.modules())
     norms = any(type(m) is nn.LayerNorm and m.normalized_shape == (width,) for m in inner)
     return norms and not any(isinstance(m, _CHANNELS_FIRST) for m in inner)

@@ -61,7 +61,7 @@ class Model:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the names, shapes and values of all weights and buffers: equal weights, equal fingerprint."""
+        """A hash of the names, shapes and values of all weights and buffers: equal weights, equal hash."""
         digest = hashlib.blake2b(digest_size=16)
         for name, tensor in sorted(self.module.state_dict().items()):
             if not isinstance(tensor, torch.Tensor):
@@ -71,13 +71,13 @@ class Model:
         return digest.hexdigest()
 
     def submodule(self, name: "str | nn.Module") -> nn.Module:
-        """The layer of that name (`layer4.1`, `layer4[-1]`, `auto`); an unknown one is an error with near misses."""
+        """The layer of that name (`layer4.1`, `layer4[-1]`, `auto`); an unknown one gets near misses."""
         if isinstance(name, str) and name == "auto":
             name = self.layers.last
         return self.module.get_submodule(resolve_layer(self.module, name))
 
     def normalise(self, x: torch.Tensor) -> torch.Tensor:
-        """`x` in [0, 1] → `z = (x − mean) / std`, on the same device and in the same dtype; any spatial dims."""
+        """`x` in [0, 1] → `z = (x − mean) / std`, device and dtype kept; any spatial dims."""
         key = (x.device, x.dtype, x.dim())
         if key not in self._constants:
             shape = (1, -1) + (1,) * (x.dim() - 2)
@@ -96,14 +96,16 @@ class Model:
     def unwrap(self, output: Any) -> torch.Tensor:
         """What the module returned → its `(N, K)` tensor.
 
-        A tensor as it is (`(N, K, 1, 1)` flattened), a `ModelOutput` or other object by `.logits`, a dict by `logits`,
-        `out`, `output`, else its first 2-D tensor, a tuple or list by its first 2-D tensor. ModelError otherwise.
+        A tensor as it is (`(N, K, 1, 1)` flattened); a `ModelOutput` or dict by its key `logits`, `out` or
+        `output`, else its first 2-D tensor; another object by `.logits`; a tuple or list by its first 2-D
+        tensor. ModelError otherwise.
         """
         found = _classification(output)
         if found is None:
             raise ModelError(
-                f"Expected the model to return logits of shape (N, classes): a tensor, a tuple or a dict with one. "
-                f"Got {_described(output)} from {type(self.module).__name__}. Wrap it in a module that does."
+                "Expected the model to return logits of shape (N, classes): a tensor, or a tuple or dict that "
+                f"holds one. Got {_described(output)} from {type(self.module).__name__}. Wrap it in a module "
+                "that does."
             )
         return found
 
@@ -135,18 +137,18 @@ def wrap(
     std: float | Sequence[float] = 0.5,
     size: int | Sequence[int] = 224,
     *,
-    resize: int | None | str = "auto",
+    resize: int | str | None = "auto",
     interpolation: str = "bilinear",
     classes: Sequence[str] | None = None,
     name: str | None = None,
     device: str | torch.device = "auto",
     layer: "str | nn.Module | None" = None,
 ) -> Model:
-    """Any classifier as a `Model`: an `nn.Module` that returns a tensor, tuple, dict or Hugging Face ModelOutput.
+    """Any classifier as a `Model`: an `nn.Module` that returns a tensor, tuple, dict or ModelOutput.
 
-    `mean` and `std` are one value or three; `size` is a side or (height, width); pictures have their shorter side
-    brought to `resize` (256 for 224; None squashes) before the centre crop. `device="auto"` leaves the module where
-    it is, anything else moves it. `layer` replaces the target layer found by architecture.
+    `mean` and `std` are one value or three; `size` is a side or (height, width); pictures have their shorter
+    side brought to `resize` (256 for 224; None squashes) before the centre crop. `device="auto"` leaves the
+    module where it is, anything else moves it. `layer` replaces the target layer found by architecture.
     Its train/eval mode, gradients and flags are left as they were, after every call.
     """
     if not isinstance(module, nn.Module):

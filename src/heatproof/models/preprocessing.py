@@ -1,7 +1,7 @@
 """What a network wants to see: mean, standard deviation, size; checked once, wherever they come from."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,7 +25,12 @@ class Preprocessing:
     classes: tuple[str, ...] | None = None
 
     def overridden(
-        self, mean: Any = None, std: Any = None, size: Any = None, resize: Any = "auto", interpolation: Any = None
+        self,
+        mean: Any = None,
+        std: Any = None,
+        size: Any = None,
+        resize: Any = "auto",
+        interpolation: Any = None,
     ) -> "Preprocessing":
         """The same with what the user gave put in; a new size without `resize` keeps the old crop's share."""
         geometry = self.geometry
@@ -46,7 +51,7 @@ class Preprocessing:
 
 def per_channel(name: str, values: Any) -> tuple[float, float, float]:
     """One number for all three channels, or three."""
-    listed = list(values) if isinstance(values, Sequence | tuple) and not isinstance(values, str) else [values]
+    listed = [values] if isinstance(values, str) or not isinstance(values, Iterable) else list(values)
     try:
         numbers = [float(v) for v in listed]
     except (TypeError, ValueError):
@@ -70,7 +75,7 @@ def height_width(size: Any) -> tuple[int, int]:
 
 
 def default_resize(size: tuple[int, int], share: float = CROP_SHARE) -> int:
-    """The shorter side before the crop: 256 for 224. Of a rectangle the longer side counts, so nothing is stretched."""
+    """The side before the crop: 256 for 224. Of a rectangle the longer side counts: nothing is stretched."""
     return math.floor(max(size) / share)
 
 

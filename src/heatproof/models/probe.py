@@ -1,0 +1,114 @@
+"""One forward pass of noise with every module watched: what each gives, how often it runs, in which order."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from heatproof.errors import LayerError, ModelError
+from heatproof.models.layout import Layout, fits, layout_of
+
+if TYPE_CHECKING:
+    from heatproof.models.model import Model
+
+#: Two rows show which outputs keep the batch in front (Swin's windows do not).
+ROWS = 2
+
+
+@dataclass
+class Record:
+    """What one module did: its last output's shape and layout (None where it has no places), calls, order.
+
+    `opaque`: it returned a dict or no tensor, so a target layer must be looked for inside it. `fits`: the grid
+    has the picture's aspect. `source`: identity of its first input; `sees_picture`: that input has its size.
+    """
+
+    name: str
+    module: nn.Module
+    finished: int
+    calls: int
+    shape: tuple[int, ...] | None
+    layout: Layout | None
+    fits: bool
+    opaque: bool
+    sees_picture: bool
+    source: tuple[int, tuple[int, ...]] | None
+
+    @property
+    def gives(self) -> str:
+        """For error messages: `N × 1000`, or what is wrong with the calls."""
+        if self.calls > 1:
+            return f"it runs {self.calls} times in a forward pass"
+        if self.shape is None:
+            return "it gives no tensor"
+        return f"it gives {' × '.join(map(str, ('N', *self.shape[1:])))}"
+
+
+def probe(model: "Model") -> list[Record]:
+    """The records of all modules but the root, in the order in which they finished.
+
+    Raises ModelError where the model does not run on pictures of its own geometry.
+    """
+    size = model.geometry.size
+    noise = torch.rand((ROWS, 3, *size), generator=torch.Generator().manual_seed(0))
+    z = model.normalise(noise.to(model.device)).to(model.dtype)
+    records: dict[str, Record] = {}
+    handles = []
+    try:
+        for name, module in model.module.named_modules():
+            if name:
+                handles.append(module.register_forward_hook(_watcher(name, records, size)))
+        with model.evaluating(), torch.no_grad():
+            model.module(z)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever a model raises on an input that does not suit it
+        raise ModelError(
+            f"Expected {model.name!r} to run on pictures of {size[0]} × {size[1]}. It failed with "
+            f"{type(error).__name__}: {error} Set `size` to what the model was built for, or build it for this."
+        ) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+    return sorted(records.values(), key=lambda record: record.finished)
+
+
+def _watcher(name: str, records: dict[str, Record], size: tuple[int, int]) -> Callable[..., None]:
+    def watch(module: nn.Module, inputs: Any, output: Any) -> None:
+        tensor, source = _first_tensor(output), _first_tensor(inputs)
+        layout = None if tensor is None else _layout(module, tensor, size)
+        before = records.get(name)
+        records[name] = Record(
+            name=name,
+            module=module,
+            finished=sum(record.calls for record in records.values()),
+            calls=1 + (before.calls if before else 0),
+            shape=None if tensor is None else tuple(tensor.shape),
+            layout=layout,
+            fits=layout is not None and fits(layout, size),
+            opaque=tensor is None or isinstance(output, Mapping),
+            sees_picture=source is not None and tuple(source.shape) == (ROWS, 3, *size),
+            source=None if source is None else (source.data_ptr(), tuple(source.shape)),
+        )
+
+    return watch
+
+
+def _first_tensor(output: Any) -> torch.Tensor | None:
+    if isinstance(output, torch.Tensor):
+        return output
+    items = (
+        output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple | list) else ()
+    )
+    return next((item for item in items if isinstance(item, torch.Tensor)), None)
+
+
+def _layout(module: nn.Module, tensor: torch.Tensor, size: tuple[int, int]) -> Layout | None:
+    if tensor.dim() < 3 or tensor.shape[0] != ROWS:
+        return None
+    try:
+        return layout_of(module, tensor, size)
+    except LayerError:
+        return None
