@@ -17,7 +17,7 @@ from heatproof import seeds, targets
 from heatproof.attributions import Request, display_maps, flags, requested
 from heatproof.data.inputs import Inputs, as_inputs
 from heatproof.errors import HeatproofError, InvalidInput, ModelError
-from heatproof.models import Model, layers
+from heatproof.models import Model, resolve_layer
 from heatproof.models.capture import Captured, captured
 from heatproof.models.tail import Record, Tail, recording
 
@@ -290,7 +290,7 @@ def explain(
     inputs = as_inputs(images, model.geometry)
     if batch_size < 1:
         raise InvalidInput(f"`batch_size` must be at least 1. Got {batch_size}.")
-    name = layers.resolve_layer(model, layer)
+    name = chosen_layer(model, layer)
     rule = _per_image(target, labels, len(inputs))
     parts: list[Explanation] = []
     for start in range(0, len(inputs), batch_size):
@@ -305,6 +305,13 @@ def explain(
         flags={r.key: [flag for part in parts for flag in part.flags[r.key]] for r in requests},
         ids=list(inputs.ids),
     )
+
+
+def chosen_layer(model: Model, layer: str | nn.Module) -> str:
+    """The layer's name in the model: `auto` is the last feature map before pooling; unknown names get near misses."""
+    if isinstance(layer, str) and layer == "auto":
+        return model.layers.last
+    return resolve_layer(model, layer)
 
 
 def _per_image(target: targets.Rule, labels: Sequence[int] | None, count: int) -> targets.Rule:

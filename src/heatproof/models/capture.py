@@ -32,7 +32,8 @@ class Captured:
 
     def gradients(self, target: torch.Tensor, *, differentiable: bool = False) -> dict[str, torch.Tensor]:
         """∂ logit of each image's target by the activations, `(N, C, *spatial)` for every captured layer."""
-        score = self.logits.gather(1, target[:, None]).sum()
+        with torch.enable_grad():
+            score = self.logits.gather(1, target[:, None]).sum()
         layers = list(self.native)
         if not score.requires_grad:
             raise LayerError(_no_gradient(layers))

@@ -1,0 +1,45 @@
+"""Files that are whole or not there, and system errors as sentences."""
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from heatproof.errors import StoreError
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Writes beside `path` and renames; a reader sees the whole file or none. StoreError where it cannot be written."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with said(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def said(path: Path) -> Iterator[None]:
+    """System errors as one sentence that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, StoreError):
+            raise
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            advice = "The disk is full. Free some space and run the same command again: finished jobs are kept."
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            advice = "It is not writable. Choose another --out, or change its permissions."
+        else:
+            advice = f"{error.strerror or error}. Choose another --out."
+        raise StoreError(f"Cannot write {path}. {advice}") from error

@@ -1,0 +1,110 @@
+"""Ways to run a study's jobs: one after the other, or in processes. Same jobs, same numbers, any order.
+
+An executor has one method, `map(jobs)`, which yields the key of each job when its shard is written. Jobs are
+plain tuples of strings and numbers; `setup` is what a process needs to know once.
+"""
+
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, Protocol
+
+from heatproof.errors import HeatproofError
+
+Prepare = Callable[[Any], Callable[[Any, Callable[[float], None]], str]]
+Advance = Callable[[float], None]
+
+
+class Executor(Protocol):
+    """`map(prepare, setup, jobs, advance)`: `prepare(setup)` gives the function that runs one job."""
+
+    def map(self, prepare: Prepare, setup: Any, jobs: Sequence[Any], advance: Advance) -> Iterator[str]: ...
+
+
+class Serial:
+    """In this process."""
+
+    def map(self, prepare: Prepare, setup: Any, jobs: Sequence[Any], advance: Advance) -> Iterator[str]:
+        """Yields each job's key as it is done; `advance` gets shares of a job, 1 in all for each."""
+        run = prepare(setup)
+        for job in jobs:
+            yield run(job, advance)
+
+
+class Processes:
+    """In `workers` fresh processes (spawned, so that threads and CUDA are safe), which end when this one does."""
+
+    def __init__(self, workers: int):
+        self.workers = workers
+
+    def map(self, prepare: Prepare, setup: Any, jobs: Sequence[Any], advance: Advance) -> Iterator[str]:
+        """As `Serial.map`; keys come in the order of completion."""
+        context = multiprocessing.get_context("spawn")
+        counter = context.Value("d", 0.0)
+        seen = 0.0
+        pool = ProcessPoolExecutor(
+            min(self.workers, len(jobs)), context, _start, (prepare, setup, counter, os.getpid())
+        )
+        try:
+            pending = {pool.submit(_work, job) for job in jobs}
+            while pending:
+                done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
+                with counter.get_lock():
+                    total = counter.value
+                advance(total - seen)
+                seen = total
+                for future in done:
+                    yield future.result()
+        except BrokenProcessPool as error:
+            raise HeatproofError(
+                "A worker process ended unexpectedly, most likely for lack of memory. Finished jobs are kept: run the "
+                "same command again with fewer --workers."
+            ) from error
+        finally:
+            _end(pool)
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    """Stops the workers at once, also in the middle of a job: a shard is whole or not there."""
+    processes = list((pool._processes or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join(timeout=5)
+
+
+_run: Callable[[Any, Advance], str] | None = None
+_advance: Advance | None = None
+
+
+def _start(prepare: Prepare, setup: Any, counter: Any, parent: int) -> None:
+    """Runs once in each worker."""
+    global _run, _advance
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
+    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    _run = prepare(setup)
+
+    def advance(share: float) -> None:
+        with counter.get_lock():
+            counter.value += share
+
+    _advance = advance
+
+
+def _work(job: Any) -> str:
+    assert _run is not None and _advance is not None
+    return _run(job, _advance)
+
+
+def _die_with(parent: int) -> None:
+    """A killed parent cannot end its workers, so they watch it."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)

@@ -1,0 +1,446 @@
+"""The noise-robustness study (paper N): one job is some pictures under one model, clean and under every condition.
+
+A job makes the clean maps once, and for each perturbation and severity one forward and one head backward for all
+methods together; segments are found once per picture. Whatever cannot be measured becomes a flagged row.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from heatproof.attributions import ATTRIBUTIONS, Request, requested
+from heatproof.data import Pictures
+from heatproof.engine import Batch, Explanation, explanation, halved, needs_of
+from heatproof.errors import InvalidPicture
+from heatproof.metrics import mask_cosine, pair_scores
+from heatproof.models import Model, load_model
+from heatproof.perturbations import Perturber, psnr
+from heatproof.segments import segment
+from heatproof.studies.plan import Plan
+from heatproof.studies.rows import Rows
+from heatproof.studies.store import Store
+
+#: Scores of a pair of maps, in the order of the rows.
+PAIR_METRICS = ("rbo", "kappa", "l1", "spearman", "ssim", "cosine")
+#: Those that depend on the segments.
+_BY_SEGMENTS = ("rbo", "kappa", "spearman")
+
+
+class Job(NamedTuple):
+    """Pictures `start` to `stop` of one dataset under one model."""
+
+    model: int
+    dataset: int
+    start: int
+    stop: int
+
+    @property
+    def key(self) -> str:
+        """The name of its shard."""
+        return f"m{self.model:02d}-d{self.dataset:02d}-{self.start:07d}"
+
+
+class Condition(NamedTuple):
+    """One perturbation at one strength; `level` is the severity of the table, or a calibrated one between."""
+
+    perturbation: str
+    severity: int
+    level: float
+
+    @property
+    def name(self) -> str:
+        """The condition's part in the seeds of methods that draw random numbers."""
+        return f"{self.perturbation}:{self.severity}"
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a worker needs to know once; plain enough to be sent to a process."""
+
+    plan: Plan
+    layers: tuple[str, ...]
+    pictures: tuple[Pictures, ...]
+    folder: str
+    version: str
+    device: str
+    calibration: Mapping[str, Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Block:
+    """The pictures of a job that could be opened, `x` `(n, 3, H, W)`, and why the others could not."""
+
+    x: torch.Tensor
+    ids: list[str]
+    labels: list[int | None]
+    indices: list[int]
+    failed: dict[str, str]
+
+    def __getitem__(self, rows: slice) -> "Block":
+        return Block(self.x[rows], self.ids[rows], self.labels[rows], self.indices[rows], {})
+
+
+def all_requests(plan: Plan) -> list[Request]:
+    """The methods of the plan, then the controls where the plan wants them."""
+    controls = [name for name, entry in ATTRIBUTIONS.items() if entry.traits["control"]]
+    return requested([*plan.methods, *(controls if plan.controls == "all" else [])])
+
+
+def conditions(plan: Plan, calibration: Mapping[str, Sequence[float]]) -> list[Condition]:
+    """Every perturbation at every severity; all severities of a kind together, so that they share what they can."""
+    found = []
+    for kind in plan.perturbations:
+        levels = calibration.get(kind) or plan.severities
+        severities = range(1, len(levels) + 1) if kind in calibration else plan.severities
+        found += [Condition(kind, s, float(level)) for s, level in zip(severities, levels, strict=True)]
+    return found
+
+
+def prepare(setup: Setup) -> "NoiseStudy":
+    """What a worker runs its jobs with; sets the threads the plan asks for."""
+    torch.set_num_threads(setup.plan.threads)
+    return NoiseStudy(setup)
+
+
+class NoiseStudy:
+    """Runs jobs: `study(job, advance)` writes the job's shard and returns its key."""
+
+    def __init__(self, setup: Setup):
+        self.setup = setup
+        self.plan = setup.plan
+        self.requests = all_requests(setup.plan)
+        self._loaded: tuple[int, Model] | None = None
+
+    def __call__(self, job: Job, advance: Callable[[float], None]) -> str:
+        model = self.model(job.model)
+        pictures = self.setup.pictures[job.dataset]
+        block = open_block(pictures, range(job.start, job.stop), model, self.plan.target)
+        rows = Rows(
+            study=self.plan.study,
+            model=self.plan.models[job.model].label,
+            dataset=self.plan.datasets[job.dataset].label,
+            layer=self.setup.layers[job.model],
+            target=self.plan.target,
+            seed=self.plan.seed,
+            version=self.setup.version,
+        )
+        maps: list[StoredMaps] = []
+        self._flag(rows, block.failed, {})
+        if len(block.ids):
+            share = 1 / len(block.ids)
+            for part_rows, part_maps in self._measured(job, model, pictures, block, lambda s: advance(s * share)):
+                rows.extend(part_rows)
+                maps.append(part_maps)
+        advance(len(block.failed) / (job.stop - job.start) if not block.ids else 0.0)
+        Store(self.setup.folder).write_shard(job.key, rows.table(), merged(maps))
+        return job.key
+
+    def model(self, index: int) -> Model:
+        """The model of that number; one is held at a time."""
+        if self._loaded is None or self._loaded[0] != index:
+            self._loaded = None
+            self._loaded = (index, load(self.plan, index, self.setup.device))
+        return self._loaded[1]
+
+    @cached_property
+    def _conditions(self) -> dict[tuple[int, int], list[Condition]]:
+        return {}
+
+    def conditions(self, job: Job) -> list[Condition]:
+        """The conditions of a job: calibrated strengths belong to a model and a dataset."""
+        prefix = f"{job.model}/{job.dataset}/"
+        found = {k.removeprefix(prefix): v for k, v in self.setup.calibration.items() if k.startswith(prefix)}
+        return conditions(self.plan, found)
+
+    def _measured(
+        self, job: Job, model: Model, pictures: Pictures, block: Block, advance: Callable[[float], None]
+    ) -> Iterator[tuple[Rows, "StoredMaps"]]:
+        def work(rows: slice) -> tuple[Rows, StoredMaps]:
+            part = Measured(self, job, model, pictures, block[rows])
+            return part.run(advance)
+
+        return halved(work, len(block.ids))
+
+    def _flag(self, rows: Rows, failed: Mapping[str, str], known: Mapping[str, Any]) -> None:
+        """The rows of pictures that could not be measured: all of them, with the reason."""
+        if not failed:
+            return
+        images, reasons = list(failed), list(failed.values())
+        nothing = [float("nan")] * len(images)
+        for condition in conditions(self.plan, {}) if not self.plan.calibrate else self._planned():
+            about = {"perturbation": condition.perturbation, "severity": condition.severity, "flag": reasons}
+            rows.add(images, **about, metric="psnr", value=nothing, **known)
+            for request in self.requests:
+                for segmenter in self.plan.segmenters:
+                    for metric in PAIR_METRICS:
+                        rows.add(images, **about, **of_method(request), segmenter=segmenter, metric=metric,
+                                 value=nothing, **known)  # fmt: skip
+
+    def _planned(self) -> list[Condition]:
+        levels = range(1, len(self.plan.calibrate) + 1)
+        return [Condition(kind, level, float("nan")) for kind in self.plan.perturbations for level in levels]
+
+
+def load(plan: Plan, index: int, device: str) -> Model:
+    """The model of that number, as the plan says."""
+    wanted = plan.models[index]
+    settings = wanted.model_dump(exclude={"spec", "name", "layer"})
+    return load_model(wanted.spec, device=device, name=wanted.label, **settings)
+
+
+def of_method(request: Request) -> dict[str, Any]:
+    """The columns that say which method a row is about."""
+    return {
+        "method": request.name,
+        "control": bool(request.entry.traits["control"]),
+        "options": options_hash(request.options),
+    }
+
+
+def options_hash(options: Mapping[str, Any]) -> str:
+    """A short name for a method's options."""
+    return hashlib.blake2b(repr(sorted(options.items())).encode(), digest_size=4).hexdigest()
+
+
+def open_block(pictures: Pictures, indices: Sequence[int], model: Model, target: str) -> Block:
+    """Opens pictures; one that cannot be used is named with the reason, and the rest goes on."""
+    tensors, kept, failed = [], [], {}
+    for index in indices:
+        identity = pictures.ids[index]
+        label = pictures.labels[index]
+        if target == "label" and label is None:
+            failed[identity] = "no label"
+            continue
+        if target == "label" and model.classes is not None and label is not None and label >= len(model.classes):
+            failed[identity] = f"label {label} is not among the model's {len(model.classes)} classes"
+            continue
+        try:
+            tensors.append(model.geometry.picture(pictures.open(index)))
+        except InvalidPicture as error:
+            failed[identity] = pictures.flags.get(identity) or str(error)
+            continue
+        kept.append(index)
+    x = torch.stack(tensors) if tensors else torch.empty(0, 3, *model.geometry.size)
+    ids, labels = [pictures.ids[i] for i in kept], [pictures.labels[i] for i in kept]
+    return Block(x, ids, labels, kept, failed)
+
+
+@dataclass(frozen=True)
+class StoredMaps:
+    """Raw maps at layer resolution for later pictures: `values × scale`, `(methods, conditions, n, *spatial)`."""
+
+    values: np.ndarray
+    scale: np.ndarray
+    methods: list[str]
+    conditions: list[str]
+    images: list[str]
+
+
+def merged(parts: Sequence[StoredMaps]) -> dict[str, np.ndarray]:
+    """The arrays of a job's `.npz`; nothing where there is no map at layer resolution."""
+    parts = [part for part in parts if part.values.size]
+    if not parts:
+        return {}
+    return {
+        "values": np.concatenate([part.values for part in parts], axis=2),
+        "scale": np.concatenate([part.scale for part in parts], axis=2),
+        "methods": np.array(parts[0].methods),
+        "conditions": np.array(parts[0].conditions),
+        "images": np.array([image for part in parts for image in part.images]),
+    }
+
+
+class Measured:
+    """Some pictures of a job, measured under every condition."""
+
+    def __init__(self, study: NoiseStudy, job: Job, model: Model, pictures: Pictures, block: Block):
+        self.study, self.job, self.model, self.pictures, self.block = study, job, model, pictures, block
+        self.plan = study.plan
+        self.layer = study.setup.layers[job.model]
+        self.x = block.x.to(model.device)
+        self.rows = Rows()
+        self.stored = [r for r in study.requests if r.entry.traits["form"] == "cam"]
+
+    def run(self, advance: Callable[[float], None]) -> tuple[Rows, StoredMaps]:
+        """All rows of these pictures, and their raw maps."""
+        todo = self.study.conditions(self.job)
+        step = len(self.block.ids) / (1 + sum(cost(condition) for condition in todo))
+        self._clean_rows()
+        kept = [self._raw(self.clean)]
+        advance(step)
+        perturber = Perturber(self.x, self.block.ids, self.plan.seed, self._loss_gradient, self.model.logits)
+        for condition in todo:
+            kept.append(self._condition(perturber, condition))
+            advance(step * cost(condition))
+        values, scale = (np.stack(list(arrays), axis=1) for arrays in zip(*kept, strict=True))
+        names = ["", *(condition.name for condition in todo)]
+        return self.rows, StoredMaps(values, scale, [r.name for r in self.stored], names, self.block.ids)
+
+    @cached_property
+    def clean(self) -> Explanation:
+        """The maps of the clean pictures."""
+        return self.explained(self.x, "clean")
+
+    @cached_property
+    def clean_maps(self) -> dict[str, torch.Tensor]:
+        """Display maps of the clean pictures."""
+        return {request.key: self.clean.display(request.key) for request in self.study.requests}
+
+    @cached_property
+    def clean_class(self) -> torch.Tensor:
+        """`(n,)` predictions on the clean pictures; also what the attacks try to change."""
+        return self.clean.logits.argmax(1)
+
+    @cached_property
+    def broken(self) -> list[str]:
+        """Why a clean picture has no prediction, `""` where it has."""
+        return non_finite(self.clean.logits)
+
+    @cached_property
+    def segments(self) -> dict[str, torch.Tensor]:
+        """Segmenter → label maps of the clean pictures, `(n, H, W)`, fixed for all methods and perturbations."""
+        return {name: segment(self.x, name) for name in self.plan.segmenters}
+
+    def explained(self, x: torch.Tensor, condition: str) -> Explanation:
+        batch = Batch(
+            self.model,
+            x,
+            self.layer,
+            needs_of(self.study.requests),
+            int(self.plan.target) if self.plan.target.isdigit() else self.plan.target,
+            self.block.ids,
+            self.plan.seed,
+            condition,
+            self.block.labels,
+            None if condition == "clean" else self.clean_class,
+        )
+        return explanation(batch, self.study.requests)
+
+    def _loss_gradient(self, images: torch.Tensor) -> torch.Tensor:
+        return loss_gradient(self.model, images, self.clean_class)
+
+    def _clean_rows(self) -> None:
+        """Accuracy where labels are known, and the agreement with the truth where there are masks."""
+        about = self._prediction(self.clean)
+        if any(label is not None for label in self.block.labels):
+            self.rows.add(self.block.ids, metric="correct", **self._correct(self.clean), **about)
+        masks = [self.pictures.mask(index) for index in self.block.indices]
+        if not any(mask is not None for mask in masks):
+            return
+        truth = torch.stack([self._mask(mask) for mask in masks]).to(self.x.device)
+        for request in self.study.requests:
+            values = mask_cosine(self.clean_maps[request.key], truth)
+            self.rows.add(self.block.ids, **of_method(request), metric="mask-cosine", value=numbers(values),
+                          flag=self._flags(self.clean, request.key), **about)  # fmt: skip
+
+    def _mask(self, mask: np.ndarray | None) -> torch.Tensor:
+        if mask is None:
+            return torch.zeros(self.model.geometry.size, dtype=torch.bool)
+        return self.model.geometry.mask(mask)
+
+    def _condition(self, perturber: Perturber, condition: Condition) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of one condition; returns the raw maps to keep."""
+        calibrated = bool(self.plan.calibrate)
+        with self.model.evaluating():
+            y = perturber.apply(condition.perturbation, condition.level, extrapolate=calibrated)
+        strength = perturber.strength(condition.perturbation, condition.level, extrapolate=calibrated)
+        found = self.explained(y, condition.name)
+        about = {
+            "perturbation": condition.perturbation,
+            "severity": condition.severity,
+            "strength": strength,
+            **self._prediction(found),
+        }
+        broken = joined(self.broken, non_finite(found.logits))
+        self.rows.add(self.block.ids, **about, metric="psnr", value=numbers(psnr(self.x, y)), flag=broken)
+        if any(label is not None for label in self.block.labels):
+            self.rows.add(self.block.ids, **about, metric="correct", **self._correct(found))
+        self._pair_rows(found, about, broken)
+        return self._raw(found)
+
+    def _pair_rows(self, found: Explanation, about: Mapping[str, Any], broken: list[str]) -> None:
+        """The scores of every method's clean and perturbed maps, under every segmenter."""
+        keys = [request.key for request in self.study.requests]
+        clean = torch.stack([self.clean_maps[key] for key in keys])
+        perturbed = torch.stack([found.display(key) for key in keys])
+        for segmenter, labels in self.segments.items():
+            scores = pair_scores(clean, perturbed, labels, ties=self.plan.ties, p=self.plan.persistence)
+            counts = (labels.flatten(1).amax(1) + 1).tolist()
+            for index, request in enumerate(self.study.requests):
+                flag = joined(broken, self._flags(self.clean, request.key, "clean: "), self._flags(found, request.key))
+                for metric in PAIR_METRICS:
+                    values = numbers(scores[metric][index])
+                    values[[bool(text) for text in broken]] = np.nan
+                    n = counts if metric in _BY_SEGMENTS else 0
+                    self.rows.add(self.block.ids, **about, **of_method(request), segmenter=segmenter, metric=metric,
+                                  value=values, flag=flag, n=n)  # fmt: skip
+
+    def _flags(self, found: Explanation, key: str, before: str = "") -> list[str]:
+        return [f"{before}{flag}" if flag else "" for flag in found.flags[key]]
+
+    def _prediction(self, found: Explanation) -> dict[str, Any]:
+        """Columns with the prediction before and after; null where the model gave no number."""
+        probability = found.logits.double().softmax(1)
+        clean = self.clean.logits.double().softmax(1).gather(1, self.clean_class[:, None])[:, 0]
+        now = found.logits.argmax(1)
+        fine = [not text for text in joined(self.broken, non_finite(found.logits))]
+        nullable = lambda values: [v if ok else None for v, ok in zip(values, fine, strict=True)]  # noqa: E731
+        return {
+            "changed": nullable((now != self.clean_class).tolist()),
+            "clean_class": nullable(self.clean_class.tolist()),
+            "perturbed_class": nullable(now.tolist()),
+            "clean_probability": nullable(clean.tolist()),
+            "perturbed_probability": nullable(probability.amax(1).tolist()),
+        }
+
+    def _correct(self, found: Explanation) -> dict[str, Any]:
+        """1 where the prediction is the label, 0 where not; NaN and flagged where there is no label."""
+        predicted, labels = found.logits.argmax(1).tolist(), self.block.labels
+        known = [label is not None for label in labels]
+        values = [float(p == label) if ok else float("nan") for p, label, ok in zip(predicted, labels, known, strict=True)]
+        return {"value": values, "flag": joined(["" if ok else "no label" for ok in known], non_finite(found.logits))}
+
+    def _raw(self, found: Explanation) -> tuple[np.ndarray, np.ndarray]:
+        """Raw maps in half precision, each scaled by its largest magnitude: `(methods, n, *spatial)` and scales."""
+        if not self.stored:
+            return np.empty((0, 0), np.float16), np.empty((0, 0), np.float32)
+        raw = torch.stack([found.raw[request.key] for request in self.stored]).float()
+        scale = raw.flatten(2).abs().amax(2).nan_to_num(1.0, 1.0, 1.0).clamp_min(1e-30)
+        values = raw / scale.view(*scale.shape, *[1] * (raw.dim() - 2))
+        return values.cpu().numpy().astype(np.float16), scale.cpu().numpy()
+
+
+def loss_gradient(model: Model, images: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+    """d cross-entropy to the clean prediction / d images; summed over the batch, so that rows do not mix."""
+    with model.evaluating(), torch.enable_grad():
+        images = images.detach().requires_grad_()
+        loss = torch.nn.functional.cross_entropy(model.logits(images), clean, reduction="sum")
+        return torch.autograd.grad(loss, images)[0]
+
+
+def non_finite(logits: torch.Tensor) -> list[str]:
+    """A reason for each picture on which the model gives NaN or infinity."""
+    fine = torch.isfinite(logits).all(1).tolist()
+    return ["" if ok else "the model gave non-finite output" for ok in fine]
+
+
+def joined(*flags: Sequence[str]) -> list[str]:
+    """Per picture, the first reason there is."""
+    return [next(filter(None, options), "") for options in zip(*flags, strict=True)]
+
+
+def numbers(values: torch.Tensor) -> np.ndarray:
+    """A tensor as float64 numpy."""
+    return values.detach().double().cpu().numpy()
+
+
+def cost(condition: Condition) -> float:
+    """A condition's passes, for the progress bar: PGD's ten steps weigh more than a blur."""
+    if condition.perturbation.startswith("pgd"):
+        return 22.0
+    return 8.0 if condition.perturbation.startswith("deepfool") else 1.0

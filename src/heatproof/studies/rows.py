@@ -1,0 +1,64 @@
+"""Rows of a study, gathered column by column and turned into one Arrow table."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from heatproof.studies.store import SCHEMA
+
+_DEFAULTS: Mapping[str, Any] = {
+    "segmenter": "",
+    "operator": "",
+    "method": "",
+    "control": False,
+    "perturbation": "",
+    "severity": 0,
+    "strength": 0.0,
+    "transformation": "",
+    "flag": "",
+    "n": 0,
+    "options": "",
+    "changed": None,
+    "clean_class": None,
+    "perturbed_class": None,
+    "clean_probability": None,
+    "perturbed_probability": None,
+}
+
+
+class Rows:
+    """Blocks of rows; a block is columns of one length, and single values that hold for all of it."""
+
+    def __init__(self, **common: Any):
+        self._common = {**_DEFAULTS, **common}
+        self._blocks: list[tuple[int, dict[str, Any]]] = []
+
+    def add(self, images: Sequence[str], **columns: Any) -> None:
+        """One row per image; a column is a list or array of that length, or one value for all."""
+        self._blocks.append((len(images), {**columns, "image": list(images)}))
+
+    def extend(self, other: "Rows") -> None:
+        """The blocks of another set of rows of the same study."""
+        self._blocks += [(count, {**other._common, **columns}) for count, columns in other._blocks]
+
+    def table(self) -> pa.Table:
+        """All rows in a fixed order: the same rows give the same bytes, whatever order they were added in."""
+        columns = {field.name: self._column(field) for field in SCHEMA}
+        table = pa.table(columns, schema=SCHEMA)
+        order = [(name, "ascending") for name in ("image", "perturbation", "severity", "segmenter", "method", "metric")]
+        return table.sort_by(order)
+
+    def _column(self, field: pa.Field) -> pa.Array:
+        parts = [_filled(columns.get(field.name, self._common.get(field.name)), count, field)
+                 for count, columns in self._blocks]  # fmt: skip
+        return pa.chunked_array(parts, type=field.type) if parts else pa.chunked_array([[]], type=field.type)
+
+
+def _filled(value: Any, count: int, field: pa.Field) -> pa.Array:
+    if isinstance(value, list | tuple | np.ndarray):
+        return pa.array(value, type=field.type, from_pandas=False)
+    if value is None:
+        return pa.nulls(count, field.type)
+    return pa.repeat(pa.scalar(value, field.type), count)

@@ -1,0 +1,219 @@
+"""Runs a study into its folder: resolve, check, calibrate, jobs − done, gallery. Resuming is the same call again."""
+
+import itertools
+import os
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+import heatproof
+from heatproof import targets
+from heatproof.data import Pictures, load_pictures
+from heatproof.engine import checked_logits, chosen_layer
+from heatproof.errors import InvalidStudy, StoreError
+from heatproof.models import Model
+from heatproof.models.capture import captured
+from heatproof.studies import noise
+from heatproof.studies.calibration import calibrated
+from heatproof.studies.executors import Executor, Processes, Serial
+from heatproof.studies.gallery import write_gallery
+from heatproof.studies.plan import Plan
+from heatproof.studies.store import Store
+
+#: Pictures per pass where the plan does not say: more gains nothing on a CPU, a GPU wants to be filled.
+BATCH = {"cpu": 8}
+BATCH_ON_GPU = 64
+
+
+class Progress(Protocol):
+    """Hears what is going on: `stage` begins something of `total` units, `advance` moves it."""
+
+    def stage(self, name: str, total: float) -> None: ...
+    def advance(self, units: float) -> None: ...
+
+
+class Silent:
+    """No progress."""
+
+    def stage(self, name: str, total: float) -> None:
+        """Says nothing."""
+
+    def advance(self, units: float) -> None:
+        """Says nothing."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a run did: the folder, how many jobs it ran and how many were there already."""
+
+    folder: Path
+    ran: int
+    kept: int
+
+
+def run(
+    plan: Plan,
+    folder: str | os.PathLike,
+    *,
+    workers: int | None = None,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+    command: str = "",
+) -> Done:
+    """Runs what is missing of a study.
+
+    Args:
+        plan: from `checked_plan`.
+        folder: where the results go; made if need be. The same plan again finishes what is missing.
+        workers: processes; by default one per core on a CPU and one on a GPU. Changes no number.
+        executor: another way to run jobs, in place of `workers`.
+
+    Raises:
+        InvalidStudy, ModelError, UnknownName …: before any work is done.
+        StoreError: the folder belongs to another study, is in use, or cannot be written.
+    """
+    progress = progress or Silent()
+    progress.stage("Loading models and pictures", 0)
+    device = resolved_device(plan.device)
+    plan = plan.model_copy(update={"device": device, "batch_size": plan.batch_size or default_batch(device)})
+    pictures = tuple(opened(plan))
+    checked = [checked_model(plan, index, device, pictures) for index in range(len(plan.models))]
+    jobs = all_jobs(plan, pictures)
+    with Store(folder).opened() as store:
+        said = described(plan, checked, pictures, jobs, command)
+        refuse_other(store, said)
+        if store.plan() is None:
+            store.write_plan(said)
+        threads = torch.get_num_threads()
+        try:
+            calibration = calibrated(store, plan, pictures, device, progress)
+            setup = noise.Setup(plan, tuple(c.layer for c in checked), pictures, str(store.folder),
+                                said["version"], device, calibration)  # fmt: skip
+            done = store.done()
+            todo = [job for job in jobs if job.key not in done]
+            how = executor or chosen_executor(workers, plan.threads, device, len(todo))
+            progress.stage("Measuring", len(jobs))
+            progress.advance(len(jobs) - len(todo))
+            for _ in how.map(noise.prepare, setup, todo, progress.advance) if todo else ():
+                pass
+            write_gallery(store, setup, progress)
+        finally:
+            torch.set_num_threads(threads)
+    return Done(Path(folder), len(todo), len(jobs) - len(todo))
+
+
+def resolved_device(device: str) -> str:
+    """`auto` → a GPU where there is one."""
+    if device != "auto":
+        return device
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def default_batch(device: str) -> int:
+    """Pictures per pass where the plan does not say."""
+    return BATCH.get(device, BATCH_ON_GPU)
+
+
+def chosen_executor(workers: int | None, threads: int, device: str, jobs: int) -> Executor:
+    """Processes where there are several workers, else this process."""
+    if workers is not None and workers < 1:
+        raise InvalidStudy(f"`workers` must be at least 1. Got {workers}.")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = workers or (max(1, cores // threads) if device == "cpu" else 1)
+    return Processes(count) if min(count, jobs) > 1 else Serial()
+
+
+def opened(plan: Plan) -> Iterator[Pictures]:
+    """The pictures of every dataset, not opened yet."""
+    for dataset in plan.datasets:
+        yield load_pictures(
+            dataset.images, dataset.labels, dataset.root, plan.limit, dataset.download, name=dataset.label
+        )
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A model that loads, answers like a classifier, and has the layer."""
+
+    label: str
+    layer: str
+    classes: int
+    class_names: list[str] | None
+    fingerprint: str
+
+
+def checked_model(plan: Plan, index: int, device: str, pictures: Sequence[Pictures]) -> Checked:
+    """Loads a model and runs it once on a grey picture: what is wrong with it is said before the study begins."""
+    model = noise.load(plan, index, device)
+    layer = chosen_layer(model, plan.models[index].layer)
+    x = torch.full((1, 3, *model.geometry.size), 0.5, device=model.device)
+    with model.evaluating():
+        found = captured(model, x, [layer], gradients=True)
+        logits = checked_logits(found.logits.detach(), model)
+        found.gradients(logits.argmax(1))
+    if plan.target.isdigit():
+        targets.resolved(int(plan.target), logits)
+    return Checked(plan.models[index].label, layer, logits.shape[1], model.classes, model.fingerprint)
+
+
+def all_jobs(plan: Plan, pictures: Sequence[Pictures]) -> list[noise.Job]:
+    """One job for every `batch_size` pictures of every dataset under every model."""
+    size = plan.batch_size or 1
+    return [
+        noise.Job(model, dataset, start, min(start + size, len(pictures[dataset].ids)))
+        for model, dataset in itertools.product(range(len(plan.models)), range(len(plan.datasets)))
+        for start in range(0, len(pictures[dataset].ids), size)
+    ]
+
+
+def described(
+    plan: Plan, checked: Sequence[Checked], pictures: Sequence[Pictures], jobs: Sequence[noise.Job], command: str
+) -> dict[str, Any]:
+    """`study.json`: everything the numbers depend on, and what a reader of the report wants to know."""
+    models = [
+        {**wanted.model_dump(), "name": found.label, "layer": found.layer, "asked_layer": wanted.layer,
+         "classes": found.classes, "fingerprint": found.fingerprint}
+        for wanted, found in zip(plan.models, checked, strict=True)
+    ]  # fmt: skip
+    datasets = [
+        {**wanted.model_dump(exclude={"download"}), "name": wanted.label, "pictures": len(found.ids),
+         "labelled": sum(label is not None for label in found.labels), "fingerprint": found.fingerprint}
+        for wanted, found in zip(plan.datasets, pictures, strict=True)
+    ]  # fmt: skip
+    for dataset in datasets:  # where the files lie is no part of what they are
+        dataset.update({key: None for key in ("images", "labels", "root")})
+    for model in models:
+        model["checkpoint"] = Path(model["checkpoint"]).name if model["checkpoint"] else None
+    return {
+        **plan.model_dump(exclude={"models", "datasets"}),
+        "models": models,
+        "datasets": datasets,
+        "jobs": len(jobs),
+        "version": versions(),
+        "command": command,
+    }
+
+
+def versions() -> str:
+    """What the numbers were made with."""
+    return f"heatproof {heatproof.__version__}, torch {torch.__version__}, python {platform.python_version()}"
+
+
+def refuse_other(store: Store, said: Mapping[str, Any]) -> None:
+    """A folder with another plan is left alone, and the differences are named."""
+    differences = store.differences(said)
+    if not differences:
+        return
+    finished = len(store.done()) >= said["jobs"]
+    if finished and all(phrase.startswith("version is ") for phrase in differences):
+        return  # nothing is left to run, so nothing would be mixed
+    raise StoreError(
+        f"{store.folder} holds a study with other settings: {'; '.join(differences)}. "
+        "Give the same settings to finish it, or another --out."
+    )

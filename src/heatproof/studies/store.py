@@ -1,0 +1,160 @@
+"""A results folder: the plan, one Parquet shard per finished job, an OS lock that dies with its process.
+
+    DIR/study.json        the plan as resolved; a different plan is refused
+    DIR/rows/KEY.parquet  the rows of one job: a job is done when its shard is there
+    DIR/maps/KEY.npz      its raw maps at layer resolution
+    DIR/tables, figures, gallery, report.html     made from the rows at the end
+
+Every file is written under a temporary name and renamed, so what has its name is whole.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from heatproof.errors import StoreError
+from heatproof.files import said, write_atomically
+
+#: Columns of a row, in order; a row is one (model, method, …, image, metric).
+SCHEMA = pa.schema(
+    [
+        ("study", pa.string()),
+        ("model", pa.string()),
+        ("dataset", pa.string()),
+        ("layer", pa.string()),
+        ("segmenter", pa.string()),
+        ("operator", pa.string()),
+        ("method", pa.string()),
+        ("control", pa.bool_()),
+        ("perturbation", pa.string()),
+        ("severity", pa.int16()),
+        ("strength", pa.float64()),
+        ("transformation", pa.string()),
+        ("target", pa.string()),
+        ("image", pa.string()),
+        ("metric", pa.string()),
+        ("value", pa.float64()),
+        ("flag", pa.string()),
+        ("n", pa.int32()),
+        ("seed", pa.int64()),
+        ("options", pa.string()),
+        ("version", pa.string()),
+        ("changed", pa.bool_()),
+        ("clean_class", pa.int32()),
+        ("perturbed_class", pa.int32()),
+        ("clean_probability", pa.float64()),
+        ("perturbed_probability", pa.float64()),
+    ]
+)
+
+#: Settings that may differ between two runs of one study: they do not touch the numbers.
+FREE = ("command", "workers", "executor")
+
+
+class Store:
+    """One results folder. Reading needs no lock; `opened` takes it for writing."""
+
+    def __init__(self, folder: str | os.PathLike):
+        self.folder = Path(folder)
+        self.rows = self.folder / "rows"
+        self.maps = self.folder / "maps"
+
+    def plan(self) -> dict[str, Any] | None:
+        """What `study.json` says, or None."""
+        path = self.folder / "study.json"
+        if not path.exists():
+            return None
+        try:
+            return json.loads(path.read_text("utf-8"))
+        except (OSError, json.JSONDecodeError) as error:
+            raise StoreError(f"{path} must hold a study's plan. It cannot be read: {error}.") from error
+
+    def done(self) -> set[str]:
+        """Keys of the finished jobs."""
+        return {path.stem for path in self.rows.glob("*.parquet")}
+
+    def write_plan(self, plan: Mapping[str, Any]) -> None:
+        """Writes `study.json`."""
+        text = json.dumps(plan, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+        write_atomically(self.folder / "study.json", lambda file: file.write(text.encode("utf-8", "surrogateescape")))
+
+    def write_shard(self, key: str, table: pa.Table, maps: Mapping[str, np.ndarray] | None = None) -> None:
+        """A job's maps, then its rows: the rows' name is the sign that all is there."""
+        if maps:
+            arrays = dict(maps)
+            write_atomically(self.maps / f"{key}.npz", lambda file: np.savez(file, **arrays))
+        write_atomically(
+            self.rows / f"{key}.parquet", lambda file: pq.write_table(table, file, compression="zstd")
+        )
+
+    def differences(self, plan: Mapping[str, Any]) -> list[str]:
+        """What this folder's plan says otherwise than `plan`, one phrase each; empty without a plan."""
+        there = self.plan()
+        if there is None:
+            return []
+        asked = json.loads(json.dumps(plan))
+        keys = [key for key in sorted({*there, *asked}) if key not in FREE]
+        return [
+            f"{key} is {_short(there.get(key))} there and {_short(asked.get(key))} here"
+            for key in keys
+            if there.get(key) != asked.get(key)
+        ]
+
+    @contextmanager
+    def opened(self) -> Iterator["Store"]:
+        """The folder made and locked for one writing process, leftovers of a killed one removed.
+
+        Raises StoreError where it cannot be written, is in use, or holds other things than a study.
+        """
+        from filelock import FileLock, Timeout
+
+        if self.folder.exists() and not self.folder.is_dir():
+            raise StoreError(f"The results need a folder. {self.folder} is a file. Choose another --out.")
+        if self.folder.is_dir() and any(self.folder.iterdir()) and not self._ours():
+            raise StoreError(
+                f"{self.folder} holds other files and no study. Choose an empty or new folder for --out."
+            )
+        with said(self.folder):
+            self.rows.mkdir(parents=True, exist_ok=True)
+            self.maps.mkdir(exist_ok=True)
+            lock = FileLock(self.folder / ".lock")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                raise StoreError(
+                    f"{self.folder} is in use by another heatproof process. Wait for it, or choose another --out."
+                ) from None
+        try:
+            for leftover in self.folder.glob("**/*.part"):
+                leftover.unlink(missing_ok=True)
+            yield self
+        finally:
+            lock.release()
+
+    def _ours(self) -> bool:
+        return (self.folder / "study.json").exists() or (self.folder / ".lock").exists()
+
+
+def connect(folder: str | os.PathLike):
+    """A DuckDB connection in which `rows` is all rows of the study in `folder`."""
+    import duckdb
+
+    rows = Path(folder) / "rows"
+    if not any(rows.glob("*.parquet")):
+        raise StoreError(f"{folder} holds no finished rows. Give the --out folder of `heatproof run`.")
+    connection = duckdb.connect()
+    files = [str(path) for path in sorted(rows.glob("*.parquet"))]
+    connection.read_parquet(files).create_view("rows")
+    return connection
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 120 else text[:117] + "…"
