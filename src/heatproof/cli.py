@@ -1,6 +1,7 @@
 """The command line: one command per verb. Everything heavy is imported inside the commands, so `--help` is quick."""
 
 import json
+import math
 import os
 import shlex
 import sys
@@ -201,17 +202,20 @@ def query(
     if format not in ("table", "csv", "json"):
         raise InvalidInput(f"--format must be table, csv or json. Got {format!r}.")
     try:
-        found = connect(folder).sql(sql)
+        found = connect(folder).execute(sql)
+        columns = [column[0] for column in found.description or ()]
+        rows = found.fetchall()
     except duckdb.Error as error:
         raise InvalidInput(f"The query cannot be run. {str(error).strip()}") from None
-    if found is None:
-        return
     if format == "csv":
-        print(found.df().to_csv(index=False), end="")
+        import csv
+
+        csv.writer(sys.stdout, lineterminator="\n").writerows([columns, *rows])
     elif format == "json":
-        print(found.df().to_json(orient="records", indent=1, date_format="iso", default_handler=str))
+        found_rows = [{c: _plain(v) for c, v in zip(columns, row, strict=True)} for row in rows]
+        print(json.dumps(found_rows, indent=1, ensure_ascii=False, default=str))
     else:
-        _print_table(found.columns, [[_cell(value) for value in row] for row in found.fetchall()])
+        _print_table(columns, [[_cell(value) for value in row] for row in rows])
 
 
 @app.command(name="list", epilog="Example: `heatproof list methods --json`")
@@ -386,6 +390,11 @@ def _flip_rates(calibrate: bool, rates: str | None) -> list[float] | None:
 
 def _one(value: Any) -> Any:
     return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN and no infinity."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _cell(value: Any) -> str:

@@ -17,7 +17,8 @@ from heatproof.attributions import ATTRIBUTIONS, Request, requested
 from heatproof.data import Pictures
 from heatproof.engine import Batch, Explanation, explanation, halved, needs_of
 from heatproof.errors import InvalidPicture
-from heatproof.metrics import mask_cosine, pair_scores
+from heatproof.metrics.localisation import mask_cosine
+from heatproof.metrics.robustness import SCORES, Reference, pair_scores, reasons, reference
 from heatproof.models import Model, load_model
 from heatproof.perturbations import Perturber, psnr
 from heatproof.segments import segment
@@ -26,9 +27,9 @@ from heatproof.studies.rows import Rows
 from heatproof.studies.store import Store
 
 #: Scores of a pair of maps, in the order of the rows.
-PAIR_METRICS = ("rbo", "kappa", "l1", "spearman", "ssim", "cosine")
+PAIR_METRICS = SCORES
 #: Those that depend on the segments.
-_BY_SEGMENTS = ("rbo", "kappa", "spearman")
+BY_SEGMENTS = ("rbo", "kappa", "spearman")
 
 
 class Job(NamedTuple):
@@ -363,22 +364,42 @@ class Measured:
         self._pair_rows(found, about, broken)
         return self._raw(found)
 
+    @cached_property
+    def _references(self) -> dict[str, list[Reference]]:
+        """Segmenter → for each picture, its clean maps under all methods, prepared for many pairs."""
+        clean = torch.stack([self.clean_maps[request.key] for request in self.study.requests], 1)
+        return {
+            name: [reference(maps, labels) for maps, labels in zip(clean, segments, strict=True)]
+            for name, segments in self.segments.items()
+        }
+
     def _pair_rows(self, found: Explanation, about: Mapping[str, Any], broken: list[str]) -> None:
         """The scores of every method's clean and perturbed maps, under every segmenter."""
-        keys = [request.key for request in self.study.requests]
-        clean = torch.stack([self.clean_maps[key] for key in keys])
-        perturbed = torch.stack([found.display(key) for key in keys])
-        for segmenter, labels in self.segments.items():
-            scores = pair_scores(clean, perturbed, labels, ties=self.plan.ties, p=self.plan.persistence)
-            counts = (labels.flatten(1).amax(1) + 1).tolist()
+        perturbed = torch.stack([found.display(request.key) for request in self.study.requests], 1)
+        seen: dict[str, torch.Tensor] = {}
+        for segmenter, references in self._references.items():
+            wanted = [metric for metric in PAIR_METRICS if metric in BY_SEGMENTS or metric not in seen]
+            parts = [
+                pair_scores(clean, maps, scores=wanted, ties=self.plan.ties, p=self.plan.persistence)
+                for clean, maps in zip(references, perturbed, strict=True)
+            ]
+            seen |= {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            counts = [clean.segments for clean in references]
             for index, request in enumerate(self.study.requests):
-                flag = joined(broken, self._flags(self.clean, request.key, "clean: "), self._flags(found, request.key))
+                known = joined(broken, self._flags(self.clean, request.key, "clean: "), self._flags(found, request.key))
                 for metric in PAIR_METRICS:
-                    values = numbers(scores[metric][index])
+                    values = numbers(seen[metric][:, index])
                     values[[bool(text) for text in broken]] = np.nan
-                    n = counts if metric in _BY_SEGMENTS else 0
-                    self.rows.add(self.block.ids, **about, **of_method(request), segmenter=segmenter, metric=metric,
-                                  value=values, flag=flag, n=n)  # fmt: skip
+                    self.rows.add(
+                        self.block.ids,
+                        **about,
+                        **of_method(request),
+                        segmenter=segmenter,
+                        metric=metric,
+                        value=values,
+                        flag=joined(known, reasons(seen["code"][:, index], metric)),
+                        n=counts if metric in BY_SEGMENTS else 0,
+                    )
 
     def _flags(self, found: Explanation, key: str, before: str = "") -> list[str]:
         return [f"{before}{flag}" if flag else "" for flag in found.flags[key]]

@@ -64,7 +64,7 @@ class Plan(_Strict):
     datasets: tuple[DatasetPlan, ...]
     methods: tuple[str, ...] = DEFAULT_METHODS
     controls: Literal["all", "none"] = "all"
-    perturbations: tuple[str, ...] = ()
+    perturbations: tuple[str, ...] = Field((), validate_default=True)
     severities: tuple[int, ...] = (1, 2, 3, 4, 5)
     calibrate: tuple[float, ...] = ()
     segmenters: tuple[str, ...] = ("quickshift",)
@@ -254,12 +254,17 @@ def _anchored(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
                 item = {"images": item}
             if isinstance(item, dict):
                 for field in fields:
-                    if isinstance(item.get(field), str) and (folder / item[field]).exists():
-                        item[field] = str(folder / item[field])
+                    value = item.get(field)
+                    if isinstance(value, str) and not _a_name(value) and (folder / value).exists():
+                        item[field] = str(folder / value)
             items.append(item)
         if kind in settings:
             settings[kind] = items
     return settings
+
+
+def _a_name(images: str) -> bool:
+    return images.partition(":")[0] in ("shapes", "torchvision")
 
 
 def _lines(text: str) -> dict[str, int]:

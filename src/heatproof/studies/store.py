@@ -10,6 +10,7 @@ Every file is written under a temporary name and renamed, so what has its name i
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,7 +79,7 @@ class Store:
 
     def done(self) -> set[str]:
         """Keys of the finished jobs."""
-        return {path.stem for path in self.rows.glob("*.parquet")}
+        return {path.stem for path in shards(self.folder)}
 
     def write_plan(self, plan: Mapping[str, Any]) -> None:
         """Writes `study.json`."""
@@ -146,13 +147,23 @@ def connect(folder: str | os.PathLike):
     """A DuckDB connection in which `rows` is all rows of the study in `folder`."""
     import duckdb
 
-    rows = Path(folder) / "rows"
-    if not any(rows.glob("*.parquet")):
+    files = [_literal(str(path)) for path in shards(folder)]
+    if not files:
         raise StoreError(f"{folder} holds no finished rows. Give the --out folder of `heatproof run`.")
     connection = duckdb.connect()
-    files = [str(path) for path in sorted(rows.glob("*.parquet"))]
+    connection.execute("SET enable_progress_bar = false")
     connection.read_parquet(files).create_view("rows")
     return connection
+
+
+def shards(folder: str | os.PathLike) -> list[Path]:
+    """The finished row files, in order; names with a leading dot are files still being written."""
+    return sorted(path for path in (Path(folder) / "rows").glob("*.parquet") if not path.name.startswith("."))
+
+
+def _literal(path: str) -> str:
+    """The path with what DuckDB would read as a wildcard taken literally."""
+    return re.sub(r"([*?\[])", r"[\1]", path)
 
 
 def _short(value: Any) -> str:

@@ -1,0 +1,43 @@
+"""A small study that is quick to run: few pictures, the bundled network, grid segments."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from heatproof.studies.plan import Plan, checked_plan
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five small pictures with something in them."""
+    folder = tmp_path_factory.mktemp("photographs")
+    rng = np.random.default_rng(0)
+    for index in range(5):
+        coarse = rng.integers(0, 255, (9, 9, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((110, 100), Image.Resampling.BICUBIC).save(folder / f"picture {index}.png")
+    return folder
+
+
+@pytest.fixture
+def small_plan(photographs: Path) -> Callable[..., Plan]:
+    """A plan over those pictures; keyword arguments replace settings."""
+
+    def plan(**settings: Any) -> Plan:
+        base = {
+            "study": "noise-robustness",
+            "models": ["shapes"],
+            "datasets": [str(photographs)],
+            "methods": ["gradcam", "eigencam"],
+            "perturbations": ["gaussian-noise", "fgsm"],
+            "severities": [1, 3],
+            "segmenters": ["grid"],
+            "batch_size": 2,
+            "resamples": 100,
+        }
+        return checked_plan({**base, **settings})
+
+    return plan

@@ -1,0 +1,141 @@
+"""The results folder: whole files or none, one writer at a time, no other study's rows."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from heatproof.errors import StoreError
+from heatproof.files import write_atomically
+from heatproof.studies.rows import Rows
+from heatproof.studies.store import Store, connect
+
+HOLD = """
+import sys, time
+from heatproof.studies.store import Store
+with Store(sys.argv[1]).opened() as store:
+    store.write_plan({})
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def rows(image: str = "a.png", value: float = 1.0):
+    made = Rows(study="s", model="m", dataset="d", layer="l", target="predicted", seed=0, version="v")
+    made.add([image], metric="rbo", value=[value])
+    return made.table()
+
+
+def test_a_failed_write_leaves_nothing_behind(tmp_path):
+    def half(file):
+        file.write(b"half")
+        raise ValueError
+
+    with pytest.raises(ValueError):
+        write_atomically(tmp_path / "x.bin", half)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"), [(errno.ENOSPC, "disk is full"), (errno.EACCES, "not writable"), (errno.EIO, "Choose another")]
+)
+def test_system_errors_are_sentences_and_the_old_file_stays(tmp_path, code, expected):
+    path = tmp_path / "x.bin"
+    path.write_bytes(b"old")
+
+    def fail(file):
+        file.write(b"new")
+        raise OSError(code, os.strerror(code))
+
+    with pytest.raises(StoreError, match=expected):
+        write_atomically(path, fail)
+    assert [p.name for p in tmp_path.iterdir()] == ["x.bin"]
+    assert path.read_bytes() == b"old"
+
+
+def test_one_writer_at_a_time_and_a_killed_one_lets_go(tmp_path):
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(StoreError, match="in use by another"), Store(tmp_path).opened():
+            pass
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                with Store(tmp_path).opened():
+                    break
+            except StoreError:
+                assert time.monotonic() < deadline, "the lock outlived its process"
+                time.sleep(0.05)
+    finally:
+        holder.kill()
+
+
+def test_leftovers_of_a_killed_writer_are_removed_and_finished_shards_stay(tmp_path):
+    store = Store(tmp_path)
+    with store.opened():
+        store.write_plan({"study": "s"})
+        store.write_shard("done", rows())
+    (tmp_path / "rows" / ".half.parquet.123.part").write_bytes(b"PAR1")
+    with store.opened():
+        assert store.done() == {"done"}
+        assert not list(tmp_path.glob("**/*.part"))
+
+
+def test_a_folder_with_other_things_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(StoreError, match="holds other files"), Store(tmp_path).opened():
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_file_in_place_of_the_folder_is_said(tmp_path):
+    (tmp_path / "out").touch()
+    with pytest.raises(StoreError, match="is a file"), Store(tmp_path / "out").opened():
+        pass
+
+
+def test_differences_name_what_changed_and_forgive_what_touches_no_number(tmp_path):
+    store = Store(tmp_path)
+    store.write_plan({"severities": [1, 2], "workers": 1, "command": "a"})
+    assert store.differences({"severities": (1, 2), "workers": 2, "command": "b"}) == []
+    assert store.differences({"severities": [1]}) == ["severities is [1, 2] there and [1] here"]
+
+
+def test_a_broken_plan_is_said(tmp_path):
+    (tmp_path / "study.json").write_text("{")
+    with pytest.raises(StoreError, match="cannot be read"):
+        Store(tmp_path).plan()
+
+
+def test_rows_are_in_one_order_whatever_order_they_were_added_in(tmp_path):
+    one = Rows(study="s", model="m", dataset="d", layer="l", target="t", seed=0, version="v")
+    two = Rows(study="s", model="m", dataset="d", layer="l", target="t", seed=0, version="v")
+    one.add(["a", "b"], metric="rbo", value=[1.0, 2.0])
+    one.add(["a", "b"], metric="l1", value=[3.0, 4.0], flag=["", "x"])
+    two.add(["b", "a"], metric="l1", value=[4.0, 3.0], flag=["x", ""])
+    two.add(["a", "b"], metric="rbo", value=[1.0, 2.0])
+    assert one.table().equals(two.table())
+    assert one.table().column("value").to_pylist() == [3.0, 1.0, 4.0, 2.0]
+
+
+def test_rows_can_be_asked_in_sql_and_names_are_data(tmp_path):
+    store = Store(tmp_path / "it's [odd]*")
+    with store.opened():
+        store.write_plan({"study": "s"})
+        store.write_shard("a", rows("'; drop table rows; --", 0.25))
+        store.write_shard("b", rows("b", 0.75))
+    found = connect(store.folder).execute("select count(*), avg(value) from rows").fetchone()
+    assert found == (2, 0.5)
+
+
+def test_a_folder_without_rows_is_said(tmp_path):
+    with pytest.raises(StoreError, match="no finished rows"):
+        connect(tmp_path)
