@@ -186,9 +186,10 @@ def _probed(records: list[Record]) -> list[str]:
 def _per_resolution(records: list[Record]) -> list[Record]:
     """Of each spatial size the outermost module that finishes last, shallow → deep.
 
-    Outermost, but no container of several stages: one that holds more than two sizes (`features` of MobileNet)
-    is opened, and so is what takes the picture itself or returns no tensor. What is inside a kept module is no
-    candidate: the first convolution of ResNet-50's `layer2`, at `layer1`'s size, does not displace `layer1`.
+    Outermost, but no container of several stages: one that holds more than two sizes (MobileNet's `features`)
+    is opened, and so is what takes the picture itself or returns no tensor. What is inside a kept module is
+    no candidate: the first convolution of ResNet-50's `layer2`, at `layer1`'s size, does not displace
+    `layer1`.
     """
     sizes = _sizes_inside(records)
     candidates = _outermost(records, sizes, everywhere=False) or _outermost(records, sizes, everywhere=True)

@@ -82,9 +82,10 @@ def layout_of(
 
     Four dimensions: the module's own kind decides (convolution, batch norm, pooling: channels first; a plain
     LayerNorm or Linear: channels last), else the pair of dimensions whose aspect fits the input's, else
-    channels first. Three dimensions on a picture: tokens `(N, L, C)` where L is a few prefix tokens plus a grid
-    that some stride cuts from the input. `(N, C, L)` of a one-dimensional signal looks just like that, so three
-    dimensions are a signal only where the input itself is one. `prefix` overrides the count of prefix tokens.
+    channels first. Three dimensions on a picture: tokens `(N, L, C)` where L is a few prefix tokens plus a
+    grid that some stride cuts from the input. `(N, C, L)` of a one-dimensional signal looks just like that,
+    so three dimensions are a signal only where the input itself is one. `prefix` overrides the count of
+    prefix tokens.
 
     Raises LayerError where the output has no places: `(N, K)`, one place only, or no grid that fits.
     """

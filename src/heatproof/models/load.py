@@ -1,10 +1,146 @@
-"""Models by name."""
+"""A model by its name: `timm:…`, `torchvision:…`, `hf:…`, `python:…` or `shapes`."""
 
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
+from heatproof.errors import InvalidInput, UnknownName
+from heatproof.models import sources
+from heatproof.models.checkpoint import load_weights
 from heatproof.models.model import Model
+from heatproof.models.sources import Request, Source
+from heatproof.registry import nearest
+
+#: The forms of a model's name, with what each needs to be had.
+FORMS: Mapping[str, str] = {
+    "timm:NAME": "timm's models and pretrained weights, such as timm:resnet50 or timm:resnet50.a1_in1k",
+    "torchvision:NAME": "torchvision's classifiers, as torchvision:resnet50 (argument weights=IMAGENET1K_V1)",
+    "hf:NAME_OR_PATH": "transformers' image classifiers by hub name or local folder (extra hf)",
+    "python:PACKAGE.MODULE:FACTORY": "a function that returns an nn.Module, called with the model arguments",
+    "shapes": "the small bundled network, trained on six synthetic shapes",
+}
 
 
-def load_model(spec: str, **settings: Any) -> Model:
-    """Not written yet."""
-    raise NotImplementedError(spec)
+def load_model(
+    spec: str,
+    checkpoint: str | Path | None = None,
+    model_args: Mapping[str, Any] | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    size: int | Sequence[int] | None = None,
+    device: str | torch.device = "auto",
+    name: str | None = None,
+    *,
+    pretrained: bool | None = None,
+    resize: int | str | None = "auto",
+    interpolation: str | None = None,
+    classes: Sequence[str] | None = None,
+    layer: str | nn.Module | None = None,
+) -> Model:
+    """The classifier called `spec` (see `FORMS`), in eval mode on `device`, with its preprocessing.
+
+    Args:
+        checkpoint: a local safetensors file, or a torch file of tensors; without one the published weights
+        are
+            taken, from the cache or the network. `pretrained=False` (or as model argument): random weights.
+        model_args: arguments of the constructor; text is read as a YAML scalar (`num_classes=10`,
+        `pad_type=same`). mean, std: one value or three, for pictures in [0, 1]; size: a side or (height,
+        width). They win over the
+            model's own configuration. `resize`: the shorter side before the crop, None squashes.
+        device: `auto` takes CUDA, then MPS, then the CPU.
+        name: what the results call the model; `spec` by default. layer: replaces the target layer found.
+
+    Raises:
+        UnknownName: no such form or model, with near misses. MissingExtra: hf: without transformers.
+        ModelError: weights that cannot be had or do not fit, arguments the constructor does not take.
+        InvalidInput: preprocessing or a device that cannot be.
+    """
+    source, rest = _source(spec)
+    args = parsed_args(model_args)
+    given = frozenset(
+        key for key, value in {"mean": mean, "std": std, "size": size}.items() if value is not None
+    )
+    if not spec.startswith("python:"):
+        asked = args.pop("pretrained", pretrained)
+        pretrained = asked if asked is None else bool(asked)
+    wanted = checkpoint is None and pretrained is not False
+    where = chosen_device(device)
+    module, preprocessing = source(Request(spec, rest, args, wanted, given))
+    if checkpoint is not None:
+        load_weights(module, checkpoint, spec)
+    module = module.eval().to(where)
+    chosen = preprocessing.overridden(mean, std, size, resize, interpolation, classes)
+    return Model(module, chosen, name or spec, where, layer)
+
+
+def parsed_args(model_args: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Text values read as YAML scalars (numbers, booleans, null, lists); other values as they are."""
+    return {str(key): _scalar(value) for key, value in (model_args or {}).items()}
+
+
+def _scalar(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    import yaml
+
+    try:
+        read = yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
+    if isinstance(read, str) and re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+", read):
+        return float(read)  # YAML 1.1 takes 1e-6 for text
+    return read
+
+
+def chosen_device(device: str | torch.device) -> torch.device:
+    """`auto`, or a device that exists here."""
+    if device == "auto":
+        mps = torch.backends.mps.is_available()
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        reason = (str(error).splitlines() or [""])[0].rstrip(".")
+        raise InvalidInput(
+            f"`device` must be auto, cpu, or an accelerator of this machine. Got {device!r}: {reason}."
+        ) from error
+    return found
+
+
+def _source(spec: str) -> tuple[Source, str]:
+    prefix, colon, rest = str(spec).partition(":")
+    if spec == "shapes":
+        return sources.shapes_model, ""
+    if colon and rest and prefix in _SOURCES:
+        return _SOURCES[prefix], rest
+    raise _no_form(str(spec))
+
+
+def _no_form(spec: str) -> UnknownName:
+    import timm
+    from torchvision import models
+
+    near = [f"timm:{n}" for n in nearest(spec, timm.list_models(), 2)]
+    near += [f"torchvision:{n}" for n in nearest(spec, models.list_models(module=models), 1)]
+    near = [] if ":" in spec else near
+    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    return UnknownName(f"A model must be one of {', '.join(FORMS)}. Got {spec!r}.{hint}")
+
+
+def _hugging_face(request: Request) -> sources.Found:
+    from heatproof.models.huggingface import hugging_face_model
+
+    return hugging_face_model(request)
+
+
+_SOURCES: Mapping[str, Source] = {
+    "timm": sources.timm_model,
+    "torchvision": sources.torchvision_model,
+    "hf": _hugging_face,
+    "python": sources.python_model,
+}

@@ -103,9 +103,8 @@ class Model:
         found = _classification(output)
         if found is None:
             raise ModelError(
-                "Expected the model to return logits of shape (N, classes): a tensor, or a tuple or dict that "
-                f"holds one. Got {_described(output)} from {type(self.module).__name__}. Wrap it in a module "
-                "that does."
+                f"Expected {type(self.module).__name__} to return logits of shape (N, classes): a tensor, "
+                f"or a tuple or dict with one. Got {_described(output)}. Wrap it in a module that does."
             )
         return found
 
@@ -155,8 +154,7 @@ def wrap(
         raise InvalidInput(f"`module` must be a torch.nn.Module. Got {type(module).__name__}.")
     target = height_width(size)
     base = Preprocessing(geometry=Geometry(target, default_resize(target)))
-    chosen = base.overridden(mean, std, None, resize, interpolation)
-    chosen = Preprocessing(chosen.mean, chosen.std, chosen.geometry, tuple(classes) if classes else None)
+    chosen = base.overridden(mean, std, None, resize, interpolation, classes)
     where = module_device(module) if device == "auto" else torch.device(device)
     if device != "auto":
         module.to(where)

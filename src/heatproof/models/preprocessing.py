@@ -31,6 +31,7 @@ class Preprocessing:
         size: Any = None,
         resize: Any = "auto",
         interpolation: Any = None,
+        classes: Any = None,
     ) -> "Preprocessing":
         """The same with what the user gave put in; a new size without `resize` keeps the old crop's share."""
         geometry = self.geometry
@@ -46,6 +47,7 @@ class Preprocessing:
             mean=self.mean if mean is None else per_channel("mean", mean),
             std=self.std if std is None else per_channel("std", std),
             geometry=geometry,
+            classes=tuple(map(str, classes)) if classes else self.classes,
         )
 
 

@@ -21,8 +21,9 @@ ROWS = 2
 class Record:
     """What one module did: its last output's shape and layout (None where it has no places), calls, order.
 
-    `opaque`: it returned a dict or no tensor, so a target layer must be looked for inside it. `fits`: the grid
-    has the picture's aspect. `source`: identity of its first input; `sees_picture`: that input has its size.
+    `opaque`: it returned a dict or no tensor, so a target layer must be looked for inside it. `fits`: the
+    grid has the picture's aspect. `source`: identity of its first input; `sees_picture`: that input has its
+    size.
     """
 
     name: str
@@ -67,7 +68,7 @@ def probe(model: "Model") -> list[Record]:
     except Exception as error:  # whatever a model raises on an input that does not suit it
         raise ModelError(
             f"Expected {model.name!r} to run on pictures of {size[0]} × {size[1]}. It failed with "
-            f"{type(error).__name__}: {error} Set `size` to what the model was built for, or build it for this."
+            f"{type(error).__name__}: {error}. Set `size` to what the model was built for."
         ) from error
     finally:
         for handle in handles:

@@ -1,0 +1,162 @@
+"""Weights from a local file into a module: no code is run, and what does not fit is named."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from heatproof.errors import ModelError
+
+#: Where training scripts keep the weights inside their checkpoint, in order of trust.
+_WRAPPERS = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "net",
+    "network",
+    "weights",
+    "model_ema",
+    "state_dict_ema",
+    "ema",
+)
+
+#: What wrappers (DataParallel, Lightning, torch.compile, EMA) put before every key.
+_PREFIXES = ("module.", "model.", "_orig_mod.", "net.", "network.", "backbone.")
+
+_Shapes = Mapping[str, torch.Tensor]
+
+
+def load_weights(module: nn.Module, path: str | Path, name: str) -> None:
+    """Loads a checkpoint file into `module`, cast to the module's dtypes (float16 goes into float32).
+
+    Raises ModelError for a file that is missing or would run code, and for weights that do not fit the
+    module: the missing, unexpected and wrongly shaped keys are named.
+    """
+    expected = module.state_dict()
+    weights = _without_prefixes(read_weights(path), expected)
+    # torch before 0.4.1 saved no counters, and averaged models count their updates in a key of their own.
+    missing = [key for key in expected if key not in weights and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in weights if key not in expected and key.rpartition(".")[2] != "n_averaged"]
+    shaped = [k for k, v in weights.items() if k in expected and v.shape != expected[k].shape]
+    problems = [
+        *_listed("missing", missing, len(expected)),
+        *_listed("unexpected", unexpected, len(weights)),
+        *_misshapen(shaped, weights, expected),
+    ]
+    if problems:
+        raise ModelError(
+            f"Expected the weights of {name}. Got {Path(path).name}, which differs: {'; '.join(problems)}. "
+            f"{_advice(shaped, weights, expected)}"
+        )
+    fitting = {key: value for key, value in weights.items() if key in expected}
+    module.load_state_dict(fitting, strict=False)
+
+
+def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file, or of a torch file read with `weights_only=True`."""
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise ModelError(f"Expected a checkpoint file. There is none at {str(path)!r}. Check the path.")
+    content = _safetensors(file) if file.suffix == ".safetensors" else _torch_file(file)
+    weights = {key: value for key, value in _unwrapped(content).items() if isinstance(value, torch.Tensor)}
+    if not weights:
+        raise ModelError(
+            f"Expected a state dict (names → tensors) in {file.name}. Got {_kind(content)}. "
+            "Save `model.state_dict()` and give that file."
+        )
+    return weights
+
+
+def _safetensors(file: Path) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"Expected a safetensors file. {file.name} cannot be read: {error}.") from error
+
+
+def _torch_file(file: Path) -> Any:
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"Expected a file of tensors. {file.name} would run code when opened or is no torch file; it was "
+            f"refused ({str(error).partition('.')[0]}). If you trust its source, load it in Python and save "
+            "`model.state_dict()`, best as safetensors."
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise ModelError(
+            f"Expected a safetensors file or a torch file of tensors. {file.name} cannot be read: "
+            f"{str(error).partition(chr(10))[0]}. Save `model.state_dict()` and give that file."
+        ) from error
+
+
+def _unwrapped(content: Any) -> Mapping[str, Any]:
+    """The state dict inside what a training script saved; an empty mapping where there is none."""
+    for _ in range(3):
+        if not isinstance(content, Mapping):
+            return {}
+        inner = [content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)]
+        if not inner:
+            break
+        content = inner[0]
+    return content if isinstance(content, Mapping) else {}
+
+
+def _without_prefixes(weights: dict[str, torch.Tensor], expected: _Shapes) -> dict[str, torch.Tensor]:
+    """Prefixes taken off, one after the other, as long as more keys match what is expected."""
+    while True:
+        stripped = [{key.removeprefix(prefix): v for key, v in weights.items()} for prefix in _PREFIXES]
+        kept = [option for option in stripped if len(option) == len(weights)]
+        best = max(kept, key=lambda option: _matches(option, expected), default=weights)
+        if _matches(best, expected) <= _matches(weights, expected):
+            # Two prefixes at once (`module.model.`) match nothing until both are gone.
+            both = [option for option in kept if option.keys() != weights.keys()]
+            if _matches(weights, expected) or not both:
+                return weights
+            best = both[0]
+        weights = best
+
+
+def _matches(weights: _Shapes, expected: _Shapes) -> int:
+    return sum(key in expected for key in weights)
+
+
+def _listed(kind: str, keys: list[str], total: int) -> list[str]:
+    if not keys:
+        return []
+    return [f"{len(keys)} of {total} keys {kind} ({', '.join(keys[:5])}{', …' if len(keys) > 5 else ''})"]
+
+
+def _misshapen(keys: list[str], weights: _Shapes, expected: _Shapes) -> list[str]:
+    shown = [
+        f"{k} is {_size(weights[k])} in the file and {_size(expected[k])} in the model" for k in keys[:3]
+    ]
+    more = [f"{len(keys) - 3} more of another shape"] if len(keys) > 3 else []
+    return shown + more
+
+
+def _size(tensor: torch.Tensor) -> str:
+    return " × ".join(map(str, tensor.shape)) or "a number"
+
+
+def _advice(shaped: list[str], weights: _Shapes, expected: _Shapes) -> str:
+    heads = [k for k in shaped if weights[k].dim() and weights[k].shape[1:] == expected[k].shape[1:]]
+    classes = {len(weights[key]) for key in heads}
+    if shaped and heads == shaped and len(classes) == 1:
+        count = classes.pop()
+        return f"If it was trained on {count} classes, set num_classes={count}."
+    return (
+        "Check that architecture and model arguments (num_classes, img_size …) are those it was saved with."
+    )
+
+
+def _kind(content: Any) -> str:
+    if isinstance(content, Mapping):
+        return f"a dict with {', '.join(map(str, list(content)[:5])) or 'nothing in it'}"
+    return f"a {type(content).__name__}"

@@ -1,0 +1,301 @@
+"""Where models come from: timm, torchvision, a user's function, the bundled network; with preprocessing."""
+
+import importlib
+import json
+import math
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from heatproof.errors import HeatproofWarning, ModelError, UnknownName
+from heatproof.geometry import Geometry
+from heatproof.models.download import hub_cache, no_weights, reachable
+from heatproof.models.preprocessing import INTERPOLATIONS, Preprocessing, height_width, per_channel
+from heatproof.registry import nearest, unknown
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a source: the name after the prefix, constructor arguments, with weights or without.
+
+    `given`: which of mean, std and size the user set, so that nothing need be guessed for them.
+    """
+
+    spec: str
+    name: str
+    args: Mapping[str, Any] = field(default_factory=dict)
+    pretrained: bool = True
+    given: frozenset[str] = frozenset()
+
+
+Found = tuple[nn.Module, Preprocessing]
+
+
+# --- timm ---
+
+
+def timm_model(request: Request) -> Found:
+    """`timm:NAME[.TAG]`; preprocessing from its pretrained configuration."""
+    import timm
+
+    if not request.name.startswith(("hf-hub:", "hf_hub:", "local-dir:")) and not timm.is_model(request.name):
+        raise unknown_model("timm", request.name, timm.list_models())
+    overlay = _cached_timm_weights(request) if request.pretrained else {}
+    try:
+        module = timm.create_model(request.name, pretrained=request.pretrained, **overlay, **request.args)
+    except (TypeError, AssertionError) as error:
+        raise _bad_arguments(request, error) from error
+    except Exception as error:  # the hub's client, torch.hub and timm raise a dozen kinds
+        raise _timm_problem(request, error) from error
+    return module, timm_preprocessing(module, request.args.get("img_size"))
+
+
+def _timm_problem(request: Request, error: Exception) -> ModelError:
+    import timm
+
+    if "tag" in str(error):
+        base = request.name.partition(".")[0]
+        tags = ", ".join(f"timm:{name}" for name in timm.list_pretrained(f"{base}.*")) or "none"
+        return ModelError(f"Expected a set of weights of {base}. Got {request.spec!r}. Known: {tags}.")
+    return (
+        no_weights(request.spec, hub_cache(), error) if request.pretrained else _bad_arguments(request, error)
+    )
+
+
+def _cached_timm_weights(request: Request) -> dict[str, Any]:
+    """Offline: the file in the hub's cache, or the error at once. Connected: nothing, timm downloads it."""
+    import timm
+    from huggingface_hub import try_to_load_from_cache
+
+    config = None if ":" in request.name else timm.get_pretrained_cfg(request.name)
+    if config is None or not config.hf_hub_id or reachable("huggingface.co"):
+        return {}
+    for file in ("model.safetensors", "pytorch_model.bin"):
+        found = try_to_load_from_cache(config.hf_hub_id, file)
+        if isinstance(found, str):
+            return {"pretrained_cfg_overlay": {"file": found}}
+    raise no_weights(
+        request.spec, hub_cache(), "huggingface.co cannot be reached, and they are not in the cache"
+    )
+
+
+def timm_preprocessing(module: nn.Module, size: Any = None) -> Preprocessing:
+    """What timm's own evaluation does: mean, std, interpolation, crop share; ImageNet's class names."""
+    from timm.data.config import resolve_model_data_config
+
+    config = resolve_model_data_config(module)
+    height, width = height_width(config["input_size"][1:] if size is None else size)
+    share, mode = float(config.get("crop_pct") or 1.0), config.get("crop_mode") or "center"
+    if mode == "border" or (mode == "squash" and share < 1):
+        _approximated(f"timm's crop mode {mode!r} with crop share {share}")
+    squash = mode == "squash" and share == 1
+    interpolation = config["interpolation"] if config["interpolation"] in INTERPOLATIONS else "bicubic"
+    return Preprocessing(
+        per_channel("mean", config["mean"]),
+        per_channel("std", config["std"]),
+        Geometry((height, width), None if squash else math.floor(max(height, width) / share), interpolation),
+        _timm_classes(module),
+    )
+
+
+def _timm_classes(module: nn.Module) -> tuple[str, ...] | None:
+    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
+
+    trained_on = (getattr(module, "pretrained_cfg", None) or {}).get("num_classes")
+    if trained_on != getattr(module, "num_classes", None):
+        return None
+    subset = infer_imagenet_subset(module)
+    if subset is None:
+        return None
+    info = ImageNetInfo(subset)
+    return tuple(info.index_to_description(i).partition(",")[0] for i in range(info.num_classes()))
+
+
+def _approximated(what: str) -> None:
+    warnings.warn(
+        f"{what} is replaced by: shorter side resized, centre crop. Give `size` and `resize` to decide.",
+        HeatproofWarning,
+        stacklevel=4,
+    )
+
+
+# --- torchvision ---
+
+
+def torchvision_model(request: Request) -> Found:
+    """`torchvision:NAME`, and its weights' transforms (argument `weights=IMAGENET1K_V1`, else the best)."""
+    import torch
+    from torchvision import models
+
+    names = models.list_models(module=models)
+    if request.name not in names:
+        raise unknown_model("torchvision", request.name, names)
+    args = dict(request.args)
+    weights = _torchvision_weights(request.name, args.pop("weights", None))
+    try:
+        module = models.get_model(request.name, weights=weights if request.pretrained else None, **args)
+    except (OSError, RuntimeError) as error:
+        if request.pretrained and not isinstance(error, RuntimeError):
+            raise no_weights(request.spec, Path(torch.hub.get_dir()) / "checkpoints", error) from error
+        raise _bad_arguments(request, error) from error
+    except (TypeError, ValueError, AssertionError) as error:
+        raise _bad_arguments(request, error) from error
+    return module, _torchvision_preprocessing(module, weights, args.get("image_size"))
+
+
+def _torchvision_weights(name: str, wanted: Any) -> Any:
+    from torchvision import models
+
+    known: Any = models.get_model_weights(name)
+    if wanted is None:
+        return known.DEFAULT
+    tag = str(wanted).rpartition(".")[2].upper()
+    if tag not in known.__members__:
+        raise unknown(f"set of weights of torchvision:{name}", str(wanted), known.__members__)
+    return known[tag]
+
+
+def _torchvision_preprocessing(module: nn.Module, weights: Any, size: Any) -> Preprocessing:
+    steps = weights.transforms()
+    height, width = height_width(list(steps.crop_size) if size is None else size)
+    share = max(steps.crop_size) / max(steps.resize_size)
+    classes = tuple(weights.meta.get("categories", ()))
+    outputs = [part.out_features for part in module.modules() if isinstance(part, nn.Linear)]
+    return Preprocessing(
+        per_channel("mean", steps.mean),
+        per_channel("std", steps.std),
+        Geometry((height, width), math.floor(max(height, width) / share), steps.interpolation.value),
+        classes if outputs and outputs[-1] == len(classes) else None,
+    )
+
+
+# --- a function of the user's ---
+
+
+def python_model(request: Request) -> Found:
+    """`python:package.module:factory`, looked for from the current folder too; called with the arguments."""
+    from heatproof.models.model import Model
+
+    module_name, colon, path = request.name.partition(":")
+    if not colon or not module_name or not path:
+        raise ModelError(f"Expected python:package.module:factory. Got {request.spec!r}.")
+    with _current_folder_importable():
+        factory = _attribute(_imported(module_name), path, module_name)
+        made = factory
+        if not isinstance(factory, nn.Module | Model):
+            try:
+                made = factory(**request.args)
+            except TypeError as error:
+                raise _bad_arguments(request, error) from error
+    if isinstance(made, Model):
+        return made.module, Preprocessing(
+            made.mean, made.std, made.geometry, tuple(made.classes) if made.classes else None
+        )
+    if not isinstance(made, nn.Module):
+        raise ModelError(f"Expected {request.spec} to return a torch.nn.Module. Got {type(made).__name__}.")
+    if getattr(made, "pretrained_cfg", None):
+        return made, timm_preprocessing(made)
+    _warn_of_defaults(request)
+    return made, Preprocessing()
+
+
+@contextmanager
+def _current_folder_importable() -> Iterator[None]:
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        if folder in sys.path:
+            sys.path.remove(folder)
+
+
+def _imported(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise
+        raise ModelError(
+            f"Expected to import {name!r} from {Path.cwd()} or an installed package. There is no "
+            f"{error.name!r}. Run from the folder that holds it, or install it."
+        ) from error
+
+
+def _attribute(found: Any, path: str, module_name: str) -> Any:
+    for step in path.split("."):
+        if not hasattr(found, step):
+            known = [n for n, v in vars(found).items() if callable(v) and not n.startswith("_")]
+            raise unknown(f"function in {module_name}", step, known or ["(none)"])
+        found = getattr(found, step)
+    return found
+
+
+def _warn_of_defaults(request: Request) -> None:
+    """Preprocessing that is not known is a guess, and a wrong one costs accuracy without any other sign."""
+    guessed = [name for name in ("mean", "std", "size") if name not in request.given]
+    if guessed:
+        warnings.warn(
+            f"{request.spec} says nothing about its preprocessing; mean .5, std .5 and size 224 are taken. "
+            f"Set {', '.join(guessed)} to what it was trained with.",
+            HeatproofWarning,
+            stacklevel=4,
+        )
+
+
+# --- the bundled network ---
+
+
+def shapes_model(request: Request) -> Found:
+    """`shapes`: the small network that comes with heatproof, trained on the six shapes."""
+    from heatproof.models.checkpoint import load_weights
+    from heatproof.models.shapesnet import shapesnet
+
+    folder = resources.files("heatproof.models") / "weights"
+    settings = folder / "shapesnet.json"
+    if not settings.is_file():
+        raise ModelError("Expected the bundled network's files. They are not installed; reinstall heatproof.")
+    config = json.loads(settings.read_text(encoding="utf-8"))
+    try:
+        module = shapesnet(**request.args)
+    except TypeError as error:
+        raise _bad_arguments(request, error) from error
+    if request.pretrained:
+        with resources.as_file(folder / "shapesnet.safetensors") as file:
+            load_weights(module, file, request.spec)
+    size = height_width(config["size"])
+    return module, Preprocessing(
+        per_channel("mean", config["mean"]),
+        per_channel("std", config["std"]),
+        Geometry(size, config.get("resize"), config.get("interpolation", "bilinear")),
+        tuple(config["classes"]),
+    )
+
+
+# --- shared ---
+
+
+def unknown_model(prefix: str, name: str, names: Iterable[str]) -> UnknownName:
+    """An unknown name's error prints the exact string to use."""
+    names = list(names)
+    near = nearest(name, names) or nearest(name.partition(".")[0], names)
+    return unknown("model", f"{prefix}:{name}", [f"{prefix}:{known}" for known in near or names])
+
+
+def _bad_arguments(request: Request, error: Exception) -> ModelError:
+    given = ", ".join(f"{key}={value!r}" for key, value in request.args.items()) or "none"
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    return ModelError(
+        f"Expected to build {request.spec} with the model arguments given ({given}). It answered: {reason}. "
+        "Change `model_args` (--model-arg name=value)."
+    )
+
+
+Source = Callable[[Request], Found]
