@@ -1,0 +1,1 @@
+"""Scores of maps: one small function each, tensor in, tensor out."""
