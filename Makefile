@@ -1,0 +1,60 @@
+# `make demo` and `make test` are all that a fresh machine needs: Python 3.11 or newer, and make.
+
+PYTHON ?= python3
+ARGS   ?=
+
+BIN  := .venv/bin
+SYNC := .venv/.synced
+UV   := $(BIN)/uv --quiet
+
+# One cache serves many projects; where it lies on another disk uv copies, and need not say so.
+export UV_LINK_MODE ?= copy
+# What is on the machine's own path for Python is not part of the project.
+unexport PYTHONPATH PYTHONHOME
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench lint docs lock clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 14
+	@echo 'Extra arguments go in ARGS, as in: make test ARGS="-k rbo -x". Another Python: make test PYTHON=python3.12'
+
+demo: $(SYNC) ## a whole study in about two minutes: prints the verdict and where the page is
+	$(BIN)/heatproof run noise-robustness --model shapes --images shapes --limit 60 --out out/demo $(ARGS)
+
+test: $(SYNC) ## all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+bench: $(SYNC) ## time beside the floor and the peers; writes benchmarks/latest.json
+	$(BIN)/python -m benchmarks $(ARGS)
+
+lint: $(SYNC) ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+docs: $(SYNC) ## write the generated pages of docs/ again
+	$(BIN)/python scripts/make_docs.py $(ARGS)
+
+lock: $(BIN)/uv ## work out requirements.lock again: names, versions and markers, no addresses
+	$(UV) pip compile --all-extras --universal --python-version 3.11 --no-annotate --no-header \
+		--no-emit-index-url -o requirements.lock pyproject.toml $(ARGS)
+
+clean: ## remove the environment, caches and the demo's results
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis out/demo
+	find src tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+# The environment is what the lock says, and nothing else; `sync` leaves pip and uv where they are.
+$(SYNC): requirements.lock pyproject.toml $(BIN)/uv
+	@echo 'Filling .venv from requirements.lock (the first time some minutes and 5 GB, most of it PyTorch) ...'
+	$(UV) pip sync --python $(BIN)/python requirements.lock
+	$(UV) pip install --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+$(BIN)/uv:
+	@command -v $(PYTHON) >/dev/null || \
+		{ echo 'heatproof needs Python 3.11 or newer. `$(PYTHON)` is not there. Install it, or name another: make test PYTHON=...' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "heatproof needs Python 3.11 or newer. $(PYTHON) is $$($(PYTHON) -V 2>&1). Name a newer one: make test PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

@@ -1,0 +1,242 @@
+"""The house's rules, read from the source: floors, no torch where none is needed, size, docstrings, seeds."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[2] / "src" / "heatproof"
+
+#: Room → floor. The modules of floor 0 are one room: the ground on which everything stands.
+FLOORS = {
+    **dict.fromkeys(("errors", "registry", "seeds", "tensors", "geometry", "targets", "files"), 0),
+    **dict.fromkeys(
+        ("segments", "perturbations", "masking", "models", "data", "statistics", "imputation"), 1
+    ),
+    **dict.fromkeys(("attributions", "metrics"), 2),
+    "engine": 3,
+    "studies": 4,
+    "report": 5,
+    "view": 6,
+    "cli": 7,
+}
+#: What drawing needs no network for may not import one, not even through something else.
+WITHOUT_TORCH = ("report", "view", "statistics")
+#: The only rooms that `report` and `view` read from: the store, the numbers made of it, and the ground.
+READ_BY_REPORTS = ("report", "view", "statistics", "studies.store", "errors", "files", "registry", "seeds")
+HEAVY = ("torch", "torchvision", "timm", "transformers", "skimage", "scipy", "pandas", "matplotlib", "duckdb")
+LONGEST = 500
+
+MODULES = sorted(SOURCE.rglob("*.py"))
+
+
+def dotted(path: Path) -> str:
+    """`models/capture.py` → `models.capture`; a package by its own name, the root as the empty text."""
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"), str(path))
+
+
+def inner_imports(module: ast.Module, known: frozenset[str]) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of all that a module imports from heatproof, at its top or inside a function."""
+    for node in ast.walk(module):
+        if isinstance(node, ast.ImportFrom):
+            assert not node.level, f"line {node.lineno}: a relative import. Write it in full."
+            if node.module == "heatproof":
+                yield from ((node.lineno, alias.name) for alias in node.names if alias.name in known)
+                lazy = [a.name for a in node.names if a.name not in known and not a.name.startswith("__")]
+                yield from ((node.lineno, "(public names)") for _ in lazy)
+            elif node.module and node.module.startswith("heatproof."):
+                base = node.module.removeprefix("heatproof.")
+                deeper = [f"{base}.{alias.name}" for alias in node.names]
+                yield from ((node.lineno, name if name in known else base) for name in deeper)
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names if alias.name.startswith("heatproof.")]
+            yield from ((node.lineno, name.removeprefix("heatproof.")) for name in names)
+        elif isinstance(node, ast.Attribute) and re.fullmatch(r"heatproof\.(?!__)\w+", ast.unparse(node)):
+            yield node.lineno, "(public names)"  # heatproof.load_model: the lazy names import upwards
+
+
+KNOWN = frozenset(dotted(path) for path in MODULES)
+
+
+def broken_rules(name: str, module: ast.Module) -> list[str]:
+    """One sentence for each import that goes up, or sideways."""
+    room = name.partition(".")[0]
+    found = []
+    for line, target in inner_imports(module, KNOWN):
+        other = target.partition(".")[0]
+        if other == room or (FLOORS.get(other) == 0 == FLOORS[room]):
+            continue
+        if other not in FLOORS:
+            found.append(f"{name}, line {line}: imports {target}, which is on no floor")
+        elif FLOORS[other] >= FLOORS[room]:
+            found.append(
+                f"{name} (floor {FLOORS[room]}), line {line}: imports {target} (floor {FLOORS[other]})"
+            )
+    return found
+
+
+def test_every_room_has_a_floor():
+    rooms = {name.partition(".")[0] for name in KNOWN} - {""}
+    assert rooms <= set(FLOORS), f"Give {sorted(rooms - set(FLOORS))} a floor here and in CONTRIBUTING.md."
+
+
+def test_only_own_room_or_lower_floors_are_imported():
+    broken = [text for path in MODULES if dotted(path) for text in broken_rules(dotted(path), tree(path))]
+    assert not broken, "\n".join(broken)
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("metrics.robustness", "from heatproof.attributions import cam"),  # a sibling
+        ("models.capture", "def f():\n    from heatproof.engine import Batch"),  # up, inside a function
+        ("data.folder", "from heatproof import segments"),  # a sibling, as a name of the root
+        ("studies.run", "import heatproof.cli"),
+        ("errors", "import heatproof\nheatproof.load_model('shapes')"),  # up, through the lazy names
+        ("engine", "from heatproof import explain"),
+    ],
+)
+def test_the_rule_sees_what_it_forbids(name, source):
+    assert len(broken_rules(name, ast.parse(source))) == 1
+
+
+def test_the_rule_lets_pass_what_it_allows():
+    source = "import heatproof\nfrom heatproof import targets\nfrom heatproof.errors import InvalidInput\n"
+    source += "from heatproof.models.capture import captured\nheatproof.__version__\n"
+    assert broken_rules("engine", ast.parse(source)) == []
+
+
+def test_reports_read_the_store_and_the_statistics_only():
+    found = [
+        f"{dotted(path)}, line {line}: {target}"
+        for path in MODULES
+        if dotted(path).startswith(("report", "view"))
+        for line, target in inner_imports(tree(path), KNOWN)
+        if not any(target == allowed or target.startswith(f"{allowed}.") for allowed in READ_BY_REPORTS)
+    ]
+    assert not found, "\n".join(found)
+
+
+def loaded_after(code: str) -> set[str]:
+    """The heavy packages that a fresh interpreter has loaded after `code`."""
+    code += f"\nimport sys; print('loaded:', *[name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.rpartition("loaded:")[2].split())
+
+
+def test_the_probe_sees_torch():
+    assert "torch" in loaded_after("import heatproof; heatproof.explain")
+
+
+def test_importing_heatproof_loads_nothing_heavy():
+    assert loaded_after("import heatproof, heatproof.cli; dir(heatproof); heatproof.__version__") == set()
+
+
+def test_help_loads_nothing_heavy():
+    code = """
+from heatproof.cli import main
+for words in ("--help", "run --help", "report --help", "query --help", "list --help", "--version"):
+    try:
+        main(words.split())
+    except SystemExit as done:
+        assert not done.code
+"""
+    assert loaded_after(code) == set()
+
+
+@pytest.mark.parametrize("room", WITHOUT_TORCH)
+def test_no_torch_behind(room):
+    names = [f"heatproof.{name}" for name in sorted(KNOWN) if name.partition(".")[0] == room]
+    if not names:
+        pytest.skip(f"{room} is not built yet")
+    assert "torch" not in loaded_after("import " + ", ".join(names))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=dotted)
+def test_a_module_stays_readable(path):
+    lines = path.read_text("utf-8").count("\n")
+    assert lines <= LONGEST, f"{dotted(path)} has {lines} lines: look for the second idea in it."
+
+
+def undocumented(module: ast.Module) -> list[str]:
+    """Public functions and classes of a module without a docstring, and the module itself."""
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    named = [node for node in module.body if isinstance(node, functions) and not node.name.startswith("_")]
+    return [getattr(node, "name", "the module") for node in (module, *named) if not ast.get_docstring(node)]
+
+
+def test_everything_public_has_a_docstring():
+    found = [
+        f"{dotted(path) or 'heatproof'}: {name}" for path in MODULES for name in undocumented(tree(path))
+    ]
+    assert not found, "\n".join(found)
+    assert undocumented(ast.parse('"""A module."""\ndef f(): ...\ndef _g(): ...')) == ["f"]
+
+
+#: Calls that make a result depend on the hour, or on who drew numbers before.
+GLOBAL_STATE = {
+    "torch": ("manual_seed", "seed", "cuda.manual_seed", "cuda.manual_seed_all", "random.manual_seed"),
+    "numpy.random": ("seed", "rand", "randn", "randint", "random", "normal", "uniform", "choice", "shuffle"),
+    "random": ("seed", "random", "choice", "randint", "shuffle", "uniform", "sample"),
+    "time": ("time", "time_ns", "localtime", "gmtime", "strftime", "ctime"),
+    "datetime": ("datetime.now", "datetime.today", "datetime.utcnow", "date.today"),
+}
+FORBIDDEN = frozenset(f"{module}.{name}" for module, names in GLOBAL_STATE.items() for name in names)
+PRINT = "builtins.print"
+
+
+def calls(module: ast.Module) -> Iterator[tuple[int, str]]:
+    """Line and full name of every call of an imported (or built-in) function."""
+    names = {"print": PRINT}
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                whole = alias.name if alias.asname else alias.name.partition(".")[0]
+                names[alias.asname or whole] = whole
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+    for node in ast.walk(module):
+        if isinstance(node, ast.Call):
+            base, _, rest = ast.unparse(node.func).partition(".")
+            if base in names:
+                yield node.lineno, ".".join(filter(None, (names[base], rest)))
+
+
+def test_no_global_seeds_no_clock_no_print():
+    found = [
+        f"{dotted(path)}, line {line}: {name}"
+        for path in MODULES
+        for line, name in calls(tree(path))
+        if name in FORBIDDEN or (name == PRINT and dotted(path) != "cli")
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("import torch\ntorch.manual_seed(0)", "torch.manual_seed"),
+        ("import numpy as np\nnp.random.seed(0)", "numpy.random.seed"),
+        ("from random import seed as s\ns(0)", "random.seed"),
+        ("from datetime import datetime\ndatetime.now()", "datetime.datetime.now"),
+        ("def f():\n    print('x')", "builtins.print"),
+    ],
+)
+def test_the_search_sees_what_it_forbids(source, name):
+    assert [found for _, found in calls(ast.parse(source))] == [name]
+    assert name in {*FORBIDDEN, PRINT}
+
+
+def test_a_generator_of_ones_own_is_allowed():
+    names = [name for _, name in calls(ast.parse("import torch\ntorch.Generator().manual_seed(0)"))]
+    assert not set(names) & set(FORBIDDEN)
