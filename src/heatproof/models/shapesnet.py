@@ -1,4 +1,4 @@
-"""The bundled network: a four-stage ResNet small enough to ship (0.31 million weights), for the demo and the tests."""
+"""The bundled network: a four-stage ResNet small enough to ship (0.31 million weights)."""
 
 import torch
 from torch import nn
@@ -8,7 +8,7 @@ WIDTHS = (16, 32, 64, 128)
 
 
 class Block(nn.Module):
-    """Two 3 × 3 convolutions with batch norm and a shortcut (He et al. 2016), `(N, i, H, W)` → `(N, o, H/s, W/s)`."""
+    """Two 3 × 3 convolutions and a shortcut (He et al. 2016), `(N, i, H, W)` → `(N, o, H/s, W/s)`."""
 
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
@@ -16,7 +16,9 @@ class Block(nn.Module):
         self.bn1 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
-        self.shortcut = nn.Identity() if inputs == outputs and stride == 1 else _projection(inputs, outputs, stride)
+        self.shortcut = (
+            nn.Identity() if inputs == outputs and stride == 1 else _projection(inputs, outputs, stride)
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         inner = F.relu(self.bn1(self.conv1(x)))
@@ -24,7 +26,7 @@ class Block(nn.Module):
 
 
 class ShapesNet(nn.Module):
-    """`(N, 3, H, W)` → logits `(N, classes)`: stem, stage1 … stage4 (strides 2, 4, 8, 16), mean over places, `head`."""
+    """`(N, 3, H, W)` → logits `(N, classes)`: stem, stage1 … stage4 (strides 2, 4, 8, 16), mean, `head`."""
 
     def __init__(self, classes: int = 6):
         super().__init__()

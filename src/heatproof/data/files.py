@@ -1,0 +1,68 @@
+"""Which files in a folder are pictures, and how their names are written."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from heatproof.errors import InvalidInput
+
+#: By extension only: a text file named .jpg counts, and is flagged when it is opened.
+EXTENSIONS = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".avif"}
+    | {".ppm", ".pgm", ".pbm", ".pnm"}
+)
+
+
+def printable(name: str | os.PathLike) -> str:
+    r"""A file name as text that can be printed and stored: bytes that are not UTF-8 are written as `\xNN`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """The pictures below `folder` at any depth, sorted by path; hidden files and folders are passed over.
+
+    Links are followed, each folder is visited once. Raises InvalidInput where there is no such folder, or
+    one of its folders cannot be read.
+    """
+    if not folder.exists():
+        raise InvalidInput(f"`images` must be a folder of pictures. There is no {printable(folder)}.")
+    if not folder.is_dir():
+        raise InvalidInput(f"`images` must be a folder of pictures. {printable(folder)} is a file.")
+    try:
+        return sorted(_walked(folder, set()), key=lambda path: os.fsencode(path.relative_to(folder)))
+    except OSError as error:
+        where = printable(error.filename or folder)
+        raise InvalidInput(f"`images` must be readable. {where}: {error.strerror}.") from error
+
+
+def subfolders(folder: Path) -> list[str]:
+    """The names of the visible folders in `folder`, sorted."""
+    found = [entry.name for entry in os.scandir(folder) if entry.is_dir() and not _hidden(entry.name)]
+    return sorted(found, key=os.fsencode)
+
+
+def _walked(folder: Path, seen: set[str]) -> Iterator[Path]:
+    real = os.path.realpath(folder)
+    if real in seen:
+        return
+    seen.add(real)
+    with os.scandir(folder) as entries:
+        # Sorted, so that which of two links to one folder is visited does not depend on the disk.
+        ordered = sorted(entries, key=lambda entry: os.fsencode(entry.name))
+    for entry in ordered:
+        if _hidden(entry.name):
+            continue
+        if entry.is_dir():
+            yield from _walked(folder / entry.name, seen)
+        elif _is_picture(entry):
+            yield folder / entry.name
+
+
+def _is_picture(entry: os.DirEntry) -> bool:
+    """A dangling link keeps its place: it is flagged when it is opened, not passed over."""
+    known = os.path.splitext(entry.name)[1].lower() in EXTENSIONS  # noqa: PTH122
+    return known and (entry.is_file() or entry.is_symlink())
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"

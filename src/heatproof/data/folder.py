@@ -1,0 +1,190 @@
+"""Pictures from a folder, a list of files, or a name such as `shapes` or `torchvision:OxfordIIITPet`."""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from heatproof.data.files import EXTENSIONS, picture_files, printable, subfolders
+from heatproof.data.labels import read_labels
+from heatproof.data.picture import open_picture
+from heatproof.data.pictures import Pictures
+from heatproof.errors import InvalidInput, InvalidPicture
+from heatproof.registry import unknown
+
+MISSING = "missing file"
+_HEAD = 64 * 1024
+
+
+@dataclass(frozen=True)
+class PictureFolder:
+    """Files with ids and labels; obeys `Pictures`. Made by `load_pictures` and `pictures_from_list`."""
+
+    name: str
+    ids: list[str]
+    paths: list[Path]
+    labels: list[int | None]
+    class_names: list[str] | None = None
+    flags: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of ids, labels, and each file's length and first 64 KiB (all of it would take too long)."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        digest = hashlib.blake2b(digest_size=16)
+        for row in zip(self.ids, self.labels, map(_content, self.paths), strict=True):
+            digest.update(repr(row).encode())
+        return digest.hexdigest()
+
+    def open(self, i: int) -> Image.Image:
+        """Picture `i` as RGB; raises InvalidPicture where it is missing, broken or too large."""
+        if self.ids[i] in self.flags:
+            raise InvalidPicture(f"{self.ids[i]}: {self.flags[self.ids[i]]}")
+        return open_picture(self.paths[i])
+
+    def mask(self, i: int) -> np.ndarray | None:
+        """None: a folder does not say where the objects are."""
+        return None
+
+
+def load_pictures(
+    images: str | os.PathLike,
+    labels: str | os.PathLike | None = None,
+    root: str | os.PathLike | None = None,
+    limit: int | None = None,
+    download: bool = False,
+    name: str | None = None,
+) -> Pictures:
+    """Pictures, in the order of their ids, the first `limit` of them.
+
+    `images` is a folder, `shapes` or `shapes:SPLIT` (the demo's pictures, with masks), or `torchvision:NAME`
+    (test data of that name under `root`, fetched only with `download=True`). A folder called `shapes` is
+    `./shapes`. A folder's labels come from the CSV `labels` (`file,class_index`), else from its subfolders
+    when every picture lies in one of at least two: the class index is the subfolder's place in sorted order,
+    empty ones counted. Labelled files that are not there become flagged pictures. `name` is the dataset's
+    name in the results.
+
+    Raises InvalidInput for a folder that does not exist, cannot be read or holds no picture, a label file
+    that cannot be used or of which most rows name files that are not there, and a limit below 1; UnknownName
+    for a dataset or split that does not exist.
+    """
+    if limit is not None and limit < 1:
+        raise InvalidInput(f"`limit` must be at least 1. Got {limit}.")
+    kind, _, rest = images.partition(":") if isinstance(images, str) else ("", "", "")
+    if kind in ("shapes", "torchvision"):
+        if labels is not None:
+            raise InvalidInput(
+                f"`labels` must be left out for {images!r}, which has labels of its own. Got {labels}."
+            )
+        return (
+            _shapes(rest, limit, name)
+            if kind == "shapes"
+            else _torchvision(rest, root, limit, download, name)
+        )
+    folder = Path(images)
+    files = _by_id(folder)
+    if not files:
+        raise InvalidInput(
+            f"`images` must hold at least one picture. None is in {printable(folder)}. Known endings: "
+            f"{' '.join(sorted(EXTENSIONS))}."
+        )
+    class_names, known = _class_folders(folder, list(files))
+    missing: set[str] = set()
+    if labels is not None:
+        class_names, known = None, read_labels(labels)
+        missing = _missing(known, files, labels, folder)
+    ids = sorted({*files, *missing})[:limit]
+    return PictureFolder(
+        name=name or printable(folder.resolve().name) or "pictures",
+        ids=ids,
+        paths=[files.get(id, folder / id) for id in ids],
+        labels=[known.get(id) for id in ids],
+        class_names=class_names,
+        flags={id: MISSING for id in ids if id in missing},
+    )
+
+
+def pictures_from_list(paths: Iterable[str | os.PathLike], name: str = "pictures") -> PictureFolder:
+    """These files in this order, unlabelled; the id is the path as given. InvalidInput if one is twice."""
+    files = [Path(path) for path in paths]
+    ids = [printable(path.as_posix()) for path in files]
+    twice = sorted({id for id in ids if ids.count(id) > 1})
+    if not ids or twice:
+        raise InvalidInput(
+            f"`paths` must name at least one file, each once. Got {f'{twice[0]} twice' if twice else 'none'}."
+        )
+    flags = {id: MISSING for id, path in zip(ids, files, strict=True) if not path.exists()}
+    return PictureFolder(name, ids, files, [None] * len(ids), None, flags)
+
+
+def _by_id(folder: Path) -> dict[str, Path]:
+    """Id → path of every picture below `folder`."""
+    paths = picture_files(folder)
+    files = {printable(path.relative_to(folder).as_posix()): path for path in paths}
+    if len(files) != len(paths):  # a literal `\\xe9` beside the byte it stands for
+        raise InvalidInput(
+            f"File names must differ when printed. Two in {printable(folder)} do not: rename one."
+        )
+    return files
+
+
+def _class_folders(folder: Path, ids: list[str]) -> tuple[list[str] | None, dict[str, int]]:
+    """Class names, and id → index, where the layout is one subfolder per class; otherwise none.
+
+    A single subfolder says nothing about classes (`photos/JPEGImages/…`), nor does a mixture.
+    """
+    names = [printable(name) for name in subfolders(folder)]
+    if len(names) < 2 or any("/" not in id for id in ids):
+        return None, {}
+    index = {name: i for i, name in enumerate(names)}
+    return names, {id: index[id.partition("/")[0]] for id in ids}
+
+
+def _missing(
+    known: dict[str, int], files: dict[str, Path], labels: str | os.PathLike, folder: Path
+) -> set[str]:
+    """Labelled pictures without a file; when they are most, folder and labels do not belong together."""
+    missing = set(known) - set(files)
+    if 2 * len(missing) > len(known):
+        raise InvalidInput(
+            f"`labels` must name files relative to `images`. {len(missing)} of the {len(known)} in "
+            f"{printable(labels)} are not in {printable(folder)}, such as {min(missing)!r} (there is "
+            f"{min(files)!r}). Check both."
+        )
+    return missing
+
+
+def _content(path: Path) -> tuple[int, str]:
+    """Length and hash of the beginning; (-1, '') for a file that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            head = hashlib.blake2b(file.read(_HEAD), digest_size=16).hexdigest()
+            return os.fstat(file.fileno()).st_size, head
+    except OSError:
+        return -1, ""
+
+
+def _shapes(split: str, limit: int | None, name: str | None) -> Pictures:
+    from heatproof.data.shapes import DEMO_PICTURES, demo_shapes
+
+    split = split or "test"
+    if split not in DEMO_PICTURES:
+        raise unknown("split of shapes", split, DEMO_PICTURES)
+    count = DEMO_PICTURES[split]
+    return demo_shapes(split, min(limit or count, count), title=name or "")
+
+
+def _torchvision(
+    spec: str, root: str | os.PathLike | None, limit: int | None, download: bool, name: str | None
+) -> Pictures:
+    from heatproof.data.named import named_pictures
+
+    return named_pictures(spec, root, limit, download, name)

@@ -1,0 +1,115 @@
+"""One file → one upright RGB picture, or InvalidPicture with the reason."""
+
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from heatproof.data.files import printable
+from heatproof.errors import InvalidPicture
+
+MAX_PIXELS = 100_000_000
+
+#: Formats Pillow decodes by itself; the others are left out (EPS would start Ghostscript).
+_FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")
+
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def open_picture(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The picture in `path`, mode RGB, turned as its EXIF orientation says; the first frame of an animation.
+
+    Grey becomes equal channels; 16-bit grey keeps its upper byte; transparent pixels are laid on white, as on
+    a page; CMYK is converted without colour profile, and embedded profiles are ignored. An orientation that
+    cannot be read is taken as upright. Raises InvalidPicture, with the file's name and a short reason, for
+    anything that is not a whole picture of at most `max_pixels` pixels; the size is checked before the pixels
+    are decoded.
+    """
+    path = Path(path)
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of large pictures before we can look at their size; ours is the limit that counts.
+            warnings.simplefilter("ignore")
+            with path.open("rb") as file, Image.open(file, formats=_formats()) as image:
+                return _decoded(image, max_pixels)
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders meet broken files with errors of nearly any type
+        raise InvalidPicture(f"{printable(path.name)}: {_reason(path, error)}") from error
+
+
+def _decoded(image: Image.Image, max_pixels: int) -> Image.Image:
+    if image.width * image.height > max_pixels:
+        raise InvalidPicture(
+            f"has {image.width} × {image.height} pixels, over the limit of {max_pixels:,}; make it smaller"
+        )
+    image.load()
+    upright = _UPRIGHT.get(_orientation(image))
+    rgb = as_rgb(image)
+    return rgb if upright is None else rgb.transpose(upright)
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Any mode Pillow reads → RGB, as `open_picture` says; InvalidPicture where white is unknown."""
+    if image.mode.startswith("I;16"):
+        return _from_16_bit(np.asarray(image))
+    if image.mode == "I":  # 16-bit grey in some formats, 32-bit integers in others
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise InvalidPicture("holds 32-bit numbers, whose white is unknown; save it with 8 or 16 bits")
+        return _from_16_bit(values)
+    if image.mode == "F":
+        raise InvalidPicture(
+            "holds floating-point numbers, whose white is unknown; save it with 8 or 16 bits"
+        )
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    # A copy also where the mode is right: the caller gets a plain picture, not one tied to its file.
+    return image.convert("RGB") if image.mode != "RGB" else image.copy()
+
+
+def _from_16_bit(values: np.ndarray) -> Image.Image:
+    """Grey values in 0 … 65535 → their upper byte; `convert` would clip everything above 255 to white."""
+    return Image.fromarray((values.astype(np.int64) >> 8).astype(np.uint8)).convert("RGB")
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # broken EXIF data in a sound picture: viewers show it upright
+        return 1
+
+
+def _formats() -> list[str]:
+    """Of `_FORMATS`, those this build of Pillow knows."""
+    Image.init()
+    return [name for name in _FORMATS if name in Image.OPEN]
+
+
+def _reason(path: Path, error: Exception) -> str:
+    if isinstance(error, InvalidPicture):
+        return str(error)
+    if isinstance(error, FileNotFoundError):
+        return "missing file"
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"cannot be read ({error.strerror})"
+    if path.stat().st_size == 0:
+        return "is empty (0 bytes)"
+    if isinstance(error, Image.DecompressionBombError):
+        return "has far too many pixels (a decompression bomb?); make it smaller"
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "is not a picture in a known format"
+    return f"is broken or cut off ({error})"

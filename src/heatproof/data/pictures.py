@@ -1,0 +1,43 @@
+"""What every source of pictures offers: a folder, a list, a named dataset, Shapes."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from PIL import Image
+
+
+@runtime_checkable
+class Pictures(Protocol):
+    """An ordered set of pictures, opened one at a time; can be pickled, so that worker processes can have it.
+
+    `ids` name the pictures in every result (a folder's: path relative to it, with `/`); `labels` hold a class
+    index or None for each; `flags` maps the ids of pictures known to be unusable to the reason; `fingerprint`
+    changes when the pictures or labels do.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def ids(self) -> list[str]: ...
+    @property
+    def labels(self) -> list[int | None]: ...
+    @property
+    def class_names(self) -> list[str] | None: ...
+    @property
+    def flags(self) -> dict[str, str]: ...
+    @property
+    def fingerprint(self) -> str: ...
+
+    def open(self, i: int) -> Image.Image:
+        """Picture `i` as RGB; raises InvalidPicture where it cannot be had."""
+        ...
+
+    def mask(self, i: int) -> np.ndarray | None:
+        """Where the object is, bool `(height, width)` in the picture's own pixels; None where unknown."""
+        ...
+
+
+def without_caches(owner: Any, caches: Sequence[str]) -> dict[str, Any]:
+    """The state to pickle: everything but what can be worked out again."""
+    return {key: value for key, value in owner.__dict__.items() if key not in caches}
