@@ -12,6 +12,7 @@ from heatproof.errors import InvalidInput, UnknownName
 from heatproof.models import sources
 from heatproof.models.checkpoint import load_weights
 from heatproof.models.model import Model
+from heatproof.models.preprocessing import Preprocessing
 from heatproof.models.sources import Request, Source
 from heatproof.registry import nearest
 
@@ -69,6 +70,7 @@ def load_model(
         pretrained = asked if asked is None else bool(asked)
     wanted = checkpoint is None and pretrained is not False
     where = chosen_device(device)
+    Preprocessing().overridden(mean, std, size, resize, interpolation)  # told before the model is built
     module, preprocessing = source(Request(spec, rest, args, wanted, given))
     if checkpoint is not None:
         load_weights(module, checkpoint, spec)

@@ -47,11 +47,13 @@ def timm_model(request: Request) -> Found:
 
     if not request.name.startswith(("hf-hub:", "hf_hub:", "local-dir:")) and not timm.is_model(request.name):
         raise unknown_model("timm", request.name, timm.list_models())
-    overlay = _cached_timm_weights(request) if request.pretrained else {}
     try:
+        overlay = _cached_timm_weights(request) if request.pretrained else {}
         module = timm.create_model(request.name, pretrained=request.pretrained, **overlay, **request.args)
     except (TypeError, AssertionError) as error:
         raise _bad_arguments(request, error) from error
+    except ModelError:
+        raise
     except Exception as error:  # the hub's client, torch.hub and timm raise a dozen kinds
         raise _timm_problem(request, error) from error
     return module, timm_preprocessing(module, request.args.get("img_size"))
@@ -60,7 +62,7 @@ def timm_model(request: Request) -> Found:
 def _timm_problem(request: Request, error: Exception) -> ModelError:
     import timm
 
-    if "tag" in str(error):
+    if "pretrained tag" in str(error):
         base = request.name.partition(".")[0]
         tags = ", ".join(f"timm:{name}" for name in timm.list_pretrained(f"{base}.*")) or "none"
         return ModelError(f"Expected a set of weights of {base}. Got {request.spec!r}. Known: {tags}.")
@@ -74,13 +76,15 @@ def _cached_timm_weights(request: Request) -> dict[str, Any]:
     import timm
     from huggingface_hub import try_to_load_from_cache
 
-    config = None if ":" in request.name else timm.get_pretrained_cfg(request.name)
-    if config is None or not config.hf_hub_id or reachable("huggingface.co"):
+    hub, colon, repository = request.name.partition(":")
+    config = None if colon else timm.get_pretrained_cfg(request.name)
+    source = config.hf_hub_id if config is not None else repository if hub != "local-dir" else None
+    if not source or reachable("huggingface.co"):
         return {}
     for file in ("model.safetensors", "pytorch_model.bin"):
-        found = try_to_load_from_cache(config.hf_hub_id, file)
+        found = try_to_load_from_cache(source, file)
         if isinstance(found, str):
-            return {"pretrained_cfg_overlay": {"file": found}}
+            return {} if colon else {"pretrained_cfg_overlay": {"file": found}}
     raise no_weights(
         request.spec, hub_cache(), "huggingface.co cannot be reached, and they are not in the cache"
     )
