@@ -1,0 +1,303 @@
+"""Writes the generated pages of docs/: from the registries, the command line and the plan of a study.
+
+    python scripts/make_docs.py            writes docs/methods.md, docs/perturbations.md, docs/commands.md
+    python scripts/make_docs.py --check    writes nothing; names the pages that are stale and exits with 1
+
+What is said of a method is its docstring, of an option its help: one place each, so that nothing goes stale.
+"""
+
+import argparse
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import typer
+
+from heatproof import targets
+from heatproof.attributions import ATTRIBUTIONS
+from heatproof.cli import app
+from heatproof.models.load import FORMS
+from heatproof.perturbations import PERTURBATIONS, SEVERITIES, strength_at
+from heatproof.registry import VOCABULARY, Entry
+from heatproof.segments import SEGMENTERS
+from heatproof.studies.plan import STUDIES, DatasetPlan, ModelPlan, Plan
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+NOTE = "<!-- Written by scripts/make_docs.py: change docstrings or help texts, then run `make docs`. -->"
+PAPERS = """## Papers
+
+**N** is Sarkar et al. 2025, *Assessing the Noise Robustness of Class Activation Maps*, arXiv 2508.18154.
+**R** is Domeniconi et al. 2026, *How to Evaluate and Refine your CAM*, arXiv 2605.14641.
+**F** is Zhang, Torres and Hermanns 2024, *Saliency Maps Give a False Sense of Explainability to Image
+Classifiers*, ACML."""
+
+#: What a setting of a study file means, where no option of `heatproof run` with the same name says it.
+SETTINGS = {
+    "study": "Which study; see above.",
+    "models": "One model or a list; each a name, or the settings under *A model*.",
+    "datasets": "One set of pictures or a list; each a folder, or the settings under *A set of pictures*.",
+    "methods": "A list; see [methods](methods.md).",
+    "perturbations": "A list; see [perturbations](perturbations.md). The eight marked there by default.",
+    "severities": "A list, among 1–5.",
+    "calibrate": "Flip rates to find strengths for, in place of `severities`: `[.05, .15, .3, .5]`.",
+    "segmenters": "A list; see [segments](perturbations.md#segments). Several give the segmenter ablation.",
+    "ties": "How equal ranks count in RBO: `b` (symmetric), `a`, or `stable` (by index).",
+    "persistence": "RBO's p, between 0 and 1. Lower is more top-weighted.",
+    "resamples": "Bootstrap resamples for the intervals.",
+    "spec": "The model's name; see above.",
+    "name": "What the results call it.",
+    "model_args": "Arguments of the model's constructor, by name.",
+    "mean": "Normalisation mean: one number or a list of three.",
+    "std": "Normalisation standard deviation: one number or a list of three.",
+    "size": "Input size: a side, or `[height, width]`.",
+    "images": "A folder of pictures (flat, or one subfolder per class), `shapes`, or `torchvision:NAME`.",
+}
+
+
+def methods_page() -> str:
+    """docs/methods.md: attribution methods, controls, and the quantities they may ask for."""
+    real = [entry for entry in ATTRIBUTIONS.values() if not entry.traits["control"]]
+    controls = [entry for entry in ATTRIBUTIONS.values() if entry.traits["control"]]
+    needed = [name for name in VOCABULARY if any(name in entry.needs for entry in ATTRIBUTIONS.values())]
+    header = ("name", "needs", "options", "source")
+    return page(
+        "Methods",
+        """
+A method is a pure function. Its positional parameters name what it needs; the engine works each of these
+out once per batch, whatever number of methods asks for it. Options go in brackets after the name, on the
+command line, in study files and in Python: `gradcam++[compat=true]`. Case, hyphens and the many ways to
+write `++` do not matter.
+
+A *raw* map is signed and has the layer's resolution. A *display* map is what people see and what the study
+scores: ReLU, bilinear upsampling to the picture's size, then each map scaled to [0, 1] by itself. A map
+that is constant or not finite becomes zeros, and is flagged.""",
+        table(header, map(method_row, real)),
+        *map(section, real),
+        """## Controls
+
+Maps that are uninformed on purpose. A study carries them as extra rows: a measure that praises one of them
+is fooled. They are made at the picture's size.""",
+        table(header, map(method_row, controls)),
+        *(section(entry, "###") for entry in controls),
+        "## What a method may ask for",
+        table(("name", "what"), ((f"`{name}`", VOCABULARY[name]) for name in needed)),
+        PAPERS,
+    )
+
+
+def perturbations_page() -> str:
+    """docs/perturbations.md: the kinds with their ladders, and the segmenters."""
+    kinds, segmenters = PERTURBATIONS.values(), SEGMENTERS.values()
+    return page(
+        "Perturbations and segments",
+        """
+A perturbation takes pictures in [0, 1] and gives pictures in [0, 1], at five severities. A picture's random
+numbers depend on the seed, the picture and the kind; not on the severity, the method or the model. So every
+method sees the very same noise, and a higher severity is the same noise turned up. Kinds marked *default*
+are what a study takes when none are named. An *attack* leads away from the model's own clean prediction, so
+it needs no labels.
+
+Severity 0 is the picture itself. `--calibrate` searches the strength between the severities and beyond.""",
+        table(("name", *map(str, SEVERITIES), "unit", "", "source"), map(_kind_row, kinds)),
+        *map(_kind_section, kinds),
+        """## Segments
+
+Superpixels of the clean picture, held fixed for all methods and perturbations. A map is ranked by its mean
+in each segment. Options go in brackets: `quickshift[kernel=3]`.""",
+        table(("name", "options", "source"), ((f"`{e.name}`", options(e), e.source) for e in segmenters)),
+        *(section(entry, "###") for entry in segmenters),
+        PAPERS,
+    )
+
+
+def commands_page() -> str:
+    """docs/commands.md: every command with its options, what a model may be called, the study file."""
+    settings, listed = ("setting", "default", "what"), ("name", "what")
+    return page(
+        "Commands",
+        """
+`heatproof --help` and `heatproof COMMAND --help` say the same in the terminal. An error is one sentence:
+what was expected, what came, what to do; `heatproof --debug COMMAND …` adds the traceback. The exit status
+is 0; 2 for wrong input, 130 after Ctrl-C, 1 for anything else that went wrong.""",
+        *(part for info in app.registered_commands for part in _command(info)),
+        "## Studies",
+        table(listed, _names(STUDIES)),
+        "## Models\n\nWhat `--model` and `heatproof.load_model` take.",
+        table(listed, _names(FORMS)),
+        "## Targets\n\nThe class that a map explains: an index, or one of these.",
+        table(listed, _names(targets.RULES)),
+        """## Study files
+
+`heatproof run study.yaml` takes the settings of a study from a file; options on the command line win over
+it. Relative paths are looked for beside the file. `out` and `workers` may stand there too.""",
+        table(settings, _settings(Plan)),
+        "### A model",
+        table(settings, _settings(ModelPlan)),
+        "### A set of pictures",
+        table(settings, _settings(DatasetPlan)),
+        PAPERS,
+    )
+
+
+def page(title: str, *parts: str) -> str:
+    """A page from its title and paragraphs."""
+    return "\n\n".join([f"# {title}", NOTE, *(part.strip("\n") for part in parts)]) + "\n"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; a bar inside a cell would end it, so it is escaped."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines)
+
+
+def options(entry: Entry, without: Iterable[str] = ()) -> str:
+    """`name=default` for each option."""
+    return ", ".join(f"`{k}={_value(v)}`" for k, v in entry.options.items() if k not in without)
+
+
+def method_row(entry: Entry) -> tuple[str, ...]:
+    """A method in the overview."""
+    return f"`{entry.name}`", ", ".join(f"`{need}`" for need in entry.needs), options(entry), entry.source
+
+
+def section(entry: Entry, level: str = "##") -> str:
+    """A heading, the other spellings, and the docstring."""
+    also = [f"Also `{'`, `'.join(entry.aliases)}`."] if entry.aliases else []
+    return "\n\n".join([f"{level} {entry.name}", *also, inspect.getdoc(entry.function) or ""])
+
+
+def _kind_row(entry: Entry) -> tuple[str, ...]:
+    marks = ", ".join(word for word in ("attack", "default") if entry.traits[word])
+    rungs = [f"{strength_at(entry.name, severity):g}" for severity in SEVERITIES]
+    return f"`{entry.name}`", *rungs, entry.traits["unit"], marks, entry.source
+
+
+def _kind_section(entry: Entry) -> str:
+    """The ladder's further options are said here: the table has room for the main one."""
+    ladder = entry.traits["ladder"]
+    others = [option for option in ladder[0] if option != entry.traits["main"]]
+    rungs = [f"`{option}` {', '.join(f'{rung[option]:g}' for rung in ladder)}" for option in others]
+    free = options(entry, without=ladder[0])
+    said = [*(f"Over the severities: {text}." for text in rungs), *([f"Options: {free}."] if free else [])]
+    return "\n\n".join([section(entry), *said])
+
+
+class Parameter(NamedTuple):
+    """One parameter of a command: its name, its type, what typer was told of it, its default."""
+
+    name: str
+    kind: Any
+    told: Any
+    default: Any
+
+    def row(self) -> tuple[str, str, str]:
+        """Spelling, default, help."""
+        default = "" if self.default in (None, False, inspect.Parameter.empty) else f"`{self.default}`"
+        return f"`{self.spelling}`", default, self.told.help or ""
+
+    @property
+    def spelling(self) -> str:
+        """`--model-arg KEY=VALUE`, `--download`, `FOLDER`."""
+        if isinstance(self.told, typer.models.ArgumentInfo):
+            return self.told.metavar or self.name.upper()
+        given = [
+            self.told.default,
+            *(self.told.param_decls or ()),
+        ]  # typer takes the first name for a default
+        names = [text for text in given if isinstance(text, str)] or [f"--{self.name.replace('_', '-')}"]
+        value = self.told.metavar or {bool: "", int: "N", Path: "PATH"}.get(self.kind, "TEXT")
+        return f"{', '.join(names)} {value}".strip()
+
+
+def parameters(callback: Any) -> list[Parameter]:
+    """The parameters of a command, in order."""
+    hints = typing.get_type_hints(callback, include_extras=True)
+    found = []
+    for name, parameter in inspect.signature(callback).parameters.items():
+        kind, told = typing.get_args(hints[name])[:2]
+        if typing.get_origin(kind) in (typing.Union, types.UnionType):  # Optional[T] → T
+            kind = next(part for part in typing.get_args(kind) if part is not type(None))
+        found.append(Parameter(name, kind, told, parameter.default))
+    return found
+
+
+def command_name(info: Any) -> str:
+    """A command as it is typed."""
+    return info.name or info.callback.__name__
+
+
+def _command(info: Any) -> Iterable[str]:
+    found = parameters(info.callback)
+    arguments = [p.spelling for p in found if isinstance(p.told, typer.models.ArgumentInfo)]
+    rest = " [options]" if len(found) > len(arguments) else ""
+    yield f"## heatproof {command_name(info)}"
+    yield inspect.getdoc(info.callback) or ""
+    yield f"    heatproof {command_name(info)} {' '.join(arguments)}{rest}"
+    yield table(("", "default", "what"), (parameter.row() for parameter in found))
+    if info.epilog:
+        yield info.epilog
+
+
+def _names(known: typing.Mapping[str, str]) -> Iterable[tuple[str, str]]:
+    return ((f"`{name}`", what) for name, what in known.items())
+
+
+def _settings(owner: Any) -> Iterable[tuple[str, str, str]]:
+    """Setting, default and meaning; a setting that nothing describes is an error here."""
+    run = next(info.callback for info in app.registered_commands if command_name(info) == "run")
+    helps = {parameter.name: parameter.told.help for parameter in parameters(run)} | SETTINGS
+    for name, field in owner.model_fields.items():
+        if name not in helps:
+            raise SystemExit(
+                f"`{name}` of {owner.__name__} must be described. Write it into SETTINGS of {__file__}."
+            )
+        yield f"`{name}`", _default(field), helps[name]
+
+
+def _default(field: Any) -> str:
+    if field.is_required():
+        return "(required)"
+    value = field.get_default(call_default_factory=True)
+    return "" if value in (None, (), {}) else f"`{_value(value)}`"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(_value, value))}]"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+PAGES = {"methods.md": methods_page, "perturbations.md": perturbations_page, "commands.md": commands_page}
+
+
+def stale(folder: Path = DOCS) -> list[str]:
+    """The pages that are not what would be written now."""
+    there = {name: (folder / name).read_text("utf-8") if (folder / name).exists() else "" for name in PAGES}
+    return [name for name, made in PAGES.items() if there[name] != made()]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes the pages, or checks them."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit with 1 where a page is stale"
+    )
+    if parser.parse_args(arguments).check:
+        old = stale()
+        for name in old:
+            print(f"docs/{name} is stale. Run `make docs` and commit it.", file=sys.stderr)
+        return 1 if old else 0
+    DOCS.mkdir(exist_ok=True)
+    for name, made in PAGES.items():
+        (DOCS / name).write_text(made(), "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
