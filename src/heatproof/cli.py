@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -83,7 +83,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _common(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     global _debug
@@ -96,32 +98,68 @@ def _common(
 )
 def run(
     study: Annotated[str, typer.Argument(help="A study's name (see `heatproof list studies`), or a YAML study file.")],
-    model: Annotated[Optional[list[str]], typer.Option(help="timm:NAME, torchvision:NAME, hf:NAME_OR_PATH, python:package.module:factory, or shapes. Repeat for several.")] = None,
-    checkpoint: Annotated[Optional[Path], typer.Option(help="Local weights: .safetensors, or a torch file without code.")] = None,
-    model_arg: Annotated[Optional[list[str]], typer.Option(metavar="KEY=VALUE", help="An argument of the model's constructor. Repeatable.")] = None,
-    mean: Annotated[Optional[str], typer.Option(help="Normalisation mean: one value or three (`.5` or `.485,.456,.406`).")] = None,
-    std: Annotated[Optional[str], typer.Option(help="Normalisation standard deviation: one value or three.")] = None,
-    size: Annotated[Optional[str], typer.Option(help="Input size: a side, or height,width.")] = None,
-    layer: Annotated[Optional[str], typer.Option(help="The layer to explain; `auto` is the last feature map before pooling.")] = None,
-    images: Annotated[Optional[list[str]], typer.Option(help="A folder of pictures (flat, or one subfolder per class), `shapes`, or torchvision:NAME. Repeat for several.")] = None,
-    labels: Annotated[Optional[Path], typer.Option(help="CSV with the columns file,class_index.")] = None,
-    root: Annotated[Optional[Path], typer.Option(help="Where a torchvision: dataset lies.")] = None,
-    download: Annotated[Optional[bool], typer.Option("--download", help="Fetch a torchvision: dataset that is not there.")] = None,
-    methods: Annotated[Optional[str], typer.Option(help="Comma-separated; see `heatproof list methods`.")] = None,
-    controls: Annotated[Optional[str], typer.Option(help="Uninformed maps as extra rows: all or none.")] = None,
-    perturbations: Annotated[Optional[str], typer.Option(help="Comma-separated; see `heatproof list perturbations`.")] = None,
-    severities: Annotated[Optional[str], typer.Option(help="Comma-separated, among 1–5.")] = None,
-    calibrate: Annotated[bool, typer.Option("--calibrate", help="Find strengths at which given shares of the predictions flip, in place of severities.")] = False,
-    flip_rates: Annotated[Optional[str], typer.Option(help="The shares for --calibrate. Default: .05,.15,.3,.5.")] = None,
-    segmenter: Annotated[Optional[str], typer.Option(help="quickshift, slic, felzenszwalb, grid; several give the segmenter ablation.")] = None,
-    target: Annotated[Optional[str], typer.Option(help="The class explained: predicted, label, clean, least, or an index.")] = None,
-    limit: Annotated[Optional[int], typer.Option(help="Only the first N pictures.")] = None,
-    seed: Annotated[Optional[int], typer.Option(help="All random numbers come from it.")] = None,
-    workers: Annotated[Optional[int], typer.Option(help="Processes; changes no number. Default: one per core, one on a GPU.")] = None,
-    threads: Annotated[Optional[int], typer.Option(help="Threads of each worker; part of the plan. Default: 1.")] = None,
-    batch_size: Annotated[Optional[int], typer.Option(help="Pictures per pass and per job. Default: 8, on a GPU 64.")] = None,
-    device: Annotated[Optional[str], typer.Option(help="cpu, cuda, mps; default: a GPU where there is one.")] = None,
-    out: Annotated[Optional[Path], typer.Option(help="The folder for the results.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="timm:NAME, torchvision:NAME, hf:NAME_OR_PATH, python:package.module:factory, shapes. Repeatable."
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Local weights: .safetensors, or a torch file without code.")
+    ] = None,
+    model_arg: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="An argument of the model's constructor. Repeatable."),
+    ] = None,
+    mean: Annotated[
+        str | None, typer.Option(help="Normalisation mean: one value or three (`.5` or `.485,.456,.406`).")
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="Normalisation standard deviation: one value or three.")] = None,
+    size: Annotated[str | None, typer.Option(help="Input size: a side, or height,width.")] = None,
+    layer: Annotated[
+        str | None, typer.Option(help="The layer to explain; `auto` is the last feature map before pooling.")
+    ] = None,
+    images: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A folder of pictures (flat, or one subfolder per class), `shapes`, torchvision:NAME. Repeatable."
+        ),
+    ] = None,
+    labels: Annotated[Path | None, typer.Option(help="CSV with the columns file,class_index.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Where a torchvision: dataset lies.")] = None,
+    download: Annotated[
+        bool | None, typer.Option("--download", help="Fetch a torchvision: dataset that is not there.")
+    ] = None,
+    methods: Annotated[str | None, typer.Option(help="Comma-separated; see `heatproof list methods`.")] = None,
+    controls: Annotated[str | None, typer.Option(help="Uninformed maps as extra rows: all or none.")] = None,
+    perturbations: Annotated[
+        str | None, typer.Option(help="Comma-separated; see `heatproof list perturbations`.")
+    ] = None,
+    severities: Annotated[str | None, typer.Option(help="Comma-separated, among 1–5.")] = None,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate", help="Find strengths at which given shares of the predictions flip, in place of severities."
+        ),
+    ] = False,
+    flip_rates: Annotated[str | None, typer.Option(help="The shares for --calibrate. Default: .05,.15,.3,.5.")] = None,
+    segmenter: Annotated[
+        str | None, typer.Option(help="quickshift, slic, felzenszwalb, grid; several give the segmenter ablation.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="The class explained: predicted, label, clean, least, or an index.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first N pictures.")] = None,
+    seed: Annotated[int | None, typer.Option(help="All random numbers come from it.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes; changes no number. Default: one per core, one on a GPU.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of each worker; part of the plan. Default: 1.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Pictures per pass and per job. Default: 8, on a GPU 64.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: a GPU where there is one.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder for the results.")] = None,
     no_report: Annotated[bool, typer.Option("--no-report", help="Rows and tables only.")] = False,
 ) -> None:
     """Run a study: rows, tables, statistics, a gallery and a page, in one folder; resumable."""
@@ -222,7 +260,7 @@ def query(
 def list_(
     what: Annotated[str, typer.Argument(help="methods, perturbations, segmenters, studies or models.")],
     as_json: Annotated[bool, typer.Option("--json", help="An array of objects.")] = False,
-    like: Annotated[Optional[str], typer.Option(help="Only names that contain this.")] = None,
+    like: Annotated[str | None, typer.Option(help="Only names that contain this.")] = None,
 ) -> None:
     """List what there is by name."""
     lists: dict[str, Callable[[], list[dict[str, Any]]]] = {
@@ -412,7 +450,9 @@ def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         table.add_row(*(cell.replace("[", r"\[") for cell in row))
     console = Console()
     if not console.is_terminal:  # piped: as wide as the content, so that nothing is cut
-        console = Console(width=max(80, sum(max(map(len, column), default=0) + 2 for column in zip(columns, *rows, strict=True))))
+        console = Console(
+            width=max(80, sum(max(map(len, column), default=0) + 2 for column in zip(columns, *rows, strict=True)))
+        )
     console.print(table)
 
 
@@ -461,7 +501,14 @@ def _progress() -> Iterator[Any]:
         yield _Log()
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = [TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
                TextColumn("elapsed,"), TimeRemainingColumn(), TextColumn("left")]  # fmt: skip

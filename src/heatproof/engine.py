@@ -66,9 +66,7 @@ class Batch:
         with ExitStack() as stack:
             if "tail" in self.needs and self.layer not in _LINEAR.get(self.model.module, ()):
                 self._record = stack.enter_context(recording(self.model, self.layer))
-            return captured(
-                self.model, self.x, names, gradients=bool(self.needs & _GRAPH), trunk=self.differentiable
-            )
+            return captured(self.model, self.x, names, gradients=bool(self.needs & _GRAPH), trunk=self.differentiable)
 
     @cached_property
     def tail(self) -> Tail | None:
@@ -94,14 +92,14 @@ class Batch:
 
     @cached_property
     def activations(self) -> torch.Tensor:
-        """`(N, C, *spatial)`."""
-        found = self._captured.activations(self.layer)
+        """`(N, C, *spatial)`, float32 whatever the weights are."""
+        found = self._captured.activations(self.layer).float()
         return found if self.differentiable else found.detach()
 
     @cached_property
     def gradients(self) -> torch.Tensor:
-        """`(N, C, *spatial)`; the graph is freed with this unless the maps are to be differentiated."""
-        return self._captured.gradients(self.target, differentiable=self.differentiable)[self.layer]
+        """`(N, C, *spatial)`, float32; the graph is freed with this unless the maps are to be differentiated."""
+        return self._captured.gradients(self.target, differentiable=self.differentiable)[self.layer].float()
 
     @cached_property
     def head(self) -> torch.Tensor | None:
@@ -138,8 +136,9 @@ def linear_head(module: nn.Module, activations: torch.Tensor, logits: torch.Tens
     for layer in reversed([m for m in module.modules() if isinstance(m, nn.Linear)]):
         if layer.weight.shape != (logits.shape[1], pooled.shape[1]):
             continue
-        if torch.allclose(nn.functional.linear(pooled[finite], layer.weight, layer.bias), expected, 1e-3, slack):
-            return layer.weight.detach()
+        weight, bias = layer.weight.detach().float(), None if layer.bias is None else layer.bias.detach().float()
+        if torch.allclose(nn.functional.linear(pooled[finite], weight, bias), expected, 1e-3, slack):
+            return weight
     return None
 
 
@@ -162,7 +161,8 @@ class Explanation:
 
 def explanation(batch: Batch, requests: Sequence[Request]) -> Explanation:
     """Runs the methods on a batch. Errors inside a method carry its name."""
-    with batch.model.evaluating(), torch.set_grad_enabled(batch.differentiable):
+    # Inside a caller's inference mode no gradient could be had, so it is left for the while.
+    with batch.model.evaluating(), torch.inference_mode(False), torch.set_grad_enabled(batch.differentiable):
         batch.target  # noqa: B018 - resolved first, so that a wrong target is an error before any work on maps
         raw = {request.key: _raw_map(batch, request) for request in requests}
         return Explanation(
@@ -215,7 +215,8 @@ def halved(work: Callable[[slice], T], count: int) -> Iterator[T]:
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error)
+    said = ("can't allocate memory", "not enough memory")  # PyTorch's CPU allocator on Linux, on Windows
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in said)
 
 
 class Maps(Mapping[str, torch.Tensor]):
@@ -320,7 +321,7 @@ def _per_image(target: targets.Rule, labels: Sequence[int] | None, count: int) -
         raise InvalidInput(f"Expected one label for each of the {count} images. Got {len(labels)}.")
     if isinstance(target, str | int) or callable(target):
         return target
-    found = torch.as_tensor(target)
+    found = targets.as_classes(target)
     if found.dim() != 0 and found.shape != (count,):
         raise targets.InvalidTarget(
             f"Expected one target for each of the {count} images. Got {tuple(found.shape)}. "

@@ -41,7 +41,8 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("code", "expected"), [(errno.ENOSPC, "disk is full"), (errno.EACCES, "not writable"), (errno.EIO, "Choose another")]
+    ("code", "expected"),
+    [(errno.ENOSPC, "disk is full"), (errno.EACCES, "not writable"), (errno.EIO, "Choose another")],
 )
 def test_system_errors_are_sentences_and_the_old_file_stays(tmp_path, code, expected):
     path = tmp_path / "x.bin"

@@ -83,7 +83,9 @@ def eigencam(activations: torch.Tensor, *, sign: str = "activation") -> torch.Te
         raise InvalidInput(f"`sign` must be 'activation' or 'raw'. Got {sign!r}.")
     places = activations.flatten(2).transpose(1, 2)
     centred = places - places.mean(1, keepdim=True)
-    if not torch.isfinite(centred).flatten(1).all():  # eigensolvers raise on NaN; one bad picture must not cost the batch
+    if (
+        not torch.isfinite(centred).flatten(1).all()
+    ):  # eigensolvers raise on NaN; one bad picture must not cost the batch
         bad = ~torch.isfinite(centred).flatten(1).all(1)
         centred = torch.where(per_image(bad, centred), torch.zeros_like(centred), centred)
         projection = _projection(centred, sign).masked_fill(bad[:, None], float("nan"))
@@ -99,14 +101,28 @@ def _projection(centred: torch.Tensor, sign: str) -> torch.Tensor:
         return left[:, :, 0] * values[:, :1]
     wide = centred.double()  # a Gram matrix squares the condition number
     if wide.shape[1] <= wide.shape[2]:
-        values, vectors = torch.linalg.eigh(wide @ wide.transpose(1, 2))
-        projection = vectors[:, :, -1] * values[:, -1:].clamp_min(0).sqrt()
+        value, vector = _leading(wide @ wide.transpose(1, 2))
+        projection = vector * value.clamp_min(0).sqrt()
     else:
-        _, vectors = torch.linalg.eigh(wide.transpose(1, 2) @ wide)
-        projection = (wide @ vectors[:, :, -1:])[:, :, 0]
+        _, vector = _leading(wide.transpose(1, 2) @ wide)
+        projection = (wide @ vector[:, :, None])[:, :, 0]
     agreement = (projection * wide.sum(2)).sum(1, keepdim=True)
     turned = torch.where(agreement < 0, -projection, projection)
     return turned.to(centred.dtype)
+
+
+def _leading(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The largest eigenvalue `(N, 1)` and its eigenvector `(N, n)` of symmetric matrices `(N, n, n)`."""
+    values, vectors = torch.linalg.eigh(matrix.detach())
+    value, vector = values[:, -1:], vectors[:, :, -1]
+    if not matrix.requires_grad:
+        return value, vector
+    # The derivative of eigh divides by the gaps between all eigenvalues, and dead channels have none between
+    # them. Of one eigenvector only its own gaps count: dv = Σ u (uᵀ dM v) / (λ − μ) over the others (μ, u).
+    moved = (matrix @ vector[:, :, None])[:, :, 0]
+    others, gaps = vectors[:, :, :-1], value - values[:, :-1]
+    pull = (others.transpose(1, 2) @ moved[:, :, None])[:, :, 0] / gaps
+    return (vector * moved).sum(1, keepdim=True), vector + (others @ pull[:, :, None])[:, :, 0]
 
 
 @attribution("ablationcam", aliases=["ablation-cam"], source="Desai & Ramaswamy 2020, eq. 3")
@@ -128,7 +144,7 @@ def ablationcam(activations, logits, target, head, tail, *, compat: bool = False
 
 def _ablated(activations: torch.Tensor, image: int, target: int, tail) -> torch.Tensor:
     """The target's logit of one image without each of its channels in turn, `(C,)`."""
-    one = activations[image].detach()
+    one = activations[image]
     rows = max(1, min(256, TAIL_VALUES // one.numel()))
     ablated = []
     for first in range(0, len(one), rows):

@@ -56,6 +56,11 @@ def requested(methods: str | Iterable[str] | Mapping[str, Mapping[str, Any]]) ->
         methods = [methods]
     given = dict(methods) if isinstance(methods, Mapping) else None
     spellings = list(methods)
+    for spelling in spellings:
+        if not isinstance(spelling, str):
+            raise InvalidInput(
+                f"Methods must be names, or a mapping from name to options. Got {type(spelling).__name__}."
+            )
     if not spellings:
         raise InvalidInput(f"Expected at least one method. Got none. Known: {', '.join(ATTRIBUTIONS)}.")
     if len(set(spellings)) < len(spellings):

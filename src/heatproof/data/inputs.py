@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from heatproof.data.picture import open_picture
+from heatproof.data.picture import as_rgb, open_picture
 from heatproof.errors import InvalidInput
 from heatproof.geometry import Geometry
 
@@ -62,7 +62,7 @@ def _listed(images: Any) -> list[Any]:
 def _checked_tensor(images: torch.Tensor) -> torch.Tensor:
     if images.dim() != 4 or images.shape[1] != 3:
         raise InvalidInput(f"A tensor of pictures must be (N, 3, H, W). Got {tuple(images.shape)}.")
-    if not len(images):
+    if not images.numel():
         raise InvalidInput("Expected at least one picture. Got none.")
     if not images.dtype.is_floating_point:
         raise InvalidInput(f"A tensor of pictures must be floating point in [0, 1]. Got {images.dtype}.")
@@ -79,7 +79,7 @@ def _tensor(item: Any, geometry: Geometry) -> torch.Tensor:
     if isinstance(item, str | os.PathLike):
         return geometry.picture(open_picture(Path(item)))
     if isinstance(item, Image.Image):
-        return geometry.picture(item.convert("RGB"))
+        return geometry.picture(as_rgb(item))
     if isinstance(item, torch.Tensor):
         raise InvalidInput("Give several tensors as one tensor (N, 3, H, W). Got a list that holds a tensor.")
     return geometry.picture(_from_array(np.asarray(item)))

@@ -78,4 +78,3 @@ def _perturber(model: Model, block: noise.Block, seed: int) -> tuple[Perturber, 
         return noise.loss_gradient(model, images, clean)
 
     return Perturber(x, block.ids, seed, gradient, model.logits), clean
-

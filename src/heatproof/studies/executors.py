@@ -1,7 +1,8 @@
 """Ways to run a study's jobs: one after the other, or in processes. Same jobs, same numbers, any order.
 
-An executor has one method, `map(jobs)`, which yields the key of each job when its shard is written. Jobs are
-plain tuples of strings and numbers; `setup` is what a process needs to know once.
+`executor.running(prepare, setup)` gives a function `map(jobs, advance)`, which yields the key of each job when its
+files are written. Jobs and `setup` are plain enough to be sent to a process; `prepare(setup)` runs once in each and
+gives the function that does one job.
 """
 
 import multiprocessing
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 from heatproof.errors import HeatproofError
@@ -19,20 +21,29 @@ Prepare = Callable[[Any], Callable[[Any, Callable[[float], None]], str]]
 Advance = Callable[[float], None]
 
 
-class Executor(Protocol):
-    """`map(prepare, setup, jobs, advance)`: `prepare(setup)` gives the function that runs one job."""
+Map = Callable[[Sequence[Any], Advance], Iterator[str]]
 
-    def map(self, prepare: Prepare, setup: Any, jobs: Sequence[Any], advance: Advance) -> Iterator[str]: ...
+
+class Executor(Protocol):
+    """What every executor offers."""
+
+    def running(self, prepare: Prepare, setup: Any) -> AbstractContextManager[Map]: ...
 
 
 class Serial:
     """In this process."""
 
-    def map(self, prepare: Prepare, setup: Any, jobs: Sequence[Any], advance: Advance) -> Iterator[str]:
-        """Yields each job's key as it is done; `advance` gets shares of a job, 1 in all for each."""
-        run = prepare(setup)
-        for job in jobs:
-            yield run(job, advance)
+    @contextmanager
+    def running(self, prepare: Prepare, setup: Any) -> Iterator[Map]:
+        """Gives `map`; `advance` hears shares of a job, 1 in all for each."""
+
+        def serial(jobs: Sequence[Any], advance: Advance) -> Iterator[str]:
+            run = prepare(setup) if jobs else None
+            for job in jobs:
+                assert run is not None
+                yield run(job, advance)
+
+        yield serial
 
 
 class Processes:
@@ -41,24 +52,14 @@ class Processes:
     def __init__(self, workers: int):
         self.workers = workers
 
-    def map(self, prepare: Prepare, setup: Any, jobs: Sequence[Any], advance: Advance) -> Iterator[str]:
-        """As `Serial.map`; keys come in the order of completion."""
+    @contextmanager
+    def running(self, prepare: Prepare, setup: Any) -> Iterator[Map]:
+        """As `Serial.running`; keys come in the order of completion. Processes start when there is work for them."""
         context = multiprocessing.get_context("spawn")
         counter = context.Value("d", 0.0)
-        seen = 0.0
-        pool = ProcessPoolExecutor(
-            min(self.workers, len(jobs)), context, _start, (prepare, setup, counter, os.getpid())
-        )
+        pool = ProcessPoolExecutor(self.workers, context, _start, (prepare, setup, counter, os.getpid()))
         try:
-            pending = {pool.submit(_work, job) for job in jobs}
-            while pending:
-                done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
-                with counter.get_lock():
-                    total = counter.value
-                advance(total - seen)
-                seen = total
-                for future in done:
-                    yield future.result()
+            yield lambda jobs, advance: _mapped(pool, counter, jobs, advance)
         except BrokenProcessPool as error:
             raise HeatproofError(
                 "A worker process ended unexpectedly, most likely for lack of memory. Finished jobs are kept: run the "
@@ -66,6 +67,19 @@ class Processes:
             ) from error
         finally:
             _end(pool)
+
+
+def _mapped(pool: ProcessPoolExecutor, counter: Any, jobs: Sequence[Any], advance: Advance) -> Iterator[str]:
+    seen = counter.value
+    pending = {pool.submit(_work, job) for job in jobs}
+    while pending:
+        done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
+        with counter.get_lock():
+            total = counter.value
+        advance(total - seen)
+        seen = total
+        for future in done:
+            yield future.result()
 
 
 def _end(pool: ProcessPoolExecutor) -> None:

@@ -5,10 +5,10 @@ prediction held and the map held (best), the prediction changed and the map did 
 map did too. A case is one picture under one perturbation, over all severities.
 """
 
+import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from heatproof.files import write_atomically
 from heatproof.models import Model
 from heatproof.perturbations import Perturber
 from heatproof.studies import noise
+from heatproof.studies.executors import Map
 from heatproof.studies.store import Store, connect
 
 #: Kind → title, what to order by, which pairs.
@@ -30,10 +31,10 @@ KINDS = (
 EACH = 4
 
 
-@dataclass(frozen=True)
-class Pick:
-    """One case chosen from the rows."""
+class Case(NamedTuple):
+    """One case chosen from the rows, and the file it is drawn to."""
 
+    file: str
     kind: str
     title: str
     model: str
@@ -45,34 +46,40 @@ class Pick:
     value: float
 
 
-def write_gallery(store: Store, setup: noise.Setup, progress: Any) -> None:
+def write_gallery(store: Store, setup: noise.Setup, map_jobs: Map, progress: Any) -> None:
     """Writes `gallery/`, unless the one that is there shows these cases already."""
-    picks = chosen(store, setup)
-    index = store.folder / "gallery" / "index.json"
-    wanted = [_file(number, pick) for number, pick in enumerate(picks)]
+    cases = chosen(store, setup)
+    folder = store.folder / "gallery"
+    index = folder / "index.json"
+    wanted = [case.file for case in cases]
     if index.exists() and [case["file"] for case in json.loads(index.read_text("utf-8"))] == wanted:
         return
-    progress.stage("Drawing the gallery", len(picks))
-    study = noise.NoiseStudy(setup)
-    entries: list[dict[str, Any] | None] = [None] * len(picks)
-    for number in sorted(range(len(picks)), key=lambda n: picks[n].model):  # a model is loaded once
-        pick = picks[number]
-        entry, arrays = drawn(study, store, pick)
-        write_atomically(store.folder / "gallery" / wanted[number], lambda f, arrays=arrays: np.savez_compressed(f, **arrays))
-        entries[number] = {**entry, "file": wanted[number]}
-        progress.advance(1)
+    progress.stage("Drawing the gallery", len(cases))
+    for _ in map_jobs(sorted(cases, key=lambda case: case.model), progress.advance):  # a model is loaded once
+        pass
+    entries = [json.loads(str(np.load(folder / file)["entry"])) for file in wanted]
     text = json.dumps(entries, indent=1, ensure_ascii=False) + "\n"
     write_atomically(index, lambda file: file.write(text.encode("utf-8", "surrogateescape")))
+    for stale in set(folder.glob("case-*.npz")) - {folder / file for file in wanted}:
+        stale.unlink()
 
 
-def _file(number: int, pick: Pick) -> str:
-    import hashlib
+def drawn(study: noise.NoiseStudy, case: Case, advance: Callable[[float], None]) -> str:
+    """Draws one case to its file; returns the file's name."""
+    store = Store(study.setup.folder)
+    entry, arrays = described(study, store, case)
+    arrays["entry"] = np.array(json.dumps(entry))
+    write_atomically(store.folder / "gallery" / case.file, lambda file: np.savez_compressed(file, **arrays))
+    advance(1.0)
+    return case.file
 
-    content = hashlib.blake2b(repr(pick).encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
-    return f"case-{number:02d}-{content}.npz"
+
+def _named(number: int, *fields: Any) -> Case:
+    content = hashlib.blake2b(repr(fields).encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
+    return Case(f"case-{number:02d}-{content}.npz", *fields)
 
 
-def chosen(store: Store, setup: noise.Setup) -> list[Pick]:
+def chosen(store: Store, setup: noise.Setup) -> list[Case]:
     """Up to four cases of each kind, no picture twice within a kind, for the method with the best median κ."""
     connection = connect(store.folder)
     best = connection.execute(
@@ -81,7 +88,7 @@ def chosen(store: Store, setup: noise.Setup) -> list[Pick]:
     ).fetchone()
     if best is None:
         best = (setup.plan.methods[0],)
-    picks = []
+    cases: list[Case] = []
     for kind, title, order, which in KINDS:
         rows = connection.execute(
             "SELECT model, dataset, image, perturbation, severity, value FROM ("
@@ -91,39 +98,40 @@ def chosen(store: Store, setup: noise.Setup) -> list[Pick]:
             f"WHERE place = 1 ORDER BY {order}, model, dataset, image LIMIT {EACH}",
             [best[0], setup.plan.segmenters[0]],
         ).fetchall()
-        picks += [Pick(kind, title, *row[:5], best[0], row[5]) for row in rows]
-    return picks
+        cases += [_named(len(cases) + i, kind, title, *row[:5], best[0], row[5]) for i, row in enumerate(rows)]
+    return cases
 
 
-def drawn(study: noise.NoiseStudy, store: Store, pick: Pick) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def described(study: noise.NoiseStudy, store: Store, case: Case) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The case's entry in the index, and its arrays: pictures and maps, the clean ones first."""
     plan = study.plan
-    model_index = [model.label for model in plan.models].index(pick.model)
-    dataset_index = [dataset.label for dataset in plan.datasets].index(pick.dataset)
+    model_index = [model.label for model in plan.models].index(case.model)
+    dataset_index = [dataset.label for dataset in plan.datasets].index(case.dataset)
     pictures = study.setup.pictures[dataset_index]
-    position = pictures.ids.index(pick.image)
+    position = pictures.ids.index(case.image)
     model = study.model(model_index)
     block = noise.open_block(pictures, [position], model, plan.target)
     job = noise.Job(model_index, dataset_index, position, position + 1)
     measured = noise.Measured(study, job, model, pictures, block)
-    conditions = [c for c in study.conditions(job) if c.perturbation == pick.perturbation]
+    conditions = [c for c in study.conditions(job) if c.perturbation == case.perturbation]
     columns, tiles, maps = _columns(study, measured, conditions, model)
     requests = [r for r in study.requests if not r.entry.traits["control"]]
     label = pictures.labels[position]
     entry = {
-        "title": pick.title,
-        "why": f"{pick.method}: RBO {pick.value:.2f} at {pick.perturbation}, severity {pick.severity}",
-        "kind": pick.kind,
-        "model": pick.model,
-        "dataset": pick.dataset,
-        "image": pick.image,
-        "perturbation": pick.perturbation,
+        "file": case.file,
+        "title": case.title,
+        "why": f"{case.method}: RBO {case.value:.2f} at {case.perturbation}, severity {case.severity}",
+        "kind": case.kind,
+        "model": case.model,
+        "dataset": case.dataset,
+        "image": case.image,
+        "perturbation": case.perturbation,
         "severities": [c.severity for c in conditions],
         "label": label,
         "label_name": _class_name(model, label),
         "columns": columns,
         "methods": [r.name for r in requests],
-        "rbo": _scores(store, plan.segmenters[0], pick, [r.name for r in requests], [c.severity for c in conditions]),
+        "rbo": _scores(store, plan.segmenters[0], case, [r.name for r in requests], [c.severity for c in conditions]),
     }
     arrays = {"pictures": np.stack(tiles), "maps": np.stack([[m[r.key] for m in maps] for r in requests])}
     return entry, arrays
@@ -162,13 +170,13 @@ def _class_name(model: Model, index: int | None) -> str | None:
 
 
 def _scores(
-    store: Store, segmenter: str, pick: Pick, methods: Sequence[str], severities: Sequence[int]
+    store: Store, segmenter: str, case: Case, methods: Sequence[str], severities: Sequence[int]
 ) -> dict[str, list[float | None]]:
     """Method → RBO at each severity as measured in the study, None for the clean picture."""
     rows = connect(store.folder).execute(
         "SELECT method, severity, value FROM rows WHERE metric = 'rbo' AND segmenter = ? AND model = ? AND dataset = ? "
         "AND image = ? AND perturbation = ?",
-        [segmenter, pick.model, pick.dataset, pick.image, pick.perturbation],
+        [segmenter, case.model, case.dataset, case.image, case.perturbation],
     )
     found = {(method, severity): value for method, severity, value in rows.fetchall()}
     clear = lambda value: None if value is None or value != value else value  # noqa: E731 - NaN is not JSON

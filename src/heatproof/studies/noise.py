@@ -28,6 +28,8 @@ from heatproof.studies.store import Store
 
 #: Scores of a pair of maps, in the order of the rows.
 PAIR_METRICS = SCORES
+#: Scores are stored to so many decimals, so that equal maps tie exactly and rounding noise ranks nothing.
+DECIMALS = 12
 #: Those that depend on the segments.
 BY_SEGMENTS = ("rbo", "kappa", "spearman")
 
@@ -100,12 +102,6 @@ def conditions(plan: Plan, calibration: Mapping[str, Sequence[float]]) -> list[C
         severities = range(1, len(levels) + 1) if kind in calibration else plan.severities
         found += [Condition(kind, s, float(level)) for s, level in zip(severities, levels, strict=True)]
     return found
-
-
-def prepare(setup: Setup) -> "NoiseStudy":
-    """What a worker runs its jobs with; sets the threads the plan asks for."""
-    torch.set_num_threads(setup.plan.threads)
-    return NoiseStudy(setup)
 
 
 class NoiseStudy:
@@ -388,7 +384,7 @@ class Measured:
             for index, request in enumerate(self.study.requests):
                 known = joined(broken, self._flags(self.clean, request.key, "clean: "), self._flags(found, request.key))
                 for metric in PAIR_METRICS:
-                    values = numbers(seen[metric][:, index])
+                    values = numbers(seen[metric][:, index]).round(DECIMALS)
                     values[[bool(text) for text in broken]] = np.nan
                     self.rows.add(
                         self.block.ids,
@@ -423,7 +419,9 @@ class Measured:
         """1 where the prediction is the label, 0 where not; NaN and flagged where there is no label."""
         predicted, labels = found.logits.argmax(1).tolist(), self.block.labels
         known = [label is not None for label in labels]
-        values = [float(p == label) if ok else float("nan") for p, label, ok in zip(predicted, labels, known, strict=True)]
+        values = [
+            float(p == label) if ok else float("nan") for p, label, ok in zip(predicted, labels, known, strict=True)
+        ]
         return {"value": values, "flag": joined(["" if ok else "no label" for ok in known], non_finite(found.logits))}
 
     def _raw(self, found: Explanation) -> tuple[np.ndarray, np.ndarray]:

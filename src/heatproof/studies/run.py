@@ -3,7 +3,7 @@
 import itertools
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,12 +15,11 @@ from heatproof import targets
 from heatproof.data import Pictures, load_pictures
 from heatproof.engine import checked_logits, chosen_layer
 from heatproof.errors import InvalidStudy, StoreError
-from heatproof.models import Model
 from heatproof.models.capture import captured
 from heatproof.studies import noise
 from heatproof.studies.calibration import calibrated
 from heatproof.studies.executors import Executor, Processes, Serial
-from heatproof.studies.gallery import write_gallery
+from heatproof.studies.gallery import Case, drawn, write_gallery
 from heatproof.studies.plan import Plan
 from heatproof.studies.store import Store
 
@@ -96,14 +95,26 @@ def run(
             done = store.done()
             todo = [job for job in jobs if job.key not in done]
             how = executor or chosen_executor(workers, plan.threads, device, len(todo))
-            progress.stage("Measuring", len(jobs))
-            progress.advance(len(jobs) - len(todo))
-            for _ in how.map(noise.prepare, setup, todo, progress.advance) if todo else ():
-                pass
-            write_gallery(store, setup, progress)
+            with how.running(prepare, setup) as map_jobs:
+                progress.stage("Measuring", len(jobs))
+                progress.advance(len(jobs) - len(todo))
+                for _ in map_jobs(todo, progress.advance):
+                    pass
+                write_gallery(store, setup, map_jobs, progress)
         finally:
             torch.set_num_threads(threads)
     return Done(Path(folder), len(todo), len(jobs) - len(todo))
+
+
+def prepare(setup: noise.Setup) -> Callable[[Any, Callable[[float], None]], str]:
+    """What a worker does its jobs with: measuring pictures, or drawing a case; sets the threads the plan asks for."""
+    torch.set_num_threads(setup.plan.threads)
+    study = noise.NoiseStudy(setup)
+
+    def work(job: noise.Job | Case, advance: Callable[[float], None]) -> str:
+        return study(job, advance) if isinstance(job, noise.Job) else drawn(study, job, advance)
+
+    return work
 
 
 def resolved_device(device: str) -> str:
@@ -187,7 +198,7 @@ def described(
         for wanted, found in zip(plan.datasets, pictures, strict=True)
     ]  # fmt: skip
     for dataset in datasets:  # where the files lie is no part of what they are
-        dataset.update({key: None for key in ("images", "labels", "root")})
+        dataset.update(dict.fromkeys(("images", "labels", "root")))
     for model in models:
         model["checkpoint"] = Path(model["checkpoint"]).name if model["checkpoint"] else None
     return {

@@ -91,9 +91,7 @@ class Store:
         if maps:
             arrays = dict(maps)
             write_atomically(self.maps / f"{key}.npz", lambda file: np.savez(file, **arrays))
-        write_atomically(
-            self.rows / f"{key}.parquet", lambda file: pq.write_table(table, file, compression="zstd")
-        )
+        write_atomically(self.rows / f"{key}.parquet", lambda file: pq.write_table(table, file, compression="zstd"))
 
     def differences(self, plan: Mapping[str, Any]) -> list[str]:
         """What this folder's plan says otherwise than `plan`, one phrase each; empty without a plan."""
@@ -119,9 +117,7 @@ class Store:
         if self.folder.exists() and not self.folder.is_dir():
             raise StoreError(f"The results need a folder. {self.folder} is a file. Choose another --out.")
         if self.folder.is_dir() and any(self.folder.iterdir()) and not self._ours():
-            raise StoreError(
-                f"{self.folder} holds other files and no study. Choose an empty or new folder for --out."
-            )
+            raise StoreError(f"{self.folder} holds other files and no study. Choose an empty or new folder for --out.")
         with said(self.folder):
             self.rows.mkdir(parents=True, exist_ok=True)
             self.maps.mkdir(exist_ok=True)
