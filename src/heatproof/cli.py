@@ -313,7 +313,7 @@ def _studies() -> list[dict[str, Any]]:
 
 
 def _models() -> list[dict[str, Any]]:
-    from heatproof.models import available
+    from heatproof.models.available import available
 
     return available()
 

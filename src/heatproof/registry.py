@@ -5,6 +5,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 from heatproof.errors import InvalidInput, UnknownName
@@ -35,6 +36,9 @@ VOCABULARY: Mapping[str, str] = {
 }
 
 
+_STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     """The known names most like `name`, best first."""
     known = list(known)
@@ -54,9 +58,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownName:
 
 def fold(name: str) -> str:
     """A spelling without case, separators and the many ways to write `++`."""
-    lowered = name.lower().replace("plusplus", "++")
-    lowered = re.sub(r"(?<=cam)pp$", "++", lowered)
-    return re.sub(r"[\s_\-]", "", lowered)
+    plain = re.sub(r"[\s_\-]", "", name.lower())
+    return re.sub(r"(?<=cam)pp$", "++", plain.replace("plusplus", "++"))
 
 
 @dataclass(frozen=True)
@@ -77,10 +80,13 @@ class Entry:
         return (inspect.getdoc(self.function) or "").partition("\n")[0]
 
     def checked_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """All options with defaults filled in; an option that does not exist is an error with near misses."""
-        for option in options:
+        """All options with defaults filled in; one that does not exist, or is of another kind, is an error."""
+        for option, value in options.items():
             if option not in self.options:
                 raise unknown(f"option of {self.name!r}", option, self.options or ["(it has none)"])
+            kind = _kind(self.options[option])
+            if kind and kind != _kind(value):
+                raise InvalidInput(f"`{option}` of {self.name!r} must be {kind}. Got {value!r}.")
         return {**self.options, **options}
 
     def described(self) -> dict[str, Any]:
@@ -98,10 +104,14 @@ class Entry:
 
 
 class Registry(Mapping[str, Entry]):
-    """A name → Entry mapping that resolves aliases and spellings, and refuses a name twice."""
+    """A name → Entry mapping that resolves aliases and spellings, and refuses a name twice.
 
-    def __init__(self, kind: str):
+    `vocabulary` names the quantities that this registry's engine can supply.
+    """
+
+    def __init__(self, kind: str, vocabulary: Iterable[str] = VOCABULARY):
         self.kind = kind
+        self.vocabulary = {name: VOCABULARY[name] for name in vocabulary}
         self._entries: dict[str, Entry] = {}
         self._spellings: dict[str, str] = {}
 
@@ -109,7 +119,7 @@ class Registry(Mapping[str, Entry]):
         """Decorator: files the function under `name`; its signature is checked against the vocabulary here."""
 
         def file(function: Callable) -> Callable:
-            needs, options = _contract(self.kind, name, function)
+            needs, options = _contract(self.kind, name, function, self.vocabulary)
             entry = Entry(name, function, needs, options, tuple(aliases), source, traits)
             for spelling in (name, *entry.aliases):
                 taken = self._spellings.get(fold(spelling))
@@ -159,7 +169,9 @@ class Registry(Mapping[str, Entry]):
         return len(self._entries)
 
 
-def _contract(kind: str, name: str, function: Callable) -> tuple[tuple[str, ...], dict[str, Any]]:
+def _contract(
+    kind: str, name: str, function: Callable, vocabulary: Mapping[str, str]
+) -> tuple[tuple[str, ...], dict[str, Any]]:
     """Needs and options of a signature; an unknown quantity is an error here, not at the first run."""
     needs, options = [], {}
     for parameter in inspect.signature(function).parameters.values():
@@ -167,11 +179,20 @@ def _contract(kind: str, name: str, function: Callable) -> tuple[tuple[str, ...]
             if parameter.default is parameter.empty:
                 raise InvalidInput(f"Option `{parameter.name}` of {kind} {name!r} must have a default. Got none.")
             options[parameter.name] = parameter.default
-        elif parameter.name in VOCABULARY and parameter.kind is not parameter.VAR_POSITIONAL:
+        elif parameter.name in vocabulary and parameter.kind not in _STARRED:
             needs.append(parameter.name)
         else:
-            raise unknown(f"quantity (asked for by {kind} {name!r})", parameter.name, VOCABULARY)
+            raise unknown(f"quantity (asked for by {kind} {name!r})", parameter.name, vocabulary)
     return tuple(needs), options
+
+
+def _kind(value: Any) -> str:
+    """What an option's default says of its values; empty where it says nothing (None, a list)."""
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, Real):
+        return "a number"
+    return "text" if isinstance(value, str) else ""
 
 
 def _scalar(text: str) -> Any:

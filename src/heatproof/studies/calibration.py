@@ -41,7 +41,9 @@ def calibrated(
         name = f"{model}/{dataset}/{kind}"
         if name not in found:
             rate = flip_rate(noise.load(plan, model, device), pictures[dataset], plan, kind)
-            found[name] = [asdict(level) for level in calibrate(kind, rate, plan.calibrate)]
+            smallest = 0.5 / min(len(pictures[dataset].ids), PICTURES)  # rates are steps: nothing finer can be promised
+            levels = calibrate(kind, rate, plan.calibrate, tolerance=max(0.02, smallest))
+            found[name] = [asdict(level) for level in levels]
             text = json.dumps(found, indent=2, sort_keys=True) + "\n"
             write_atomically(path, lambda file, text=text: file.write(text.encode()))
         progress.advance(1)

@@ -1,0 +1,25 @@
+"""The models there are by name, for `heatproof list models`."""
+
+from typing import Any
+
+
+def available() -> list[dict[str, Any]]:
+    """One object per spec: the bundled network, torchvision's and timm's classifiers, and the open forms."""
+    import timm
+    import torchvision
+
+    from heatproof.models.load import FORMS
+
+    open_forms = [form for form in FORMS if form.startswith(("hf:", "python:"))]
+    classifiers = torchvision.models.list_models(module=torchvision.models)
+    return [
+        _described("shapes", FORMS["shapes"], "heatproof"),
+        *(_described(form, FORMS[form], form.partition(":")[0]) for form in open_forms),
+        *(_described(f"torchvision:{name}", "", "torchvision") for name in classifiers),
+        *(_described(f"timm:{name}", "", "timm") for name in timm.list_models()),
+    ]
+
+
+def _described(name: str, summary: str, source: str) -> dict[str, Any]:
+    options = {"checkpoint": None, "model_args": {}, "mean": None, "std": None, "size": None, "layer": "auto"}
+    return {"name": name, "summary": summary, "needs": [], "options": options, "source": source}

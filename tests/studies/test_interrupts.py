@@ -1,0 +1,58 @@
+"""A study ended from outside: what is finished stays, and the same command makes the same result."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+COMMAND = "run noise-robustness --model shapes --images shapes --limit 24 --batch-size 2 --methods gradcam,eigencam"
+OPTIONS = "--perturbations gaussian-noise,jpeg --severities 1,2,3,4,5 --segmenter grid --no-report --out"
+
+
+def started(out: Path, *more: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "heatproof.cli", *COMMAND.split(), *OPTIONS.split(), str(out), *more]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def wait_for_shards(out: Path, count: int, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 120
+    while len(list(out.glob("rows/*.parquet"))) < count:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def results(out: Path) -> dict[str, bytes]:
+    names = ("rows/*.parquet", "maps/*.npz", "tables/*")
+    return {str(p.relative_to(out)): p.read_bytes() for pattern in names for p in sorted(out.glob(pattern))}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> dict[str, bytes]:
+    out = tmp_path_factory.mktemp("whole") / "out"
+    process = started(out, "--workers", "1")
+    _, said = process.communicate()
+    assert process.returncode == 0, said
+    return results(out)
+
+
+@pytest.mark.parametrize(("blow", "workers"), [(signal.SIGKILL, "2"), (signal.SIGINT, "1")])
+def test_a_struck_study_is_finished_by_the_same_command_bit_for_bit(tmp_path, undisturbed, blow, workers):
+    process = started(tmp_path / "out", "--workers", workers)
+    wait_for_shards(tmp_path / "out", 2, process)
+    process.send_signal(blow)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == (130 if blow is signal.SIGINT else -signal.SIGKILL), said
+    if blow is signal.SIGINT:
+        assert "the same command goes on" in said and "Traceback" not in said
+    assert 2 <= len(list((tmp_path / "out" / "rows").glob("*.parquet"))) < 12
+    again = started(tmp_path / "out", "--workers", "2")
+    out, said = again.communicate(timeout=300)
+    assert again.returncode == 0, said
+    assert "were there already" in out
+    assert results(tmp_path / "out") == undisturbed
