@@ -14,7 +14,7 @@ import heatproof
 from heatproof.attributions import ATTRIBUTIONS
 from heatproof.metrics import robustness
 from heatproof.perturbations import PERTURBATIONS, Perturber
-from heatproof.report import tables
+from heatproof.report import frames
 
 PAGE = (Path(__file__).resolve().parent.parent / "CONTRIBUTING.md").read_text("utf-8")
 BLOCKS = dict(re.findall(r"<!-- example: ([\w ]+) -->\n```python\n(.*?)```", PAGE, re.DOTALL))
@@ -97,7 +97,7 @@ def test_where_the_page_sends_a_metric_is_there():
     """The page names a tuple, a function and a column list; the tables have a column for every score."""
     assert {"SCORES", "_scored", "COMPANIONS"} <= set(re.findall(r"`(\w+)`", PAGE))
     assert callable(robustness._scored)
-    assert tuple(tables.COMPANIONS) == tuple(robustness.SCORES)
+    assert tuple(frames.COMPANIONS) == tuple(robustness.SCORES)
 
 
 def test_files_the_page_names_exist():

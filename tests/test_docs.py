@@ -1,0 +1,235 @@
+"""The docs say what is there: generated pages are fresh, every name is documented, every example runs or parses."""
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from heatproof.attributions import ATTRIBUTIONS
+from heatproof.cli import app
+from heatproof.perturbations import PERTURBATIONS, default_kinds
+from heatproof.segments import SEGMENTERS
+from heatproof.statistics.table import COLUMNS
+from heatproof.studies.plan import DEFAULT_METHODS, STUDIES, Plan, checked_plan, read_settings
+from heatproof.studies.store import SCHEMA
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+PAGES = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8")
+         for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def make_docs() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_docs", ROOT / "scripts" / "make_docs.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def coded(text: str) -> set[str]:
+    """What stands in backticks."""
+    return set(re.findall(r"`([^`\n]+)`", text))
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """Fenced code of one language."""
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def section(title: str, text: str = README) -> str:
+    """What stands under a heading, up to the next of its level."""
+    return re.split(rf"^## {re.escape(title)}$", text, flags=re.MULTILINE)[1].split("\n## ")[0]
+
+
+def test_generated_pages_are_fresh(make_docs):
+    assert make_docs.stale() == [], "Run `make docs` and commit the pages."
+
+
+def test_a_stale_page_is_noticed(make_docs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(make_docs, "DOCS", tmp_path)
+    assert make_docs.stale(tmp_path) == list(make_docs.PAGES)
+    monkeypatch.setattr(make_docs, "PAGES", {"one.md": lambda: "new\n"})
+    monkeypatch.setattr(make_docs, "stale", lambda: ["one.md"])
+    assert make_docs.main(["--check"]) == 1
+    assert "docs/one.md is stale" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    assert make_docs.main([]) == 0
+    assert (tmp_path / "one.md").read_text() == "new\n"
+
+
+def test_every_method_is_documented():
+    page = PAGES["docs/methods.md"]
+    headings = set(re.findall(r"^###? (.+)$", page, re.MULTILINE))
+    assert set(ATTRIBUTIONS) <= headings
+    spellings = {spelling for entry in ATTRIBUTIONS.values() for spelling in entry.aliases}
+    assert spellings <= coded(page)
+    assert all(f"{name}=" in page for entry in ATTRIBUTIONS.values() for name in entry.options)
+
+
+def test_every_perturbation_and_segmenter_is_documented():
+    page = PAGES["docs/perturbations.md"]
+    headings = set(re.findall(r"^###? (.+)$", page, re.MULTILINE))
+    assert {*PERTURBATIONS, *SEGMENTERS} <= headings
+    spellings = {spelling for entry in PERTURBATIONS.values() for spelling in entry.aliases}
+    assert spellings <= coded(page)
+
+
+def test_every_command_and_option_is_documented():
+    """The options are read from the terminal's own help, not from what the page was made of."""
+    from typer.testing import CliRunner
+
+    page = PAGES["docs/commands.md"]
+    for info in app.registered_commands:
+        name = info.name or info.callback.__name__  # type: ignore[union-attr]
+        text = section(f"heatproof {name}", page)
+        shown = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "300", "TERM": "dumb"}).output
+        options = set(re.findall(r"(?<![\w`-])--[a-z-]+", shown.split("Options", 1)[1].split("Example")[0]))
+        assert options > {"--help"} or name == "report"
+        assert not [option for option in options - {"--help"} if f"`{option}" not in text], name
+    assert set(STUDIES) <= coded(page)
+    assert set(Plan.model_fields) <= coded(section("Study files", page))
+
+
+def test_the_readme_lists_what_a_study_takes():
+    text = section("Methods and perturbations")
+    rows = dict(re.findall(r"^\| ([^|`]+) \| (`.+) \|$", text, re.MULTILINE))
+    of = {title: set(re.findall(r"`([^`]+)`", names)) for title, names in rows.items()}
+    real = {name for name, entry in ATTRIBUTIONS.items() if not entry.traits["control"]}
+    assert of["in the study by default"] == set(DEFAULT_METHODS)
+    assert of["also"] == real - set(DEFAULT_METHODS)
+    assert of["controls"] == set(ATTRIBUTIONS) - real
+    kinds = {
+        (attack, default): {
+            name
+            for name, entry in PERTURBATIONS.items()
+            if entry.traits["attack"] is attack and (name in default_kinds()) is default
+        }
+        for attack in (False, True)
+        for default in (False, True)
+    }
+    assert of["natural, by default"] == kinds[False, True]
+    assert of["attacks, by default"] == kinds[True, True]
+    assert of["natural, also"] == kinds[False, False]
+    assert of["attack, also"] == kinds[True, False]
+    assert set(SEGMENTERS) <= coded(text)
+
+
+def test_the_readme_explains_every_column():
+    from heatproof.report.frames import PAIRS
+    from heatproof.report.tables import STATISTICS
+
+    text = section("The results folder")
+    starts = ("`robustness.csv` has", "`pairs.parquet` has", "`statistics.csv` has", "A row of `rows`")
+    robustness, pairs, statistics, rows = (text[text.index(start) :].split("\n\n")[0] for start in starts)
+    in_order = lambda part, names: [n for n in re.findall(r"`(\w+)`", part) if n in names]  # noqa: E731
+    assert in_order(robustness, COLUMNS) == list(COLUMNS)
+    assert in_order(pairs, PAIRS) == list(PAIRS)
+    assert set(STATISTICS) <= coded(statistics)
+    assert set(SCHEMA.names) <= coded(rows)
+
+
+def test_the_example_study_file_is_valid(tmp_path):
+    (example,) = blocks(README, "yaml")
+    file = tmp_path / "study.yaml"
+    file.write_text(example, "utf-8")
+    settings, lines = read_settings(file)
+    assert settings.pop("out") == str(tmp_path / "out" / "two-models")
+    plan = checked_plan(settings, lines, "README.md")
+    assert [model.label for model in plan.models] == ["timm:resnet50", "ours"]
+    assert plan.models[1].mean == 0.5
+    assert plan.models[1].model_args == {"pad_type": "same"}
+    assert plan.methods == ("gradcam", "gradcam++", "gradcam++[compat=true]", "eigencam")
+    assert plan.segmenters == ("quickshift", "slic")
+
+
+def test_the_python_examples_run(tmp_path, monkeypatch):
+    """As they stand, with the bundled network where pretrained weights would be fetched."""
+    monkeypatch.chdir(tmp_path)
+    generator = np.random.default_rng(0)
+    for name in ("cat.jpg", "dog.jpg"):
+        Image.fromarray(generator.integers(0, 255, (120, 100, 3), np.uint8)).save(tmp_path / name)
+    first, second = (block.replace("timm:resnet50", "shapes") for block in blocks(README, "python"))
+    names: dict = {}
+    exec(compile(first, "README.md", "exec"), names)
+    assert names["maps"]["gradcam"].shape == (2, 96, 96)
+    assert list(names["maps"]) == ["gradcam", "hirescam"]
+    exec(compile(second, "README.md", "exec"), names)
+    raw = names["raw"]["gradcam++"]
+    assert raw.shape == (4, 32, 32)
+    assert names["raw"].target.tolist() == [2] * 4
+
+
+def commands(text: str) -> list[list[str]]:
+    """The `heatproof …` command lines of the shell examples, as words."""
+    joined = re.sub(r"\\\n\s*", "", "\n".join(blocks(text, "sh")))
+    return [shlex.split(line) for line in joined.splitlines() if line.startswith("heatproof ")]
+
+
+def settings_of(words: list[str], monkeypatch) -> dict:
+    """The plan that `heatproof run …` would start, without starting it."""
+    import heatproof.cli as cli
+
+    started: list = []
+    monkeypatch.setattr(cli, "_run", lambda plan, folder, *rest: started.append((plan, folder)))
+    with pytest.raises(SystemExit) as done:
+        cli.main(words[1:])
+    assert not done.value.code
+    return started[0][0].model_dump() | {"out": str(started[0][1])}
+
+
+def test_the_example_commands_are_understood(monkeypatch):
+    found = commands(README)
+    runs = [settings_of(words, monkeypatch) for words in found if words[1] == "run"]
+    assert [plan["out"] for plan in runs] == ["out/resnet50", "out/mobilenet", "out/small", "out/calibrated"]
+    assert runs[1]["models"][0]["checkpoint"] == "weights.safetensors"
+    assert runs[1]["models"][0]["model_args"] == {"pad_type": "same"}
+    assert runs[2]["perturbations"] == ("gaussian-noise", "jpeg", "fgsm")
+    assert runs[3]["calibrate"] == (0.05, 0.15, 0.3, 0.5)
+    known = {info.name or info.callback.__name__ for info in app.registered_commands}  # type: ignore[union-attr]
+    assert {words[1] for words in found} == known
+
+
+def test_the_demo_of_the_makefile_is_understood(monkeypatch):
+    recipe = re.search(r"^demo:.*\n\t\$\(BIN\)/(heatproof .*?) \$\(ARGS\)$", (ROOT / "Makefile").read_text(), re.M)
+    assert recipe
+    plan = settings_of(shlex.split(recipe[1]), monkeypatch)
+    assert (plan["limit"], plan["out"]) == (60, "out/demo")
+    assert recipe[1] in (ROOT / "src" / "heatproof" / "cli.py").read_text("utf-8"), "the help tells another demo"
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors that a forge gives the headings of a page."""
+    titles = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", sorted(PAGES))
+def test_links_lead_somewhere(page):
+    prose = re.sub(r"`[^`\n]*`", "", re.sub(r"```.*?```", "", PAGES[page], flags=re.DOTALL))
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if link.startswith("https://"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = ((ROOT / page).parent / path).resolve() if path else ROOT / page
+        if not target.exists() or (anchor and anchor not in anchors(target.read_text("utf-8"))):
+            broken.append(link)
+    assert not broken
+
+
+def test_the_glossary_of_the_readme_holds_the_rules_of_the_code():
+    from heatproof.statistics.robustness import COMPUTED, RELIABLE
+
+    text = section("What the numbers mean")
+    assert f"at least {COMPUTED} changed and {COMPUTED} unchanged" in text
+    assert f"{RELIABLE} of each to be called reliable" in text
+    from heatproof.data.picture import MAX_PIXELS
+
+    assert f"Pictures over {MAX_PIXELS // 10**6} million pixels" in README
