@@ -4,7 +4,7 @@
 number of pictures, which halves a batch that does not fit in memory.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import nn
+from torch.utils.weak import WeakIdKeyDictionary
 
 from heatproof import seeds, targets
 from heatproof.attributions import Request, display_maps, flags, requested
@@ -121,7 +122,7 @@ class Batch:
 
 
 #: Layers that were found to feed a linear head through average pooling: nothing needs recording there.
-_LINEAR: "torch.utils.weak.WeakIdKeyDictionary" = torch.utils.weak.WeakIdKeyDictionary()
+_LINEAR: MutableMapping[nn.Module, set[str]] = WeakIdKeyDictionary()
 
 
 def linear_head(module: nn.Module, activations: torch.Tensor, logits: torch.Tensor) -> torch.Tensor | None:

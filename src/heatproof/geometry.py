@@ -13,6 +13,9 @@ _FILTERS = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 
+#: A picture of 2 × 20,000 pixels would grow to 2.6 million pixels of width before the crop to 224.
+_ROOM = 50_000_000
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -37,14 +40,17 @@ class Geometry:
         height, width = self.size
         if self.resize is None:
             return image if image.size == (width, height) else image.resize((width, height), resample)
-        scaled = image.resize(self._scaled(image.width, image.height), resample)
-        left, top = round((scaled.width - width) / 2), round((scaled.height - height) / 2)
-        return scaled.crop((left, top, left + width, top + height))
+        wide, high = self._scaled(image.width, image.height)
+        left, top = round((wide - width) / 2), round((high - height) / 2)
+        if wide * high > _ROOM:  # a strip: only what the crop keeps, the same to a level, is computed
+            across, down = image.width / wide, image.height / high
+            box = (left * across, top * down, (left + width) * across, (top + height) * down)
+            return image.resize((width, height), resample, box)
+        return image.resize((wide, high), resample).crop((left, top, left + width, top + height))
 
     def _scaled(self, width: int, height: int) -> tuple[int, int]:
         """torchvision's rule: the shorter side exactly, the longer one cut to an integer; never below the crop."""
         assert self.resize is not None
         shorter = min(width, height)
-        scale = self.resize / shorter
-        new = (max(self.resize, int(width * scale)), max(self.resize, int(height * scale)))
-        return max(new[0], self.size[1]), max(new[1], self.size[0])
+        wide, high = self.resize * width // shorter, self.resize * height // shorter
+        return max(wide, self.size[1]), max(high, self.size[0])

@@ -1,4 +1,4 @@
-"""Names → functions. A function's positional parameters are the quantities it needs, its keyword-only ones its options."""
+"""Names → functions. Positional parameters are the quantities a function needs, keyword-only ones its options."""
 
 import difflib
 import inspect

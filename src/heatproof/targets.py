@@ -1,5 +1,6 @@
 """Which class a map explains: the rules of protocols §1, resolved against a batch of logits."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -37,9 +38,7 @@ def resolved(
         InvalidTarget: an unknown rule, too few or too many targets, or a class outside 0 … K − 1.
     """
     count, classes = logits.shape
-    target = torch.as_tensor(_unchecked(rule, logits, labels, clean))
-    if target.dtype.is_floating_point or target.dtype is torch.bool:
-        raise InvalidTarget(f"Targets must be integers. Got {target.dtype}.")
+    target = as_classes(_unchecked(rule, logits, labels, clean))
     target = target.to(logits.device, torch.int64)
     if target.dim() == 0:
         target = target.expand(count)
@@ -55,6 +54,19 @@ def resolved(
     return target
 
 
+def as_classes(given: Any) -> torch.Tensor:
+    """An integer, or several, as a tensor; InvalidTarget for anything else."""
+    try:
+        found = torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError):
+        raise InvalidTarget(
+            f"A target must be one of {', '.join(RULES)}, an integer, or one integer per image. Got {given!r}."
+        ) from None
+    if found.dtype.is_floating_point or found.dtype.is_complex or found.dtype is torch.bool:
+        raise InvalidTarget(f"Targets must be integers. Got {found.dtype}.")
+    return found
+
+
 def _unchecked(rule: Rule, logits: torch.Tensor, labels: Any, clean: torch.Tensor | None) -> Any:
     if callable(rule):
         return rule(logits)
@@ -68,7 +80,7 @@ def _unchecked(rule: Rule, logits: torch.Tensor, labels: Any, clean: torch.Tenso
         return logits.argmax(1) if clean is None else clean
     if rule == "label":
         return _labelled(labels, len(logits))
-    if rule.lstrip("-").isdigit():
+    if re.fullmatch(r"-?[0-9]+", rule):
         return int(rule)
     raise InvalidTarget(unknown_rule(rule))
 

@@ -20,7 +20,7 @@ from heatproof.geometry import Geometry
 class Inputs:
     """Pictures that become tensors only when a batch asks for them, and their names."""
 
-    items: Sequence[Any]
+    items: Sequence[Any] | torch.Tensor
     ids: list[str]
     geometry: Geometry
 

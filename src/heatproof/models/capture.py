@@ -61,8 +61,9 @@ def captured(model: Model, x: torch.Tensor, layers: Sequence[str], *, gradients:
         trunk: keep the graph of the trunk too (maps that are to be differentiated by `x`).
 
     Raises:
-        LayerError: a layer that did not run, or whose output is not spatial.
+        LayerError: a layer that did not run, whose output is not spatial, or has other rows than pictures.
     """
+    x = x if trunk else x.detach()
     native: dict[str, torch.Tensor] = {}
 
     def keeper(name: str) -> Callable[..., Any]:
@@ -70,7 +71,7 @@ def captured(model: Model, x: torch.Tensor, layers: Sequence[str], *, gradients:
             value, replaced = first_tensor(output)
             if value is None:
                 raise LayerError(f"Layer {name!r} must give a tensor. Got {type(output).__name__}.")
-            if gradients and not value.requires_grad:
+            if gradients and value.is_floating_point() and not value.requires_grad:
                 value = value.detach().requires_grad_()
             native[name] = value
             return replaced(value.clone())
@@ -84,6 +85,12 @@ def captured(model: Model, x: torch.Tensor, layers: Sequence[str], *, gradients:
         raise LayerError(f"Layer {missing[0]!r} did not run in the forward pass. Choose one that does.")
     size = tuple(x.shape[2:])
     layouts = {name: layout_of(model.submodule(name), value, size) for name, value in native.items()}
+    for name, value in native.items():
+        if len(value) != len(x):
+            raise LayerError(
+                f"Layer {name!r} must give one row for each picture. Got {len(value)} rows for {len(x)} (windows?). "
+                "Choose the block around it, or the layer before."
+            )
     return Captured(logits, native, layouts)
 
 

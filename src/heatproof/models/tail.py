@@ -2,12 +2,14 @@
 
 Modules that finished before the layer give back their recorded output (the outermost only; a queue for modules that
 run more than once), the layer gives the new activations, and the rest runs as written. Data-dependent branches, shared
-modules and functional code are therefore no obstacle, where a symbolic trace would fail. Before the first use the
-replay is checked against the recorded logits; a model that cannot be replayed is run whole, and that is said.
+modules and functional code are therefore no obstacle, where a symbolic trace would fail. On every batch the replay is
+checked against the recorded logits (two tails, against one for each channel and picture that follow); a model that
+cannot be replayed is run whole, and that is said.
 """
 
 import warnings
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, MutableMapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,8 +17,9 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils._pytree import tree_map_only
+from torch.utils.weak import WeakIdKeyDictionary
 
-from heatproof.errors import HeatproofWarning
+from heatproof.errors import HeatproofWarning, ModelError
 from heatproof.models.capture import first_tensor
 from heatproof.models.layout import Layout
 from heatproof.models.model import Model
@@ -51,14 +54,13 @@ def recording(model: Model, layer: str) -> Iterator[Record]:
     def leave(module: nn.Module, _inputs: Any, output: Any) -> None:
         if module is target:
             record.calls += 1
+            record.native = output
         if record.calls == 0 or (module is target and record.calls == 1):
             while stack and stack[-1][0] is not module:  # a call that raised and was caught inside the model
                 stack.pop()
             inner = stack.pop()[1] if stack else 0
             del record.outputs[inner:]  # the outermost only
-            if module is target:
-                record.native = output
-            else:
+            if module is not target:
                 record.outputs.append((module, output))
 
     with ExitStack() as handles:
@@ -75,44 +77,62 @@ class Tail:
     Call it with `(M, C, *spatial)` and the image they are variants of, or an `(M,)` tensor of rows; get `(M, K)`.
     """
 
-    def __init__(self, model: Model, record: Record, layout: Layout, x: torch.Tensor, logits: torch.Tensor, graph: bool):
+    def __init__(
+        self, model: Model, record: Record, layout: Layout, x: torch.Tensor, logits: torch.Tensor, graph: bool
+    ):
         self.model, self.record, self.layout, self.x, self.graph = model, record, layout, x, graph
         self.native, self._replaced = first_tensor(record.native)
-        self.mode = _known_mode(model, record.layer) or self._checked(logits)
+        self.mode = self._checked(logits)
 
     def __call__(self, activations: torch.Tensor, rows: int | torch.Tensor) -> torch.Tensor:
         with torch.set_grad_enabled(self.graph), self.model.evaluating():
-            return self._run(activations, rows, self.mode)
+            if self.mode != "whole":
+                return self._run(activations, rows, self.mode)
+            step = max(8, len(self.x))  # a whole pass takes the memory of as many pictures
+            parts = [slice(i, i + step) for i in range(0, len(activations), step)]
+            some = [rows if isinstance(rows, int) else rows[part] for part in parts]
+            return torch.cat([self._run(activations[p], r, "whole") for p, r in zip(parts, some, strict=True)])
 
     def _run(self, activations: torch.Tensor, rows: int | torch.Tensor, mode: str) -> torch.Tensor:
         count = len(activations)
         assert self.native is not None
-        native = self.layout.from_grid(activations, _gathered(self.native, rows, count, len(self.x), mode))
-        answer = self._replaced(native)
-        replayed = {} if mode == "whole" else self.record.queues()
+        native = self.layout.from_grid(
+            activations.to(self.native.dtype), _gathered(self.native, rows, count, len(self.x), mode)
+        )
+        # A clone: what follows may write in place (DenseNet's relu), and the caller's tensor must stay.
+        answer = _Answer(self._replaced(native.clone()), self.record.calls)
+        layer = self.model.submodule(self.record.layer)
         with ExitStack() as stack:
-            for module, queue in replayed.items():
-                outputs = iter([self._gathered_all(output, rows, count, mode) for output in queue])
-                stack.enter_context(_replaced_forward(module, lambda *a, _outputs=outputs, **k: next(_outputs)))
-            layer = self.model.submodule(self.record.layer)
-            if mode == "whole":
-                stack.callback(layer.register_forward_hook(_nth_call(self.record.calls, answer)).remove)
-            else:
-                stack.enter_context(_replaced_forward(layer, lambda *a, **k: answer))
-            return self.model.logits(_gathered(self.x, rows, count, len(self.x), mode))
+            if mode != "whole":
+                for module, queue in self.record.queues().items():
+                    outputs = [self._gathered_all(output, rows, count, mode) for output in queue]
+                    stack.enter_context(_replaced_forward(module, _replay(module, outputs)))
+                stack.enter_context(_replaced_forward(layer, lambda *a, **k: answer.value))
+            # By a hook, which also keeps fused paths (nn.TransformerEncoderLayer's) from passing the layer by.
+            stack.callback(layer.register_forward_hook(answer).remove)
+            logits = self.model.logits(_gathered(self.x, rows, count, len(self.x), mode))
+        if not answer.given:
+            raise ModelError(f"{self.model.name} did not run layer {self.record.layer!r} on these activations.")
+        return logits
 
     def _gathered_all(self, output: Any, rows: int | torch.Tensor, count: int, mode: str) -> Any:
         return tree_map_only(torch.Tensor, lambda t: _gathered(t, rows, count, len(self.x), mode), output)
 
     def _checked(self, logits: torch.Tensor) -> str:
-        """`view` (rows share memory), `copy` (a model that writes in place needs its own), or `whole` forwards."""
+        """The first of `MODES` that gives the logits back, else `whole` forwards.
+
+        Asked anew for every batch: of a position table with 49 rows nothing says that it is no batch of 7 pictures in
+        windows, so what holds for one batch size may be wrong for the next.
+        """
         finite = torch.isfinite(logits).all(1).nonzero()[:, 0]
         if not len(finite):
             return "whole"  # nothing can be learned from this batch, and the next one may be fine
-        modes = ("view", "copy") if self.record.calls == 1 else ()
+        failed = _WHOLE.setdefault(self.model.module, set())
+        here = (self.record.layer, len(self.x))
+        modes = MODES if self.record.calls == 1 and here not in failed else ()
         mode = next((mode for mode in modes if self._agrees(logits, finite, mode)), "whole")
-        _MODES.setdefault(self.model.module, {})[self.record.layer] = mode
-        if mode == "whole":
+        if mode == "whole" and here not in failed:
+            failed.add(here)
             warnings.warn(
                 f"{self.model.name}: what follows layer {self.record.layer!r} cannot be replayed by itself; whole "
                 "forward passes are run instead (right, but slower).",
@@ -130,7 +150,9 @@ class Tail:
             try:
                 with torch.no_grad(), self.model.evaluating():
                     again = self._run(clean[index], rows, mode)
-            except Exception:  # whatever the model raises, the answer is the same: it cannot be replayed this way
+            except torch.OutOfMemoryError:
+                raise
+            except Exception:  # whatever the model raises: it cannot be replayed this way
                 return False
             expected = logits[index].detach()
             if again.shape != expected.shape or not torch.allclose(again, expected, rtol=1e-3, atol=1e-4):
@@ -138,23 +160,23 @@ class Tail:
         return True
 
 
-#: How each layer of each model is replayed, found once.
-_MODES: "torch.utils.weak.WeakIdKeyDictionary" = torch.utils.weak.WeakIdKeyDictionary()
+#: Ways to hand recorded rows to a new batch: as views or as copies (for models that write in place); `rows` moves
+#: only tensors with one row for each picture, and leaves those with k rows for each (windows, or a table) alone.
+MODES = ("view", "view-rows", "copy", "copy-rows")
 
-
-def _known_mode(model: Model, layer: str) -> str | None:
-    return _MODES.get(model.module, {}).get(layer)
+#: By model, the (layer, batch size) that no mode could replay, so that it is tried and said once.
+_WHOLE: MutableMapping[nn.Module, set[tuple[str, int]]] = WeakIdKeyDictionary()
 
 
 def _gathered(tensor: torch.Tensor, rows: int | torch.Tensor, count: int, batch: int, mode: str) -> torch.Tensor:
     """Rows of a recorded tensor for a new batch of `count`; windows (k · batch rows) move as blocks of k."""
-    if tensor.dim() == 0 or tensor.shape[0] % batch:
-        return tensor
+    if tensor.dim() == 0 or tensor.shape[0] % batch or (mode.endswith("rows") and tensor.shape[0] != batch):
+        return tensor.clone() if mode.startswith("copy") else tensor
     block = tensor.shape[0] // batch
     blocks = tensor.unflatten(0, (batch, block))
     if isinstance(rows, int):
         found = blocks[rows : rows + 1].expand(count, *blocks.shape[1:])
-        found = found.clone() if mode == "copy" else found
+        found = found.clone() if mode.startswith("copy") else found
     else:
         found = blocks[rows]
     return found.flatten(0, 1)
@@ -172,13 +194,22 @@ def _replaced_forward(module: nn.Module, forward: Any) -> Iterator[None]:
             module.forward = before
 
 
-def _nth_call(wanted: int, answer: Any) -> Any:
-    """A forward hook that gives `answer` at the layer's last call, the one that was captured."""
-    calls = 0
+def _replay(module: nn.Module, outputs: list[Any]) -> Any:
+    """Gives the recorded outputs in turn; then the module runs (a shared one, called again after the layer)."""
+    forward, remaining = module.forward, deque(outputs)
+    return lambda *args, **kwargs: remaining.popleft() if remaining else forward(*args, **kwargs)
 
-    def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        return answer if calls == wanted else output
 
-    return hook
+class _Answer:
+    """A forward hook that gives the new activations at the layer's last call, the one that was captured."""
+
+    def __init__(self, value: Any, call: int):
+        self.value, self.remaining = value, call
+
+    @property
+    def given(self) -> bool:
+        return self.remaining <= 0
+
+    def __call__(self, _module: nn.Module, _inputs: Any, output: Any) -> Any:
+        self.remaining -= 1
+        return self.value if self.remaining == 0 else output
