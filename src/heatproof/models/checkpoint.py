@@ -134,9 +134,7 @@ def _listed(kind: str, keys: list[str], total: int) -> list[str]:
 
 
 def _misshapen(keys: list[str], weights: _Shapes, expected: _Shapes) -> list[str]:
-    shown = [
-        f"{k} is {_size(weights[k])} in the file and {_size(expected[k])} in the model" for k in keys[:3]
-    ]
+    shown = [f"{k} is {_size(weights[k])} in the file and {_size(expected[k])} in the model" for k in keys[:3]]
     more = [f"{len(keys) - 3} more of another shape"] if len(keys) > 3 else []
     return shown + more
 
@@ -151,9 +149,7 @@ def _advice(shaped: list[str], weights: _Shapes, expected: _Shapes) -> str:
     if shaped and heads == shaped and len(classes) == 1:
         count = classes.pop()
         return f"If it was trained on {count} classes, set num_classes={count}."
-    return (
-        "Check that architecture and model arguments (num_classes, img_size …) are those it was saved with."
-    )
+    return "Check that architecture and model arguments (num_classes, img_size …) are those it was saved with."
 
 
 def _kind(content: Any) -> str:

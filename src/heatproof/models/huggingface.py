@@ -26,9 +26,7 @@ def hugging_face_model(request: Request) -> Found:
         module = _built(transformers, request, where)
     except (OSError, ValueError) as error:
         if isinstance(error, ValueError) or local:
-            raise ModelError(
-                f"Expected an image classifier at {request.spec}. {_first_line(error)}"
-            ) from error
+            raise ModelError(f"Expected an image classifier at {request.spec}. {_first_line(error)}") from error
         raise no_weights(request.spec, hub_cache(), error) from error
     config = module.config
     processor = _processor(transformers, request.name, where)
@@ -110,9 +108,7 @@ def _geometry(processor: Any) -> Geometry:
     filters = _PIL_FILTERS.get(int(getattr(processor, "resample", None) or 2), "bilinear")
     size, crop = getattr(processor, "size", None), getattr(processor, "crop_size", None)
     edge, exact = _side(size, "shortest_edge"), (_side(size, "height"), _side(size, "width"))
-    cropped = (
-        (_side(crop, "height"), _side(crop, "width")) if getattr(processor, "do_center_crop", None) else None
-    )
+    cropped = (_side(crop, "height"), _side(crop, "width")) if getattr(processor, "do_center_crop", None) else None
     share = getattr(processor, "crop_pct", None)
     if edge and share and not cropped:  # ConvNeXt's processor: a crop below 384, a squash from there on
         return Geometry((edge, edge), math.floor(edge / share) if edge < 384 else None, filters)

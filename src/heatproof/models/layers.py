@@ -176,9 +176,7 @@ def _probed(records: list[Record]) -> list[str]:
         return _attention_inputs(records, blocks)
     spaced = [blocks[i].name for i in _evenly_spaced(len(blocks))]
     last = stages[-1]
-    if (
-        last.layout is None or last.layout.prefix
-    ):  # class tokens that join later (CaiT) read the blocks' patches
+    if last.layout is None or last.layout.prefix:  # class tokens that join later (CaiT) read the blocks' patches
         return spaced
     return [*spaced[:-1], last.name]
 

@@ -1,7 +1,6 @@
 """How a layer's native output becomes `(N, C, *spatial)`, and back: the one place that knows tokens."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -119,27 +118,27 @@ def _not_spatial(module: nn.Module, shape: tuple[int, ...]) -> str:
 def _token_layout(
     module: nn.Module, shape: tuple[int, ...], input_size: tuple[int, ...], prefix: int | None
 ) -> Layout:
-    for count, grid in _token_grids(shape[1], input_size):
-        if prefix is None or count == prefix:
-            return Layout("tokens", count, grid)
-    raise LayerError(_not_spatial(module, shape))
+    grids = _token_grids(shape[1], input_size)
+    fitting = [(count, grid) for _, count, grid in grids if prefix is None or count == prefix]
+    if not fitting:
+        raise LayerError(_not_spatial(module, shape))
+    return Layout("tokens", *fitting[0])
 
 
-def _token_grids(tokens: int, input_size: tuple[int, ...]) -> list[tuple[int, tuple[int, ...]]]:
-    """(prefix, grid) pairs with prefix + Πgrid = tokens, the shortest prefix first."""
-    found = {
-        tokens - math.prod(grid): grid
-        for grid in _stride_grids(input_size)
-        if math.prod(grid) > 1 and 0 <= tokens - math.prod(grid) <= MAX_PREFIX
-    }
-    return sorted(found.items())
+def _token_grids(tokens: int, input_size: tuple[int, ...]) -> list[tuple[bool, int, tuple[int, ...]]]:
+    """(leaves a border, prefix, grid) with prefix + Πgrid = tokens, the likeliest first.
 
-
-def _stride_grids(input_size: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-    """The grids that one whole stride cuts from the input, borders dropped or padded, finest first."""
+    A patch size that divides the picture comes before one that does not, then the shorter prefix: of 20 tokens on
+    70 × 42 five prefix tokens and 5 × 3 patches of 14, not two and 6 × 3 of 11.
+    """
+    found = set()
     for stride in range(1, max(input_size) + 1):
-        yield tuple(side // stride for side in input_size)
-        yield tuple(-(-side // stride) for side in input_size)
+        border = any(side % stride for side in input_size)
+        for grid in (tuple(s // stride for s in input_size), tuple(-(-s // stride) for s in input_size)):
+            prefix = tokens - math.prod(grid)
+            if math.prod(grid) > 1 and 0 <= prefix <= MAX_PREFIX:
+                found.add((border, prefix, grid))
+    return sorted(found)
 
 
 def _channels_are_last(module: nn.Module, shape: tuple[int, ...], input_size: tuple[int, ...]) -> bool:
@@ -153,7 +152,7 @@ def _channels_are_last(module: nn.Module, shape: tuple[int, ...], input_size: tu
     if len(shape) - 2 != len(input_size):
         return False
     first, last = _misfit(shape[2:], input_size), _misfit(shape[1:-1], input_size)
-    if math.isclose(first, last, abs_tol=1e-9):
+    if math.isclose(first, last, abs_tol=1e-9) or min(first, last) >= _NO_FIT:
         return _mostly_last(module, shape[-1])
     return last < first
 

@@ -62,9 +62,7 @@ def load_model(
     """
     source, rest = _source(spec)
     args = parsed_args(model_args)
-    given = frozenset(
-        key for key, value in {"mean": mean, "std": std, "size": size}.items() if value is not None
-    )
+    given = frozenset(key for key, value in {"mean": mean, "std": std, "size": size}.items() if value is not None)
     if not spec.startswith("python:"):
         asked = args.pop("pretrained", pretrained)
         pretrained = asked if asked is None else bool(asked)

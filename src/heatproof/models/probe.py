@@ -100,9 +100,7 @@ def _watcher(name: str, records: dict[str, Record], size: tuple[int, int]) -> Ca
 def _first_tensor(output: Any) -> torch.Tensor | None:
     if isinstance(output, torch.Tensor):
         return output
-    items = (
-        output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple | list) else ()
-    )
+    items = output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple | list) else ()
     return next((item for item in items if isinstance(item, torch.Tensor)), None)
 
 

@@ -66,9 +66,7 @@ def _timm_problem(request: Request, error: Exception) -> ModelError:
         base = request.name.partition(".")[0]
         tags = ", ".join(f"timm:{name}" for name in timm.list_pretrained(f"{base}.*")) or "none"
         return ModelError(f"Expected a set of weights of {base}. Got {request.spec!r}. Known: {tags}.")
-    return (
-        no_weights(request.spec, hub_cache(), error) if request.pretrained else _bad_arguments(request, error)
-    )
+    return no_weights(request.spec, hub_cache(), error) if request.pretrained else _bad_arguments(request, error)
 
 
 def _cached_timm_weights(request: Request) -> dict[str, Any]:
@@ -85,9 +83,7 @@ def _cached_timm_weights(request: Request) -> dict[str, Any]:
         found = try_to_load_from_cache(source, file)
         if isinstance(found, str):
             return {} if colon else {"pretrained_cfg_overlay": {"file": found}}
-    raise no_weights(
-        request.spec, hub_cache(), "huggingface.co cannot be reached, and they are not in the cache"
-    )
+    raise no_weights(request.spec, hub_cache(), "huggingface.co cannot be reached, and they are not in the cache")
 
 
 def timm_preprocessing(module: nn.Module, size: Any = None) -> Preprocessing:
