@@ -1,0 +1,39 @@
+"""Intervals, paired tests, agreement and the verdict: numbers and data frames only, never torch."""
+
+from heatproof.statistics.agreement import Agreement, cliques, kendall_w, nemenyi_distance, segmenter_agreement
+from heatproof.statistics.intervals import Interval, Replicates, bootstrap, delong, multiplicities
+from heatproof.statistics.paired import Comparison, Friedman, PairTest, compared, friedman, wilcoxon_pairs
+from heatproof.statistics.robustness import Robustness, auc, consistency, responsiveness, robustness_of
+from heatproof.statistics.table import COLUMNS, image_blocks, pooled, rm_blocks, robustness_table
+from heatproof.statistics.verdict import Verdict, verdict_on
+
+__all__ = [
+    "COLUMNS",
+    "Agreement",
+    "Comparison",
+    "Friedman",
+    "Interval",
+    "PairTest",
+    "Replicates",
+    "Robustness",
+    "Verdict",
+    "auc",
+    "bootstrap",
+    "cliques",
+    "compared",
+    "consistency",
+    "delong",
+    "friedman",
+    "image_blocks",
+    "kendall_w",
+    "multiplicities",
+    "nemenyi_distance",
+    "pooled",
+    "responsiveness",
+    "rm_blocks",
+    "robustness_of",
+    "robustness_table",
+    "segmenter_agreement",
+    "verdict_on",
+    "wilcoxon_pairs",
+]

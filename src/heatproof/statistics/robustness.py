@@ -1,0 +1,129 @@
+"""Consistency, responsiveness, RM and RM₀ of one cell: a method under one perturbation (protocols §5, paper N).
+
+A cell is a set of pairs (picture, severity): the RBO of each, its chance-corrected κ, and whether the
+prediction changed.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.stats import rankdata
+
+from heatproof.errors import InvalidInput
+
+#: Pairs of each kind (changed, unchanged) needed to compute responsiveness, and to call it reliable.
+COMPUTED, RELIABLE = 10, 20
+Fit = Literal["none", "paper"]
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """The four quantities of a cell, each in [0, 1], higher is better; NaN where there is too little to say.
+
+    n: pairs used; flips: those whose prediction changed. consistency: needs one unchanged pair.
+    responsiveness, rm, rm0: need ten of each kind; `reliable` says that there are twenty.
+    """
+
+    n: int
+    flips: int
+    consistency: float
+    responsiveness: float
+    rm: float
+    rm0: float
+    reliable: bool
+
+    @property
+    def reason(self) -> str:
+        """Why responsiveness is missing or unreliable; "" where it is reliable."""
+        if self.reliable:
+            return ""
+        kept = self.n - self.flips
+        few = min(self.flips, kept)
+        kind = "changed" if self.flips <= kept else "unchanged"
+        verb = "are needed" if few < COMPUTED else "make it reliable"
+        number = COMPUTED if few < COMPUTED else RELIABLE
+        return f"{few} {kind} predictions among {self.n} pairs; {number} {verb}"
+
+
+def robustness_of(rbo: np.ndarray, kappa: np.ndarray, changed: np.ndarray, fit: Fit = "none") -> Robustness:
+    """The quantities of a cell from its pairs `(n,)`; pairs with a NaN RBO are left out and not counted.
+
+    consistency = median RBO of unchanged pairs; responsiveness = `auc(−RBO, changed)`; RM = their product;
+    RM₀ = median κ of unchanged pairs × max(0, 2·AUC − 1), 0 for a map that ignores its input. `fit`: see
+    `responsiveness`.
+    """
+    rbo, kappa, changed = used(rbo, kappa, changed)
+    flips, still = int(changed.sum()), float(consistency(rbo, changed))
+    area = responsiveness(rbo, changed, fit)
+    middle = consistency(kappa[~np.isnan(kappa)], changed[~np.isnan(kappa)])
+    return Robustness(
+        n=len(rbo),
+        flips=flips,
+        consistency=still,
+        responsiveness=area,
+        rm=still * area,
+        rm0=middle * max(0.0, 2 * area - 1) if not np.isnan(area) else np.nan,
+        reliable=enough(changed, RELIABLE),
+    )
+
+
+def used(rbo: np.ndarray, kappa: np.ndarray, changed: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The pairs that have an RBO, as float64, float64 and bool."""
+    rbo, kappa = np.asarray(rbo, np.float64), np.asarray(kappa, np.float64)
+    changed = np.asarray(changed, bool)
+    if not rbo.shape == kappa.shape == changed.shape or rbo.ndim != 1:
+        raise InvalidInput(
+            f"`rbo`, `kappa` and `changed` must be of one length. Got {rbo.shape}, {kappa.shape}, {changed.shape}."
+        )
+    keep = ~np.isnan(rbo)
+    return rbo[keep], kappa[keep], changed[keep]
+
+
+def enough(changed: np.ndarray, number: int = COMPUTED) -> bool:
+    """Whether there are `number` changed and `number` unchanged pairs."""
+    flips = int(np.sum(changed))
+    return min(flips, len(changed) - flips) >= number
+
+
+def consistency(rbo: np.ndarray, changed: np.ndarray) -> float:
+    """Median RBO over pairs whose predicted class did not change; NaN where there is none."""
+    still = rbo[~changed]
+    return float(np.median(still)) if len(still) else np.nan
+
+
+def responsiveness(rbo: np.ndarray, changed: np.ndarray, fit: Fit = "none") -> float:
+    """How well −RBO tells changed predictions from unchanged ones, in [0, 1], .5 is chance; NaN below ten of a kind.
+
+    `fit="none"`: the AUC with mid-ranks (Mann–Whitney), nothing is fitted. `fit="paper"`: the AUC of N's
+    one-feature linear classifier, fitted and scored on the same pairs; it can turn the score round, so it
+    is biased up when flips are rare (.607 instead of .5 at 5 flips in 200 without any relation).
+    """
+    if fit not in ("none", "paper"):
+        raise InvalidInput(f"`fit` must be 'none' or 'paper'. Got {fit!r}.")
+    if not enough(changed):
+        return np.nan
+    return fitted_auc(-rbo, changed) if fit == "paper" else auc(-rbo, changed)
+
+
+def auc(scores: np.ndarray, positive: np.ndarray) -> float:
+    """P(positive scores higher) + ½ P(equal), by mid-ranks; NaN where either kind is missing."""
+    hits = int(np.sum(positive))
+    misses = len(scores) - hits
+    if not hits or not misses:
+        return np.nan
+    return float((rankdata(scores)[positive].sum() - hits * (hits + 1) / 2) / (hits * misses))
+
+
+def fitted_auc(scores: np.ndarray, positive: np.ndarray) -> float:
+    """AUC of a logistic (or any linear) classifier on one feature, fitted in-sample: the AUC up to the slope's sign.
+
+    A monotone function of the score keeps its AUC; so only the sign of the slope matters, and it is the
+    sign of the log-likelihood's derivative at slope 0, hence that of the difference of the two means (the
+    likelihood is concave). Equal means give slope 0 and a constant classifier: .5.
+    """
+    value = auc(scores, positive)
+    if np.isnan(value):
+        return value
+    slope = np.sign(scores[positive].mean() - scores[~positive].mean())
+    return float(0.5 + slope * (value - 0.5))

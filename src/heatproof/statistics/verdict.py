@@ -1,0 +1,304 @@
+"""Which methods share the top, which quantities the controls fooled, and one sentence that says so (protocols §9, §11).
+
+What decides is N's RM, unless a control fools it; then RM₀; and if that is fooled too, nothing decides. A
+method shares the top unless two tests find it worse than the best: Wilcoxon with Holm over the blocks
+(perturbation × severity), which share pictures and are therefore too sure, *and* the difference of the
+pooled figures, bootstrapped by image.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from heatproof.statistics.intervals import QUANTITIES, Interval, Replicates, percentiles
+from heatproof.statistics.paired import Comparison, compared
+from heatproof.statistics.robustness import COMPUTED
+from heatproof.statistics.table import Cell, pooled, rm_blocks
+
+#: As they are printed.
+NAMES = {"rm": "RM", "rm0": "RM₀", "consistency": "consistency", "responsiveness": "responsiveness"}
+#: What every control has in common.
+KNOWS = "which knows nothing of the network"
+#: Blocks without which Wilcoxon's test cannot reach 5 % (two-sided, six differences of one sign: p = .03).
+BLOCKS = 6
+#: Pictures below which the verdict calls itself indicative.
+IMAGES = 50
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A sentence and what it rests on; higher is better in all figures.
+
+    by: what decided, "rm" or "rm0"; None where nothing could. best: highest by that. top: the methods that
+    cannot be told from it at `level`, best first. fooled: quantity → controls that are not significantly
+    worse than the best real method (bootstrap by image). figures: quantity → method → interval of the mean
+    over the pooled cells; controls included. comparison: the tests over blocks, None without blocks. notes:
+    what must be said beside the sentence.
+    """
+
+    sentence: str
+    notes: tuple[str, ...]
+    by: str | None
+    best: str | None
+    top: tuple[str, ...]
+    fooled: Mapping[str, tuple[str, ...]]
+    figures: Mapping[str, Mapping[str, Interval]]
+    comparison: Comparison | None
+    n: int
+    images: int
+    cells: int
+    level: float
+    seed: int
+    resamples: int
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """The pooled cells: a condition is a cell without its method; values are means over the conditions."""
+
+    real: tuple[str, ...]
+    controls: tuple[str, ...]
+    cells: Mapping[tuple, Mapping[str, Replicates]]
+    level: float
+    seed: int
+    conditions: tuple[tuple, ...] = field(default=())
+
+    def mean(self, method: str, quantity: str, conditions: Sequence[tuple]) -> tuple[float, np.ndarray]:
+        """Point value and resamples `(resamples,)` of a method's mean over conditions."""
+        found = [self.cells[c][method] for c in conditions]
+        point = float(np.mean([getattr(one.point, quantity) for one in found]))
+        return point, np.mean([one.values[quantity] for one in found], axis=0)
+
+    def has(self, method: str, condition: tuple, quantity: str) -> bool:
+        """Whether the method has a value there."""
+        found = self.cells[condition].get(method)
+        return found is not None and not np.isnan(getattr(found.point, quantity))
+
+    def worse(self, method: str, best: str, quantity: str) -> bool:
+        """Whether `method` is significantly worse than `best`, paired by image, where both have a value."""
+        shared = [c for c in self.conditions if self.has(method, c, quantity) and self.has(best, c, quantity)]
+        if not shared:
+            return False
+        difference = self.mean(best, quantity, shared)[1] - self.mean(method, quantity, shared)[1]
+        return bool(percentiles(difference, self.level)[0] > 1e-12)
+
+    def interval(self, method: str, quantity: str) -> Interval:
+        """The method's mean over the conditions it has, of those that count."""
+        where = [c for c in self.conditions if self.has(method, c, quantity)]
+        if not where:
+            return Interval(np.nan, np.nan, np.nan, 0, self.level, self.seed)
+        value, values = self.mean(method, quantity, where)
+        pairs = sum(self.cells[c][method].point.n for c in where)
+        return Interval(value, *percentiles(values, self.level), pairs, self.level, self.seed)
+
+
+def verdict_on(
+    pairs: pd.DataFrame,
+    table: pd.DataFrame,
+    *,
+    segmenter: str | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Verdict:
+    """The verdict on the pairs of a study, or of a part of it (one model, say), and their robustness table.
+
+    With several segmenters one speaks (they share pictures and predictions): `segmenter`, else quickshift,
+    else the first. Errors: InvalidInput for frames without the columns of `table.robustness_table`.
+    """
+    names = sorted(pairs["segmenter"].astype(str).unique())
+    chosen = segmenter or ("quickshift" if "quickshift" in names or not names else names[0])
+    pairs, table = (_spoken_for(frame, chosen) for frame in (pairs, table))
+    evidence = _evidence(pooled(pairs, resamples=resamples, seed=seed), _names(pairs), level, seed)
+    images = int(pairs[["dataset", "image"]].drop_duplicates().shape[0])
+    figures = {q: {m: evidence.interval(m, q) for m in (*evidence.real, *evidence.controls)} for q in QUANTITIES}
+    fooled = {q: _fooled(evidence, figures[q], q) for q in QUANTITIES} if evidence.conditions else {}
+    by = next((q for q in ("rm", "rm0") if q in fooled and not fooled[q]), None)
+    comparison = _comparison(table, by or "rm0", 1 - level) if len(evidence.real) > 1 else None
+    best, top = _top(evidence, figures[by], comparison, by) if by else (None, ())
+    about = _About(evidence, figures, fooled, comparison, images, by, best, top)
+    return Verdict(
+        sentence=_sentence(about),
+        notes=tuple(_notes(about)),
+        by=by,
+        best=best,
+        top=top,
+        fooled=fooled,
+        figures=figures,
+        comparison=comparison,
+        n=sum(found.point.n for cell in evidence.cells.values() for found in cell.values()),
+        images=images,
+        cells=len(evidence.conditions),
+        level=level,
+        seed=seed,
+        resamples=resamples,
+    )
+
+
+def _spoken_for(frame: Any, segmenter: str) -> Any:
+    return frame[frame["segmenter"].astype(str) == segmenter]
+
+
+def _names(pairs: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Real methods and controls, those without a single usable pair too."""
+    control = pairs["control"].astype(bool)
+    real, controls = (sorted(pairs["method"][rows].astype(str).unique()) for rows in (~control, control))
+    return tuple(real), tuple(controls)
+
+
+def _evidence(
+    found: Mapping[Cell, Replicates], names: tuple[tuple[str, ...], tuple[str, ...]], level: float, seed: int
+) -> _Evidence:
+    """Conditions count where every real method has an RM: methods are then compared on equal terms."""
+    cells: dict[tuple, dict[str, Replicates]] = {}
+    for cell, replicates in found.items():
+        cells.setdefault((cell.model, cell.dataset, cell.layer, cell.perturbation), {})[cell.method] = replicates
+    real, controls = names
+    evidence = _Evidence(real, controls, cells, level, seed)
+    conditions = [c for c in cells if real and all(evidence.has(m, c, "rm") for m in real)]
+    return _Evidence(real, controls, cells, level, seed, tuple(sorted(conditions)))
+
+
+def _fooled(evidence: _Evidence, figures: Mapping[str, Interval], quantity: str) -> tuple[str, ...]:
+    """Controls not significantly worse than the best real method; those without any value fool nothing."""
+    best = max(evidence.real, key=lambda m: figures[m].value)
+    present = [c for c in evidence.controls if not np.isnan(figures[c].value)]
+    return tuple(c for c in present if not evidence.worse(c, best, quantity))
+
+
+def _comparison(table: pd.DataFrame, quantity: str, alpha: float) -> Comparison | None:
+    blocks = rm_blocks(table, quantity)
+    if blocks.shape[1] < 2 or blocks.dropna().empty:
+        return None
+    return compared(blocks, alpha=alpha)
+
+
+def _top(
+    evidence: _Evidence, figures: Mapping[str, Interval], comparison: Comparison | None, by: str
+) -> tuple[str, tuple[str, ...]]:
+    """The best real method by its pooled figure, and all that cannot be told from it."""
+    order = sorted(evidence.real, key=lambda m: (-figures[m].value, m))
+    best = order[0]
+
+    def shares(method: str) -> bool:
+        if not evidence.worse(method, best, by):
+            return True
+        if comparison is None or comparison.friedman.n < BLOCKS:
+            return False
+        test = comparison.pair(best, method)
+        return not (test.p_holm < 1 - evidence.level and test.effect > 0)
+
+    return best, (best, *(m for m in order[1:] if shares(m)))
+
+
+@dataclass(frozen=True)
+class _About:
+    """What the words are made from."""
+
+    evidence: _Evidence
+    figures: Mapping[str, Mapping[str, Interval]]
+    fooled: Mapping[str, tuple[str, ...]]
+    comparison: Comparison | None
+    images: int
+    by: str | None
+    best: str | None
+    top: tuple[str, ...]
+
+    @property
+    def percent(self) -> str:
+        return f"{100 * self.evidence.level:g} %"
+
+
+def _sentence(about: _About) -> str:
+    """One sentence for a reader who knows no statistics."""
+    evidence = about.evidence
+    if not evidence.real:
+        return "No verdict: there are only controls, no method to judge."
+    if not evidence.conditions:
+        return f"No verdict: {_too_few(evidence)}."
+    where = f"On {_count(about.images, 'picture')} under {_count(len(evidence.conditions), 'perturbation')}"
+    if about.by is None or about.best is None:
+        fakes = about.fooled["rm0"]
+        return (
+            f"{where} no method can be recommended: even by RM₀ the best cannot be told from {listed(fakes)}, {KNOWS}."
+        )
+    area = about.figures["responsiveness"][about.best]
+    if not area.low > 0.5:
+        return (
+            f"{where} no method can be recommended: even the maps of {about.best} do not move more when the prediction "
+            f"changes than when it stays (responsiveness {number(area.value)}, where .5 is chance)."
+        )
+    figure = about.figures[about.by]
+    values = ", ".join(number(figure[m].value) for m in about.top)
+    rest = len(evidence.real) - len(about.top)
+    holds = "holds" if len(about.top) == 1 else "hold"
+    told = _told(len(about.top), rest, about.percent)
+    return f"{where} {listed(about.top)} {holds} up best ({NAMES[about.by]} {values}){told}."
+
+
+def _told(top: int, rest: int, percent: str) -> str:
+    if top == 1:
+        others = "the other method" if rest == 1 else f"each of the other {rest} methods"
+        return f"; it beats {others} at {percent} confidence" if rest else ""
+    if rest == 0:
+        return f": no method can be told from the others at {percent} confidence"
+    others = "the other method is" if rest == 1 else f"the other {rest} methods are"
+    return f"; they cannot be told apart, {others} worse at {percent} confidence"
+
+
+def _too_few(evidence: _Evidence) -> str:
+    """Why no cell has a responsiveness: flips too rare, or too common, or no pair at all."""
+    points = [found.point for cell in evidence.cells.values() for m, found in cell.items() if m in evidence.real]
+    if not any(p.n for p in points):
+        return "no pair of maps could be compared (every row is flagged)"
+    most = max(points, key=lambda p: min(p.flips, p.n - p.flips))
+    few = min(most.flips, most.n - most.flips)
+    if few >= COMPUTED:
+        return "no perturbation has enough changed and unchanged predictions for all methods alike"
+    kind, cure = ("changed", "stronger") if most.flips <= most.n - most.flips else ("stayed the same", "weaker")
+    return (
+        f"under no perturbation {COMPUTED} predictions {kind} (at most {few} did), so nobody can say whether the maps "
+        f"follow them; add pictures or take {cure} severities"
+    )
+
+
+def _notes(about: _About):
+    """What an honest reader adds."""
+    evidence = about.evidence
+    left = len(evidence.cells) - len(evidence.conditions)
+    if any(about.fooled.values()):
+        by = listed([f"{NAMES[q]} ({', '.join(names)})" for q, names in about.fooled.items() if names])
+        instead = "; RM₀ decides instead of RM" if about.by == "rm0" else ""
+        yield f"Fooled: a control, {KNOWS}, cannot be told from the best method by {by}{instead}."
+    if evidence.conditions and not evidence.controls:
+        yield "No control was run, so it is not known whether these figures can be fooled."
+    if left and evidence.real:
+        are = "perturbation was" if left == 1 else "perturbations were"
+        yield f"{left} {are} left out: fewer than {COMPUTED} changed or unchanged predictions for some method."
+    test = about.comparison.friedman if about.comparison else None
+    if evidence.conditions and (test is None or test.n < BLOCKS):
+        blocks = _count(test.n if test else 0, "block")
+        yield f"Only {blocks} of perturbation and severity: the verdict rests on the bootstrap by picture alone."
+    elif evidence.conditions:
+        yield "Blocks share pictures, so their p values are too small: worse is only what the bootstrap confirms."
+    if about.images < IMAGES:
+        yield f"Only {_count(about.images, 'picture')}: take this as an indication."
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else list(names))
+
+
+def number(value: float) -> str:
+    """Two decimals without the leading zero, as in .31."""
+    if np.isnan(value):
+        return "not known"
+    return f"{value:.2f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.2f}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
