@@ -20,8 +20,6 @@ from heatproof.statistics.table import Cell, pooled, rm_blocks
 
 #: As they are printed.
 NAMES = {"rm": "RM", "rm0": "RM₀", "consistency": "consistency", "responsiveness": "responsiveness"}
-#: What every control has in common.
-KNOWS = "which knows nothing of the network"
 #: Blocks without which Wilcoxon's test cannot reach 5 % (two-sided, six differences of one sign: p = .03).
 BLOCKS = 6
 #: Pictures below which the verdict calls itself indicative.
@@ -32,8 +30,9 @@ IMAGES = 50
 class Verdict:
     """A sentence and what it rests on; higher is better in all figures.
 
-    by: what decided, "rm" or "rm0"; None where nothing could. best: highest by that. top: the methods that
-    cannot be told from it at `level`, best first. fooled: quantity → controls that are not significantly
+    by: what decided, "rm" or "rm0"; None where nothing could. best: highest by that. top: it and the methods
+    that cannot be told from it at `level`, best first; empty where even the best does not respond (its AUC is
+    not above .5). fooled: quantity → controls that are not significantly
     worse than the best real method (bootstrap by image). figures: quantity → method → interval of the mean
     over the pooled cells; controls included. comparison: the tests over blocks, None without blocks. notes:
     what must be said beside the sentence.
@@ -119,6 +118,8 @@ def verdict_on(
     by = next((q for q in ("rm", "rm0") if q in fooled and not fooled[q]), None)
     comparison = _comparison(table, by or "rm0", 1 - level) if len(evidence.real) > 1 else None
     best, top = _top(evidence, figures[by], comparison, by) if by else (None, ())
+    if best and not figures["responsiveness"][best].low > 0.5:
+        top = ()
     about = _About(evidence, figures, fooled, comparison, images, by, best, top)
     return Verdict(
         sentence=_sentence(about),
@@ -216,17 +217,18 @@ def _sentence(about: _About) -> str:
     """One sentence for a reader who knows no statistics."""
     evidence = about.evidence
     if not evidence.real:
-        return "No verdict: there are only controls, no method to judge."
+        return f"No verdict: there {'are only controls' if evidence.controls else 'is no method'} to judge."
     if not evidence.conditions:
         return f"No verdict: {_too_few(evidence)}."
-    where = f"On {_count(about.images, 'picture')} under {_count(len(evidence.conditions), 'perturbation')}"
+    models, kinds = ({c[part] for c in evidence.conditions} for part in (0, 3))
+    where = f"On {_count(about.images, 'picture')} under {_count(len(kinds), 'perturbation')}"
+    where += f" and {len(models)} models" if len(models) > 1 else ""
     if about.by is None or about.best is None:
         fakes = about.fooled["rm0"]
-        return (
-            f"{where} no method can be recommended: even by RM₀ the best cannot be told from {listed(fakes)}, {KNOWS}."
-        )
-    area = about.figures["responsiveness"][about.best]
-    if not area.low > 0.5:
+        told = f"even by RM₀ the best cannot be told from {listed(fakes)}, {_blind(len(fakes))}"
+        return f"{where} no method can be recommended: {told}."
+    if not about.top:
+        area = about.figures["responsiveness"][about.best]
         return (
             f"{where} no method can be recommended: even the maps of {about.best} do not move more when the prediction "
             f"changes than when it stays (responsiveness {number(area.value)}, where .5 is chance)."
@@ -272,17 +274,19 @@ def _notes(about: _About):
     if any(about.fooled.values()):
         by = listed([f"{NAMES[q]} ({', '.join(names)})" for q, names in about.fooled.items() if names])
         instead = "; RM₀ decides instead of RM" if about.by == "rm0" else ""
-        yield f"Fooled: a control, {KNOWS}, cannot be told from the best method by {by}{instead}."
+        yield f"Fooled: a control, {_blind(1)}, cannot be told from the best method by {by}{instead}."
     if evidence.conditions and not evidence.controls:
         yield "No control was run, so it is not known whether these figures can be fooled."
     if left and evidence.real:
         are = "perturbation was" if left == 1 else "perturbations were"
         yield f"{left} {are} left out: fewer than {COMPUTED} changed or unchanged predictions for some method."
     test = about.comparison.friedman if about.comparison else None
-    if evidence.conditions and (test is None or test.n < BLOCKS):
+    if len(evidence.real) < 2 or not evidence.conditions:
+        pass
+    elif test is None or test.n < BLOCKS:
         blocks = _count(test.n if test else 0, "block")
         yield f"Only {blocks} of perturbation and severity: the verdict rests on the bootstrap by picture alone."
-    elif evidence.conditions:
+    else:
         yield "Blocks share pictures, so their p values are too small: worse is only what the bootstrap confirms."
     if about.images < IMAGES:
         yield f"Only {_count(about.images, 'picture')}: take this as an indication."
@@ -298,6 +302,11 @@ def number(value: float) -> str:
     if np.isnan(value):
         return "not known"
     return f"{value:.2f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.2f}"
+
+
+def _blind(controls: int) -> str:
+    """What every control has in common."""
+    return f"which {'knows' if controls == 1 else 'know'} nothing of the network"
 
 
 def _count(number: int, noun: str) -> str:
