@@ -252,9 +252,7 @@ def _settings(owner: Any) -> Iterable[tuple[str, str, str]]:
     helps = {parameter.name: parameter.told.help for parameter in parameters(run)} | SETTINGS
     for name, field in owner.model_fields.items():
         if name not in helps:
-            raise SystemExit(
-                f"`{name}` of {owner.__name__} must be described. Write it into SETTINGS of {__file__}."
-            )
+            raise SystemExit(f"`{name}` of {owner.__name__} must be described. Write it into SETTINGS of {__file__}.")
         yield f"`{name}`", _default(field), helps[name]
 
 
@@ -285,9 +283,7 @@ def stale(folder: Path = DOCS) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the pages, or checks them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing; exit with 1 where a page is stale"
-    )
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where a page is stale")
     if parser.parse_args(arguments).check:
         old = stale()
         for name in old:

@@ -14,9 +14,7 @@ SOURCE = Path(__file__).resolve().parents[2] / "src" / "heatproof"
 #: Room → floor. The modules of floor 0 are one room: the ground on which everything stands.
 FLOORS = {
     **dict.fromkeys(("errors", "registry", "seeds", "tensors", "geometry", "targets", "files"), 0),
-    **dict.fromkeys(
-        ("segments", "perturbations", "masking", "models", "data", "statistics", "imputation"), 1
-    ),
+    **dict.fromkeys(("segments", "perturbations", "masking", "models", "data", "statistics", "imputation"), 1),
     **dict.fromkeys(("attributions", "metrics"), 2),
     "engine": 3,
     "studies": 4,
@@ -78,9 +76,7 @@ def broken_rules(name: str, module: ast.Module) -> list[str]:
         if other not in FLOORS:
             found.append(f"{name}, line {line}: imports {target}, which is on no floor")
         elif FLOORS[other] >= FLOORS[room]:
-            found.append(
-                f"{name} (floor {FLOORS[room]}), line {line}: imports {target} (floor {FLOORS[other]})"
-            )
+            found.append(f"{name} (floor {FLOORS[room]}), line {line}: imports {target} (floor {FLOORS[other]})")
     return found
 
 
@@ -176,9 +172,7 @@ def undocumented(module: ast.Module) -> list[str]:
 
 
 def test_everything_public_has_a_docstring():
-    found = [
-        f"{dotted(path) or 'heatproof'}: {name}" for path in MODULES for name in undocumented(tree(path))
-    ]
+    found = [f"{dotted(path) or 'heatproof'}: {name}" for path in MODULES for name in undocumented(tree(path))]
     assert not found, "\n".join(found)
     assert undocumented(ast.parse('"""A module."""\ndef f(): ...\ndef _g(): ...')) == ["f"]
 
