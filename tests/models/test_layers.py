@@ -179,6 +179,38 @@ def test_a_class_token_that_joins_late_reads_the_patches_of_the_blocks() -> None
     assert wrap(net, size=SIZE).layers == Layers("blocks.23", ("blocks.5", "blocks.11", "blocks.17", "blocks.23"))
 
 
+class Mixing(nn.Module):
+    """A block that mixes tokens; its norm reads the block's input (`pre`) or what came out of the mixing."""
+
+    def __init__(self, pre: bool):
+        super().__init__()
+        self.norm, self.mix, self.pre = nn.LayerNorm(6), nn.Linear(17, 17), pre
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mixed = self.mix((self.norm(x) if self.pre else x).transpose(1, 2)).transpose(1, 2)
+        return x + (mixed if self.pre else self.norm(mixed))
+
+
+class Classified(nn.Module):
+    """4 × 4 patches and a class token, which alone is read."""
+
+    def __init__(self, pre: bool, depth: int = 4):
+        super().__init__()
+        self.patch, self.token = nn.Conv2d(3, 6, 8, 8), nn.Parameter(torch.randn(1, 1, 6))
+        self.blocks = nn.Sequential(*(Mixing(pre) for _ in range(depth)))
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        patches = self.patch(x).flatten(2).transpose(1, 2)
+        return self.head(self.blocks(torch.cat([self.token.expand(len(x), -1, -1), patches], 1))[:, 0])
+
+
+def test_what_the_last_attention_reads_is_the_norm_before_it_or_the_block_before() -> None:
+    pre, post = wrap(Classified(pre=True), size=SIZE), wrap(Classified(pre=False), size=SIZE)
+    assert pre.layers.stages == tuple(f"blocks.{i}.norm" for i in range(4))
+    assert post.layers == Layers("blocks.2", ("blocks.0", "blocks.1", "blocks.2"))
+
+
 def test_tokens_without_a_class_token_are_pooled_after_the_last_norm() -> None:
     import timm
 

@@ -115,9 +115,7 @@ def _not_spatial(module: nn.Module, shape: tuple[int, ...]) -> str:
     )
 
 
-def _token_layout(
-    module: nn.Module, shape: tuple[int, ...], input_size: tuple[int, ...], prefix: int | None
-) -> Layout:
+def _token_layout(module: nn.Module, shape: tuple[int, ...], input_size: tuple[int, ...], prefix: int | None) -> Layout:
     grids = _token_grids(shape[1], input_size)
     fitting = [(count, grid) for _, count, grid in grids if prefix is None or count == prefix]
     if not fitting:
