@@ -208,7 +208,7 @@ class Failing(nn.Module):
 
     def _step(self, where: str, x: torch.Tensor) -> torch.Tensor:
         if self.fails == where or (self.fails == "second pass" and self.passes > 1):
-            raise FloatingPointError(where)
+            raise FloatingPointError(self.fails)
         return x
 
 

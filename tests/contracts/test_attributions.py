@@ -1,0 +1,173 @@
+"""What every registered method must do, whoever added it."""
+
+import pytest
+import torch
+
+import heatproof
+from heatproof.attributions import ATTRIBUTIONS, attribution
+from heatproof.engine import Batch, explain, explanation, needs_of
+from heatproof.errors import InvalidInput, UnknownName
+from heatproof.models import Model, wrap
+
+from .. import nets
+
+METHODS = list(ATTRIBUTIONS)
+SIDE = 16
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+every_method = pytest.mark.parametrize("name", METHODS)
+every_network = pytest.mark.parametrize("net", [nets.Plain, nets.Signed], ids=["linear head", "signed maps"])
+
+
+@pytest.fixture(scope="module")
+def x() -> torch.Tensor:
+    return nets.pictures(4, SIDE, 12)
+
+
+def model_of(net, device: str = "cpu") -> Model:
+    return wrap(nets.seeded(net).to(device), size=(SIDE, 12), layer="two")
+
+
+@every_method
+@every_network
+@pytest.mark.parametrize("target", ["predicted", "least"])
+def test_maps_are_finite_in_the_unit_range_and_say_something(name, net, target, x):
+    """Or say that they say nothing: where no place speaks for the target, nothing is left after the ReLU."""
+    found = explain(model_of(net), x, name, target)
+    raw = explain(model_of(net), x, name, target, raw=True)[name]
+    maps = found[name]
+    assert maps.shape == (4, SIDE, 12) and maps.dtype == torch.float32
+    assert maps.isfinite().all() and not maps.requires_grad
+    assert found.flags[name].count("") > (0 if target == "least" else 3)
+    for one, signed, flag in zip(maps, raw, found.flags[name], strict=True):
+        if flag:
+            assert flag == "constant map" and (signed <= 0).all() and (one == 0).all()
+        else:
+            assert float(one.min()) == 0 and float(one.max()) == pytest.approx(1)
+
+
+@every_method
+@every_network
+def test_batch_equals_single_in_any_order(name, net, x):
+    model = model_of(net)
+    for raw in (False, True):
+        together = explain(model, x, name, raw=raw)[name]
+        single = torch.cat([explain(model, one[None], name, raw=raw)[name] for one in x])
+        torch.testing.assert_close(single, together, rtol=1e-3, atol=1e-5)
+        turned = explain(model, x.flip(0), name, raw=raw, batch_size=3)[name].flip(0)
+        torch.testing.assert_close(turned, together, rtol=1e-3, atol=1e-5)
+
+
+@every_method
+def test_the_same_seed_gives_the_same_maps_bit_for_bit(name, x):
+    model = model_of(nets.Signed)
+    first = explain(model, x, name, seed=3)[name]
+    torch.rand(7)  # whatever the global generator does
+    assert torch.equal(explain(model, x, name, seed=3)[name], first)
+    assert torch.equal(explain(model_of(nets.Signed), x, name, seed=3)[name], first)
+    drawn = "generator" in ATTRIBUTIONS[name].needs
+    assert torch.equal(explain(model, x, name, seed=4)[name], first) is not drawn
+
+
+@every_method
+def test_arguments_and_network_stay_as_they_were(name, x):
+    """The function itself is called with its quantities, and none of them changes."""
+    model = model_of(nets.Signed)
+    before = nets.traces(model.module)
+    batch = Batch(model, x, "two", needs_of(heatproof.attributions.requested(name)), ids=list("abcd"))
+    entry = ATTRIBUTIONS[name]
+    with model.evaluating(), torch.no_grad():
+        given = {need: batch.quantity(need, name) for need in entry.needs}
+        copies = {need: value.clone() for need, value in given.items() if isinstance(value, torch.Tensor)}
+        entry.function(**given)
+        for need, copy in copies.items():
+            assert torch.equal(given[need], copy), need
+    del batch, given
+    assert nets.traces(model.module) == before
+
+
+@every_method
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_device_is_kept(name, device, x):
+    found = explain(model_of(nets.Signed, device), x, name)
+    assert found[name].device.type == device
+    expected = explain(model_of(nets.Signed), x, name)[name]
+    torch.testing.assert_close(found[name].cpu(), expected, rtol=1e-2, atol=1e-3)
+
+
+@every_method
+def test_constant_activations_are_flagged_and_no_crash(name, x):
+    """A dead layer: CAMs have nothing to say, and say so; maps that do not look at it are as ever."""
+    net = nets.seeded(nets.Signed)
+    with torch.no_grad():
+        net.two[0].weight.zero_(), net.two[0].bias.zero_()
+    found = explain(wrap(net, size=(SIDE, 12), layer="two"), x, name)
+    if ATTRIBUTIONS[name].traits["form"] == "cam":
+        assert (found[name] == 0).all()
+        assert set(found.flags[name]) <= {"constant map", "non-finite map"}
+    else:
+        assert found.flags[name] == [""] * 4
+
+
+@every_method
+def test_a_flat_picture_is_no_crash(name, x):
+    flat = torch.cat([x[:1], torch.full_like(x[:1], 0.5)])
+    found = explain(model_of(nets.Signed), flat, name)
+    assert found[name].isfinite().all()
+    assert found.flags[name][0] == ""
+    torch.testing.assert_close(found[name][:1], explain(model_of(nets.Signed), x[:1], name)[name], rtol=1e-3, atol=1e-5)
+
+
+@every_method
+def test_a_picture_without_numbers_is_flagged_and_the_others_are_fine(name, x):
+    """Inside the engine, where a network's own NaN would arrive; `explain` refuses such pictures."""
+    broken = x.clone()
+    broken[1] = float("nan")
+    model, requests = model_of(nets.Signed), heatproof.attributions.requested(name)
+    found = explanation(Batch(model, broken, "two", needs_of(requests), 1, list("abcd")), requests)
+    fine = explanation(Batch(model, x, "two", needs_of(requests), 1, list("abcd")), requests)
+    others = [0, 2, 3]
+    torch.testing.assert_close(found.display(name)[others], fine.display(name)[others], rtol=1e-3, atol=1e-5)
+    assert found.display(name).isfinite().all()
+    looks = set(ATTRIBUTIONS[name].needs) - {"x", "generator"} or name == "edges"
+    assert found.flags[name] == ["", "non-finite map" if looks else "", "", ""]
+
+
+@every_method
+def test_a_method_is_described(name):
+    entry = ATTRIBUTIONS[name]
+    assert entry.summary.endswith((".", "target.")) or len(entry.summary) > 20
+    assert entry.source
+    assert entry.traits["form"] in ("cam", "display")
+    described = entry.described()
+    assert described["name"] == name and described["control"] is entry.traits["control"]
+
+
+def test_an_unknown_quantity_is_an_error_at_registration():
+    with pytest.raises(UnknownName, match=r"No quantity .*'activation'. Did you mean 'activations'"):
+
+        @attribution("for a test")
+        def wants(activation):
+            """Asks for what is not there."""
+
+    with pytest.raises(UnknownName, match="'mask'"):  # a word of the vocabulary that this engine does not hand over
+
+        @attribution("for a test")
+        def cheats(mask):
+            """Would like to see the truth."""
+
+    assert "for a test" not in ATTRIBUTIONS
+
+
+@pytest.mark.parametrize("taken", ["gradcam", "Grad-CAM", "GradCAMPlusPlus", "fake_cam"])
+def test_a_name_twice_is_an_error(taken):
+    with pytest.raises(InvalidInput, match="is taken by"):
+
+        @attribution(taken)
+        def another(x):
+            """The same again."""
+
+
+def test_an_unknown_form_is_an_error():
+    with pytest.raises(InvalidInput, match=r"`form` must be 'cam' or 'display'\. Got 'signed'"):
+        attribution("for a test", form="signed")

@@ -1,0 +1,141 @@
+"""From picture to network input: torchvision's resize and crop, and masks the very same way."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torchvision import transforms
+from torchvision.transforms import InterpolationMode
+
+from heatproof.geometry import Geometry
+
+MODES = {
+    "bilinear": InterpolationMode.BILINEAR,
+    "bicubic": InterpolationMode.BICUBIC,
+    "nearest": InterpolationMode.NEAREST,
+    "lanczos": InterpolationMode.LANCZOS,
+}
+
+
+def photograph(width: int, height: int, seed: int = 0) -> Image.Image:
+    """Smooth colours with sharp edges."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (5, 6, 3), dtype=np.uint8)).resize((width, height), 3)
+    pixels = np.asarray(coarse).copy()
+    pixels[height // 3 : height // 2 + 1, width // 4 : width // 2 + 1] = 250
+    return Image.fromarray(pixels)
+
+
+def torchvisions(picture: Image.Image, size: tuple[int, int], resize: int, interpolation: str) -> torch.Tensor:
+    steps = [transforms.Resize(resize, MODES[interpolation]), transforms.CenterCrop(size), transforms.ToTensor()]
+    return transforms.Compose(steps)(picture)
+
+
+@given(st.integers(1, 90), st.integers(1, 90), st.integers(8, 40), st.integers(0, 9), st.integers(0, 9))
+@settings(max_examples=150, deadline=None)
+def test_pictures_equal_torchvisions(width, height, resize, less_height, less_width):
+    """Odd sizes, both orientations, crops of all parities; crops within the picture."""
+    size = (max(1, resize - less_height), max(1, resize - less_width))
+    picture = photograph(width, height)
+    found = Geometry(size, resize).picture(picture)
+    assert torch.equal(found, torchvisions(picture, size, resize, "bilinear"))
+
+
+@pytest.mark.parametrize("interpolation", MODES)
+@pytest.mark.parametrize("size", [(224, 224), (192, 160)])
+def test_filters_equal_torchvisions(interpolation, size):
+    picture = photograph(333, 251)
+    found = Geometry(size, 235, interpolation).picture(picture)
+    assert found.dtype == torch.float32 and found.shape == (3, *size)
+    assert torch.equal(found, torchvisions(picture, size, 235, interpolation))
+
+
+def test_the_longer_side_is_cut_to_an_integer_without_rounding_errors():
+    """288 × 665 / 560 is 342 exactly; as 665 × (288 / 560) it falls to 341, and the crop moves by half a pixel."""
+    assert Geometry((288, 288), 288)._scaled(560, 665) == (288, 342)
+    for resize, short, long in ((288, 560, 665), (224, 350, 475), (256, 375, 500), (232, 333, 500)):
+        wide = Geometry((64, 64), resize)._scaled(long, short)
+        expected = transforms.functional.resize(Image.new("L", (long, short)), resize).size
+        assert wide == expected
+
+
+def test_without_a_resize_pictures_are_squashed_straight_to_size():
+    picture = photograph(50, 30)
+    found = Geometry((20, 40), None).picture(picture)
+    expected = transforms.functional.to_tensor(picture.resize((40, 20), Image.Resampling.BILINEAR))
+    assert torch.equal(found, expected)
+    exact = photograph(40, 20)
+    assert torch.equal(Geometry((20, 40), None).picture(exact), transforms.functional.to_tensor(exact))
+
+
+@pytest.mark.parametrize("side", [(1, 1), (1, 7), (7, 1), (2, 3)])
+def test_tiny_pictures(side):
+    found = Geometry((24, 24), 28).picture(photograph(*side))
+    assert found.shape == (3, 24, 24) and bool(found.isfinite().all())
+
+
+def test_a_crop_larger_than_the_resized_picture_is_filled_not_padded():
+    """torchvision would put black bars around it."""
+    found = Geometry((24, 40), 24).picture(Image.new("RGB", (30, 30), (200, 100, 50)))
+    assert (found == torch.tensor([200, 100, 50]).view(3, 1, 1) / 255).all()
+
+
+def test_a_strip_does_not_grow_without_bounds(monkeypatch):
+    """2 × 20,000 pixels would become 256 × 2,560,000 before a crop of 224: only the crop is computed."""
+    calls: list[tuple] = []
+    resize = Image.Image.resize
+
+    def watched(image, size, resample=None, box=None, **more):
+        calls.append(size)
+        return resize(image, size, resample, box, **more)
+
+    monkeypatch.setattr(Image.Image, "resize", watched)
+    strip = photograph(20_000, 2)
+    found = Geometry((224, 224), 256).picture(strip)
+    assert max(w * h for w, h in calls) < 10**6
+    # The same by hand: 224 of 256 rows, 224 of 2,560,000 columns, so the middle 1.75 source pixels.
+    middle = resize(strip.crop((9_990, 0, 10_010, 2)), (2560, 256), Image.Resampling.BILINEAR)
+    expected = transforms.functional.to_tensor(middle.crop((1168, 16, 1392, 240)))
+    assert float((found - expected).abs().max()) <= 1 / 255 + 1e-6
+
+
+def test_a_long_picture_is_the_same_by_the_short_way_and_the_long_one(monkeypatch):
+    picture = photograph(301, 40)
+    geometry = Geometry((48, 56), 64)
+    long_way = geometry.picture(picture)
+    monkeypatch.setattr("heatproof.geometry._ROOM", 1000)
+    assert float((geometry.picture(picture) - long_way).abs().max()) <= 1 / 255 + 1e-6
+
+
+@given(st.integers(20, 80), st.integers(20, 80), st.integers(0, 3))
+@settings(max_examples=40, deadline=None)
+def test_masks_go_where_the_picture_goes(width, height, seed):
+    """A white shape on black, sent as a picture and as a mask: the mask is where the picture is at least half white."""
+    rng = np.random.default_rng(seed)
+    top, left = rng.integers(0, height // 2), rng.integers(0, width // 2)
+    mask = np.zeros((height, width), bool)
+    mask[top : top + height // 3, left : left + width // 3] = True
+    picture = Image.fromarray(np.repeat(mask[..., None], 3, 2).astype(np.uint8) * 255)
+    for geometry in (Geometry((32, 32), 36), Geometry((32, 24), None), Geometry((20, 31), 33)):
+        found = geometry.mask(mask)
+        assert found.dtype == torch.bool and tuple(found.shape) == geometry.size
+        assert torch.equal(found, geometry.picture(picture)[0] >= 128 / 255)
+
+
+def test_a_mask_in_the_corner_leaves_with_the_crop():
+    """Squashing the mask straight to the size, as the reference code of R does, would keep it."""
+    mask = np.zeros((256, 512), bool)
+    mask[:, :100] = True
+    assert not Geometry((224, 224), 256).mask(mask).any()
+    assert Geometry((224, 224), None).mask(mask)[:, :40].all()
+
+
+def test_the_argument_stays_as_it_is():
+    picture = photograph(31, 17)
+    before = picture.tobytes()
+    found = Geometry((16, 16), 17).picture(picture)
+    found.zero_()
+    Geometry((17, 31), None).picture(picture).zero_()
+    assert picture.tobytes() == before
