@@ -32,6 +32,8 @@ _debug = False
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command; errors made for people are one line on stderr, tracebacks only with `--debug`."""
+    global _debug
+    _debug = False
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         code = app(arguments, standalone_mode=False)
@@ -200,21 +202,19 @@ def _run(plan: Any, folder: Path, workers: int | None, no_report: bool) -> None:
     command = shlex.join(["heatproof", *sys.argv[1:]])
     with _progress() as progress:
         done = run_study(plan, folder, workers=workers, progress=progress, command=command)
-        progress.stage("Tables, statistics and page" if not no_report else "Tables and statistics", 0)
-        _report(folder, page=not no_report)
-    kept = f" ({done.kept} were there already)" if done.kept else ""
-    print(f"{done.ran} jobs done{kept}. Tables: {folder / 'tables'}")
+        progress.stage("Tables and statistics" if no_report else "Tables, statistics and page", 0)
+    kept = f", {done.kept} were there already" if done.kept else ""
+    print(f"{done.ran} jobs done{kept}.")
+    _report(folder, page=not no_report)
 
 
 def _report(folder: Path, page: bool = True) -> None:
     from heatproof import report as reports
 
-    if not page:
-        reports.write_tables(folder)
-        return
-    path = reports.write_report(folder)
-    verdict = reports.verdict_of(folder)
-    print(f"\n{verdict}\n\nReport: {path}")
+    findings = reports.write_tables(folder)
+    said = [f"{answer['where']}: {answer['sentence']}".removeprefix(": ") for answer in reports.answers(findings)]
+    print("\n" + "\n".join(said) + "\n")
+    print(f"Report: {reports.write_page(findings)}" if page else f"Tables: {folder / 'tables'}")
 
 
 @app.command(epilog="Example: `heatproof report out/resnet18`")

@@ -1,17 +1,17 @@
 """What can go wrong, as one tree; every message says what was expected, what came and what to do.
 
-    HeatproofError
-    ├── UnknownName       a method, perturbation, layer, option … that does not exist (also a KeyError)
-    ├── InvalidInput      an argument of the wrong shape, range or type (also a ValueError)
-    │   ├── InvalidPicture    a file that is no readable picture, or is too large to open safely
-    │   ├── InvalidTarget     too few targets, or one outside the model's classes
-    │   └── InvalidStudy      a study file or plan that cannot be run
-    ├── ModelError        a model that cannot be loaded, or does not answer like a classifier
-    │   └── LayerError        a layer that cannot be explained: not spatial, never run, no gradient
-    ├── StoreError        a results folder that belongs to another study, is in use, or cannot be written
-    └── MissingExtra      an optional part that is not installed
+HeatproofError
+├── UnknownName       a method, perturbation, layer, option … that does not exist (also a KeyError)
+├── InvalidInput      an argument of the wrong shape, range or type (also a ValueError)
+│   ├── InvalidPicture    a file that is no readable picture, or is too large to open safely
+│   ├── InvalidTarget     too few targets, or one outside the model's classes
+│   └── InvalidStudy      a study file or plan that cannot be run
+├── ModelError        a model that cannot be loaded, or does not answer like a classifier
+│   └── LayerError        a layer that cannot be explained: not spatial, never run, no gradient
+├── StoreError        a results folder that belongs to another study, is in use, or cannot be written
+└── MissingExtra      an optional part that is not installed
 
-    HeatproofWarning      something was survived, and is said (also a UserWarning)
+HeatproofWarning      something was survived, and is said (also a UserWarning)
 """
 
 

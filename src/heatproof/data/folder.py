@@ -81,14 +81,8 @@ def load_pictures(
     kind, _, rest = images.partition(":") if isinstance(images, str) else ("", "", "")
     if kind in ("shapes", "torchvision"):
         if labels is not None:
-            raise InvalidInput(
-                f"`labels` must be left out for {images!r}, which has labels of its own. Got {labels}."
-            )
-        return (
-            _shapes(rest, limit, name)
-            if kind == "shapes"
-            else _torchvision(rest, root, limit, download, name)
-        )
+            raise InvalidInput(f"`labels` must be left out for {images!r}, which has labels of its own. Got {labels}.")
+        return _shapes(rest, limit, name) if kind == "shapes" else _torchvision(rest, root, limit, download, name)
     folder = Path(images)
     files = _by_id(folder)
     if not files:
@@ -130,9 +124,7 @@ def _by_id(folder: Path) -> dict[str, Path]:
     paths = picture_files(folder)
     files = {printable(path.relative_to(folder).as_posix()): path for path in paths}
     if len(files) != len(paths):  # a literal `\\xe9` beside the byte it stands for
-        raise InvalidInput(
-            f"File names must differ when printed. Two in {printable(folder)} do not: rename one."
-        )
+        raise InvalidInput(f"File names must differ when printed. Two in {printable(folder)} do not: rename one.")
     return files
 
 
@@ -148,9 +140,7 @@ def _class_folders(folder: Path, ids: list[str]) -> tuple[list[str] | None, dict
     return names, {id: index[id.partition("/")[0]] for id in ids}
 
 
-def _missing(
-    known: dict[str, int], files: dict[str, Path], labels: str | os.PathLike, folder: Path
-) -> set[str]:
+def _missing(known: dict[str, int], files: dict[str, Path], labels: str | os.PathLike, folder: Path) -> set[str]:
     """Labelled pictures without a file; when they are most, folder and labels do not belong together."""
     missing = set(known) - set(files)
     if 2 * len(missing) > len(known):

@@ -32,9 +32,7 @@ def read_labels(path: str | os.PathLike) -> dict[str, int]:
             line = f"{where}, line {rows.line_num}"
             file, index = _file(row["file"], line), _index(row["class_index"], line)
             if labels.setdefault(file, index) != index:
-                raise InvalidInput(
-                    f"`labels` must give each picture one class. {line}: {file} has {labels[file]} too."
-                )
+                raise InvalidInput(f"`labels` must give each picture one class. {line}: {file} has {labels[file]} too.")
     except csv.Error as error:
         raise InvalidInput(f"`labels` must be a CSV file. {where}, line {rows.line_num}: {error}.") from error
     if not labels:
@@ -47,9 +45,7 @@ def _text(path: str | os.PathLike) -> str:
     try:
         return Path(path).read_bytes().decode("utf-8-sig", "backslashreplace")
     except OSError as error:
-        raise InvalidInput(
-            f"`labels` must be a readable file. {printable(path)}: {error.strerror}."
-        ) from error
+        raise InvalidInput(f"`labels` must be a readable file. {printable(path)}: {error.strerror}.") from error
 
 
 def _file(text: str | None, line: str) -> str:
@@ -65,7 +61,5 @@ def _index(text: str | None, line: str) -> int:
     except ValueError:
         index = -1
     if index < 0:
-        raise InvalidInput(
-            f"`class_index` must be a whole number from 0 up. {line}: got {text or 'nothing'!r}."
-        )
+        raise InvalidInput(f"`class_index` must be a whole number from 0 up. {line}: got {text or 'nothing'!r}.")
     return index

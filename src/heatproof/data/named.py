@@ -132,11 +132,7 @@ def _opened(dataset: str, root: str, download: bool) -> Any:
     try:
         return getattr(torchvision.datasets, dataset)(root, **options)
     except (RuntimeError, OSError, ModuleNotFoundError) as error:
-        todo = (
-            "Check the connection and `root`"
-            if download
-            else "Download it first (`download=True`, --download)"
-        )
+        todo = "Check the connection and `root`" if download else "Download it first (`download=True`, --download)"
         if dataset == "ImageNet":
             todo = "Put ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz there"
         raise InvalidInput(

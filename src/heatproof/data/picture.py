@@ -70,9 +70,7 @@ def as_rgb(image: Image.Image) -> Image.Image:
             raise InvalidPicture("holds 32-bit numbers, whose white is unknown; save it with 8 or 16 bits")
         return _from_16_bit(values)
     if image.mode == "F":
-        raise InvalidPicture(
-            "holds floating-point numbers, whose white is unknown; save it with 8 or 16 bits"
-        )
+        raise InvalidPicture("holds floating-point numbers, whose white is unknown; save it with 8 or 16 bits")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")

@@ -62,9 +62,7 @@ def ranking(scores: torch.Tensor, decimals: int | None = DECIMALS) -> Ranking:
     )
 
 
-def rbo(
-    one: Ranking, other: Ranking, p: float = 0.9, ties: Ties = "b", extrapolated: bool = True
-) -> torch.Tensor:
+def rbo(one: Ranking, other: Ranking, p: float = 0.9, ties: Ties = "b", extrapolated: bool = True) -> torch.Tensor:
     """Rank-biased overlap `(…,)` in [0, 1], 1 for equal rankings; NaN where either has no ranking.
 
     `(1−p) Σ_d p^(d−1) A_d`, plus `p^n` when `extrapolated`; `A_d = Σ c¹c² / norm` with the membership

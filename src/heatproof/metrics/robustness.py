@@ -112,9 +112,7 @@ def pair_scores(
         raise InvalidInput("`segments` must be given with clean maps. Got None.")
     if segments.dim() == 2:
         return _scored(reference(clean, segments), perturbed, *how)
-    each = [
-        (reference(clean[i : i + 1], labels), perturbed[:, i : i + 1]) for i, labels in enumerate(segments)
-    ]
+    each = [(reference(clean[i : i + 1], labels), perturbed[:, i : i + 1]) for i, labels in enumerate(segments)]
     parts = [_scored(one, maps, *how) for one, maps in each]
     return {name: torch.cat([part[name] for part in parts], 1) for name in parts[0]}
 
@@ -156,9 +154,7 @@ class Strips:
         pixels = torch.bincount(segments.flatten())
         if not bool(pixels.all()):
             gap = int((pixels == 0).nonzero()[0])
-            raise InvalidInput(
-                f"Labels must run from 0 to n − 1 without gaps. Got no pixel with label {gap}."
-            )
+            raise InvalidInput(f"Labels must run from 0 to n − 1 without gaps. Got no pixel with label {gap}.")
         rows = max(1, size // segments.shape[1])
         members = []
         for strip in segments.split(rows):

@@ -72,9 +72,7 @@ def norm(maps: torch.Tensor) -> torch.Tensor:
     return torch.linalg.vector_norm(torch.linalg.vector_norm(maps, dim=-1).double(), dim=-1)
 
 
-def cosine_of(
-    one: torch.Tensor, other: torch.Tensor, norm1: torch.Tensor, norm2: torch.Tensor
-) -> torch.Tensor:
+def cosine_of(one: torch.Tensor, other: torch.Tensor, norm1: torch.Tensor, norm2: torch.Tensor) -> torch.Tensor:
     """`cosine` where the norms are known."""
     dot = (one * other).sum(-1).double().sum(-1)
     return (dot / (norm1 * norm2)).clamp(-1, 1)

@@ -16,9 +16,7 @@ class Block(nn.Module):
         self.bn1 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
-        self.shortcut = (
-            nn.Identity() if inputs == outputs and stride == 1 else _projection(inputs, outputs, stride)
-        )
+        self.shortcut = nn.Identity() if inputs == outputs and stride == 1 else _projection(inputs, outputs, stride)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         inner = F.relu(self.bn1(self.conv1(x)))
@@ -30,9 +28,7 @@ class ShapesNet(nn.Module):
 
     def __init__(self, classes: int = 6):
         super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, WIDTHS[0], 3, 2, 1, bias=False), nn.BatchNorm2d(WIDTHS[0]), nn.ReLU()
-        )
+        self.stem = nn.Sequential(nn.Conv2d(3, WIDTHS[0], 3, 2, 1, bias=False), nn.BatchNorm2d(WIDTHS[0]), nn.ReLU())
         self.stage1 = Block(WIDTHS[0], WIDTHS[0], 1)
         self.stage2 = Block(WIDTHS[0], WIDTHS[1], 2)
         self.stage3 = Block(WIDTHS[1], WIDTHS[2], 2)
