@@ -1,0 +1,21 @@
+"""Tables, figures and the page of a finished (or unfinished) study, drawn from its folder alone.
+
+Nothing here needs a network or imports torch: the rows, the plan and the gallery hold all there is to say.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from heatproof.report.page import answers, write_page, write_report
+    from heatproof.report.tables import pairs, write_tables
+
+_HOMES = {"answers": "page", "write_page": "page", "write_report": "page", "pairs": "tables", "write_tables": "tables"}
+
+__all__ = ["answers", "pairs", "write_page", "write_report", "write_tables"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,117 @@
+"""Figure → SVG or PDF: equal figures give equal bytes, text stays text, colours follow the page."""
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib
+from markupsafe import escape
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from heatproof.report.style import FAINT, INK, LINE
+
+#: One setting for every figure. One font in one weight, as each that a PDF embeds costs a third of a second.
+#: `svg.hashsalt` makes the ids of an SVG the same in every run.
+SETTINGS: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "sans-serif"],
+    "font.size": 9.0,
+    "axes.titlesize": 10.5,
+    "axes.labelsize": 9.0,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5.0,
+    "legend.labelcolor": INK,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "heatproof",
+    "pdf.fonttype": 42,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+}
+
+#: What the page replaces the stand-in colours with.
+PAGE_INKS = {INK: "var(--ink)", FAINT: "var(--faint)", LINE: "var(--line)"}
+
+
+@contextmanager
+def house() -> Iterator[None]:
+    """Our settings over matplotlib's defaults, whatever the user's matplotlibrc says; restored after."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(SETTINGS)
+        yield
+
+
+def figure(width: float, height: float) -> Figure:
+    """An empty figure in inches, off pyplot's books, laid out so that nothing is cut."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def svg(canvas: Figure) -> str:
+    """The figure as an SVG file: no date, stable ids, text as text."""
+    buffer = io.BytesIO()
+    with house():
+        _settle(canvas)
+        FigureCanvasSVG(canvas).print_svg(buffer, metadata={"Date": None, "Creator": "heatproof"})
+    return buffer.getvalue().decode("utf-8")
+
+
+def pdf(canvas: Figure) -> bytes:
+    """The figure as a PDF file without dates."""
+    buffer = io.BytesIO()
+    with house():
+        _settle(canvas)
+        FigureCanvasPdf(canvas).print_pdf(
+            buffer, metadata={"CreationDate": None, "Creator": "heatproof", "Producer": None}
+        )
+    return buffer.getvalue()
+
+
+def _settle(canvas: Figure) -> None:
+    """Lays the figure out once, at the 72 dots of both formats: laying out costs as much as drawing."""
+    engine = canvas.get_layout_engine()
+    if engine is not None:
+        canvas.set_dpi(72)
+        if canvas.axes:  # a figure with a legend only has nothing to lay out
+            engine.execute(canvas)
+        canvas.set_layout_engine("none")
+
+
+def inline(drawing: str, label: str, prefix: str) -> str:
+    """An SVG file as an element of the page: scales with its box up to 1.4 pixels a point, in the page's ink.
+
+    `label` is read aloud in place of the drawing; `prefix` keeps the ids of several drawings apart.
+    """
+    body = drawing[drawing.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r'<g id="[^"]*"', "<g", body)
+    body = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", body)
+    for stand_in, ink in PAGE_INKS.items():
+        body = body.replace(stand_in, ink)
+    body = re.sub(r'<g>\s*<path d="[^"]*" style="fill: #ffffff"/>\s*</g>', "", body, count=1)
+    head, _, rest = body.partition(">")
+    width = float(re.search(r'viewBox="0 0 ([\d.]+)', head)[1])  # type: ignore[index]
+    head = re.sub(r'\s(?:width|height|version|xmlns(?::xlink)?)="[^"]*"', "", head)
+    head += f' role="img" aria-label="{escape(label)}" style="max-width:{1.4 * width:.0f}px"'
+    return f"{head}>{rest.strip()}".replace("xlink:href", "href")

@@ -1,0 +1,52 @@
+"""A study folder, read: the plan, the rows behind a DuckDB connection, and how many jobs are missing."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from heatproof.errors import StoreError
+from heatproof.studies.store import Store, connect
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a report is drawn from: nothing but stored files."""
+
+    folder: Path
+    plan: Mapping[str, Any]
+    connection: duckdb.DuckDBPyConnection
+    done: int
+
+    @property
+    def jobs(self) -> int:
+        """How many jobs the plan has (the number done where the plan does not say)."""
+        jobs = self.plan.get("jobs") or 0
+        return max(int(jobs) if isinstance(jobs, int | float) else len(jobs), self.done)
+
+    @property
+    def missing(self) -> int:
+        """How many jobs are still to run."""
+        return self.jobs - self.done
+
+
+def open_source(folder: str | os.PathLike) -> Source:
+    """The study in `folder`, with its rows as table `rows`. StoreError where there is no study or no row."""
+    store = Store(folder)
+    plan, done = store.plan(), len(store.done())
+    if not isinstance(plan, dict):
+        raise StoreError(
+            f"Expected a study folder, with `study.json` and `rows/`. Got {str(folder)!r}. "
+            "Name the folder that `heatproof run … --out` wrote."
+        )
+    if not done:
+        raise StoreError(
+            f"Expected rows in {str(store.rows)!r}. Got none: the study has not finished its first job. "
+            "Run the same `heatproof run` command again, then report."
+        )
+    connection = connect(store.folder)
+    connection.execute("SET enable_progress_bar = false")
+    return Source(store.folder, plan, connection, done)

@@ -1,0 +1,47 @@
+"""Colours, markers and lines: one look per method in all figures, none told apart by colour alone.
+
+The hues are those of Okabe & Ito 2008 (safe for colour-blind readers) without the yellow, which fades on
+paper, and without the black, which is the ink. Controls are grey and dashed whatever their number.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+#: Stand-ins the page swaps for its own ink: one drawing serves light, dark and print (see `drawing.inline`).
+INK, FAINT, LINE = "#1b1f24", "#5f6872", "#d3d7dc"
+
+HUES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h", "p", "d", "*", "8")
+LINES = ("-", (0, (6, 1.5)), (0, (3, 1, 1, 1)))
+CONTROL_HUES = ("#7a828b", "#9aa1a9", "#5f6872")
+CONTROL_LINES = ((0, (2, 1.6)), (0, (1, 1.4)))
+
+#: Unchanged and changed predictions, wherever the two stand side by side.
+UNCHANGED, CHANGED = "#0072b2", "#d55e00"
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one method is drawn."""
+
+    color: str
+    marker: str
+    line: Any
+    control: bool = False
+
+
+def styles(methods: Sequence[str], controls: Iterable[str]) -> dict[str, Style]:
+    """A style for every method; real methods take hues in the order given, controls greys."""
+    controls = set(controls)
+    real = [m for m in methods if m not in controls]
+    grey = [m for m in methods if m in controls]
+    looks = [Style(hue, MARKERS[i % len(MARKERS)], line) for i, (line, hue) in enumerate(product(LINES, HUES))]
+    greys = [
+        Style(hue, MARKERS[-1 - i % len(MARKERS)], line, control=True)
+        for i, (line, hue) in enumerate(product(CONTROL_LINES, CONTROL_HUES))
+    ]
+    return {m: looks[i % len(looks)] for i, m in enumerate(real)} | {
+        m: greys[i % len(greys)] for i, m in enumerate(grey)
+    }

@@ -1,0 +1,56 @@
+"""Reports that several tests look at, made once."""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from . import synthetic
+
+#: Names that would do harm in a page that trusts them.
+HOSTILE = synthetic.Recipe(
+    images=("<script>alert(1)</script>.jpg", "a\"onerror='alert(2)'.jpg", *(f"{i}.jpg" for i in range(40))),
+    methods={"gradcam": 0.6, "grad<b>cam</b>": 0.7, "x&y": 0.5},
+    controls={"random": 0.05},
+    models=('timm:"><script>alert(3)</script>',),
+    datasets=("<img src=x onerror=alert(4)>",),
+    perturbations=("jpeg", "fgsm"),
+    severities=(1, 3, 5),
+    flagged={"7.jpg": "not a picture: <svg onload=alert(5)>"},
+    class_names=("<i>hen</i>", 'quote"d', "it's"),
+    masks=True,
+    gallery=2,
+)
+
+
+#: Written in a fresh process: what it imported is a fact about the report, not about the tests.
+WRITE = """
+import sys
+from heatproof.report import pairs, write_report, write_tables
+write_report(sys.argv[1])
+print(*(name for name in ("torch", "torchvision", "timm", "matplotlib.pyplot") if name in sys.modules))
+"""
+
+
+@dataclass(frozen=True)
+class Reported:
+    """A reported study, and what was imported to report it."""
+
+    folder: Path
+    imported: str
+
+
+@pytest.fixture(scope="session")
+def reported(tmp_path_factory) -> Reported:
+    """A study whose every name is an attack, reported by a process of its own."""
+    folder = synthetic.study(tmp_path_factory.mktemp("study-with-hostile-names"), HOSTILE)
+    done = subprocess.run([sys.executable, "-c", WRITE, folder], capture_output=True, text=True, check=True)
+    return Reported(folder, done.stdout.strip())
+
+
+@pytest.fixture(scope="session")
+def hostile(reported) -> Path:
+    """The folder of that study."""
+    return reported.folder

@@ -1,0 +1,169 @@
+"""Figures: what is drawn is what was handed over, equal bytes for equal numbers, nothing global touched."""
+
+import math
+import re
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+from heatproof.report import drawing, plots
+from heatproof.report.style import FAINT, INK, LINE, styles
+
+METHODS = ["gradcam", "gradcam++", "centre"]
+LOOKS = styles(METHODS, {"centre"})
+RANKS = {"gradcam": 1.5, "gradcam++": 1.75, "centre": 2.75}
+
+
+def table(methods=METHODS, kinds=("jpeg", "fgsm"), severities=("1", "2", "all"), **fixed) -> pd.DataFrame:
+    """A table whose numbers tell where they belong: .1 × method + .01 × perturbation + .001 × severity."""
+    rows = []
+    for m, method in enumerate(methods):
+        for k, kind in enumerate(kinds):
+            for s, severity in enumerate(severities):
+                value = 0.1 * (m + 1) + 0.01 * (k + 1) + 0.001 * (s + 1)
+                row = {
+                    "method": method,
+                    "control": method == "centre",
+                    "perturbation": kind,
+                    "severity": severity,
+                }
+                row |= {"n": 50, "flips": 25, "flip_rate": 0.5, "psnr": 30.0, "reliable": True}
+                row |= {"consistency": value, "responsiveness": 1 - value, "rm": value, "rm0": value / 2}
+                for name in ("responsiveness", "rm", "rm0"):
+                    row |= {f"{name}_low": row[name] - 0.02, f"{name}_high": row[name] + 0.03}
+                rows.append(row | fixed)
+    return pd.DataFrame(rows)
+
+
+def markers(axis, marker) -> list[float]:
+    """The x of every single point with that marker."""
+    return [float(line.get_xdata()[0]) for line in axis.lines if line.get_marker() == marker]
+
+
+def test_robustness_draws_rm_rm0_and_their_intervals():
+    figure = plots.robustness_figure(table(), METHODS, LOOKS)
+    jpeg, fgsm = figure.axes
+    assert [axis.get_title() for axis in figure.axes] == ["jpeg", "fgsm"]
+    assert markers(jpeg, LOOKS["gradcam"].marker) == pytest.approx([0.113, 0.0565])
+    assert markers(fgsm, LOOKS["centre"].marker) == pytest.approx([0.323, 0.1615])
+    spans = [list(line.get_xdata()) for line in fgsm.lines if len(line.get_xdata()) == 2]
+    assert [0.303, 0.353] in [pytest.approx(span) for span in spans]
+
+
+def test_no_flips_are_said_instead_of_drawn():
+    empty = table(rm=math.nan, rm0=math.nan, responsiveness=math.nan)
+    for figure in (
+        plots.robustness_figure(empty, METHODS, LOOKS),
+        plots.curves_figure(empty, METHODS, LOOKS),
+    ):
+        assert "too few flips" in drawing.svg(figure)
+
+
+def test_curves_are_sorted_by_severity_and_leave_the_pooled_row_out():
+    shuffled = table().sample(frac=1, random_state=3)
+    upper, lower = plots.curves_figure(shuffled, METHODS, LOOKS, columns=1).axes[:2]
+    kind = upper.get_title()
+    add = {"jpeg": 0.01, "fgsm": 0.02}[kind]
+    np.testing.assert_allclose(upper.lines[0].get_xdata(), [1, 2])
+    np.testing.assert_allclose(upper.lines[0].get_ydata(), [0.1 + add + 0.001, 0.1 + add + 0.002])
+    np.testing.assert_allclose(lower.lines[1].get_ydata(), [1 - 0.2 - add - 0.001, 1 - 0.2 - add - 0.002])
+
+
+def test_overlap_boxes_hold_the_medians_of_each_kind_of_pair():
+    rbo = [0.9, 0.8, 0.7, 0.4, 0.2, math.nan, 0.1]
+    changed = pd.array([False, False, False, True, True, True, None], dtype="boolean")
+    pairs = pd.DataFrame({"method": "gradcam", "rbo": rbo, "changed": changed})
+    axis = plots.overlap_figure(pairs, ["gradcam"], LOOKS).axes[0]
+    medians = {float(line.get_xdata()[0]) for line in axis.lines if line.get_color() == INK}
+    assert sorted(medians) == pytest.approx([0.3, 0.8])
+
+
+def test_bars_join_the_groups_from_first_to_last():
+    order = ["gradcam", "gradcam++", "centre"]
+    axis = plots.critical_difference_figure(RANKS, 0.25, [order[:2], order], LOOKS).axes[0]
+    bars = [sorted(line.get_ydata()) for line in axis.lines if line.get_linewidth() > 3]
+    assert bars == [[-0.25, 1.25], [-0.25, 2.25]]
+
+
+def test_the_rank_diagram_names_methods_ranks_and_the_test():
+    text = drawing.svg(plots.critical_difference_figure(RANKS, 0.25, [], LOOKS, "Kendall's W = 0.61"))
+    shown = re.findall(r"<text[^>]*>([^<]*)</text>", text)
+    assert {
+        "gradcam",
+        "gradcam++",
+        "centre (control)",
+        "1.50",
+        "1.75",
+        "2.75",
+        "critical distance 0.25",
+    } <= set(shown)
+    assert "Kendall's W = 0.61" in shown
+
+
+def test_flips_are_drawn_in_percent_once_per_condition():
+    axis = plots.flips_figure(table(flip_rate=0.25)).axes[0]
+    assert len(axis.lines) == 2
+    np.testing.assert_allclose(axis.lines[0].get_ydata(), [25, 25])
+
+
+def test_heatmap_marks_what_is_unreliable():
+    text = drawing.svg(plots.heatmap_figure(table(reliable=False), METHODS, LOOKS))
+    assert text.count("†") == len(METHODS) * 2
+
+
+def test_segmenter_lines_follow_the_ranks():
+    ranks = pd.DataFrame({"quickshift": RANKS, "slic": {"gradcam": 2.0, "gradcam++": 1.0, "centre": 3.0}})
+    axis = plots.segmenters_figure(ranks, LOOKS).axes[0]
+    drawn = sorted(list(line.get_ydata()) for line in axis.lines)
+    assert drawn == [[1.5, 2.0], [1.75, 1.0], [2.75, 3.0]]
+
+
+def test_equal_numbers_give_equal_bytes_without_dates_and_with_text_as_text():
+    first, second = (plots.robustness_figure(table(), METHODS, LOOKS) for _ in range(2))
+    assert drawing.svg(first) == drawing.svg(second)
+    assert drawing.pdf(first) == drawing.pdf(second)
+    assert "<dc:date>" not in drawing.svg(first)
+    assert b"CreationDate" not in drawing.pdf(first)
+    assert ">gradcam++</text>" in drawing.svg(first)
+
+
+def test_the_users_settings_neither_matter_nor_change():
+    plain = drawing.svg(plots.flips_figure(table()))
+    with matplotlib.rc_context({"font.size": 30, "svg.fonttype": "path", "axes.facecolor": "red"}):
+        before = dict(matplotlib.rcParams)
+        assert drawing.svg(plots.flips_figure(table())) == plain
+        assert dict(matplotlib.rcParams) == before
+
+
+def test_inline_drawings_take_the_pages_ink_and_keep_their_references():
+    text = drawing.inline(drawing.svg(plots.curves_figure(table(), METHODS, LOOKS)), 'a "label"', "one")
+    assert not {INK, FAINT, LINE} & set(re.findall(r"#[0-9a-f]{6}", text))
+    assert "var(--ink)" in text
+    ids = re.findall(r'\bid="([^"]*)"', text)
+    assert len(ids) == len(set(ids))
+    assert all(name.startswith("one-") for name in ids)
+    used = set(re.findall(r'href="#([^"]*)"', text)) | set(re.findall(r"url\(#([^)]*)\)", text))
+    assert used
+    assert used <= set(ids)
+    assert 'aria-label="a &#34;label&#34;"' in text
+    assert "http" not in text
+
+
+def test_no_two_of_thirty_methods_look_alike_and_controls_are_grey_and_dashed():
+    names = [f"m{i}" for i in range(14)] + [f"c{i}" for i in range(6)]
+    looks = styles(names, {f"c{i}" for i in range(6)})
+    assert len({(look.color, look.marker, look.line) for look in looks.values()}) == len(names)
+    assert len({(look.marker, look.line) for name, look in looks.items() if name[0] == "m"}) == 14
+    for name in names[14:]:
+        red, green, blue = (int(looks[name].color[i : i + 2], 16) for i in (1, 3, 5))
+        assert max(red, green, blue) - min(red, green, blue) < 24
+        assert looks[name].line != "-"
+
+
+def test_a_method_name_is_text_not_mathematics():
+    name = "my$odd$_<cam>"
+    looks = styles([name], ())
+    text = drawing.svg(plots.critical_difference_figure({name: 1.0}, math.nan, [], looks))
+    assert "my$odd$_&lt;cam&gt;" in text
