@@ -3,7 +3,7 @@
 What decides is N's RM, unless a control fools it; then RM₀; and if that is fooled too, nothing decides. A
 method shares the top unless two tests find it worse than the best: Wilcoxon with Holm over the blocks
 (perturbation × severity), which share pictures and are therefore too sure, *and* the difference of the
-pooled figures, bootstrapped by image.
+pooled figures, bootstrapped by image with simultaneous bounds for all methods.
 """
 
 from collections.abc import Mapping, Sequence
@@ -76,13 +76,28 @@ class _Evidence:
         found = self.cells[condition].get(method)
         return found is not None and not np.isnan(getattr(found.point, quantity))
 
-    def worse(self, method: str, best: str, quantity: str) -> bool:
-        """Whether `method` is significantly worse than `best`, paired by image, where both have a value."""
-        shared = [c for c in self.conditions if self.has(method, c, quantity) and self.has(best, c, quantity)]
-        if not shared:
-            return False
-        difference = self.mean(best, quantity, shared)[1] - self.mean(method, quantity, shared)[1]
-        return bool(percentiles(difference, self.level)[0] > 1e-12)
+    def worse(self, methods: Sequence[str], best: str, quantity: str) -> set[str]:
+        """Which of `methods` are significantly worse than `best`, paired by image, at `level` for all together.
+
+        Simultaneous bounds (max-T): a difference counts where it exceeds its standard error by more than the largest
+        studentised deviation of any of the differences does in `level` of the resamples.
+        """
+        points, values, names = [], [], []
+        for method in methods:
+            shared = [c for c in self.conditions if self.has(method, c, quantity) and self.has(best, c, quantity)]
+            if shared:
+                one, other = self.mean(best, quantity, shared), self.mean(method, quantity, shared)
+                points.append(one[0] - other[0])
+                values.append(one[1] - other[1])
+                names.append(method)
+        if not names:
+            return set()
+        point, drawn = np.array(points), np.array(values)
+        drawn = drawn[:, ~np.isnan(drawn).any(0)]
+        error = drawn.std(1) if drawn.shape[1] else np.full(len(names), np.inf)
+        scale = np.where(error > 1e-12, error, np.inf)  # twins: no difference, no error
+        reach = np.quantile(np.abs((drawn - point[:, None]) / scale[:, None]).max(0), self.level) if len(drawn.T) else 0
+        return {name for name, bound in zip(names, point - reach * error, strict=True) if bound > 1e-12}
 
     def interval(self, method: str, quantity: str) -> Interval:
         """The method's mean over the conditions it has, of those that count."""
@@ -167,7 +182,8 @@ def _fooled(evidence: _Evidence, figures: Mapping[str, Interval], quantity: str)
     """Controls not significantly worse than the best real method; those without any value fool nothing."""
     best = max(evidence.real, key=lambda m: figures[m].value)
     present = [c for c in evidence.controls if not np.isnan(figures[c].value)]
-    return tuple(c for c in present if not evidence.worse(c, best, quantity))
+    worse = evidence.worse(present, best, quantity)
+    return tuple(control for control in present if control not in worse)
 
 
 def _comparison(table: pd.DataFrame, quantity: str, alpha: float) -> Comparison | None:
@@ -183,9 +199,10 @@ def _top(
     """The best real method by its pooled figure, and all that cannot be told from it."""
     order = sorted(evidence.real, key=lambda m: (-figures[m].value, m))
     best = order[0]
+    worse = evidence.worse(order[1:], best, by)
 
     def shares(method: str) -> bool:
-        if not evidence.worse(method, best, by):
+        if method not in worse:
             return True
         if comparison is None or comparison.friedman.n < BLOCKS:
             return False

@@ -1,0 +1,146 @@
+"""Friedman, Kendall's W, Wilcoxon with Holm, Nemenyi: beside SciPy, statsmodels, scikit-posthocs and by hand."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import scikit_posthocs
+from scipy.stats import friedmanchisquare, wilcoxon
+from statsmodels.stats.multitest import multipletests
+
+from heatproof.errors import InvalidInput
+from heatproof.statistics.agreement import cliques, kendall_w, nemenyi_distance, segmenter_agreement
+from heatproof.statistics.paired import compared, friedman, signed_ranks, wilcoxon_pairs
+
+
+def values(blocks=30, methods=5, seed=0, ties=False):
+    generator = np.random.default_rng(seed)
+    found = generator.standard_normal((blocks, methods)) + np.linspace(2, 0, methods)
+    return np.round(found) if ties else found
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_friedman_is_scipys(ties):
+    table = values(ties=ties)
+    found = friedman(table)
+    expected = friedmanchisquare(*table.T)
+    assert found.statistic == pytest.approx(expected.statistic) and found.p == pytest.approx(expected.pvalue)
+    assert found.w == pytest.approx(expected.statistic / (30 * 4))
+    assert found.ranks[0] == min(found.ranks) and found.ranks.sum() == pytest.approx(15)
+
+
+def test_kendalls_w_by_hand():
+    # three raters, four items: rank sums 4 5 9 12, S = (3.5² + 2.5² + 1.5² + 4.5²) = 41, W = 12 · 41 / (9 · 60)
+    ranks = np.array([[1, 2, 3, 4], [2, 1, 3, 4], [1, 2, 3, 4]])
+    assert kendall_w(ranks).w == pytest.approx(12 * 41 / 540)
+    # two raters, three items, the second ties two: ranks (1 2 3) and (1 2.5 2.5), sums 2 4.5 5.5,
+    # S = 4 + .25 + 2.25 = 6.5, W = 12 · 6.5 / (4 · 24 − 2 · 6)
+    assert kendall_w(np.array([[1, 2, 3], [1, 2, 2]])).w == pytest.approx(78 / 84)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_kendalls_w_is_friedmans(ties):
+    table = values(8, 6, ties=ties)
+    assert kendall_w(table).w == pytest.approx(friedman(table).w)
+    assert kendall_w(table).p == pytest.approx(friedman(table).p)
+
+
+def test_kendalls_w_at_its_ends():
+    same = np.tile(np.arange(5.0), (3, 1))
+    assert kendall_w(same).w == pytest.approx(1)
+    assert kendall_w(np.stack([same[0], same[0][::-1]])).w == pytest.approx(0)
+    for nothing in (same[:1], np.ones((3, 5))):
+        assert math.isnan(kendall_w(nothing).w)
+    holes = same.copy()
+    holes[1, 2] = np.nan
+    assert kendall_w(holes).items == 4
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_wilcoxon_is_scipys_with_holm(seed):
+    table = values(25, 4, seed)
+    table[:, 1] = np.where(np.arange(25) < 6, table[:, 0], table[:, 1])  # zeros
+    names = ["a", "b", "c", "d"]
+    found = wilcoxon_pairs(table, names)
+    differences = [table[:, i] - table[:, j] for i in range(4) for j in range(i + 1, 4)]
+    raw = [wilcoxon(d[d != 0]).pvalue for d in differences]  # exact: with zeros SciPy would go asymptotic
+    assert [t.p for t in found] == pytest.approx(raw)
+    assert [t.p_holm for t in found] == pytest.approx(multipletests(raw, method="holm")[1])
+    assert found[0].ties == 6 and found[0].n == 25 and (found[0].first, found[0].second) == ("a", "b")
+
+
+def test_the_effect_is_rank_biserial():
+    # |d| = 1 2 3 4 ranks 1 to 4; down only the 2: (1 + 3 + 4 − 2) / 10
+    statistic, _, effect, ties = signed_ranks(np.array([1.0, -2.0, 3.0, 4.0, 0.0]))
+    assert statistic == 2 and effect == pytest.approx(0.6) and ties == 1
+    assert signed_ranks(np.array([0.5, 0.1, 2.0]))[2] == 1 and signed_ranks(-np.array([0.5, 0.1, 2.0]))[2] == -1
+
+
+def test_equal_methods_and_no_blocks():
+    assert signed_ranks(np.zeros(8))[1:] == (1.0, 0.0, 8)
+    assert all(math.isnan(x) for x in signed_ranks(np.empty(0))[:3])
+    tied = friedman(np.ones((6, 3)))
+    assert math.isnan(tied.p) and tied.ranks.tolist() == [2, 2, 2]
+    empty = compared(pd.DataFrame(np.full((3, 2), np.nan), columns=["a", "b"]))
+    assert empty.friedman.n == 0 and empty.friedman.dropped == 3 and math.isnan(empty.distance) and empty.cliques == ()
+    assert math.isnan(empty.pairs[0].p_holm)
+
+
+def test_incomplete_blocks_are_dropped_and_counted():
+    table = values(20, 3)
+    holes = np.vstack([table, [[1.0, np.nan, 2.0], [np.nan] * 3]])
+    found, expected = friedman(holes), friedman(table)
+    assert found.dropped == 2 and found.n == 20 and found.statistic == expected.statistic
+    assert wilcoxon_pairs(holes, "abc") == wilcoxon_pairs(table, "abc")
+
+
+def test_lower_can_be_better():
+    frame = pd.DataFrame(values(), columns=list("abcde"))
+    up, down = compared(frame), compared(-frame, higher_is_better=False)
+    assert up.ranks == down.ranks and next(iter(up.ranks)) == "a"
+    assert up.pair("a", "e").effect == pytest.approx(-up.pair("e", "a").effect) and up.pair("a", "e").effect > 0
+    with pytest.raises(InvalidInput, match="two of a, b"):
+        up.pair("a", "z")
+
+
+@pytest.mark.parametrize(("k", "q"), [(2, 1.960), (3, 2.343), (4, 2.569), (5, 2.728), (10, 3.164)])
+def test_nemenyis_table(k, q):
+    """Demšar 2006, table 5a."""
+    assert nemenyi_distance(k, 14) == pytest.approx(q * math.sqrt(k * (k + 1) / (6 * 14)), rel=6e-4)
+
+
+def test_nemenyi_agrees_with_scikit_posthocs():
+    table = values(12, 5, seed=4)
+    found = compared(pd.DataFrame(table, columns=list("abcde")))
+    p = scikit_posthocs.posthoc_nemenyi_friedman(table).to_numpy()
+    ranks = found.friedman.ranks
+    apart = np.abs(ranks[:, None] - ranks) > found.distance
+    assert apart.any() and not apart.all()
+    assert np.array_equal(apart, (p < 0.05) & ~np.eye(5, dtype=bool))
+
+
+def test_cliques_are_maximal():
+    ranks = {"d": 4.0, "a": 1.0, "b": 1.6, "c": 2.4, "e": 4.1}
+    assert cliques(ranks, 1.0) == (("a", "b"), ("b", "c"), ("d", "e"))
+    assert cliques(ranks, 1.4) == (("a", "b", "c"), ("d", "e"))
+    assert cliques(ranks, 9) == (("a", "b", "c", "d", "e"),) and cliques(ranks, 0.05) == ()
+
+
+def test_agreement_of_segmenters():
+    rows = [
+        {"model": "m", "dataset": "d", "layer": "l", "perturbation": "blur", "severity": "all", "segmenter": s,
+         "method": method, "control": method == "half", "rm": value}
+        for s, order in (("quickshift", (3, 2, 1)), ("slic", (30, 20, 10)), ("grid", (3, 1, 2)))
+        for method, value in zip(("a", "b", "c", "half"), (*order, 9), strict=True)
+    ]  # fmt: skip
+    found = segmenter_agreement(pd.DataFrame(rows))
+    assert found.loc[0, ["segmenters", "methods"]].tolist() == [3, 3]
+    assert found.loc[0, "w"] == pytest.approx(kendall_w(np.array([[3, 2, 1], [3, 2, 1], [3, 1, 2]])).w)
+
+
+def test_wrong_arguments_are_named():
+    with pytest.raises(InvalidInput, match="at least two methods"):
+        friedman(np.ones((4, 1)))
+    with pytest.raises(InvalidInput, match="Got 1 and 3"):
+        nemenyi_distance(1, 3)

@@ -1,0 +1,117 @@
+"""The verdict: who shares the top, what is fooled, and what it says when it cannot say anything."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from heatproof.statistics import robustness_table, verdict_on
+from heatproof.statistics.verdict import listed, number
+
+
+def judged(pairs, **options):
+    table = robustness_table(pairs, resamples=10)  # the verdict reads its values, not its intervals
+    return verdict_on(pairs, table, resamples=200, **options)
+
+
+def test_one_method_wins_and_rm_is_fooled_by_the_constant_control(made):
+    found = judged(made({"good": 0.4, "fair": 0.15, "dull": 0.05}, kinds=4, base=0.45))
+    assert found.by == "rm0" and "half" in found.fooled["rm"] and found.best == "good" and found.top == ("good",)
+    assert "half" in found.fooled["consistency"] and found.fooled["rm0"] == ()
+    assert found.sentence.startswith("On 60 pictures under 4 perturbations good holds up best (RM₀ ")
+    assert found.sentence.endswith("it beats each of the other 2 methods at 95 % confidence.")
+    assert found.comparison is not None and found.comparison.friedman.n == 8
+    assert any(note.startswith("Fooled: ") and "RM (half); RM₀ decides" in note for note in found.notes)
+    interval = found.figures["rm0"]["good"]
+    assert interval.low < interval.value < interval.high and found.figures["rm0"]["half"].value == 0
+
+
+def test_rm_decides_where_no_control_fools_it(made):
+    found = judged(made({"good": 0.5, "dull": 0.1}, controls=("random",)))
+    assert found.by == "rm" and found.fooled["rm"] == () and "(RM ." in found.sentence
+
+
+def test_twins_share_the_top(made):
+    pairs = made({"good": 0.4, "dull": 0.05}, kinds=4)
+    twin = pairs[pairs["method"] == "good"].assign(method="twin")
+    found = judged(pd.concat([pairs, twin], ignore_index=True))
+    assert set(found.top) == {"good", "twin"} and "dull" not in found.top
+    assert "good and twin hold up best" in found.sentence
+    assert "the other method is worse at 95 % confidence" in found.sentence
+
+
+def test_methods_that_cannot_be_told_apart(made):
+    found = judged(made({"one": 0.3, "two": 0.3, "three": 0.3}, images=25))
+    assert set(found.top) == {"one", "two", "three"}
+    assert "no method can be told from the others" in found.sentence
+    assert "Only 25 pictures: take this as an indication." in found.notes
+    assert any(note.startswith("Only ") and "block" in note for note in found.notes)
+
+
+def test_maps_that_do_not_follow_the_prediction_are_not_recommended(made):
+    found = judged(made({"still": 0.0, "calm": -0.01}, images=100))
+    assert found.top == () and "no method can be recommended" in found.sentence
+
+
+def test_nothing_decides_where_a_control_is_as_good(made):
+    pairs = made({"good": 0.1, "dull": 0.0})
+    cheat = pairs[pairs["method"] == "good"].assign(method="cheat", control=True)
+    found = judged(pd.concat([pairs, cheat], ignore_index=True))
+    assert found.by is None and found.top == () and "cheat" in found.fooled["rm0"]
+    assert "cannot be told from cheat, which knows nothing of the network" in found.sentence
+
+
+@pytest.mark.parametrize(("changed", "cure"), [(False, "stronger"), (True, "weaker")])
+def test_no_flips_and_all_flips_are_no_verdict(changed, cure, made):
+    found = judged(made({"good": 0.3, "dull": 0.1}).assign(changed=changed))
+    assert found.by is None and found.best is None and found.top == () and found.cells == 0
+    assert found.sentence.startswith("No verdict: under no perturbation 10 predictions") and cure in found.sentence
+    assert any("left out" in note for note in found.notes)
+
+
+def test_flagged_controls_only_and_empty_studies(made):
+    pairs = made({"good": 0.3})
+    assert "every row is flagged" in judged(pairs.assign(rbo=np.nan)).sentence
+    assert judged(pairs[pairs["control"]]).sentence == "No verdict: there are only controls to judge."
+    assert judged(pairs.iloc[:0]).sentence == "No verdict: there is no method to judge."
+    alone = judged(pairs[~pairs["control"]])
+    assert alone.top == ("good",) and alone.comparison is None
+    assert "No control was run, so it is not known whether these figures can be fooled." in alone.notes
+
+
+def test_a_method_with_too_little_in_a_condition_takes_the_condition_out(made):
+    pairs = made({"good": 0.4, "dull": 0.1}, kinds=3)
+    lost = (pairs["method"] == "dull") & (pairs["perturbation"] == "kind2")
+    pairs.loc[lost, ["rbo", "kappa"]] = np.nan
+    found = judged(pairs)
+    assert found.cells == 2 and any(note.startswith("1 perturbation was left out") for note in found.notes)
+
+
+def test_one_segmenter_speaks(made):
+    pairs = made({"good": 0.4, "dull": 0.1})
+    slic = pairs.assign(segmenter="slic")
+    slic.loc[slic["method"] == "good", "method"] = "other"
+    both = pd.concat([slic, pairs], ignore_index=True)
+    assert judged(both).sentence == judged(pairs).sentence
+    assert judged(both, segmenter="slic").best == "other"
+
+
+def test_equal_methods_rarely_lose(made):
+    """Simultaneous bounds: over many studies of five equal methods, one is called worse in about one of twenty."""
+    lost = 0
+    for seed in range(10):
+        pairs = made(dict.fromkeys("abcde", 0.25), images=40, kinds=1, severities=(3,), seed=seed, flip=0.4)
+        found = judged(pairs[~pairs["control"]])
+        lost += bool(found.top) and len(found.top) < 5
+    assert lost <= 3
+
+
+def test_the_verdict_is_reproducible(made):
+    pairs = made({"good": 0.3, "dull": 0.1})
+    shuffled = pairs.sample(frac=1, random_state=1)
+    first, again = judged(pairs), judged(shuffled)
+    assert (first.sentence, first.notes, first.figures) == (again.sentence, again.notes, again.figures)
+
+
+def test_words():
+    assert listed(["a"]) == "a" and listed(["a", "b"]) == "a and b" and listed(["a", "b", "c"]) == "a, b and c"
+    assert [number(x) for x in (0.314, -0.02, 1.0, float("nan"))] == [".31", "-.02", "1.00", "not known"]

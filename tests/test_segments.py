@@ -1,0 +1,155 @@
+"""Segmenters: counts, independence of order, the cache in memory and on disk."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from heatproof import segments
+from heatproof.errors import HeatproofWarning, InvalidInput, UnknownName
+from heatproof.segments import SEGMENTERS, counts, segment
+
+
+@pytest.fixture(autouse=True)
+def forgotten():
+    segments._memory.clear()
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Counts how often a segmenter really runs."""
+    made = []
+    entry = SEGMENTERS["grid"]
+
+    def counted(x, **options):
+        made.append(options)
+        return entry.function(x, **options)
+
+    monkeypatch.setitem(SEGMENTERS._entries, "grid", type(entry)("grid", counted, entry.needs, entry.options))
+    return made
+
+
+def picture(n=1, side=64, seed=0):
+    """Smooth colours with some edges."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(n, 3, 6, 6, generator=generator)
+    return torch.nn.functional.interpolate(coarse, size=(side, side), mode="bicubic").clamp(0, 1)
+
+
+@pytest.mark.parametrize("name", list(SEGMENTERS))
+def test_labels_run_without_gaps_and_pictures_do_not_mix(name):
+    x = picture(3)
+    together = segment(x, name)
+    assert together.dtype == torch.int64 and together.shape == (3, 64, 64)
+    for i, labels in enumerate(together):
+        assert torch.unique(labels).tolist() == list(range(int(counts(labels[None])[0])))
+        segments._memory.clear()
+        assert torch.equal(segment(x[i : i + 1], name)[0], labels)
+    assert not torch.equal(together[0], together[1]) or name == "grid"
+
+
+def test_the_grid_is_rectangles():
+    labels = segment(picture(side=12), "grid[rows=2, columns=3]")[0]
+    assert labels[0].tolist() == [0] * 4 + [1] * 4 + [2] * 4 and labels[6:, 0].tolist() == [3] * 6
+    assert int(counts(segment(picture(side=224), "grid"))[0]) == 121
+
+
+def test_quickshift_scales_its_kernel_with_the_picture(monkeypatch):
+    import skimage.segmentation
+
+    seen = []
+
+    def spy(x, kernel_size, **_):
+        seen.append(kernel_size)
+        return np.zeros(x.shape[:2], np.int64)
+
+    monkeypatch.setattr(skimage.segmentation, "quickshift", spy)
+    for side in (224, 112, 448, 32):
+        segment(torch.rand(1, 3, side, side))
+    assert seen == pytest.approx([2.2, 1.1, 4.4, 1.0])
+
+
+def test_felzenszwalb_is_tuned_to_the_count():
+    x = picture(side=112)
+    x = (x + 0.05 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
+    tuned = [int(counts(segment(x, "felzenszwalb", {"count": count}))[0]) for count in (30, 60)]
+    assert abs(tuned[0] - 30) <= 3 and abs(tuned[1] - 60) <= 6
+    assert int(counts(segment(x, "felzenszwalb[count=0]"))[0]) not in tuned
+
+
+def test_a_picture_is_segmented_once(calls):
+    x = picture(2)
+    first = segment(x, "grid")
+    again = segment(x.flip(0), "grid")
+    assert torch.equal(first, again.flip(0)) and len(calls) == 2
+    segment(x, "grid", {"rows": 3})
+    assert len(calls) == 4
+    x[0, 0, 0, 0] = 0.123
+    segment(x, "grid")
+    assert len(calls) == 5
+
+
+def test_the_memory_is_bounded(calls, monkeypatch):
+    monkeypatch.setattr(segments, "REMEMBERED", 2)
+    x = picture(3, side=8)
+    segment(x, "grid")
+    segment(x[2:], "grid")
+    assert len(calls) == 3 and len(segments._memory) == 2
+    segment(x[:1], "grid")
+    assert len(calls) == 4
+
+
+def test_the_folder_outlives_the_memory(calls, tmp_path):
+    x = picture(side=24)
+    first = segment(x, "grid", folder=tmp_path / "cache")
+    segments._memory.clear()
+    assert torch.equal(segment(x, "grid", folder=tmp_path / "cache"), first) and len(calls) == 1
+    (file,) = (tmp_path / "cache").iterdir()  # nothing temporary left behind
+    file.write_bytes(file.read_bytes()[:90])
+    segments._memory.clear()
+    with pytest.warns(HeatproofWarning, match="worked out again"):
+        assert torch.equal(segment(x, "grid", folder=tmp_path / "cache"), first)
+    segments._memory.clear()
+    assert torch.equal(segment(x, "grid", folder=tmp_path / "cache"), first) and len(calls) == 2
+
+
+def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        segment(picture(side=8), "grid", folder=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("x", [torch.rand(3, 8, 8), torch.rand(1, 1, 8, 8), torch.zeros(1, 3, 8, 8, dtype=torch.uint8)])
+def test_wrong_shapes_are_named(x):
+    with pytest.raises(InvalidInput, match="\\(N, 3, H, W\\)"):
+        segment(x)
+
+
+def test_wrong_values_and_names_are_named():
+    with pytest.raises(InvalidInput, match="\\[0, 1\\], not normalised"):
+        segment(torch.randn(1, 3, 8, 8))
+    with pytest.raises(InvalidInput, match="nan"):
+        segment(torch.full((1, 3, 8, 8), float("nan")))
+    with pytest.raises(UnknownName, match="quickshift"):
+        segment(picture(), "quickshit")
+    with pytest.raises(UnknownName, match="kernel"):
+        segment(picture(), "quickshift[kernal=3]")
+
+
+@pytest.mark.assets
+def test_photographs_get_about_120_segments(assets):
+    pictures = []
+    for path in sorted((assets / "images").glob("*.JPEG"))[::50]:
+        image = Image.open(path).convert("RGB")
+        scale = 256 / min(image.size)
+        image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
+        left, top = (image.width - 224) // 2, (image.height - 224) // 2
+        pictures.append(np.asarray(image.crop((left, top, left + 224, top + 224)), np.float32) / 255)
+    x = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+    for name, low, high in (("quickshift", 80, 135), ("slic", 90, 140), ("felzenszwalb", 112, 128)):
+        found = counts(segment(x, name))
+        assert found.min() >= low and found.max() <= high, (name, found.tolist())
