@@ -132,7 +132,8 @@ def verdict_on(
     fooled = {q: _fooled(evidence, figures[q], q) for q in QUANTITIES} if evidence.conditions else {}
     by = next((q for q in ("rm", "rm0") if q in fooled and not fooled[q]), None)
     comparison = _comparison(table, by or "rm0", 1 - level) if len(evidence.real) > 1 else None
-    best, top = _top(evidence, figures[by], comparison, by) if by else (None, ())
+    ranks_by = by or "rm0"
+    best, top = _top(evidence, figures[ranks_by], comparison, ranks_by) if fooled else (None, ())
     if best and not figures["responsiveness"][best].low > 0.5:
         top = ()
     about = _About(evidence, figures, fooled, comparison, images, by, best, top)
@@ -140,8 +141,8 @@ def verdict_on(
         sentence=_sentence(about),
         notes=tuple(_notes(about)),
         by=by,
-        best=best,
-        top=top,
+        best=best if by else None,
+        top=top if by else (),
         fooled=fooled,
         figures=figures,
         comparison=comparison,
@@ -222,7 +223,7 @@ class _About:
     comparison: Comparison | None
     images: int
     by: str | None
-    best: str | None
+    best: str | None  # by RM₀ where nothing decides: who leads is worth saying even where no one can be recommended
     top: tuple[str, ...]
 
     @property
@@ -241,8 +242,9 @@ def _sentence(about: _About) -> str:
     where = f"On {_count(about.images, 'picture')} under {_count(len(kinds), 'perturbation')}"
     where += f" and {len(models)} models" if len(models) > 1 else ""
     if about.by is None or about.best is None:
-        fakes = about.fooled["rm0"]
-        told = f"even by RM₀ the best cannot be told from {listed(fakes)}, {_blind(len(fakes))}"
+        fakes, figure = about.fooled["rm0"], about.figures["rm0"]
+        leading = [f"{m} ({number(figure[m].value)})" for m in about.top] or ["the best"]
+        told = f"even by RM₀ {listed(leading)} cannot be told from {listed(fakes)}, {_blind(len(fakes))}"
         return f"{where} no method can be recommended: {told}."
     if not about.top:
         area = about.figures["responsiveness"][about.best]
