@@ -1,0 +1,205 @@
+"""The whole noise study on photographs: one job, in process, beside the passes that it cannot do without."""
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.floor import Passes, Timing, full_pass, head_pass, no_collection, study_passes
+from benchmarks.networks import ASSETS, CHECKPOINT, Split, mobilenet
+from benchmarks.result import Part, Result
+from benchmarks.settings import Settings
+from benchmarks.stopwatch import Spent, Stopwatch, watched
+from heatproof import engine
+from heatproof.models import Model, load_model
+from heatproof.models.capture import Captured
+from heatproof.perturbations import PERTURBATIONS, Perturber
+from heatproof.studies import noise
+from heatproof.studies.plan import Plan, checked_plan
+from heatproof.studies.rows import Rows
+from heatproof.studies.run import opened
+from heatproof.studies.store import Store
+
+AIM = 1.25
+#: Paper N: CAM and noise of one picture, one method, one condition.
+PAPER = 0.445
+
+#: Which functions of the study make up which part of its time (exclusive of each other).
+PLACES: Sequence[tuple[Any, str, str]] = (
+    (noise, "open_block", "opening pictures"),
+    (noise, "segment", "segments"),
+    (Perturber, "apply", "perturbation arithmetic"),
+    (noise, "loss_gradient", "attack passes"),
+    (engine, "captured", "forward passes"),
+    (Captured, "gradients", "head backward passes"),
+    (noise, "explanation", "maps"),
+    (engine.Explanation, "display", "display maps"),
+    (noise, "reference", "scores"),
+    (noise, "pair_scores", "scores"),
+    (Rows, "add", "rows"),
+    (Rows, "extend", "rows"),
+    (Rows, "table", "rows"),
+    (Store, "write_shard", "writing"),
+)
+PASSES = ("attack passes", "forward passes", "head backward passes")
+CAM_AND_NOISE = (*PASSES, "perturbation arithmetic", "maps", "display maps")
+#: Parts of our time that are not the study's: the floor's own passes, run in between.
+FLOOR = "floor"
+
+
+def results(settings: Settings) -> Iterator[Result]:
+    """MobileNetV2, six CAMs and the controls, eight perturbations, five severities; skipped without the assets."""
+    if not CHECKPOINT.exists():
+        print("study: skipped, the shared network and photographs are not beside the project")
+        return
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        yield _measured(2 if settings.quick else settings.pictures)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _measured(pictures: int) -> Result:
+    plan = photograph_plan(pictures)
+    model = load_model("timm:mobilenetv2_100", CHECKPOINT, {"pad_type": "same"}, 0.5, 0.5, device="cpu")
+    measured_job(photograph_plan(1, perturbations=["fgsm"], severities=[1]), model)  # imports, memory, caches
+    return summary(plan, measured_job(plan, model, mobilenet(model.module)))
+
+
+def photograph_plan(pictures: int, **settings: Any) -> Plan:
+    """The study of the issue on the first photographs; one job holds them all, up to eight."""
+    images = ASSETS / "images"
+    dataset = {"images": str(images), "labels": str(images / "labels.csv")}
+    base = {
+        "models": ["timm:mobilenetv2_100"],
+        "datasets": [dataset],
+        "limit": pictures,
+        "batch_size": min(8, pictures),
+    }
+    return checked_plan({**base, "device": "cpu", **settings})
+
+
+@dataclass
+class JobTimes:
+    """One study on one thread: where its time went, and the floor's passes run in between."""
+
+    watch: Stopwatch
+    floor: dict[str, Timing]
+    passes: Passes
+    jobs: int
+
+
+class OneModel(noise.NoiseStudy):
+    """The study with a model that is loaded already."""
+
+    def __init__(self, setup: noise.Setup, model: Model):
+        super().__init__(setup)
+        self._given = model
+
+    def model(self, index: int) -> Model:
+        """The given one, whatever the number."""
+        return self._given
+
+
+def measured_job(plan: Plan, model: Model, split: Split | None = None) -> JobTimes:
+    """Runs a study's jobs, and after each condition one of the floor's passes of each kind on pictures alike."""
+    kinds = {kind: bool(PERTURBATIONS.parse(kind)[0].traits["attack"]) for kind in plan.perturbations}
+    watch, floor = Stopwatch(), {"head": Timing(), "full": Timing()}
+    with tempfile.TemporaryDirectory() as folder, watched(watch, PLACES), no_collection():
+        study, jobs = prepared(plan, model, Path(folder))
+        for job in jobs:
+            with watch.part("other"):
+                study(job, _between(watch, floor, split, job.stop - job.start, model.geometry.size))
+    return JobTimes(watch, floor, study_passes(kinds, plan.levels), len(jobs))
+
+
+def prepared(plan: Plan, model: Model, folder: Path) -> tuple[OneModel, list[noise.Job]]:
+    """The study with its output in `folder`, and its jobs."""
+    for name in ("rows", "maps"):
+        (folder / name).mkdir(parents=True)
+    pictures = tuple(opened(plan))
+    setup = noise.Setup(plan, (model.layers.last,), pictures, str(folder), "benchmark", "cpu", {})
+    size, count = plan.batch_size or 8, len(pictures[0].ids)
+    return OneModel(setup, model), [noise.Job(0, 0, i, min(i + size, count)) for i in range(0, count, size)]
+
+
+def _between(
+    watch: Stopwatch, floor: dict[str, Timing], split: Split | None, batch: int, size: Sequence[int]
+) -> Callable[[float], None]:
+    """A progress callback that runs the floor's passes, so that both see the machine in the same mood."""
+    if split is None:
+        return lambda share: None
+    z = torch.rand(batch, 3, *size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    target = torch.zeros(batch, dtype=torch.int64)
+
+    def between(_share: float) -> None:
+        with watch.part(FLOOR):
+            floor["head"].run(lambda: head_pass(split.trunk, split.head, z))
+            floor["full"].run(lambda: full_pass(split.network, z, target))
+
+    return between
+
+
+def summary(plan: Plan, job: JobTimes) -> Result:
+    """Time without the segments (counted apart) beside the floor, and every part."""
+    total, segments = job.watch.total(FLOOR), job.watch.parts["segments"]
+    floor = _floor(job)
+    time = Spent(total.seconds - segments.seconds, total.processor - segments.processor)
+    each = {kind: job.floor[kind].seconds for kind, _ in job.passes.items()}
+    ratio = time.seconds / floor.seconds
+    return Result(
+        "study",
+        "noise study, MobileNetV2, six CAMs and five controls, "
+        f"{len(plan.perturbations)} perturbations × {plan.levels}, without segments",
+        time.seconds,
+        floor.seconds,
+        ratio,
+        (ratio, ratio),
+        AIM,
+        n=plan.limit or 0,
+        repeats=1,
+        threads=1,
+        batch=plan.batch_size or 0,
+        processor_ratio=time.processor / floor.processor,
+        parts=[
+            Part(f"{kind} passes", _mean(each[kind]) * count * job.jobs, count * job.jobs)
+            for kind, count in job.passes.items()
+        ],
+        details=_details(plan, job, total, floor),
+        notes=["the floor's passes ran in between, one of each kind after every condition; means, not medians"],
+    )
+
+
+def _floor(job: JobTimes) -> Spent:
+    """The floor's passes at their mean time, for all jobs."""
+    counts = dict(job.passes.items())
+    seconds = sum(_mean(job.floor[kind].seconds) * count for kind, count in counts.items())
+    processor = sum(_mean(job.floor[kind].processor) * count for kind, count in counts.items())
+    return Spent(seconds * job.jobs, processor * job.jobs)
+
+
+def _details(plan: Plan, job: JobTimes, total: Spent, floor: Spent) -> dict[str, Any]:
+    parts = job.watch.parts
+    pictures = plan.limit or 1
+    explained = pictures * len(plan.perturbations) * plan.levels
+    cam_and_noise = sum(parts[name].seconds for name in CAM_AND_NOISE)
+    return {
+        "time_by_part": {
+            name: {"seconds": spent.seconds, "processor": spent.processor}
+            for name, spent in sorted(parts.items(), key=lambda item: -item[1].seconds)
+            if name != FLOOR
+        },
+        "ratio_with_segments": total.seconds / floor.seconds,
+        "seconds_a_picture": total.seconds / pictures,
+        "seconds_a_picture_and_condition_cam_and_noise_all_methods": cam_and_noise / explained,
+        "seconds_a_picture_and_condition_cam_and_noise_one_method": cam_and_noise / explained / len(plan.methods),
+        "paper_seconds": PAPER,
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
