@@ -114,7 +114,10 @@ def finished(tmp_path_factory):
 
 
 def test_query_as_table_csv_and_json(capsys, finished):
-    sql = "select metric, count(*) n, 'nan'::double as x from rows where method = 'gradcam' group by all order by metric limit 1"
+    sql = (
+        "select metric, count(*) n, 'nan'::double as x from rows where method = 'gradcam' group by all "
+        "order by metric limit 1"
+    )
     assert called(capsys, "query", str(finished), sql)[1].split() == ["metric", "n", "x", "cosine", "2", "nan"]
     assert called(capsys, "query", str(finished), sql, "--format", "csv")[1] == "metric,n,x\ncosine,2,nan\n"
     assert json.loads(called(capsys, "query", str(finished), sql, "--format", "json")[1]) == [

@@ -59,9 +59,10 @@ def _explained(error: Exception, arguments: Sequence[str]) -> int:
     if isinstance(error, typer.Abort):
         _say(_STOPPED)
         return INTERRUPTED
-    if hasattr(error, "show") and hasattr(error, "exit_code"):  # the command line itself was wrong
-        error.show()
-        return int(error.exit_code)
+    show, exit_code = getattr(error, "show", None), getattr(error, "exit_code", None)
+    if show is not None and exit_code is not None:  # the command line itself was wrong
+        show()
+        return int(exit_code)
     kind = "error" if isinstance(error, HeatproofError) else f"unexpected {type(error).__name__}"
     _say(f"{kind}: {error}")
     if not isinstance(error, HeatproofError):
@@ -354,10 +355,10 @@ def _model_settings(
         if not given:
             return {}
         models = settings.get("models") or []
-        models = [models] if isinstance(models, str | dict) else models
+        models = [models] if isinstance(models, str | dict) else list(models)
         if len(models) != 1:
             raise InvalidStudy(f"--{next(iter(given)).replace('_', '-')} needs one --model. Got {len(models)}.")
-        base = {"spec": models[0]} if isinstance(models[0], str) else models[0]
+        base = {"spec": models[0]} if isinstance(models[0], str) else dict(models[0])
         return {"models": [{**base, **given}]}
     if given and len(specs) > 1:
         raise InvalidStudy("Options of a model go with one --model. Got several; write a study file instead.")

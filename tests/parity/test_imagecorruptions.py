@@ -105,9 +105,7 @@ def test_counted_noise_has_the_same_moments(photograph, x, kind, severity):
 def test_motion_blur_is_equal_at_the_same_angle(photograph, x, severity, monkeypatch):
     share = torch.rand((), generator=seeds.generator(0, "p", "perturbation", "motion-blur")).item()
     monkeypatch.setattr(np.random, "uniform", lambda low, high: low + (high - low) * share)
-    np.testing.assert_allclose(
-        ours(x, "motion-blur", severity), theirs(photograph, "motion-blur", severity), atol=1e-2
-    )
+    np.testing.assert_allclose(ours(x, "motion-blur", severity), theirs(photograph, "motion-blur", severity), atol=1e-2)
 
 
 @pytest.mark.parametrize("severity", SEVERITIES)

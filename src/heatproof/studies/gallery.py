@@ -102,7 +102,7 @@ def chosen(store: Store, setup: noise.Setup) -> list[Case]:
     return cases
 
 
-def described(study: noise.NoiseStudy, store: Store, case: Case) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def described(study: noise.NoiseStudy, store: Store, case: Case) -> tuple[dict[str, Any], dict[str, Any]]:
     """The case's entry in the index, and its arrays: pictures and maps, the clean ones first."""
     plan = study.plan
     model_index = [model.label for model in plan.models].index(case.model)

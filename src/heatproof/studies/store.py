@@ -89,7 +89,7 @@ class Store:
     def write_shard(self, key: str, table: pa.Table, maps: Mapping[str, np.ndarray] | None = None) -> None:
         """A job's maps, then its rows: the rows' name is the sign that all is there."""
         if maps:
-            arrays = dict(maps)
+            arrays: dict[str, Any] = dict(maps)
             write_atomically(self.maps / f"{key}.npz", lambda file: np.savez(file, **arrays))
         write_atomically(self.rows / f"{key}.parquet", lambda file: pq.write_table(table, file, compression="zstd"))
 
