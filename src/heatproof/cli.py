@@ -5,8 +5,7 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -198,12 +197,13 @@ def run(
 
 
 def _run(plan: Any, folder: Path, workers: int | None, no_report: bool) -> None:
+    from heatproof import progress
     from heatproof.studies.run import run as run_study
 
     command = shlex.join(["heatproof", *sys.argv[1:]])
-    with _progress() as progress:
-        done = run_study(plan, folder, workers=workers, progress=progress, command=command)
-        progress.stage("Tables and statistics" if no_report else "Tables, statistics and page", 0)
+    with progress.shown() as bar:
+        done = run_study(plan, folder, workers=workers, progress=bar, command=command)
+        bar.stage("Tables and statistics" if no_report else "Tables, statistics and page", 0)
     kept = f", {done.kept} were there already" if done.kept else ""
     print(f"{done.ran} jobs done{kept}.")
     _report(folder, page=not no_report)
@@ -455,66 +455,6 @@ def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
             width=max(80, sum(max(map(len, column), default=0) + 2 for column in zip(columns, *rows, strict=True)))
         )
     console.print(table)
-
-
-class _Bar:
-    """A progress bar with the time left; on a terminal it lives on one line, in a log it is a line now and then."""
-
-    def __init__(self, progress: Any):
-        self._progress = progress
-        self._task: Any = None
-
-    def stage(self, name: str, total: float) -> None:
-        if self._task is not None:
-            self._progress.update(self._task, visible=False)
-        self._task = self._progress.add_task(name, total=total or None)
-
-    def advance(self, units: float) -> None:
-        self._progress.advance(self._task, units)
-
-
-class _Log:
-    """Progress for a log: a line for each stage, and one every ten per cent with the time left."""
-
-    def __init__(self) -> None:
-        self._name, self._total, self._done, self._said, self._began = "", 0.0, 0.0, 0, 0.0
-
-    def stage(self, name: str, total: float) -> None:
-        import time
-
-        self._name, self._total, self._done, self._said, self._began = name, total, 0.0, 0, time.monotonic()
-        _say(f"{name} …")
-
-    def advance(self, units: float) -> None:
-        import time
-
-        self._done += units
-        tenth = int(10 * self._done / self._total) if self._total else 0
-        if tenth > self._said:
-            self._said = tenth
-            left = (time.monotonic() - self._began) * (self._total / self._done - 1)
-            _say(f"{self._name}: {10 * tenth} %, about {left:.0f} s left")
-
-
-@contextmanager
-def _progress() -> Iterator[Any]:
-    if not sys.stderr.isatty():
-        yield _Log()
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = [TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
-               TextColumn("elapsed,"), TimeRemainingColumn(), TextColumn("left")]  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        yield _Bar(progress)
 
 
 if __name__ == "__main__":

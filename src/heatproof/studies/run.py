@@ -31,14 +31,14 @@ BATCH_ON_GPU = 64
 class Progress(Protocol):
     """Hears what is going on: `stage` begins something of `total` units, `advance` moves it."""
 
-    def stage(self, name: str, total: float) -> None: ...
+    def stage(self, name: str, total: float, done: float = 0) -> None: ...
     def advance(self, units: float) -> None: ...
 
 
 class Silent:
     """No progress."""
 
-    def stage(self, name: str, total: float) -> None:
+    def stage(self, name: str, total: float, done: float = 0) -> None:
         """Says nothing."""
 
     def advance(self, units: float) -> None:
@@ -96,8 +96,7 @@ def run(
             todo = [job for job in jobs if job.key not in done]
             how = executor or chosen_executor(workers, plan.threads, device, len(todo))
             with how.running(prepare, setup) as map_jobs:
-                progress.stage("Measuring", len(jobs))
-                progress.advance(len(jobs) - len(todo))
+                progress.stage("Measuring", len(jobs), len(jobs) - len(todo))
                 for _ in map_jobs(todo, progress.advance):
                     pass
                 write_gallery(store, setup, map_jobs, progress)
