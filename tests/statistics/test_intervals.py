@@ -18,7 +18,7 @@ from heatproof.statistics.intervals import (
     weighted_aucs,
     weighted_medians,
 )
-from heatproof.statistics.robustness import auc, robustness_of
+from heatproof.statistics.robustness import auc, robustness_of, stratified_auc
 
 
 def slow_delong(scores, positive):
@@ -79,12 +79,15 @@ def test_weights_are_repetitions(pairs, seed):
     drawn = multiplicities(5, 6, seed)
     medians = weighted_medians(values.astype(float), drawn, image)
     areas = weighted_aucs(values.astype(float), positive, drawn, image)
+    inside = weighted_aucs(values.astype(float), positive, drawn, image, image % 2)
     for resample in range(6):
         times = drawn[image, resample].astype(int)
         repeated, kinds = np.repeat(values, times), np.repeat(positive, times)
         expected = np.median(repeated) if len(repeated) else np.nan
         np.testing.assert_allclose(medians[resample], expected)
         np.testing.assert_allclose(areas[resample], auc(repeated, kinds), atol=1e-12)
+        expected = stratified_auc(repeated, kinds, np.repeat(image % 2, times))
+        np.testing.assert_allclose(inside[resample], expected, atol=1e-12)
 
 
 def data(images=40, severities=3, seed=0):
@@ -97,11 +100,12 @@ def data(images=40, severities=3, seed=0):
 
 def test_a_resample_is_the_cell_of_the_pictures_drawn():
     rbo, kappa, changed, image = data()
-    drawn = multiplicities(40, 12, 7)
-    found = bootstrap(rbo, kappa, changed, image, drawn, 7)
+    drawn, severity = multiplicities(40, 12, 7), np.tile(np.arange(3), 40)
+    found = bootstrap(rbo, kappa, changed, image, drawn, 7, severity)
     for resample in range(12):
         times = drawn[image, resample].astype(int)
-        expected = robustness_of(*(np.repeat(x, times) for x in (rbo, kappa, changed)))
+        rows = np.repeat(np.arange(len(rbo)), times)
+        expected = robustness_of(rbo[rows], kappa[rows], changed[rows], stratum=severity[rows])
         for quantity in QUANTITIES:
             assert found.values[quantity][resample] == pytest.approx(getattr(expected, quantity), abs=1e-12)
 

@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 
 from heatproof.errors import InvalidInput
-from heatproof.statistics.robustness import auc, fitted_auc, responsiveness, robustness_of
+from heatproof.statistics.robustness import (
+    auc,
+    fitted_auc,
+    responsiveness,
+    robustness_of,
+    stratified_auc,
+)
 
 scored = st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2, max_size=30)
 
@@ -75,6 +81,31 @@ def test_a_hand_computed_cell():
     assert found.responsiveness == pytest.approx(area)
     assert found.rm == pytest.approx(0.8 * area)
     assert found.rm0 == pytest.approx(0.7 / 0.9 * (2 * area - 1))
+
+
+def test_stratified_auc_compares_like_with_like():
+    """Within each stratum the score says nothing; pooled it seems to, as the high stratum has more positives."""
+    stratum = np.repeat([1, 2], 20)
+    scores = np.where(stratum == 1, 0.1, 0.9)
+    positive = np.concatenate([np.arange(20) < 4, np.arange(20) < 16])
+    assert auc(scores, positive) == pytest.approx(0.8)
+    assert stratified_auc(scores, positive, stratum) == 0.5
+    found = robustness_of(1 - scores, 1 - scores, positive, stratum=stratum)
+    assert found.responsiveness == pytest.approx(0.8) and found.within == 0.5
+    assert found.rm0 == pytest.approx(0.9 * 0.6) and found.rm0_within == 0
+
+
+@given(pairs=st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.integers(0, 2)), min_size=1, max_size=30))
+@settings(deadline=None)
+def test_stratified_auc_counts_pairs_of_one_stratum(pairs):
+    won = [
+        (a > b) + (a == b) / 2
+        for a, positive, one in pairs
+        for b, other, two in pairs
+        if positive and not other and one == two
+    ]
+    found = stratified_auc(*(np.array(x) for x in zip(*pairs, strict=True)))
+    assert found == pytest.approx(np.mean(won)) if won else math.isnan(found)
 
 
 def test_a_map_that_ignores_its_input_fools_rm_but_not_rm0():

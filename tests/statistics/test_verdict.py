@@ -60,6 +60,22 @@ def test_nothing_decides_where_a_control_is_as_good(made):
     assert "cannot be told from cheat, which knows nothing of the network" in found.sentence
 
 
+def test_a_map_that_fades_with_the_noise_fools_the_pooled_figures_only(made):
+    """An edge detector: it moves with severity, and so do predictions, but at equal severity they are unrelated."""
+    weak, strong = (made({"good": 0.2, "fading": 0.0}, images=120, kinds=3, severities=(s,), flip=f, seed=s, base=0.5)
+                    for s, f in ((1, 0.15), (2, 0.85)))  # fmt: skip
+    pairs = pd.concat([weak, strong], ignore_index=True)
+    fading = pairs["method"] == "fading"
+    pairs.loc[fading, "control"] = True
+    pairs.loc[fading & (pairs["severity"] == 1), ["rbo", "kappa"]] += 0.45
+    found = judged(pairs)
+    assert "fading" in found.fooled["responsiveness"] and "fading" in found.fooled["rm0"]
+    assert found.fooled["within"] == () and found.fooled["rm0_within"] == ()
+    assert found.by == "rm0" and found.within and found.top == ("good",)
+    assert "(RM₀ within severities ." in found.sentence
+    assert any("compared at equal severity it does not" in note for note in found.notes)
+
+
 @pytest.mark.parametrize(("changed", "cure"), [(False, "stronger"), (True, "weaker")])
 def test_no_flips_and_all_flips_are_no_verdict(changed, cure, made):
     found = judged(made({"good": 0.3, "dull": 0.1}).assign(changed=changed))

@@ -16,8 +16,8 @@ from heatproof.errors import InvalidInput
 from heatproof.seeds import derived_seed
 from heatproof.statistics.robustness import Robustness, enough, robustness_of, used
 
-#: What a cell is measured by, in the order of the tables.
-QUANTITIES = ("consistency", "responsiveness", "rm", "rm0")
+#: What a cell is measured by; the last two are responsiveness and RM₀ within severities.
+QUANTITIES = ("consistency", "responsiveness", "rm", "rm0", "within", "rm0_within")
 
 
 @dataclass(frozen=True)
@@ -95,20 +95,25 @@ def bootstrap(
     image: np.ndarray,
     drawn: np.ndarray,
     seed: int = 0,
+    stratum: np.ndarray | None = None,
 ) -> Replicates:
     """Resamples a cell by image: `image` `(n,)` is each pair's row of `drawn` `(images, resamples)`.
 
-    Share `drawn` between cells, and their differences are paired by image. Where the point values lack
-    responsiveness (the few-flips policy), so do the resamples; a resample without a kind of pair gives NaN.
+    Share `drawn` between cells, and their differences are paired by image. `stratum` `(n,)`: each pair's
+    severity. Where the point values lack responsiveness (the few-flips policy), so do the resamples; a
+    resample without a kind of pair gives NaN.
     """
     keep = ~np.isnan(np.asarray(rbo, np.float64))
-    point = robustness_of(rbo, kappa, changed)
+    stratum = np.zeros(len(keep)) if stratum is None else np.asarray(stratum)
+    point = robustness_of(rbo, kappa, changed, stratum=stratum)
     rbo, kappa, changed = used(rbo, kappa, changed)
-    image = np.asarray(image)[keep]
+    image, stratum = np.asarray(image)[keep], stratum[keep]
     still = weighted_medians(rbo[~changed], drawn, image[~changed])
-    area = np.full(drawn.shape[1], np.nan)
+    area = inside = np.full(drawn.shape[1], np.nan)
     if enough(changed):
-        area = weighted_aucs(-rbo, changed, drawn, image)
+        area = inside = weighted_aucs(-rbo, changed, drawn, image)
+        if len(np.unique(stratum)) > 1:
+            inside = weighted_aucs(-rbo, changed, drawn, image, stratum)
     known = ~changed & ~np.isnan(kappa)
     middle = weighted_medians(kappa[known], drawn, image[known])
     values = {
@@ -116,6 +121,8 @@ def bootstrap(
         "responsiveness": area,
         "rm": still * area,
         "rm0": middle * np.maximum(0, 2 * area - 1),  # np.maximum keeps NaN
+        "within": inside,
+        "rm0_within": middle * np.maximum(0, 2 * inside - 1),
     }
     return Replicates(point, values, seed)
 
@@ -137,21 +144,33 @@ def weighted_medians(values: np.ndarray, drawn: np.ndarray, image: np.ndarray) -
     return result
 
 
-def weighted_aucs(scores: np.ndarray, positive: np.ndarray, drawn: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """AUC with mid-ranks of each resample `(resamples,)`; NaN where a kind is missing from it."""
-    result = np.full(drawn.shape[1], np.nan)
+def weighted_aucs(
+    scores: np.ndarray, positive: np.ndarray, drawn: np.ndarray, image: np.ndarray, stratum: np.ndarray | None = None
+) -> np.ndarray:
+    """AUC with mid-ranks of each resample `(resamples,)`, or `stratified_auc`; NaN where a kind is missing from it."""
+    stratum = np.zeros(len(scores)) if stratum is None else stratum
+    won, pairs = np.zeros(drawn.shape[1]), np.zeros(drawn.shape[1])
+    for one in np.unique(stratum):
+        here = stratum == one
+        for part in _blocks(drawn.shape[1], int(here.sum())):
+            more = _wins(scores[here], positive[here], drawn[:, part], image[here])
+            won[part] += more[0]
+            pairs[part] += more[1]
+    return np.divide(won, pairs, out=np.full_like(won, np.nan), where=pairs > 0)
+
+
+def _wins(
+    scores: np.ndarray, positive: np.ndarray, drawn: np.ndarray, image: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of a positive and a negative that the positive wins (a tie counts half), and all pairs; by weight."""
     order = np.argsort(scores[~positive], kind="stable")
-    low, low_image = scores[~positive][order], image[~positive][order]
-    high, high_image = scores[positive], image[positive]
-    below, upto = (np.searchsorted(low, high, side) for side in ("left", "right"))
-    for part in _blocks(drawn.shape[1], len(scores)):
-        weight = drawn[high_image, part]
-        ahead = np.zeros((len(low) + 1, weight.shape[1]))
-        np.cumsum(drawn[low_image, part], axis=0, out=ahead[1:])
-        won = np.einsum("ij,ij->j", weight, ahead[below] + ahead[upto]) / 2
-        pairs = weight.sum(0) * ahead[-1]
-        np.divide(won, pairs, out=result[part], where=pairs > 0)
-    return result
+    low = scores[~positive][order]
+    below, upto = (np.searchsorted(low, scores[positive], side) for side in ("left", "right"))
+    weight = drawn[image[positive]]
+    ahead = np.zeros((len(low) + 1, drawn.shape[1]))
+    np.cumsum(drawn[image[~positive][order]], axis=0, out=ahead[1:])
+    won = np.einsum("ij,ij->j", weight, ahead[below] + ahead[upto]) / 2
+    return won, weight.sum(0) * ahead[-1]
 
 
 def _blocks(resamples: int, pairs: int, size: int = 200_000) -> Iterator[slice]:

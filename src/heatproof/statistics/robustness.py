@@ -19,10 +19,12 @@ Fit = Literal["none", "paper"]
 
 @dataclass(frozen=True)
 class Robustness:
-    """The four quantities of a cell, each in [0, 1], higher is better; NaN where there is too little to say.
+    """The quantities of a cell, each in [0, 1], higher is better; NaN where there is too little to say.
 
     n: pairs used; flips: those whose prediction changed. consistency: needs one unchanged pair.
-    responsiveness, rm, rm0: need ten of each kind; `reliable` says that there are twenty.
+    responsiveness, rm, rm0: need ten of each kind; `reliable` says that there are twenty. within,
+    rm0_within: responsiveness and RM₀ within the strata (severities), see `stratified_auc`; NaN too where
+    no stratum has both kinds.
     """
 
     n: int
@@ -32,6 +34,8 @@ class Robustness:
     rm: float
     rm0: float
     reliable: bool
+    within: float
+    rm0_within: float
 
     @property
     def reason(self) -> str:
@@ -46,25 +50,37 @@ class Robustness:
         return f"{few} {kind} predictions among {self.n} pairs; {number} {verb}"
 
 
-def robustness_of(rbo: np.ndarray, kappa: np.ndarray, changed: np.ndarray, fit: Fit = "none") -> Robustness:
+def robustness_of(
+    rbo: np.ndarray,
+    kappa: np.ndarray,
+    changed: np.ndarray,
+    fit: Fit = "none",
+    stratum: np.ndarray | None = None,
+) -> Robustness:
     """The quantities of a cell from its pairs `(n,)`; pairs with a NaN RBO are left out and not counted.
 
     consistency = median RBO of unchanged pairs; responsiveness = `auc(−RBO, changed)`; RM = their product;
     RM₀ = median κ of unchanged pairs × max(0, 2·AUC − 1), 0 for a map that ignores its input. `fit`: see
-    `responsiveness`.
+    `responsiveness`. `stratum` `(n,)`: each pair's severity, for what is measured within severities.
     """
+    keep = ~np.isnan(np.asarray(rbo, np.float64))
     rbo, kappa, changed = used(rbo, kappa, changed)
     flips, still = int(changed.sum()), float(consistency(rbo, changed))
     area = responsiveness(rbo, changed, fit)
     middle = consistency(kappa[~np.isnan(kappa)], changed[~np.isnan(kappa)])
+    inside = np.nan
+    if enough(changed):
+        inside = stratified_auc(-rbo, changed, np.zeros(len(rbo)) if stratum is None else np.asarray(stratum)[keep])
     return Robustness(
         n=len(rbo),
         flips=flips,
         consistency=still,
         responsiveness=area,
         rm=still * area,
-        rm0=middle * max(0.0, 2 * area - 1) if not np.isnan(area) else np.nan,
+        rm0=float(middle * np.maximum(0, 2 * area - 1)),  # np.maximum keeps NaN
         reliable=enough(changed, RELIABLE),
+        within=inside,
+        rm0_within=float(middle * np.maximum(0, 2 * inside - 1)),
     )
 
 
@@ -113,6 +129,24 @@ def auc(scores: np.ndarray, positive: np.ndarray) -> float:
     if not hits or not misses:
         return np.nan
     return float((rankdata(scores)[positive].sum() - hits * (hits + 1) / 2) / (hits * misses))
+
+
+def stratified_auc(scores: np.ndarray, positive: np.ndarray, stratum: np.ndarray) -> float:
+    """P(positive scores higher) + ½ P(equal) over pairs *of one stratum*; NaN where no stratum has both kinds.
+
+    Pooled over severities, the plain AUC is confounded: predictions change more often where noise is
+    stronger, and there any map that depends on the picture moves more, a mere edge detector too. Comparing
+    like with like mends it: the mean of the strata's AUCs, weighted by their pairs (van Elteren's weights
+    for the probability of superiority).
+    """
+    won = total = 0.0
+    for one in np.unique(stratum):
+        here = stratum == one
+        pairs = float(positive[here].sum() * (~positive[here]).sum())
+        if pairs:
+            won += pairs * auc(scores[here], positive[here])
+            total += pairs
+    return won / total if total else np.nan
 
 
 def fitted_auc(scores: np.ndarray, positive: np.ndarray) -> float:

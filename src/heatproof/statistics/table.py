@@ -197,9 +197,11 @@ def _bootstrapped(cell: Cell, rows: Any, draws: Mapping[str, Draws], seed: int) 
     """A cell's resamples; rows in the order of (image, severity), so that sums round alike."""
     places, drawn = draws.get(cell.dataset, Draws({}, np.zeros((1, 1))))
     image = rows["image"].astype(str).map(places).to_numpy(np.int64)
-    order = np.lexsort((rows["severity"].astype(str).to_numpy(str), image))
+    severity = rows["severity"].astype(str).to_numpy(str)
+    order = np.lexsort((severity, image))
     rbo, kappa = (rows[name].to_numpy(np.float64)[order] for name in ("rbo", "kappa"))
-    return bootstrap(rbo, kappa, rows["changed"].to_numpy(bool)[order], image[order], drawn, seed)
+    changed = rows["changed"].to_numpy(bool)[order]
+    return bootstrap(rbo, kappa, changed, image[order], drawn, seed, severity[order])
 
 
 def _means(frame: Any, column: str) -> Callable[[Cell], float]:

@@ -1,6 +1,7 @@
 """Which methods share the top, which quantities the controls fooled, and one sentence that says so (protocols §9, §11).
 
-What decides is N's RM, unless a control fools it; then RM₀; and if that is fooled too, nothing decides. A
+What decides is N's RM, unless a control fools it; then RM₀; then RM₀ within severities (see `stratified_auc`:
+pooled, an edge detector seems to respond); and if that is fooled too, nothing decides. A
 method shares the top unless two tests find it worse than the best: Wilcoxon with Holm over the blocks
 (perturbation × severity), which share pictures and are therefore too sure, *and* the difference of the
 pooled figures, bootstrapped by image with simultaneous bounds for all methods.
@@ -19,7 +20,16 @@ from heatproof.statistics.robustness import COMPUTED
 from heatproof.statistics.table import Cell, pooled, rm_blocks
 
 #: As they are printed.
-NAMES = {"rm": "RM", "rm0": "RM₀", "consistency": "consistency", "responsiveness": "responsiveness"}
+NAMES = {
+    "consistency": "consistency",
+    "responsiveness": "responsiveness",
+    "rm": "RM",
+    "rm0": "RM₀",
+    "within": "responsiveness within severities",
+    "rm0_within": "RM₀ within severities",
+}
+#: What may decide, in this order: N's measure, ours, and ours comparing only pairs of one severity.
+DECIDING = ("rm", "rm0", "rm0_within")
 #: Blocks without which Wilcoxon's test cannot reach 5 % (two-sided, six differences of one sign: p = .03).
 BLOCKS = 6
 #: Pictures below which the verdict calls itself indicative.
@@ -30,17 +40,18 @@ IMAGES = 50
 class Verdict:
     """A sentence and what it rests on; higher is better in all figures.
 
-    by: what decided, "rm" or "rm0"; None where nothing could. best: highest by that. top: it and the methods
-    that cannot be told from it at `level`, best first; empty where even the best does not respond (its AUC is
-    not above .5). fooled: quantity → controls that are not significantly
-    worse than the best real method (bootstrap by image). figures: quantity → method → interval of the mean
-    over the pooled cells; controls included. comparison: the tests over blocks, None without blocks. notes:
-    what must be said beside the sentence.
+    by: what decided, "rm" or "rm0"; None where nothing could. within: RM₀ was taken within severities.
+    best: highest by that. top: it and the methods that cannot be told from it at `level`, best first; empty
+    where even the best does not respond (its AUC is not above .5). fooled: quantity → controls that are not
+    significantly worse than the best real method (bootstrap by image). figures: quantity → method →
+    interval of the mean over the pooled cells; controls included. comparison: the tests over blocks, None
+    without blocks. notes: what must be said beside the sentence.
     """
 
     sentence: str
     notes: tuple[str, ...]
     by: str | None
+    within: bool
     best: str | None
     top: tuple[str, ...]
     fooled: Mapping[str, tuple[str, ...]]
@@ -79,8 +90,8 @@ class _Evidence:
     def worse(self, methods: Sequence[str], best: str, quantity: str) -> set[str]:
         """Which of `methods` are significantly worse than `best`, paired by image, at `level` for all together.
 
-        Simultaneous bounds (max-T): a difference counts where it exceeds its standard error by more than the largest
-        studentised deviation of any of the differences does in `level` of the resamples.
+        Simultaneous bounds (max-T): a difference counts where it exceeds its standard error by more than
+        the largest studentised deviation of any of the differences does in `level` of the resamples.
         """
         points, values, names = [], [], []
         for method in methods:
@@ -130,17 +141,18 @@ def verdict_on(
     images = int(pairs[["dataset", "image"]].drop_duplicates().shape[0])
     figures = {q: {m: evidence.interval(m, q) for m in (*evidence.real, *evidence.controls)} for q in QUANTITIES}
     fooled = {q: _fooled(evidence, figures[q], q) for q in QUANTITIES} if evidence.conditions else {}
-    by = next((q for q in ("rm", "rm0") if q in fooled and not fooled[q]), None)
-    comparison = _comparison(table, by or "rm0", 1 - level) if len(evidence.real) > 1 else None
-    ranks_by = by or "rm0"
+    by = next((q for q in DECIDING if q in fooled and not fooled[q]), None)
+    comparison = _comparison(table, "rm" if by == "rm" else "rm0", 1 - level) if len(evidence.real) > 1 else None
+    ranks_by = by or DECIDING[-1]
     best, top = _top(evidence, figures[ranks_by], comparison, ranks_by) if fooled else (None, ())
-    if best and not figures["responsiveness"][best].low > 0.5:
+    if best and not figures["within"][best].low > 0.5:
         top = ()
     about = _About(evidence, figures, fooled, comparison, images, by, best, top)
     return Verdict(
         sentence=_sentence(about),
         notes=tuple(_notes(about)),
-        by=by,
+        by="rm0" if by == "rm0_within" else by,
+        within=by == "rm0_within",
         best=best if by else None,
         top=top if by else (),
         fooled=fooled,
@@ -223,7 +235,9 @@ class _About:
     comparison: Comparison | None
     images: int
     by: str | None
-    best: str | None  # by RM₀ where nothing decides: who leads is worth saying even where no one can be recommended
+    best: (
+        str | None
+    )  # by the last of DECIDING where nothing decides: who leads is worth saying even where no one can be recommended
     top: tuple[str, ...]
 
     @property
@@ -242,15 +256,17 @@ def _sentence(about: _About) -> str:
     where = f"On {_count(about.images, 'picture')} under {_count(len(kinds), 'perturbation')}"
     where += f" and {len(models)} models" if len(models) > 1 else ""
     if about.by is None or about.best is None:
-        fakes, figure = about.fooled["rm0"], about.figures["rm0"]
+        fakes, figure = about.fooled["rm0_within"], about.figures["rm0_within"]
         leading = [f"{m} ({number(figure[m].value)})" for m in about.top] or ["the best"]
-        told = f"even by RM₀ {listed(leading)} cannot be told from {listed(fakes)}, {_blind(len(fakes))}"
+        told = (
+            f"even by {NAMES['rm0_within']} {listed(leading)} cannot be told from {listed(fakes)}, {_blind(len(fakes))}"
+        )
         return f"{where} no method can be recommended: {told}."
     if not about.top:
-        area = about.figures["responsiveness"][about.best]
+        area = about.figures["within"][about.best]
         return (
             f"{where} no method can be recommended: even the maps of {about.best} do not move more when the prediction "
-            f"changes than when it stays (responsiveness {number(area.value)}, where .5 is chance)."
+            f"changes than when it stays, at equal severity (responsiveness {number(area.value)}, where .5 is chance)."
         )
     figure = about.figures[about.by]
     values = ", ".join(number(figure[m].value) for m in about.top)
@@ -292,8 +308,13 @@ def _notes(about: _About):
     left = len(evidence.cells) - len(evidence.conditions)
     if any(about.fooled.values()):
         by = listed([f"{NAMES[q]} ({', '.join(names)})" for q, names in about.fooled.items() if names])
-        instead = "; RM₀ decides instead of RM" if about.by == "rm0" else ""
+        instead = f"; {NAMES[about.by]} decides instead of RM" if about.by in DECIDING[1:] else ""
         yield f"Fooled: a control, {_blind(1)}, cannot be told from the best method by {by}{instead}."
+    if about.by == "rm0_within":
+        yield (
+            "Stronger noise changes more predictions and moves every map that looks at the picture, so pooled over "
+            "severities such a map seems to follow the prediction; compared at equal severity it does not."
+        )
     if evidence.conditions and not evidence.controls:
         yield "No control was run, so it is not known whether these figures can be fooled."
     if left and evidence.real:
