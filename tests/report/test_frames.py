@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from heatproof.errors import StoreError
-from heatproof.report.frames import COMPANIONS, PAIRS, flagged, pairs, psnr, truth
+from heatproof.report.frames import COMPANIONS, PAIRS, correct, flagged, pairs, psnr, remarks, segments, truth
 from heatproof.report.source import open_source
 
 from . import synthetic
@@ -135,3 +135,31 @@ def test_what_is_no_study_is_refused_with_what_to_do(tmp_path, missing):
     advice = "run` command again" if missing == "rows" else "--out` wrote"
     with pytest.raises(StoreError, match=advice):
         open_source(folder)
+
+
+def test_segments_are_counted_once_per_picture_and_flagged_ones_left_out(tmp_path):
+    folder = synthetic.study(
+        tmp_path, images=("a.jpg", "b.jpg"), segmenters=("slic", "grid"), flagged={"b.jpg": "no"}, gallery=0
+    )
+    found = segments(folder)
+    assert found[["segmenter", "image"]].to_numpy().tolist() == [["grid", "a.jpg"], ["slic", "a.jpg"]]
+    assert set(found["segments"]) == {118}
+
+
+def test_accuracy_counts_clean_labelled_pictures_only(tmp_path):
+    clean = WHERE | {"metric": "correct", "method": "", "segmenter": "", "perturbation": "", "severity": 0}
+    records = [clean | {"image": f"{i}.jpg", "value": v} for i, v in enumerate((1.0, 1.0, 0.0, math.nan))]
+    records.append(clean | {"image": "0.jpg", "value": 0.0, "perturbation": "jpeg", "severity": 1})
+    found = correct(stored(tmp_path, records))
+    assert found["n"].tolist() == [3]
+    assert found["correct"].tolist() == pytest.approx([2 / 3])
+
+
+def test_remarks_count_pairs_of_usable_pictures(tmp_path):
+    flat = {"flag": "constant map", "value": math.nan}
+    records = [PAIR | flat | {"metric": metric, "severity": s} for metric in ("rbo", "kappa") for s in (1, 2)]
+    records.append(PAIR | {"metric": "l1", "value": 0.1, "severity": 1})
+    records.append(PAIR | {"metric": "rbo", "value": math.nan, "image": "gone.jpg", "flag": "empty file"})
+    folder = stored(tmp_path, records)
+    assert remarks(folder).to_dict("records") == [{"method": "gradcam", "flag": "constant map", "pairs": 2}]
+    assert flagged(folder)["image"].tolist() == ["gone.jpg"]

@@ -14,11 +14,12 @@ from PIL import Image
 
 from heatproof.errors import StoreError
 from heatproof.report import write_report
+from heatproof.report.drawing import svg
 from heatproof.report.findings import findings_of
 from heatproof.report.gallery import _overlay, _side, cases
 from heatproof.report.page import rendered
 from heatproof.report.source import open_source
-from heatproof.report.tables import statistics_table
+from heatproof.report.tables import statistics_table, write_tables
 
 from . import synthetic
 from .conftest import HOSTILE
@@ -105,6 +106,10 @@ def test_every_tile_is_there_and_described(told):
     assert told.text.count("changed") >= HOSTILE.gallery  # in words, not by colour alone
 
 
+def test_strengths_are_told(told):
+    assert re.search(r"<th[^>]*>fgsm</th>\s*<td>0.1</td><td>0.3</td><td>0.5</td>", told.html)
+
+
 def test_flagged_pictures_are_listed_with_the_reason_and_their_count(told):
     assert "1 picture was set aside" in told.text
     assert "41 of 42" in told.text
@@ -130,11 +135,20 @@ def test_the_table_shows_the_numbers_of_the_csv(told, hostile):
 
 
 def test_the_same_rows_give_the_same_bytes(hostile, tmp_path):
-    write_report(synthetic.study(tmp_path, HOSTILE))
-    made = [p for p in sorted(hostile.rglob("*")) if p.is_file() and p.parent.name in ("tables", "figures")]
-    assert len(made) > 10
-    for path in (hostile / "report.html", *made):
-        assert (tmp_path / path.relative_to(hostile)).read_bytes() == path.read_bytes(), path.name
+    findings = write_tables(synthetic.study(tmp_path, HOSTILE))
+    html, album = rendered(findings)
+    assert html == (hostile / "report.html").read_text("utf-8")
+    assert {p.name for p in (hostile / "figures").iterdir()} == {
+        f"{n}.{e}" for n in album.shelf for e in ("svg", "pdf")
+    }
+    drawn = (
+        (hostile / "figures" / f"{name}.svg").read_text("utf-8") == svg(draw()) for name, draw in album.shelf.items()
+    )
+    assert all(drawn)
+    tables = sorted((hostile / "tables").iterdir())
+    assert len(tables) == 4
+    for path in tables:
+        assert (tmp_path / "tables" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 def test_neither_torch_nor_pyplot_is_imported(reported):
@@ -234,7 +248,7 @@ def test_a_gallery_reads_no_file_outside_its_folder(tmp_path):
 
 def test_a_report_that_cannot_be_written_is_a_clear_error(tmp_path):
     folder = synthetic.study(tmp_path, **SMALL, gallery=0)
-    (folder / "figures").write_text("in the way")
-    with pytest.raises(StoreError, match="figures"):
+    (folder / "tables").write_text("in the way")
+    with pytest.raises(StoreError, match="tables"):
         write_report(folder)
     assert not (folder / "report.html").exists()

@@ -26,6 +26,7 @@ SETTINGS: dict[Any, Any] = {
     "ytick.labelsize": 8.5,
     "legend.fontsize": 8.5,
     "legend.frameon": False,
+    "axes.facecolor": "none",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": FAINT,

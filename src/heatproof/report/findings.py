@@ -49,6 +49,7 @@ class Findings:
     source: Source
     pairs: Frame
     robustness: Frame
+    strengths: Frame
     correct: Frame
     masks: Frame
     truth: Frame
@@ -92,6 +93,7 @@ def findings_of(source: Source) -> Findings:
         source=source,
         pairs=pairs,
         robustness=table,
+        strengths=frames.strengths(rows),
         correct=frames.correct(rows),
         masks=masks,
         truth=truth_table(masks, resamples, seed),

@@ -73,6 +73,16 @@ def truth(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataFrame
     ).astype({"cosine": "float64", "control": "bool"})
 
 
+def strengths(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataFrame:
+    """The main parameter of every severity: model, dataset, perturbation, severity, strength."""
+    key = "model, dataset, perturbation, severity"
+    return _frame(
+        source,
+        f"""SELECT {key}, max(strength) FILTER (NOT isnan(strength) AND flag = '') AS strength FROM rows
+            WHERE perturbation <> '' GROUP BY {key} ORDER BY {key}""",
+    ).astype({"strength": "float64"})
+
+
 def segments(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataFrame:
     """How many segments each picture was cut into: model, dataset, segmenter, image, segments."""
     key = "model, dataset, segmenter, image"

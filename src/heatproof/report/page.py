@@ -138,7 +138,7 @@ def _contents(findings: Findings, parts: Sequence[dict], segmenters: Any, truth:
     if findings.overall:
         yield "together", "All together"
     for item in parts:
-        yield item["id"], "Results" if len(parts) == 1 else item["where"].split(" · ")[0]
+        yield item["id"], "Results" if len(parts) == 1 else item["title"]
     if segmenters:
         yield "segmenters", "Segmenters"
     if truth:

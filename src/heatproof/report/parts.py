@@ -81,11 +81,13 @@ def part(findings: Findings, setting: Setting, looks: Mapping[str, Style], album
     methods = by_rank(findings.methods, findings.controls, ranks)
     return {
         "id": f"result{suffix}",
+        "title": f"{setting.model} on {setting.dataset}",
         "heading": "Robustness of each method",
         "where": f"{setting.model} · layer {setting.layer} · {setting.dataset} · segments by {setting.segmenter}",
         "matrix": matrix(table, methods, ranks, verdict, shown),
         "figures": list(_figures(findings, setting, table, methods, looks, album, suffix)),
         "flips": flips(table),
+        "strengths": strengths(setting.of(findings.strengths)),
         "flip_figures": [
             album.single(f"flips{suffix}", "Share of predictions each perturbation changed.", plots.flips_figure(table))
         ],
@@ -120,7 +122,8 @@ def _figures(
     yield album.small_multiples(
         f"curves{suffix}",
         "Consistency (upper) and responsiveness (lower) as the noise grows; higher is better. The dotted line "
-        "at 0.5 is a coin toss. Points are missing where too few predictions changed or held.",
+        "at 0.5 is a coin toss. Points are missing where too few predictions changed or held; methods with equal "
+        "numbers hide each other.",
         lambda: plots.curves_figure(table, methods, looks),
         {kind: plots.curves_figure(of[kind], methods, looks, columns=1, key=False) for kind in kinds},
         plots.legend_figure(methods, looks),
@@ -196,6 +199,17 @@ def flips(table: Frame) -> Sheet:
     lines = [[kind, *(_flip(found.get((kind, s))) for s in severities)] for kind in kinds]
     header = ["perturbation", *("all together" if s == "all" else f"severity {s}" for s in severities)]
     return sheet("Share of predictions changed, and how strong the disturbance is (PSNR).", header, lines)
+
+
+def strengths(table: Frame) -> Sheet:
+    """What each severity stands for: the main parameter of the perturbation, as the study used it."""
+    severities = sorted(table["severity"].unique())
+    found = {(r.perturbation, r.severity): r.strength for r in table.itertuples()}
+    kinds = list(dict.fromkeys(table["perturbation"]))
+    shown = lambda value: "–" if value is None or math.isnan(value) else f"{value:.4g}"  # noqa: E731
+    lines = [[kind, *(shown(found.get((kind, s))) for s in severities)] for kind in kinds]
+    header = ["perturbation", *(f"severity {s}" for s in severities)]
+    return sheet("How strong each severity is: the main setting of each perturbation", header, lines)
 
 
 def _flip(row: Any) -> str:
