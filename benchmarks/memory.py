@@ -16,7 +16,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def results(settings: Settings) -> Iterator[Result]:
-    """ResNet-18 with random weights on synthetic pictures, six CAMs, a noise and an attack, all severities' rows."""
+    """ResNet-18 with random weights on synthetic pictures, all methods, a noise and an attack at three severities.
+
+    N is at least two jobs: the allocator finds its level in the second and third.
+    """
     few = BATCH if settings.quick else 2 * BATCH
     small, large = peak_in_process(few), peak_in_process(4 * few)
     yield Result(

@@ -151,10 +151,10 @@ def summary(plan: Plan, job: JobTimes) -> Result:
     time = Spent(total.seconds - segments.seconds, total.processor - segments.processor)
     each = {kind: job.floor[kind].seconds for kind, _ in job.passes.items()}
     ratio = time.seconds / floor.seconds
+    maps = len(noise.all_requests(plan))
     return Result(
         "study",
-        "noise study, MobileNetV2, six CAMs and five controls, "
-        f"{len(plan.perturbations)} perturbations × {plan.levels}, without segments",
+        f"noise study, MobileNetV2, {maps} maps, {len(plan.perturbations)} × {plan.levels} conditions, no segments",
         time.seconds,
         floor.seconds,
         ratio,

@@ -46,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = _explained(error, arguments)
         _leave(code)
     else:
+        if code == INTERRUPTED:  # typer has caught the Ctrl-C and only gives its code
+            _say(_STOPPED)
         _leave(code if isinstance(code, int) else 0)
 
 

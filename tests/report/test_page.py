@@ -106,6 +106,16 @@ def test_every_tile_is_there_and_described(told):
     assert told.text.count("changed") >= HOSTILE.gallery  # in words, not by colour alone
 
 
+def test_the_verdict_and_what_it_rests_on_are_told(told, hostile):
+    findings = findings_of(open_source(hostile))
+    (verdict,) = findings.verdicts.values()
+    assert verdict.sentence in told.text
+    assert all(note in told.text for note in verdict.notes)
+    for method in HOSTILE.methods:
+        found = verdict.figures["rm"][method]
+        assert f"{found.value:.2f} ({found.low:.2f}–{found.high:.2f})" in told.text
+
+
 def test_strengths_are_told(told):
     assert re.search(r"<th[^>]*>fgsm</th>\s*<td>0.1</td><td>0.3</td><td>0.5</td>", told.html)
 

@@ -15,7 +15,10 @@ from heatproof.report.findings import BLOCKS, Findings, Setting
 from heatproof.report.frames import Frame
 from heatproof.report.sheets import NAMES, Line, Sheet, interval, matrix, number, percent, probability, sheet
 from heatproof.report.style import Style
+from heatproof.statistics.intervals import Interval
 from heatproof.statistics.paired import Comparison
+from heatproof.statistics.verdict import NAMES as VERDICT_NAMES
+from heatproof.statistics.verdict import Verdict
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ def part(findings: Findings, setting: Setting, looks: Mapping[str, Style], album
         "heading": "Robustness of each method",
         "where": f"{setting.model} · layer {setting.layer} · {setting.dataset} · segments by {setting.segmenter}",
         "matrix": matrix(table, methods, ranks, verdict, shown),
+        "rests": rests(verdict, methods, findings.controls),
         "figures": list(_figures(findings, setting, table, methods, looks, album, suffix)),
         "flips": flips(table),
         "strengths": strengths(setting.of(findings.strengths)),
@@ -94,6 +98,26 @@ def part(findings: Findings, setting: Setting, looks: Mapping[str, Style], album
         "comparison": comparison_of(comparisons, looks, album, suffix),
         "numbers": list(numbers(table, methods)),
     }
+
+
+def rests(verdict: Verdict, methods: Sequence[str], controls: frozenset[str]) -> Sheet | None:
+    """The figures the verdict compares, a mean over the perturbations; ⚑ where a control keeps up with the best."""
+    quantities = [q for q in verdict.figures if any(not math.isnan(i.value) for i in verdict.figures[q].values())]
+    if not quantities:
+        return None
+    named = [f"{VERDICT_NAMES[q]}{' ⚑' if verdict.fooled.get(q) else ''}" for q in quantities]
+    header = ["method", *(name[:1].upper() + name[1:] for name in named)]
+    shown = [method for method in methods if method in verdict.figures[quantities[0]]]
+    lines = tuple(
+        Line((method, *(_with_interval(verdict.figures[q][method]) for q in quantities)), method in controls)
+        for method in shown
+    )
+    return Sheet("Mean over the perturbations, with 95 % intervals by picture; 1 is best.", tuple(header), lines)
+
+
+def _with_interval(found: Interval) -> str:
+    span = interval(found.low, found.high)
+    return f"{number(found.value)} ({span})" if span else number(found.value)
 
 
 def by_rank(methods: Sequence[str], controls: frozenset[str], ranks: Mapping[str, float]) -> list[str]:

@@ -49,6 +49,12 @@ WORDS: tuple[tuple[str, str], ...] = (
         "RM₀.",
     ),
     (
+        "Within severities",
+        "Compared only among pictures disturbed equally strongly. Stronger noise both changes more predictions and "
+        "moves every map that looks at the picture, so over all strengths together even a drawing of the edges "
+        "seems to follow the prediction; at equal strength it does not.",
+    ),
+    (
         "Control",
         "A map that is useless on purpose: random dots, a blob in the centre, the picture's edges. A "
         "good measure puts the controls last. Where a control keeps up with the best real method, the "
