@@ -105,7 +105,8 @@ def rests(verdict: Verdict, methods: Sequence[str], controls: frozenset[str]) ->
     quantities = [q for q in verdict.figures if any(not math.isnan(i.value) for i in verdict.figures[q].values())]
     if not quantities:
         return None
-    named = [f"{VERDICT_NAMES[q]}{'\u00a0⚑' if verdict.fooled.get(q) else ''}" for q in quantities]
+    flag = "\u00a0⚑"  # kept on the line of the name
+    named = [VERDICT_NAMES[q] + (flag if verdict.fooled.get(q) else "") for q in quantities]
     header = ["method", *(name[:1].upper() + name[1:] for name in named)]
     shown = [method for method in methods if method in verdict.figures[quantities[0]]]
     lines = tuple(
