@@ -89,13 +89,15 @@ def test_a_picture_is_segmented_once(calls):
     assert len(calls) == 5
 
 
-def test_the_memory_is_bounded(calls, monkeypatch):
+def test_the_memory_is_bounded_and_forgets_the_longest_unused(calls, monkeypatch):
     monkeypatch.setattr(segments, "REMEMBERED", 2)
-    x = picture(3, side=8)
-    segment(x, "grid")
-    segment(x[2:], "grid")
+    first, second, third = picture(3, side=8).split(1)
+    for x in (first, second, first, third):
+        segment(x, "grid")
     assert len(calls) == 3 and len(segments._memory) == 2
-    segment(x[:1], "grid")
+    segment(first, "grid")
+    assert len(calls) == 3
+    segment(second, "grid")
     assert len(calls) == 4
 
 
