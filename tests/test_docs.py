@@ -21,7 +21,7 @@ from heatproof.studies.store import SCHEMA
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 PAGES = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8")
-         for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))}  # fmt: skip
+         for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md"))}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
