@@ -27,7 +27,7 @@ def test_one_method_wins_and_rm_is_fooled_by_the_constant_control(made):
 
 def test_rm_decides_where_no_control_fools_it(made):
     found = judged(made({"good": 0.5, "dull": 0.1}, controls=("random",)))
-    assert found.by == "rm" and found.fooled["rm"] == () and "(RM ." in found.sentence
+    assert found.by == "rm" and found.fooled["rm"] == () and "(RM 0." in found.sentence
 
 
 def test_twins_share_the_top(made):
@@ -72,7 +72,7 @@ def test_a_map_that_fades_with_the_noise_fools_the_pooled_figures_only(made):
     assert "fading" in found.fooled["responsiveness"] and "fading" in found.fooled["rm0"]
     assert found.fooled["within"] == () and found.fooled["rm0_within"] == ()
     assert found.by == "rm0" and found.within and found.top == ("good",)
-    assert "(RM₀ within severities ." in found.sentence
+    assert "(RM₀ within severities 0." in found.sentence
     assert any("compared at equal severity it does not" in note for note in found.notes)
 
 
@@ -130,4 +130,4 @@ def test_the_verdict_is_reproducible(made):
 
 def test_words():
     assert listed(["a"]) == "a" and listed(["a", "b"]) == "a and b" and listed(["a", "b", "c"]) == "a, b and c"
-    assert [number(x) for x in (0.314, -0.02, 1.0, float("nan"))] == [".31", "-.02", "1.00", "not known"]
+    assert [number(x) for x in (0.314, -0.02, 1.0, float("nan"))] == ["0.31", "-0.02", "1.00", "not known"]

@@ -266,7 +266,7 @@ def _sentence(about: _About) -> str:
         area = about.figures["within"][about.best]
         return (
             f"{where} no method can be recommended: even the maps of {about.best} do not move more when the prediction "
-            f"changes than when it stays, at equal severity (responsiveness {number(area.value)}, where .5 is chance)."
+            f"changes than when it stays, at equal severity (responsiveness {number(area.value)}, where 0.5 is chance)."
         )
     figure = about.figures[about.by]
     values = ", ".join(number(figure[m].value) for m in about.top)
@@ -338,10 +338,8 @@ def listed(names: Sequence[str]) -> str:
 
 
 def number(value: float) -> str:
-    """Two decimals without the leading zero, as in .31."""
-    if np.isnan(value):
-        return "not known"
-    return f"{value:.2f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.2f}"
+    """Two decimals, as in 0.31."""
+    return "not known" if np.isnan(value) else f"{value:.2f}"
 
 
 def _blind(controls: int) -> str:
