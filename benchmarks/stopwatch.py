@@ -67,18 +67,41 @@ def watched(watch: Stopwatch, places: Sequence[tuple[Any, str, str]]) -> Iterato
 
     Raises AttributeError where an owner has no such attribute: the code has moved on, and the list must follow.
     """
-    with ExitStack() as stack:
-        for owner, attribute, part in places:
-            before = vars(owner)[attribute] if attribute in vars(owner) else getattr(owner, attribute)
-            stack.callback(setattr, owner, attribute, before)
-            setattr(owner, attribute, _timed(watch, before, part))
+
+    def timed(function: Callable, part: str) -> Callable:
+        @functools.wraps(function)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with watch.part(part):
+                return function(*args, **kwargs)
+
+        return run
+
+    with _replaced([(owner, attribute, lambda f, part=part: timed(f, part)) for owner, attribute, part in places]):
         yield
 
 
-def _timed(watch: Stopwatch, function: Callable, part: str) -> Callable:
-    @functools.wraps(function)
-    def timed(*args: Any, **kwargs: Any) -> Any:
-        with watch.part(part):
-            return function(*args, **kwargs)
+@contextmanager
+def followed(places: Sequence[tuple[Any, str, Callable]]) -> Iterator[None]:
+    """While it lasts, each call of `(owner, attribute)` is followed by the given function with the same arguments."""
 
-    return timed
+    def both(function: Callable, after: Callable) -> Callable:
+        @functools.wraps(function)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            answer = function(*args, **kwargs)
+            after(*args, **kwargs)
+            return answer
+
+        return run
+
+    with _replaced([(owner, attribute, lambda f, after=after: both(f, after)) for owner, attribute, after in places]):
+        yield
+
+
+@contextmanager
+def _replaced(places: Sequence[tuple[Any, str, Callable[[Callable], Callable]]]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for owner, attribute, around in places:
+            before = getattr(owner, attribute)
+            stack.callback(setattr, owner, attribute, before)
+            setattr(owner, attribute, around(before))
+        yield

@@ -12,7 +12,7 @@ from benchmarks.floor import Passes, Timing, full_pass, head_pass, no_collection
 from benchmarks.networks import ASSETS, CHECKPOINT, Split, mobilenet
 from benchmarks.result import Part, Result
 from benchmarks.settings import Settings
-from benchmarks.stopwatch import Spent, Stopwatch, watched
+from benchmarks.stopwatch import Spent, Stopwatch, followed, watched
 from heatproof import engine
 from heatproof.models import Model, load_model
 from heatproof.models.capture import Captured
@@ -66,7 +66,8 @@ def results(settings: Settings) -> Iterator[Result]:
 def _measured(pictures: int) -> Result:
     plan = photograph_plan(pictures)
     model = load_model("timm:mobilenetv2_100", CHECKPOINT, {"pad_type": "same"}, 0.5, 0.5, device="cpu")
-    measured_job(photograph_plan(1, perturbations=["fgsm"], severities=[1]), model)  # imports, memory, caches
+    # Imports and memory, but no segments that would then be remembered.
+    measured_job(photograph_plan(1, perturbations=["fgsm"], severities=[1], segmenters=["slic"]), model)
     return summary(plan, measured_job(plan, model, mobilenet(model.module)))
 
 
@@ -106,14 +107,15 @@ class OneModel(noise.NoiseStudy):
 
 
 def measured_job(plan: Plan, model: Model, split: Split | None = None) -> JobTimes:
-    """Runs a study's jobs, and after each condition one of the floor's passes of each kind on pictures alike."""
+    """Runs a study's jobs; with `split` each pass of the study is followed by the floor's on the same pictures."""
     kinds = {kind: bool(PERTURBATIONS.parse(kind)[0].traits["attack"]) for kind in plan.perturbations}
     watch, floor = Stopwatch(), {"head": Timing(), "full": Timing()}
-    with tempfile.TemporaryDirectory() as folder, watched(watch, PLACES), no_collection():
+    twins = _twins(watch, floor, split) if split else ()
+    with tempfile.TemporaryDirectory() as folder, watched(watch, PLACES), followed(twins), no_collection():
         study, jobs = prepared(plan, model, Path(folder))
         for job in jobs:
             with watch.part("other"):
-                study(job, _between(watch, floor, split, job.stop - job.start, model.geometry.size))
+                study(job, lambda share: None)
     return JobTimes(watch, floor, study_passes(kinds, plan.levels), len(jobs))
 
 
@@ -127,21 +129,20 @@ def prepared(plan: Plan, model: Model, folder: Path) -> tuple[OneModel, list[noi
     return OneModel(setup, model), [noise.Job(0, 0, i, min(i + size, count)) for i in range(0, count, size)]
 
 
-def _between(
-    watch: Stopwatch, floor: dict[str, Timing], split: Split | None, batch: int, size: Sequence[int]
-) -> Callable[[float], None]:
-    """A progress callback that runs the floor's passes, so that both see the machine in the same mood."""
-    if split is None:
-        return lambda share: None
-    z = torch.rand(batch, 3, *size, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    target = torch.zeros(batch, dtype=torch.int64)
+def _twins(watch: Stopwatch, floor: dict[str, Timing], split: Split) -> Sequence[tuple[Any, str, Callable]]:
+    """The floor's passes, each right after its like in the study, so that both see the machine in the same mood."""
 
-    def between(_share: float) -> None:
+    def full(model: Model, images: torch.Tensor, clean: torch.Tensor) -> None:
         with watch.part(FLOOR):
-            floor["head"].run(lambda: head_pass(split.trunk, split.head, z))
-            floor["full"].run(lambda: full_pass(split.network, z, target))
+            z = model.normalise(images.detach())
+            floor["full"].run(lambda: full_pass(split.network, z, clean))
 
-    return between
+    def head(batch: engine.Batch, _requests: Any) -> None:
+        with watch.part(FLOOR):
+            z = batch.model.normalise(batch.x)
+            floor["head"].run(lambda: head_pass(split.trunk, split.head, z))
+
+    return [(noise, "loss_gradient", full), (noise, "explanation", head)]
 
 
 def summary(plan: Plan, job: JobTimes) -> Result:
@@ -170,7 +171,7 @@ def summary(plan: Plan, job: JobTimes) -> Result:
             for kind, count in job.passes.items()
         ],
         details=_details(plan, job, total, floor),
-        notes=["the floor's passes ran in between, one of each kind after every condition; means, not medians"],
+        notes=["each pass of the study was followed by the floor's on the same pictures; means, not medians"],
     )
 
 
