@@ -45,9 +45,7 @@ def turned(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def loss_and_accuracy(
-    net: torch.nn.Module, pixels: torch.Tensor, labels: torch.Tensor
-) -> tuple[float, float]:
+def loss_and_accuracy(net: torch.nn.Module, pixels: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
     net.eval()
     logits = torch.cat([net(normalised(batch)) for batch in pixels.split(100)])
     accuracy = (logits.argmax(1) == labels).float().mean()

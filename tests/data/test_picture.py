@@ -70,9 +70,7 @@ def test_grey_palette_bitmap_and_gif(tmp_path):
         options = {"lossless": True} if name == "g.webp" else {}
         np.testing.assert_array_equal(pixels(saved(tmp_path, name, grey, **options)), RAMP[..., [0, 0, 0]])
     palette = Image.fromarray(RAMP).quantize(200)
-    np.testing.assert_array_equal(
-        pixels(saved(tmp_path, "p.png", palette)), np.asarray(palette.convert("RGB"))
-    )
+    np.testing.assert_array_equal(pixels(saved(tmp_path, "p.png", palette)), np.asarray(palette.convert("RGB")))
     bits = Image.fromarray(RAMP[..., 0] > 100)
     assert bits.mode == "1"
     np.testing.assert_array_equal(pixels(saved(tmp_path, "b.png", bits))[..., 1], (RAMP[..., 0] > 100) * 255)
@@ -136,9 +134,7 @@ def test_numbers_without_a_known_white_are_refused(tmp_path):
     floats = saved(tmp_path, "f.tif", Image.fromarray(RNG.random((5, 5), np.float32)))
     wide = saved(tmp_path, "i.tif", Image.fromarray(np.full((5, 5), 1 << 20, np.int32)))
     for path in (floats, wide):
-        with pytest.raises(
-            InvalidPicture, match=rf"^{path.name}: .*white is unknown; save it with 8 or 16 bits"
-        ):
+        with pytest.raises(InvalidPicture, match=rf"^{path.name}: .*white is unknown; save it with 8 or 16 bits"):
             open_picture(path)
 
 

@@ -170,9 +170,7 @@ def test_the_label_cannot_be_read_off_colour_place_or_background():
 
 def test_another_class_changes_nothing_but_the_outline(monkeypatch):
     shapes = Shapes("train", 12, **SMALL)
-    before = [
-        (shapes._placed(i), shapes.colour(i).tolist(), content(shapes.background(i))) for i in range(12)
-    ]
+    before = [(shapes._placed(i), shapes.colour(i).tolist(), content(shapes.background(i))) for i in range(12)]
     other = Shapes("train", 12, **SMALL)
     other.__dict__["_labels"] = [(label + 1) % 6 for label in shapes.labels]
     after = [(other._placed(i), other.colour(i).tolist(), content(other.background(i))) for i in range(12)]
@@ -206,9 +204,7 @@ def test_shapes_are_pictures_that_can_be_pickled():
     again = pickle.loads(pickle.dumps(shapes))
     assert again.open(3).tobytes() == shapes.open(3).tobytes() and again.fingerprint == shapes.fingerprint
     assert shapes.open(0).size == (DEMO["size"],) * 2 and shapes.mask(0).shape == (DEMO["size"],) * 2
-    assert (
-        len({demo_shapes("test", 8).fingerprint, demo_shapes("val", 7).fingerprint, shapes.fingerprint}) == 3
-    )
+    assert len({demo_shapes("test", 8).fingerprint, demo_shapes("val", 7).fingerprint, shapes.fingerprint}) == 3
 
 
 def test_shapes_refuses_what_it_cannot_draw():
@@ -242,9 +238,7 @@ def accuracy(count: int) -> float:
 def test_the_bundled_network_was_trained_on_this_generator_and_knows_it():
     card = json.loads(CARD.read_text())
     assert card["classes"] == list(CLASSES) and card["test_accuracy"] >= 0.97
-    assert card["training"]["generator"] == demo_shapes("test", 12).pixel_hash(), (
-        "train again: scripts/train_shapes.py"
-    )
+    assert card["training"]["generator"] == demo_shapes("test", 12).pixel_hash(), "train again: scripts/train_shapes.py"
     assert CARD.with_suffix(".safetensors").stat().st_size <= 1.5e6
     assert accuracy(120) >= 0.95
 
