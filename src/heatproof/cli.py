@@ -423,10 +423,10 @@ def _integers(option: str, text: str | None, counts: tuple[int, ...] = ()) -> li
     return _numbers(option, text, counts, int)
 
 
-def _flip_rates(calibrate: bool, rates: str | None) -> list[float] | None:
+def _flip_rates(calibrate: bool, rates: str | None) -> list[float] | bool | None:
     if rates is not None and not calibrate:
         raise InvalidInput("--flip-rates goes with --calibrate. Got no --calibrate.")
-    return (_numbers("--flip-rates", rates) or [0.05, 0.15, 0.3, 0.5]) if calibrate else None
+    return (_numbers("--flip-rates", rates) or True) if calibrate else None
 
 
 def _one(value: Any) -> Any:

@@ -50,6 +50,11 @@ def test_one_entry_needs_no_list():
     assert (plan.models[0].spec, plan.datasets[0].images, plan.methods) == ("shapes", "shapes", ("hirescam",))
 
 
+def test_an_index_is_a_target_and_true_means_the_default_flip_rates():
+    plan = checked_plan({"models": "shapes", "datasets": "shapes", "target": 3, "calibrate": True})
+    assert (plan.target, plan.calibrate, plan.levels) == ("3", (0.05, 0.15, 0.3, 0.5), 4)
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
@@ -65,6 +70,7 @@ def test_one_entry_needs_no_list():
         ("methods: [random]", ["line 5", "controls"]),
         ("methods: []", ["line 5", "at least one"]),
         ("calibrate: [1.5]", ["line 5", "between 0 and 1"]),
+        ("calibrate: true\nseverities: [1]", ["`severities` or `calibrate`", "Got both"]),
         ("models: [shapes, shapes]", ["'shapes' is there twice", "`name`"]),
         ("models: [{spec: shapes, chekpoint: x}]", ["line 5", "`checkpoint`"]),
     ],

@@ -19,6 +19,10 @@ STUDIES = {
 DEFAULT_METHODS = ("gradcam", "gradcam++", "hirescam", "xgradcam", "eigencam", "ablationcam")
 
 
+#: Flip rates that calibration looks for when none are named (protocols §3).
+FLIP_RATES = (0.05, 0.15, 0.3, 0.5)
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
@@ -84,6 +88,17 @@ class Plan(_Strict):
         """One entry may be written without a list."""
         return [value] if isinstance(value, str | Mapping) else value
 
+    @field_validator("target", mode="before")
+    @classmethod
+    def _index_as_text(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @field_validator("calibrate", mode="before")
+    @classmethod
+    def _default_shares(cls, value: Any) -> Any:
+        """`calibrate: true` takes the default flip rates."""
+        return (FLIP_RATES if value else ()) if isinstance(value, bool) else value
+
     @field_validator("models", mode="before")
     @classmethod
     def _spec_alone(cls, value: Any) -> Any:
@@ -127,6 +142,8 @@ class Plan(_Strict):
 
     @model_validator(mode="after")
     def _told_apart(self) -> "Plan":
+        if self.calibrate and "severities" in self.model_fields_set:
+            raise ValueError("give `severities` or `calibrate`, which finds strengths in their place. Got both")
         for kind, names in (("models", self.models), ("datasets", self.datasets)):
             labels = [item.label for item in names]
             twice = {label for label in labels if labels.count(label) > 1}
@@ -190,7 +207,9 @@ def checked_plan(settings: Mapping[str, Any], lines: Mapping[str, int] | None = 
     except ValidationError as error:
         problems = [_problem(item, lines or {}) for item in error.errors()]
         where = f"{source}: " if source else ""
-        raise InvalidStudy(where + "; ".join(problems) + ".") from None
+        raise InvalidStudy(
+            where + "; ".join(problems).rstrip(".?") + ("?" if problems[-1].endswith("?") else ".")
+        ) from None
 
 
 def _problem(item: Mapping[str, Any], lines: Mapping[str, int]) -> str:
@@ -211,7 +230,7 @@ def _problem(item: Mapping[str, Any], lines: Mapping[str, int]) -> str:
         return f"{name}must be one of {', '.join(STUDIES)}. Got {item['input']!r}.{hint}"
     message = item["msg"].removeprefix("Value error, ").rstrip(".")
     if item["type"] == "value_error":
-        return f"{name}{message}"
+        return f"{name.rstrip()}: {message}" if message.startswith("No ") else f"{name}{message}"
     return f"{name}{message[:1].lower()}{message[1:]}. Got {item['input']!r}"
 
 
