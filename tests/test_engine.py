@@ -553,7 +553,7 @@ def test_a_picture_that_breaks_the_model_does_not_spoil_the_others(x):
     x[2, :, 0, 0] = 1
     found = explain(model, x, [*GRADIENT, "ablationcam"], 1)
     assert found.logits[2].isnan().all()
-    assert found.flags["ablationcam"] == ["", "", "non-finite map", "", ""]
+    assert found.flags["ablationcam"] == ["", "", engine.NO_ANSWER, "", ""]
     others = [0, 1, 3, 4]
     for name in found:
         torch.testing.assert_close(found[name][others], fine[name][others], rtol=1e-3, atol=1e-5)
@@ -608,3 +608,29 @@ def test_the_arguments_stay_as_they_were(signed, x):
     before, targets = x.clone(), [0, 1, 2, 3, 4]
     explain(signed, x, ALL, targets, labels=targets)
     assert torch.equal(x, before) and targets == [0, 1, 2, 3, 4] and x.grad is None
+
+
+def test_a_model_without_an_answer_flags_every_map_of_that_picture():
+    class Silent(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = torch.nn.Conv2d(3, 4, 3, stride=4), torch.nn.Linear(4, 3)
+
+        def forward(self, z):
+            logits = self.head(self.conv(z).relu().mean((2, 3)))
+            return logits + torch.where(z.mean((1, 2, 3)) > 0, float("inf"), 0.0)[:, None]
+
+    x = torch.stack([torch.rand(3, 32, 32) * 0.2, torch.rand(3, 32, 32) * 0.2 + 0.8])
+    found = heatproof.explain(heatproof.wrap(Silent(), size=32), x, ["gradcam", "eigencam", "ablationcam", "ones"])
+    for method in ("gradcam", "eigencam", "ablationcam"):
+        assert found.flags[method][1] == engine.NO_ANSWER
+    assert found.flags["ones"] == ["", ""] and found.flags["eigencam"][0] == ""
+
+
+def test_an_array_without_a_pixel_and_a_number_for_a_model_are_said():
+    model = heatproof.wrap(torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3), torch.nn.Flatten(), torch.nn.LazyLinear(2)))
+    for kind in (np.uint8, np.float32):
+        with pytest.raises(InvalidInput, match="no pixel"):
+            heatproof.explain(model, np.zeros((0, 8, 3), kind), layer="0")
+    with pytest.raises(InvalidInput, match="Got int"):
+        heatproof.explain(3, torch.rand(1, 3, 8, 8))

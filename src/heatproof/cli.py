@@ -5,6 +5,7 @@ import math
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     global _debug
     _debug = False
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    warnings.showwarning = lambda message, *_: _say(f"note: {message}")
     try:
         code = app(arguments, standalone_mode=False)
     except KeyboardInterrupt:
@@ -195,7 +197,7 @@ def run(
         if not settings.get(key):
             raise InvalidStudy(f"{option} must say what to study. Got none. Try {option} shapes.")
     plan = checked_plan(settings, lines, source)
-    _run(plan, Path(folder), workers or file_workers, no_report)
+    _run(plan, Path(folder), file_workers if workers is None else workers, no_report)
 
 
 def _run(plan: Any, folder: Path, workers: int | None, no_report: bool) -> None:
@@ -308,6 +310,9 @@ def _studies() -> list[dict[str, Any]]:
 
     options = {name: field.get_default(call_default_factory=True) for name, field in Plan.model_fields.items()
                if not field.is_required() and name != "study"}  # fmt: skip
+    from heatproof.perturbations import default_kinds
+
+    options["perturbations"] = default_kinds()
     return [
         {"name": name, "summary": shows, "needs": ["models", "datasets"], "options": options,
          "source": "Sarkar et al. 2025, arXiv 2508.18154"}

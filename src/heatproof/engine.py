@@ -24,6 +24,9 @@ from heatproof.models.tail import Record, Tail, recording
 
 T = TypeVar("T")
 
+#: The flag of a picture on which the model gives NaN or infinity.
+NO_ANSWER = "the model gave non-finite output"
+
 #: Quantities that need the graph from the layer to the logits.
 _GRAPH = {"gradients"}
 
@@ -170,11 +173,20 @@ def explanation(batch: Batch, requests: Sequence[Request]) -> Explanation:
             batch.logits,
             batch.target,
             raw,
-            {r.key: flags(raw[r.key].detach(), r.entry.traits["form"]) for r in requests},
+            {r.key: _reasons(batch, raw[r.key].detach(), r) for r in requests},
             batch.layer,
             tuple(batch.x.shape[2:]),
             {r.key: r.entry.traits["form"] for r in requests},
         )
+
+
+def _reasons(batch: Batch, raw: torch.Tensor, request: Request) -> list[str]:
+    """Why each map says nothing; where the model has no answer, no map that asks it can have one."""
+    found = flags(raw, request.entry.traits["form"])
+    if not set(request.entry.needs) - {"x", "generator"}:
+        return found
+    answered = torch.isfinite(batch.logits.detach()).all(1).tolist()
+    return [flag if fine else NO_ANSWER for flag, fine in zip(found, answered, strict=True)]
 
 
 def needs_of(requests: Sequence[Request]) -> frozenset[str]:
@@ -288,6 +300,8 @@ def explain(
         from heatproof.models import wrap
 
         model = wrap(model)
+    if not isinstance(model, Model):
+        raise InvalidInput(f"`model` must come from load_model or wrap, or be a module. Got {type(model).__name__}.")
     requests = requested(methods)
     inputs = as_inputs(images, model.geometry)
     if batch_size < 1:

@@ -222,10 +222,12 @@ def test_the_closed_form_of_ablationcam_equals_its_tail_passes(x):
     assert sum(passes) == 3 * 8
 
 
-def test_a_logit_of_zero_gives_a_map_that_is_flagged_not_a_crash():
+@pytest.mark.parametrize("compat", [True, False])
+def test_a_logit_of_zero_has_no_shares_and_the_losses_themselves_weigh(compat):
     activations = made(1, 4, 3, 3)
-    found = cam.ablationcam(activations, torch.zeros(1, 2), torch.tensor([0]), torch.ones(2, 4), None)
-    assert not found.isfinite().all()
+    found = cam.ablationcam(activations, torch.zeros(1, 2), torch.tensor([0]), torch.ones(2, 4), None, compat=compat)
+    expected = sum(activations[0, k] * activations[0, k].mean() for k in range(4))
+    torch.testing.assert_close(found[0], expected)
 
 
 def test_linear_heads_make_three_methods_equal(x):

@@ -259,8 +259,9 @@ def test_functions_and_modules_that_do_not_exist(project: str) -> None:
 
 
 def test_what_goes_wrong_inside_the_users_code_is_shown_as_it_is(project: str) -> None:
-    with pytest.raises(RuntimeError, match="of its own"):
+    with pytest.raises(ModelError, match=r"RuntimeError: .*of its own") as caught:
         load_model(f"python:{project}:broken")
+    assert isinstance(caught.value.__cause__, RuntimeError)
     with pytest.raises(ModuleNotFoundError, match="something_not_installed_here"):
         load_model(f"python:{project}_broken:f")
 

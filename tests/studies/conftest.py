@@ -38,6 +38,8 @@ def small_plan(photographs: Path) -> Callable[..., Plan]:
             "batch_size": 2,
             "resamples": 100,
         }
+        if "calibrate" in settings:
+            del base["severities"]
         return checked_plan({**base, **settings})
 
     return plan

@@ -88,7 +88,12 @@ def test_a_wrong_setting_names_the_field_the_line_and_what_is_allowed(tmp_path, 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("a: [1", "must be YAML"), ("- a", "must hold settings"), ("a: !!python/object:os.system {}", "must be YAML")],
+    [
+        ("a: 1\nb: 2\na: 3", "line 3: `a` is there twice"),
+        ("a: [1", "must be YAML"),
+        ("- a", "must hold settings"),
+        ("a: !!python/object:os.system {}", "must be YAML"),
+    ],
 )
 def test_what_is_no_study_file_is_said(tmp_path, text, expected):
     with pytest.raises(InvalidStudy, match=expected):

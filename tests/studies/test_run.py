@@ -112,7 +112,7 @@ def test_changed_pictures_are_refused(undisturbed, tmp_path, photographs):
     for path in photographs.iterdir():
         Image.open(path).rotate(90).save(moved / path.name)
     dataset = plan.datasets[0].model_copy(update={"images": str(moved)})
-    with pytest.raises(StoreError, match="datasets is"):
+    with pytest.raises(StoreError, match=r"the pictures or labels of \w+ are not the same"):
         run.run(plan.model_copy(update={"datasets": (dataset,)}), folder)
 
 
@@ -326,6 +326,18 @@ def test_target_label_flags_what_has_none_and_what_the_model_cannot_have(small_p
         0
     ]
     assert correct == 2 * (1 + 2 * 2)
+
+
+def test_target_label_without_a_single_label_is_refused(small_plan, tmp_path):
+    with pytest.raises(InvalidInput, match="Target `label` needs labels"):
+        run.run(small_plan(target="label"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_workers_at_all_are_refused_before_anything_is_made(small_plan, tmp_path):
+    with pytest.raises(InvalidInput, match="at least 1"):
+        run.run(small_plan(), tmp_path / "out", workers=0)
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_integer_target_outside_the_model_is_refused_before_any_work(small_plan, tmp_path):

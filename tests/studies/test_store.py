@@ -110,6 +110,19 @@ def test_differences_name_what_changed_and_forgive_what_touches_no_number(tmp_pa
     assert store.differences({"severities": [1]}) == ["severities is [1, 2] there and [1] here"]
 
 
+def test_differences_inside_models_are_named_by_their_path_and_fingerprints_by_what_they_are_of(tmp_path):
+    store = Store(tmp_path)
+    model = {"name": "a", "mean": 0.5, "fingerprint": "x"}
+    store.write_plan({"models": [model], "limit": 3, "jobs": 1})
+    assert store.differences({"models": [{**model, "mean": 0.4}], "limit": 3, "jobs": 1}) == [
+        "models[0].mean is 0.5 there and 0.4 here"
+    ]
+    assert store.differences({"models": [{**model, "fingerprint": "y"}], "limit": 3, "jobs": 1}) == [
+        "the weights of a are not the same"
+    ]
+    assert store.differences({"models": [model], "limit": 4, "jobs": 2}) == ["limit is 3 there and 4 here"]
+
+
 def test_a_broken_plan_is_said(tmp_path):
     (tmp_path / "study.json").write_text("{")
     with pytest.raises(StoreError, match="cannot be read"):

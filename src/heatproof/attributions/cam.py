@@ -139,7 +139,7 @@ def ablationcam(activations, logits, target, head, tail, *, compat: bool = False
     else:
         lost = y - torch.stack([_ablated(activations, i, int(c), tail) for i, c in enumerate(target.tolist())])
     scale = y if compat else y.abs()
-    return weighted(lost / scale, activations)
+    return weighted(lost / torch.where(scale == 0, 1, scale), activations)  # at y = 0 a share is not defined
 
 
 def _ablated(activations: torch.Tensor, image: int, target: int, tail) -> torch.Tensor:

@@ -90,6 +90,8 @@ def _from_array(array: np.ndarray) -> Image.Image:
         array = np.repeat(array[..., None], 3, axis=2)
     if array.ndim != 3 or array.shape[2] != 3:
         raise InvalidInput(f"An array must be (H, W, 3) or (H, W). Got {array.shape}.")
+    if not array.size:
+        raise InvalidInput(f"An array must hold a picture. Got {array.shape}: no pixel at all.")
     if array.dtype == np.uint8:
         return Image.fromarray(array)
     if not np.issubdtype(array.dtype, np.floating):

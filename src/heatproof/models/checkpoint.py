@@ -89,7 +89,7 @@ def _torch_file(file: Path) -> Any:
             f"refused ({str(error).partition('.')[0]}). If you trust its source, load it in Python and save "
             "`model.state_dict()`, best as safetensors."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # the old unpickler raises KeyError, IndexError and more on what is no checkpoint
         raise ModelError(
             f"Expected a safetensors file or a torch file of tensors. {file.name} cannot be read: "
             f"{str(error).partition(chr(10))[0]}. Save `model.state_dict()` and give that file."

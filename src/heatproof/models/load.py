@@ -135,7 +135,8 @@ def _no_form(spec: str) -> UnknownName:
     import timm
     from torchvision import models
 
-    near = [f"timm:{n}" for n in nearest(spec, timm.list_models(), 2)]
+    near = nearest(spec, ["shapes"])
+    near += [f"timm:{n}" for n in nearest(spec, timm.list_models(), 2)]
     near += [f"torchvision:{n}" for n in nearest(spec, models.list_models(module=models), 1)]
     near = [] if ":" in spec else near
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""

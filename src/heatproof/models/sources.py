@@ -194,6 +194,11 @@ def python_model(request: Request) -> Found:
                 made = factory(**request.args)
             except TypeError as error:
                 raise _bad_arguments(request, error) from error
+            except Exception as error:  # whatever a user's own code raises
+                raise ModelError(
+                    f"{request.spec} must return a torch.nn.Module. It raised {type(error).__name__}: {error}. "
+                    "`--debug` shows where."
+                ) from error
     if isinstance(made, Model):
         return made.module, Preprocessing(
             made.mean, made.std, made.geometry, tuple(made.classes) if made.classes else None

@@ -16,7 +16,7 @@ import pandas as pd
 
 from heatproof.statistics.intervals import QUANTITIES, Interval, Replicates, percentiles
 from heatproof.statistics.paired import Comparison, compared
-from heatproof.statistics.robustness import COMPUTED
+from heatproof.statistics.robustness import COMPUTED, RELIABLE
 from heatproof.statistics.table import Cell, pooled, rm_blocks
 
 #: As they are printed.
@@ -138,7 +138,8 @@ def verdict_on(
     chosen = segmenter or ("quickshift" if "quickshift" in names or not names else names[0])
     pairs, table = (_spoken_for(frame, chosen) for frame in (pairs, table))
     evidence = _evidence(pooled(pairs, resamples=resamples, seed=seed), _names(pairs), level, seed)
-    images = int(pairs[["dataset", "image"]].drop_duplicates().shape[0])
+    usable = pairs[pairs["rbo"].notna() & ~pairs["control"].astype(bool)]
+    images, given = (int(frame[["dataset", "image"]].drop_duplicates().shape[0]) for frame in (usable, pairs))
     figures = {q: {m: evidence.interval(m, q) for m in (*evidence.real, *evidence.controls)} for q in QUANTITIES}
     fooled = {q: _fooled(evidence, figures[q], q) for q in QUANTITIES} if evidence.conditions else {}
     by = next((q for q in DECIDING if q in fooled and not fooled[q]), None)
@@ -147,7 +148,7 @@ def verdict_on(
     best, top = _top(evidence, figures[ranks_by], comparison, ranks_by) if fooled else (None, ())
     if best and not figures["within"][best].low > 0.5:
         top = ()
-    about = _About(evidence, figures, fooled, comparison, images, by, best, top)
+    about = _About(evidence, figures, fooled, comparison, images, given, by, best, top)
     return Verdict(
         sentence=_sentence(about),
         notes=tuple(_notes(about)),
@@ -234,10 +235,10 @@ class _About:
     fooled: Mapping[str, tuple[str, ...]]
     comparison: Comparison | None
     images: int
+    given: int
     by: str | None
-    best: (
-        str | None
-    )  # by the last of DECIDING where nothing decides: who leads is worth saying even where no one can be recommended
+    # By the last of DECIDING where nothing decides: who leads is worth saying even where no one can be recommended.
+    best: str | None
     top: tuple[str, ...]
 
     @property
@@ -273,6 +274,8 @@ def _sentence(about: _About) -> str:
     rest = len(evidence.real) - len(about.top)
     holds = "holds" if len(about.top) == 1 else "hold"
     told = _told(len(about.top), rest, about.percent)
+    shaky = any(not evidence.cells[c][m].point.reliable for c in evidence.conditions for m in about.top)
+    holds = f"seem{'s' if len(about.top) == 1 else ''} to hold" if shaky else holds
     return f"{where} {listed(about.top)} {holds} up best ({NAMES[about.by]} {values}){told}."
 
 
@@ -328,6 +331,12 @@ def _notes(about: _About):
         yield f"Only {blocks} of perturbation and severity: the verdict rests on the bootstrap by picture alone."
     else:
         yield "Blocks share pictures, so their p values are too small: worse is only what the bootstrap confirms."
+    if about.images < about.given:
+        yield f"{about.given - about.images} of {_count(about.given, 'picture')} could not be measured for any method."
+    shaky = {c for c in evidence.conditions if any(not evidence.cells[c][m].point.reliable for m in evidence.real)}
+    if shaky:
+        of = f"under {len(shaky)} of {_count(len(evidence.conditions), 'perturbation')}"
+        yield f"Unreliable: fewer than {RELIABLE} changed or unchanged predictions {of}."
     if about.images < IMAGES:
         yield f"Only {_count(about.images, 'picture')}: take this as an indication."
 

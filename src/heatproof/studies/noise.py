@@ -15,7 +15,7 @@ import torch
 
 from heatproof.attributions import ATTRIBUTIONS, Request, requested
 from heatproof.data import Pictures
-from heatproof.engine import Batch, Explanation, explanation, halved, needs_of
+from heatproof.engine import NO_ANSWER, Batch, Explanation, explanation, halved, needs_of
 from heatproof.errors import InvalidPicture
 from heatproof.metrics.localisation import mask_cosine
 from heatproof.metrics.robustness import SCORES, Reference, pair_scores, reasons, reference
@@ -445,7 +445,7 @@ def loss_gradient(model: Model, images: torch.Tensor, clean: torch.Tensor) -> to
 def non_finite(logits: torch.Tensor) -> list[str]:
     """A reason for each picture on which the model gives NaN or infinity."""
     fine = torch.isfinite(logits).all(1).tolist()
-    return ["" if ok else "the model gave non-finite output" for ok in fine]
+    return ["" if ok else NO_ANSWER for ok in fine]
 
 
 def joined(*flags: Sequence[str]) -> list[str]:

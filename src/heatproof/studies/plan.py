@@ -292,6 +292,11 @@ def _lines(text: str) -> dict[str, int]:
 
     def visit(node: Any, path: str) -> None:
         if isinstance(node, yaml.MappingNode):
+            keys = [key.value for key, _ in node.value]
+            for key in keys:
+                if keys.count(key) > 1:
+                    line = max(k.start_mark.line for k, _ in node.value if k.value == key) + 1
+                    raise InvalidStudy(f"line {line}: `{key}` is there twice. Keep one")
             for key, value in node.value:
                 name = f"{path}.{key.value}".lstrip(".")
                 found[name] = key.start_mark.line + 1

@@ -76,10 +76,14 @@ def run(
         StoreError: the folder belongs to another study, is in use, or cannot be written.
     """
     progress = progress or Silent()
+    if workers is not None and workers < 1:
+        raise InvalidStudy(f"`workers` must be at least 1. Got {workers}.")
     progress.stage("Loading models and pictures", 0)
     device = resolved_device(plan.device)
     plan = plan.model_copy(update={"device": device, "batch_size": plan.batch_size or default_batch(device)})
     pictures = tuple(opened(plan))
+    if plan.target == "label":
+        refuse_unlabelled(plan, pictures)
     checked = [checked_model(plan, index, device, pictures) for index in range(len(plan.models))]
     jobs = all_jobs(plan, pictures)
     with Store(folder).opened() as store:
@@ -132,8 +136,6 @@ def default_batch(device: str) -> int:
 
 def chosen_executor(workers: int | None, threads: int, device: str, jobs: int) -> Executor:
     """Processes where there are several workers, else this process."""
-    if workers is not None and workers < 1:
-        raise InvalidStudy(f"`workers` must be at least 1. Got {workers}.")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = workers or (max(1, cores // threads) if device == "cpu" else 1)
     return Processes(count) if min(count, jobs) > 1 else Serial()
@@ -145,6 +147,16 @@ def opened(plan: Plan) -> Iterator[Pictures]:
         yield load_pictures(
             dataset.images, dataset.labels, dataset.root, plan.limit, dataset.download, name=dataset.label
         )
+
+
+def refuse_unlabelled(plan: Plan, pictures: Sequence[Pictures]) -> None:
+    """Target `label` on pictures of which none has a label would measure nothing."""
+    for dataset, found in zip(plan.datasets, pictures, strict=True):
+        if all(label is None for label in found.labels):
+            raise InvalidStudy(
+                f"Target `label` needs labels. Got none for the {len(found.ids)} pictures of {dataset.label}. "
+                "Give a CSV of labels or one subfolder per class, or use target `predicted`."
+            )
 
 
 @dataclass(frozen=True)

@@ -99,12 +99,11 @@ class Store:
         if there is None:
             return []
         asked = json.loads(json.dumps(plan))
-        keys = [key for key in sorted({*there, *asked}) if key not in FREE]
-        return [
-            f"{key} is {_short(there.get(key))} there and {_short(asked.get(key))} here"
-            for key in keys
-            if there.get(key) != asked.get(key)
-        ]
+        before, now = (dict(_leaves({k: v for k, v in plan.items() if k not in FREE})) for plan in (there, asked))
+        paths = [path for path in {**before, **now} if before.get(path) != now.get(path)]
+        if "limit" in paths:  # what follows from it need not be said
+            paths = [path for path in paths if path != "jobs" and not path.startswith("datasets")]
+        return [_difference(path, before.get(path), now.get(path), now) for path in sorted(paths)]
 
     @contextmanager
     def opened(self) -> Iterator["Store"]:
@@ -160,6 +159,26 @@ def shards(folder: str | os.PathLike) -> list[Path]:
 def _literal(path: str) -> str:
     """The path with what DuckDB would read as a wildcard taken literally."""
     return re.sub(r"([*?\[])", r"[\1]", path)
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """`("models[0].mean", .5)` for every setting; a list of plain values is one."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _leaves(item, f"{path}.{key}".lstrip("."))
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        for index, item in enumerate(value):
+            yield from _leaves(item, f"{path}[{index}]")
+    else:
+        yield path, value
+
+
+def _difference(path: str, there: Any, here: Any, plan: Mapping[str, Any]) -> str:
+    owner, _, field = path.rpartition(".")
+    if field == "fingerprint" and there and here:
+        what = "the weights" if owner.startswith("models") else "the pictures or labels"
+        return f"{what} of {plan.get(f'{owner}.name')} are not the same"
+    return f"{path} is {_short(there)} there and {_short(here)} here"
 
 
 def _short(value: Any) -> str:
