@@ -138,8 +138,7 @@ def verdict_on(
     chosen = segmenter or ("quickshift" if "quickshift" in names or not names else names[0])
     pairs, table = (_spoken_for(frame, chosen) for frame in (pairs, table))
     evidence = _evidence(pooled(pairs, resamples=resamples, seed=seed), _names(pairs), level, seed)
-    usable = pairs[pairs["rbo"].notna() & ~pairs["control"].astype(bool)]
-    images, given = (int(frame[["dataset", "image"]].drop_duplicates().shape[0]) for frame in (usable, pairs))
+    images, given = _pictures(pairs, used=True), _pictures(pairs, used=False)
     figures = {q: {m: evidence.interval(m, q) for m in (*evidence.real, *evidence.controls)} for q in QUANTITIES}
     fooled = {q: _fooled(evidence, figures[q], q) for q in QUANTITIES} if evidence.conditions else {}
     by = next((q for q in DECIDING if q in fooled and not fooled[q]), None)
@@ -166,6 +165,12 @@ def verdict_on(
         seed=seed,
         resamples=resamples,
     )
+
+
+def _pictures(pairs: Any, used: bool) -> int:
+    """How many pictures there are, or how many of them a real method has a score for."""
+    found = pairs[pairs["rbo"].notna() & ~pairs["control"].astype(bool)] if used else pairs
+    return len(found[["dataset", "image"]].drop_duplicates())
 
 
 def _spoken_for(frame: Any, segmenter: str) -> Any:
