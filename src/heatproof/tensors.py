@@ -20,7 +20,7 @@ def minmax(maps: torch.Tensor) -> torch.Tensor:
     flat = maps.flatten(1)
     low, high = flat.amin(1), flat.amax(1)
     shape = (-1,) + (1,) * (maps.dim() - 1)
-    bad = degenerate(maps)
+    bad = _degenerate(low, high)
     span = torch.where(bad, torch.ones_like(high), high - low)
     scaled = (maps - low.view(shape)) / span.view(shape)
     return torch.where(bad.view(shape), torch.zeros_like(maps), scaled)
@@ -29,9 +29,13 @@ def minmax(maps: torch.Tensor) -> torch.Tensor:
 def degenerate(maps: torch.Tensor) -> torch.Tensor:
     """`(N,)` bool: the map is constant (to float32 rounding) or holds a non-finite value."""
     flat = maps.flatten(1)
-    low, high = flat.amin(1), flat.amax(1)
+    return _degenerate(flat.amin(1), flat.amax(1))
+
+
+def _degenerate(low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+    """By the extremes alone: `amin` and `amax` hand on NaN, and an infinity is one of them."""
     scale = torch.maximum(low.abs(), high.abs())
-    return ~torch.isfinite(flat).all(1) | (high - low <= CONSTANT * scale)
+    return ~(torch.isfinite(low) & torch.isfinite(high)) | (high - low <= CONSTANT * scale)
 
 
 def one_channel(maps: torch.Tensor, order: str = "abs-max") -> torch.Tensor:

@@ -47,7 +47,9 @@ def centre_map(x: torch.Tensor) -> torch.Tensor:
 @attribution("edges", form="display", control=True, aliases=["sobel"], source="Adebayo et al. 2018 (edge detector)")
 def edge_map(x: torch.Tensor) -> torch.Tensor:
     """Sobel magnitude of the grey picture: it looks like an explanation and knows no network."""
-    grey = F.pad(x.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
-    across = x.new_tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]])
-    sobel = torch.stack([across, across.T])[:, None]
-    return torch.linalg.vector_norm(F.conv2d(grey, sobel), dim=1)  # its gradient is 0, not NaN, where it is flat
+    grey = F.pad(x.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")[:, 0]
+    # By slices: a convolution with one channel takes thirteen times as long on a CPU.
+    steps_across, steps_down = grey[:, :, 2:] - grey[:, :, :-2], grey[:, 2:] - grey[:, :-2]
+    across = steps_across[:, :-2] + 2 * steps_across[:, 1:-1] + steps_across[:, 2:]
+    down = steps_down[:, :, :-2] + 2 * steps_down[:, :, 1:-1] + steps_down[:, :, 2:]
+    return torch.linalg.vector_norm(torch.stack([across, down], 1), dim=1)  # gradient 0, not NaN, where it is flat

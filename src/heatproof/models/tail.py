@@ -81,6 +81,7 @@ class Tail:
         self, model: Model, record: Record, layout: Layout, x: torch.Tensor, logits: torch.Tensor, graph: bool
     ):
         self.model, self.record, self.layout, self.x, self.graph = model, record, layout, x, graph
+        self.z = model.normalise(x).to(model.dtype)  # once, not for every chunk of variants
         self.native, self._replaced = first_tensor(record.native)
         self.mode = self._checked(logits)
 
@@ -110,7 +111,9 @@ class Tail:
                 stack.enter_context(_replaced_forward(layer, lambda *a, **k: answer.value))
             # By a hook, which also keeps fused paths (nn.TransformerEncoderLayer's) from passing the layer by.
             stack.callback(layer.register_forward_hook(answer).remove)
-            logits = self.model.logits(_gathered(self.x, rows, count, len(self.x), mode))
+            z = _gathered(self.z, rows, count, len(self.x), mode)
+            z = z if mode.startswith("view") else z.clone()  # a model may write to its input
+            logits = self.model.unwrap(self.model.module(z)).float()
         if not answer.given:
             raise ModelError(f"{self.model.name} did not run layer {self.record.layer!r} on these activations.")
         return logits
