@@ -144,10 +144,6 @@ class NoiseStudy:
             self._loaded = (index, load(self.plan, index, self.setup.device))
         return self._loaded[1]
 
-    @cached_property
-    def _conditions(self) -> dict[tuple[int, int], list[Condition]]:
-        return {}
-
     def conditions(self, job: Job) -> list[Condition]:
         """The conditions of a job: calibrated strengths belong to a model and a dataset."""
         prefix = f"{job.model}/{job.dataset}/"
