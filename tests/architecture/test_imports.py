@@ -14,7 +14,19 @@ SOURCE = Path(__file__).resolve().parents[2] / "src" / "heatproof"
 #: Room → floor. The modules of floor 0 are one room: the ground on which everything stands.
 FLOORS = {
     **dict.fromkeys(
-        ("errors", "registry", "seeds", "tensors", "geometry", "targets", "outputs", "files", "importing", "progress"),
+        (
+            "errors",
+            "registry",
+            "seeds",
+            "tensors",
+            "geometry",
+            "targets",
+            "outputs",
+            "files",
+            "importing",
+            "progress",
+            "passes",
+        ),
         0,
     ),
     **dict.fromkeys(("segments", "perturbations", "masking", "models", "data", "statistics", "imputation"), 1),

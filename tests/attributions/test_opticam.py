@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from heatproof.attributions import passes
+from heatproof import passes
 from heatproof.attributions.opticam import opticam
 from heatproof.errors import InvalidInput, NotApplicable, UnknownName
 from heatproof.masking import FILLS, ground

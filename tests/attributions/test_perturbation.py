@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from heatproof.attributions import passes, perturbation, smoothmask
+from heatproof import passes
+from heatproof.attributions import perturbation, smoothmask
 from heatproof.attributions.optimising import gaussian
 from heatproof.attributions.perturbation import extremal_perturbation, meaningful_perturbation
 from heatproof.attributions.smoothmask import SmoothMask

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from heatproof.attributions import passes
+from heatproof import passes
 from heatproof.attributions.rise import RandomMasks, rise
 from heatproof.errors import InvalidInput, UnknownName
 from heatproof.masking import FILLS, ground

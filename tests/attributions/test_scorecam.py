@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from heatproof.attributions import passes
+from heatproof import passes
 from heatproof.attributions.scorecam import scorecam
 from heatproof.errors import UnknownName
 from heatproof.masking import FILLS, ground

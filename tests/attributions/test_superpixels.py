@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from heatproof.attributions import passes, superpixels
+from heatproof import passes
+from heatproof.attributions import superpixels
 from heatproof.attributions.superpixels import kernelshap, lime, occlusion
 from heatproof.errors import InvalidInput, NotApplicable, UnknownName
 from heatproof.masking import FILLS, ground

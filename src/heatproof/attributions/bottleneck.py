@@ -9,11 +9,11 @@ import torch.nn.functional as F
 
 from heatproof.attributions.catalogue import attribution
 from heatproof.attributions.optimising import Adam, gradient, positive
-from heatproof.attributions.passes import whole
 from heatproof.errors import InvalidInput
 from heatproof.masking import blurred
 from heatproof.models import Model
 from heatproof.models.differentiable import gradient_missing
+from heatproof.passes import whole
 
 #: The authors' floor of the deviation: what hardly varies would else count for everything.
 LEAST_DEVIATION = 0.01

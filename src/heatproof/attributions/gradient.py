@@ -11,10 +11,11 @@ from itertools import islice
 import numpy as np
 import torch
 
+from heatproof.attributions.asking import no_gradient
 from heatproof.attributions.catalogue import attribution, one_of
-from heatproof.attributions.passes import no_gradient, rows_per_pass, whole
 from heatproof.errors import InvalidInput, NotApplicable
 from heatproof.masking import ground
+from heatproof.passes import rows_per_pass, whole
 
 Tensor = torch.Tensor
 

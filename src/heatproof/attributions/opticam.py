@@ -2,11 +2,12 @@
 
 import torch
 
+from heatproof.attributions.asking import checked_score, no_gradient
 from heatproof.attributions.cam import weighted
 from heatproof.attributions.catalogue import attribution
 from heatproof.attributions.optimising import Adam, gradient, positive
-from heatproof.attributions.passes import checked_score, no_gradient, parts, rows_per_pass, whole
 from heatproof.masking import ground, masked
+from heatproof.passes import parts, rows_per_pass, whole
 from heatproof.tensors import minmax, upsampled
 
 

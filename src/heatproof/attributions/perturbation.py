@@ -8,12 +8,13 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from heatproof.attributions.asking import checked_score, no_gradient
 from heatproof.attributions.catalogue import attribution, one_of
 from heatproof.attributions.optimising import Adam, gaussian, gradient, positive, scale
-from heatproof.attributions.passes import checked_score, no_gradient, parts, rows_per_pass, whole
 from heatproof.attributions.smoothmask import SmoothMask
 from heatproof.errors import InvalidInput
 from heatproof.masking import FILLS, ground, masked
+from heatproof.passes import parts, rows_per_pass, whole
 from heatproof.tensors import upsampled
 
 # --- extremal perturbation ---

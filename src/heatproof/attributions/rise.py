@@ -5,10 +5,11 @@ import math
 import torch
 import torch.nn.functional as F
 
+from heatproof.attributions.asking import checked_score
 from heatproof.attributions.catalogue import attribution
-from heatproof.attributions.passes import checked_score, parts, rows_per_pass, whole
 from heatproof.errors import InvalidInput
 from heatproof.masking import ground, masked
+from heatproof.passes import parts, rows_per_pass, whole
 
 
 @attribution("rise", form="display", source="Petsiuk et al. 2018, eq. 6 and §3.2")

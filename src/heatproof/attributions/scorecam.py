@@ -5,10 +5,11 @@ The C masked pictures are never together in memory: a few at a time are made, sh
 
 import torch
 
+from heatproof.attributions.asking import checked_score
 from heatproof.attributions.cam import weighted
 from heatproof.attributions.catalogue import attribution
-from heatproof.attributions.passes import checked_score, parts, rows_per_pass
 from heatproof.masking import ground, masked
+from heatproof.passes import parts, rows_per_pass
 from heatproof.tensors import degenerate, minmax, upsampled
 
 

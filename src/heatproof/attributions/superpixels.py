@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from heatproof.attributions.asking import checked_score
 from heatproof.attributions.catalogue import attribution, one_of
-from heatproof.attributions.passes import checked_score, rows_per_pass, whole
 from heatproof.errors import InvalidInput, NotApplicable
 from heatproof.masking import ground
 from heatproof.models import Model
+from heatproof.passes import rows_per_pass, whole
 from heatproof.segments import REFERENCE_SIDE, SEGMENTERS, segment
 
 #: (one picture in z, its fill, its segments, its score) → one number for each segment.

@@ -1,18 +1,13 @@
-"""Passes of a network: how many variants of a picture go at a time, which score is asked for, what can come back."""
+"""Passes of a network: how many variants of a picture go at a time."""
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import torch
-
-from heatproof.attributions.catalogue import one_of
 from heatproof.errors import InvalidInput
-from heatproof.models import Model
-from heatproof.models.differentiable import gradient_missing
 
-#: Scores that methods may ask for; `output` is what the caller explains, the logit unless told otherwise.
-SCORES = ("output", "logit", "probability")
+if TYPE_CHECKING:
+    import torch
 
 #: Rows of one pass: at most so many, and so many input values. On a CPU eight pictures of 224² stay in the cache
 #: (ResNet-18, one thread: 23 ms a picture at 8, 28 at 16, 34 at 64); other devices want to be filled.
@@ -20,7 +15,7 @@ CPU_ROWS, CPU_VALUES = 64, 8 * 3 * 224**2
 DEVICE_ROWS, DEVICE_VALUES = 512, 128 * 3 * 224**2
 
 
-def rows_per_pass(z: torch.Tensor) -> int:
+def rows_per_pass(z: "torch.Tensor") -> int:
     """How many pictures of the size of those in `z` `(N, C, *spatial)` to give the network at a time."""
     rows, values = (CPU_ROWS, CPU_VALUES) if z.device.type == "cpu" else (DEVICE_ROWS, DEVICE_VALUES)
     return max(1, min(rows, values // max(1, z[0].numel())))
@@ -29,16 +24,6 @@ def rows_per_pass(z: torch.Tensor) -> int:
 def parts(count: int, rows: int) -> Iterator[slice]:
     """Slices of at most `rows` that cover `count`."""
     return (slice(first, min(first + rows, count)) for first in range(0, count, rows))
-
-
-def checked_score(of: str) -> str:
-    """`of`, or the error with near misses."""
-    return one_of("of", of, SCORES)
-
-
-def no_gradient(model: Model, _layer: str, _options: Mapping[str, Any]) -> str:
-    """Why a method that goes back to the picture cannot serve, for `applies`."""
-    return gradient_missing(model)
 
 
 def whole(option: str, value: float, least: int = 1) -> int:
