@@ -26,13 +26,21 @@ VOCABULARY: Mapping[str, str] = {
     "score": "normalised images and the rows they are variants of → output of the target",
     "network": "the network as a module: normalised images → (N, K) outputs",
     "calibration": "source → mean and deviation of the activations over other images",
-    "explain": "images → display maps",
+    "explain": "images → display maps of the method under test",
     "maps": "display maps in [0, 1], (N, H, W)",
-    "raw": "signed maps, (N, H, W)",
-    "p": "probability of the target",
-    "q": "probability of the target on the masked image",
+    "raw": "signed maps as the method made them",
+    "ranks": "ties → rank of every pixel in the map, 0 the most important, (N, H, W)",
+    "p": "probability of the target, (N,)",
+    "q": "fill → probability of the target on the masked image, (N,)",
+    "masked_probabilities": "fill → probability of every class on the masked image, (N, K)",
+    "probabilities": "normalised images → probability of every class",
+    "curve": "fill, steps … → score of the target while pixels go or return, (N, steps + 1)",
+    "removal": "fractions … → probability of the target on imputed images, most and least relevant first",
+    "shifts": "samples, radius → relative change of the map under noise, (N, samples)",
+    "model": "the classifier",
     "mask": "truth, (N, H, W)",
-    "segments": "label maps, (N, H, W)",
+    "segments": "segmenter → label maps, (N, H, W)",
+    "seed": "of the study",
     "generator": "one seeded generator per image",
     "ids": "the names of the images",
     "condition": "what was done to the images, as text: empty or `clean` where nothing was",
@@ -134,15 +142,18 @@ class Registry(Mapping[str, Entry]):
         aliases: Iterable[str] = (),
         source: str = "",
         extra: Mapping[str, Any] | None = None,
+        vocabulary: Mapping[str, str] | None = None,
         **traits: Any,
     ) -> Callable:
         """Decorator: files the function under `name`; its signature is checked against the vocabulary here.
 
         `extra` are options that others than the function read: they appear with its own, and are not passed to it.
+        `vocabulary` stands in place of the registry's own for this one function.
         """
 
         def file(function: Callable) -> Callable:
-            needs, own = _contract(self.kind, name, function, self.vocabulary)
+            words = self.vocabulary if vocabulary is None else vocabulary
+            needs, own = _contract(self.kind, name, function, words)
             entry = Entry(
                 name, function, needs, {**own, **(extra or {})}, tuple(aliases), source, traits, frozenset(own)
             )

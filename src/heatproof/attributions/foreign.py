@@ -148,6 +148,7 @@ def _file(recipe: Recipe) -> None:
     details: dict[str, Any] = {"source": recipe.source or "foreign", "aliases": recipe.aliases}
     if isinstance(method, str | Path | Mapping):
         found, form = looked_up(Stored(name, method)), one_of("form", form or "display", FOREIGN_FORMS)
+        details["stored"] = True  # what is only looked up cannot be asked about another picture
     elif not callable(method):
         raise InvalidInput(
             f"A method must be a function, or maps by the pictures' names (a mapping, a folder, an .npz). "

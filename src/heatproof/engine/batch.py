@@ -113,6 +113,13 @@ class Batch:
         """`(N,)` or `(N, T)`: the classes explained."""
         return targets.resolved(self.target_rule, self.captured.logits.detach(), self.labels, self.clean)
 
+    def release(self) -> None:
+        """Lets the forward pass go, with all activations and graphs; logits, target and pictures stay."""
+        self.logits, self.target  # noqa: B018 - worked out before it goes
+        self.__dict__.pop("captured", None)
+        self.__dict__.pop("questions", None)
+        self._records.clear()
+
     @cached_property
     def questions(self) -> list["Question"]:
         """One for each column of the target."""

@@ -1,0 +1,114 @@
+"""The registry of metrics: what a metric measures, which way is better, and what it says of a map that says nothing."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+
+from heatproof.errors import InvalidInput
+from heatproof.registry import Registry
+
+#: What the engine can hand to a metric.
+SUPPLIED = (
+    *("x", "z", "logits", "target", "p", "q", "masked_probabilities", "score", "probabilities", "network", "model"),
+    *("maps", "raw", "ranks", "curve", "removal", "explain", "shifts", "mask", "segments"),
+    *("generator", "ids", "seed"),
+)
+
+#: The groups that metrics are shown in, and asked for by.
+FAMILIES = {
+    "fidelity": "does the network need what the map shows?",
+    "road": "the same, with removed pixels filled so that they leave no trace",
+    "composite": "several scores in one",
+    "complexity": "how much of the picture does the map name?",
+    "sensitivity": "does the map stay when the picture hardly moves?",
+    "localisation": "does the map show the object? Needs masks or boxes",
+    "sanity": "does the map change with the network and the class?",
+}
+
+BETTER = ("high", "low")
+
+
+class Curve(NamedTuple):
+    """A score with the curve behind it: `value` `(N,)`, and `points` `(N, P)` at the shares `at` `(P,)`."""
+
+    value: torch.Tensor
+    at: torch.Tensor
+    points: torch.Tensor
+
+
+METRICS = Registry("metric", SUPPLIED)
+
+
+def metric(
+    name: str,
+    *,
+    family: str,
+    better: str,
+    range: tuple[float | None, float | None],
+    passes: str,
+    degenerate: float | None = None,
+    undefined: str = "the formula has no value here",
+    **details: Any,
+) -> Callable[[Callable], Callable]:
+    """Files a function of quantities under `name`: `(N,)` float64 values, or a `Curve`.
+
+    Args:
+        family: one of `FAMILIES`.
+        better: `high` or `low`.
+        range: lowest and highest value, None where there is no bound.
+        passes: of the network, for each picture, in the options' names.
+        degenerate: the stated value of a map that is constant or not finite; NaN is one; None: what the formula
+            gives for zeros. Never a value that would praise the map.
+        undefined: one phrase, why a value is NaN.
+        details: `aliases`, `source`.
+    """
+    if better not in BETTER:
+        raise InvalidInput(f"`better` must be 'high' or 'low'. Got {better!r}.")
+    if family not in FAMILIES:
+        raise InvalidInput(f"`family` must be one of {', '.join(FAMILIES)}. Got {family!r}.")
+    return METRICS.register(
+        name,
+        family=family,
+        better=better,
+        range=range,
+        passes=passes,
+        degenerate=degenerate,
+        undefined=undefined,
+        **details,
+    )
+
+
+def composite(
+    name: str,
+    *,
+    parts: Mapping[str, str],
+    better: str,
+    range: tuple[float | None, float | None],
+    **details: Any,
+) -> Callable[[Callable], Callable]:
+    """Files a function of other metrics' values under `name`: it needs rows, and no network.
+
+    Args:
+        parts: parameter → the spelling of the metric whose values it gets, `(N,)` float64.
+    """
+    given = {"family": "composite", "passes": "those of its parts", "degenerate": None, **details}
+    given.setdefault("undefined", "a part of it has no value")
+    return METRICS.register(
+        name, vocabulary={part: f"values of `{spelling}`, (N,)" for part, spelling in parts.items()},
+        parts=dict(parts), better=better, range=range, **given,
+    )  # fmt: skip
+
+
+def stated(entry_degenerate: float | None, values: torch.Tensor, constant: torch.Tensor) -> torch.Tensor:
+    """The values with the stated one where a map is constant or not finite."""
+    if entry_degenerate is None:
+        return values
+    return torch.where(constant, torch.full_like(values, entry_degenerate), values)
+
+
+def bounds(declared: tuple[float | None, float | None]) -> tuple[float, float]:
+    """The range with infinities in place of None."""
+    low, high = declared
+    return (-math.inf if low is None else low, math.inf if high is None else high)

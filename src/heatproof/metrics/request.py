@@ -1,0 +1,127 @@
+"""A metric as it was asked for, and what a list of metrics comes to.
+
+The same spelling everywhere — in Python, on the command line, in study files and in the rows:
+
+    road                                 with the options of its paper
+    average-drop[fill=mean]              with an option
+    fidelity, family:complexity          all metrics of a family; `complexity` and `road` alone are metrics
+    all                                  all metrics
+    quantus:Sparseness, python:my.module:fn    metrics from elsewhere (`heatproof.metrics.foreign`)
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from heatproof.errors import InvalidInput
+from heatproof.metrics.catalogue import FAMILIES, METRICS
+from heatproof.registry import Entry, fold, unknown
+
+#: What stands for every metric, and what says that a family is meant.
+ALL, FAMILY = "all", "family:"
+
+
+@dataclass(frozen=True)
+class MetricRequest:
+    """One metric and its options; `key` is the canonical spelling, which the results carry.
+
+    `parts` are what a composite is made of, by the name of its parameter.
+    """
+
+    entry: Entry
+    options: Mapping[str, Any]
+    parts: Mapping[str, "MetricRequest"] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """The registered name, and the options that are no defaults."""
+        options = {k: v for k, v in self.options.items() if v != self.entry.options[k]}
+        inside = ",".join(f"{k}={_said(v)}" for k, v in sorted(options.items()))
+        return f"{self.entry.name}[{inside}]" if inside else self.entry.name
+
+    @property
+    def family(self) -> str:
+        """One of `catalogue.FAMILIES`."""
+        return self.entry.traits["family"]
+
+    @property
+    def better(self) -> str:
+        """`high` or `low`."""
+        return self.entry.traits["better"]
+
+    def facts(self) -> dict[str, Any]:
+        """What a reader of the numbers must know, plain enough for JSON."""
+        return {
+            "better": self.better,
+            "range": list(self.entry.traits["range"]),
+            "family": self.family,
+            "summary": self.entry.summary,
+            "source": self.entry.source,
+            "parts": [part.key for part in self.parts.values()],
+        }
+
+
+def _said(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def requested_metrics(
+    metrics: str | Iterable[str] | Mapping[str, Mapping[str, Any]], *, parts: bool = True
+) -> list[MetricRequest]:
+    """`"road"`, `["arcc", "fidelity"]`, `"all"` or `{"road": {"ties": "block"}}` → requests, each once.
+
+    Args:
+        parts: what a composite is made of is asked for too, before it.
+
+    Raises:
+        UnknownName: a metric or an option that does not exist, with near misses.
+        InvalidInput: nothing asked for, or options of a family.
+    """
+    given = dict(metrics) if isinstance(metrics, Mapping) else {}
+    spellings = [metrics] if isinstance(metrics, str) else list(metrics)
+    if not spellings:
+        raise InvalidInput(f"Expected at least one metric. Got none. Known: {', '.join(METRICS)}.")
+    found: dict[str, MetricRequest] = {}
+    for spelling in spellings:
+        if not isinstance(spelling, str):
+            raise InvalidInput(
+                f"Metrics must be names, or a mapping from name to options. Got {type(spelling).__name__}."
+            )
+        for request in _meant(spelling, given.get(spelling) or {}):
+            for one in [*(request.parts.values() if parts else ()), request]:
+                found.setdefault(one.key, one)
+    return list(found.values())
+
+
+def _meant(spelling: str, options: Mapping[str, Any]) -> list[MetricRequest]:
+    family = _family(spelling)
+    if family and not options:
+        chosen = [name for name, entry in METRICS.items() if not entry.traits.get("foreign")]
+        return [parsed_metric(n) for n in chosen if family == ALL or METRICS[n].traits["family"] == family]
+    if family:
+        raise InvalidInput(f"Options go with one metric. Got {dict(options)} for the family {spelling!r}.")
+    return [parsed_metric(spelling, options)]
+
+
+def _family(spelling: str) -> str:
+    """A name that is both a metric's and a family's is the metric's, unless `family:` says otherwise."""
+    name = spelling.strip().removeprefix(FAMILY)
+    if spelling.startswith(FAMILY) and name not in FAMILIES:
+        raise unknown("family of metrics", name, FAMILIES)
+    if spelling in METRICS:
+        return ""
+    return next((family for family in (ALL, *FAMILIES) if fold(family) == fold(name)), "")
+
+
+def parsed_metric(spelling: str, options: Mapping[str, Any] | None = None) -> MetricRequest:
+    """One spelling → its request; `options` go over those in brackets."""
+    from heatproof.metrics.foreign import by_name, register_from
+
+    name = re.sub(r"\[.*\]\s*$", "", spelling.strip())
+    if by_name(name):
+        register_from(name)
+    entry, found = METRICS.parse(spelling, checked=False)
+    chosen = entry.checked_options({**found, **(options or {})})
+    parts = {part: parsed_metric(text) for part, text in entry.traits.get("parts", {}).items()}
+    return MetricRequest(entry, chosen, parts)
