@@ -8,23 +8,41 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from heatproof.attributions.foreign import register
     from heatproof.calibration import calibrate
-    from heatproof.engine import Maps, explain
+    from heatproof.engine import Maps, Scores, explain, score
+    from heatproof.metrics.foreign import register_metric
     from heatproof.models import Model, load_model, wrap
     from heatproof.panels.shown import Shown, show
 
 _HOMES = {
     "Maps": "heatproof.engine",
     "Model": "heatproof.models",
+    "Scores": "heatproof.engine",
     "Shown": "heatproof.panels.shown",
     "calibrate": "heatproof.calibration",
     "explain": "heatproof.engine",
     "load_model": "heatproof.models",
-    "show": "heatproof.panels.shown",
     "register": "heatproof.attributions.foreign",
+    "register_metric": "heatproof.metrics.foreign",
+    "score": "heatproof.engine",
+    "show": "heatproof.panels.shown",
     "wrap": "heatproof.models",
 }
 
-__all__ = ["Maps", "Model", "Shown", "__version__", "calibrate", "explain", "load_model", "register", "show", "wrap"]
+__all__ = [
+    "Maps",
+    "Model",
+    "Scores",
+    "Shown",
+    "__version__",
+    "calibrate",
+    "explain",
+    "load_model",
+    "register",
+    "register_metric",
+    "score",
+    "show",
+    "wrap",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,23 +15,34 @@ from heatproof.engine.explanation import (
     refusals,
     refuse_inapplicable,
 )
+from heatproof.engine.scores import DEFAULT_METRICS, Row, Scores, score
+from heatproof.engine.scoring import GivenMaps, Judged, Outcome, composed, judged
 
 __all__ = [
     "CAPTURED",
+    "DEFAULT_METRICS",
     "GRAPH",
     "NO_ANSWER",
     "UNINFORMED",
     "Batch",
     "Explanation",
+    "GivenMaps",
+    "Judged",
     "Maps",
+    "Outcome",
     "Placed",
+    "Row",
+    "Scores",
     "as_model",
     "chosen_layer",
+    "composed",
     "explain",
     "explanation",
     "halved",
+    "judged",
     "needs_by_layer",
     "placed",
     "refusals",
     "refuse_inapplicable",
+    "score",
 ]

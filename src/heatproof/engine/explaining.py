@@ -135,7 +135,7 @@ def explain(
     if batch_size < 1:
         raise InvalidInput(f"`batch_size` must be at least 1. Got {batch_size}.")
     name = chosen_layer(model, layer, any(request.spatial for request in requests))
-    rule = _per_image(target, labels, len(inputs))
+    rule = per_image(target, labels, len(inputs))
     places = placed(model, requests, name)
     refuse_inapplicable(model, places, output)
     needs = needs_by_layer([(place.request, place.layers) for place in places])
@@ -198,7 +198,7 @@ def chosen_layer(model: Model, layer: str | nn.Module, needed: bool = True) -> s
     return resolve_layer(model, layer)
 
 
-def _per_image(target: targets.Rule, labels: Sequence[int] | None, count: int) -> targets.Rule:
+def per_image(target: targets.Rule, labels: Sequence[int] | None, count: int) -> targets.Rule:
     """Targets given per image are counted before the first pass: too few is an error, never a silent zero map."""
     if labels is not None and len(labels) != count:
         raise InvalidInput(f"Expected one label for each of the {count} images. Got {len(labels)}.")

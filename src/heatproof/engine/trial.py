@@ -15,7 +15,6 @@ from heatproof import masking, seeds
 from heatproof.engine.batch import Batch, Network, needs_by_layer
 from heatproof.engine.explanation import Placed, explanation
 from heatproof.errors import InvalidInput
-from heatproof.metrics import curves, road, sensitivity
 from heatproof.models import Model
 from heatproof.passes import parts, rows_per_pass
 from heatproof.registry import unknown
@@ -180,6 +179,8 @@ class Trial:
 
     def ranks(self, ties: str = "jitter") -> torch.Tensor:
         """Rank of every pixel in the map, 0 the most important; the order among ties is the same for every method."""
+        from heatproof.metrics import curves
+
         return self.once(("ranks", ties), lambda: curves.pixel_ranks(self.maps, self.stand.generators("ties"), ties))
 
     def curve(
@@ -198,6 +199,8 @@ class Trial:
             return self.curve(fill, steps, other, False, ties, of).flip(1)
 
         def work() -> torch.Tensor:
+            from heatproof.metrics import curves
+
             stand = self.stand
             ends = stand.whole(of), stand.nothing(fill, of)
             start, end = reversed(ends) if restore else ends
@@ -212,6 +215,8 @@ class Trial:
         """Probability of the target where pixels are imputed: most relevant first, least relevant first."""
 
         def work() -> Any:
+            from heatproof.metrics import road
+
             stand = self.stand
             return road.removal_scores(
                 stand.z, self.ranks(ties), stand.score, stand.generators("road"), kept=tuple(kept), noise=noise
@@ -223,6 +228,8 @@ class Trial:
         """Relative change of the map when its picture is moved by noise, `(N, samples)`."""
 
         def work() -> torch.Tensor:
+            from heatproof.metrics import sensitivity
+
             stand = self.stand
             return sensitivity.relative_shifts(
                 stand.z, stand.x, stand.model, self.maps, self.explain, stand.generators("shifts"),

@@ -1,1 +1,9 @@
-"""Scores of maps: one small function each, tensor in, tensor out."""
+"""Scores of maps: one small function each, tensor in, tensor out (see CONTRIBUTING).
+
+A module of metrics is imported here; that is what puts them into the registry.
+"""
+
+# ruff: noqa: F401 - imported for what they register
+from heatproof.metrics.catalogue import FAMILIES, METRICS, Curve, composite, metric
+
+__all__ = ["FAMILIES", "METRICS", "Curve", "composite", "metric"]

@@ -1,0 +1,240 @@
+"""The public call: pictures and methods (or maps) in, scores out, every shared quantity worked out once."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from heatproof import outputs, targets
+from heatproof.attributions import ATTRIBUTIONS, requested
+from heatproof.attributions.stored import fitted
+from heatproof.data.inputs import Inputs, as_inputs
+from heatproof.engine.batch import Batch, needs_by_layer
+from heatproof.engine.explaining import as_model, chosen_layer, halved, per_image
+from heatproof.engine.explanation import placed, refuse_inapplicable
+from heatproof.engine.scoring import GivenMaps, Judged, judged
+from heatproof.errors import InvalidInput
+from heatproof.metrics.request import MetricRequest, requested_metrics
+from heatproof.models import Model
+
+#: What is asked where nothing is named: the score of paper R with its parts, and the two curves of RISE.
+DEFAULT_METRICS = ("arcc", "insertion", "deletion")
+
+
+class Row(NamedTuple):
+    """What a metric says of one method's map of one picture; `flag` is empty where all is well."""
+
+    image: str
+    method: str
+    metric: str
+    value: float
+    flag: str
+
+
+class Scores:
+    """Scores by picture, method and metric.
+
+    Attributes:
+        model: its name.
+        methods, metrics: keys in order; metrics with what their composites are made of.
+        images: the pictures' names.       target: `(N,)` the classes explained.
+        facts: metric → which way is better, range, family, one sentence, source.
+        curves: (method, metric) → shares `(P,)` and points `(N, P)`, where a curve lies behind a score.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        images: Sequence[str],
+        target: torch.Tensor,
+        parts: Sequence[Sequence[Judged]],
+        metrics: Sequence[MetricRequest],
+    ):
+        self.model, self.images, self.target = model, list(images), target
+        self.facts = {request.key: request.facts() for request in metrics}
+        self.metrics = list(self.facts)
+        self.methods = [one.method for one in parts[0]]
+        self._values: dict[tuple[str, str], torch.Tensor] = {}
+        self._flags: dict[tuple[str, str], list[str]] = {}
+        self.curves: dict[tuple[str, str], tuple[torch.Tensor, torch.Tensor]] = {}
+        for several in zip(*parts, strict=True):
+            for outcomes in zip(*(one.outcomes for one in several), strict=True):
+                key = (outcomes[0].method, outcomes[0].metric)
+                self._values[key] = torch.cat([one.values for one in outcomes])
+                self._flags[key] = [flag for one in outcomes for flag in one.flags]
+                points = [one.curve for one in outcomes if one.curve is not None]
+                if len(points) == len(outcomes):
+                    self.curves[key] = points[0][0], torch.cat([rows for _, rows in points])
+
+    def values(self, method: str, metric: str) -> torch.Tensor:
+        """`(N,)` float64, NaN where there is none."""
+        return self._values[method, metric]
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """One for every picture, method and metric; nothing is dropped."""
+        return [
+            Row(image, method, metric, value, flag)
+            for (method, metric), values in self._values.items()
+            for image, value, flag in zip(self.images, values.tolist(), self._flags[method, metric], strict=True)
+        ]
+
+    def to_pandas(self) -> Any:
+        """The rows as a DataFrame."""
+        import pandas as pd
+
+        return pd.DataFrame(self.rows, columns=list(Row._fields))
+
+    @cached_property
+    def table(self) -> Any:
+        """A DataFrame with `model, method, metric, n, mean, std, low, high, better, flagged`; see `heatproof score`."""
+        from heatproof.statistics.scores import score_table
+
+        better = {metric: facts["better"] for metric, facts in self.facts.items()}
+        return score_table(self.to_pandas().assign(model=self.model), better)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __repr__(self) -> str:
+        return f"Scores({len(self.images)} images, methods {self.methods}, metrics {self.metrics})"
+
+    def _repr_html_(self) -> str:
+        from heatproof.statistics.scores import html_table
+
+        return html_table(self.table)
+
+
+def score(
+    model: Model | nn.Module,
+    images: Any,
+    maps_or_methods: Any = ("gradcam",),
+    metrics: str | Iterable[str] | Mapping[str, Mapping[str, Any]] = DEFAULT_METRICS,
+    *,
+    controls: bool = False,
+    target: targets.Rule = "predicted",
+    layer: str | nn.Module = "auto",
+    labels: Sequence[int] | None = None,
+    masks: Any = None,
+    output: outputs.Output = "logit",
+    seed: int = 0,
+    batch_size: int = 16,
+) -> Scores:
+    """Scores the maps of one or several methods, or maps made elsewhere, with one or several metrics.
+
+    Args:
+        model, images, target, layer, labels, output: as for `explain`.
+        maps_or_methods: names as for `explain`; or a mapping from a name to maps `(N, H, W)`, tensor or array, on any
+            scale, brought to the picture's size and scaled to [0, 1] each by itself. A mapping may hold both: the value
+            of a method is None or its options.
+        metrics: names (`heatproof list metrics`), `name[option=value]`, families, `all`, or a mapping from names to
+            options. A composite brings what it is made of.
+        controls: score the uninformed maps (`random`, `half`, `ones`, `centre`, `edges`) too: a metric that praises
+            one of them is fooled.
+        masks: where the objects are, `(N, H, W)` at the size of the model's input, or one array `(h, w)` for each
+            picture in the picture's own pixels; metrics of localisation need it.
+
+    Returns:
+        `Scores`: `.table` (means with intervals), `.rows` (image, method, metric, value, flag), `.to_pandas()`,
+        `.curves`. A map that says nothing has the metric's stated value, or NaN, and a flag.
+
+    Raises:
+        UnknownName, InvalidInput, InvalidTarget, LayerError, NotApplicable: as `explain`.
+    """
+    model = as_model(model)
+    wanted = requested_metrics(metrics)
+    methods, arrays = _sorted_out(maps_or_methods)
+    if controls:
+        methods |= {name: {} for name, e in ATTRIBUTIONS.items() if e.traits["control"] and name not in methods}
+    requests = requested(methods) if methods else []
+    outputs.checked_output(output)
+    inputs = as_inputs(images, model.geometry, None if model.pictures else model.input_shape)
+    if batch_size < 1:
+        raise InvalidInput(f"`batch_size` must be at least 1. Got {batch_size}.")
+    name = chosen_layer(model, layer, any(request.spatial for request in requests))
+    rule = per_image(target, labels, len(inputs))
+    places = placed(model, requests, name)
+    refuse_inapplicable(model, places, output)
+    needs = needs_by_layer([(place.request, place.layers) for place in places])
+    given = {key: _checked(maps, inputs, key) for key, maps in arrays.items()}
+    truth = _truth(masks, model, len(inputs))
+
+    def work(rows: slice) -> tuple[list[Judged], torch.Tensor]:
+        batch = Batch(
+            model,
+            inputs.batch(rows).to(model.device),
+            needs,
+            rule[rows] if isinstance(rule, torch.Tensor) and rule.dim() else rule,
+            lambda: inputs.ids[rows],
+            seed,
+            labels=None if labels is None else list(labels)[rows],
+            output=output,
+        )
+        some = [_given(key, maps, rows, batch.x) for key, maps in given.items()]
+        part = None if truth is None else truth[rows]
+        return list(judged(batch, places, wanted, given=some, truth=part)), batch.target
+
+    found = [done for rows in _steps(len(inputs), batch_size) for done in _halved(work, rows)]
+    target = torch.cat([target for _, target in found])
+    return Scores(model.name, inputs.ids, target, [part for part, _ in found], wanted)
+
+
+def _steps(count: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def _halved(work: Callable[[slice], Any], rows: slice) -> list[Any]:
+    return list(halved(lambda p: work(slice(rows.start + p.start, rows.start + p.stop)), rows.stop - rows.start))
+
+
+def _sorted_out(asked: Any) -> tuple[dict[str, Mapping[str, Any]], dict[str, Any]]:
+    """Methods with their options, and maps made elsewhere, both by name."""
+    if not isinstance(asked, Mapping):
+        return {name: {} for name in ([asked] if isinstance(asked, str) else asked)}, {}
+    if not asked:
+        raise InvalidInput("Expected at least one method, or maps by name. Got none.")
+    methods = {name: value or {} for name, value in asked.items() if value is None or isinstance(value, Mapping)}
+    return methods, {str(name): value for name, value in asked.items() if name not in methods}
+
+
+def _checked(maps: Any, inputs: Inputs, key: str) -> torch.Tensor | np.ndarray:
+    """Maps as an array, one for each picture."""
+    if not isinstance(maps, torch.Tensor | np.ndarray):
+        try:
+            maps = np.asarray(maps, dtype=np.float32)
+        except (TypeError, ValueError):
+            raise InvalidInput(f"The maps of {key!r} must be an array (N, H, W). Got {type(maps).__name__}.") from None
+    if maps.ndim < 2 or len(maps) != len(inputs):
+        raise InvalidInput(
+            f"The maps of {key!r} must be one for each of {len(inputs)} pictures, (N, H, W). Got {tuple(maps.shape)}."
+        )
+    return maps
+
+
+def _given(key: str, maps: Any, rows: slice, x: torch.Tensor) -> GivenMaps:
+    return GivenMaps(key, fitted(maps[rows], x, "display", key))
+
+
+def _truth(masks: Any, model: Model, count: int) -> torch.Tensor | None:
+    """`(N, *size)` bool at the model's size."""
+    if masks is None:
+        return None
+    size = tuple(model.geometry.size) if model.pictures else tuple(model.input_shape[1:])
+    whole = masks if isinstance(masks, torch.Tensor | np.ndarray) else None
+    if len(masks) != count:
+        raise InvalidInput(f"Expected one mask for each of {count} pictures. Got {len(masks)}.")
+    if whole is not None and whole.dtype != object:
+        found = torch.as_tensor(whole)
+        if tuple(found.shape[1:]) != size:
+            raise InvalidInput(
+                f"`masks` must be (N, {', '.join(map(str, size))}), the size of the model's input, or a list of arrays "
+                f"in the pictures' own pixels. Got {tuple(found.shape)}."
+            )
+        return found > 0
+    return torch.stack([model.geometry.mask(np.asarray(mask) > 0) for mask in masks])
+
+
+__all__ = ["DEFAULT_METRICS", "Row", "Scores", "score"]
