@@ -1,0 +1,299 @@
+"""What every registered metric must do, whoever added it."""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import heatproof
+from heatproof import passes
+from heatproof.attributions import requested
+from heatproof.engine import Batch, GivenMaps, Judged, judged, needs_by_layer, placed
+from heatproof.engine.scoring import AGAIN, DEGENERATE, MADE_ELSEWHERE
+from heatproof.engine.trial import SILENT
+from heatproof.errors import InvalidInput, UnknownName
+from heatproof.metrics import FAMILIES, METRICS
+from heatproof.metrics.catalogue import bounds, metric
+from heatproof.metrics.request import parsed_metric, requested_metrics
+from heatproof.models import Model, wrap
+
+from .. import nets
+
+HEIGHT, WIDTH = 24, 20
+NAMES = [name for name, entry in METRICS.items() if not entry.traits.get("foreign")]
+SCORED = [name for name in NAMES if not METRICS[name].traits.get("parts")]
+
+#: Options with which a metric that runs the network often stays affordable here.
+QUICK: dict[str, dict[str, Any]] = {}
+
+every_metric = pytest.mark.parametrize("name", NAMES)
+every_scored = pytest.mark.parametrize("name", SCORED)
+
+
+def model_of() -> Model:
+    """An odd little network: signed activations, layers of three sizes."""
+    return wrap(nets.told_apart(nets.seeded(nets.Signed), WIDTH), size=(HEIGHT, WIDTH), layer="two")
+
+
+def pictures(count: int = 4) -> torch.Tensor:
+    return nets.pictures(count, HEIGHT, WIDTH)
+
+
+def smooth_maps(count: int = 4) -> torch.Tensor:
+    """Maps without ties: a slope, a bell and noise, each picture its own."""
+    generator = torch.Generator().manual_seed(5)
+    coarse = torch.rand(count, 1, 4, 4, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, (HEIGHT, WIDTH), mode="bilinear", align_corners=False)[:, 0]
+    return smooth + 0.05 * torch.rand(count, HEIGHT, WIDTH, generator=generator)
+
+
+def masks(count: int = 4) -> torch.Tensor:
+    found = torch.zeros(count, HEIGHT, WIDTH, dtype=torch.bool)
+    for i in range(count):
+        found[i, 3 + i : 12 + i, 4 : 10 + i] = True
+    return found
+
+
+def asked(name: str):
+    return requested_metrics({name: QUICK.get(name, {})})
+
+
+def results(
+    name: str, x: torch.Tensor, maps: torch.Tensor | None, ids: list[str], truth: torch.Tensor | None, **more: Any
+) -> dict[str, Judged]:
+    """The metric on `gradcam`, and on maps given by hand where it can."""
+    model = more.pop("model", None) or model_of()
+    places = placed(model, requested(["gradcam"]), "two")
+    needs = needs_by_layer([(place.request, place.layers) for place in places])
+    batch = Batch(model, x, needs, ids=ids, seed=more.pop("seed", 3))
+    given = [] if maps is None else [GivenMaps("given", maps)]
+    return {one.method: one for one in judged(batch, places, asked(name), given=given, truth=truth, **more)}
+
+
+def values(name: str, x: torch.Tensor, maps: torch.Tensor | None, ids: list[str], truth=None, **more: Any):
+    """Method → `(N,)` of the metric."""
+    return {method: one.outcomes[-1].values for method, one in results(name, x, maps, ids, truth, **more).items()}
+
+
+def again(name: str) -> bool:
+    """Whether the metric, or a part of it, must explain again."""
+    request = parsed_metric(name)
+    return any(set(one.entry.needs) & AGAIN for one in (request, *request.parts.values()))
+
+
+@pytest.fixture(scope="module")
+def x() -> torch.Tensor:
+    return pictures()
+
+
+IDS = [f"picture {i}" for i in range(4)]
+
+
+@every_metric
+def test_values_are_finite_and_inside_the_declared_range(name, x):
+    low, high = bounds(METRICS[name].traits["range"])
+    found = results(name, x, smooth_maps(), IDS, masks())
+    for method, one in found.items():
+        outcome = one.outcomes[-1]
+        if method == "given" and again(name):
+            assert set(outcome.flags) == {MADE_ELSEWHERE} and outcome.values.isnan().all()
+            continue
+        assert outcome.values.dtype == torch.float64 and outcome.values.shape == (4,)
+        assert outcome.values.isfinite().all(), outcome.flags
+        assert outcome.flags == [""] * 4
+        assert (outcome.values >= low - 1e-9).all() and (outcome.values <= high + 1e-9).all()
+        if outcome.curve is not None:
+            at, points = outcome.curve
+            assert points.shape == (4, len(at)) and points.isfinite().all()
+            assert (at.diff() > 0).all() or (at.diff() < 0).all()
+
+
+@every_metric
+def test_it_tells_some_maps_apart(name, x):
+    """A constant would pass most tests."""
+    method = "gradcam" if again(name) else "given"
+    found = values(name, x, smooth_maps(), IDS, masks())[method]
+    if METRICS[name].traits["range"] == (0, 1) and set(found.tolist()) <= {0.0, 1.0}:
+        pytest.skip("yes or no")
+    assert len({round(v, 9) for v in found.tolist()}) > 1, found
+
+
+@every_metric
+def test_batch_equals_single_in_any_order_and_any_chunks(name, x, monkeypatch):
+    maps, truth = smooth_maps(), masks()
+    together = values(name, x, maps, IDS, truth)
+    single = [values(name, x[i : i + 1], maps[i : i + 1], IDS[i : i + 1], truth[i : i + 1]) for i in range(4)]
+    turned = values(name, x.flip(0), maps.flip(0), IDS[::-1], truth.flip(0))
+    monkeypatch.setattr(passes, "CPU_ROWS", 3)
+    chunked = values(name, x, maps, IDS, truth)
+    for method, expected in together.items():
+        close = {"rtol": 1e-4, "atol": 1e-5, "equal_nan": True}
+        torch.testing.assert_close(torch.cat([one[method] for one in single]), expected, **close)
+        torch.testing.assert_close(turned[method].flip(0), expected, **close)
+        torch.testing.assert_close(chunked[method], expected, **close)
+
+
+@every_metric
+def test_the_same_seed_gives_the_same_values_bit_for_bit(name, x):
+    maps, truth = smooth_maps(), masks()
+    first = values(name, x, maps, IDS, truth)
+    torch.rand(3)
+    np.random.rand(3)
+    state, numbers = torch.get_rng_state(), np.random.get_state()[1].copy()
+    second = values(name, x, maps, IDS, truth)
+    assert torch.equal(torch.get_rng_state(), state), "the global generator was moved"
+    assert np.array_equal(np.random.get_state()[1], numbers), "numpy's global generator was moved"
+    for method, expected in first.items():
+        assert torch.equal(second[method].nan_to_num(9), expected.nan_to_num(9))
+
+
+@every_metric
+def test_nothing_is_left_behind_and_no_argument_changes(name, x):
+    model = model_of()
+    model.module.train()
+    before, state = nets.traces(model.module), {k: v.clone() for k, v in model.module.state_dict().items()}
+    maps, truth = smooth_maps(), masks()
+    copies = x.clone(), maps.clone(), truth.clone()
+    values(name, x, maps, IDS, truth, model=model)
+    assert nets.traces(model.module) == before
+    assert all(torch.equal(state[k], v) for k, v in model.module.state_dict().items())
+    assert all(torch.equal(one, copy) for one, copy in zip((x, maps, truth), copies, strict=True))
+
+
+@every_metric
+@pytest.mark.parametrize("empty", [0.0, 1.0, math.nan])
+def test_a_map_that_says_nothing_is_flagged_and_not_praised(name, empty, x):
+    """Nor does it change what is said of its neighbours."""
+    if again(name):
+        return  # what a method gives for its own degenerate map is tested with it
+    entry, truth, maps = METRICS[name], masks(), smooth_maps()
+    expected = values(name, x, maps, IDS, truth)["given"]
+    maps[1] = empty
+    maps[1, 0, 0] = math.nan if math.isnan(empty) else empty
+    if math.isnan(empty):
+        maps[1, 3:, 3:] = 0.5
+    outcome = results(name, x, maps, IDS, truth)["given"].outcomes[-1]
+    keep = [0, 2, 3]
+    torch.testing.assert_close(outcome.values[keep], expected[keep], rtol=1e-5, atol=1e-6)
+    assert [outcome.flags[i] for i in keep] == [""] * 3
+    assert outcome.flags[1] in DEGENERATE or (outcome.values[1].isnan() and outcome.flags[1])
+    if entry.traits["degenerate"] is not None and not entry.traits.get("parts"):
+        assert outcome.values[1].tolist() == pytest.approx(entry.traits["degenerate"], nan_ok=True)
+    low, high = bounds(entry.traits["range"])
+    best = high if entry.traits["better"] == "high" else low
+    assert outcome.values[1].isnan() or outcome.values[1] != best or not math.isfinite(best)
+
+
+@every_scored
+def test_a_picture_without_an_answer_is_flagged_and_its_neighbours_are_not(name, x):
+    if not set(METRICS[name].needs) - SILENT:
+        return  # it asks the network nothing
+    broken = x.clone()
+    broken[2] = math.nan
+    maps, truth = smooth_maps(), masks()
+    expected, found = results(name, x, maps, IDS, truth), results(name, broken, maps, IDS, truth)
+    for method, one in found.items():
+        outcome, keep = one.outcomes[-1], [0, 1, 3]
+        assert outcome.flags[2] and outcome.values[2].isnan()
+        close = {"rtol": 1e-4, "atol": 1e-5, "equal_nan": True}
+        torch.testing.assert_close(outcome.values[keep], expected[method].outcomes[-1].values[keep], **close)
+
+
+@every_metric
+def test_the_catalogue_says_what_a_reader_must_know(name):
+    entry = METRICS[name]
+    assert entry.summary.endswith(".") and entry.source, "one sentence, and what to cite"
+    assert entry.traits["passes"] and entry.traits["undefined"] and entry.traits["family"] in FAMILIES
+    low, high = bounds(entry.traits["range"])
+    assert low < high
+    stated = entry.traits["degenerate"]
+    if stated is not None and not math.isnan(stated):
+        assert low <= stated <= high and stated != (high if entry.traits["better"] == "high" else low)
+    facts = parsed_metric(name).facts()
+    assert json.loads(json.dumps(facts)) == facts
+
+
+@every_metric
+def test_bad_options_are_refused_with_the_name_of_the_option(name):
+    with pytest.raises(UnknownName, match="no_such_option"):
+        parsed_metric(f"{name}[no_such_option=1]")
+    for option, default in METRICS[name].options.items():
+        if isinstance(default, str):
+            continue
+        with pytest.raises(InvalidInput, match=option):
+            parsed_metric(f"{name}[{option}=seven]")
+
+
+def test_a_metric_is_spelled_one_way_in_the_results():
+    assert parsed_metric("AD").key == "average-drop" == parsed_metric("average_drop").key
+    assert parsed_metric("average-drop[fill=mean]").key == "average-drop[fill=mean]"
+    assert parsed_metric("average-drop[fill=black]").key == "average-drop"
+
+
+def test_a_composite_brings_its_parts_and_families_bring_their_metrics():
+    keys = [request.key for request in requested_metrics("arcc")]
+    assert keys == ["coherency", "complexity", "road", "arcc"]
+    assert [r.key for r in requested_metrics("arcc", parts=False)] == ["arcc"]
+    everything = requested_metrics("all")
+    assert {r.entry.name for r in everything} == set(NAMES)
+    assert len({r.key for r in everything}) == len(everything)
+    assert {r.family for r in requested_metrics("family:complexity")} == {"complexity"}
+    assert [r.key for r in requested_metrics("complexity")] == ["complexity"]
+    with pytest.raises(UnknownName, match=r"road.*Did you mean|Did you mean.*road"):
+        requested_metrics(["raod"])
+    with pytest.raises(InvalidInput, match="at least one metric"):
+        requested_metrics([])
+
+
+def test_a_metric_that_would_flatter_is_no_metric():
+    with pytest.raises(InvalidInput, match="better"):
+        metric("new", family="fidelity", better="up", range=(0, 1), passes="none")
+    with pytest.raises(InvalidInput, match="family"):
+        metric("new", family="beauty", better="high", range=(0, 1), passes="none")
+
+
+def test_scores_of_methods_and_of_maps_made_elsewhere(x):
+    model = model_of()
+    found = heatproof.score(model, x, {"gradcam": None, "mine": smooth_maps()}, ["average-drop", "arcc"], batch_size=3)
+    assert found.methods == ["gradcam", "mine"] and len(found.rows) == 2 * 5 * 4
+    assert set(found.table.columns) == {
+        *("model", "method", "metric", "n", "mean", "std", "low", "high", "better", "flagged")
+    }
+    assert (found.table["n"] == 4).all(), "nothing is dropped"
+    flags = {row.flag for row in found.rows if row.method == "mine" and row.metric in ("arcc", "coherency")}
+    assert flags == {MADE_ELSEWHERE}
+    mean = found.table.set_index(["method", "metric"]).loc[("gradcam", "average-drop"), "mean"]
+    assert mean == pytest.approx(float(found.values("gradcam", "average-drop").mean()))
+    assert "average-drop" in found._repr_html_() and list(found.to_pandas().columns) == [
+        *("image", "method", "metric", "value", "flag")
+    ]
+    assert torch.equal(found.values("gradcam", "arcc"), heatproof.score(model, x, "gradcam", "arcc").values(
+        "gradcam", "arcc"))  # fmt: skip
+
+
+def test_controls_are_further_arms(x):
+    found = heatproof.score(model_of(), x, ["gradcam"], "average-drop", controls=True)
+    assert found.methods[0] == "gradcam" and {"random", "half", "ones", "centre", "edges"} < set(found.methods)
+
+
+@pytest.mark.parametrize(
+    ("maps", "said"),
+    [
+        ({"mine": torch.rand(3, HEIGHT, WIDTH)}, "one for each of 4 pictures"),
+        ({}, "at least one method"),
+        ({"mine": "a text"}, "must be"),
+    ],
+)
+def test_maps_that_do_not_fit_are_refused(maps, said, x):
+    with pytest.raises(InvalidInput, match=said):
+        heatproof.score(model_of(), x, maps, "average-drop")
+
+
+def test_masks_of_another_size_are_refused(x):
+    with pytest.raises(InvalidInput, match="size of the model's input"):
+        heatproof.score(model_of(), x, "gradcam", "energy", masks=torch.ones(4, 5, 5))
+    with pytest.raises(InvalidInput, match="one mask for each"):
+        heatproof.score(model_of(), x, "gradcam", "energy", masks=masks(3))
