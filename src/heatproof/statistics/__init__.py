@@ -4,6 +4,8 @@ from heatproof.statistics.agreement import Agreement, cliques, kendall_w, nemeny
 from heatproof.statistics.intervals import Interval, Replicates, bootstrap, delong, multiplicities
 from heatproof.statistics.paired import Comparison, Friedman, PairTest, compared, friedman, wilcoxon_pairs
 from heatproof.statistics.robustness import Robustness, auc, consistency, responsiveness, robustness_of
+from heatproof.statistics.scores import Judged, curve_table, fooled, html_table, score_table
+from heatproof.statistics.standing import Standing, standings
 from heatproof.statistics.table import COLUMNS, image_blocks, pooled, rm_blocks, robustness_table
 from heatproof.statistics.verdict import Verdict, verdict_on
 
@@ -13,17 +15,22 @@ __all__ = [
     "Comparison",
     "Friedman",
     "Interval",
+    "Judged",
     "PairTest",
     "Replicates",
     "Robustness",
+    "Standing",
     "Verdict",
     "auc",
     "bootstrap",
     "cliques",
     "compared",
     "consistency",
+    "curve_table",
     "delong",
+    "fooled",
     "friedman",
+    "html_table",
     "image_blocks",
     "kendall_w",
     "multiplicities",
@@ -33,7 +40,9 @@ __all__ = [
     "rm_blocks",
     "robustness_of",
     "robustness_table",
+    "score_table",
     "segmenter_agreement",
+    "standings",
     "verdict_on",
     "wilcoxon_pairs",
 ]

@@ -1,0 +1,311 @@
+"""The table of a score study, which scores the controls fool, and the table as HTML (protocols §9, §11).
+
+Rows are a frame with a row per picture, method and metric: `image`, `method`, `metric`, `value`, and where there are
+some `model`, `dataset`, `control`, `flag`. Rows without a method (facts about a picture) and points of curves
+(metric `NAME-curve`) take no part.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from heatproof.errors import InvalidInput
+from heatproof.statistics.intervals import multiplicities, percentiles
+from heatproof.statistics.paired import PairTest, signed_ranks
+
+#: Columns of tables/scores.csv.
+COLUMNS = ("model", "method", "metric", "n", "mean", "std", "low", "high", "better", "flagged")
+#: A metric's points are stored under its key with this behind it, the share removed or restored in `strength`.
+CURVE = "-curve"
+ARROWS = {"high": "↑", "low": "↓"}
+#: Differences smaller than this share of the values are rounding noise, and no difference.
+ROUNDING = 1e-9
+
+_DEFAULTS = {"model": "", "dataset": "", "control": False, "flag": ""}
+_NEEDED = ("image", "method", "metric", "value")
+
+#: Metric key → "high" or "low", or a mapping with `better` (study.json's `metric_facts`).
+Directions = Mapping[str, Any]
+
+
+def score_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that hold a score, all columns there, values that are no finite number NaN."""
+    missing = [name for name in _NEEDED if name not in rows]
+    if missing:
+        raise InvalidInput(f"`rows` must have the columns {', '.join(_NEEDED)}. Got none called {missing[0]!r}.")
+    frame: Any = rows.assign(**{name: value for name, value in _DEFAULTS.items() if name not in rows})
+    names = frame["metric"].astype(str)
+    frame = frame[(frame["method"].astype(str) != "") & ~names.str.endswith(CURVE)]
+    value = frame["value"].astype(float)
+    return frame.assign(value=value.where(np.isfinite(value)), flag=frame["flag"].fillna("").astype(str))
+
+
+def better(directions: Directions | None, metric: str) -> str:
+    """`high`, `low`, or the empty text where nobody said."""
+    fact = (directions or {}).get(metric, "")
+    return str(fact.get("better", "")) if isinstance(fact, Mapping) else str(fact)
+
+
+def score_table(
+    rows: pd.DataFrame, directions: Directions | None = None, *, resamples: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """Mean of every metric for every model and method; columns as COLUMNS, fractions where the metric is one.
+
+    `n` counts rows and `flagged` those with a flag; mean and std (ddof 1) are over the rows with a number. low and
+    high: 95 % bootstrap interval of the mean by image, the same draws for every cell; NaN below two images.
+    Models, methods and metrics stand in the order in which the rows name them.
+    """
+    frame = score_rows(rows)
+    if frame.empty:
+        return pd.DataFrame(columns=list(COLUMNS))
+    unit, drawn = draws(frame, resamples, seed)
+    cells: Any = frame.groupby(["model", "method", "metric"], sort=False, observed=True)
+    order = np.argsort(unit, kind="stable")  # sums then round alike, whatever the order of the rows
+    means = _resampled(frame["value"].to_numpy()[order], cells.ngroup().to_numpy()[order], unit[order], drawn)
+    lines = []
+    for ((model, method, metric), cell), values in zip(cells, means, strict=True):
+        low, high = percentiles(values)
+        found: Any = np.sort(cell["value"].dropna().to_numpy())
+        mean, std = (found.mean() if len(found) else np.nan), (found.std(ddof=1) if len(found) > 1 else np.nan)
+        if len(found) and found[0] == found[-1]:
+            mean, std, low, high = found[0], 0.0 * std, found[0], found[0]
+        if cell.loc[cell["value"].notna(), ["dataset", "image"]].drop_duplicates().shape[0] < 2:
+            low = high = np.nan
+        flagged = int((cell["flag"] != "").sum())
+        lines.append((model, method, metric, len(cell), mean, std, low, high, better(directions, metric), flagged))
+    return pd.DataFrame(lines, columns=list(COLUMNS))
+
+
+def draws(frame: pd.DataFrame, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The image of each row as a number, and `(images, resamples)`: how often each is drawn, dataset by dataset."""
+    unit: Any = frame.groupby(["dataset", "image"], sort=True, observed=True).ngroup()
+    images: Any = frame[["dataset", "image"]].drop_duplicates().groupby("dataset", sort=True, observed=True).size()
+    drawn = [multiplicities(int(count), resamples, seed, f"scores {name}") for name, count in images.items()]
+    return unit.to_numpy(), np.concatenate(drawn)
+
+
+def _resampled(values: np.ndarray, cell: np.ndarray, unit: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """Mean of each cell in each resample, `(cells, resamples)`; NaN where it has no number."""
+    known = ~np.isnan(values)
+    place = cell[known] * len(drawn) + unit[known]
+    shape = (cell.max() + 1, len(drawn))
+    sums = np.bincount(place, values[known], shape[0] * shape[1]).reshape(shape) @ drawn
+    counts = np.bincount(place, minlength=shape[0] * shape[1]).reshape(shape) @ drawn
+    return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+
+
+def curve_table(rows: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """Mean of every curve at every share: model, method, metric (of the curve's score), at, n, mean, low, high.
+
+    `rows` also has `strength`, the share of pixels removed or restored. 95 % bootstrap intervals by image.
+    """
+    columns = ["model", "method", "metric", "at", "n", "mean", "low", "high"]
+    points: Any = rows[rows["metric"].astype(str).str.endswith(CURVE)]
+    if points.empty:
+        return pd.DataFrame(columns=columns)
+    points = points.assign(metric=points["metric"].astype(str).str.removesuffix(CURVE), at=points["strength"])
+    tables = []
+    for metric, frame in points.groupby("metric", sort=False, observed=True):
+        frame = score_rows(frame)
+        unit, drawn = draws(frame, resamples, seed)
+        cells = frame.groupby(["model", "method", "at"], sort=True, observed=True)
+        means = _resampled(frame["value"].to_numpy(), cells.ngroup().to_numpy(), unit, drawn)
+        table = cells["value"].agg(n="count", mean="mean").reset_index().assign(metric=metric)
+        bounds = np.array([percentiles(row) for row in means])
+        tables.append(table.assign(low=bounds[:, 0], high=bounds[:, 1])[columns])
+    return pd.concat(tables, ignore_index=True)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What one metric says of the methods, and whether a control fools it (on one model and set of pictures).
+
+    best: the real method with the best mean, None where none has a number. top: it and the real methods that are not
+    significantly worse, best first. fooled: the controls that are not significantly worse. tests: every other method
+    → Wilcoxon's test of the best against it, paired by image; Holm's correction over the real methods and over the
+    controls apart. ahead: the controls whose mean is at least as good as the best's. n: images with a number for the
+    best. ranked, exposed: whether there are enough images for the tests of methods, of controls, to tell anything.
+    """
+
+    model: str
+    dataset: str
+    metric: str
+    better: str
+    best: str | None
+    top: tuple[str, ...]
+    fooled: tuple[str, ...]
+    ahead: tuple[str, ...]
+    tests: Mapping[str, PairTest]
+    means: Mapping[str, float]
+    controls: tuple[str, ...]
+    n: int
+    ranked: bool
+    exposed: bool
+    level: float
+
+
+def fooled(
+    rows: pd.DataFrame, directions: Directions, *, controls: Iterable[str] = (), level: float = 0.95
+) -> list[Judged]:
+    """Judges every metric that has a direction, for each model and dataset, in the order of the rows (protocols §9).
+
+    A metric is fooled where a control is not significantly worse than the best real method. Too few images for a
+    test to say "worse" at all fool nothing: `exposed` is then False. `controls` are known besides those of the column.
+    """
+    frame: Any = score_rows(rows)
+    useless = {str(name) for name in frame.loc[frame["control"].astype(bool), "method"].unique()} | set(controls)
+    found = []
+    for (model, dataset, metric), cell in frame.groupby(["model", "dataset", "metric"], sort=False, observed=True):
+        way = better(directions, metric)
+        if way in ARROWS:
+            wide = wide_scores(cell)
+            found.append(_judged((str(model), str(dataset), str(metric)), way, wide, useless, level))
+    return found
+
+
+def wide_scores(cell: pd.DataFrame) -> pd.DataFrame:
+    """One metric's rows as images × methods, both sorted; methods without any number stay, as NaN."""
+    means: Any = cell.groupby(["image", "method"], observed=True)["value"].mean()
+    return means.unstack().sort_index().sort_index(axis=1)
+
+
+def _judged(key: tuple[str, str, str], way: str, wide: pd.DataFrame, useless: set[str], level: float) -> Judged:
+    sign = 1 if way == "high" else -1
+    known: Any = sign * wide.dropna(axis=1, how="all")
+    real = [str(name) for name in known.columns if name not in useless]
+    fakes = [str(name) for name in known.columns if name in useless]
+    means = {str(name): float(value) for name, value in (sign * known.mean()).items()}
+    given = tuple(str(name) for name in wide.columns if name in useless)
+    if not real:
+        return Judged(*key, way, None, (), (), (), {}, means, given, 0, False, False, level)
+    best, top, tests, ranked = leaders(known[real], level)
+    against = trials(known, best, fakes)
+    exposed = bool(against) and all(_enough(test.n, len(against), level) for test in against.values())
+    keeping = tuple(name for name in fakes if not worse(against[name], level)) if exposed else ()
+    ahead = tuple(name for name in fakes if sign * (means[name] - means[best]) >= 0)
+    count = int(known[best].notna().sum())
+    tests |= against
+    return Judged(*key, way, best, top, keeping, ahead, tests, means, given, count, ranked, exposed, level)
+
+
+def leaders(wide: pd.DataFrame, level: float) -> tuple[str, tuple[str, ...], dict[str, PairTest], bool]:
+    """Best of images × methods (higher is better), it and those not significantly worse, the tests, whether they can.
+
+    The best is found on the images on which all methods have a number, where there are such.
+    """
+    whole = wide.dropna()
+    means = (whole if len(whole) else wide).mean()
+    order = sorted(map(str, wide.columns), key=lambda name: (-means[name], name))
+    tests = trials(wide, order[0], order[1:])
+    ranked = all(_enough(test.n, len(tests), level) for test in tests.values())
+    top = (order[0], *(name for name in order[1:] if not worse(tests[name], level)))
+    return order[0], top, tests, ranked
+
+
+def worse(test: PairTest, level: float) -> bool:
+    """Whether the second of a test is significantly worse than the first."""
+    return bool(test.p_holm < 1 - level and test.effect > 0)
+
+
+def trials(wide: pd.DataFrame, best: str, others: Sequence[str]) -> dict[str, PairTest]:
+    """Wilcoxon's test of `best` against each of `others` on the images both have a number for; Holm over `others`."""
+    found = {}
+    for name in others:
+        pair = wide[[best, name]].dropna().to_numpy(np.float64)
+        difference = pair[:, 0] - pair[:, 1]
+        difference[np.abs(difference) <= ROUNDING * np.abs(pair).max(1, initial=0)] = 0
+        found[name] = (len(pair), *signed_ranks(difference))
+    corrected = holm({name: p for name, (_, _, p, _, _) in found.items()})
+    return {
+        name: PairTest(best, name, n, ties, statistic, p, corrected[name], effect)
+        for name, (n, statistic, p, effect, ties) in found.items()
+    }
+
+
+def holm(p: Mapping[str, float]) -> dict[str, float]:
+    """Holm's correction `max over smaller p of min(1, (m − rank) p)`; NaN takes no part and stays."""
+    order = sorted((name for name in p if not np.isnan(p[name])), key=lambda name: p[name])
+    found, reached = dict(p), 0.0
+    for place, name in enumerate(order):
+        reached = max(reached, min(1.0, (len(order) - place) * p[name]))
+        found[name] = reached
+    return found
+
+
+def _enough(n: int, tests: int, level: float) -> bool:
+    """Whether `n` differences of one sign would be significant, with Holm's correction for so many tests."""
+    return tests * 2.0 ** (1 - n) < 1 - level
+
+
+def figure(value: float) -> str:
+    """Three decimals, or three digits where those say nothing; a dash for NaN, a proper minus sign."""
+    if value is None or pd.isna(value):
+        return "–"
+    plain = value == 0 or 0.01 <= abs(value) < 100
+    return (f"{value:.3f}" if plain else f"{value:.3g}").replace("-", "−")
+
+
+_CELL = "padding:.25em .6em;text-align:right;border-bottom:1px solid #8884;white-space:nowrap;vertical-align:top"
+_NAME = "padding:.25em .6em;text-align:left;border-bottom:1px solid #8884;font-weight:600"
+_SMALL = "display:block;font-size:.8em;opacity:.7;font-weight:400"
+
+
+def html_table(table: pd.DataFrame, controls: Iterable[str] = ()) -> str:
+    """A score table as HTML, methods × metrics: mean, interval, an arrow for the better way, best mean in bold.
+
+    Everything is escaped and styled in place, so that it can stand in any notebook. Controls are never bold.
+    """
+    from markupsafe import Markup, escape
+
+    useless, parts = set(controls), []
+    for model, frame in table.groupby("model", sort=False):
+        methods, metrics = list(dict.fromkeys(frame["method"])), list(dict.fromkeys(frame["metric"]))
+        lines: Any = frame.itertuples()
+        found = {(row.method, row.metric): row for row in lines}
+        ways = dict(zip(frame["metric"], frame["better"], strict=True))
+        tops = {
+            m: _best(frame[(frame["metric"] == m) & ~frame["method"].isin(list(useless))], ways[m]) for m in metrics
+        }
+        head = Markup("").join(
+            Markup('<th scope="col" style="{}">{} {}</th>').format(_CELL, m, ARROWS.get(ways[m], "")) for m in metrics
+        )
+        body = Markup("").join(
+            Markup('<tr><th scope="row" style="{}">{}{}</th>{}</tr>').format(
+                _NAME,
+                method,
+                " (control)" if method in useless else "",
+                Markup("").join(_html_cell(found.get((method, m)), method in tops[m]) for m in metrics),
+            )
+            for method in methods
+        )
+        caption = Markup('<caption style="text-align:left">{}</caption>').format(model) if model else ""
+        parts.append(
+            Markup(
+                '<div style="overflow-x:auto"><table style="border-collapse:collapse">{}<thead><tr><th></th>{}</tr>'
+                "</thead><tbody>{}</tbody></table></div>"
+            ).format(caption, head, body)
+        )
+    note = "Mean and 95 % interval by picture. ↑ higher is better, ↓ lower is better."
+    parts.append(Markup('<p style="font-size:.85em;opacity:.7">{}</p>').format(escape(note)))
+    return str(Markup("").join(parts))
+
+
+def _best(frame: Any, way: str) -> set[str]:
+    """The methods with the best mean."""
+    means = frame["mean"] if way == "high" else -frame["mean"]
+    return set(frame.loc[means == means.max(), "method"]) if way in ARROWS else set()
+
+
+def _html_cell(row: Any, best: bool) -> Any:
+    from markupsafe import Markup
+
+    if row is None:
+        return Markup('<td style="{}">–</td>').format(_CELL)
+    weight = ";font-weight:700" if best else ""
+    span = "" if pd.isna(row.low) else f"{figure(row.low)} to {figure(row.high)}"
+    lines = [line for line in (span, f"{row.flagged} flagged" if row.flagged else "") if line]
+    small = Markup("").join(Markup('<span style="{}">{}</span>').format(_SMALL, line) for line in lines)
+    return Markup('<td style="{}{}">{}{}</td>').format(_CELL, weight, figure(row.mean), small)

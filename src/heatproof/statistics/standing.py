@@ -1,0 +1,215 @@
+"""The verdict on the methods of a score study: who shares the top, which scores were fooled, in plain words (§11).
+
+What decides is the average rank of a method over the scores that no control fooled, picture by picture; every family
+of scores counts once, so that twenty fidelity scores do not outvote the masks. Scores of size and steadiness are told
+and not counted: a map can be small and steady, and wrong.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from heatproof.statistics.paired import Comparison, compared
+from heatproof.statistics.scores import ARROWS, Judged, leaders, score_rows, wide_scores
+from heatproof.statistics.verdict import IMAGES, listed
+
+#: Families that do not ask whether a map is right.
+ASIDE = ("complexity", "sensitivity", "sanity")
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The verdict on one model and set of pictures.
+
+    counted: the scores that decided; fooled: score → the controls that fooled it; ranks: average rank of each real
+    method over the counted scores, best first; top: best first, those that cannot be told from it; firsts: method →
+    the counted scores whose top it shares. comparison: the tests over pictures, None where there is nothing to compare.
+    """
+
+    model: str
+    dataset: str
+    sentence: str
+    notes: tuple[str, ...]
+    top: tuple[str, ...]
+    counted: tuple[str, ...]
+    fooled: Mapping[str, tuple[str, ...]]
+    ranks: Mapping[str, float]
+    firsts: Mapping[str, tuple[str, ...]]
+    comparison: Comparison | None
+    images: int
+    level: float
+
+
+def standings(
+    rows: pd.DataFrame, judged: Sequence[Judged], families: Mapping[str, str] | None = None
+) -> list[Standing]:
+    """A verdict for each model and dataset of `judged` (see `scores.fooled`); `families`: metric → its family."""
+    frame: Any = score_rows(rows)
+    found = []
+    for model, dataset in dict.fromkeys((one.model, one.dataset) for one in judged):
+        here = [one for one in judged if (one.model, one.dataset) == (model, dataset)]
+        cells = frame[(frame["model"] == model) & (frame["dataset"] == dataset)]
+        found.append(_standing(cells, here, families or {}))
+    return found
+
+
+def _standing(cells: Any, judged: Sequence[Judged], families: Mapping[str, str]) -> Standing:
+    fakes = {one.metric: one.fooled for one in judged if one.fooled}
+    counted = _counted(judged, families)
+    controls = {name for one in judged for name in one.controls}
+    ranks = rank_blocks(cells[~cells["method"].isin(controls)], counted, families)
+    top, averages, comparison, ranked = (), {}, None, False
+    level = judged[0].level
+    if len(ranks) and ranks.shape[1]:
+        _, top, _, ranked = leaders(-ranks, level)
+        averages = {str(name): float(value) for name, value in ranks.mean().sort_values(kind="stable").items()}
+        if ranks.shape[1] > 1:
+            comparison = compared(ranks, higher_is_better=False, alpha=1 - level)
+    names = tuple(one.metric for one in counted)
+    firsts = {method: tuple(one.metric for one in counted if method in one.top) for method in averages}
+    about = _About(judged, names, fakes, top, averages, ranked, controls, len(ranks), cells["image"].nunique(), level)
+    sentence, notes = _sentence(about), tuple(_notes(about, families))
+    where = judged[0].model, judged[0].dataset
+    return Standing(*where, sentence, notes, top, names, fakes, averages, firsts, comparison, len(ranks), level)
+
+
+def _counted(judged: Sequence[Judged], families: Mapping[str, str]) -> list[Judged]:
+    """Scores of all methods that no control fooled; of size and steadiness only where there is nothing else."""
+    methods = {name for one in judged for name in one.means if name not in one.controls}
+    sound = [one for one in judged if one.best and not one.fooled and methods <= set(one.means)]
+    right = [one for one in sound if families.get(one.metric, "") not in ASIDE]
+    return right or sound
+
+
+def rank_blocks(cells: Any, counted: Sequence[Judged], families: Mapping[str, str]) -> pd.DataFrame:
+    """Images × methods: the average rank (1 = best) over the scores of a family, then over the families.
+
+    On each image only the scores count that every method has there. Images without any are left out.
+    """
+    by_family: dict[str, list[Any]] = {}
+    methods = sorted(map(str, cells["method"].unique()))
+    for one in counted:
+        wide: Any = wide_scores(cells[cells["metric"] == one.metric]).reindex(columns=methods)
+        whole = wide.dropna().round(12)
+        ranks = whole.rank(axis=1, ascending=one.better == "low")
+        by_family.setdefault(families.get(one.metric, ""), []).append(ranks)
+    means = [_mean(frames) for frames in by_family.values()]
+    return _mean(means) if means else pd.DataFrame()
+
+
+def _mean(frames: Sequence[Any]) -> Any:
+    """Mean of several frames by image and method."""
+    return pd.concat(frames).groupby(level=0, sort=True).mean()
+
+
+@dataclass(frozen=True)
+class _About:
+    """What the words are made from."""
+
+    judged: Sequence[Judged]
+    counted: tuple[str, ...]
+    fooled: Mapping[str, tuple[str, ...]]
+    top: tuple[str, ...]
+    ranks: Mapping[str, float]
+    ranked: bool
+    controls: set[str]
+    images: int
+    given: int
+    level: float
+
+    @property
+    def percent(self) -> str:
+        return f"{100 * self.level:g} %"
+
+
+def _sentence(about: _About) -> str:
+    """One sentence for a reader who knows no statistics."""
+    if not any(one.best for one in about.judged):
+        return "No verdict: no method has a number for any score."
+    where = f"On {_count(about.images or about.given, 'picture')}"
+    if not about.counted:
+        return f"{where} no method can be recommended: every score is fooled by a map that is useless on purpose."
+    if not about.ranks:
+        return f"{where} no method can be recommended: there is no picture on which all methods have the same score."
+    scores = _count(len(about.counted), "score")
+    kept = f"the {scores} that no control fooled" if about.controls else scores
+    if len(about.ranks) == 1:
+        return f"{where} there is one method, {about.top[0]}, and nothing to compare it with."
+    if not about.ranked:
+        first = next(iter(about.ranks))
+        return f"{where} nothing can be told for sure: {first} ranks first by {kept}, which may be chance."
+    rest = len(about.ranks) - len(about.top)
+    others = "the other method" if rest == 1 else f"each of the other {rest} methods"
+    if len(about.top) == 1:
+        return f"{where} {about.top[0]} comes out best by {kept}: it beats {others} at {about.percent} confidence."
+    if rest == 0:
+        return f"{where} no method can be told from the others at {about.percent} confidence, by {kept}."
+    are = "the other method is" if rest == 1 else f"the other {rest} methods are"
+    return (
+        f"{where} {listed(about.top)} come out best by {kept}; they cannot be told apart, {are} worse at "
+        f"{about.percent} confidence."
+    )
+
+
+def _notes(about: _About, families: Mapping[str, str]):
+    """What an honest reader adds."""
+    tested = [one for one in about.judged if one.exposed]
+    if about.fooled:
+        told = listed([f"{metric} (by {listed(names)})" for metric, names in about.fooled.items()])
+        yield (
+            f"Fooled: {len(about.fooled)} of {_count(len(tested), 'score')}, {told}. These controls know nothing of "
+            "the network, and yet the score cannot tell them from the best method: it says nothing here."
+        )
+    elif tested:
+        yield f"No control fooled any of the {_count(len(tested), 'score')}."
+    if not about.controls:
+        yield "No control was run, so it is not known whether these scores can be fooled."
+    elif len(tested) < len(about.judged):
+        untold = len(about.judged) - len(tested)
+        yield f"For {_count(untold, 'score')} there are too few pictures or numbers to say whether a control fools it."
+    aside = sorted(
+        {families.get(one.metric, "") for one in about.judged if one.metric not in about.counted} & set(ASIDE)
+    )
+    if about.ranks and len(about.ranks) > 1:
+        yield (
+            "Who is best is decided by the average rank, picture by picture, each family of scores counting once"
+            + (
+                f"; {listed(aside)} are told but not counted, as a map can be small or steady and wrong."
+                if aside
+                else "."
+            )
+        )
+    if about.images < about.given and about.images:
+        yield f"{about.given - about.images} of {_count(about.given, 'picture')} have no score that all methods share."
+    if about.images < IMAGES:
+        yield f"Only {_count(about.images, 'picture')}: take this as an indication."
+
+
+def said(judged: Judged) -> str:
+    """One sentence on one score."""
+    way = {"high": "higher", "low": "lower"}[judged.better]
+    name, percent = f"{judged.metric} ({ARROWS[judged.better]} {way} is better)", f"{100 * judged.level:g} %"
+    if judged.best is None:
+        return f"{name}: no method has a number."
+    if judged.fooled:
+        ahead = [control for control in judged.fooled if control in judged.ahead]
+        more = f"; {listed(ahead)} even {'does' if len(ahead) == 1 else 'do'} as well or better" if ahead else ""
+        return f"{name} is fooled: {listed(judged.fooled)} cannot be told from {judged.best}, the best method{more}."
+    methods = [m for m in judged.means if m not in judged.controls]
+    rest = len(methods) - len(judged.top)
+    if len(methods) == 1:
+        told = f"{judged.best} is the only method"
+    elif not judged.ranked:
+        told = f"{judged.best} ranks first, on too few pictures to be sure"
+    elif len(judged.top) == 1:
+        told = f"{judged.best} is best at {percent} confidence"
+    else:
+        told = f"{listed(judged.top)} share the top" + ("" if rest else ", no method can be told from the others")
+    sure = "; every control is worse" if judged.exposed else ""
+    return f"{name}: {told}{sure}."
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
