@@ -12,7 +12,7 @@ from torch import nn
 
 import heatproof
 from heatproof.attributions import ATTRIBUTIONS
-from heatproof.metrics import robustness
+from heatproof.metrics import METRICS, robustness
 from heatproof.perturbations import PERTURBATIONS, Perturber
 from heatproof.report import frames
 
@@ -30,9 +30,9 @@ def names_of(example: str) -> dict[str, Any]:
 @pytest.fixture
 def filed() -> Iterator[None]:
     """The registries as they were before."""
-    before = {id(registry): set(registry) for registry in (ATTRIBUTIONS, PERTURBATIONS)}
+    before = {id(registry): set(registry) for registry in (ATTRIBUTIONS, METRICS, PERTURBATIONS)}
     yield
-    for registry in (ATTRIBUTIONS, PERTURBATIONS):
+    for registry in (ATTRIBUTIONS, METRICS, PERTURBATIONS):
         for name in set(registry) - before[id(registry)]:
             registry.remove(name)
 
@@ -84,18 +84,21 @@ def test_the_perturbation_climbs_its_ladder_and_equals_its_slow_reference():
     assert perturber.strength("fade", 3) == 0.6
 
 
-def test_the_metric_equals_its_slow_reference():
-    fast = names_of("metric")["shared_share"]
-    slow = names_of("metric reference")["slow_shared_share"]
-    one, other = torch.rand(3, 6, 5), torch.rand(3, 6, 5)
-    values = fast(one, other)
-    assert values.tolist() == pytest.approx([slow(a, b) for a, b in zip(one, other, strict=True)])
-    assert values.dtype == torch.float64
-    assert fast(one, one).tolist() == [1, 1, 1]
+@pytest.mark.usefixtures("filed")
+def test_the_metric_runs_by_its_name_and_equals_its_slow_reference(model):
+    names_of("metric")
+    slow = names_of("metric reference")["slow_peak_share"]
+    x, maps = torch.rand(3, 3, 16, 16), torch.rand(3, 16, 16)
+    maps[2] = 0.5
+    found = heatproof.score(model, x, {"mine": maps}, ["peak-share[share=0.2]"], layer="0.3")
+    shown = [(one - one.min()) / (one.max() - one.min()) for one in maps[:2]]
+    expected = [slow(one, 0.2) for one in shown]
+    assert [row.value for row in found.rows] == pytest.approx([*expected, 0.0], abs=1e-6)
+    assert [row.flag for row in found.rows] == ["", "", "constant map"]
 
 
 def test_where_the_page_sends_a_metric_is_there():
-    """The page names a tuple, a function and a column list; the tables have a column for every score."""
+    """Of a score of pairs the page names a tuple, a function and a column list; every score has a column."""
     assert {"SCORES", "_scored", "COMPANIONS"} <= set(re.findall(r"`(\w+)`", PAGE))
     assert callable(robustness._scored)
     assert tuple(frames.COMPANIONS) == tuple(robustness.SCORES)
