@@ -1,0 +1,152 @@
+"""The curve engine: pixels ranked once, and the network's answers while they go or come back.
+
+A picture at any step is a threshold on the ranks, so the masked pictures of many steps and many pictures are built on
+the device, as many at a time as one pass takes. No number depends on how they were grouped.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from heatproof.errors import InvalidInput
+from heatproof.passes import parts, rows_per_pass, whole
+from heatproof.registry import unknown
+
+#: What is done about pixels of equal value.
+TIES = {
+    "jitter": "a seeded order among them, so that exactly k pixels go",
+    "block": "they go together, as soon as the first of them would",
+}
+
+#: Which pixels go, or come back, first.
+FIRST = {"most": "the most important", "least": "the least important"}
+
+Score = Callable[..., torch.Tensor]
+
+
+def pixel_ranks(maps: torch.Tensor, generators: Sequence[torch.Generator], ties: str = "jitter") -> torch.Tensor:
+    """Rank of every pixel in its own map, 0 the most important: `(N, *spatial)` → the same shape, int64.
+
+    `jitter` breaks ties by a permutation that depends on the picture's generator and the number of pixels alone, so
+    every rank from 0 to n − 1 occurs once; `block` gives a group of equal pixels the rank of its first. What is not a
+    number ranks last. Ranks of `block` need no random numbers.
+    """
+    if ties not in TIES:
+        raise unknown("`ties`", str(ties), TIES)
+    if len(generators) != len(maps):
+        raise InvalidInput(f"One generator for each of {len(maps)} maps is needed. Got {len(generators)}.")
+    flat = maps.detach().flatten(1)
+    flat = torch.where(flat.isnan(), -torch.inf, flat)
+    return (_blocks(flat) if ties == "block" else _jittered(flat, generators)).view(maps.shape)
+
+
+def _jittered(flat: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
+    """A stable sort of shuffled pixels: the shuffle decides among equals, and nothing else."""
+    n = flat.shape[1]
+    drawn = [torch.randperm(n, generator=generator, device=generator.device) for generator in generators]
+    shuffle = torch.stack([one.to(flat.device) for one in drawn]) if drawn else flat.new_zeros(0, n).long()
+    order = flat.gather(1, shuffle).sort(dim=1, descending=True, stable=True).indices
+    return _ranks(shuffle.gather(1, order))
+
+
+def _ranks(order: torch.Tensor) -> torch.Tensor:
+    """Pixels in order → the place of each pixel."""
+    places = torch.arange(order.shape[1], device=order.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, places)
+
+
+def _blocks(flat: torch.Tensor) -> torch.Tensor:
+    ordered, order = flat.sort(dim=1, descending=True, stable=True)
+    places = torch.arange(flat.shape[1], device=flat.device).expand_as(order)
+    starts = torch.ones_like(order, dtype=torch.bool)
+    starts[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    return torch.empty_like(order).scatter_(1, order, torch.where(starts, places, 0).cummax(1).values)
+
+
+def reversed_ranks(ranks: torch.Tensor) -> torch.Tensor:
+    """Ranks from the other end: 0 the least important; a group of ties shares the rank of its first there too."""
+    flat = ranks.flatten(1)
+    size = torch.zeros_like(flat).scatter_add_(1, flat, torch.ones_like(flat)).gather(1, flat)
+    return (flat.shape[1] - flat - size).view(ranks.shape)
+
+
+def pixel_counts(pixels: int, steps: int) -> list[int]:
+    """How many of `pixels` are gone at the steps 0 … `steps`: `round(i / steps · pixels)`, both ends included."""
+    steps = whole("steps", steps)
+    return [round(i * pixels / steps) for i in range(steps + 1)]
+
+
+def shares(steps: int, device: torch.device | str = "cpu") -> torch.Tensor:
+    """`i / steps` for the steps 0 … `steps`, float64."""
+    return torch.arange(steps + 1, dtype=torch.float64, device=device) / steps
+
+
+def area(points: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+    """Area under curves `(N, P)` over `at` `(P,)`, by the trapezoid rule, float64."""
+    return torch.trapezoid(points.double(), at.to(points.device, torch.float64), dim=-1)
+
+
+def curve_points(
+    z: torch.Tensor,
+    background: torch.Tensor,
+    ranks: torch.Tensor,
+    score: Score,
+    *,
+    steps: int,
+    first: str = "most",
+    restore: bool = False,
+    of: str = "probability",
+    start: torch.Tensor | None = None,
+    end: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """What the network says while pixels go from `z`, or come back on the background: `(N, steps + 1)` float64.
+
+    At step i exactly `round(i / steps · n)` of the n pixels are gone (`restore`: are back), where ranks have no ties.
+
+    Args:
+        z, background: `(N, C, *spatial)`; a pixel is all its channels.
+        ranks: `(N, *spatial)`, see `pixel_ranks`.
+        score: `(pictures, rows=which, of=of)` → `(M,)`; one pass each.
+        first: `most` or `least` important first.
+        start, end: `(N,)`, what is known of the first and the last step; then they take no pass.
+    """
+    if first not in FIRST:
+        raise unknown("`first`", str(first), FIRST)
+    counts = pixel_counts(ranks.shape[1:].numel(), steps)
+    known = {count: value for count, value in ((counts[0], start), (counts[-1], end)) if value is not None}
+    distinct = sorted(set(counts) - set(known))
+    asked = torch.tensor(distinct, dtype=torch.int64, device=z.device).expand(len(z), -1)
+    ranks = reversed_ranks(ranks) if first == "least" else ranks
+    found = threshold_scores(z, background, ranks, asked, score, restore=restore, of=of)
+    columns = {**known, **dict(zip(distinct, found.unbind(1), strict=True))}
+    return torch.stack([columns[count].to(z.device, torch.float64) for count in counts], 1)
+
+
+def threshold_scores(
+    z: torch.Tensor,
+    background: torch.Tensor,
+    ranks: torch.Tensor,
+    counts: torch.Tensor,
+    score: Score,
+    *,
+    restore: bool = False,
+    of: str = "probability",
+) -> torch.Tensor:
+    """What the network says of pictures whose pixels of rank < count are the background's: `(N, P)` float64.
+
+    Args:
+        counts: `(N, P)` int64, each picture its own; a negative one is not asked for, and NaN in the result.
+        restore: the pixels of rank < count are the picture's, all others the background's.
+    """
+    found = torch.full(counts.shape, torch.nan, dtype=torch.float64, device=z.device)
+    pictures, columns = (counts >= 0).nonzero(as_tuple=True)
+    below, above = (z, background) if restore else (background, z)
+    rows = rows_per_pass(z)
+    buffer = z.new_empty(min(rows, len(pictures)), *z.shape[1:])
+    for part in parts(len(pictures), rows):
+        which, column = pictures[part], columns[part]
+        limit = counts[which, column].view(-1, *[1] * (ranks.dim() - 1))
+        reached = (ranks[which] < limit)[:, None]
+        mixed = torch.where(reached, below[which], above[which], out=buffer[: len(which)])
+        found[which, column] = score(mixed, rows=which, of=of).to(found)
+    return found

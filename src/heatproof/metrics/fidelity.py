@@ -1,0 +1,184 @@
+"""Fidelity: does the network say the same of what the map shows, and how fast does it change as pixels go?
+
+`p` is the probability of the target, `q` the same on the masked picture `x ⊙ m + fill ⊙ (1 − m)`, so six metrics here
+share one forward pass. Black is paper F's fill (protocols, section 6). A map that is constant shows nothing: it gets
+the worst value of these six, since a network may well like the blank picture better than the real one.
+"""
+
+import torch
+
+from heatproof.masking import checked_fill
+from heatproof.metrics.catalogue import Curve, metric
+from heatproof.metrics.curves import area, shares
+from heatproof.passes import whole
+
+F_TEXT = "Zhang, Torres & Hermanns 2024"
+
+
+@metric(
+    "average-drop",
+    family="fidelity",
+    better="low",
+    range=(0, 1),
+    passes="1 forward",
+    degenerate=1,
+    undefined="the probability of the target is 0",
+    aliases=["ad"],
+    source="Chattopadhay et al. 2018",
+)
+def average_drop(p: torch.Tensor, q, *, fill: str = "black") -> torch.Tensor:
+    """The share of its probability that the target loses on the masked picture: `relu(p − q) / p`.
+
+    In [0, 1], lower is better. NaN where p is 0. A constant map scores 1. Chattopadhay et al. 2018, section 4.1, there
+    in percent. A map of ones loses nothing: `ones` fools it.
+    """
+    return (p - q(checked_fill(fill))).relu() / p
+
+
+@metric(
+    "average-increase",
+    family="fidelity",
+    better="high",
+    range=(0, 1),
+    passes="1 forward",
+    degenerate=0,
+    undefined="there is no probability",
+    aliases=["ai", "increase-in-confidence"],
+    source="Chattopadhay et al. 2018",
+)
+def average_increase(p: torch.Tensor, q, *, fill: str = "black") -> torch.Tensor:
+    """Whether the target gains on the masked picture: `1[q > p]`.
+
+    0 or 1 for each picture, the mean is the paper's rate; higher is better. A constant map scores 0. Chattopadhay et
+    al. 2018, section 4.1.
+    """
+    masked = q(checked_fill(fill))
+    return _yes(masked > p, masked - p)
+
+
+@metric(
+    "average-gain",
+    family="fidelity",
+    better="high",
+    range=(0, 1),
+    passes="1 forward",
+    degenerate=0,
+    undefined="the probability of the target is 1: there is nothing to gain",
+    aliases=["ag"],
+    source="Zhang et al. 2023 (Opti-CAM)",
+)
+def average_gain(p: torch.Tensor, q, *, fill: str = "black") -> torch.Tensor:
+    """The share of what it lacks that the target gains on the masked picture: `relu(q − p) / (1 − p)`.
+
+    In [0, 1], higher is better. NaN where p is 1 to the last digit. A constant map scores 0. Zhang et al. 2023
+    (Opti-CAM), section 4.2; there in percent.
+    """
+    return (q(checked_fill(fill)) - p).relu() / (1 - p)
+
+
+@metric(
+    "local-accuracy",
+    family="fidelity",
+    better="low",
+    range=(0, 1),
+    passes="1 forward",
+    degenerate=1,
+    undefined="there is no probability",
+    aliases=["la"],
+    source=F_TEXT,
+)
+def local_accuracy(p: torch.Tensor, q, *, fill: str = "black") -> torch.Tensor:
+    """How far the target's probability moves on the masked picture: `|p − q|`.
+
+    In [0, 1], lower is better. A constant map scores 1. Lundberg & Lee 2017 asked for it; as used by Zhang, Torres &
+    Hermanns 2024, section 2.
+    """
+    return (p - q(checked_fill(fill))).abs()
+
+
+@metric(
+    "sufficiency",
+    family="fidelity",
+    better="high",
+    range=(0, 1),
+    passes="1 forward",
+    degenerate=0,
+    undefined="the network has no answer to the masked picture",
+    source=F_TEXT,
+)
+def sufficiency(logits: torch.Tensor, masked_probabilities, *, fill: str = "black") -> torch.Tensor:
+    """Whether the masked picture is still given the same class: `1[argmax f(x ⊙ m) = argmax f(x)]`.
+
+    0 or 1 for each picture, higher is better. The class is the network's own, whatever the target. A constant map
+    scores 0. Zhang, Torres & Hermanns 2024, section 2.
+    """
+    masked = masked_probabilities(checked_fill(fill))
+    return _yes(masked.argmax(1) == logits.argmax(1), masked.sum(1) + logits.double().sum(1))
+
+
+def _yes(condition: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    """1 or 0; NaN where what was looked at is NaN (a comparison with it would say no)."""
+    return torch.where(seen.isnan(), torch.nan, condition.double())
+
+
+@metric(
+    "deletion",
+    family="fidelity",
+    better="low",
+    range=(0, 1),
+    passes="steps forwards",
+    undefined="the network has no answer to a masked picture",
+    source="Petsiuk et al. 2018 (RISE)",
+)
+def deletion(curve, *, fill: str = "black", steps: int = 28, ties: str = "jitter") -> Curve:
+    """Area under the target's probability while pixels go, most important first; black comes in their place.
+
+    Over the share of pixels that are gone, in [0, 1], both ends included, by trapezoids; lower is better. A constant
+    map names no order: its pixels go at random (`ties="block"`: all at once, which flatters it). Petsiuk et al. 2018:
+    224 pixels a step, `steps=224` at 224²; 28 as in the code of Zhang, Torres & Hermanns 2024. `random` fools it:
+    scattered holes destroy a prediction quickly. steps − 1 forwards, and one of black for all methods.
+    """
+    return _area(curve, fill, steps, ties, restore=False)
+
+
+@metric(
+    "deletion-mean",
+    family="fidelity",
+    better="low",
+    range=(0, 1),
+    passes="steps forwards",
+    undefined="the network has no answer to a masked picture",
+    source="Petsiuk et al. 2018 (RISE)",
+)
+def deletion_mean(curve, *, steps: int = 28, ties: str = "jitter") -> Curve:
+    """Area under the target's probability while pixels go, most important first; the mean colour takes their place.
+
+    As `deletion`, with the fill of the published codes: 0 after normalising. In [0, 1], lower is better.
+    """
+    return _area(curve, "mean", steps, ties, restore=False)
+
+
+@metric(
+    "insertion",
+    family="fidelity",
+    better="high",
+    range=(0, 1),
+    passes="steps forwards",
+    undefined="the network has no answer to a masked picture",
+    source="Petsiuk et al. 2018 (RISE)",
+)
+def insertion(curve, *, fill: str = "blur", steps: int = 28, ties: str = "jitter") -> Curve:
+    """Area under the target's probability while pixels return, most important first, on the blurred picture.
+
+    Over the share of pixels that are back, in [0, 1], both ends included, by trapezoids; higher is better. The blur
+    has 11 taps and σ 5 (RISE's code, and Domeniconi et al. 2026). Steps and ties as in `deletion`. steps − 1
+    forwards, and one of the blurred picture for all methods. Petsiuk et al. 2018, section 4.1.
+    """
+    return _area(curve, fill, steps, ties, restore=True)
+
+
+def _area(curve, fill: str, steps: int, ties: str, restore: bool) -> Curve:
+    steps = whole("steps", steps)
+    points = curve(fill=checked_fill(fill), steps=steps, first="most", restore=restore, ties=ties)
+    at = shares(steps, points.device)
+    return Curve(area(points, at), at, points)
