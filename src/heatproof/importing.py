@@ -1,13 +1,14 @@
 """Objects of the user's own by name, `package.module:object`, looked for from the current folder too."""
 
 import importlib
+import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from heatproof.errors import HeatproofError
+from heatproof.errors import HeatproofError, InvalidInput
 from heatproof.registry import unknown
 
 
@@ -51,3 +52,39 @@ def _attribute(found: Any, path: str, module_name: str) -> Any:
             raise unknown(f"function in {module_name}", step, known or ["(none)"])
         found = getattr(found, step)
     return found
+
+
+def named_function(spec: str, prefix: str = "python:") -> Callable:
+    """The function that `python:package.module:function` names.
+
+    Raises:
+        InvalidInput: no such module, one that raises when imported, or something that is no function.
+        UnknownName: the module has no such function.
+    """
+    module, colon, path = spec.removeprefix(prefix).partition(":")
+    if not colon or not module or not path:
+        raise InvalidInput(f"Expected python:package.module:function. Got {spec!r}.")
+    try:
+        with current_folder_importable():
+            found = imported(module, path, InvalidInput)
+    except HeatproofError:
+        raise
+    except Exception as error:  # whatever a user's own code raises when it is imported
+        raise InvalidInput(f"{spec} cannot be imported. It raised {type(error).__name__}: {error}.") from error
+    if not callable(found):
+        raise InvalidInput(f"{spec} must be a function. Got {type(found).__name__}.")
+    return found
+
+
+def parameters_of(function: Callable) -> list[inspect.Parameter]:
+    """Of any callable; none where it has no signature to read."""
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):  # what is written in C has no signature
+        return []
+
+
+def required(function: Callable) -> list[inspect.Parameter]:
+    """Parameters that a position fills and that have no default."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [p for p in parameters_of(function) if p.kind in kinds and p.default is p.empty]

@@ -1,7 +1,8 @@
 """One random generator for each (study seed, image, name, condition), so that order decides nothing."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,3 +26,22 @@ def generator(seed: int, image: str, name: str, condition: str = "") -> "torch.G
 def generators(seed: int, images: Sequence[str], name: str, condition: str = "") -> "list[torch.Generator]":
     """One generator for each image of a batch."""
     return [generator(seed, image, name, condition) for image in images]
+
+
+@contextmanager
+def seeded(generator: "torch.Generator", device: "torch.device") -> Iterator[None]:
+    """The global generators of torch and numpy start from the generator's seed for the while, and go on as before."""
+    import numpy as np
+    import torch
+
+    seed = generator.initial_seed()
+    numpy_state = np.random.get_state()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.set_rng_state(torch.Generator().manual_seed(seed).get_state())
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(torch.Generator(device).manual_seed(seed).get_state(), device)
+        np.random.set_state(np.random.RandomState(seed % 2**32).get_state())
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)

@@ -11,21 +11,20 @@ libraries have it. Foreign maps are at the picture's size or are brought there; 
 import inspect
 import pickle
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
-from torch.utils.weak import WeakIdKeyDictionary
 
+from heatproof import seeds
 from heatproof.attributions.catalogue import ATTRIBUTIONS, SUPPLIED, attribution, one_of
 from heatproof.attributions.stored import Stored, fitted, looked_up
-from heatproof.errors import HeatproofError, InvalidInput
-from heatproof.importing import current_folder_importable, imported
+from heatproof.errors import InvalidInput
+from heatproof.importing import current_folder_importable, named_function, parameters_of, required
+from heatproof.models.plain import plain_module
 from heatproof.registry import Entry
 
 PYTHON, MAPS = "python:", "maps:"
@@ -96,7 +95,7 @@ def register(
     if name.strip().lower() in FAMILIES:
         raise InvalidInput(f"{name!r} names a family of methods on the command line. Take another name.")
     if isinstance(method, str) and method.startswith(PYTHON):
-        method = _function(method)
+        method = named_function(method, PYTHON)
     spellings = (aliases,) if isinstance(aliases, str) else tuple(aliases)
     recipe = Recipe(name, method, form, source, spellings, one_by_one)
     _file(recipe)
@@ -113,7 +112,7 @@ def register_from(spec: str) -> str:
     if spec in ATTRIBUTIONS and ATTRIBUTIONS[spec].name == spec:
         return spec
     if spec.startswith(PYTHON):
-        _file(Recipe(spec, _function(spec)))
+        _file(Recipe(spec, named_function(spec, PYTHON)))
     elif spec.startswith(MAPS):
         _file(Recipe(spec, Path(spec.removeprefix(MAPS))))
     else:
@@ -124,22 +123,6 @@ def register_from(spec: str) -> str:
 def by_name(name: str) -> bool:
     """Whether the name itself says where the method is."""
     return name.startswith((PYTHON, MAPS))
-
-
-def _function(spec: str) -> Callable:
-    module, colon, path = spec.removeprefix(PYTHON).partition(":")
-    if not colon or not module or not path:
-        raise InvalidInput(f"Expected python:package.module:function. Got {spec!r}.")
-    try:
-        with current_folder_importable():
-            found = imported(module, path, InvalidInput)
-    except HeatproofError:
-        raise
-    except Exception as error:  # whatever a user's own code raises when it is imported
-        raise InvalidInput(f"{spec} cannot be imported. It raised {type(error).__name__}: {error}.") from error
-    if not callable(found):
-        raise InvalidInput(f"{spec} must be a function. Got {type(found).__name__}.")
-    return found
 
 
 def _file(recipe: Recipe) -> None:
@@ -154,7 +137,7 @@ def _file(recipe: Recipe) -> None:
             f"A method must be a function, or maps by the pictures' names (a mapping, a folder, an .npz). "
             f"Got {type(method).__name__}."
         )
-    elif (parameters := _positional(method)) and parameters[0].name in SUPPLIED:
+    elif (parameters := required(method)) and parameters[0].name in SUPPLIED:
         found, form = method, form or ("cam" if {p.name for p in parameters} & _AT_LAYER else "display")
     else:
         form = one_of("form", form or "display", FOREIGN_FORMS)
@@ -165,22 +148,9 @@ def _file(recipe: Recipe) -> None:
 # --- functions ---
 
 
-def _parameters(function: Callable) -> list[inspect.Parameter]:
-    try:
-        return list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):  # what is written in C has no signature
-        return []
-
-
-def _positional(function: Callable) -> list[inspect.Parameter]:
-    """Parameters that a position fills and that have no default."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return [p for p in _parameters(function) if p.kind in kinds and p.default is p.empty]
-
-
 def _called(name: str, function: Callable, form: str, one_by_one: bool) -> Callable:
     """`function(model, inputs, targets, **options)` as a method that names quantities."""
-    parameters, wanted = _parameters(function), _positional(function)
+    parameters, wanted = parameters_of(function), required(function)
     starred = any(p.kind is p.VAR_POSITIONAL for p in parameters)
     if parameters and len(wanted) != 3 and not (starred and len(wanted) < 3):
         raise InvalidInput(
@@ -193,12 +163,12 @@ def _called(name: str, function: Callable, form: str, one_by_one: bool) -> Calla
     path = current_folder_importable if name.startswith(PYTHON) else nullcontext
 
     def method(z: torch.Tensor, target: torch.Tensor, network, generator, **chosen: Any) -> torch.Tensor:
-        model = _model(network, z)
+        model = plain_module(network, z)
         parts = [slice(i, i + 1) for i in range(len(z))] if one_by_one else [slice(0, len(z))]
         found = []
         for part in parts:
             inputs = z[part].detach().clone().requires_grad_()
-            with seeded(generator[part.start], z.device), torch.enable_grad(), path():
+            with seeds.seeded(generator[part.start], z.device), torch.enable_grad(), path():
                 maps = function(model, inputs, target[part].clone(), **chosen)
             found.append(fitted(maps, inputs, form, name))
         return torch.cat(found)
@@ -210,44 +180,6 @@ def _called(name: str, function: Callable, form: str, one_by_one: bool) -> Calla
 
 
 _NEEDS = ("z", "target", "network", "generator")
-
-#: By module, whether it gives float32 `(N, K)` outputs by itself.
-_PLAIN: MutableMapping[nn.Module, bool] = WeakIdKeyDictionary()
-
-
-def _model(network: Any, z: torch.Tensor) -> nn.Module:
-    """The user's own module, so that its layers have their names; the engine's around it where it answers otherwise."""
-    module = network.module
-    if network.output != "logit":
-        return network
-    if module not in _PLAIN:
-        try:
-            answer = module(z[:1])
-        except RuntimeError:  # half precision takes no float32
-            answer = None
-        _PLAIN[module] = (
-            isinstance(answer, torch.Tensor)
-            and answer.dtype == torch.float32
-            and answer.dim() == 2
-            and answer.shape[1] > 1
-        )
-    return module if _PLAIN[module] else network
-
-
-@contextmanager
-def seeded(generator: torch.Generator, device: torch.device) -> Iterator[None]:
-    """The global generators of torch and numpy start from the generator's seed for the while, and go on as before."""
-    seed = generator.initial_seed()
-    numpy_state = np.random.get_state()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.set_rng_state(torch.Generator().manual_seed(seed).get_state())
-        if device.type == "cuda":
-            torch.cuda.set_rng_state(torch.Generator(device).manual_seed(seed).get_state(), device)
-        np.random.set_state(np.random.RandomState(seed % 2**32).get_state())
-        try:
-            yield
-        finally:
-            np.random.set_state(numpy_state)
 
 
 # --- worker processes ---
