@@ -26,8 +26,11 @@ HEIGHT, WIDTH = 24, 20
 NAMES = [name for name, entry in METRICS.items() if not entry.traits.get("foreign")]
 SCORED = [name for name in NAMES if not METRICS[name].traits.get("parts")]
 
-#: Options with which a metric that runs the network often stays affordable here.
-QUICK: dict[str, dict[str, Any]] = {}
+#: Options with which a metric that runs the network often stays affordable here, or has something to tell apart.
+QUICK: dict[str, dict[str, Any]] = {
+    "effective-complexity": {"tolerance": 1e-5, "steps": 20, "samples": 3},
+    "nonzero-count": {"threshold": 0.3},
+}
 
 every_metric = pytest.mark.parametrize("name", NAMES)
 every_scored = pytest.mark.parametrize("name", SCORED)

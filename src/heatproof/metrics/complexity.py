@@ -1,0 +1,165 @@
+"""Complexity of a map: how much of the picture does it name (protocols §8)?
+
+All read the display map. One that says nothing (constant, or not finite) is a map of zeros, which would look like the
+simplest there is: each metric gives the worst value it has instead.
+"""
+
+import torch
+
+from heatproof.errors import InvalidInput
+from heatproof.metrics.catalogue import metric
+from heatproof.metrics.variants import random_pictures, streamed
+from heatproof.models import Model
+from heatproof.passes import whole
+
+
+@metric(
+    "complexity",
+    family="complexity",
+    better="low",
+    range=(0, 1),
+    passes="none",
+    degenerate=1.0,
+    source="Poppi et al. 2021; Domeniconi et al. 2026",
+)
+def complexity(maps: torch.Tensor) -> torch.Tensor:
+    """Mean of the map, `Σ |m| / pixels`: the share of the picture that it lights up.
+
+    `(N,)`, in [0, 1], lower is simpler. 1 where the map says nothing.
+    """
+    return maps.flatten(1).double().abs().mean(1)
+
+
+@metric(
+    "entropy",
+    family="complexity",
+    better="low",
+    range=(0, None),
+    passes="none",
+    source="Bhatt et al. 2020 (“complexity” there, and in Zhang et al. 2024)",
+)
+def entropy(maps: torch.Tensor) -> torch.Tensor:
+    """Entropy of the map's shares, `−Σ p ln p` with `p = |m| / Σ|m|`, in nats.
+
+    `(N,)`, from 0 (one pixel) to ln(pixels) (all alike: 10.82 at 224²); lower is simpler. ln(pixels) where the map
+    says nothing: it prefers no pixel.
+    """
+    weight = maps.flatten(1).double().abs()
+    total = weight.sum(1, keepdim=True)
+    share = torch.where(total > 0, weight / total, 1 / weight.shape[1])
+    return torch.special.entr(share).sum(1)
+
+
+@metric(
+    "sparseness",
+    family="complexity",
+    better="high",
+    range=(0, 1),
+    passes="none",
+    degenerate=0.0,
+    source="Chalasani et al. 2020 (the Gini index of Hurley & Rickard 2009)",
+    aliases=["gini"],
+)
+def sparseness(maps: torch.Tensor) -> torch.Tensor:
+    """Gini index of the map, `Σ_i (2i − P − 1) m_(i) / (P Σ m)` with the P values in increasing order.
+
+    `(N,)`, from 0 (all pixels alike) to 1 − 1/P (one pixel); higher is simpler. 0 where the map says nothing.
+    """
+    ordered = maps.flatten(1).double().abs().sort(1).values
+    pixels = ordered.shape[1]
+    weight = 2 * torch.arange(1, pixels + 1, dtype=torch.float64, device=maps.device) - pixels - 1
+    total = ordered.sum(1)
+    return torch.where(total > 0, (ordered @ weight) / (pixels * total), 0.0)
+
+
+@metric(
+    "nonzero-count",
+    family="complexity",
+    better="low",
+    range=(0, None),
+    passes="none",
+    source="Zhang et al. 2024, table 1 (“effective complexity” there, and in Quantus)",
+)
+def nonzero_count(maps: torch.Tensor, *, threshold: float = 1e-5) -> torch.Tensor:
+    """How many pixels the map gives more than `threshold`, `#(m > threshold)`.
+
+    `(N,)`, at most all pixels; lower is simpler. What paper F's table shows under the name of effective complexity:
+    50175 for a Fake-CAM at 224². All pixels where the map says nothing.
+
+    Args:
+        threshold: in the units of the display map.
+    """
+    flat = maps.flatten(1)
+    count = (flat > _bounded("threshold", threshold, 0, 1)).sum(1).double()
+    return torch.where((flat == 0).all(1), flat.shape[1], count)
+
+
+@metric(
+    "effective-complexity",
+    family="complexity",
+    better="low",
+    range=(0, 1),
+    passes="up to (steps − 1) · samples forwards",
+    degenerate=1.0,
+    source="Nguyen & Martínez 2020",
+)
+def effective_complexity(
+    z: torch.Tensor,
+    p: torch.Tensor,
+    ranks,
+    score,
+    model: Model,
+    generator,
+    *,
+    tolerance: float = 0.1,
+    steps: int = 20,
+    samples: int = 10,
+) -> torch.Tensor:
+    """The smallest share of top pixels that holds the answer: `min k/P` with `E[(p(x_k) − p)²] / p² ≤ tolerance`.
+
+    x_k keeps the k most important pixels, the others are U[0, 1] in x, each channel by itself, as in
+    `monotonicity-correlation`. Shares are tried on a grid of `steps`, smallest first, and a picture is done at the
+    first that will do (the loss need not fall with k, so halving the interval could miss it); all share their random
+    pictures. `(N,)`, from 1/steps to 1, lower is simpler; 1 where the map says nothing.
+
+    The paper leaves loss, tolerance and distribution open. The loss is relative here, or else every map would be
+    simple on a picture of which the network is unsure. What Quantus calls by this name is `nonzero-count`.
+
+    Args:
+        tolerance: of the expected squared loss, in units of p²; .1: the probability is off by a third.
+        steps: of the grid of shares.
+        samples: random pictures for each share.
+    """
+    steps, samples = whole("steps", steps, 2), whole("samples", samples)
+    _bounded("tolerance", tolerance, 0, float("inf"))
+    place, pixels, states = ranks(), z[0, 0].numel(), [one.get_state() for one in generator]
+    value, left = torch.ones_like(p), torch.arange(len(z), device=z.device)
+    for step in range(1, steps):
+        if not len(left):
+            break
+        again = [torch.Generator().set_state(state) for state in states]
+        kept = place * steps < step * pixels
+        enough = _expected_loss(kept, left, samples, z, p, score, model, again) <= tolerance
+        value[left[enough]] = step / steps
+        left = left[~enough]
+    return value
+
+
+def _expected_loss(
+    kept: torch.Tensor, left: torch.Tensor, samples: int, z: torch.Tensor, p: torch.Tensor, score, model, generator
+) -> torch.Tensor:
+    """Mean over `samples` of `(p(x') / p − 1)²` for the pictures `left`, where x' is random outside `kept`."""
+
+    def loss(owner: torch.Tensor) -> torch.Tensor:
+        rows = left[owner.to(left.device)]
+        drawn = random_pictures(rows.tolist(), z, model, generator)
+        variants = torch.where(kept[rows, None], z[rows], drawn)
+        return (score(variants, rows) / p[rows] - 1).square()
+
+    return streamed(len(left), z, loss, samples).mean(1)
+
+
+def _bounded(option: str, value: float, low: float, high: float) -> float:
+    if not low <= value <= high:
+        raise InvalidInput(f"`{option}` must lie between {low:g} and {high:g}. Got {value!r}.")
+    return float(value)
