@@ -145,8 +145,9 @@ def test_the_same_seed_gives_the_same_values_bit_for_bit(name, x):
     first = values(name, x, maps, IDS, truth)
     torch.rand(3)
     np.random.rand(3)
+    model = model_of()
     state, numbers = torch.get_rng_state(), np.random.get_state()[1].copy()
-    second = values(name, x, maps, IDS, truth)
+    second = values(name, x, maps, IDS, truth, model=model)
     assert torch.equal(torch.get_rng_state(), state), "the global generator was moved"
     assert np.array_equal(np.random.get_state()[1], numbers), "numpy's global generator was moved"
     for method, expected in first.items():
