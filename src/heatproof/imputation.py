@@ -86,8 +86,8 @@ def imputed(z: torch.Tensor, removed: torch.Tensor, *, tolerance: float = 1e-4) 
     missed = residual > tolerance
     if missed.any():
         warnings.warn(
-            f"{int(missed.sum())} imputed pictures have a relative residual of up to {float(residual[missed].max()):.1e} "
-            f"after {STEPS_AGAIN} steps, above {tolerance:.1e}.",
+            f"{int(missed.sum())} imputed pictures have a relative residual above {tolerance:.1e}, up to "
+            f"{float(residual[missed].max()):.1e}, after {STEPS_AGAIN} steps.",
             HeatproofWarning,
             stacklevel=3,
         )
@@ -187,8 +187,13 @@ class Grid:
 
     def __init__(self, batch: int, channels: int, height: int, width: int, like: torch.Tensor):
         self.plan, self.board = (Board(batch, count, height, width, like) for count in (1, channels))
+        fields = [self.plan.field() for _ in range(5)]
+        self.cover, self.tie, self.root, self.diagonal, self.inverse = fields
+        self.couple_root = self.plan.neighbours(self.root, self.diagonal)
         self.residual, self.change, self.weighted, self.coupled = (self.board.field() for _ in range(4))
         self.core = self.board.core
+        self.root_core, self.diagonal_core, self.inverse_core = (field[..., self.core] for field in fields[2:])
+        self.twelfth = torch.empty_like(self.root_core)
         self.residual_core, self.change_core, self.coupled_core = (
             field[..., self.core] for field in (self.residual, self.change, self.coupled)
         )
@@ -196,16 +201,14 @@ class Grid:
         self.couple_change = self.board.neighbours(self.change, self.coupled)
         self.residual_picture, self.change_picture = (self.board.picture(f) for f in (self.residual, self.change))
 
-    def set(self, cover: torch.Tensor, tie: torch.Tensor) -> None:
-        """The system of this level."""
-        self.cover, self.tie, self.root = cover, tie, cover.sqrt()
-        sums = self.plan.field()
-        self.plan.neighbours(self.root, sums)()
-        self.diagonal = sums.mul_(self.root).div_(12).add_(tie)
+    def set(self) -> None:
+        """What follows from `cover` and `tie`."""
+        torch.sqrt(self.cover, out=self.root)
+        self.couple_root()
+        torch.addcmul(self.tie, self.diagonal, self.root, value=1 / 12, out=self.diagonal)
         # Where nothing is removed, the diagonal and every residual are 0: any finite number will do.
-        self.inverse = self.diagonal.clamp_min(1e-20).reciprocal_()
-        self.twelfth = self.root[..., self.core] / 12
-        self.inverse_core, self.diagonal_core = self.inverse[..., self.core], self.diagonal[..., self.core]
+        torch.clamp_min(self.diagonal, 1e-20, out=self.inverse).reciprocal_()
+        torch.mul(self.root_core, 1 / 12, out=self.twelfth)
 
     def matrix_inverse(self) -> torch.Tensor:
         """`(B, n, n)`, of the whole system; places that take no part get a 1."""
@@ -230,8 +233,11 @@ class Multigrid:
         while height * width > COARSEST:
             height, width = self.grids[-1].board.coarse
             self.grids.append(Grid(self.batch, channels, height, width, like))
-        self.down, self.up = [], []
+        self.coarsen, self.down, self.up = [], [], []
         for fine, grid in zip(self.grids, self.grids[1:], strict=False):
+            plan = fine.plan
+            pairs = ((fine.cover, grid.cover), (fine.tie, grid.tie))
+            self.coarsen.append([plan.restriction(one, grid.plan.picture(other)) for one, other in pairs])
             self.down.append(fine.board.restriction(fine.coupled, grid.residual_picture))
             self.up.append(fine.board.prolongation(grid.change_picture, fine.change_picture))
         grid = self.grids[0]
@@ -243,18 +249,17 @@ class Multigrid:
 
     def set(self, removed: torch.Tensor) -> None:
         """The systems of masks `(B, H, W)`, on all grids."""
-        plan = self.grids[0].plan
-        cover, kept, tie = plan.field(), plan.field(), plan.field()
-        plan.picture(cover).copy_(removed[:, None])
-        plan.picture(kept).copy_(~removed[:, None])
-        plan.neighbours(kept, tie)()
-        self.grids[0].set(cover, tie.mul_(cover).div_(12))
-        for fine, grid in zip(self.grids, self.grids[1:], strict=False):
-            # Restriction is 4 Pᵀ, so a system is taken four times for every level.
-            cover, tie = grid.plan.field(), grid.plan.field()
-            fine.plan.restriction(fine.cover, grid.plan.picture(cover))()
-            fine.plan.restriction(fine.tie, grid.plan.picture(tie))()
-            grid.set(cover.div_(4), tie)
+        grid = self.grids[0]
+        grid.plan.picture(grid.cover).copy_(removed[:, None])
+        grid.plan.picture(grid.root).copy_(~removed[:, None])
+        grid.couple_root()
+        torch.mul(grid.diagonal, grid.cover, out=grid.tie).div_(12)
+        grid.set()
+        for works, grid in zip(self.coarsen, self.grids[1:], strict=True):
+            for work in works:
+                work()
+            grid.cover.div_(4)  # restriction is 4 Pᵀ, so a system is taken four times for every level
+            grid.set()
         self.coarsest = self.grids[-1].matrix_inverse()
 
     def correct(self, level: int = 0) -> None:
@@ -279,7 +284,7 @@ class Multigrid:
         grid.change_core.mul_(grid.inverse_core)
 
     def solution(self, z: torch.Tensor, removed: torch.Tensor, tolerance: float, most: int) -> Imputed:
-        """The pictures filled, by conjugate gradients; `u` is sought as its distance from the mean of what it hangs on."""
+        """The pictures filled; what is sought is the distance of `u` from the mean of the pixels it hangs on."""
         hopeless = removed.flatten(1).all(1)
         self.set(removed & ~hopeless[:, None, None])
         grid, everywhere = self.grids[0], removed[:, None]

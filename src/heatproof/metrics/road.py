@@ -1,0 +1,170 @@
+"""ROAD: the target's probability once pixels are gone without a trace, filled from those around them (protocols §7).
+
+Rong et al. 2022, "A Consistent and Efficient Evaluation Strategy for Attribution Methods" (ICML). Removed pixels are
+imputed linearly from their neighbours, and a little noise in `z` hides that they are smooth.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+
+from heatproof.errors import InvalidInput, NotApplicable
+from heatproof.imputation import imputed
+from heatproof.metrics.catalogue import Curve, metric
+from heatproof.passes import parts, rows_per_pass
+
+SOURCE = "Rong et al. 2022 (ROAD)"
+PASSES = "2 forwards for each of kept, shared by all ROAD metrics"
+NOTHING_LEFT = "tied pixels went together, and none was left to fill the others from"
+
+
+class Removal(NamedTuple):
+    """What is left of the target when pixels are imputed.
+
+    morf, lerf: `(N, P)` float64, the score with the most and with the least relevant pixels removed.
+    residual: `(N, P, 2)` float64, relative residual of the imputations, most relevant first and least relevant first.
+    """
+
+    morf: torch.Tensor
+    lerf: torch.Tensor
+    residual: torch.Tensor
+
+
+@metric(
+    "road", family="road", better="high", range=(-0.5, 0.5), passes=PASSES, undefined=NOTHING_LEFT,
+    source=SOURCE, aliases=["road-combined"],
+)  # fmt: skip
+def road(
+    removal: Callable[..., Removal], *, kept: str = "20 40 60 80", ties: str = "jitter", noise: float = 0.01
+) -> Curve:
+    """`mean_P (p_LeRF − p_MoRF) / 2`: how much more the target loses with its most relevant pixels than with the least.
+
+    P percent of the pixels are kept, the others imputed (`removal_scores`). The curve is the term of every P, over
+    the share removed. In [−.5, .5], 0 for an order that says nothing. The probability of the picture itself, which the
+    reference subtracts from both, cancels. NaN where `ties="block"` removes every pixel.
+
+    Args:
+        kept: percents of pixels that stay.
+        ties: `jitter` removes exactly as many as asked for; `block` all of a tie group, as the reference.
+        noise: standard deviation of what is added to imputed pixels, in `z`.
+
+    Raises:
+        InvalidInput: a percent that is not between 0 and 100, or noise below 0.
+        NotApplicable: signals and volumes.
+    """
+    percents, found = _removal(removal, kept, ties, noise)
+    return _curve((found.lerf - found.morf) / 2, percents)
+
+
+@metric(
+    "road-morf", family="road", better="low", range=(0, 1), passes=PASSES, undefined=NOTHING_LEFT,
+    source=SOURCE, aliases=["road-most-relevant-first"],
+)  # fmt: skip
+def road_morf(
+    removal: Callable[..., Removal], *, kept: str = "20 40 60 80", ties: str = "jitter", noise: float = 0.01
+) -> Curve:
+    """`mean_P p_MoRF`: the target's probability without its most relevant pixels, imputed; low is better.
+
+    In [0, 1]; the reference subtracts the probability of the picture itself. Options, NaN and errors as `road`.
+    """
+    percents, found = _removal(removal, kept, ties, noise)
+    return _curve(found.morf, percents)
+
+
+@metric(
+    "road-lerf", family="road", better="high", range=(0, 1), passes=PASSES, undefined=NOTHING_LEFT,
+    source=SOURCE, aliases=["road-least-relevant-first"],
+)  # fmt: skip
+def road_lerf(
+    removal: Callable[..., Removal], *, kept: str = "20 40 60 80", ties: str = "jitter", noise: float = 0.01
+) -> Curve:
+    """`mean_P p_LeRF`: the target's probability without its least relevant pixels, imputed; high is better.
+
+    In [0, 1]; the reference subtracts the probability of the picture itself. Options, NaN and errors as `road`.
+    """
+    percents, found = _removal(removal, kept, ties, noise)
+    return _curve(found.lerf, percents)
+
+
+def removal_scores(
+    z: torch.Tensor,
+    ranks: torch.Tensor,
+    score: Callable[..., torch.Tensor],
+    generator: Sequence[torch.Generator],
+    *,
+    kept: Sequence[float] = (20, 40, 60, 80),
+    noise: float = 0.01,
+) -> Removal:
+    """The target's score on pictures with the top, and with the bottom, (100 − P) % of their pixels imputed.
+
+    Of n pixels `⌈(n − 1) P / 100⌉` stay, which is how many lie below NumPy's percentile in the reference. Ranks that
+    are shared (`ties="block"`) go together. The noise is one field for each picture, drawn once, so that fractions,
+    both directions and all methods share it; kept pixels get none. 2 P network passes for each picture.
+
+    Args:
+        z: pictures `(N, C, H, W)`, normalised.
+        ranks: `(N, H, W)`, 0 the most important; tied pixels have the first rank of their group.
+        score: `score(pictures, rows)`, the target's score of variants of the pictures `rows`.
+        generator: one for each picture.
+        kept: percents P, `noise` the standard deviation.
+    """
+    if z.dim() != 4:
+        raise NotApplicable(
+            f"ROAD imputes the pixels of pictures (N, C, H, W). Got {tuple(z.shape)}. Take `deletion` or `insertion`."
+        )
+    fields = _noise(z, generator, noise)
+    flat, count = ranks.flatten(1), 2 * len(kept)
+    goes = [_removed(flat, percent) for percent in kept]
+    masks = torch.stack([mask for pair in goes for mask in pair], 1).view(len(z), count, *z.shape[2:])
+    values, residual = [], []
+    for part in parts(len(z) * count, rows_per_pass(z)):
+        places = torch.arange(part.start, part.stop, device=z.device)
+        rows, removed = places // count, masks.flatten(0, 1)[part]
+        filled = imputed(z[rows], removed)
+        images = filled.images if fields is None else filled.images.addcmul_(fields[rows], removed[:, None].to(z.dtype))
+        values.append(score(images, rows))
+        residual.append(filled.residual)
+    found, rest = (torch.cat(each).view(len(z), len(kept), 2) for each in (values, residual))
+    return Removal(found[..., 0], found[..., 1], rest)
+
+
+def _removed(ranks: torch.Tensor, percent: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The most, and the least, important pixels of `(N, n)` ranks that go, so that about `percent` stay."""
+    count = ranks.shape[1]
+    stay = math.ceil((count - 1) * percent / 100 - 1e-9)
+    # The group that holds the first place of the bottom goes whole; its rank is the largest up to that place.
+    first = torch.where(ranks <= stay, ranks, 0).amax(1, keepdim=True)
+    return ranks < count - stay, ranks >= first
+
+
+def _noise(z: torch.Tensor, generator: Sequence[torch.Generator], deviation: float) -> torch.Tensor | None:
+    if not deviation >= 0 or math.isinf(deviation):
+        raise InvalidInput(f"`noise` must be at least 0 and finite. Got {deviation}.")
+    if deviation == 0:
+        return None
+    fields = torch.stack([torch.randn(z.shape[1:], generator=each) for each in generator])
+    return fields.mul_(deviation).to(z)
+
+
+def _removal(removal: Callable[..., Removal], kept: str, ties: str, noise: float) -> tuple[tuple[float, ...], Removal]:
+    percents = _percents(kept)
+    return percents, removal(kept=percents, ties=ties, noise=noise)
+
+
+def _percents(kept: str) -> tuple[float, ...]:
+    """`"20 40 60 80"` → the numbers, in order, each once."""
+    try:
+        numbers = sorted({float(word) for word in str(kept).replace(",", " ").split()})
+    except ValueError:
+        numbers = []
+    if not numbers or not all(0 < number < 100 for number in numbers):
+        raise InvalidInput(f"`kept` must be percents between 0 and 100, such as '20 40 60 80'. Got {kept!r}.")
+    return tuple(numbers)
+
+
+def _curve(points: torch.Tensor, percents: Sequence[float]) -> Curve:
+    """Over the share removed, from few pixels to many."""
+    at = 1 - torch.tensor(percents, dtype=torch.float64, device=points.device) / 100
+    return Curve(points.mean(1), at.flip(0), points.flip(1))
