@@ -1,0 +1,62 @@
+"""Maps of other pictures by the method under test, for code that is not ours: `explain_func(model, inputs, targets)`."""
+
+import copy
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from heatproof.errors import InvalidInput
+from heatproof.models import Model
+
+
+def explainer(
+    explain: Callable, classifier: Model, network: nn.Module, part: slice, name: str
+) -> Callable[..., np.ndarray]:
+    """The engine's `explain` in the style of Quantus: normalised inputs in, display maps `(M, 1, H, W)` out.
+
+    Args:
+        part: the pictures of the batch that its inputs are variants of, in their order; or the one they all are of.
+        name: of the metric: with the number of the call, what a method's own random numbers are drawn from.
+    """
+    calls, size = itertools.count(1), part.stop - part.start
+
+    def explain_func(model: nn.Module | None, inputs: Any, targets: Any, **_: Any) -> np.ndarray:
+        device = classifier.device
+        z = torch.as_tensor(np.asarray(inputs), dtype=torch.float32, device=device)
+        if size not in (1, len(z)):
+            raise InvalidInput(f"{name!r} must explain {size} pictures at a time, those it was given. Got {len(z)}.")
+        rows = torch.arange(part.start, part.stop).expand(len(z))
+        classes = torch.as_tensor(np.asarray(targets), dtype=torch.int64, device=device).reshape(-1).expand(len(z))
+        other = None if model is None else _other(classifier, network, model)
+        maps = explain(pictures(classifier, z), rows, f"{name} {next(calls)}", classes, other)
+        return maps[:, None].cpu().numpy()
+
+    return explain_func
+
+
+def pictures(model: Model, z: torch.Tensor) -> torch.Tensor:
+    """Normalised pictures → `x`, the inverse of `model.normalise`; need not lie in [0, 1]."""
+    if not model.pictures:
+        return z
+    shape = (1, -1) + (1,) * (z.dim() - 2)
+    mean, std = (torch.tensor(v, device=z.device, dtype=z.dtype).view(shape) for v in (model.mean, model.std))
+    return z * std + mean
+
+
+def with_module(model: Model, module: nn.Module) -> Model:
+    """The same classifier with other weights: a copy that differs in its module."""
+    twin = copy.copy(model)
+    twin.__dict__.pop("fingerprint", None)
+    twin.module = module
+    return twin
+
+
+def _other(model: Model, network: nn.Module, module: nn.Module) -> Model | None:
+    """None where the module is the one that everything is about."""
+    if isinstance(module, type(network)):
+        module = module.module  # type: ignore[assignment]
+    return None if module is model.module else with_module(model, module)
