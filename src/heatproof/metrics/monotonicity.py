@@ -1,0 +1,115 @@
+"""Monotonicity: pixels come back, least important first. Does the network's belief grow with what the map says?
+
+The sets grow on a fill, by default black in 28 steps: the pictures of `deletion`, read backwards, so where both are
+asked for these three cost no pass of their own.
+"""
+
+import torch
+
+from heatproof import tensors
+from heatproof.errors import InvalidInput
+from heatproof.masking import checked_fill
+from heatproof.metrics.catalogue import Curve, metric
+from heatproof.metrics.curves import pixel_counts, reversed_ranks, shares
+from heatproof.passes import whole
+
+ARYA = "Arya et al. 2019 (AIX360); Luss et al. 2019"
+
+
+@metric(
+    "monotonicity",
+    family="fidelity",
+    better="high",
+    range=(0, 1),
+    passes="steps forwards",
+    degenerate=0,
+    undefined="the network has no answer to a masked picture",
+    source=ARYA,
+)
+def monotonicity(
+    curve, *, fill: str = "black", steps: int = 28, ties: str = "jitter", tolerance: float = 1e-6
+) -> Curve:
+    """The share of steps at which the target's probability does not fall while pixels return, least important first.
+
+    In [0, 1], higher is better; about half for an order that means nothing. A fall of no more than `tolerance` is
+    rounding. From the picture of nothing but fill to the whole one, so `steps` steps; AIX360 has single features and
+    leaves out the first step. A constant map scores 0. NaN where the network has no answer.
+    """
+    points, rising = _rising(curve, fill, steps, ties, tolerance)
+    return Curve(rising.mean(1), shares(points.shape[1] - 1, points.device), points)
+
+
+@metric(
+    "monotonicity-strict",
+    family="fidelity",
+    better="high",
+    range=(0, 1),
+    passes="steps forwards",
+    degenerate=0,
+    undefined="the network has no answer to a masked picture",
+    source=ARYA,
+)
+def monotonicity_strict(
+    curve, *, fill: str = "black", steps: int = 28, ties: str = "jitter", tolerance: float = 1e-6
+) -> torch.Tensor:
+    """Whether the target's probability never falls while pixels return, least important first: AIX360's boolean.
+
+    0 or 1, higher is better; parameters and deviations as in `monotonicity`, which says how nearly. (Quantus 0.6.0
+    fills an already blank picture with blank, so its curve is flat and its answer always yes.)
+    """
+    return _rising(curve, fill, steps, ties, tolerance)[1].amin(1)
+
+
+def _rising(curve, fill: str, steps: int, ties: str, tolerance: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The curve, and 1 for each step that does not fall; NaN next to no answer."""
+    if not tolerance >= 0:
+        raise InvalidInput(f"`tolerance` must be at least 0. Got {tolerance}.")
+    points = _returning(curve, fill, steps, ties)
+    moves = points.diff(dim=1)
+    return points, torch.where(moves.isnan(), torch.nan, (moves >= -tolerance).double())
+
+
+def _returning(curve, fill: str, steps: int, ties: str) -> torch.Tensor:
+    steps = whole("steps", steps)
+    return curve(fill=checked_fill(fill), steps=steps, first="least", restore=True, ties=ties)
+
+
+@metric(
+    "monotonicity-pearson",
+    family="fidelity",
+    better="high",
+    range=(-1, 1),
+    passes="steps forwards",
+    degenerate=float("nan"),
+    undefined="the map or the probability is the same all along",
+    source="Zhang, Torres & Hermanns 2024",
+)
+def monotonicity_pearson(
+    curve, maps: torch.Tensor, ranks, *, fill: str = "black", steps: int = 28, ties: str = "jitter"
+) -> torch.Tensor:
+    """Pearson correlation of what the map gives a growing set with the target's probability on that set alone.
+
+    Over the sets S₀ ⊂ S₁ ⊂ … of the least important pixels, 0/steps … steps/steps of them: `Σ_{S_i} m` against
+    `f(x ⊙ 1_{S_i})`, the fill elsewhere. In [−1, 1], higher is better; 1 where the map is what each pixel adds. NaN
+    where either stays the same, as for a constant map of zeros. Zhang, Torres & Hermanns 2024, section 2: their text
+    (“m_i with f(x ⊙ m_i)”) leaves open what a set weighs, here the attributions in it; the “mono” of their Table 1 is
+    another metric, Quantus' MonotonicityCorrelation. One set of pictures serves all three metrics of this module.
+    """
+    points = _returning(curve, fill, steps, ties)
+    counts = torch.tensor(pixel_counts(maps.shape[1:].numel(), points.shape[1] - 1), device=maps.device)
+    return _pearson(set_sums(maps, reversed_ranks(ranks(ties)), counts).to(points.device), points)
+
+
+def set_sums(maps: torch.Tensor, ranks: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """The sum of each map over its pixels of rank < count: `(N, *spatial)`, `(P,)` → `(N, P)` float64."""
+    flat = maps.flatten(1).double()
+    by_rank = torch.zeros_like(flat).scatter_add_(1, ranks.flatten(1), flat)
+    return torch.nn.functional.pad(by_rank.cumsum(1), (1, 0))[:, counts]
+
+
+def _pearson(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Over the last dimension; NaN where one of them is constant to float32 rounding, or not finite."""
+    a, b = (values - values.mean(1, keepdim=True) for values in (one, other))
+    value = (a * b).sum(1) / (a.square().sum(1) * b.square().sum(1)).sqrt()
+    undefined = tensors.degenerate(one) | tensors.degenerate(other)
+    return value.clamp(-1, 1).masked_fill(undefined, torch.nan)
