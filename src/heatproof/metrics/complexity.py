@@ -150,13 +150,13 @@ def _expected_loss(
 ) -> torch.Tensor:
     """Mean over `samples` of `(p(x') / p − 1)²` for the pictures `left`, where x' is random outside `kept`."""
 
-    def loss(owner: torch.Tensor) -> torch.Tensor:
-        rows = left[owner.to(left.device)]
+    def loss(owner: torch.Tensor, _turn: torch.Tensor) -> torch.Tensor:
+        rows = left[owner]
         drawn = random_pictures(rows.tolist(), z, model, generator)
         variants = torch.where(kept[rows, None], z[rows], drawn)
         return (score(variants, rows) / p[rows] - 1).square()
 
-    return streamed(len(left), z, loss, samples).mean(1)
+    return streamed(len(left), samples, z, loss).mean(1)
 
 
 def _bounded(option: str, value: float, low: float, high: float) -> float:

@@ -1,4 +1,4 @@
-"""What several metrics do to a picture and to its map: random pictures, groups of pixels, one attribution a pixel."""
+"""What several metrics do to a picture and to its map: random pictures, random subsets, one attribution a pixel."""
 
 from collections.abc import Callable, Sequence
 
@@ -34,16 +34,33 @@ def random_pictures(
     return model.normalise(drawn.to(z))
 
 
-def streamed(
-    count: int, z: torch.Tensor, work: Callable[[torch.Tensor], torch.Tensor], samples: int, group: int = 1
-) -> torch.Tensor:
-    """`work` of the rows 0 … samples − 1 of each of `count` pictures, a pass at a time: `(count, samples, …)`.
+def random_subsets(sizes: Sequence[int], rows: Sequence[int], like: torch.Tensor, generator) -> torch.Tensor:
+    """Bool `(M, *size)`: so many pixels of each of `rows`, any as likely as any other, on the device of `like`.
 
     Args:
-        work: numbers of pictures `(M,)`, in order and each up to `samples` times in turn → `(M, …)`.
-        group: how many variants `work` makes of each row.
+        sizes, rows: how many pixels, and of which picture: its generator draws them.
+        like: `(N, *size)`.
     """
-    owner = torch.arange(count).repeat_interleave(samples)
+    pixels = like[0].numel()
+    found = torch.zeros(len(rows), pixels, dtype=torch.bool)
+    for one, size, row in zip(found, sizes, rows, strict=True):
+        one[torch.randperm(pixels, generator=generator[row])[:size]] = True
+    return found.view(-1, *like.shape[1:]).to(like.device)
+
+
+Work = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def streamed(count: int, samples: int, z: torch.Tensor, work: Work, group: int = 1) -> torch.Tensor:
+    """`work` of `samples` variants of each of `count` pictures, a pass at a time: `(count, samples, …)`.
+
+    Args:
+        work: number of the picture `(M,)` and of the sample `(M,)`, all samples of a picture before the next picture's,
+            so that generators are used in one order whatever a pass holds → `(M, …)`.
+        group: how many pictures `work` gives the network for each.
+    """
+    every = torch.arange(count * samples, device=z.device)
+    owner, turn = every.div(samples, rounding_mode="floor"), every % samples
     step = max(1, rows_per_pass(z) // group)
-    found = [work(owner[part]) for part in parts(len(owner), step)]
+    found = [work(owner[part], turn[part]) for part in parts(len(every), step)]
     return torch.cat(found).unflatten(0, (count, samples))

@@ -1,0 +1,199 @@
+"""Fidelity by correlation: does the answer move most where the map is highest, or as much as the map adds up to?"""
+
+import torch
+
+from heatproof.errors import InvalidInput
+from heatproof.masking import checked_fill, ground, masked
+from heatproof.metrics.catalogue import Curve, metric
+from heatproof.metrics.rankings import ranking, spearman
+from heatproof.metrics.variants import random_pictures, random_subsets, signed, streamed
+from heatproof.models import Model
+from heatproof.passes import parts, rows_per_pass, whole
+from heatproof.tensors import per_image
+
+UNDEFINED = "attributions or answers do not vary"
+
+
+@metric(
+    "monotonicity-correlation",
+    family="fidelity",
+    better="high",
+    range=(-1, 1),
+    passes="groups · samples forwards",
+    degenerate=0.0,
+    undefined=UNDEFINED,
+    source="Nguyen & Martínez 2020; groups as in Zhang et al. 2024",
+)
+def monotonicity_correlation(
+    z: torch.Tensor,
+    p: torch.Tensor,
+    maps: torch.Tensor,
+    ranks,
+    score,
+    model: Model,
+    generator,
+    *,
+    groups: int = 7,
+    samples: int = 10,
+) -> torch.Tensor:
+    """Spearman correlation of a group's attribution with `E[(p(x') − p)²]`, its pixels drawn anew in x'.
+
+    Pixels go into `groups` of equal size by rank; a group's attribution is the sum of its display map, and its pixels
+    become U[0, 1] in x, each channel by itself. `(N,)`, in [−1, 1], higher is better; ties get their mean rank. NaN
+    where no group differs from another; 0 where the map says nothing.
+
+    Nguyen & Martínez 2020 take one pixel a group. Seven groups, and ten draws, are paper F's: 7168 pixels each at 224².
+    Quantus 0.6.0 draws U[0, 1] in z, which is not what pictures hold, one value for a whole group; its division by p²
+    changes no rank. One random picture serves all groups here, as they share no pixel.
+
+    Args:
+        groups: of pixels, from the highest to the lowest.
+        samples: random pictures.
+    """
+    groups, samples, pixels = whole("groups", groups, 2), whole("samples", samples), maps[0].numel()
+    if groups > pixels:
+        raise InvalidInput(f"`groups` must be at most {pixels}, the pixels of a picture. Got {groups}.")
+    group = ranks() * groups // pixels
+    total = torch.zeros(len(z), groups, dtype=torch.float64, device=z.device)
+    total.scatter_add_(1, group.flatten(1), maps.flatten(1).double())
+
+    def change(rows: torch.Tensor, _turn: torch.Tensor) -> torch.Tensor:
+        drawn, found = random_pictures(rows.tolist(), z, model, generator), []
+        for part in parts(groups, rows_per_pass(z)):
+            some = torch.arange(groups, device=z.device)[part]
+            here = group[rows, None] == per_image(some, group)
+            variants = torch.where(here[:, :, None], drawn[:, None], z[rows, None]).flatten(0, 1)
+            found.append(score(variants, rows.repeat_interleave(len(some))).view(len(rows), -1))
+        return (torch.cat(found, 1) - p[rows, None]).square()
+
+    changes = streamed(len(z), samples, z, change, group=groups).mean(1)
+    return spearman(ranking(total, decimals=None), ranking(changes, decimals=None))
+
+
+@metric(
+    "faithfulness-correlation",
+    family="fidelity",
+    better="high",
+    range=(-1, 1),
+    passes="samples forwards",
+    degenerate=0.0,
+    undefined=UNDEFINED,
+    source="Bhatt et al. 2020",
+)
+def faithfulness_correlation(
+    x: torch.Tensor,
+    z: torch.Tensor,
+    maps: torch.Tensor,
+    raw: torch.Tensor,
+    score,
+    generator,
+    *,
+    samples: int = 100,
+    subset: int = 224,
+    fill: str = "mean",
+    of: str = "logit",
+) -> torch.Tensor:
+    """Pearson correlation of `Σ_{i∈S} a_i` with `f(x) − f(x without S)` over random subsets S of one size.
+
+    a is the signed map, channels summed, at the picture's size; f the logit of the target (the probability saturates,
+    and then moves by rounding only). `(N,)`, in [−1, 1], higher is better. NaN where either side is constant; 0 where
+    the map says nothing. A subset is of pixels, all channels together. f(x) cancels, so it is not asked for.
+
+    Bhatt et al. 2020. 100 subsets of 224 are the values of Quantus, where they are of single channels' values and
+    black is the picture's own minimum.
+
+    Args:
+        samples: subsets; the same for every method.
+        subset: pixels in each.
+        fill: what comes in their place.
+        of: `logit` or `probability`.
+    """
+    samples, subset, pixels = whole("samples", samples, 3), whole("subset", subset), maps[0].numel()
+    if subset >= pixels:
+        raise InvalidInput(f"`subset` must be below {pixels}, the pixels of a picture. Got {subset}.")
+    found = _removals(x, z, signed(raw, maps), score, generator, [subset] * samples, fill, of)
+    return pearson(*found)
+
+
+@metric(
+    "sensitivity-n",
+    family="fidelity",
+    better="high",
+    range=(-1, 1),
+    passes="steps · samples forwards",
+    degenerate=0.0,
+    undefined="the answers do not vary",
+    source="Ancona et al. 2018",
+)
+def sensitivity_n(
+    x: torch.Tensor,
+    z: torch.Tensor,
+    maps: torch.Tensor,
+    raw: torch.Tensor,
+    score,
+    generator,
+    *,
+    samples: int = 100,
+    steps: int = 10,
+    largest: float = 0.8,
+    fill: str = "mean",
+    of: str = "logit",
+) -> Curve:
+    """Pearson correlation of `Σ_{i∈S} a_i` with `f(x) − f(x without S)` over subsets of n pixels, averaged over n.
+
+    As `faithfulness-correlation`, for `steps` sizes n from 1 to `largest` of all pixels, on a log scale. The curve has
+    the correlation at each n / pixels. In [−1, 1], higher is better: 1 at every n where the map adds up exactly, as
+    input × gradient does on a linear network. A size at which all sums are alike counts as 0: the map says nothing
+    there. One at which the answers are is left out, for every method alike; NaN where all are. 0 where the map says
+    nothing. Ancona et al. 2018, section 3: 100 subsets, 1 to about 80 % of the pixels, zeros in z, logits.
+
+    Args:
+        samples: subsets of each size; the same for every method.
+        steps: sizes; those that coincide on a small picture are taken once.
+        largest: the last size as a share of the pixels.
+        fill: what comes in the place of removed pixels.
+        of: `logit` or `probability`.
+    """
+    samples = whole("samples", samples, 3)
+    sizes = _sizes(maps[0].numel(), whole("steps", steps), largest)
+    each = [size for size in sizes for _ in range(samples)]
+    found = _removals(x, z, signed(raw, maps), score, generator, each, fill, of)
+    sums, drops = (one.unflatten(1, (len(sizes), samples)) for one in found)
+    points = torch.where(_constant(sums) & ~_constant(drops), 0.0, pearson(sums, drops))
+    return Curve(points.nanmean(1), torch.tensor(sizes, device=z.device).double() / maps[0].numel(), points)
+
+
+def _sizes(pixels: int, steps: int, largest: float) -> list[int]:
+    """Sizes of subsets, from 1 to `largest` of the pixels on a log scale, each once."""
+    if not 0 < largest < 1:
+        raise InvalidInput(f"`largest` must be between 0 and 1. Got {largest!r}.")
+    last = max(1.0, largest * pixels)
+    return sorted({round(last ** (i / max(1, steps - 1))) for i in range(steps)})
+
+
+def _removals(
+    x: torch.Tensor, z: torch.Tensor, attributions: torch.Tensor, score, generator, sizes: list[int], fill: str, of: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """For a random subset of each of `sizes`, its attributions summed, and −f without it: each `(N, sizes)`."""
+    background = ground(checked_fill(fill), x, z)
+
+    def removed(rows: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
+        gone = random_subsets([sizes[one] for one in turn.tolist()], rows.tolist(), attributions, generator)
+        left = score(masked(z[rows], ~gone, background[rows]), rows, of=of)
+        return torch.stack([(attributions[rows] * gone).flatten(1).sum(1), -left], 1)
+
+    sums, drops = streamed(len(z), len(sizes), z, removed).unbind(2)
+    return sums, drops
+
+
+def pearson(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Pearson correlation over the last dimension, in [−1, 1]; NaN where either is constant."""
+    a, b = (values - values.mean(-1, keepdim=True) for values in (one, other))
+    value = (a * b).sum(-1) / (a.square().sum(-1) * b.square().sum(-1)).sqrt()
+    return value.clamp(-1, 1).masked_fill(_constant(one) | _constant(other), torch.nan)
+
+
+def _constant(values: torch.Tensor) -> torch.Tensor:
+    """Whether all are alike, to rounding."""
+    span = values.amax(-1) - values.amin(-1)
+    return span <= 1e-12 * values.abs().amax(-1)
