@@ -19,9 +19,10 @@ from heatproof.models import Model, load_model
 from heatproof.models.capture import Captured
 from heatproof.perturbations import PERTURBATIONS, Perturber
 from heatproof.studies import noise
-from heatproof.studies.plan import Plan, checked_plan
+from heatproof.studies.jobs import all_requests
+from heatproof.studies.pictures import opened
+from heatproof.studies.plan import NoisePlan, checked_plan
 from heatproof.studies.rows import Rows
-from heatproof.studies.run import opened
 from heatproof.studies.store import Store
 
 AIM = 1.25
@@ -72,7 +73,7 @@ def _measured(pictures: int) -> Result:
     return summary(plan, measured_job(plan, model, mobilenet(model.module)))
 
 
-def photograph_plan(pictures: int, **settings: Any) -> Plan:
+def photograph_plan(pictures: int, **settings: Any) -> NoisePlan:
     """The study of the issue on the first photographs; one job holds them all, up to eight."""
     images = ASSETS / "images"
     dataset = {"images": str(images), "labels": str(images / "labels.csv")}
@@ -107,7 +108,7 @@ class OneModel(noise.NoiseStudy):
         return self._given
 
 
-def measured_job(plan: Plan, model: Model, split: Split | None = None) -> JobTimes:
+def measured_job(plan: NoisePlan, model: Model, split: Split | None = None) -> JobTimes:
     """Runs a study's jobs; with `split` each pass of the study is followed by the floor's on the same pictures."""
     kinds = {kind: bool(PERTURBATIONS.parse(kind)[0].traits["attack"]) for kind in plan.perturbations}
     watch, floor = Stopwatch(), {"head": Timing(), "full": Timing()}
@@ -120,7 +121,7 @@ def measured_job(plan: Plan, model: Model, split: Split | None = None) -> JobTim
     return JobTimes(watch, floor, study_passes(kinds, plan.levels), len(jobs))
 
 
-def prepared(plan: Plan, model: Model, folder: Path) -> tuple[OneModel, list[noise.Job]]:
+def prepared(plan: NoisePlan, model: Model, folder: Path) -> tuple[OneModel, list[noise.Job]]:
     """The study with its output in `folder`, and its jobs."""
     for name in ("rows", "maps"):
         (folder / name).mkdir(parents=True)
@@ -146,14 +147,14 @@ def _twins(watch: Stopwatch, floor: dict[str, Timing], split: Split) -> Sequence
     return [(noise, "loss_gradient", full), (noise, "explanation", head)]
 
 
-def summary(plan: Plan, job: JobTimes) -> Result:
+def summary(plan: NoisePlan, job: JobTimes) -> Result:
     """Time without the segments (counted apart) beside the floor, and every part."""
     total, segments = job.watch.total(FLOOR), job.watch.parts["segments"]
     floor = _floor(job)
     time = Spent(total.seconds - segments.seconds, total.processor - segments.processor)
     each = {kind: job.floor[kind].seconds for kind, _ in job.passes.items()}
     ratio = time.seconds / floor.seconds
-    maps = len(noise.all_requests(plan))
+    maps = len(all_requests(plan))
     return Result(
         "study",
         f"noise study, MobileNetV2, {maps} maps, {len(plan.perturbations)} × {plan.levels} conditions, no segments",
@@ -184,7 +185,7 @@ def _floor(job: JobTimes) -> Spent:
     return Spent(seconds * job.jobs, processor * job.jobs)
 
 
-def _details(plan: Plan, job: JobTimes, total: Spent, floor: Spent) -> dict[str, Any]:
+def _details(plan: NoisePlan, job: JobTimes, total: Spent, floor: Spent) -> dict[str, Any]:
     parts = job.watch.parts
     pictures = plan.limit or 1
     explained = pictures * len(plan.perturbations) * plan.levels

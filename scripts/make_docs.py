@@ -24,7 +24,8 @@ from heatproof.models.load import FORMS
 from heatproof.perturbations import PERTURBATIONS, SEVERITIES, strength_at
 from heatproof.registry import VOCABULARY, Entry
 from heatproof.segments import SEGMENTERS
-from heatproof.studies.plan import STUDIES, DatasetPlan, ModelPlan, Plan
+from heatproof.studies.plan import PLANS, STUDIES, DatasetPlan, ModelPlan, Plan
+from heatproof.studies.scoreplan import MapsPlan, MaskedPlan
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 NOTE = "<!-- Written by scripts/make_docs.py: change docstrings or help texts, then run `make docs`. -->"
@@ -56,6 +57,11 @@ SETTINGS = {
     "std": "Normalisation standard deviation: one number or a list of three.",
     "size": "Input size: a side, or `[height, width]`.",
     "images": "A folder of pictures (flat, or one subfolder per class), `shapes`, or `torchvision:NAME`.",
+    "metrics": "A list of metrics and families of metrics (`fidelity`, `all`); see `heatproof list metrics`.",
+    "metric_options": "Options by metric: `{deletion: {steps: 56}}`.",
+    "maps": "Maps made beforehand, under *Maps made beforehand*; or paths, or paths by name.",
+    "masks": "A folder of masks of the objects, for the metrics of localisation.",
+    "path": "A folder of grey pictures or `.npy`, an `.npz` by the pictures' names, or one array `(N, H, W)`.",
 }
 
 
@@ -135,11 +141,21 @@ is 0; 2 for wrong input, 130 after Ctrl-C, 1 for anything else that went wrong."
 
 `heatproof run study.yaml` takes the settings of a study from a file; options on the command line win over
 it. Relative paths are looked for beside the file. `out` and `workers` may stand there too.""",
+        "### Every study",
         table(settings, _settings(Plan)),
+        *(
+            part
+            for name, plan in PLANS.items()
+            for part in (f"### `{name}` also", table(settings, _settings(plan, set(Plan.model_fields))))
+        ),
         "### A model",
         table(settings, _settings(ModelPlan)),
         "### A set of pictures",
         table(settings, _settings(DatasetPlan)),
+        "### A set of pictures to be scored also",
+        table(settings, _settings(MaskedPlan, set(DatasetPlan.model_fields))),
+        "### Maps made beforehand",
+        table(settings, _settings(MapsPlan)),
         PAPERS,
     )
 
@@ -247,11 +263,13 @@ def _names(known: typing.Mapping[str, str]) -> Iterable[tuple[str, str]]:
     return ((f"`{name}`", what) for name, what in known.items())
 
 
-def _settings(owner: Any) -> Iterable[tuple[str, str, str]]:
-    """Setting, default and meaning; a setting that nothing describes is an error here."""
+def _settings(owner: Any, known: typing.Container[str] = ()) -> Iterable[tuple[str, str, str]]:
+    """Setting, default and meaning, without those known; a setting that nothing describes is an error here."""
     run = next(info.callback for info in app.registered_commands if command_name(info) == "run")
     helps = {parameter.name: parameter.told.help for parameter in parameters(run)} | SETTINGS
     for name, field in owner.model_fields.items():
+        if name in known:
+            continue
         if name not in helps:
             raise SystemExit(f"`{name}` of {owner.__name__} must be described. Write it into SETTINGS of {__file__}.")
         yield f"`{name}`", _default(field), helps[name]

@@ -36,6 +36,11 @@ class Geometry:
         moved = self._moved(Image.fromarray(mask.astype(np.uint8) * 255), Image.Resampling.BILINEAR)
         return torch.from_numpy(np.asarray(moved).copy()) >= 128
 
+    def map(self, values: np.ndarray) -> torch.Tensor:
+        """A map `(H, W)` of a whole picture, on any scale → float32 `(h, w)` through the same resize and crop."""
+        moved = self._moved(Image.fromarray(np.ascontiguousarray(values, dtype=np.float32)), Image.Resampling.BILINEAR)
+        return torch.from_numpy(np.asarray(moved, dtype=np.float32).copy())
+
     def _moved(self, image: Image.Image, resample: Image.Resampling) -> Image.Image:
         height, width = self.size
         if self.resize is None:

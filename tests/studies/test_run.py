@@ -13,7 +13,7 @@ from torch import nn
 
 import heatproof
 from heatproof.errors import HeatproofError, InvalidInput, StoreError
-from heatproof.studies import noise, run
+from heatproof.studies import jobs, run
 from heatproof.studies.executors import Processes, Serial
 from heatproof.studies.store import Store, connect
 
@@ -235,7 +235,7 @@ def toy(monkeypatch):
     """Studies load this toy in place of the plan's model."""
 
     def use(module: nn.Module) -> None:
-        monkeypatch.setattr(noise, "load", lambda plan, i, device: heatproof.wrap(module, size=32, name="shapes"))
+        monkeypatch.setattr(jobs, "load", lambda plan, i, device: heatproof.wrap(module, size=32, name="shapes"))
 
     return use
 

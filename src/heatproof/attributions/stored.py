@@ -1,7 +1,7 @@
 """Maps from outside: brought to the shape that maps have here, and looked up by the pictures' names."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from heatproof.errors import HeatproofWarning, InvalidInput
+from heatproof.data.files import EXTENSIONS
+from heatproof.data.picture import open_grey
+from heatproof.errors import HeatproofWarning, InvalidInput, InvalidPicture
 from heatproof.tensors import one_channel, upsampled
 
 #: Names of conditions under which a picture is the picture itself.
@@ -46,10 +48,14 @@ def fitted(maps: Any, inputs: torch.Tensor, form: str, name: str) -> torch.Tenso
 
 @dataclass(frozen=True)
 class Stored:
-    """Maps by the pictures' names: a mapping, a folder of `.npy` files, or an `.npz`."""
+    """Maps by the pictures' names: a mapping, a folder of `.npy` files or grey pictures, or an `.npz`.
+
+    `order` are the names of all pictures, for an `.npz` or `.npy` of one array `(N, H, W)` in their order.
+    """
 
     name: str
     where: Any
+    order: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if isinstance(self.where, Mapping):
@@ -57,33 +63,92 @@ class Stored:
                 raise InvalidInput(f"{self.name!r} must hold at least one map. Got none.")
             return
         path = Path(self.where)
-        if not path.is_dir() and not (path.is_file() and path.suffix == ".npz"):
-            raise InvalidInput(f"{self.name!r} must be a folder of .npy files, or an .npz file. There is no {path}.")
+        if not path.is_dir() and not (path.is_file() and path.suffix.lower() in (".npz", ".npy")):
+            there = f"{path} is another file" if path.is_file() else f"There is no {path}"
+            raise InvalidInput(
+                f"{self.name!r} must be a folder of .npy files or of grey pictures, or an .npz file. {there}."
+            )
 
     @cached_property
     def arrays(self) -> Mapping[str, Any] | None:
-        """The maps of a mapping or an `.npz`; None for a folder."""
+        """The maps of a mapping or an `.npz`; an `.npy` is one without a name. None for a folder.
+
+        Raises:
+            InvalidInput: a file that numpy cannot read.
+        """
         if isinstance(self.where, Mapping):
             return self.where
-        return None if Path(self.where).is_dir() else np.load(self.where, allow_pickle=False)
+        path = Path(self.where)
+        if path.is_dir():
+            return None
+        try:
+            found = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix.lower() == ".npy" else None)
+        except Exception as error:  # a broken file meets numpy with errors of many types
+            raise InvalidInput(f"{self.name!r} must be a file that numpy can read. {path}: {error}.") from error
+        return {"": found} if isinstance(found, np.ndarray) else found
 
-    def __call__(self, identity: str, condition: str) -> Any:
-        """The map of a picture, or None: by the whole name, else without its first folders, each also unsuffixed."""
+    @cached_property
+    def stack(self) -> Any:
+        """The one array `(N, H, W)` or `(N, 1, H, W)` where it is all there is; None where maps go by names."""
+        if self.arrays is None or len(self.arrays) != 1:
+            return None
+        key = next(iter(self.arrays))
+        if any(key in spellings(identity) for identity in self.order):
+            return None
+        found = np.asarray(self.arrays[key]) if isinstance(self.where, Mapping) else self.arrays[key]
+        return found if getattr(found, "ndim", 0) in (3, 4) else None
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {identity: place for place, identity in enumerate(self.order)}
+
+    def __call__(self, identity: str, condition: str = "") -> Any:
+        """The map of a picture, or None: by the whole name, else without its first folders, each also unsuffixed.
+
+        Raises:
+            InvalidPicture: a file that is no map.
+        """
+        if self.order and self.stack is not None:
+            place = self._places.get(identity, len(self.stack))
+            return self.stack[place] if condition in CLEAN and place < len(self.stack) else None
         before = "" if condition in CLEAN else f"{condition.replace(':', '-')}/"
-        parts = [part for part in PurePosixPath(identity.replace("\\", "/")).parts if part not in ("/", "..")]
-        for start in range(len(parts)):
-            whole = "/".join(parts[start:])
-            for key in (whole, whole.removesuffix(PurePosixPath(whole).suffix)):
-                found = self._at(f"{before}{key}")
-                if found is not None:
-                    return found
+        for key in spellings(identity):
+            found = self._at(f"{before}{key}")
+            if found is not None:
+                return found
         return None
 
     def _at(self, key: str) -> Any:
         if self.arrays is not None:
             return self.arrays[key] if key in self.arrays else None  # noqa: SIM401 - an npz has no get before numpy 2
-        path = Path(self.where, f"{key}.npy")
-        return np.load(path, allow_pickle=False) if path.is_file() else None
+        path = next(filter(Path.is_file, self._files(key)), None)
+        if path is None:
+            return None
+        if path.suffix != ".npy":
+            return open_grey(path)
+        try:
+            return np.load(path, allow_pickle=False)
+        except Exception as error:
+            raise InvalidPicture(f"{path.name}: cannot be read ({error})") from error
+
+    def _files(self, key: str) -> Iterator[Path]:
+        """Where the map of that name may lie: an array first, then a picture."""
+        folder = Path(self.where)
+        yield from (folder / f"{key}{suffix}" for suffix in _SUFFIXES)
+        if PurePosixPath(key).suffix.lower() in EXTENSIONS:
+            yield folder / key
+
+
+_SUFFIXES = (".npy", *(spelt for suffix in sorted(EXTENSIONS) for spelt in (suffix, suffix.upper())))
+
+
+def spellings(identity: str) -> Iterator[str]:
+    """What a map of the picture may be called: the whole name, without its first folders, each also unsuffixed."""
+    parts = [part for part in PurePosixPath(identity.replace("\\", "/")).parts if part not in ("/", "..")]
+    for start in range(len(parts)):
+        whole = "/".join(parts[start:])
+        yield whole
+        yield whole.removesuffix(PurePosixPath(whole).suffix)
 
 
 def looked_up(maps: Stored) -> Callable:
@@ -96,7 +161,11 @@ def looked_up(maps: Stored) -> Callable:
             raise InvalidInput(f"{name!r} looks maps up by the pictures' names. Got {len(ids)} for {len(x)} pictures.")
         rows, missing = [], []
         for i, identity in enumerate(ids):
-            found = maps(identity, condition)
+            try:
+                found = maps(identity, condition)
+            except InvalidPicture as error:
+                warnings.warn(f"{name}: {error}.", HeatproofWarning, stacklevel=2)
+                found = x.new_full(x.shape[2:], torch.nan).cpu().numpy()
             if found is None:
                 missing.append(identity)
                 rows.append(x.new_full((1, *x.shape[2:]), torch.nan))

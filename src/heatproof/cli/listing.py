@@ -85,18 +85,22 @@ def _segmenters() -> list[dict[str, Any]]:
 
 
 def _studies() -> list[dict[str, Any]]:
-    from heatproof.studies.plan import STUDIES, Plan
+    from heatproof.studies.plan import PLANS, STUDIES
 
-    options = {name: field.get_default(call_default_factory=True) for name, field in Plan.model_fields.items()
-               if not field.is_required() and name != "study"}  # fmt: skip
-    from heatproof.perturbations import default_kinds
-
-    options["perturbations"] = default_kinds()
     return [
-        {"name": name, "summary": shows, "needs": ["models", "datasets"], "options": options,
-         "source": "Sarkar et al. 2025, arXiv 2508.18154"}
+        {"name": name, "summary": shows, "needs": ["models", "datasets"], "options": _settings(PLANS[name]),
+         "source": PLANS[name].SOURCE}
         for name, shows in STUDIES.items()
     ]  # fmt: skip
+
+
+def _settings(plan: Any) -> dict[str, Any]:
+    """The settings of a study that have a default."""
+    from heatproof.perturbations import default_kinds
+
+    options = {name: field.get_default(call_default_factory=True) for name, field in plan.model_fields.items()
+               if not field.is_required() and name != "study"}  # fmt: skip
+    return {**options, "perturbations": default_kinds()} if "perturbations" in options else options
 
 
 def _models() -> list[dict[str, Any]]:

@@ -2,7 +2,9 @@
 
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -10,7 +12,12 @@ from PIL import Image
 from heatproof.data.files import printable
 from heatproof.errors import InvalidPicture
 
+T = TypeVar("T")
+
 MAX_PIXELS = 100_000_000
+
+#: What a grey picture's channels may differ by where they went through JPEG.
+_NEUTRAL = 8
 
 #: Formats Pillow decodes by itself; the others are left out (EPS would start Ghostscript).
 _FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")
@@ -36,13 +43,25 @@ def open_picture(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> Image
     anything that is not a whole picture of at most `max_pixels` pixels; the size is checked before the pixels
     are decoded.
     """
+    return _read(path, _upright_rgb, max_pixels)
+
+
+def open_grey(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The grey values in `path` as they are stored, float32 `(height, width)`: 8 bits, 16 bits or floating point.
+
+    Raises InvalidPicture as `open_picture`, and for a picture in colour, whose values are no numbers of a map.
+    """
+    return _read(path, _grey, max_pixels)
+
+
+def _read(path: str | os.PathLike, meant: Callable[[Image.Image], T], max_pixels: int) -> T:
     path = Path(path)
     try:
         with warnings.catch_warnings():
             # Pillow warns of large pictures before we can look at their size; ours is the limit that counts.
             warnings.simplefilter("ignore")
             with path.open("rb") as file, Image.open(file, formats=_formats()) as image:
-                return _decoded(image, max_pixels)
+                return meant(_decoded(image, max_pixels))
     except MemoryError:
         raise
     except Exception as error:  # decoders meet broken files with errors of nearly any type
@@ -55,9 +74,24 @@ def _decoded(image: Image.Image, max_pixels: int) -> Image.Image:
             f"has {image.width} × {image.height} pixels, over the limit of {max_pixels:,}; make it smaller"
         )
     image.load()
+    return image
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
     upright = _UPRIGHT.get(_orientation(image))
     rgb = as_rgb(image)
     return rgb if upright is None else rgb.transpose(upright)
+
+
+def _grey(image: Image.Image) -> np.ndarray:
+    upright = _UPRIGHT.get(_orientation(image))
+    image = image if upright is None else image.transpose(upright)
+    if image.mode in ("L", "I", "F") or image.mode.startswith("I;16"):
+        return np.asarray(image).astype(np.float32)
+    channels = np.asarray(as_rgb(image)).astype(np.float32)
+    if np.ptp(channels, axis=2).max() > _NEUTRAL:
+        raise InvalidPicture("is in colour, and a map has one number for each pixel; save it in grey")
+    return channels.mean(2)
 
 
 def as_rgb(image: Image.Image) -> Image.Image:

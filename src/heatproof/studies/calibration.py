@@ -11,8 +11,8 @@ from heatproof.data import Pictures
 from heatproof.files import write_atomically
 from heatproof.models import Model
 from heatproof.perturbations import Perturber, calibrate
-from heatproof.studies import noise
-from heatproof.studies.plan import Plan
+from heatproof.studies import jobs, noise
+from heatproof.studies.plan import NoisePlan
 from heatproof.studies.store import Store
 
 #: Flip rates are shares of so many pictures at most: enough for the default targets, and attacks stay affordable.
@@ -20,7 +20,7 @@ PICTURES = 64
 
 
 def calibrated(
-    store: Store, plan: Plan, pictures: Sequence[Pictures], device: str, progress: Any
+    store: Store, plan: NoisePlan, pictures: Sequence[Pictures], device: str, progress: Any
 ) -> dict[str, list[float]]:
     """`model/dataset/perturbation` → a level for each target flip rate; empty unless the plan asks for it.
 
@@ -40,7 +40,7 @@ def calibrated(
     for model, dataset, kind in keys:
         name = f"{model}/{dataset}/{kind}"
         if name not in found:
-            rate = flip_rate(noise.load(plan, model, device), pictures[dataset], plan, kind)
+            rate = flip_rate(jobs.load(plan, model, device), pictures[dataset], plan, kind)
             smallest = 0.5 / min(len(pictures[dataset].ids), PICTURES)  # rates are steps: nothing finer can be promised
             levels = calibrate(kind, rate, plan.calibrate, tolerance=max(0.02, smallest))
             found[name] = [asdict(level) for level in levels]
@@ -50,7 +50,7 @@ def calibrated(
     return {name: [level["level"] for level in levels] for name, levels in found.items()}
 
 
-def flip_rate(model: Model, pictures: Pictures, plan: Plan, kind: str) -> Callable[[float], float]:
+def flip_rate(model: Model, pictures: Pictures, plan: NoisePlan, kind: str) -> Callable[[float], float]:
     """Level → share of the predictions that change, on the first pictures that can be opened."""
     size = plan.batch_size or 8
     count = min(len(pictures.ids), PICTURES)

@@ -4,7 +4,6 @@ A job makes the clean maps once, and for each perturbation and severity one forw
 methods together; segments are found once per picture. Whatever cannot be measured becomes a flagged row.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,16 +12,29 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from heatproof.attributions import ATTRIBUTIONS, Request, requested
+from heatproof.attributions import Request
 from heatproof.data import Pictures
-from heatproof.engine import NO_ANSWER, Batch, Explanation, Placed, explanation, halved, needs_by_layer, placed
-from heatproof.errors import InvalidPicture
+from heatproof.engine import Batch, Explanation, explanation, halved, needs_by_layer
 from heatproof.metrics.localisation import mask_cosine
 from heatproof.metrics.robustness import SCORES, Reference, pair_scores, reasons, reference
-from heatproof.models import Model, load_model
+from heatproof.models import Model
 from heatproof.perturbations import Perturber, psnr
 from heatproof.segments import segment
-from heatproof.studies.plan import Plan
+from heatproof.studies.jobs import (
+    Block,
+    Job,
+    Setup,
+    Workplace,
+    at_layers,
+    correctness,
+    joined,
+    non_finite,
+    numbers,
+    of_method,
+    open_block,
+    rule,
+)
+from heatproof.studies.plan import NoisePlan
 from heatproof.studies.rows import Rows
 from heatproof.studies.store import Store
 
@@ -32,20 +44,6 @@ PAIR_METRICS = SCORES
 DECIMALS = 12
 #: Those that depend on the segments.
 BY_SEGMENTS = ("rbo", "kappa", "spearman")
-
-
-class Job(NamedTuple):
-    """Pictures `start` to `stop` of one dataset under one model."""
-
-    model: int
-    dataset: int
-    start: int
-    stop: int
-
-    @property
-    def key(self) -> str:
-        """The name of its shard."""
-        return f"m{self.model:02d}-d{self.dataset:02d}-{self.start:07d}"
 
 
 class Condition(NamedTuple):
@@ -61,42 +59,7 @@ class Condition(NamedTuple):
         return f"{self.perturbation}:{self.severity}"
 
 
-@dataclass(frozen=True)
-class Setup:
-    """What a worker needs to know once; plain enough to be sent to a process."""
-
-    plan: Plan
-    layers: tuple[str, ...]
-    pictures: tuple[Pictures, ...]
-    folder: str
-    version: str
-    device: str
-    calibration: Mapping[str, Sequence[float]]
-    refused: tuple[Mapping[str, str], ...] = ()  # per model: method → why it cannot serve it
-    foreign: tuple[bytes, ...] = ()  # methods that a fresh process does not know (`foreign.shipped`)
-
-
-@dataclass(frozen=True)
-class Block:
-    """The pictures of a job that could be opened, `x` `(n, 3, H, W)`, and why the others could not."""
-
-    x: torch.Tensor
-    ids: list[str]
-    labels: list[int | None]
-    indices: list[int]
-    failed: dict[str, str]
-
-    def __getitem__(self, rows: slice) -> "Block":
-        return Block(self.x[rows], self.ids[rows], self.labels[rows], self.indices[rows], {})
-
-
-def all_requests(plan: Plan) -> list[Request]:
-    """The methods of the plan, then the controls where the plan wants them."""
-    controls = [name for name, entry in ATTRIBUTIONS.items() if entry.traits["control"]]
-    return requested([*plan.methods, *(controls if plan.controls == "all" else [])])
-
-
-def conditions(plan: Plan, calibration: Mapping[str, Sequence[float]]) -> list[Condition]:
+def conditions(plan: NoisePlan, calibration: Mapping[str, Sequence[float]]) -> list[Condition]:
     """Every perturbation at every severity; all severities of a kind together, so that they share what they can."""
     found = []
     for kind in plan.perturbations:
@@ -106,29 +69,18 @@ def conditions(plan: Plan, calibration: Mapping[str, Sequence[float]]) -> list[C
     return found
 
 
-class NoiseStudy:
+class NoiseStudy(Workplace):
     """Runs jobs: `study(job, advance)` writes the job's shard and returns its key."""
 
     def __init__(self, setup: Setup):
-        self.setup = setup
-        self.plan = setup.plan
-        self.requests = all_requests(setup.plan)
-        self._loaded: tuple[int, Model] | None = None
-        self._places: dict[int, list[Placed]] = {}
+        super().__init__(setup)
+        self.plan: NoisePlan = setup.plan
 
     def __call__(self, job: Job, advance: Callable[[float], None]) -> str:
         model = self.model(job.model)
         pictures = self.setup.pictures[job.dataset]
         block = open_block(pictures, range(job.start, job.stop), model, self.plan.target)
-        rows = Rows(
-            study=self.plan.study,
-            model=self.plan.models[job.model].label,
-            dataset=self.plan.datasets[job.dataset].label,
-            layer=self.setup.layers[job.model],
-            target=self.plan.target,
-            seed=self.plan.seed,
-            version=self.setup.version,
-        )
+        rows = self.rows(job)
         maps: list[StoredMaps] = []
         self._flag(rows, block.failed, self._planned(), self.requests, pictures=True)
         if len(block.ids):
@@ -144,29 +96,10 @@ class NoiseStudy:
         Store(self.setup.folder).write_shard(job.key, rows.table(), merged(maps))
         return job.key
 
-    def model(self, index: int) -> Model:
-        """The model of that number; one is held at a time."""
-        if self._loaded is None or self._loaded[0] != index:
-            self._loaded = None
-            self._loaded = (index, load(self.plan, index, self.setup.device))
-        return self._loaded[1]
-
-    def places(self, index: int) -> list[Placed]:
-        """The methods that serve the model of that number, and the layers they read there."""
-        if index not in self._places:
-            refused = self.refused(index)
-            able = [request for request in self.requests if request.key not in refused]
-            self._places[index] = placed(self.model(index), able, self.setup.layers[index])
-        return self._places[index]
-
-    def refused(self, index: int) -> Mapping[str, str]:
-        """Method → why it cannot serve the model of that number."""
-        return self.setup.refused[index] if self.setup.refused else {}
-
     def conditions(self, job: Job) -> list[Condition]:
         """The conditions of a job: calibrated strengths belong to a model and a dataset."""
         prefix = f"{job.model}/{job.dataset}/"
-        found = {k.removeprefix(prefix): v for k, v in self.setup.calibration.items() if k.startswith(prefix)}
+        found = {k.removeprefix(prefix): v for k, v in (self.setup.begun or {}).items() if k.startswith(prefix)}
         return conditions(self.plan, found)
 
     def _measured(
@@ -207,56 +140,6 @@ class NoiseStudy:
             return conditions(self.plan, {})
         levels = range(1, len(self.plan.calibrate) + 1)
         return [Condition(kind, level, float("nan")) for kind in self.plan.perturbations for level in levels]
-
-
-def load(plan: Plan, index: int, device: str) -> Model:
-    """The model of that number, as the plan says."""
-    wanted = plan.models[index]
-    settings = wanted.model_dump(exclude={"spec", "name", "layer"})
-    return load_model(wanted.spec, device=device, name=wanted.label, **settings)
-
-
-def of_method(request: Request) -> dict[str, Any]:
-    """The columns that say which method a row is about."""
-    return {
-        "method": request.name,
-        "control": bool(request.entry.traits["control"]),
-        "operator": request.operator,
-        "options": options_hash(request.options),
-    }
-
-
-def at_layers(place: Placed) -> dict[str, Any]:
-    """The same with the layers that the method read, none for one that reads none."""
-    return {**of_method(place.request), "layers": place.where if place.request.spatial else ""}
-
-
-def options_hash(options: Mapping[str, Any]) -> str:
-    """A short name for a method's options."""
-    return hashlib.blake2b(repr(sorted(options.items())).encode(), digest_size=4).hexdigest()
-
-
-def open_block(pictures: Pictures, indices: Sequence[int], model: Model, target: str) -> Block:
-    """Opens pictures; one that cannot be used is named with the reason, and the rest goes on."""
-    tensors, kept, failed = [], [], {}
-    for index in indices:
-        identity = pictures.ids[index]
-        label = pictures.labels[index]
-        if target == "label" and label is None:
-            failed[identity] = "no label"
-            continue
-        if target == "label" and model.classes is not None and label is not None and label >= len(model.classes):
-            failed[identity] = f"label {label} is not among the model's {len(model.classes)} classes"
-            continue
-        try:
-            tensors.append(model.geometry.picture(pictures.open(index)))
-        except InvalidPicture as error:
-            failed[identity] = pictures.flags.get(identity) or str(error)
-            continue
-        kept.append(index)
-    x = torch.stack(tensors) if tensors else torch.empty(0, 3, *model.geometry.size)
-    ids, labels = [pictures.ids[i] for i in kept], [pictures.labels[i] for i in kept]
-    return Block(x, ids, labels, kept, failed)
 
 
 @dataclass(frozen=True)
@@ -341,7 +224,7 @@ class Measured:
             self.model,
             x,
             needs_by_layer([(place.request, place.layers) for place in self.places]),
-            int(self.plan.target) if self.plan.target.isdigit() else self.plan.target,
+            rule(self.plan),
             self.block.ids,
             self.plan.seed,
             condition,
@@ -357,7 +240,9 @@ class Measured:
         """Accuracy where labels are known, and the agreement with the truth where there are masks."""
         about = self._prediction(self.clean)
         if any(label is not None for label in self.block.labels):
-            self.rows.add(self.block.ids, metric="correct", **self._correct(self.clean), **about)
+            self.rows.add(
+                self.block.ids, metric="correct", **correctness(self.clean.logits, self.block.labels), **about
+            )
         masks = [self.pictures.mask(index) for index in self.block.indices]
         if not any(mask is not None for mask in masks):
             return
@@ -388,7 +273,7 @@ class Measured:
         broken = joined(self.broken, non_finite(found.logits))
         self.rows.add(self.block.ids, **about, metric="psnr", value=numbers(psnr(self.x, y)), flag=broken)
         if any(label is not None for label in self.block.labels):
-            self.rows.add(self.block.ids, **about, metric="correct", **self._correct(found))
+            self.rows.add(self.block.ids, **about, metric="correct", **correctness(found.logits, self.block.labels))
         self._pair_rows(found, about, broken)
         return self._raw(found)
 
@@ -447,15 +332,6 @@ class Measured:
             "perturbed_probability": nullable(probability.amax(1).tolist()),
         }
 
-    def _correct(self, found: Explanation) -> dict[str, Any]:
-        """1 where the prediction is the label, 0 where not; NaN and flagged where there is no label."""
-        predicted, labels = found.logits.argmax(1).tolist(), self.block.labels
-        known = [label is not None for label in labels]
-        values = [
-            float(p == label) if ok else float("nan") for p, label, ok in zip(predicted, labels, known, strict=True)
-        ]
-        return {"value": values, "flag": joined(["" if ok else "no label" for ok in known], non_finite(found.logits))}
-
     def _raw(self, found: Explanation) -> tuple[np.ndarray, np.ndarray]:
         """Raw maps in half precision, each scaled by its largest magnitude: `(methods, n, *spatial)` and scales."""
         if not self.stored:
@@ -474,22 +350,6 @@ def loss_gradient(model: Model, images: torch.Tensor, clean: torch.Tensor) -> to
         images = images.detach().requires_grad_()
         loss = torch.nn.functional.cross_entropy(model.logits(images), clean, reduction="sum")
         return torch.autograd.grad(loss, images)[0]
-
-
-def non_finite(logits: torch.Tensor) -> list[str]:
-    """A reason for each picture on which the model gives NaN or infinity."""
-    fine = torch.isfinite(logits).all(1).tolist()
-    return ["" if ok else NO_ANSWER for ok in fine]
-
-
-def joined(*flags: Sequence[str]) -> list[str]:
-    """Per picture, the first reason there is."""
-    return [next(filter(None, options), "") for options in zip(*flags, strict=True)]
-
-
-def numbers(values: torch.Tensor) -> np.ndarray:
-    """A tensor as float64 numpy."""
-    return values.detach().double().cpu().numpy()
 
 
 def cost(condition: Condition) -> float:

@@ -1,41 +1,38 @@
-"""Runs a study into its folder: resolve, check, calibrate, jobs − done, gallery. Resuming is the same call again."""
+"""Runs a study into its folder: resolve, check, begin, jobs − done, finish. Resuming is the same call again.
+
+What is particular to a study — its settings, jobs and gallery — is its `kinds.Kind`; nothing here knows of it.
+"""
 
 import itertools
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 import heatproof
 from heatproof import targets
 from heatproof.attributions.foreign import received, shipped
-from heatproof.data import Pictures, load_pictures
+from heatproof.data import Pictures
 from heatproof.engine import CAPTURED, GRAPH, Placed, chosen_layer, needs_by_layer, placed, refusals
 from heatproof.errors import InvalidStudy, StoreError
 from heatproof.models import Model
 from heatproof.models.capture import captured
 from heatproof.progress import Silent
-from heatproof.studies import noise
-from heatproof.studies.calibration import calibrated
-from heatproof.studies.executors import Executor, Processes, Serial
-from heatproof.studies.gallery import Case, drawn, write_gallery
-from heatproof.studies.plan import Plan
+from heatproof.studies import jobs as shared
+from heatproof.studies.executors import Advance, Executor, Processes, Serial
+from heatproof.studies.jobs import Job, Setup, all_requests
+from heatproof.studies.kinds import Progress, kind_of
+from heatproof.studies.pictures import opened
+from heatproof.studies.settings import Plan
 from heatproof.studies.store import Store
 
 #: Pictures per pass where the plan does not say: more gains nothing on a CPU, a GPU wants to be filled.
 BATCH = {"cpu": 8}
 BATCH_ON_GPU = 64
-
-
-class Progress(Protocol):
-    """Hears what is going on: `stage` begins something of `total` units, `advance` moves it."""
-
-    def stage(self, name: str, total: float, done: float = 0) -> None: ...
-    def advance(self, units: float) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -72,26 +69,26 @@ def run(
     if workers is not None and workers < 1:
         raise InvalidStudy(f"`workers` must be at least 1. Got {workers}.")
     progress.stage("Loading models and pictures", 0)
-    device = resolved_device(plan.device)
+    kind, device = kind_of(plan.study), resolved_device(plan.device)
     plan = plan.model_copy(update={"device": device, "batch_size": plan.batch_size or default_batch(device)})
-    pictures = tuple(opened(plan))
+    pictures = opened(plan)
     if plan.target == "label":
         refuse_unlabelled(plan, pictures)
+    plan = kind.resolved(plan, pictures)
     jobs = all_jobs(plan, pictures)
     spread = not isinstance(executor or chosen_executor(workers, plan.threads, device, len(jobs)), Serial)
-    parcels = shipped(request.entry for request in noise.all_requests(plan)) if spread else ()
-    checked = [checked_model(plan, index, device, pictures) for index in range(len(plan.models))]
+    parcels = shipped(request.entry for request in all_requests(plan)) if spread else ()
+    checked = [checked_model(plan, index, device) for index in range(len(plan.models))]
     with Store(folder).opened() as store:
-        said = described(plan, checked, pictures, jobs, command)
+        said = {**described(plan, checked, pictures, jobs, command), **kind.facts(plan, pictures)}
         refuse_other(store, said)
         if store.plan() is None:
             store.write_plan(said)
         threads = torch.get_num_threads()
         try:
-            calibration = calibrated(store, plan, pictures, device, progress)
-            setup = noise.Setup(plan, tuple(c.layer for c in checked), pictures, str(store.folder),
-                                said["version"], device, calibration, tuple(c.refused for c in checked),
-                                parcels)  # fmt: skip
+            begun = kind.begun(store, plan, pictures, device, progress)
+            setup = Setup(plan, tuple(c.layer for c in checked), pictures, str(store.folder), said["version"], device,
+                          begun, tuple(c.refused for c in checked), parcels)  # fmt: skip
             done = store.done()
             todo = [job for job in jobs if job.key not in done]
             how = executor or chosen_executor(workers, plan.threads, device, len(todo))
@@ -99,22 +96,17 @@ def run(
                 progress.stage("Measuring", len(jobs), len(jobs) - len(todo))
                 for _ in map_jobs(todo, progress.advance):
                     pass
-                write_gallery(store, setup, map_jobs, progress)
+                kind.finish(store, setup, map_jobs, progress)
         finally:
             torch.set_num_threads(threads)
     return Done(Path(folder), len(todo), len(jobs) - len(todo))
 
 
-def prepare(setup: noise.Setup) -> Callable[[Any, Callable[[float], None]], str]:
-    """What a worker does its jobs with: measuring pictures, or drawing a case; sets the threads the plan asks for."""
+def prepare(setup: Setup) -> Callable[[Any, Advance], str]:
+    """What a worker does its jobs with; sets the threads the plan asks for."""
     torch.set_num_threads(setup.plan.threads)
     received(setup.foreign)
-    study = noise.NoiseStudy(setup)
-
-    def work(job: noise.Job | Case, advance: Callable[[float], None]) -> str:
-        return study(job, advance) if isinstance(job, noise.Job) else drawn(study, job, advance)
-
-    return work
+    return kind_of(setup.plan.study).worker(setup)
 
 
 def resolved_device(device: str) -> str:
@@ -136,14 +128,6 @@ def chosen_executor(workers: int | None, threads: int, device: str, jobs: int) -
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = workers or (max(1, cores // threads) if device == "cpu" else 1)
     return Processes(count) if min(count, jobs) > 1 else Serial()
-
-
-def opened(plan: Plan) -> Iterator[Pictures]:
-    """The pictures of every dataset, not opened yet."""
-    for dataset in plan.datasets:
-        yield load_pictures(
-            dataset.images, dataset.labels, dataset.root, plan.limit, dataset.download, name=dataset.label
-        )
 
 
 def refuse_unlabelled(plan: Plan, pictures: Sequence[Pictures]) -> None:
@@ -168,13 +152,13 @@ class Checked:
     refused: Mapping[str, str]
 
 
-def checked_model(plan: Plan, index: int, device: str, pictures: Sequence[Pictures]) -> Checked:
+def checked_model(plan: Plan, index: int, device: str) -> Checked:
     """Loads a model and runs it once on a grey picture: what is wrong with it is said before the study begins."""
-    model = noise.load(plan, index, device)
-    requests = noise.all_requests(plan)
+    model = shared.load(plan, index, device)
+    requests = all_requests(plan)
     layer = chosen_layer(model, plan.models[index].layer, any(request.spatial for request in requests))
     places = placed(model, requests, layer)
-    refused = _refused(places, model)
+    refused = _refused(places, model, plan.made_elsewhere)
     needs = needs_by_layer([(place.request, place.layers) for place in places if place.key not in refused])
     layers = [name for name, wanted in needs.items() if wanted & CAPTURED]
     graph = [name for name in layers if needs[name] & GRAPH]
@@ -189,27 +173,28 @@ def checked_model(plan: Plan, index: int, device: str, pictures: Sequence[Pictur
     return Checked(plan.models[index].label, layer, logits.shape[1], model.classes, model.fingerprint, refused)
 
 
-def _refused(places: Sequence[Placed], model: Model) -> dict[str, str]:
-    """Method → why it cannot serve the model; not one that can is an error before any work."""
+def _refused(places: Sequence[Placed], model: Model, others: bool) -> dict[str, str]:
+    """Method → why it cannot serve the model; not one that can is an error before any work, unless there are others."""
     refused = refusals(model, places)
-    if all(place.key in refused for place in places if not place.request.entry.traits["control"]):
+    real = [place.key for place in places if not place.request.entry.traits["control"]]
+    if not others and all(key in refused for key in real):
         why = "; ".join(f"{key}: {reason}" for key, reason in refused.items())
         raise InvalidStudy(f"Expected at least one method that can explain {model.name}. Got {why}.")
     return refused
 
 
-def all_jobs(plan: Plan, pictures: Sequence[Pictures]) -> list[noise.Job]:
+def all_jobs(plan: Plan, pictures: Sequence[Pictures]) -> list[Job]:
     """One job for every `batch_size` pictures of every dataset under every model."""
     size = plan.batch_size or 1
     return [
-        noise.Job(model, dataset, start, min(start + size, len(pictures[dataset].ids)))
+        Job(model, dataset, start, min(start + size, len(pictures[dataset].ids)))
         for model, dataset in itertools.product(range(len(plan.models)), range(len(plan.datasets)))
         for start in range(0, len(pictures[dataset].ids), size)
     ]
 
 
 def described(
-    plan: Plan, checked: Sequence[Checked], pictures: Sequence[Pictures], jobs: Sequence[noise.Job], command: str
+    plan: Plan, checked: Sequence[Checked], pictures: Sequence[Pictures], jobs: Sequence[Job], command: str
 ) -> dict[str, Any]:
     """`study.json`: everything the numbers depend on, and what a reader of the report wants to know."""
     models = [
@@ -223,14 +208,14 @@ def described(
         for wanted, found in zip(plan.datasets, pictures, strict=True)
     ]  # fmt: skip
     for dataset in datasets:  # where the files lie is no part of what they are
-        dataset.update(dict.fromkeys(("images", "labels", "root")))
+        dataset.update(dict.fromkeys({"images", "labels", "root", "masks"} & dataset.keys()))
     for model in models:
         model["checkpoint"] = Path(model["checkpoint"]).name if model["checkpoint"] else None
     return {
         **plan.model_dump(exclude={"models", "datasets"}),
         "models": models,
         "datasets": datasets,
-        "options": {request.name: dict(request.options) for request in noise.all_requests(plan) if request.options},
+        "options": {request.name: dict(request.options) for request in all_requests(plan) if request.options},
         "jobs": len(jobs),
         "version": versions(),
         "command": command,

@@ -1,0 +1,102 @@
+"""Study files: YAML → settings, paths taken from the file's folder, and the line on which each field stands."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from heatproof.errors import InvalidStudy
+from heatproof.studies.scoreplan import maps_given
+from heatproof.studies.settings import listed
+
+#: Where a study file has paths.
+PATHS: Mapping[str, tuple[str, ...]] = {
+    "models": ("checkpoint",),
+    "datasets": ("images", "labels", "root", "masks"),
+    "maps": ("path",),
+}
+
+
+def read_settings(path: str | Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """A YAML study file → its settings (relative paths taken from the file's folder) and the line of each field.
+
+    Raises:
+        InvalidStudy: no such file, no YAML, or no mapping.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text("utf-8")
+        settings = yaml.safe_load(text)
+    except OSError as error:
+        raise InvalidStudy(f"{path} must be a readable study file. {error.strerror}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise InvalidStudy(f"{path}{where} must be YAML. {getattr(error, 'problem', None) or error}.") from None
+    if not isinstance(settings, dict):
+        raise InvalidStudy(f"{path} must hold settings such as `study: noise-robustness`. Got {settings!r}.")
+    return _anchored(settings, path.parent), _lines(text)
+
+
+def _anchored(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Relative paths in a study file are relative to the file, wherever the command is run."""
+    settings = dict(settings)
+    if isinstance(settings.get("out"), str):
+        settings["out"] = str(folder / settings["out"])
+    if "maps" in settings:
+        settings["maps"] = maps_given(settings["maps"])
+    for kind, fields in PATHS.items():
+        items = []
+        for item in listed(settings.get(kind) or []):
+            item = dict(item) if isinstance(item, Mapping) else item
+            if kind == "datasets" and isinstance(item, str):
+                item = {"images": item}
+            if isinstance(item, dict):
+                item |= {field: _placed(item[field], folder) for field in fields if field in item}
+            items.append(item)
+        if kind in settings:
+            settings[kind] = items
+    if isinstance(settings.get("methods"), str | list):
+        settings["methods"] = [_anchored_maps(item, folder) for item in listed(settings["methods"])]
+    return settings
+
+
+def _placed(value: Any, folder: Path) -> Any:
+    if isinstance(value, list):
+        return [_placed(item, folder) for item in value]
+    known = isinstance(value, str) and not _a_name(value) and (folder / value).exists()
+    return str(folder / value) if known else value
+
+
+def _anchored_maps(method: Any, folder: Path) -> Any:
+    kind, colon, path = method.partition(":") if isinstance(method, str) else ("", "", "")
+    return f"maps:{folder / path}" if kind == "maps" and colon and (folder / path).exists() else method
+
+
+def _a_name(images: str) -> bool:
+    return images.partition(":")[0] in ("shapes", "torchvision")
+
+
+def _lines(text: str) -> dict[str, int]:
+    """Dotted field → line, from the YAML nodes."""
+    found: dict[str, int] = {}
+
+    def visit(node: Any, path: str) -> None:
+        if isinstance(node, yaml.MappingNode):
+            keys = [key.value for key, _ in node.value]
+            for key in keys:
+                if keys.count(key) > 1:
+                    line = max(k.start_mark.line for k, _ in node.value if k.value == key) + 1
+                    raise InvalidStudy(f"line {line}: `{key}` is there twice. Keep one")
+            for key, value in node.value:
+                name = f"{path}.{key.value}".lstrip(".")
+                found[name] = key.start_mark.line + 1
+                visit(value, name)
+        elif isinstance(node, yaml.SequenceNode):
+            for index, value in enumerate(node.value):
+                found[f"{path}.{index}"] = value.start_mark.line + 1
+                visit(value, f"{path}.{index}")
+
+    visit(yaml.compose(text, Loader=yaml.SafeLoader), "")
+    return found
