@@ -7,10 +7,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from heatproof.report.page import answers, write_page, write_report
-    from heatproof.report.tables import pairs, write_tables
+    from heatproof.report.choice import answers, write_page, write_report, write_tables
+    from heatproof.report.tables import pairs
 
-_HOMES = {"answers": "page", "write_page": "page", "write_report": "page", "pairs": "tables", "write_tables": "tables"}
+_HOMES = dict.fromkeys(("answers", "write_page", "write_report", "write_tables"), "choice") | {"pairs": "tables"}
 
 __all__ = ["answers", "pairs", "write_page", "write_report", "write_tables"]
 

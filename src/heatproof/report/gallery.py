@@ -82,7 +82,7 @@ def _case(folder: Path, entry: Mapping[str, Any], side: int) -> Case:
     plain = tuple(_tile(p, f"Picture, {_where(entry, c)}", "") for p, c in zip(small, columns, strict=True))
     rows = [Row("", plain)]
     for method, layers in zip(entry["methods"], maps, strict=True):
-        scores = entry["rbo"][method]
+        scores = entry["rbo"][method] if "rbo" in entry else [None] * len(columns)
         tiles = [
             _tile(_overlay(p, layer), f"{method}, {_where(entry, c)}", _score(rbo))
             for p, layer, c, rbo in zip(small, layers, columns, scores, strict=True)

@@ -1,6 +1,5 @@
 """The self-contained page: findings in, `report.html` and the figures out."""
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,29 +15,19 @@ from heatproof.report.parts import Album, by_rank, comparison_of, part, slug
 from heatproof.report.sheets import Line, Sheet, interval, number, percent, probability, sheet
 from heatproof.report.source import Source
 from heatproof.report.style import styles
-from heatproof.report.tables import write_tables
 from heatproof.report.words import WORDS
 from heatproof.statistics.verdict import Verdict
 
 TEMPLATES = Path(__file__).parent / "templates"
+#: Settings of the plan that the page lists, in this order.
+SETTINGS = (
+    *("methods", "controls", "perturbations", "severities", "calibrate", "segmenters", "target", "ties"),
+    *("persistence", "resamples", "limit", "seed", "batch_size", "threads", "device", "version"),
+)
 
 
-def write_report(folder: str | os.PathLike) -> Path:
-    """Writes `tables/`, `figures/` and `report.html` of a study folder from what is stored; returns the page.
-
-    The page is one file that can be mailed: it asks for nothing outside itself and runs no script. Equal rows give
-    equal bytes. An unfinished study is reported as far as it is, with a banner.
-
-    Raises:
-        StoreError: the folder is no study, has no rows yet, has a damaged gallery, or cannot be written.
-    """
-    return write_page(write_tables(folder))
-
-
-def write_page(findings: Findings) -> Path:
-    """Writes `figures/` and `report.html` from what `write_tables` found; returns the page."""
-    source = findings.source
-    page, album = rendered(findings)
+def file_page(source: Source, page: str, album: Album) -> Path:
+    """Writes a page and its figures into a study's folder; returns the page."""
     for name, content in album.files():
         write_atomically(source.folder / "figures" / name, lambda file, content=content: file.write(content))
     target = source.folder / "report.html"
@@ -48,16 +37,20 @@ def write_page(findings: Findings) -> Path:
 
 def rendered(findings: Findings) -> tuple[str, Album]:
     """The page's HTML, and the figures to be filed beside it."""
-    environment = Environment(
+    album = Album()
+    content = context(findings, album)
+    return rendering().get_template("report.html").render(content), album
+
+
+def rendering() -> Environment:
+    """The templates of all pages; everything they are given is escaped."""
+    return Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    album = Album()
-    content = context(findings, album)
-    return environment.get_template("report.html").render(content), album
 
 
 def context(findings: Findings, album: Album) -> dict[str, Any]:
@@ -70,6 +63,8 @@ def context(findings: Findings, album: Album) -> dict[str, Any]:
     segmenters, truth = _segmenters(findings, looks, album), _truth(findings, looks, album)
     shown = cases(source.folder)
     return {
+        "kind": "noise-robustness study",
+        "heading": "Which heatmap can be trusted when pictures are noisy?",
         "title": f"heatproof: {', '.join(dict.fromkeys(s.model for s in main))}",
         "missing": source.missing,
         "jobs": source.jobs,
@@ -205,7 +200,7 @@ def _run(findings: Findings) -> dict[str, Any]:
     source, plan = findings.source, findings.source.plan
     aside = [(r.image, r.dataset, r.reason) for r in findings.flagged.itertuples()]
     remarks = [(r.method, r.flag, str(r.pairs)) for r in findings.remarks.itertuples()]
-    tables = [sheet("Settings", ("what", "value"), list(_settings(source)), {1})]
+    tables = [sheet("Settings", ("what", "value"), list(settings(source)), {1})]
     if remarks:
         tables.append(sheet("Remarks on single maps", ("method", "remark", "pairs"), remarks, {1}))
     return {
@@ -215,7 +210,8 @@ def _run(findings: Findings) -> dict[str, Any]:
     }
 
 
-def _settings(source: Source) -> Iterator[tuple[str, str]]:
+def settings(source: Source, names: Sequence[str] = SETTINGS) -> Iterator[tuple[str, str]]:
+    """The plan in lines: the study, its models and pictures, then the settings of these names."""
     plan = source.plan
     yield "study", str(plan.get("study", ""))
     for model in plan.get("models") or []:
@@ -226,8 +222,7 @@ def _settings(source: Source) -> Iterator[tuple[str, str]]:
         told = [f"{data[key]} {key}" for key in ("pictures", "labelled") if data.get(key) is not None]
         told += [f"fingerprint {data['fingerprint']}"] if data.get("fingerprint") else []
         yield "pictures", ", ".join([str(data.get("name", "")), *told])
-    names = ("methods", "controls", "perturbations", "severities", "calibrate", "segmenters", "target", "ties")
-    for name in (*names, "persistence", "resamples", "limit", "seed", "batch_size", "threads", "device", "version"):
+    for name in names:
         value = plan.get(name)
         if value not in (None, "", [], ()):
             yield name.replace("_", " "), ", ".join(map(str, value)) if isinstance(value, list) else str(value)

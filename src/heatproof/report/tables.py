@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from heatproof.files import write_atomically
 from heatproof.report.findings import Findings, Setting, findings_of
 from heatproof.report.frames import pairs
-from heatproof.report.source import open_source
+from heatproof.report.source import Source, open_source
 from heatproof.statistics.paired import Comparison
 
 __all__ = ["file_tables", "pairs", "statistics_table", "write_tables"]
@@ -37,7 +37,11 @@ def write_tables(folder: str | os.PathLike) -> Findings:
     Raises:
         StoreError: the folder is no study, has no rows yet, or cannot be written.
     """
-    source = open_source(folder)
+    return write_all(open_source(folder))
+
+
+def write_all(source: Source) -> Findings:
+    """The same, of a study that is open."""
     findings = findings_of(source)
     file_tables(source.folder / "tables", findings)
     return findings
@@ -45,15 +49,16 @@ def write_tables(folder: str | os.PathLike) -> Findings:
 
 def file_tables(folder: Path, findings: Findings) -> None:
     """Writes the tables of `findings`, each whole or not at all."""
-    _csv(folder / "robustness.csv", findings.robustness)
-    _csv(folder / "statistics.csv", statistics_table(findings))
+    write_csv(folder / "robustness.csv", findings.robustness)
+    write_csv(folder / "statistics.csv", statistics_table(findings))
     if len(findings.truth):
-        _csv(folder / "truth.csv", findings.truth)
+        write_csv(folder / "truth.csv", findings.truth)
     table = pa.Table.from_pandas(findings.pairs, preserve_index=False)
     write_atomically(folder / "pairs.parquet", lambda file: pq.write_table(table, file, compression="zstd"))
 
 
-def _csv(path: Path, frame: pd.DataFrame) -> None:
+def write_csv(path: Path, frame: pd.DataFrame) -> None:
+    """The frame as text, whole or not at all."""
     text = frame.to_csv(index=False, lineterminator="\n")
     write_atomically(path, lambda file: file.write(text.encode("utf-8", "surrogateescape")))
 

@@ -160,7 +160,7 @@ def _notes(about: _About, families: Mapping[str, str]):
         told = listed([f"{metric} (by {listed(names)})" for metric, names in about.fooled.items()])
         yield (
             f"Fooled: {len(about.fooled)} of {_count(len(tested), 'score')}, {told}. These controls know nothing of "
-            "the network, and yet the score cannot tell them from the best method: it says nothing here."
+            "the network, and yet the score cannot tell them from the best method: it proves nothing here."
         )
     elif tested:
         yield f"No control fooled any of the {_count(len(tested), 'score')}."
@@ -182,7 +182,9 @@ def _notes(about: _About, families: Mapping[str, str]):
             )
         )
     if about.images < about.given and about.images:
-        yield f"{about.given - about.images} of {_count(about.given, 'picture')} have no score that all methods share."
+        without = about.given - about.images
+        have = "has" if without == 1 else "have"
+        yield f"{without} of {_count(about.given, 'picture')} {have} no score that all methods share."
     if about.images < IMAGES:
         yield f"Only {_count(about.images, 'picture')}: take this as an indication."
 

@@ -1,0 +1,51 @@
+"""Do the scores agree? Rank correlation of every two metrics over the methods, picture by picture."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+from heatproof.statistics.scores import ARROWS, ROUNDING, Directions, better, score_rows, wide_scores
+
+#: Methods without which a rank correlation says nothing.
+METHODS = 3
+
+
+def metric_agreement(rows: pd.DataFrame, directions: Directions) -> pd.DataFrame:
+    """Spearman's correlation of every two metrics, metrics × metrics in the order of the rows.
+
+    Within an image over the real methods, then the mean over the images (protocols §9, b); signs are turned so that 1
+    is the same order from best to worst. NaN where no image has a number for every method and two different ones; empty
+    with fewer than three methods. `rows` are of one model and dataset.
+    """
+    frame: Any = score_rows(rows)
+    frame = frame[~frame["control"].astype(bool)]
+    methods, images = sorted(frame["method"].unique()), sorted(frame["image"].unique())
+    metrics = [name for name in dict.fromkeys(frame["metric"]) if better(directions, name) in ARROWS]
+    if len(methods) < METHODS or len(metrics) < 2:
+        return pd.DataFrame()
+    ranks = np.full((len(metrics), len(images), len(methods)), np.nan)
+    for place, metric in enumerate(metrics):
+        wide: Any = wide_scores(frame[frame["metric"] == metric]).reindex(index=images, columns=methods)
+        sign = 1 if better(directions, metric) == "high" else -1
+        ranks[place] = _standard(sign * wide.to_numpy(np.float64))
+    known: np.ndarray = ~np.isnan(ranks).any(axis=2)
+    flat = np.where(known[..., None], ranks, 0.0)
+    shared = known.astype(float) @ known.T.astype(float)
+    sums = np.einsum("aim,bim->ab", flat, flat)
+    values = np.divide(sums, shared, out=np.full_like(sums, np.nan), where=shared > 0)
+    return pd.DataFrame(values, index=metrics, columns=metrics)
+
+
+def _standard(values: np.ndarray) -> np.ndarray:
+    """Ranks of each row with mean 0 and length 1; NaN for rows with a NaN or without two different values."""
+    found = np.full_like(values, np.nan)
+    whole = ~np.isnan(values).any(1)
+    scale = np.abs(values[whole]).max(1, keepdims=True, initial=0)
+    steps = np.where(scale > 0, scale * ROUNDING, 1.0)
+    ranks = rankdata(np.round(values[whole] / steps), axis=1)
+    ranks = ranks - ranks.mean(1, keepdims=True)
+    length = np.sqrt((ranks**2).sum(1, keepdims=True))
+    found[whole] = np.divide(ranks, length, out=np.full_like(ranks, np.nan), where=length > 0)
+    return found
