@@ -4,7 +4,18 @@ A module of metrics is imported here; that is what puts them into the registry.
 """
 
 # ruff: noqa: F401 - imported for what they register
-from heatproof.metrics import complexity, correlation, fidelity, flipping, monotonicity, road
+from heatproof.metrics import (
+    coherency,
+    complexity,
+    composites,
+    correlation,
+    fidelity,
+    flipping,
+    localisation,
+    monotonicity,
+    road,
+    sensitivity,
+)
 from heatproof.metrics.catalogue import FAMILIES, METRICS, Curve, composite, metric
 
 __all__ = ["FAMILIES", "METRICS", "Curve", "composite", "metric"]

@@ -1,14 +1,279 @@
-"""Agreement of a map with the truth, where the truth is known."""
+"""Localisation: does the map show the object, where a mask or a box says where that is (protocols §8)?
+
+`mask` is true on the object. Where it is empty there is nothing to find: NaN, never a hit. Where it covers the whole
+picture every map is right and only the area under the ROC curve, which needs both sides, is NaN. Pixels of equal value
+count by their expectation under a random order among them, so plateaus gain nothing from where they happen to lie.
+No metric here asks the network anything, and all of them hold for signals and volumes too.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
+from heatproof.errors import InvalidInput
+from heatproof.metrics.catalogue import metric
 from heatproof.metrics.robustness import cosine
+from heatproof.passes import whole
+from heatproof.tensors import upsampled
+
+EMPTY = "the mask is empty"
+
+Ranks = Callable[[str], torch.Tensor]
 
 
-def mask_cosine(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Cosine similarity of display maps `(N, H, W)` with masks `(N, H, W)`: in [0, 1], higher is better.
+@metric(
+    "pointing-game",
+    family="localisation",
+    better="high",
+    range=(0, 1),
+    passes="none",
+    degenerate=0,
+    undefined=EMPTY,
+    aliases=["pointing"],
+    source="Zhang et al. 2018 (Excitation Backprop)",
+)
+def pointing_game(maps: torch.Tensor, mask: torch.Tensor, *, tolerance: int = 0) -> torch.Tensor:
+    """Whether the highest pixel of the map is on the object.
 
-    A perfect map scores 1. NaN for an empty mask or a map of zeros: neither has a direction. Domeniconi et al. 2026,
-    section 3.4.
+    0 or 1; where several pixels share the maximum, the share of them that is on the object. `tolerance` in pixels: a
+    point this near to the object hits as well (15 in Zhang et al. 2018, section 4.1; 0 by default, since that is worth
+    less the larger the picture). Higher is better. NaN for an empty mask; a constant map scores 0.
     """
-    return cosine(maps, masks.to(maps.dtype))
+    tolerance = whole("tolerance", tolerance, least=0)
+    flat = maps.flatten(1)
+    highest = flat == flat.amax(1, keepdim=True)
+    near = _grown(mask, tolerance).flatten(1)
+    return _known((highest & near).sum(1).double() / highest.sum(1), mask)
+
+
+@metric(
+    "energy",
+    family="localisation",
+    better="high",
+    range=(0, 1),
+    passes="none",
+    degenerate=0,
+    undefined=EMPTY,
+    aliases=["energy-pointing-game", "energy-inside", "relevance-mass", "relevance-mass-accuracy", "rma"],
+    source="Wang et al. 2020 (Score-CAM), section 4.3; Arras et al. 2022 (relevance mass)",
+)
+def energy(maps: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The share of the map that lies on the object: `Σ m inside / Σ m`.
+
+    In [0, 1], higher is better. Of the display map, whose minimum is 0. NaN for an empty mask; a constant map scores 0.
+    """
+    return _known(_share_inside(maps, mask), mask)
+
+
+@metric(
+    "relevance-rank",
+    family="localisation",
+    better="high",
+    range=(0, 1),
+    passes="none",
+    undefined=EMPTY,
+    aliases=["relevance-rank-accuracy", "rra"],
+    source="Arras et al. 2022 (CLEVR-XAI)",
+)
+def relevance_rank(ranks: Ranks, mask: torch.Tensor) -> torch.Tensor:
+    """Of as many of the highest pixels as the object has, the share that is on it.
+
+    In [0, 1], higher is better; equal pixels by expectation, so a constant map scores the object's share of the
+    picture. NaN for an empty mask.
+    """
+    groups = Groups.of(ranks("block"), mask)
+    return _known(groups.inside_top(groups.positives) / groups.positives, mask)
+
+
+@metric(
+    "top-k-intersection",
+    family="localisation",
+    better="high",
+    range=(0, 1),
+    passes="none",
+    undefined=EMPTY,
+    aliases=["tki", "top-k"],
+    source="Theiner et al. 2021",
+)
+def top_k_intersection(ranks: Ranks, mask: torch.Tensor, *, k: float = 0.02) -> torch.Tensor:
+    """The share of the k highest pixels that is on the object: `|top-k ∩ object| / k`.
+
+    `k` is a number of pixels, or below 1 a share of the picture; .02 is the 1000 pixels of Quantus at 224². At most
+    `|object| / k`. In [0, 1], higher is better; equal pixels by expectation. NaN for an empty mask.
+    """
+    pixels = mask[0].numel() if len(mask) else 1
+    count = min(_pixels(k, pixels), pixels)
+    return _known(Groups.of(ranks("block"), mask).inside_top(count) / count, mask)
+
+
+@metric(
+    "iou",
+    family="localisation",
+    better="high",
+    range=(0, 1),
+    passes="none",
+    degenerate=0,
+    undefined=EMPTY,
+    aliases=["intersection-over-union", "jaccard"],
+    source="Zhou et al. 2016 (CAM), there of boxes",
+)
+def iou(maps: torch.Tensor, mask: torch.Tensor, *, threshold: float = 0.5) -> torch.Tensor:
+    """Intersection over union of the object and of the map where it reaches `threshold` of its maximum.
+
+    There is no common threshold: boxes are drawn at .2 (Zhou et al. 2016) or .15 (Grad-CAM), and Choe et al. 2020 show
+    that the best one is another for every method. `average-precision` needs none. In [0, 1], higher is better. NaN for
+    an empty mask; a constant map scores 0.
+    """
+    if not 0 < threshold <= 1:
+        raise InvalidInput(f"`threshold` must be above 0 and at most 1. Got {threshold}.")
+    flat, truth = maps.flatten(1), mask.flatten(1)
+    shown = flat >= threshold
+    return _known((shown & truth).sum(1).double() / (shown | truth).sum(1), mask)
+
+
+@metric(
+    "roc-auc",
+    family="localisation",
+    better="high",
+    range=(0, 1),
+    passes="none",
+    undefined="the mask is empty or covers the picture",
+    aliases=["localisation-auc"],
+    source="Fawcett 2006",
+)
+def roc_auc(ranks: Ranks, mask: torch.Tensor) -> torch.Tensor:
+    """The chance that a pixel of the object is higher in the map than one beside it (ties count one half).
+
+    Area under the ROC curve of pixels. In [0, 1], higher is better, .5 by chance and for a constant map. NaN where the
+    mask is empty or covers the picture.
+    """
+    groups = Groups.of(ranks("block"), mask)
+    negatives = groups.size - groups.hits
+    below = negatives.flip(1).cumsum(1).flip(1) - negatives
+    won = (groups.hits * (below + negatives / 2)).sum(1)
+    return _known(won / (groups.positives * negatives.sum(1)), mask)
+
+
+@metric(
+    "average-precision",
+    family="localisation",
+    better="high",
+    range=(0, 1),
+    passes="none",
+    undefined=EMPTY,
+    aliases=["ap", "pxap"],
+    source="Choe et al. 2020 (PxAP), of each picture by itself",
+)
+def average_precision(ranks: Ranks, mask: torch.Tensor) -> torch.Tensor:
+    """Precision of the pixels above a threshold, averaged over the object's pixels: `Σ (R_i − R_(i−1)) P_i`.
+
+    Thresholds are the values of the map, as in scikit-learn. In [0, 1], higher is better; a constant map scores the
+    object's share of the picture. NaN for an empty mask.
+    """
+    groups = Groups.of(ranks("block"), mask)
+    precision = groups.hits.cumsum(1) / groups.size.cumsum(1).clamp(min=1)
+    return _known((groups.hits * precision).sum(1) / groups.positives, mask)
+
+
+@metric(
+    "mask-cosine",
+    family="localisation",
+    better="high",
+    range=(0, 1),
+    passes="none",
+    degenerate=0,
+    undefined=EMPTY,
+    source="Domeniconi et al. 2026, section 3.4",
+)
+def mask_cosine(maps: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Cosine similarity of the map and the mask.
+
+    In [0, 1], higher is better; a perfect map scores 1. NaN for an empty mask and, called by itself, for a map of
+    zeros: neither has a direction. Domeniconi et al. 2026, section 3.4.
+    """
+    one, other = (part.unflatten(1, (1, -1)) if part.dim() == 2 else part.flatten(2) for part in (maps, mask))
+    return cosine(one, other.to(one.dtype))
+
+
+@metric(
+    "grid-pointing-game",
+    family="localisation",
+    better="high",
+    range=(0, 1),
+    passes="none",
+    degenerate=0,
+    undefined="the mask is empty, or nothing in the map is positive",
+    aliases=["gridpg", "localisation-metric"],
+    source="Böhle et al. 2021 (CoDA-Nets), section 4.2",
+)
+def grid_pointing_game(raw: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The share of the positive attribution that lies in the mask: `Σ relu(a) inside / Σ relu(a)`.
+
+    The game is played on mosaics of pictures of different classes, with the cell of the target as mask
+    (`heatproof.data.mosaics` makes both): 1 / cells by chance. Of the raw map, whose zero means nothing: three channels
+    are summed, maps at a layer's resolution upsampled after the ReLU. In [0, 1], higher is better. NaN for an empty
+    mask and where nothing is positive; a constant map scores 0.
+    """
+    signed = raw.sum(1) if raw.dim() > mask.dim() else raw
+    return _known(_share_inside(upsampled(signed.relu(), tuple(mask.shape[1:])), mask), mask)
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The pixels of each map by groups of equal value, each kept at the rank of its first pixel.
+
+    first `(P,)`: that rank. size, hits `(N, P)` float64: how many pixels the group has, and how many of them are on the
+    object; 0 at ranks where no group begins. positives `(N,)`: pixels of the object.
+    """
+
+    first: torch.Tensor
+    size: torch.Tensor
+    hits: torch.Tensor
+    positives: torch.Tensor
+
+    @classmethod
+    def of(cls, blocks: torch.Tensor, mask: torch.Tensor) -> "Groups":
+        """From ranks with ties as blocks."""
+        ranks, truth = blocks.flatten(1), mask.flatten(1).double()
+        zeros = torch.zeros_like(truth)
+        first = torch.arange(ranks.shape[1], dtype=torch.float64, device=ranks.device)
+        size = zeros.scatter_add(1, ranks, torch.ones_like(truth))
+        return cls(first, size, zeros.scatter_add(1, ranks, truth), truth.sum(1))
+
+    def inside_top(self, count: torch.Tensor | int) -> torch.Tensor:
+        """How many of the `count` highest pixels are on the object, by expectation where a group is cut."""
+        count = count[:, None] if isinstance(count, torch.Tensor) else count
+        taken = ((count - self.first) / self.size.clamp(min=1)).clamp(0, 1)
+        return (self.hits * taken).sum(1)
+
+
+def _share_inside(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    flat = values.flatten(1).double()
+    return torch.where(mask.flatten(1), flat, 0).sum(1) / flat.sum(1)
+
+
+def _known(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """NaN where there is no object."""
+    return torch.where(mask.flatten(1).any(1), values, torch.nan)
+
+
+def _pixels(k: float, pixels: int) -> int:
+    """A number of pixels, or a share of all: at least one."""
+    if not (math.isfinite(k) and k > 0):
+        raise InvalidInput(f"`k` must be above 0: a number of pixels, or below 1 a share of the picture. Got {k}.")
+    return max(1, round(k * pixels)) if k < 1 else whole("k", k)
+
+
+def _grown(mask: torch.Tensor, reach: int) -> torch.Tensor:
+    """The mask and all pixels within `reach` of it."""
+    if reach == 0:
+        return mask
+    dims = mask.dim() - 1
+    steps = torch.arange(-reach, reach + 1, device=mask.device)
+    squares = sum(axis.square() for axis in torch.meshgrid(*[steps] * dims, indexing="ij"))
+    ball = (squares <= reach**2).float()  # type: ignore[union-attr]
+    spread = (F.conv1d, F.conv2d, F.conv3d)[dims - 1](mask[:, None].float(), ball[None, None], padding=reach)
+    return spread[:, 0] > 0.5

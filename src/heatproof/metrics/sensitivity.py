@@ -1,0 +1,99 @@
+"""Sensitivity: does the map stay when the picture hardly moves (protocols §8)?
+
+Both metrics read one set of explanations of pictures with a little noise, by the same method for the same target. A
+map that ignores its picture does not move at all and scores a perfect 0: the controls show that.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+
+from heatproof.errors import InvalidInput
+from heatproof.metrics.catalogue import metric
+from heatproof.models import Model
+from heatproof.passes import whole
+
+Shifts = Callable[..., torch.Tensor]
+ZERO = "the map is constant: its change has no measure"
+
+
+@metric(
+    "max-sensitivity",
+    family="sensitivity",
+    better="low",
+    range=(0, None),
+    passes="samples explanations",
+    degenerate=math.nan,
+    undefined=ZERO,
+    aliases=["sensitivity-max"],
+    source="Yeh et al. 2019",
+)
+def max_sensitivity(shifts: Shifts, *, samples: int = 10, radius: float = 0.2) -> torch.Tensor:
+    """The largest relative change of the map under a little noise: `max ‖S(x') − S(x)‖ / ‖S(x)‖`.
+
+    Over `samples` draws of uniform noise in [−radius, radius] on the normalised picture; S is the same method, whole,
+    for the same target. Yeh et al. 2019, eq. 5; radius .2 as in Zhang et al. 2024 and Quantus (Captum: .02). From 0 up,
+    lower is better. NaN where the map is constant. `samples` explanations, shared with `average-sensitivity`.
+    """
+    return shifts(samples=samples, radius=radius).amax(1)
+
+
+@metric(
+    "average-sensitivity",
+    family="sensitivity",
+    better="low",
+    range=(0, None),
+    passes="samples explanations",
+    degenerate=math.nan,
+    undefined=ZERO,
+    aliases=["avg-sensitivity"],
+    source="Bhatt et al. 2020; Yeh et al. 2019",
+)
+def average_sensitivity(shifts: Shifts, *, samples: int = 10, radius: float = 0.2) -> torch.Tensor:
+    """The mean relative change of the map under a little noise: `⟨‖S(x') − S(x)‖ / ‖S(x)‖⟩`.
+
+    As `max-sensitivity`, with the mean over the draws in place of their maximum; the explanations are shared.
+    """
+    return shifts(samples=samples, radius=radius).mean(1)
+
+
+def relative_shifts(
+    z: torch.Tensor,
+    x: torch.Tensor,
+    model: Model,
+    maps: torch.Tensor,
+    explain: Callable[..., torch.Tensor],
+    generator: Sequence[torch.Generator],
+    *,
+    samples: int,
+    radius: float,
+) -> torch.Tensor:
+    """`‖S(x') − S(x)‖ / ‖S(x)‖` for each draw, `(N, samples)` float64; NaN where the map is zero all over.
+
+    One draw of all pictures at a time, so memory does not grow with `samples`; a method's own random numbers are new in
+    each draw.
+    """
+    samples = whole("samples", samples)
+    if not (math.isfinite(radius) and radius >= 0):
+        raise InvalidInput(f"`radius` must be at least 0. Got {radius}.")
+    norm = _norm(maps)
+    found = []
+    for draw in range(samples):
+        # The same numbers on every device and for every method; scaled to what normalising will make `radius` of.
+        noise = torch.stack([2 * torch.rand(z.shape[1:], generator=one) - 1 for one in generator]).to(x)
+        moved = explain(x + radius * of_normalised(model, noise), condition=f"sensitivity-{draw}")
+        found.append(_norm(moved - maps) / norm)
+    return torch.stack(found, 1)
+
+
+def of_normalised(model: Model, change: torch.Tensor) -> torch.Tensor:
+    """A change of `z` as the change of `x` that brings it about: `std · change`."""
+    if not model.pictures:
+        return change
+    std = torch.tensor(model.std, dtype=change.dtype, device=change.device)
+    return change * std.view(1, -1, *[1] * (change.dim() - 2))
+
+
+def _norm(maps: torch.Tensor) -> torch.Tensor:
+    return torch.linalg.vector_norm(maps.flatten(1).double(), dim=1)
