@@ -1,4 +1,4 @@
-"""Maps of other pictures by the method under test, for code that is not ours: `explain_func(model, inputs, targets)`."""
+"""Maps of other pictures by the method under test, for code that is not ours: `explain_func`."""
 
 import copy
 import itertools
@@ -26,7 +26,7 @@ def explainer(
 
     def explain_func(model: nn.Module | None, inputs: Any, targets: Any, **_: Any) -> np.ndarray:
         device = classifier.device
-        z = torch.as_tensor(np.asarray(inputs), dtype=torch.float32, device=device)
+        z = torch.as_tensor(np.ascontiguousarray(inputs), dtype=torch.float32, device=device)
         if size not in (1, len(z)):
             raise InvalidInput(f"{name!r} must explain {size} pictures at a time, those it was given. Got {len(z)}.")
         rows = torch.arange(part.start, part.stop).expand(len(z))

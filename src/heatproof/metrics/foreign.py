@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from heatproof import seeds
 from heatproof.errors import InvalidInput
 from heatproof.importing import current_folder_importable, named_function, parameters_of, required
 from heatproof.metrics.again import explainer
-from heatproof.metrics.catalogue import BETTER, FAMILIES, METRICS, SUPPLIED, metric
+from heatproof.metrics.catalogue import BETTER, FAMILIES, METRICS, SUPPLIED, composite, metric
 from heatproof.models.plain import plain_module
 from heatproof.registry import Entry, unknown
 from heatproof.tensors import upsampled
@@ -48,11 +49,13 @@ class Recipe:
     range: tuple[float | None, float | None] = (None, None)
     family: str = "fidelity"
     passes: str = "its own affair"
-    source: str = ""
+    source: str = "foreign"
     degenerate: float | None = math.nan
     undefined: str = "the metric gave no number"
     aliases: tuple[str, ...] = ()
     one_by_one: bool = False
+    parts: tuple[tuple[str, str], ...] = ()  # of a composite
+    foreign: bool = True  # not one of those that a family stands for
 
 
 #: Metrics that were registered in this process, and that no name leads to.
@@ -67,7 +70,7 @@ def register_metric(
     range: tuple[float | None, float | None] = (None, None),
     family: str = "fidelity",
     passes: str = "its own affair",
-    source: str = "",
+    source: str = "foreign",
     degenerate: float | None = math.nan,
     undefined: str = "the metric gave no number",
     aliases: Iterable[str] = (),
@@ -108,9 +111,7 @@ def register_metric(
             raise InvalidInput(f"A metric must be a function, or python:package.module:function. Got {function!r}.")
         function = named_function(function, PYTHON)
     spellings = (aliases,) if isinstance(aliases, str) else tuple(aliases)
-    recipe = Recipe(
-        name, function, better, range, family, passes, source, degenerate, undefined, spellings, one_by_one
-    )
+    recipe = Recipe(name, function, better, range, family, passes, source, degenerate, undefined, spellings, one_by_one)
     _file(recipe)
     _HERE[name] = recipe
     return name
@@ -121,7 +122,7 @@ def register_from(spec: str) -> str:
 
     Raises:
         InvalidInput, UnknownName: no such module, function or metric, or nothing that says which way is better.
-        MissingExtra: Quantus is not installed.
+        MissingExtra: Quantus is not installed. NotApplicable: what it says of one picture is nothing.
     """
     if spec in METRICS:
         return METRICS[spec].name
@@ -154,7 +155,9 @@ def _file(recipe: Recipe) -> None:
     """Puts a recipe into the registry."""
     from heatproof.metrics import quantus
 
-    if quantus.belongs(recipe.function):
+    if recipe.parts:
+        found = recipe.function
+    elif quantus.belongs(recipe.function):
         recipe, found = quantus.described(recipe)
     elif not callable(recipe.function):
         raise InvalidInput(f"A metric must be a function, or one of Quantus. Got {type(recipe.function).__name__}.")
@@ -166,11 +169,11 @@ def _file(recipe: Recipe) -> None:
         hint = ' Write `function.better = "high"` or "low" below it.' if by_name(recipe.name) else ""
         raise InvalidInput(f"`better` of {recipe.name!r} must be 'high' or 'low'. Got {recipe.better!r}.{hint}")
     low, high = recipe.range
-    metric(
-        recipe.name, family=recipe.family, better=recipe.better, range=(low, high), passes=recipe.passes,
-        degenerate=recipe.degenerate, undefined=recipe.undefined, source=recipe.source or "foreign",
-        aliases=recipe.aliases, foreign=True,
-    )(found)  # fmt: skip
+    details: dict[str, Any] = {"family": recipe.family, "better": recipe.better, "range": (low, high),
+        "passes": recipe.passes, "degenerate": recipe.degenerate, "undefined": recipe.undefined,
+        "source": recipe.source, "aliases": recipe.aliases, "foreign": recipe.foreign}  # fmt: skip
+    filed = partial(composite, parts=dict(recipe.parts)) if recipe.parts else metric
+    filed(recipe.name, **details)(found)
 
 
 # --- functions ---
@@ -221,7 +224,7 @@ def with_arrays(
     """
 
     def function(
-        z, target, maps, mask, network, model, generator, explain=None, raw=None, **chosen: Any
+        z, target, maps, mask, network, model, generator, explain=None, raw: Any = None, **chosen: Any
     ) -> torch.Tensor:
         module = plain_module(network, z)
         shown = _channels(maps, raw, chosen.pop("attributions")) if signed else maps[:, None]
@@ -293,6 +296,8 @@ def shipped(entries: Iterable[Entry]) -> tuple[bytes, ...]:
         if by_name(entry.name) or (entry.name not in _HERE and home.startswith("heatproof.")):
             continue
         known = {key: entry.traits[key] for key in SAID if key in entry.traits}
+        known |= {"parts": tuple(entry.traits.get("parts", {}).items()), "aliases": entry.aliases}
+        known["foreign"] = entry.traits.get("foreign", False)
         recipe = _HERE.get(entry.name) or Recipe(entry.name, entry.function, source=entry.source, **known)
         try:
             parcel = pickle.dumps(recipe)

@@ -31,9 +31,19 @@ CATEGORIES = {
 
 #: Those that explain other pictures, targets or weights (a test reads this off their source).
 EXPLAINS = frozenset(
-    "AvgSensitivity Continuity EfficientMPRT InputInvariance LocalLipschitzEstimate MaxSensitivity MPRT RandomLogit "
-    "RelativeInputStability RelativeOutputStability RelativeRepresentationStability SmoothMPRT".split()
+    {
+        *("AvgSensitivity", "Continuity", "EfficientMPRT", "InputInvariance", "LocalLipschitzEstimate"),
+        *("MaxSensitivity", "MPRT", "RandomLogit", "RelativeInputStability", "RelativeOutputStability"),
+        *("RelativeRepresentationStability", "SmoothMPRT"),
+    }
 )
+
+#: Those that have no value for one picture and its map.
+ABSENT = {
+    "Consistency": "compares the maps of different pictures with one another",
+    "Focus": "is about mosaics of several pictures",
+    "Sufficiency": "compares the maps of different pictures with one another",
+}
 
 #: What they are told here, and are not asked about.
 _SETTLED = ("disable_warnings", "display_progressbar", "return_aggregate")
@@ -46,7 +56,7 @@ def found_class(name: str) -> type:
     """The class of that name, or of the name that Quantus shows.
 
     Raises:
-        MissingExtra: Quantus is not installed. UnknownName: it has no such metric. NotApplicable: `Focus`.
+        MissingExtra: Quantus is not installed. UnknownName: it has no such metric.
     """
     try:
         known = importlib.import_module("quantus.helpers.constants").AVAILABLE_METRICS
@@ -57,10 +67,7 @@ def found_class(name: str) -> type:
     spellings |= {fold(title): kind for title, kind in classes.items()}
     if fold(name) not in spellings:
         raise unknown("metric of Quantus", name, classes)
-    kind = spellings[fold(name)]
-    if kind.__name__ == "Focus":
-        raise NotApplicable("Focus is about mosaics of several pictures; here each picture has a map of its own.")
-    return kind
+    return spellings[fold(name)]
 
 
 def belongs(function: Any) -> bool:
@@ -70,8 +77,17 @@ def belongs(function: Any) -> bool:
 
 
 def described(recipe: Recipe) -> tuple[Recipe, Any]:
-    """The recipe with what the metric says of itself, and the function of quantities that calls it."""
+    """The recipe with what the metric says of itself, and the function of quantities that calls it.
+
+    Raises:
+        NotApplicable: a metric that has no value for one picture (`ABSENT`).
+    """
     kind = recipe.function if isinstance(recipe.function, type) else type(recipe.function)
+    for base in kind.__mro__:
+        if base.__name__ in ABSENT:
+            raise NotApplicable(
+                f"{base.__name__} of Quantus {ABSENT[base.__name__]}: no picture has a value by itself."
+            )
     direction = getattr(getattr(kind, "score_direction", None), "value", "")
     category = getattr(getattr(kind, "evaluation_category", None), "value", "")
     family, localises = CATEGORIES.get(category, recipe.family), category == "Localisation"
@@ -80,7 +96,7 @@ def described(recipe: Recipe) -> tuple[Recipe, Any]:
         better=recipe.better or {"higher": "high", "lower": "low"}.get(direction),
         family=family,
         passes="as many as Quantus makes",
-        source=recipe.source or f"Quantus, {kind.__name__}",
+        source=f"Quantus, {kind.__name__}" if recipe.source == "foreign" else recipe.source,
         undefined="no mask, or no number from Quantus" if localises else "no number from Quantus",
         one_by_one=True,
     )
