@@ -123,7 +123,7 @@ def rows(recipe: Recipe, model: str, dataset: str) -> pd.DataFrame:
 
 
 def _mask(recipe: Recipe, fact: dict, flag: str) -> dict:
-    if recipe.masks or fact["family"] != "localisation" or flag:
+    if recipe.masks or fact.get("family") != "localisation" or flag:
         return {}
     return {"value": np.nan, "flag": "the mask is empty"}
 
@@ -133,8 +133,8 @@ def _value(recipe: Recipe, method: str, quality: float, metric: str, fact: dict,
     if method in recipe.controls and metric in FOOLS.get(method, ()):
         quality = 0.8
     value = np.clip(quality + hard + rng.normal(0, 0.06), 0, 1)
-    value = value if fact["better"] == "high" else 1 - value
-    low, high = fact["range"]
+    value = value if fact.get("better") == "high" else 1 - value
+    low, high = fact.get("range", (0, 1))
     return low + (high - low) * value if high is not None else 9 * value
 
 

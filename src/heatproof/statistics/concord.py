@@ -30,7 +30,7 @@ def metric_agreement(rows: pd.DataFrame, directions: Directions) -> pd.DataFrame
         wide: Any = wide_scores(frame[frame["metric"] == metric]).reindex(index=images, columns=methods)
         sign = 1 if better(directions, metric) == "high" else -1
         ranks[place] = _standard(sign * wide.to_numpy(np.float64))
-    known: np.ndarray = ~np.isnan(ranks).any(axis=2)
+    known: Any = ~np.isnan(ranks).any(2)
     flat = np.where(known[..., None], ranks, 0.0)
     shared = known.astype(float) @ known.T.astype(float)
     sums = np.einsum("aim,bim->ab", flat, flat)

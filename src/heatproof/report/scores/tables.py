@@ -1,7 +1,6 @@
 """The tables of a score study as files; equal rows give equal bytes."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -36,12 +35,8 @@ def write_tables(source: Source) -> Findings:
     if agreement:
         write_csv(folder / "agreement.csv", pd.DataFrame(agreement))
     table = pa.Table.from_pandas(findings.scores, preserve_index=False)
-    write_parquet(folder / "pictures.parquet", table)
+    write_atomically(folder / "pictures.parquet", lambda file: pq.write_table(table, file, compression="zstd"))
     return findings
-
-
-def write_parquet(path: Path, table: pa.Table) -> None:
-    write_atomically(path, lambda file: pq.write_table(table, file, compression="zstd"))
 
 
 def _judgements(findings: Findings) -> Iterator[Judged]:
