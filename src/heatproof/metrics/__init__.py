@@ -6,11 +6,13 @@ A module of metrics is imported here; that is what puts them into the registry.
 # ruff: noqa: F401 - imported for what they register
 from heatproof.metrics import (
     coherency,
+    completeness,
     complexity,
     composites,
     correlation,
     fidelity,
     flipping,
+    infidelity,
     localisation,
     monotonicity,
     road,

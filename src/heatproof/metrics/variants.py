@@ -6,6 +6,7 @@ import torch
 
 from heatproof.models import Model
 from heatproof.passes import parts, rows_per_pass
+from heatproof.registry import unknown
 from heatproof.tensors import per_image, upsampled
 
 
@@ -16,11 +17,21 @@ def signed(raw: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
     metrics that ask are correlations, or scale by themselves. All zeros where the display map says nothing (it is
     constant, or not finite), so that a constant cannot pass for an explanation.
     """
-    if raw.dim() == maps.dim() + 1:
-        raw = raw.double().sum(1)
-    found = upsampled(raw.double(), tuple(maps.shape[1:]))
-    silent = (maps.flatten(1) == 0).all(1) | ~torch.isfinite(raw.flatten(1)).all(1)
-    return torch.where(per_image(silent, found), 0.0, found)
+    one = raw.double().sum(1) if raw.dim() == maps.dim() + 1 else raw.double()
+    found = upsampled(one, tuple(maps.shape[1:]))
+    return torch.where(per_image(silent(raw, maps), found), 0.0, found)
+
+
+def silent(raw: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+    """Whether the map says nothing, `(N,)`: its display map is zero all over, or the map itself is not finite."""
+    return (maps.flatten(1) == 0).all(1) | ~torch.isfinite(raw.flatten(1)).all(1)
+
+
+def answer(of: str, logits: torch.Tensor, target: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
+    """What the network said of the pictures themselves, `(N,)` float64: known already, so no pass."""
+    if of not in ("logit", "probability"):
+        raise unknown("`of`", str(of), ("logit", "probability"))
+    return p if of == "probability" else logits.double().gather(1, target[:, None])[:, 0]
 
 
 def random_pictures(

@@ -1,0 +1,151 @@
+"""Infidelity: does what a map predicts for a change of the picture agree with what the network does?"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from heatproof.errors import InvalidInput
+from heatproof.masking import checked_fill, ground, masked
+from heatproof.metrics.catalogue import metric
+from heatproof.metrics.variants import answer, signed, silent, streamed
+from heatproof.passes import whole
+from heatproof.registry import unknown
+from heatproof.tensors import per_image
+
+#: The largest square, as a share of the shorter side: 10 of MNIST's 28 pixels in Yeh et al.'s code.
+LARGEST = 10 / 28
+
+
+@metric(
+    "infidelity",
+    family="fidelity",
+    better="low",
+    range=(0, None),
+    passes="samples forwards",
+    undefined="the network has no answer to a changed picture",
+    source="Yeh et al. 2019, definition 2.1",
+)
+def infidelity(
+    x: torch.Tensor,
+    z: torch.Tensor,
+    logits: torch.Tensor,
+    target: torch.Tensor,
+    p: torch.Tensor,
+    maps: torch.Tensor,
+    raw: torch.Tensor,
+    score,
+    generator,
+    *,
+    perturbation: str = "square",
+    samples: int = 100,
+    normalise: bool = True,
+    sigma: float = 0.2,
+    fill: str = "mean",
+    of: str = "logit",
+) -> torch.Tensor:
+    """`E[(Iᵀ Φ − (f(x) − f(x − I)))²]` over random changes I, Φ the signed map scaled to fit best.
+
+    `(N,)`, at least 0, in squares of f, lower is better. `normalise` multiplies Φ by `β = E[Iᵀ Φ Δ] / E[(Iᵀ Φ)²]`,
+    Δ the drop of f, as the authors' code and Captum do; the value is then `E[Δ²]` (nothing is explained, also where the
+    map says nothing) or less. Without it Φ must be in the units of f, which CAMs are not. β may be negative: a map and
+    its negative score the same.
+
+    `square`: a square of pixels, any as likely as any other, sides up to 10/28 of the picture's, is replaced by `fill`.
+    Φ is a contribution, as from IG or a CAM, and I is 1 inside: Iᵀ Φ is the sum of the map there, channels included.
+    `gaussian`: I ~ N(0, sigma²) in z, each pixel and channel by itself. Φ is a slope, as from `gradient`; a map of one
+    channel has the same slope for all channels, so Iᵀ Φ multiplies each pixel by the sum of I over the channels.
+    `noisy-baseline`: the same with I = z − ε, that is, the network sees nothing but ε ~ N(0, sigma²).
+
+    Yeh et al. 2019 average over all squares of an MNIST digit, and over 10000 pictures of noise (σ .2 in x, clipped).
+
+    Args:
+        perturbation: one of `square`, `gaussian`, `noisy-baseline`.
+        samples: changes of each picture; the same for every method.
+        normalise: scale the map to fit best.
+        sigma: of the noise, in z.
+        fill: what a square is replaced by.
+        of: `logit` or `probability`.
+    """
+    if perturbation not in PERTURBATIONS:
+        raise unknown("`perturbation`", str(perturbation), PERTURBATIONS)
+    if not 0 < sigma < float("inf"):
+        raise InvalidInput(f"`sigma` must be above 0. Got {sigma!r}.")
+    setting = Setting(z, ground(checked_fill(fill), x, z), sigma)
+    explained = _weights(raw, maps)
+    clean = answer(of, logits, target, p)
+
+    def compared(rows: torch.Tensor, _turn: torch.Tensor) -> torch.Tensor:
+        factor, changed = PERTURBATIONS[perturbation](setting, rows, [generator[row] for row in rows.tolist()])
+        said = (explained[rows] * factor).flatten(1).sum(1)
+        return torch.stack([said, clean[rows] - score(changed, rows, of=of)], 1)
+
+    said, seen = streamed(len(z), whole("samples", samples), z, compared).unbind(2)
+    return (said * _scale(said, seen) - seen if normalise else said - seen).square().mean(1)
+
+
+def _scale(said: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    """The factor by which `said` is nearest to `seen`, `(N, 1)`; 0 where it is zero throughout."""
+    size = said.square().sum(1, keepdim=True)
+    return torch.where(size > 0, (said * seen).sum(1, keepdim=True) / size, 0.0)
+
+
+def _weights(raw: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+    """Φ `(N, channels or 1, *size)` float64: channels are kept where the method has them; zeros for a silent map."""
+    if raw.dim() != maps.dim() + 1:
+        return signed(raw, maps)[:, None]
+    return torch.where(per_image(silent(raw, maps), raw), 0.0, raw.double())
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a change of pictures is made from: the pictures, what stands for nothing, and the size of noise."""
+
+    z: torch.Tensor
+    background: torch.Tensor
+    sigma: float
+
+
+Change = Callable[[Setting, torch.Tensor, Sequence[torch.Generator]], tuple[torch.Tensor, torch.Tensor]]
+
+
+def _square(setting: Setting, rows: torch.Tensor, generator: Sequence[torch.Generator]):
+    size = setting.z.shape[2:]
+    gone = torch.stack([random_square(tuple(size), one) for one in generator]).to(setting.z.device)
+    return gone[:, None].double(), masked(setting.z[rows], ~gone, setting.background[rows])
+
+
+def _gaussian(setting: Setting, rows: torch.Tensor, generator: Sequence[torch.Generator]):
+    noise = _noise(setting, generator)
+    return noise.double(), setting.z[rows] - noise
+
+
+def _noisy_baseline(setting: Setting, rows: torch.Tensor, generator: Sequence[torch.Generator]):
+    noise = _noise(setting, generator)
+    return (setting.z[rows] - noise).double(), noise
+
+
+#: What is done to the pictures: → what multiplies Φ, `(M, channels or 1, *size)`, and the changed pictures.
+PERTURBATIONS: dict[str, Change] = {"square": _square, "gaussian": _gaussian, "noisy-baseline": _noisy_baseline}
+
+
+def _noise(setting: Setting, generator: Sequence[torch.Generator]) -> torch.Tensor:
+    drawn = torch.stack([torch.randn(setting.z.shape[1:], generator=one) for one in generator])
+    return drawn.to(setting.z) * setting.sigma
+
+
+def random_square(size: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    """Bool `(*size)`: a square with sides from 1 to 10/28 of the shorter side, every one as likely as any other.
+
+    There are more places for a small square than for a large one, so small ones come more often.
+    """
+    sides = range(1, max(1, int(LARGEST * min(size))) + 1)
+    places = [torch.tensor([length - side + 1 for length in size]) for side in sides]
+    counts = torch.stack([one.double().prod() for one in places])
+    uniform = torch.rand(1 + len(size), generator=generator, dtype=torch.float64)
+    chosen = min(int(torch.searchsorted(counts.cumsum(0), uniform[0] * counts.sum(), right=True)), len(sides) - 1)
+    inside = torch.ones(size, dtype=torch.bool)
+    for axis, first in enumerate((uniform[1:] * places[chosen]).long().tolist()):
+        along = torch.arange(size[axis]).view(-1, *[1] * (len(size) - axis - 1))
+        inside &= (along >= first) & (along < first + sides[chosen])
+    return inside
