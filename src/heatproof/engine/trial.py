@@ -15,6 +15,7 @@ from heatproof import masking, seeds
 from heatproof.engine.batch import Batch, Network, needs_by_layer
 from heatproof.engine.explanation import Placed, explanation
 from heatproof.errors import InvalidInput
+from heatproof.metrics import curves, road, sensitivity
 from heatproof.models import Model
 from heatproof.passes import parts, rows_per_pass
 from heatproof.registry import unknown
@@ -93,8 +94,8 @@ class Stand:
         return torch.cat([self.model.of_normalised(z[part]) for part in parts(len(z), rows_per_pass(z))])
 
     def segments(self, name: str = "slic") -> torch.Tensor:
-        """Label maps of the clean pictures, `(N, H, W)`."""
-        return self.once(("segments", name), lambda: segment(self.x.cpu(), name).to(self.x.device))
+        """Label maps of the clean pictures, `(N, H, W)`; of one that is not finite, those of its finite pixels."""
+        return self.once(("segments", name), lambda: segment(self.x.nan_to_num(0).cpu(), name).to(self.x.device))
 
     def generators(self, name: str) -> list[torch.Generator]:
         """One for each picture; the same for every method."""
@@ -179,8 +180,6 @@ class Trial:
 
     def ranks(self, ties: str = "jitter") -> torch.Tensor:
         """Rank of every pixel in the map, 0 the most important; the order among ties is the same for every method."""
-        from heatproof.metrics import curves
-
         return self.once(("ranks", ties), lambda: curves.pixel_ranks(self.maps, self.stand.generators("ties"), ties))
 
     def curve(
@@ -199,8 +198,6 @@ class Trial:
             return self.curve(fill, steps, other, False, ties, of).flip(1)
 
         def work() -> torch.Tensor:
-            from heatproof.metrics import curves
-
             stand = self.stand
             ends = stand.whole(of), stand.nothing(fill, of)
             start, end = reversed(ends) if restore else ends
@@ -215,8 +212,6 @@ class Trial:
         """Probability of the target where pixels are imputed: most relevant first, least relevant first."""
 
         def work() -> Any:
-            from heatproof.metrics import road
-
             stand = self.stand
             return road.removal_scores(
                 stand.z, self.ranks(ties), stand.score, stand.generators("road"), kept=tuple(kept), noise=noise
@@ -228,8 +223,6 @@ class Trial:
         """Relative change of the map when its picture is moved by noise, `(N, samples)`."""
 
         def work() -> torch.Tensor:
-            from heatproof.metrics import sensitivity
-
             stand = self.stand
             return sensitivity.relative_shifts(
                 stand.z, stand.x, stand.model, self.maps, self.explain, stand.generators("shifts"),
