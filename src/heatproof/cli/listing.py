@@ -42,13 +42,14 @@ def query(
 
 
 def list_(
-    what: Annotated[str, typer.Argument(help="methods, perturbations, segmenters, studies or models.")],
+    what: Annotated[str, typer.Argument(help="methods, metrics, perturbations, segmenters, studies or models.")],
     as_json: Annotated[bool, typer.Option("--json", help="An array of objects.")] = False,
     like: Annotated[str | None, typer.Option(help="Only names that contain this.")] = None,
 ) -> None:
     """List what there is by name."""
     lists: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "methods": _methods,
+        "metrics": _metrics,
         "perturbations": _perturbations,
         "segmenters": _segmenters,
         "studies": _studies,
@@ -62,6 +63,9 @@ def list_(
     if as_json:
         print(json.dumps(entries, indent=1, ensure_ascii=False, default=str))
         return
+    if what == "metrics":
+        _print_metrics(entries)
+        return
     columns = ["name", "summary", "options", "source"]
     _print_table(columns, [[_cell(entry.get(column, "")) for column in columns] for entry in entries])
 
@@ -70,6 +74,46 @@ def _methods() -> list[dict[str, Any]]:
     from heatproof.attributions import ATTRIBUTIONS
 
     return [entry.described() for entry in ATTRIBUTIONS.values()]
+
+
+def _metrics() -> list[dict[str, Any]]:
+    from heatproof.metrics import FAMILIES, METRICS
+
+    entries = [{**entry.described(), **_stated(entry)} for entry in METRICS.values()]
+    return sorted(entries, key=lambda entry: list(FAMILIES).index(entry["family"]))
+
+
+def _stated(entry: Any) -> dict[str, Any]:
+    """Parts of a composite, and what a map that says nothing gets: a number, `NaN`, or null: what the formula gives."""
+    degenerate = entry.traits["degenerate"]
+    stated = "NaN" if degenerate is not None and math.isnan(degenerate) else degenerate
+    return {"parts": dict(entry.traits.get("parts", {})), "degenerate": stated}
+
+
+def _print_metrics(entries: Sequence[dict[str, Any]]) -> None:
+    """By family, with an arrow to where better is."""
+    from heatproof.metrics import FAMILIES
+
+    columns = ["", "name", "range", "network passes", "summary", "options", "source"]
+    cells = {
+        entry["name"]: ["↑" if entry["better"] == "high" else "↓", entry["name"], _interval(*entry["range"]),
+                        entry["passes"], entry["summary"], _cell(entry["options"]), entry["source"]]
+        for entry in entries
+    }  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(columns, *cells.values(), strict=True)]
+    for family, asks in FAMILIES.items():
+        rows = [cells[entry["name"]] for entry in entries if entry["family"] == family]
+        if rows:
+            print(f"{family}: {asks}")
+            _print_table(columns, rows, widths)
+            print()
+    print("↑ higher is better, ↓ lower is better. Also python:module:function, and quantus:NAME where it is installed.")
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    """`[0, 1]`, `[0, ∞)`."""
+    start = "(−∞" if low is None else f"[{low:g}"
+    return f"{start}, {'∞)' if high is None else f'{high:g}]'}"
 
 
 def _perturbations() -> list[dict[str, Any]]:
@@ -120,7 +164,8 @@ def _cell(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[int] = ()) -> None:
+    """`widths` are those of several tables that are to look like one."""
     from rich.console import Console
     from rich.table import Table
 
@@ -129,7 +174,8 @@ def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         table.add_row(*(cell.replace("[", r"\[") for cell in row))
     console = Console()
     if not console.is_terminal:  # piped: as wide as the content, so that nothing is cut
-        console = Console(
-            width=max(80, sum(max(map(len, column), default=0) + 2 for column in zip(columns, *rows, strict=True)))
-        )
+        widths = widths or [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+        for column, width in zip(table.columns, widths, strict=True):
+            column.min_width = width
+        console = Console(width=max(80, sum(width + 2 for width in widths)))
     console.print(table)
