@@ -215,7 +215,7 @@ def test_an_answer_that_is_not_a_number_stays_in_its_picture():
 def test_what_cannot_be_is_refused():
     z, maps = torch.ones(1, 1, 4), torch.rand(1, 4)
     score = Weighted(torch.ones(1, 1, 4))
-    with pytest.raises(UnknownName, match="ties.*blocks"):
+    with pytest.raises(UnknownName, match=r"ties.*blocks"):
         ranks_of(maps, "blocks")
     with pytest.raises(InvalidInput, match="One generator for each of 1 maps"):
         curves.pixel_ranks(maps, [])

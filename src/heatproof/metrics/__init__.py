@@ -13,6 +13,7 @@ from heatproof.metrics import (
     fidelity,
     flipping,
     infidelity,
+    information,
     localisation,
     monotonicity,
     road,

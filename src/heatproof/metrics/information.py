@@ -1,0 +1,205 @@
+"""Performance information curves: how much of the network's answer does how much of the picture's information buy?
+
+From a picture of which next to nothing is known, the most important pixels are given back; everything else is filled
+in smoothly from what is known. The information in such a picture is what it takes to store it without loss.
+"""
+
+import io
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from heatproof.errors import InvalidInput, NotApplicable
+from heatproof.imputation import imputed
+from heatproof.metrics.catalogue import Curve, metric
+from heatproof.metrics.curves import area, shares
+from heatproof.passes import parts, rows_per_pass
+
+#: Shares of pixels given back, those of the public library.
+THRESHOLDS = "0.005 0.01 0.02 0.03 0.04 0.05 0.07 0.1 0.13 0.21 0.34 0.5 0.75"
+#: Share of pixels, drawn at random, that are known from the start; the corners are known too.
+KNOWN = 0.01
+#: Effort of WebP, 0 to 100: sizes are within 1 % of those at 100, in a quarter of the time.
+EFFORT = 50
+#: Points of the curve that is handed on.
+POINTS = 101
+PIC = "Kapishnikov et al. 2019 (XRAI)"
+
+
+class Information(NamedTuple):
+    """Pictures as pixels come back: `bytes` `(N, T + 2)` and `probabilities` `(N, T + 2, K)`.
+
+    First what is known from the start, then one for each threshold, last the whole picture.
+    """
+
+    bytes: torch.Tensor
+    probabilities: torch.Tensor
+
+
+@metric(
+    "sic",
+    family="fidelity",
+    better="high",
+    range=(0, 1),
+    passes="a forward for each threshold, 1 forward",
+    undefined="what is known from the start says as much to the network as the picture, or takes as much to store",
+    aliases=["softmax-information-curve"],
+    source=PIC,
+)
+def sic(
+    x: torch.Tensor,
+    logits: torch.Tensor,
+    target: torch.Tensor,
+    ranks,
+    probabilities,
+    model,
+    generator,
+    *,
+    thresholds: str = THRESHOLDS,
+    ties: str = "jitter",
+) -> Curve:
+    """Area under the target's probability over the information given back, most important pixels first.
+
+    Both are scaled so that what is known from the start is 0 and the whole picture is 1, and clipped to [0, 1]; the
+    curve runs through both and never falls; trapezoids. In [0, 1], higher is better. NaN where the whole picture is
+    not likelier than the start, or takes no more to store. Kapishnikov et al. 2019, section 4, with the facts of the
+    authors' library (PAIR-code/saliency, `pic`): its thresholds; 1 % of the pixels, drawn at random, and the corners
+    are known from the start; the information is the size as lossless WebP, 8 bits. Deviations: unknown pixels are
+    ROAD's weighted means (theirs: linear between the known ones, in triangles); the running maximum is taken along
+    the information, and not the thresholds; a picture of low confidence (theirs: below .8) is not left out. One
+    forward for each threshold and one for the start.
+    """
+    found = information(x, ranks(ties), generator, model, probabilities, _thresholds(thresholds), logits)
+    rows = torch.arange(len(x), device=target.device)
+    return _curve(found.bytes, _scaled(found.probabilities[rows, :, target]))
+
+
+@metric(
+    "aic",
+    family="fidelity",
+    better="high",
+    range=(0, 1),
+    passes="a forward for each threshold, 1 forward",
+    degenerate=0,
+    undefined="the picture holds no more information than what is known from the start",
+    aliases=["accuracy-information-curve"],
+    source=PIC,
+)
+def aic(
+    x: torch.Tensor,
+    logits: torch.Tensor,
+    target: torch.Tensor,
+    ranks,
+    probabilities,
+    model,
+    generator,
+    *,
+    thresholds: str = THRESHOLDS,
+    ties: str = "jitter",
+) -> Curve:
+    """The share of the picture's information that is not needed for the target to be the network's answer.
+
+    Area under `1[argmax f = target]` over the information given back, most important pixels first; parameters and
+    cost as in `sic`. In [0, 1], higher is better. A picture whose class can be told from the start scores 1 whatever
+    the map, one that is not of the target's class scores next to nothing; the paper's mean over pictures holds both
+    (its library leaves them out). NaN where the whole picture takes no more to store. A constant map scores 0.
+    """
+    found = information(x, ranks(ties), generator, model, probabilities, _thresholds(thresholds), logits)
+    said = (found.probabilities.argmax(2) == target[:, None]).double()
+    return _curve(found.bytes, torch.where(found.probabilities.sum(2).isnan(), torch.nan, said))
+
+
+def _thresholds(text: str) -> list[float]:
+    try:
+        values = [float(word) for word in text.replace(",", " ").split()]
+    except ValueError:
+        values = []
+    if not values or not all(0 < value < 1 for value in values) or values != sorted(set(values)):
+        raise InvalidInput(f"`thresholds` must be rising shares between 0 and 1, such as '0.1 0.5'. Got {text!r}.")
+    return values
+
+
+def information(
+    x: torch.Tensor,
+    ranks: torch.Tensor,
+    generators: Sequence[torch.Generator],
+    model,
+    probabilities,
+    thresholds: Sequence[float],
+    logits: torch.Tensor,
+) -> Information:
+    """Size and probabilities of the pictures at every threshold, `rows_per_pass` at a time."""
+    if x.dim() != 4 or x.shape[1] not in (1, 3):
+        raise NotApplicable(f"Information is that of a picture (N, 3, H, W). Got {tuple(x.shape)}.")
+    n = ranks[0].numel()
+    known = _known(x, generators)
+    counts = torch.tensor([0, *(round(share * n) for share in thresholds)], device=x.device)
+    pictures = torch.arange(len(x), device=x.device).repeat_interleave(len(counts))
+    limits = counts.repeat(len(x))
+    sizes, answers = [], []
+    for part in parts(len(pictures), rows_per_pass(x)):
+        which = pictures[part]
+        kept = known[which] | (ranks[which] < limits[part].view(-1, 1, 1))
+        filled = imputed(x[which].nan_to_num(), ~kept).images.clamp(0, 1)
+        sizes.append(stored_bytes(filled))
+        answers.append(probabilities(model.normalise(filled)))
+    shape = (len(x), len(counts))
+    whole = stored_bytes(x)[:, None].to(x.device)
+    return Information(
+        torch.cat([torch.cat(sizes).view(shape).to(x.device), whole], 1),
+        torch.cat([torch.cat(answers).view(*shape, -1), model.probabilities(logits)[:, None]], 1),
+    )
+
+
+def _known(x: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
+    """What is known from the start, `(N, H, W)`: the same for every method."""
+    height, width = x.shape[2:]
+    known = torch.zeros(len(x), height * width, dtype=torch.bool)
+    for one, generator in zip(known, generators, strict=True):
+        one[torch.randperm(len(one), generator=generator)[: int(KNOWN * len(one))]] = True
+    known = known.view(-1, height, width)
+    known[:, :: max(1, height - 1), :: max(1, width - 1)] = True
+    return known.to(x.device)
+
+
+def stored_bytes(x: torch.Tensor) -> torch.Tensor:
+    """What pictures in [0, 1] take as lossless WebP of 8 bits, `(N,)` float64; one at a time, on the CPU."""
+    from PIL import Image
+
+    sizes = []
+    for one in (x.nan_to_num().clamp(0, 1) * 255).round().byte().cpu():
+        file = io.BytesIO()
+        Image.fromarray(one.movedim(0, -1).expand(-1, -1, 3).contiguous().numpy()).save(
+            file, format="webp", lossless=True, quality=EFFORT
+        )
+        sizes.append(len(file.getvalue()))
+    return torch.tensor(sizes, dtype=torch.float64)
+
+
+def _curve(information: torch.Tensor, performance: torch.Tensor) -> Curve:
+    """From the start (first column) to the whole picture (last): a rising curve over shares of the information."""
+    given = _scaled(information)
+    undefined = performance.isnan().any(1) | given.isnan().any(1)
+    at, order = given.nan_to_num().sort(dim=1, stable=True)
+    points = performance.nan_to_num().gather(1, order).cummax(1).values
+    # A curve of ones has an area of one: the sum of the shares is rounded.
+    value = torch.stack([area(one, where) for one, where in zip(points, at, strict=True)]).round(decimals=12)
+    grid = shares(POINTS - 1, points.device)
+    drawn = torch.stack([_between(one, where, grid) for one, where in zip(points, at, strict=True)])
+    return Curve(value.masked_fill(undefined, torch.nan), grid, drawn.masked_fill(undefined[:, None], torch.nan))
+
+
+def _scaled(values: torch.Tensor) -> torch.Tensor:
+    """First column 0, last column 1, clipped; NaN where the last is not above the first."""
+    first, last = values[:, :1], values[:, -1:]
+    room = torch.where(last > first, last - first, torch.nan)
+    return ((values - first) / room).clamp(0, 1)
+
+
+def _between(points: torch.Tensor, at: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+    """Straight lines between `(at, points)`, `at` rising from 0 to 1, read at the shares of `grid`."""
+    above = torch.searchsorted(at, grid, right=True).clamp(1, len(at) - 1)
+    low, high = at[above - 1], at[above]
+    share = torch.where(high > low, (grid - low) / (high - low), 1.0)
+    return torch.lerp(points[above - 1], points[above], share)
