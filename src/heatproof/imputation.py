@@ -153,7 +153,8 @@ class Board:
         height, width = self.coarse
         rows = field.unflatten(-1, (-1, self.row))
         top, middle, bottom = (rows[..., start : start + 2 * height - 1 : 2, :] for start in range(3))
-        flat, pairs = self.first[..., : height * self.row + 1], self.second[..., : height * self.row]
+        flat = self.like.new_zeros(*self.shape[:2], height * self.row + 1)  # one more: its 0 is beside the last place
+        pairs = self.second[..., : height * self.row]
         tall, left, right = flat[..., :-1].unflatten(-1, (height, self.row)), flat[..., :-1], flat[..., 1:]
         even, odd = (pairs.unflatten(-1, (height, self.row))[..., start : 2 * width : 2] for start in range(2))
 
