@@ -46,9 +46,7 @@ def test_metrics_for_people_are_grouped_and_have_arrows(capsys):
     headings = [line.partition(":")[0] for line in text.splitlines() if line.partition(":")[0] in FAMILIES]
     used = {entry.traits["family"] for entry in METRICS.values()}
     assert headings == [family for family in FAMILIES if family in used]
-    rows = {
-        line.split()[1]: line for line in text.splitlines() if line.startswith(("↑ ", "↓ ")) and "better" not in line
-    }
+    rows = rows_of(text)
     assert set(rows) == set(METRICS)
     assert rows["deletion"].startswith("↓") and rows["insertion"].startswith("↑")
     assert "[0, 1]" in rows["deletion"] and "steps forwards" in rows["deletion"] and "fill=black" in rows["deletion"]
