@@ -24,7 +24,7 @@ from heatproof.passes import parts
 AIM = 0.1
 #: Steps at most, in the dtype of the pictures and, where that was not enough, in float64.
 STEPS, STEPS_AGAIN = 40, 400
-#: The grid from which on a cycle is gone through twice: 6 steps where there would be 9, and fine grids cost the most.
+#: The grid from which on a cycle is gone through twice: 6 steps where there would be 8, and fine grids cost the most.
 TWICE = 2
 #: Places of the coarsest grid, which is solved by a dense inverse.
 COARSEST = 64
