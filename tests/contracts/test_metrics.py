@@ -29,7 +29,10 @@ SCORED = [name for name in NAMES if not METRICS[name].traits.get("parts")]
 #: Options with which a metric that runs the network often stays affordable here, or has something to tell apart.
 QUICK: dict[str, dict[str, Any]] = {
     "effective-complexity": {"tolerance": 1e-5, "steps": 20, "samples": 3},
+    "faithfulness-correlation": {"samples": 20},
+    "infidelity": {"samples": 20},
     "nonzero-count": {"threshold": 0.3},
+    "sensitivity-n": {"samples": 10, "steps": 4},
 }
 
 every_metric = pytest.mark.parametrize("name", NAMES)
