@@ -121,7 +121,8 @@ def irof(
     counts = torch.arange(1, max(pieces) + 1, device=z.device).expand(len(z), -1)
     counts = torch.where(counts <= torch.tensor(pieces, device=z.device)[:, None], counts, -1)
     found = threshold_scores(z, masking.ground(masking.checked_fill(fill), x, z), ranks, counts, score)
-    points = torch.cat([p[:, None].to(found), found], 1) / p[:, None].to(found)
+    entire = torch.where(p > 0, p, torch.nan)[:, None].to(found)
+    points = torch.cat([entire, found], 1) / entire
     own = [one[: count + 1] for one, count in zip(points, pieces, strict=True)]
     value = torch.stack([1 - area(one, shares(len(one) - 1)) for one in own])
     at = shares(POINTS - 1, z.device)
