@@ -4,8 +4,6 @@ import base64
 import io
 import json
 import re
-from dataclasses import dataclass, field
-from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
@@ -23,36 +21,9 @@ from heatproof.report.tables import statistics_table, write_tables
 
 from . import synthetic
 from .conftest import HOSTILE
+from .reading import Page
 
 SMALL = {"images": tuple(f"{i}.jpg" for i in range(40)), "perturbations": ("jpeg",), "severities": (2, 4)}
-
-
-@dataclass
-class Page(HTMLParser):
-    """Tags with their attributes, and the text without the style sheet."""
-
-    html: str
-    tags: list[tuple[str, dict[str, str]]] = field(default_factory=list)
-    text: str = ""
-
-    def __post_init__(self):
-        super().__init__()
-        self._style = False
-        self.feed(self.html)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, {name: value or "" for name, value in attrs}))
-        self._style = tag == "style"
-
-    def handle_endtag(self, tag):
-        self._style = False
-
-    def handle_data(self, data):
-        if not self._style:
-            self.text += data
-
-    def all(self, tag):
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 def page(folder, **changes) -> Page:

@@ -19,7 +19,7 @@ from heatproof.statistics.scores import COLUMNS
 
 from . import synthetic_scores
 from .conftest import WRITE
-from .test_page import Page
+from .reading import Page
 
 EVIL = {
     "average-drop": synthetic_scores.METRICS["average-drop"],

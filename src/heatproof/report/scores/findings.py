@@ -90,15 +90,16 @@ def findings_of(source: Source) -> Findings:
     found = {(model, dataset) for model, dataset in scores[["model", "dataset"]].itertuples(index=False)}
     order = [_ordered(scores[name], _names(plan.get(f"{name}s"))) for name in Setting._fields]
     settings = [Setting(model, dataset) for dataset in order[1] for model in order[0] if (model, dataset) in found]
+    told = [_told(setting, scores, points, facts, given) for setting in settings]
     return Findings(
         source=source,
         scores=scores,
-        table=score_table(scores, facts, **given),
+        table=told[0].table if len(told) == 1 else score_table(scores, facts, **given),
         methods=methods,
         controls=controls,
         metrics=metrics,
         facts=facts,
-        told=[_told(setting, scores, points, facts, given) for setting in settings],
+        told=told,
         correct=common.correct(source.connection),
         flagged=common.flagged(source.connection),
         reasons=frames.reasons(source.connection),
