@@ -54,6 +54,14 @@ def open_grey(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarr
     return _read(path, _grey, max_pixels)
 
 
+def open_mask(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """What is neither black nor transparent in `path`, bool `(height, width)`; of a JPEG, what is above half its peak.
+
+    Raises InvalidPicture as `open_picture`.
+    """
+    return _read(path, _shown, max_pixels)
+
+
 def _read(path: str | os.PathLike, meant: Callable[[Image.Image], T], max_pixels: int) -> T:
     path = Path(path)
     try:
@@ -81,6 +89,20 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
     upright = _UPRIGHT.get(_orientation(image))
     rgb = as_rgb(image)
     return rgb if upright is None else rgb.transpose(upright)
+
+
+def _shown(image: Image.Image) -> np.ndarray:
+    upright = _UPRIGHT.get(_orientation(image))
+    lossy = image.format in ("JPEG", "MPO")
+    image = image if upright is None else image.transpose(upright)
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return np.asarray(image)[..., :3].any(-1) & (np.asarray(image)[..., 3] > 0)
+    if image.mode not in ("1", "L", "I", "F") and not image.mode.startswith("I;16"):
+        image = image.convert("RGB")
+    values = np.nan_to_num(np.asarray(image))
+    values = values.max(-1) if values.ndim == 3 else values
+    return values > values.max() / 2 if lossy else values != 0  # a JPEG's black is not quite black
 
 
 def _grey(image: Image.Image) -> np.ndarray:

@@ -1,0 +1,191 @@
+"""Where the objects are: masks from a folder, or boxes from a CSV, by the names of the pictures.
+
+Masks are in the pixels of the picture as it is opened (upright). The engine brings them through the model's own
+geometry, the way the picture goes.
+"""
+
+import csv
+import io
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+import numpy as np
+
+from heatproof.data.files import EXTENSIONS, picture_files, printable
+from heatproof.data.picture import MAX_PIXELS, open_mask
+from heatproof.errors import InvalidInput, InvalidPicture
+
+COLUMNS = ("file", "x0", "y0", "x1", "y1")
+
+Box = tuple[float, float, float, float]
+
+
+class Masks(Protocol):
+    """Masks by the names of pictures; can be pickled, so that worker processes can have it."""
+
+    def mask(self, identity: str, size: tuple[int, int]) -> np.ndarray | None:
+        """Where the object is, bool `(height, width)`; None where nothing is said of the picture.
+
+        Args:
+            identity: the picture's id.
+            size: its own (height, width).
+
+        Raises:
+            InvalidPicture: a mask that cannot be read, or does not fit the picture.
+        """
+        ...
+
+
+def load_masks(path: str | os.PathLike) -> Masks:
+    """Masks of a folder of pictures and `.npy` files, or the boxes of a CSV.
+
+    A mask has the name of its picture with any ending (`cats/a.png` or `cats/a.jpg.png` for `cats/a.jpg`), its folders
+    may be left out from the front, and it is of the same size. What is not black (and not transparent) is the object,
+    in an array what is not 0. A CSV has the columns `file,x0,y0,x1,y1`: edges in the picture's pixels, from the upper
+    left corner, so that a box is x1 − x0 wide; several rows of one picture are one object.
+
+    Raises:
+        InvalidInput: no such file or folder, a folder without masks, two masks of one name, a CSV that cannot be used.
+    """
+    where = Path(path)
+    if where.is_dir():
+        return MaskFolder.of(where)
+    if where.is_file() and where.suffix.lower() in (".csv", ".txt"):
+        return Boxes.of(where)
+    there = "It is another file" if where.exists() else "It does not exist"
+    raise InvalidInput(f"`masks` must be a folder of masks or a CSV of boxes. Got {printable(where)}. {there}.")
+
+
+@dataclass(frozen=True)
+class MaskFolder:
+    """Files by their path in the folder without its ending."""
+
+    files: dict[str, Path]
+
+    @classmethod
+    def of(cls, folder: Path) -> "MaskFolder":
+        """All masks below the folder; they are opened when they are needed."""
+        arrays = (path for path in folder.rglob("*.npy") if not any(part.startswith(".") for part in path.parts))
+        found: dict[str, Path] = {}
+        for path in sorted([*picture_files(folder), *arrays]):
+            name = printable(path.relative_to(folder).with_suffix("").as_posix())
+            if name in found:
+                raise InvalidInput(
+                    f"`masks` must hold one mask for each picture. Got {printable(found[name].name)} and "
+                    f"{printable(path.name)}. Remove one."
+                )
+            found[name] = path
+        if not found:
+            raise InvalidInput(
+                f"`masks` must hold at least one mask. None is in {printable(folder)}. Known endings: "
+                f"{' '.join(sorted({*EXTENSIONS, '.npy'}))}."
+            )
+        return cls(found)
+
+    def mask(self, identity: str, size: tuple[int, int]) -> np.ndarray | None:
+        """The mask of that name; see `Masks`."""
+        path = next((self.files[name] for name in spellings(identity) if name in self.files), None)
+        if path is None:
+            return None
+        found = _array(path) if path.suffix.lower() == ".npy" else open_mask(path)
+        if found.shape != tuple(size):
+            raise InvalidPicture(
+                f"{printable(path.name)}: is {found.shape[1]} × {found.shape[0]} pixels, and its picture {identity} is "
+                f"{size[1]} × {size[0]}"
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Boxes by the pictures' names as the CSV has them, with or without their endings."""
+
+    boxes: dict[str, list[Box]]
+
+    @classmethod
+    def of(cls, path: Path) -> "Boxes":
+        """Those of a CSV."""
+        found: dict[str, list[Box]] = {}
+        for name, box in _rows(path):
+            found.setdefault(name, []).append(box)
+        if not found:
+            raise InvalidInput(f"`masks` must hold at least one box. {printable(path)} has a header only.")
+        return cls(found)
+
+    def mask(self, identity: str, size: tuple[int, int]) -> np.ndarray | None:
+        """The pixels whose centre lies in one of the boxes; see `Masks`."""
+        boxes = next((self.boxes[name] for name in spellings(identity) if name in self.boxes), None)
+        if boxes is None:
+            return None
+        down, across = (np.arange(side) + 0.5 for side in size)
+        found = np.zeros(size, dtype=bool)
+        for x0, y0, x1, y1 in boxes:
+            found |= ((down >= y0) & (down < y1))[:, None] & ((across >= x0) & (across < x1))
+        if not found.any():
+            raise InvalidPicture(f"{identity}: its boxes hold no pixel of it, which is {size[1]} × {size[0]}")
+        return found
+
+
+def spellings(identity: str) -> Iterator[str]:
+    """What the mask of a picture may be called: the whole name, without its first folders, each also unsuffixed."""
+    parts = [part for part in PurePosixPath(identity.replace("\\", "/")).parts if part not in ("/", "..")]
+    for start in range(len(parts)):
+        name = "/".join(parts[start:])
+        yield name
+        yield name.removesuffix(PurePosixPath(name).suffix)
+
+
+def _array(path: Path) -> np.ndarray:
+    """An `.npy` file; the size is checked before anything is read."""
+    try:
+        found = np.load(path, allow_pickle=False, mmap_mode="r")
+    except Exception as error:  # a broken file meets numpy with errors of many types
+        raise InvalidPicture(f"{printable(path.name)}: cannot be read ({error})") from error
+    if found.size > MAX_PIXELS:
+        raise InvalidPicture(f"{printable(path.name)}: has {found.size:,} values, over the limit of {MAX_PIXELS:,}")
+    plain = found.reshape([side for side in found.shape if side != 1] if found.ndim == 3 else found.shape)
+    if plain.ndim != 2 or found.dtype.kind not in "biuf":
+        raise InvalidPicture(
+            f"{printable(path.name)}: must be numbers (height, width). Got {found.dtype} {tuple(found.shape)}"
+        )
+    return np.nan_to_num(np.asarray(plain)) != 0
+
+
+def _rows(path: Path) -> Iterator[tuple[str, Box]]:
+    """Name and box of every row, checked."""
+    where = printable(path)
+    try:
+        text = path.read_bytes().decode("utf-8-sig", "backslashreplace")
+        rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        columns = [(name or "").strip() for name in rows.fieldnames or []]
+        rows.fieldnames = columns
+        missing = [name for name in COLUMNS if name not in columns]
+        if missing:
+            raise InvalidInput(
+                f"`masks` must have the columns {', '.join(COLUMNS)}. {where} has no {' and no '.join(missing)}; it "
+                f"has {', '.join(columns) or 'none'}."
+            )
+        for row in rows:
+            yield _row(row, f"{where}, line {rows.line_num}")
+    except OSError as error:
+        raise InvalidInput(f"`masks` must be a readable file. {where}: {error.strerror}.") from error
+    except csv.Error as error:
+        raise InvalidInput(f"`masks` must be a CSV file. {where}: {error}.") from error
+
+
+def _row(row: dict[str, str | None], line: str) -> tuple[str, Box]:
+    name = str(PurePosixPath((row["file"] or "").strip().replace("\\", "/"))) if row["file"] else ""
+    if not name:
+        raise InvalidInput(f"`file` must name a picture. {line}: got nothing.")
+    try:
+        x0, y0, x1, y1 = (float(row[side] or "") for side in COLUMNS[1:])
+    except ValueError:
+        found = ", ".join(f"{side}={row[side]!r}" for side in COLUMNS[1:])
+        raise InvalidInput(f"A box must be four numbers. {line}: got {found}.") from None
+    if not (all(map(math.isfinite, (x0, y0, x1, y1))) and x0 < x1 and y0 < y1):
+        raise InvalidInput(f"A box must have x0 < x1 and y0 < y1. {line}: got {x0:g}, {y0:g}, {x1:g}, {y1:g}.")
+    return name, (x0, y0, x1, y1)
