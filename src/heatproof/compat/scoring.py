@@ -1,0 +1,92 @@
+"""`heatproof.score` for other call styles: pictures that their owner has normalised, arrays or tensors."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from heatproof.compat.given import AsGiven, checked
+from heatproof.engine import Scores, score
+from heatproof.errors import InvalidInput
+from heatproof.geometry import Geometry
+from heatproof.models import Model
+from heatproof.models.model import bare, module_device
+from heatproof.models.preprocessing import Preprocessing, per_channel
+
+#: How far outside [0, 1] a picture may come out of its normalisation: rounding, and no more.
+ROUNDING = 1e-3
+
+
+class Given(AsGiven):
+    """A module whose inputs are taken as they are, asked for probabilities: one logit l has the probability of l."""
+
+    def unwrap(self, output: Any) -> torch.Tensor:
+        """As `AsGiven.unwrap`; the softmax of `(l/2, −l/2)` is the sigmoid of l, that of class 0."""
+        found = super().unwrap(output)
+        return found / 2 if self.one_logit else found
+
+
+def scored(
+    model: Model | nn.Module,
+    inputs: Any,
+    maps_or_methods: Any,
+    metrics: Mapping[str, Mapping[str, Any]] | Sequence[str],
+    *,
+    mean: Any = None,
+    std: Any = None,
+    **more: Any,
+) -> Scores:
+    """Scores of pictures as their owner has them.
+
+    Args:
+        model: a `heatproof.Model`, with pictures in [0, 1]; or a module, with pictures as it takes them.
+        inputs: `(N, C, *spatial)`.
+        mean, std: with which a module's pictures were normalised, so that black is black and superpixels are seen in
+            true colours. Where neither is given, black is zero, as the mean is.
+        more: as for `heatproof.score`.
+    """
+    some = checked(torch.from_numpy(inputs).float() if isinstance(inputs, np.ndarray) else inputs)
+    masks = more.pop("masks", None)
+    if masks is not None:
+        more["masks"] = _masks(masks)
+    if isinstance(model, Model):
+        if mean is not None or std is not None:
+            raise InvalidInput("`mean` and `std` are for a module. Got a Model, which has its own.")
+    elif not isinstance(model, nn.Module):
+        raise InvalidInput(f"`model` must be a torch.nn.Module or a heatproof.Model. Got {type(model).__name__}.")
+    else:
+        model, some = _as_model(model, some, mean, std)
+    return score(model, some.to(model.device), maps_or_methods, metrics, **more)
+
+
+def _as_model(module: nn.Module, z: torch.Tensor, mean: Any, std: Any) -> tuple[Model, torch.Tensor]:
+    """The module as a model, and its pictures as that takes them."""
+    if mean is None and std is None:
+        return Given(module, z.shape[1:]), z
+    if z.dim() != 4 or z.shape[1] != 3:
+        raise InvalidInput(f"`mean` and `std` are for pictures (N, 3, H, W). Got {tuple(z.shape)}.")
+    known = Preprocessing(
+        per_channel("mean", 0 if mean is None else mean),
+        per_channel("std", 1 if std is None else std),
+        Geometry((z.shape[2], z.shape[3])),
+    )
+    module = bare(module)
+    model = Model(module, known, type(module).__name__, module_device(module))
+    means, stds = (z.new_tensor(values).view(1, 3, 1, 1) for values in (known.mean, known.std))
+    x = z * stds + means
+    low, high = float(x.amin()), float(x.amax())
+    if not (low >= -ROUNDING and high <= 1 + ROUNDING):
+        raise InvalidInput(
+            f"`mean` and `std` must be those that the pictures were normalised with. Taking them back gives "
+            f"{low:.3g} … {high:.3g}, and pictures lie in [0, 1]."
+        )
+    return model, x.clamp(0, 1)
+
+
+def _masks(masks: Any) -> torch.Tensor:
+    """`(N, *size)` bool, from `(N, 1, *size)` too."""
+    found = torch.as_tensor(np.asarray(masks)) if not isinstance(masks, torch.Tensor) else masks
+    found = found.detach().cpu() > 0
+    return found[:, 0] if found.dim() > 3 and found.shape[1] == 1 else found
