@@ -65,7 +65,7 @@ def slow_monotonicity(z, weight, maps, rank, groups, samples, generator):
     sums, changes = [], []
     for g in range(groups):
         inside = [place for place in np.ndindex(maps.shape) if int(rank[place] * groups / pixels) == g]
-        sums.append(sum(float(maps[place]) for place in inside))
+        sums.append(sum(float(maps[place]) for place in inside) / len(inside))
         squares = []
         for noise in drawn:
             changed = z.copy()
@@ -191,19 +191,29 @@ def test_only_the_order_of_groups_counts_for_monotonicity():
 # --- constants and bad options ----------------------------------------------------------------------------------------
 
 
-def test_where_nothing_varies_there_is_no_correlation():
+def test_where_the_answers_are_all_alike_there_is_nothing_to_foretell():
     x, z, weight, raw = scene()
     dead, maps = Linear(torch.zeros_like(weight)), shown(raw)
-    rank = ranked(maps)
-    ask = {"samples": 5}
+    rank, ask = ranked(maps), {"samples": 5}
     assert faithfulness_correlation(x, z, maps, raw, dead, generators(), subset=4, **ask).isnan().all()
     assert sensitivity_n(x, z, maps, raw, dead, generators(), **ask).value.isnan().all()
     assert monotonicity_correlation(z, dead(z), maps, lambda: rank, dead, MODEL, generators(), **ask).isnan().all()
-    flat, alive = torch.ones_like(maps), Linear(weight)
-    assert faithfulness_correlation(x, z, flat, flat, alive, generators(), subset=4, **ask).isnan().all()
-    assert monotonicity_correlation(
-        z, alive(z), torch.zeros_like(maps), lambda: rank, alive, MODEL, generators(), **ask
-    ).isnan().all()  # fmt: skip
+
+
+@pytest.mark.parametrize("level", [1.0, 0.1])
+def test_a_map_that_says_the_same_of_everything_foretells_nothing(level):
+    """As a Fake-CAM does whenever its one odd pixel is not drawn."""
+    x, z, weight, _ = scene()
+    alive, maps = Linear(weight), torch.full((COUNT, SIDE, SIDE), level)
+    rank, ask = ranked(maps), {"samples": 5}
+    assert (faithfulness_correlation(x, z, maps, maps, alive, generators(), subset=4, **ask) == 0).all()
+    assert (sensitivity_n(x, z, maps, maps, alive, generators(), **ask).value == 0).all()
+    found = monotonicity_correlation(
+        z, alive(z), maps, lambda: rank, alive, MODEL, generators(), groups=7, **ask
+    )  # fmt: skip
+    assert (found == 0).all()
+    dead = Linear(torch.zeros_like(weight))
+    assert faithfulness_correlation(x, z, maps, maps, dead, generators(), subset=4, **ask).isnan().all()
 
 
 def test_a_map_of_few_pixels_gets_nothing_for_the_sizes_that_miss_them():

@@ -1,4 +1,8 @@
-"""Fidelity by correlation: does the answer move most where the map is highest, or as much as the map adds up to?"""
+"""Fidelity by correlation: does the answer move most where the map is highest, or as much as the map adds up to?
+
+A map that says the same of all groups or subsets, though the answers differ, foretells none of it: 0, as a map that
+is constant gets. Where the answers are all alike there is nothing to foretell, by any method: NaN.
+"""
 
 import torch
 
@@ -11,7 +15,7 @@ from heatproof.models import Model
 from heatproof.passes import parts, rows_per_pass, whole
 from heatproof.tensors import per_image
 
-UNDEFINED = "attributions or answers do not vary"
+UNDEFINED = "the answers of the network do not vary"
 
 
 @metric(
@@ -38,9 +42,9 @@ def monotonicity_correlation(
 ) -> torch.Tensor:
     """Spearman correlation of a group's attribution with `E[(p(x') − p)²]`, its pixels drawn anew in x'.
 
-    Pixels go into `groups` of equal size by rank; a group's attribution is the sum of its display map, and its pixels
-    become U[0, 1] in x, each channel by itself. `(N,)`, in [−1, 1], higher is better; ties get their mean rank. NaN
-    where no group differs from another; 0 where the map says nothing.
+    Pixels go into `groups` of equal size by rank (sizes that differ by one pixel do not count: a group's attribution is
+    the mean of its display map), and become U[0, 1] in x, each channel by itself. `(N,)`, in [−1, 1], higher is better; ties get their mean rank. 0 where
+    all groups' attributions are alike or the map says nothing, NaN where all answers are.
 
     Nguyen & Martínez 2020 take one pixel a group. Seven groups, and ten draws, are paper F's: 7168 pixels each at 224².
     Quantus 0.6.0 draws U[0, 1] in z, which is not what pictures hold, one value for a whole group; its division by p²
@@ -54,8 +58,8 @@ def monotonicity_correlation(
     if groups > pixels:
         raise InvalidInput(f"`groups` must be at most {pixels}, the pixels of a picture. Got {groups}.")
     group = ranks() * groups // pixels
-    total = torch.zeros(len(z), groups, dtype=torch.float64, device=z.device)
-    total.scatter_add_(1, group.flatten(1), maps.flatten(1).double())
+    means = torch.zeros(len(z), groups, dtype=torch.float64, device=z.device)
+    means.scatter_reduce_(1, group.flatten(1), maps.flatten(1).double(), "mean", include_self=False)
 
     def change(rows: torch.Tensor, _turn: torch.Tensor) -> torch.Tensor:
         drawn, found = random_pictures(rows.tolist(), z, model, generator), []
@@ -67,7 +71,8 @@ def monotonicity_correlation(
         return (torch.cat(found, 1) - p[rows, None]).square()
 
     changes = streamed(len(z), samples, z, change, group=groups).mean(1)
-    return spearman(ranking(total, decimals=None), ranking(changes, decimals=None))
+    found = spearman(ranking(means, decimals=None), ranking(changes, decimals=None))
+    return _foretold(found, means, changes)
 
 
 @metric(
@@ -96,8 +101,8 @@ def faithfulness_correlation(
     """Pearson correlation of `Σ_{i∈S} a_i` with `f(x) − f(x without S)` over random subsets S of one size.
 
     a is the signed map, channels summed, at the picture's size; f the logit of the target (the probability saturates,
-    and then moves by rounding only). `(N,)`, in [−1, 1], higher is better. NaN where either side is constant; 0 where
-    the map says nothing. A subset is of pixels, all channels together. f(x) cancels, so it is not asked for.
+    and then moves by rounding only). `(N,)`, in [−1, 1], higher is better. 0 where all sums are alike or the map says
+    nothing, NaN where all answers are. A subset is of pixels, all channels together. f(x) cancels, so it is not asked.
 
     Bhatt et al. 2020. 100 subsets of 224 are the values of Quantus, where they are of single channels' values and
     black is the picture's own minimum.
@@ -111,8 +116,8 @@ def faithfulness_correlation(
     samples, subset, pixels = whole("samples", samples, 3), whole("subset", subset), maps[0].numel()
     if subset >= pixels:
         raise InvalidInput(f"`subset` must be below {pixels}, the pixels of a picture. Got {subset}.")
-    found = _removals(x, z, signed(raw, maps), score, generator, [subset] * samples, fill, of)
-    return pearson(*found)
+    sums, drops = _removals(x, z, signed(raw, maps), score, generator, [subset] * samples, fill, of)
+    return _foretold(pearson(sums, drops), sums, drops)
 
 
 @metric(
@@ -122,7 +127,7 @@ def faithfulness_correlation(
     range=(-1, 1),
     passes="steps · samples forwards",
     degenerate=0.0,
-    undefined="the answers do not vary",
+    undefined=UNDEFINED,
     source="Ancona et al. 2018",
 )
 def sensitivity_n(
@@ -143,9 +148,9 @@ def sensitivity_n(
 
     As `faithfulness-correlation`, for `steps` sizes n from 1 to `largest` of all pixels, on a log scale. The curve has
     the correlation at each n / pixels. In [−1, 1], higher is better: 1 at every n where the map adds up exactly, as
-    input × gradient does on a linear network. A size at which all sums are alike counts as 0: the map says nothing
-    there. One at which the answers are is left out, for every method alike; NaN where all are. 0 where the map says
-    nothing. Ancona et al. 2018, section 3: 100 subsets, 1 to about 80 % of the pixels, zeros in z, logits.
+    input × gradient does on a linear network. A size at which all sums are alike counts as 0; one at which all answers
+    are is left out, for every method alike, and NaN where that is every size. 0 where the map says nothing. Ancona et
+    al. 2018, section 3: 100 subsets, 1 to about 80 % of the pixels, zeros in z, logits.
 
     Args:
         samples: subsets of each size; the same for every method.
@@ -159,7 +164,7 @@ def sensitivity_n(
     each = [size for size in sizes for _ in range(samples)]
     found = _removals(x, z, signed(raw, maps), score, generator, each, fill, of)
     sums, drops = (one.unflatten(1, (len(sizes), samples)) for one in found)
-    points = torch.where(_constant(sums) & ~_constant(drops), 0.0, pearson(sums, drops))
+    points = _foretold(pearson(sums, drops), sums, drops)
     return Curve(points.nanmean(1), torch.tensor(sizes, device=z.device).double() / maps[0].numel(), points)
 
 
@@ -186,14 +191,19 @@ def _removals(
     return sums, drops
 
 
+def _foretold(value: torch.Tensor, said: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    """The correlation; 0 where the map says the same of all and the answers differ."""
+    return torch.where(~_varies(said) & _varies(seen), 0.0, value)
+
+
 def pearson(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """Pearson correlation over the last dimension, in [−1, 1]; NaN where either is constant."""
     a, b = (values - values.mean(-1, keepdim=True) for values in (one, other))
     value = (a * b).sum(-1) / (a.square().sum(-1) * b.square().sum(-1)).sqrt()
-    return value.clamp(-1, 1).masked_fill(_constant(one) | _constant(other), torch.nan)
+    return value.clamp(-1, 1).masked_fill(~(_varies(one) & _varies(other)), torch.nan)
 
 
-def _constant(values: torch.Tensor) -> torch.Tensor:
-    """Whether all are alike, to rounding."""
+def _varies(values: torch.Tensor) -> torch.Tensor:
+    """Whether they differ by more than rounding; never if one is not a number."""
     span = values.amax(-1) - values.amin(-1)
-    return span <= 1e-12 * values.abs().amax(-1)
+    return span > 1e-12 * values.abs().amax(-1)
