@@ -41,6 +41,7 @@ VOCABULARY: Mapping[str, str] = {
     "mask": "truth, (N, H, W)",
     "segments": "segmenter → label maps, (N, H, W)",
     "seed": "of the study",
+    "shared": "a store for answers of the network that no map has a part in: worked out for the first method alone",
     "generator": "one seeded generator per image",
     "ids": "the names of the images",
     "condition": "what was done to the images, as text: empty or `clean` where nothing was",

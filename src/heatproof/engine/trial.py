@@ -25,7 +25,7 @@ from heatproof.segments import segment
 ASKED = ("probability", "logit")
 
 #: Quantities that no network is asked for.
-SILENT = frozenset({"x", "z", "maps", "raw", "ranks", "mask", "segments", "generator", "ids", "seed"})
+SILENT = frozenset({"x", "z", "maps", "raw", "ranks", "mask", "segments", "generator", "ids", "seed", "shared"})
 
 
 @dataclass
@@ -39,6 +39,7 @@ class Stand:
 
     batch: Batch
     truth: torch.Tensor | None = None
+    shared: dict[str, dict[Any, Any]] = field(default_factory=dict, init=False)  # metric → what it keeps
     _memo: dict[Any, Any] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -155,6 +156,7 @@ class Trial:
             "generator": lambda: stand.generators(metric),
             "ids": lambda: stand.batch.names,
             "seed": lambda: stand.batch.seed,
+            "shared": lambda: stand.shared.setdefault(metric, {}),
         }[name]()
 
     def once(self, key: Any, work: Callable[[], Any]) -> Any:

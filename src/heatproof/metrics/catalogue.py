@@ -13,7 +13,7 @@ from heatproof.registry import Registry
 SUPPLIED = (
     *("x", "z", "logits", "target", "p", "q", "masked_probabilities", "score", "probabilities", "network", "model"),
     *("maps", "raw", "ranks", "curve", "removal", "explain", "shifts", "mask", "segments"),
-    *("generator", "ids", "seed"),
+    *("generator", "ids", "seed", "shared"),
 )
 
 #: The groups that metrics are shown in, and asked for by.
