@@ -42,9 +42,10 @@ def monotonicity_correlation(
 ) -> torch.Tensor:
     """Spearman correlation of a group's attribution with `E[(p(x') − p)²]`, its pixels drawn anew in x'.
 
-    Pixels go into `groups` of equal size by rank (sizes that differ by one pixel do not count: a group's attribution is
-    the mean of its display map), and become U[0, 1] in x, each channel by itself. `(N,)`, in [−1, 1], higher is better; ties get their mean rank. 0 where
-    all groups' attributions are alike or the map says nothing, NaN where all answers are.
+    Pixels go into `groups` of equal size by rank, and become U[0, 1] in x, each channel by itself. A group's attribution
+    is the mean of its display map: where sizes differ by a pixel, a sum would be of sizes. `(N,)`, in [−1, 1], higher
+    is better; ties get their mean rank. 0 where all groups' attributions are alike or the map says nothing, NaN where
+    all answers are.
 
     Nguyen & Martínez 2020 take one pixel a group. Seven groups, and ten draws, are paper F's: 7168 pixels each at 224².
     Quantus 0.6.0 draws U[0, 1] in z, which is not what pictures hold, one value for a whole group; its division by p²
