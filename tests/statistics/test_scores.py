@@ -201,6 +201,7 @@ def test_the_verdict_counts_what_no_control_fooled():
         "confidence."
     )
     assert "Fooled: 1 of 2 scores, deletion (by random)." in verdict.notes[0]
+    assert not any("with more pictures" in note for note in verdict.notes)  # random is better than the best
     assert verdict.firsts == {"good": ("road",), "bad": ()}
 
 
@@ -239,6 +240,14 @@ def test_every_score_fooled_recommends_nobody():
     sentence = said(judged[0])
     assert sentence.startswith("deletion (↓ lower is better) is fooled: random cannot be told from good")
     assert sentence.endswith("random even does as well or better.")
+
+
+def test_a_control_that_is_only_not_told_apart_is_said_to_be_so():
+    rows = frame({("good", "road"): 0.5, ("bad", "road"): 0.2, ("half", "road"): 0.499}, spread=0.2)
+    judged = fooled(rows, DIRECTIONS)
+    assert (judged[0].fooled, judged[0].ahead) == (("half",), ())
+    (verdict,) = standings(rows, judged, FAMILIES)
+    assert any("cannot be told apart on 30 pictures, and with more" in note for note in verdict.notes)
 
 
 def test_one_method_and_no_control():

@@ -225,4 +225,13 @@ def settings(source: Source, names: Sequence[str] = SETTINGS) -> Iterator[tuple[
     for name in names:
         value = plan.get(name)
         if value not in (None, "", [], ()):
-            yield name.replace("_", " "), ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            yield name.replace("_", " "), _told(value)
+
+
+def _told(value: Any) -> str:
+    """A setting as a reader would write it."""
+    if isinstance(value, list):
+        return ", ".join(map(_told, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {_told(item)}" for name, item in value.items())
+    return str(value)

@@ -162,6 +162,13 @@ def _notes(about: _About, families: Mapping[str, str]):
             f"Fooled: {len(about.fooled)} of {_count(len(tested), 'score')}, {told}. These controls know nothing of "
             "the network, and yet the score cannot tell them from the best method: it proves nothing here."
         )
+        weak = [one.metric for one in about.judged if one.fooled and not set(one.fooled) & set(one.ahead)]
+        if weak:
+            them = "this" if len(weak) == len(about.fooled) else listed(weak)
+            yield (
+                f"For {them} no control does as well as the best method on average; they cannot be told apart on "
+                f"{_count(about.given, 'picture')}, and with more pictures they might be."
+            )
     elif tested:
         yield f"No control fooled any of the {_count(len(tested), 'score')}."
     if not about.controls:

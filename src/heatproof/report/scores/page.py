@@ -212,22 +212,22 @@ def _case(findings: Findings, case: Any) -> dict[str, Any]:
     here = here[here["model"] == facts["model"]]
     values = {(row.method, row.metric): row.value for row in here.itertuples()}
     told = next((t for t in findings.told if t.setting == (facts["model"], facts["dataset"])), None)
-    metrics = _captions(findings, told)
+    metrics = _captions(findings, told) if told else []
     tiles = []
     for row in case.rows:
         lines = [
-            f"{metric} {sheets.shown(values[row.method, metric], findings.facts.get(metric, {}))}"
+            f"{metric} {sheets.shown(told, findings.facts.get(metric, {}), metric, values[row.method, metric])}"
             for metric in metrics
-            if (row.method, metric) in values
+            if told and (row.method, metric) in values
         ]
         tiles.append({"name": row.method or "picture", "tile": row.tiles[0], "lines": lines,
                       "control": row.method in findings.controls})  # fmt: skip
     return {"facts": facts, "says": case.columns[0]["says"] if case.columns else "", "tiles": tiles}
 
 
-def _captions(findings: Findings, told: Told | None) -> list[str]:
+def _captions(findings: Findings, told: Told) -> list[str]:
     """The first counted score of each family, then others."""
-    counted = told.standing.counted if told and told.standing else ()
+    counted = told.standing.counted if told.standing else ()
     firsts = {findings.family(metric): metric for metric in reversed(counted)}
     return [metric for metric in counted if metric in firsts.values()][:CAPTIONS]
 

@@ -12,8 +12,8 @@ from heatproof.report.parts import slug
 from heatproof.report.scores.findings import Findings, Told
 from heatproof.report.scores.words import FAMILIES
 from heatproof.report.sheets import NONE, Sheet, number, sheet
-from heatproof.statistics.scores import ARROWS, Judged, figure
-from heatproof.statistics.standing import said
+from heatproof.statistics.scores import ARROWS, Judged
+from heatproof.statistics.standing import ASIDE, said
 
 #: Columns that fit a page beside the methods' names; a family with more is cut into tables of equal width.
 ABREAST = 9
@@ -161,9 +161,11 @@ def in_percent(fact: Mapping[str, Any]) -> bool:
     return list(fact.get("range") or ()) == [0, 1]
 
 
-def shown(value: float, fact: Mapping[str, Any]) -> str:
-    """One value as the page writes it outside of a table."""
-    return f"{number(100 * value, 1)} %" if in_percent(fact) and not pd.isna(value) else figure(value)
+def shown(told: Told, fact: Mapping[str, Any], metric: str, value: float) -> str:
+    """One value as the page writes it outside of a table, with the decimals of its column."""
+    if in_percent(fact):
+        return f"{number(100 * value, 1)} %" if value == value else NONE
+    return number(value, decimals(_largest(told, metric)))
 
 
 def _cell(row: Any, judged: Judged | None, column: Column, method: str, aside: int) -> Cell:
@@ -209,8 +211,14 @@ def overview(findings: Findings, told: Told) -> Sheet | None:
         shares = (f"{len(firsts & set(metrics))} of {len(metrics)}" for metrics in groups.values())
         whole = f"{len(firsts)} of {len(verdict.counted)}"
         lines.append((method, number(rank), whole, *shares))
-    kept = " that no control fooled" if findings.controls else ""
-    return sheet(f"By the {len(verdict.counted)} scores{kept} and say whether a map is right.", header, lines)
+    count = len(verdict.counted)
+    which = ["that no control fooled"] if findings.controls else []
+    which += ["that ask whether a map is right"] if not set(groups) & set(ASIDE) else []
+    caption = (
+        f"Average rank over the {f'{count} scores' if count > 1 else 'one score'} {' and '.join(which)}".rstrip()
+        + "; 1 is best. Beside it: by how many of them a method is best, or cannot be told from the best."
+    )
+    return sheet(caption, header, lines)
 
 
 def reasons(findings: Findings) -> Sheet:
