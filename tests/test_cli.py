@@ -132,7 +132,7 @@ def test_options_of_methods_reach_the_plan_of_a_run(capsys, monkeypatch):
     from heatproof.cli import study
 
     started: list = []
-    monkeypatch.setattr(study, "_run", lambda plan, *rest: started.append(plan))
+    monkeypatch.setattr(study, "start", lambda plan, *rest: started.append(plan))
     common = ["run", "noise-robustness", "--model", "shapes", "--images", "shapes", "--out", "x"]
     code, _, err = called(capsys, *common, "--methods", "gradcam++,refine:gradcam++,gradcam", "--option",
                           "gradcampp.compat=true", "--option", "refine:gradcam++.operator=geometric")  # fmt: skip

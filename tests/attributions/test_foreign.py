@@ -285,7 +285,7 @@ def test_a_function_by_name(model, x, project):
         ("python:toy_broken:f", InvalidInput, "cannot be imported. It raised ZeroDivisionError"),
         ("python:toy_methods:number", InvalidInput, "must be a function. Got int"),
         ("maps:nowhere", InvalidInput, "There is no nowhere"),
-        ("maps:toy_methods.py", InvalidInput, "must be a folder of .npy files, or an .npz"),
+        ("maps:toy_methods.py", InvalidInput, "must be a folder of .npy files or of grey pictures, or an .npz"),
     ],
 )
 def test_a_name_that_leads_nowhere(model, x, project, spec, error, said):

@@ -118,6 +118,22 @@ class Stored:
                 return found
         return None
 
+    def holds(self, identity: str) -> bool:
+        """Whether there is a map of the clean picture; it is not opened."""
+        if self.order and self.stack is not None:
+            return self._places.get(identity, len(self.stack)) < len(self.stack)
+        arrays = self.arrays
+        if arrays is not None:
+            return any(key in arrays for key in spellings(identity))
+        return any(path.is_file() for key in spellings(identity) for path in self._files(key))
+
+    def names(self) -> list[str]:
+        """What the maps are called, in a folder those that lie in it directly."""
+        if self.arrays is not None:
+            return [str(key) for key in self.arrays]
+        known = {".npy", *EXTENSIONS}
+        return [path.name for path in Path(self.where).iterdir() if path.suffix.lower() in known]
+
     def _at(self, key: str) -> Any:
         if self.arrays is not None:
             return self.arrays[key] if key in self.arrays else None  # noqa: SIM401 - an npz has no get before numpy 2

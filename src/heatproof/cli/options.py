@@ -35,6 +35,15 @@ MethodOptions = Annotated[
 Labels = Annotated[Path | None, typer.Option(help="CSV with the columns file,class_index.")]
 Limit = Annotated[int | None, typer.Option(help="Only the first N pictures.")]
 Seed = Annotated[int | None, typer.Option(help="All random numbers come from it.")]
+Controls = Annotated[str | None, typer.Option(help="Uninformed maps as extra rows: all or none.")]
+Target = Annotated[str | None, typer.Option(help="The class explained: predicted, label, clean, least, or an index.")]
+Root = Annotated[Path | None, typer.Option(help="Where a torchvision: dataset lies.")]
+Download = Annotated[bool | None, typer.Option("--download", help="Fetch a torchvision: dataset that is not there.")]
+Workers = Annotated[int | None, typer.Option(help="Processes; changes no number. Default: one per core, one on a GPU.")]
+Threads = Annotated[int | None, typer.Option(help="Threads of each worker; part of the plan. Default: 1.")]
+BatchSize = Annotated[int | None, typer.Option(help="Pictures per pass and per job. Default: 8, on a GPU 64.")]
+Out = Annotated[Path | None, typer.Option(help="The folder for the results.")]
+NoReport = Annotated[bool, typer.Option("--no-report", help="Rows and tables only.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: a GPU where there is one.")]
 SPECS = "timm:NAME, torchvision:NAME, hf:NAME_OR_PATH, python:package.module:factory, shapes."
 
@@ -92,15 +101,18 @@ def methods_from(specs: list[str] | None) -> list[str]:
     return list(specs or [])
 
 
-def method_options(given: list[str] | None) -> dict[str, dict[str, Any]]:
-    """`METHOD.OPTION=VALUE` → method → options, values read as YAML scalars."""
+def method_options(
+    given: list[str] | None, name: str = "--option", example: str = "rise.masks=8000"
+) -> dict[str, dict[str, Any]]:
+    """`METHOD.OPTION=VALUE` → method → options, values read as YAML scalars; the same for metrics."""
     import yaml
 
     found: dict[str, dict[str, Any]] = {}
     for text in given or []:
         match = re.fullmatch(r"\s*([^=]+?)\.([^.=]+?)\s*=\s*(.*)", text)
         if not match:
-            raise InvalidInput(f"--option must be METHOD.OPTION=VALUE, as rise.masks=8000. Got {text!r}.")
+            kind = "METRIC" if "metric" in name else "METHOD"
+            raise InvalidInput(f"{name} must be {kind}.OPTION=VALUE, as {example}. Got {text!r}.")
         found.setdefault(match[1], {})[match[2]] = yaml.safe_load(match[3])
     return found
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from heatproof.cli import options
+from heatproof.cli import options, scoretable
 from heatproof.cli.options import integers, numbers, split
 from heatproof.errors import InvalidInput, InvalidStudy
 
@@ -32,14 +32,12 @@ def run(
         ),
     ] = None,
     labels: options.Labels = None,
-    root: Annotated[Path | None, typer.Option(help="Where a torchvision: dataset lies.")] = None,
-    download: Annotated[
-        bool | None, typer.Option("--download", help="Fetch a torchvision: dataset that is not there.")
-    ] = None,
+    root: options.Root = None,
+    download: options.Download = None,
     methods: Annotated[str | None, typer.Option(help="Comma-separated; see `heatproof list methods`.")] = None,
     method_from: options.MethodFrom = None,
     option: options.MethodOptions = None,
-    controls: Annotated[str | None, typer.Option(help="Uninformed maps as extra rows: all or none.")] = None,
+    controls: options.Controls = None,
     perturbations: Annotated[
         str | None, typer.Option(help="Comma-separated; see `heatproof list perturbations`.")
     ] = None,
@@ -54,28 +52,22 @@ def run(
     segmenter: Annotated[
         str | None, typer.Option(help="quickshift, slic, felzenszwalb, grid; several give the segmenter ablation.")
     ] = None,
-    target: Annotated[
-        str | None, typer.Option(help="The class explained: predicted, label, clean, least, or an index.")
-    ] = None,
+    target: options.Target = None,
     limit: options.Limit = None,
     seed: options.Seed = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Processes; changes no number. Default: one per core, one on a GPU.")
-    ] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads of each worker; part of the plan. Default: 1.")] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Pictures per pass and per job. Default: 8, on a GPU 64.")
-    ] = None,
+    workers: options.Workers = None,
+    threads: options.Threads = None,
+    batch_size: options.BatchSize = None,
     device: options.Device = None,
-    out: Annotated[Path | None, typer.Option(help="The folder for the results.")] = None,
-    no_report: Annotated[bool, typer.Option("--no-report", help="Rows and tables only.")] = False,
+    out: options.Out = None,
+    no_report: options.NoReport = False,
 ) -> None:
     """Run a study: rows, tables, statistics, a gallery and a page, in one folder; resumable."""
     from heatproof.studies.plan import DEFAULT_METHODS, checked_plan
 
     settings, lines, source = _study_settings(study)
     told = options.model_settings(checkpoint, model_arg, mean, std, size, layer, multi_label)
-    settings.update(_model_settings(settings, model, told))
+    settings.update(models_of(settings, model, told))
     settings.update(_data_settings(settings, images, labels, root, download))
     given = {
         "methods": split(methods),
@@ -102,21 +94,23 @@ def run(
     for needed, key in (("--model", "models"), ("--images", "datasets")):
         if not settings.get(key):
             raise InvalidStudy(f"{needed} must say what to study. Got none. Try {needed} shapes.")
-    plan = _with_options(checked_plan(settings, lines, source), options.method_options(option))
-    _run(plan, Path(folder), file_workers if workers is None else workers, no_report)
+    plan = with_options(checked_plan(settings, lines, source), options.method_options(option))
+    start(plan, Path(folder), file_workers if workers is None else workers, no_report)
 
 
-def _with_options(plan: Any, given: dict[str, dict[str, Any]]) -> Any:
+def with_options(plan: Any, given: dict[str, dict[str, Any]]) -> Any:
+    """The plan with `METHOD.OPTION=VALUE` set."""
     from heatproof.attributions import requested
-    from heatproof.panels.asked import with_options
+    from heatproof.panels.asked import with_options as changed
 
     if not given:
         return plan
-    methods = tuple(request.key for request in with_options(requested(plan.methods), given))
+    methods = tuple(request.key for request in changed(requested(plan.methods), given))
     return plan.model_copy(update={"methods": methods})
 
 
-def _run(plan: Any, folder: Path, workers: int | None, no_report: bool) -> None:
+def start(plan: Any, folder: Path, workers: int | None, no_report: bool) -> None:
+    """Runs a study to its end, and reports it."""
     from heatproof import progress
     from heatproof.studies.run import run as run_study
 
@@ -134,6 +128,7 @@ def _report(folder: Path, page: bool = True) -> None:
 
     findings = reports.write_tables(folder)
     said = [f"{answer['where']}: {answer['sentence']}".removeprefix(": ") for answer in reports.answers(findings)]
+    scoretable.print_scores(findings)
     print("\n" + "\n".join(said) + "\n")
     print(f"Report: {reports.write_page(findings)}" if page else f"Tables: {folder / 'tables'}")
 
@@ -156,7 +151,8 @@ def _study_settings(study: str) -> tuple[dict[str, Any], dict[str, int], str]:
     raise unknown("study (or study file)", study, STUDIES)
 
 
-def _model_settings(settings: dict[str, Any], specs: list[str] | None, given: dict[str, Any]) -> dict[str, Any]:
+def models_of(settings: dict[str, Any], specs: list[str] | None, given: dict[str, Any]) -> dict[str, Any]:
+    """The plan's `models`: those named, or those of the file with what was said of them on top."""
     if specs is None:
         if not given:
             return {}

@@ -43,7 +43,7 @@ class Setup:
     device: str
     begun: Any = None  # what the study worked out before its jobs (calibrated strengths)
     refused: tuple[Mapping[str, str], ...] = ()  # per model: method → why it cannot serve it
-    foreign: tuple[bytes, ...] = ()  # methods that a fresh process does not know (`foreign.shipped`)
+    foreign: tuple[Any, ...] = ()  # what a fresh process does not know (`Kind.parcels`)
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,16 @@
 """What a study adds to what all studies share: how it begins, what does its jobs, and how it ends.
 
-resolve → facts → begun → worker(job) … → finish
+resolved → parcels → facts → begun → worker(job) … → finish
 """
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from heatproof.attributions.foreign import received, shipped
 from heatproof.data import Pictures
 from heatproof.studies.executors import Advance, Map
-from heatproof.studies.jobs import Setup
+from heatproof.studies.jobs import Setup, all_requests
 from heatproof.studies.store import Store
 
 
@@ -35,6 +36,18 @@ class Kind:
         """What all jobs need to know and is found once; it is sent to every worker. May keep files in the store."""
         return None
 
+    def parcels(self, plan: Any) -> tuple[Any, ...]:
+        """What a fresh process must be told for its jobs: methods that it does not know.
+
+        Raises:
+            InvalidInput: one that cannot be sent.
+        """
+        return shipped(request.entry for request in all_requests(plan))
+
+    def unpack(self, parcels: tuple[Any, ...]) -> None:
+        """Takes in what `parcels` has made, in a worker."""
+        received(parcels)
+
     def worker(self, setup: Setup) -> Callable[[Any, Advance], str]:
         """What does one job, or one case of the gallery, and returns its key; made once in every process."""
         raise NotImplementedError
@@ -44,7 +57,7 @@ class Kind:
 
 
 #: Study → the module that has its `KIND`.
-_HOMES = {"noise-robustness": "heatproof.studies.noisekind", "score": "heatproof.studies.scoring"}
+_HOMES = {"noise-robustness": "heatproof.studies.noisekind", "score": "heatproof.studies.scorekind"}
 
 
 def kind_of(study: str) -> Kind:

@@ -15,7 +15,6 @@ import torch
 
 import heatproof
 from heatproof import targets
-from heatproof.attributions.foreign import received, shipped
 from heatproof.data import Pictures
 from heatproof.engine import CAPTURED, GRAPH, Placed, chosen_layer, needs_by_layer, placed, refusals
 from heatproof.errors import InvalidStudy, StoreError
@@ -77,7 +76,7 @@ def run(
     plan = kind.resolved(plan, pictures)
     jobs = all_jobs(plan, pictures)
     spread = not isinstance(executor or chosen_executor(workers, plan.threads, device, len(jobs)), Serial)
-    parcels = shipped(request.entry for request in all_requests(plan)) if spread else ()
+    parcels = kind.parcels(plan) if spread else ()
     checked = [checked_model(plan, index, device) for index in range(len(plan.models))]
     with Store(folder).opened() as store:
         said = {**described(plan, checked, pictures, jobs, command), **kind.facts(plan, pictures)}
@@ -105,8 +104,9 @@ def run(
 def prepare(setup: Setup) -> Callable[[Any, Advance], str]:
     """What a worker does its jobs with; sets the threads the plan asks for."""
     torch.set_num_threads(setup.plan.threads)
-    received(setup.foreign)
-    return kind_of(setup.plan.study).worker(setup)
+    kind = kind_of(setup.plan.study)
+    kind.unpack(setup.foreign)
+    return kind.worker(setup)
 
 
 def resolved_device(device: str) -> str:

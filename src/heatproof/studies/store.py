@@ -177,7 +177,8 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 def _difference(path: str, there: Any, here: Any, plan: Mapping[str, Any]) -> str:
     owner, _, field = path.rpartition(".")
     if field == "fingerprint" and there and here:
-        what = "the weights" if owner.startswith("models") else "the pictures or labels"
+        kinds = {"models": "the weights", "maps": "the maps"}
+        what = next((said for kind, said in kinds.items() if owner.startswith(kind)), "the pictures or labels")
         return f"{what} of {plan.get(f'{owner}.name')} are not the same"
     return f"{path} is {_short(there)} there and {_short(here)} here"
 

@@ -1,0 +1,99 @@
+"""The scores of a study on the terminal: methods × metrics by family, as wide as the terminal and no wider than 100."""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+#: Characters across where the output is piped, and at most where it is not.
+WIDTH = 100
+#: Between two columns.
+GAP = 2
+#: A metric's name is broken at hyphens where it is longer.
+BROKEN = 14
+
+
+def print_scores(findings: Any) -> None:
+    """Prints the tables of a score study; of any other study nothing."""
+    if findings.source.plan.get("study") != "score":
+        return
+    from rich.console import Console
+
+    from heatproof.report.scores import sheets
+
+    console = Console(highlight=False)
+    width = min(console.width, WIDTH) if console.is_terminal else WIDTH
+    console = Console(highlight=False, width=width)
+    for told in findings.told:
+        methods = sheets.ordered(findings, told)
+        if len(findings.told) > 1:
+            console.print(f"\n[bold]{_plain(told.setting.model)} on {_plain(told.setting.dataset)}[/]")
+        for family in sheets.families(findings, told, methods, ""):
+            console.print(f"\n[bold]{_plain(family.title)}[/]")
+            for grid in family.grids:
+                for columns in fitting(grid, width):
+                    console.print(_table(grid, columns))
+            for line in family.empty:
+                console.print(f"No numbers: {_plain(line)}.")
+        console.print()
+        for mark, meaning in sheets.legend(findings, told):
+            console.print(f"{_plain(mark)}  {_plain(meaning)}")
+
+
+def fitting(grid: Any, width: int) -> Iterator[list[int]]:
+    """Places of columns, in parts that fit beside the methods' names; at least one in each."""
+    names = max(len(_method(row)) for row in grid.rows)
+    part: list[int] = []
+    used = names
+    for place, column in enumerate(grid.columns):
+        cells = [line for row in grid.rows for line in _cell(row.cells[place]).split("\n")]
+        own = GAP + max(map(len, [*_head(column).split("\n"), *cells]))
+        if part and used + own > width:
+            yield part
+            part, used = [], names
+        part.append(place)
+        used += own
+    if part:
+        yield part
+
+
+def _table(grid: Any, places: Sequence[int]) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold", collapse_padding=True)
+    table.add_column("", no_wrap=True)
+    for place in places:
+        table.add_column(_plain(_head(grid.columns[place])), justify="right", no_wrap=True, vertical="bottom")
+    for row in grid.rows:
+        style = "dim" if row.control else ""
+        table.add_row(_plain(_method(row)), *(_styled(row.cells[place]) for place in places), style=style)
+    return table
+
+
+def _method(row: Any) -> str:
+    return f"{row.method} (control)" if row.control else row.method
+
+
+def _head(column: Any) -> str:
+    """The name, broken at hyphens; the options; the arrow, the unit, and a flag where a control fools the metric."""
+    lines = [""]
+    for word in re.findall(r"[^-]+-?", column.name):
+        if lines[-1] and len(lines[-1]) + len(word) > BROKEN:
+            lines.append("")
+        lines[-1] += word
+    marks = " ".join(mark for mark in (column.arrow, column.unit, "⚑" if column.fooled else "") if mark)
+    return "\n".join([*lines, *([column.options] if column.options else []), *([marks] if marks else [])])
+
+
+def _cell(cell: Any) -> str:
+    mark = "★" if cell.best else "⚑" if cell.fools else ""
+    return "\n".join(line for line in (f"{mark}{cell.text}", cell.interval) if line)
+
+
+def _styled(cell: Any) -> str:
+    first, _, rest = _cell(cell).partition("\n")
+    first = f"[bold]{_plain(first)}[/]" if cell.top or cell.best else _plain(first)
+    return f"{first}\n[dim]{_plain(rest)}[/]" if rest else first
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")
