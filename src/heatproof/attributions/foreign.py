@@ -103,6 +103,12 @@ def register(
     return name
 
 
+def unregister(name: str) -> None:
+    """Takes out again what `register` filed under a name."""
+    ATTRIBUTIONS.remove(name)
+    _HERE.pop(name, None)
+
+
 def register_from(spec: str) -> str:
     """`python:package.module:fn` or `maps:PATH` → its name, which is the spelling; again is free.
 

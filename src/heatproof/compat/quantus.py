@@ -1,10 +1,16 @@
-"""heatproof's methods as the explanation function of Quantus (0.6.0).
+"""heatproof's methods as the explanation function of Quantus (0.6.0), and heatproof's metrics with its signature.
 
-from heatproof.compat.quantus import explain_func
+from heatproof.compat.quantus import explain_func, metric
 
-metric(model, x_batch, y_batch, explain_func=explain_func, explain_func_kwargs={"method": "layercam"})
+quantus.Sparseness()(model, x_batch, y_batch, explain_func=explain_func, explain_func_kwargs={"method": "layercam"})
+metric("road")(model, x_batch, y_batch, a_batch)
+quantus.evaluate({"road": metric("road"), "theirs": quantus.Sparseness()}, ...)
+
+The other way round, Quantus's metrics in heatproof: `heatproof.metrics.quantus`.
 """
 
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,8 +18,13 @@ import torch
 from torch import nn
 
 from heatproof.attributions import display_maps, requested
+from heatproof.attributions.foreign import FOREIGN_FORMS, register, unregister
 from heatproof.compat.given import Wanted, as_rule, raw_maps
-from heatproof.errors import InvalidInput
+from heatproof.compat.scoring import scored
+from heatproof.engine.scoring import AGAIN
+from heatproof.errors import InvalidInput, NotApplicable
+from heatproof.metrics.request import parsed_metric
+from heatproof.registry import unknown
 from heatproof.tensors import upsampled
 
 
@@ -54,3 +65,131 @@ def explain_func(
     else:
         shown = maps.sum(1) if request.form == "rgb" else upsampled(maps, size)
     return shown[:, None].cpu().numpy()
+
+
+def metric(
+    name: str, *, form: str = "display", mean: Any = None, std: Any = None, seed: int = 0, **options: Any
+) -> "Metric":
+    """A metric of heatproof's as a callable with Quantus's signature: one float for each picture, NaN where none is.
+
+    Args:
+        name: a spelling (`heatproof list metrics`), with options in brackets or not.
+        form: what `a_batch` and `explain_func` give: `display` (scaled to [0, 1], each map by itself; of several
+            channels the largest magnitude), `signed` (channels summed, what is below zero cut off, then the same), or
+            `rgb` (several channels, the largest magnitude).
+        mean, std: with which `x_batch` was normalised; where neither is given, the fill `black` is zero, as `mean` is,
+            and superpixels are those of the normalised picture.
+        options: of the metric.
+
+    Raises:
+        UnknownName: a metric, an option or a form that does not exist, with near misses.
+    """
+    if form not in FOREIGN_FORMS:
+        raise unknown("`form`", str(form), FOREIGN_FORMS)
+    return Metric(name, {"mean": mean, "std": std, "seed": seed}, form, options)
+
+
+class Metric:
+    """See `metric`. `evaluation_scores` are those of the last call, as in Quantus."""
+
+    def __init__(self, name: str, more: Mapping[str, Any], form: str, options: Mapping[str, Any]):
+        self.request, self.form, self.more = parsed_metric(name, options), form, dict(more)
+        self.evaluation_scores: list[float] = []
+
+    @property
+    def name(self) -> str:
+        """The spelling, with the options that are no defaults."""
+        return self.request.key
+
+    @property
+    def explains(self) -> bool:
+        """Whether it explains other pictures too, and so needs `explain_func`."""
+        return any(AGAIN & set(one.entry.needs) for one in (self.request, *self.request.parts.values()))
+
+    def __call__(
+        self,
+        model: nn.Module,
+        x_batch: Any,
+        y_batch: Any = None,
+        a_batch: Any = None,
+        s_batch: Any = None,
+        channel_first: bool | None = None,
+        explain_func: Callable | None = None,
+        explain_func_kwargs: Mapping[str, Any] | None = None,
+        model_predict_kwargs: Any = None,
+        softmax: bool | None = None,
+        device: Any = None,
+        batch_size: int = 64,
+        **others: Any,
+    ) -> list[float]:
+        """One number for each picture.
+
+        Args:
+            x_batch: normalised, as the network takes them; `channel_first=False` for `(N, H, W, C)`.
+            y_batch: classes; None: the most probable.
+            a_batch: maps; None: `explain_func` makes them. Where the metric explains other pictures too, all maps are
+                those of `explain_func`.
+            s_batch: masks `(N, 1, H, W)`, for metrics of localisation.
+
+        Raises:
+            InvalidInput: neither maps nor a function that makes them.
+            NotApplicable: an argument that is not served.
+        """
+        if model_predict_kwargs or softmax is False or others.get("custom_batch") is not None:
+            raise NotApplicable(
+                "`model_predict_kwargs`, `custom_batch` and `softmax=False` are not served by heatproof's metrics: "
+                "each says itself what it asks the network for (its option `of`, where it has one)."
+            )
+        if not isinstance(model, nn.Module):
+            raise InvalidInput(f"`model` must be a torch.nn.Module. Got {type(model).__name__}.")
+        if device is not None:
+            model.to(device)
+        z = torch.as_tensor(np.asarray(x_batch)).float()
+        z = z.movedim(-1, 1) if channel_first is False else z
+        rule = "predicted" if y_batch is None else as_rule(y_batch, len(z))
+        again = self.explains or a_batch is None
+        if again and explain_func is None:
+            raise InvalidInput(
+                f"{self.name!r} explains other pictures too, so it needs `explain_func`. Got none."
+                if self.explains
+                else "Expected `a_batch`, or `explain_func` to make the maps. Got neither."
+            )
+        made = _by_name if again else _at_hand
+        with made(self, explain_func, explain_func_kwargs or {}, a_batch, tuple(z.shape[2:])) as (methods, layer):
+            found = scored(
+                model, z, methods, [self.name], target=rule, masks=s_batch, layer=layer, batch_size=batch_size,
+                **self.more,
+            )  # fmt: skip
+        self.evaluation_scores = found.values(found.methods[0], self.name).tolist()
+        return self.evaluation_scores
+
+
+@contextmanager
+def _at_hand(metric: Metric, _: Any, __: Any, maps: Any, size: tuple[int, ...]) -> Iterator[tuple[Any, str]]:
+    """Maps that were given."""
+    array = torch.as_tensor(np.asarray(maps)).float()
+    if metric.form == "signed":
+        array = (array.sum(1) if array.dim() > len(size) + 1 else array).relu()
+    yield {"a_batch": array}, "auto"
+
+
+@contextmanager
+def _by_name(metric: Metric, explain: Any, given: Mapping[str, Any], _: Any, __: Any) -> Iterator[tuple[Any, Any]]:
+    """The method that makes maps: ours by its name, and any other under a name for the while."""
+    if explain is explain_func:
+        known = dict(given)
+        method, layer = known.pop("method", "gradcam"), known.pop("layer", "auto")
+        for key in ("device", "raw"):
+            known.pop(key, None)
+        yield {method: known}, layer
+        return
+
+    def function(model, inputs, targets):
+        made = explain(model=model, inputs=inputs.detach().cpu().numpy(), targets=targets.cpu().numpy(), **given)
+        return torch.as_tensor(np.asarray(made))
+
+    name = register(f"explain_func {id(function)}", function, form=metric.form)
+    try:
+        yield [name], "auto"
+    finally:
+        unregister(name)
