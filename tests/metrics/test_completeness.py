@@ -27,7 +27,7 @@ def given(answers, nothing, logits=None):
 
 def called(metric, raw, answers, nothing, **options):
     x, z, logits, target, p, score = given(answers, nothing)
-    return metric(x, z, logits, target, p, raw, score, **options).tolist()
+    return metric(x, z, logits, target, p, raw, score, {}, **options).tolist()
 
 
 def test_by_hand():
@@ -58,13 +58,13 @@ def test_what_is_added_up_can_be_the_probability():
     raw = torch.full((1, 4, 4), 0.5 / 16)
     x, z, logits, target, p, _ = given([0.0], 0)
     score = lambda z, rows, of: torch.zeros(1).double() if of == "probability" else 1 / 0  # noqa: E731
-    assert completeness(x, z, logits, target, p, raw, score, of="probability").tolist() == pytest.approx([0])
+    assert completeness(x, z, logits, target, p, raw, score, {}, of="probability").tolist() == pytest.approx([0])
     with pytest.raises(UnknownName, match="of"):
-        completeness(x, z, logits, target, p, raw, score, of="loss")
+        completeness(x, z, logits, target, p, raw, score, {}, of="loss")
     with pytest.raises(InvalidInput, match="`tolerance` must be at least 0"):
-        completeness_holds(x, z, logits, target, p, raw, score, tolerance=-1.0)
+        completeness_holds(x, z, logits, target, p, raw, score, {}, tolerance=-1.0)
     with pytest.raises(UnknownName, match="grey"):
-        completeness(x, z, logits, target, p, raw, score, fill="grey")
+        completeness(x, z, logits, target, p, raw, score, {}, fill="grey")
 
 
 # --- real methods on real modules -------------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ def test_integrated_gradients_add_up_the_better_the_more_steps():
     assert cam.values("gradcam", "completeness").mean() > 0.5
 
 
-def test_one_pass_for_each_picture():
+def test_one_pass_for_each_picture_and_none_for_a_second_method():
     calls = []
 
     def score(z, rows, of):
@@ -130,5 +130,9 @@ def test_one_pass_for_each_picture():
         return torch.zeros(len(z)).double()
 
     x, z, logits, target, p, _ = given([1.0, 2.0, 3.0], 0)
-    completeness(x, z, logits, target, p, torch.ones(3, 4, 4), score)
+    store = {}
+    for raw in (torch.ones(3, 4, 4), torch.zeros(3, 4, 4)):
+        completeness(x, z, logits, target, p, raw, score, store)
     assert sum(calls) == 3
+    completeness(x, z, logits, target, p, raw, score, store, fill="black")
+    assert sum(calls) == 6

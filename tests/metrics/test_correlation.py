@@ -114,7 +114,7 @@ def test_monotonicity_correlation_is_its_slow_reference(groups):
 def test_faithfulness_correlation_is_its_slow_reference(fill):
     x, z, weight, raw = scene()
     found = faithfulness_correlation(
-        x, z, shown(raw), raw, Linear(weight), generators(), samples=8, subset=9, fill=fill
+        x, z, shown(raw), raw, Linear(weight), generators(), {}, samples=8, subset=9, fill=fill
     )  # fmt: skip
     value = 0.0 if fill == "mean" else -0.4 / 0.3
     expected = [
@@ -126,7 +126,7 @@ def test_faithfulness_correlation_is_its_slow_reference(fill):
 
 def test_sensitivity_n_is_its_slow_reference_at_every_size():
     x, z, weight, raw = scene()
-    curve = sensitivity_n(x, z, shown(raw), raw, Linear(weight), generators(), samples=6, steps=4)
+    curve = sensitivity_n(x, z, shown(raw), raw, Linear(weight), generators(), {}, samples=6, steps=4)
     sizes = [1, 3, 9, 29]  # (0.8 · 36) ** (0, 1/3, 2/3, 1)
     assert (curve.at * SIDE**2).tolist() == pytest.approx(sizes)
     expected = []
@@ -143,13 +143,13 @@ def test_sensitivity_n_is_its_slow_reference_at_every_size():
 def test_on_a_linear_network_input_times_gradient_is_perfect_at_every_size():
     x, z, weight, _ = scene()
     raw, model = weight * z, Linear(weight)
-    curve = sensitivity_n(x, z, shown(raw), raw, model, generators(), samples=5, steps=5)
+    curve = sensitivity_n(x, z, shown(raw), raw, model, generators(), {}, samples=5, steps=5)
     torch.testing.assert_close(curve.points, torch.ones_like(curve.points))
-    wrong = sensitivity_n(x, z, shown(-raw), -raw, model, generators(), samples=5, steps=5)
+    wrong = sensitivity_n(x, z, shown(-raw), -raw, model, generators(), {}, samples=5, steps=5)
     torch.testing.assert_close(wrong.value, -torch.ones_like(wrong.value))
-    exact = faithfulness_correlation(x, z, shown(raw), raw, model, generators(), samples=9, subset=4)
+    exact = faithfulness_correlation(x, z, shown(raw), raw, model, generators(), {}, samples=9, subset=4)
     torch.testing.assert_close(exact, torch.ones_like(exact))
-    scaled = faithfulness_correlation(x, z, shown(raw), 1000 * raw, model, generators(), samples=9, subset=4)
+    scaled = faithfulness_correlation(x, z, shown(raw), 1000 * raw, model, generators(), {}, samples=9, subset=4)
     torch.testing.assert_close(scaled, exact)
 
 
@@ -158,9 +158,9 @@ def test_the_zero_in_z_is_what_makes_it_exact():
     x, z, weight, _ = scene()
     model, raw = Linear(weight), weight * (z + 0.4 / 0.3)
     ask = {"samples": 9, "subset": 4, "fill": "black"}
-    exact = faithfulness_correlation(x, z, shown(raw), raw, model, generators(), **ask)
+    exact = faithfulness_correlation(x, z, shown(raw), raw, model, generators(), {}, **ask)
     torch.testing.assert_close(exact, torch.ones_like(exact), atol=1e-5, rtol=0)
-    assert (faithfulness_correlation(x, z, shown(raw), weight * z, model, generators(), **ask) < 0.99).all()
+    assert (faithfulness_correlation(x, z, shown(raw), weight * z, model, generators(), {}, **ask) < 0.99).all()
 
 
 def test_a_map_of_what_moves_the_answer_most_is_monotone_and_its_reverse_is_not():
@@ -195,8 +195,8 @@ def test_where_the_answers_are_all_alike_there_is_nothing_to_foretell():
     x, z, weight, raw = scene()
     dead, maps = Linear(torch.zeros_like(weight)), shown(raw)
     rank, ask = ranked(maps), {"samples": 5}
-    assert faithfulness_correlation(x, z, maps, raw, dead, generators(), subset=4, **ask).isnan().all()
-    assert sensitivity_n(x, z, maps, raw, dead, generators(), **ask).value.isnan().all()
+    assert faithfulness_correlation(x, z, maps, raw, dead, generators(), {}, subset=4, **ask).isnan().all()
+    assert sensitivity_n(x, z, maps, raw, dead, generators(), {}, **ask).value.isnan().all()
     assert monotonicity_correlation(z, dead(z), maps, lambda: rank, dead, MODEL, generators(), **ask).isnan().all()
 
 
@@ -206,14 +206,14 @@ def test_a_map_that_says_the_same_of_everything_foretells_nothing(level):
     x, z, weight, _ = scene()
     alive, maps = Linear(weight), torch.full((COUNT, SIDE, SIDE), level)
     rank, ask = ranked(maps), {"samples": 5}
-    assert (faithfulness_correlation(x, z, maps, maps, alive, generators(), subset=4, **ask) == 0).all()
-    assert (sensitivity_n(x, z, maps, maps, alive, generators(), **ask).value == 0).all()
+    assert (faithfulness_correlation(x, z, maps, maps, alive, generators(), {}, subset=4, **ask) == 0).all()
+    assert (sensitivity_n(x, z, maps, maps, alive, generators(), {}, **ask).value == 0).all()
     found = monotonicity_correlation(
         z, alive(z), maps, lambda: rank, alive, MODEL, generators(), groups=7, **ask
     )  # fmt: skip
     assert (found == 0).all()
     dead = Linear(torch.zeros_like(weight))
-    assert faithfulness_correlation(x, z, maps, maps, dead, generators(), subset=4, **ask).isnan().all()
+    assert faithfulness_correlation(x, z, maps, maps, dead, generators(), {}, subset=4, **ask).isnan().all()
 
 
 def test_a_map_of_few_pixels_gets_nothing_for_the_sizes_that_miss_them():
@@ -221,7 +221,7 @@ def test_a_map_of_few_pixels_gets_nothing_for_the_sizes_that_miss_them():
     x, z, weight, _ = scene()
     maps = torch.zeros(COUNT, SIDE, SIDE)
     maps[:, 2, 3] = 1
-    curve = sensitivity_n(x, z, maps, maps, Linear(weight), generators(), samples=3, steps=4)
+    curve = sensitivity_n(x, z, maps, maps, Linear(weight), generators(), {}, samples=3, steps=4)
     assert (curve.points[[0, 2], 0] == 0).all() and curve.points.isfinite().all()
 
 
@@ -231,8 +231,8 @@ def test_a_broken_picture_leaves_its_neighbours_alone():
     broken[1] = math.nan
     model, maps = Linear(weight), shown(raw)
     ask = {"samples": 4, "subset": 5}
-    whole = faithfulness_correlation(x, z, maps, raw, model, generators(), **ask)
-    found = faithfulness_correlation(x, broken, maps, raw, model, generators(), **ask)
+    whole = faithfulness_correlation(x, z, maps, raw, model, generators(), {}, **ask)
+    found = faithfulness_correlation(x, broken, maps, raw, model, generators(), {}, **ask)
     assert found[1].isnan() and torch.equal(found[[0, 2]], whole[[0, 2]])
 
 
@@ -274,7 +274,7 @@ def test_options_that_cannot_be_are_refused(metric, options, said):
     x, z, weight, raw = scene()
     maps, model = shown(raw), Linear(weight)
     given = (z, model(z), maps, lambda: ranked(maps), model, MODEL, generators())
-    given = given if metric is monotonicity_correlation else (x, z, maps, raw, model, generators())
+    given = given if metric is monotonicity_correlation else (x, z, maps, raw, model, generators(), {})
     with pytest.raises(InvalidInput, match=said):
         metric(*given, **options)
 
@@ -285,5 +285,21 @@ def test_the_passes_are_those_that_are_announced():
     rank, p = ranked(maps), torch.rand(COUNT).double()
     monotonicity_correlation(z, p, maps, lambda: rank, model, MODEL, generators(), groups=4, samples=3)
     assert model.rows == COUNT * 4 * 3
-    faithfulness_correlation(x, z, maps, raw, model, generators(), samples=5, subset=3)
+    faithfulness_correlation(x, z, maps, raw, model, generators(), {}, samples=5, subset=3)
     assert model.rows == COUNT * (12 + 5)
+
+
+@pytest.mark.parametrize("metric", [faithfulness_correlation, sensitivity_n])
+def test_a_second_method_asks_the_network_nothing(metric):
+    """The subsets are the same for every map, and so are the answers."""
+    x, z, weight, raw = scene()
+    model, store = Linear(weight), {}
+    ask = {"samples": 5, "subset": 3} if metric is faithfulness_correlation else {"samples": 5, "steps": 3}
+    metric(x, z, shown(raw), raw, model, generators(), store, **ask)
+    asked = model.rows
+    again = metric(x, z, shown(weight), weight, model, generators(), store, **ask)
+    assert model.rows == asked
+    alone = metric(x, z, shown(weight), weight, model, generators(), {}, **ask)
+    assert all(torch.equal(a, b) for a, b in zip(again, alone, strict=True))
+    metric(x, z, shown(weight), weight, model, generators(), store, **(ask | {"fill": "black"}))
+    assert model.rows == 3 * asked, "other options, other answers"

@@ -46,7 +46,7 @@ def asked(model, x, z, raw, **options):
     model.rows = 0
     shown = torch.rand(COUNT, HEIGHT, WIDTH)
     target, p = torch.ones(COUNT).long(), model(z)
-    return infidelity(x, z, logits, target, p, shown, raw, model, generators(), **options)
+    return infidelity(x, z, logits, target, p, shown, raw, model, generators(), {}, **options)
 
 
 def slow_infidelity(z, weight, bend, raw, fill, kind, samples, sigma, normalise, generator):
@@ -135,7 +135,7 @@ def test_a_map_that_says_nothing_explains_none_of_the_change():
     model, empty = Known(weight, 0.1), torch.zeros(COUNT, HEIGHT, WIDTH)
     logits, target = model(z, of="logit")[:, None].float(), torch.zeros(COUNT).long()
     given = [
-        infidelity(x, z, logits, target, model(z), empty, m, model, generators(), samples=6)
+        infidelity(x, z, logits, target, model(z), empty, m, model, generators(), {}, samples=6)
         for m in (empty, torch.ones_like(empty), torch.full_like(raw, math.nan), torch.full_like(raw, 2.0))
     ]
     assert all(torch.equal(given[0], one) for one in given[1:])
@@ -160,16 +160,21 @@ def test_every_square_is_as_likely_as_any_other():
     assert sum((n - draws / places) ** 2 for n in seen.values()) / (draws / places) < 1.3 * places, "χ²"
 
 
-def test_the_same_changes_for_every_map_and_one_pass_for_each():
+@pytest.mark.parametrize("kind", ["square", "gaussian", "noisy-baseline"])
+def test_one_pass_for_each_change_and_none_for_a_second_method(kind):
+    """The changes are the same for every map, and so are the answers."""
     x, z, weight, raw = scene()
-    model = Known(weight)
-    torch.testing.assert_close(asked(model, x, z, raw, samples=4), asked(model, x, z, raw, samples=4), rtol=0, atol=0)
-    model.rows = 0
-    infidelity(
-        x, z, torch.zeros(COUNT, 1), torch.zeros(COUNT).long(), torch.ones(COUNT).double(), raw.sum(1), raw, model,
-        generators(), samples=7,
-    )  # fmt: skip
-    assert model.rows == 7 * COUNT
+    model, store = Known(weight, 0.1), {}
+    p, logits, target = model(z), model(z, of="logit")[:, None].float(), torch.zeros(COUNT).long()
+    shown, model.rows = raw.abs().sum(1), 0
+    for m in (raw, weight):
+        ask = {"samples": 7, "perturbation": kind}
+        found = infidelity(x, z, logits, target, p, shown, m, model, generators(), store, **ask)
+        assert model.rows == 7 * COUNT
+    alone = infidelity(x, z, logits, target, p, shown, weight, model, generators(), {}, **ask)
+    assert torch.equal(found, alone)
+    infidelity(x, z, logits, target, p, shown, weight, model, generators(), store, **(ask | {"samples": 8}))
+    assert model.rows == (7 + 7 + 8) * COUNT, "other options, other answers"
 
 
 def test_bad_options_are_refused():

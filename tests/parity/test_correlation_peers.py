@@ -158,7 +158,7 @@ def test_quantus_faithfulness_correlation_agrees_with_the_same_subsets(monkeypat
     z, net, _, raw = scene(1)
     samples, subset, pixels = 7, 9, SIDE * SIDE
     found = faithfulness_correlation(
-        z, z, raw[:, 0], raw[:, 0], score_of(net), generators(), samples=samples, subset=subset
+        z, z, raw[:, 0], raw[:, 0], score_of(net), generators(), {}, samples=samples, subset=subset
     )  # fmt: skip
     every = generators()
     drawn = [[torch.randperm(pixels, generator=one)[:subset].numpy() for _ in range(samples)] for one in every]
@@ -183,7 +183,7 @@ def test_quantus_sensitivity_n_is_another_quantity():
     """
     z, *_ = scene(1)
     net, raw = exact(z)
-    ours = sensitivity_n(z, z, raw[:, 0].abs(), raw, score_of(net), generators(), samples=5, steps=4)
+    ours = sensitivity_n(z, z, raw[:, 0].abs(), raw, score_of(net), generators(), {}, samples=5, steps=4)
     torch.testing.assert_close(ours.points, torch.ones_like(ours.points))
     theirs = np.array(
         quantus_of("SensitivityN", net, z, raw, features_in_step=8, normalise=False, perturb_baseline=0.0)
@@ -227,7 +227,7 @@ def test_captum_infidelity_agrees_with_the_same_changes(kind, normalise):
     )  # fmt: skip
     p = logits.double().softmax(1).gather(1, CLASSES[:, None])[:, 0]
     found = infidelity(
-        z, z, logits, CLASSES, p, raw.abs().amax(1), raw, score_of(net), generators(),
+        z, z, logits, CLASSES, p, raw.abs().amax(1), raw, score_of(net), generators(), {},
         perturbation=kind, samples=samples, normalise=normalise,
     )  # fmt: skip
     np.testing.assert_allclose(found.numpy(), theirs.detach().numpy(), rtol=2e-4)
@@ -245,7 +245,7 @@ def test_captum_scales_a_map_of_zeros_to_the_same_worst_value():
     theirs = metrics.infidelity(net, perturb, z, 0 * raw, target=CLASSES, n_perturb_samples=4, normalize=True)
     empty = torch.zeros(COUNT, SIDE, SIDE)
     found = infidelity(
-        z, z, logits, CLASSES, torch.ones(COUNT).double(), empty, 0 * raw, score_of(net), generators(), samples=4
+        z, z, logits, CLASSES, torch.ones(COUNT).double(), empty, 0 * raw, score_of(net), generators(), {}, samples=4
     )  # fmt: skip
     np.testing.assert_allclose(found.numpy(), theirs.detach().numpy(), rtol=2e-4)
 

@@ -42,10 +42,10 @@ def monotonicity_correlation(
 ) -> torch.Tensor:
     """Spearman correlation of a group's attribution with `E[(p(x') − p)²]`, its pixels drawn anew in x'.
 
-    Pixels go into `groups` of equal size by rank, and become U[0, 1] in x, each channel by itself. A group's attribution
-    is the mean of its display map: where sizes differ by a pixel, a sum would be of sizes. `(N,)`, in [−1, 1], higher
-    is better; ties get their mean rank. 0 where all groups' attributions are alike or the map says nothing, NaN where
-    all answers are.
+    Pixels go into `groups` of equal size by rank, and become U[0, 1] in x, each channel by itself. A group's
+    attribution is the mean of its display map: where sizes differ by a pixel, a sum would be of sizes. `(N,)`, in
+    [−1, 1], higher is better; ties get their mean rank. 0 where all groups' attributions are alike or the map says
+    nothing, NaN where all answers are.
 
     Nguyen & Martínez 2020 take one pixel a group. Seven groups, and ten draws, are paper F's: 7168 pixels each at 224².
     Quantus 0.6.0 draws U[0, 1] in z, which is not what pictures hold, one value for a whole group; its division by p²
@@ -81,7 +81,7 @@ def monotonicity_correlation(
     family="fidelity",
     better="high",
     range=(-1, 1),
-    passes="samples forwards",
+    passes="samples forwards, once for all methods",
     degenerate=0.0,
     undefined=UNDEFINED,
     source="Bhatt et al. 2020",
@@ -93,6 +93,7 @@ def faithfulness_correlation(
     raw: torch.Tensor,
     score,
     generator,
+    shared,
     *,
     samples: int = 100,
     subset: int = 224,
@@ -117,7 +118,7 @@ def faithfulness_correlation(
     samples, subset, pixels = whole("samples", samples, 3), whole("subset", subset), maps[0].numel()
     if subset >= pixels:
         raise InvalidInput(f"`subset` must be below {pixels}, the pixels of a picture. Got {subset}.")
-    sums, drops = _removals(x, z, signed(raw, maps), score, generator, [subset] * samples, fill, of)
+    sums, drops = _removals(x, z, signed(raw, maps), score, generator, shared, [subset] * samples, fill, of)
     return _foretold(pearson(sums, drops), sums, drops)
 
 
@@ -126,7 +127,7 @@ def faithfulness_correlation(
     family="fidelity",
     better="high",
     range=(-1, 1),
-    passes="steps · samples forwards",
+    passes="steps · samples forwards, once for all methods",
     degenerate=0.0,
     undefined=UNDEFINED,
     source="Ancona et al. 2018",
@@ -138,6 +139,7 @@ def sensitivity_n(
     raw: torch.Tensor,
     score,
     generator,
+    shared,
     *,
     samples: int = 100,
     steps: int = 10,
@@ -163,7 +165,7 @@ def sensitivity_n(
     samples = whole("samples", samples, 3)
     sizes = _sizes(maps[0].numel(), whole("steps", steps), largest)
     each = [size for size in sizes for _ in range(samples)]
-    found = _removals(x, z, signed(raw, maps), score, generator, each, fill, of)
+    found = _removals(x, z, signed(raw, maps), score, generator, shared, each, fill, of)
     sums, drops = (one.unflatten(1, (len(sizes), samples)) for one in found)
     points = _foretold(pearson(sums, drops), sums, drops)
     return Curve(points.nanmean(1), torch.tensor(sizes, device=z.device).double() / maps[0].numel(), points)
@@ -178,18 +180,33 @@ def _sizes(pixels: int, steps: int, largest: float) -> list[int]:
 
 
 def _removals(
-    x: torch.Tensor, z: torch.Tensor, attributions: torch.Tensor, score, generator, sizes: list[int], fill: str, of: str
+    x: torch.Tensor,
+    z: torch.Tensor,
+    attributions: torch.Tensor,
+    score,
+    generator,
+    shared,
+    sizes: list[int],
+    fill: str,
+    of: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """For a random subset of each of `sizes`, its attributions summed, and −f without it: each `(N, sizes)`."""
-    background = ground(checked_fill(fill), x, z)
+    """For a random subset of each of `sizes`, its attributions summed, and −f without it: each `(N, sizes)`.
+
+    Subsets are the same for every map, and so is what the network says without them: only the sums are made anew.
+    """
+    background, key = ground(checked_fill(fill), x, z), (fill, of, *sizes)
+    known = shared.get(key)
 
     def removed(rows: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
         gone = random_subsets([sizes[one] for one in turn.tolist()], rows.tolist(), attributions, generator)
-        left = score(masked(z[rows], ~gone, background[rows]), rows, of=of)
-        return torch.stack([(attributions[rows] * gone).flatten(1).sum(1), -left], 1)
+        total = (attributions[rows] * gone).flatten(1).sum(1)
+        if known is not None:
+            return torch.stack([total, known[rows, turn]], 1)
+        return torch.stack([total, score(masked(z[rows], ~gone, background[rows]), rows, of=of)], 1)
 
-    sums, drops = streamed(len(z), len(sizes), z, removed).unbind(2)
-    return sums, drops
+    sums, answers = streamed(len(z), len(sizes), z, removed).unbind(2)
+    shared[key] = answers
+    return sums, -answers
 
 
 def _foretold(value: torch.Tensor, said: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:

@@ -22,7 +22,7 @@ LARGEST = 10 / 28
     family="fidelity",
     better="low",
     range=(0, None),
-    passes="samples forwards",
+    passes="samples forwards, once for all methods",
     undefined="the network has no answer to a changed picture",
     source="Yeh et al. 2019, definition 2.1",
 )
@@ -36,6 +36,7 @@ def infidelity(
     raw: torch.Tensor,
     score,
     generator,
+    shared,
     *,
     perturbation: str = "square",
     samples: int = 100,
@@ -71,16 +72,18 @@ def infidelity(
         raise unknown("`perturbation`", str(perturbation), PERTURBATIONS)
     if not 0 < sigma < float("inf"):
         raise InvalidInput(f"`sigma` must be above 0. Got {sigma!r}.")
-    setting = Setting(z, ground(checked_fill(fill), x, z), sigma)
-    explained = _weights(raw, maps)
-    clean = answer(of, logits, target, p)
+    setting, samples = Setting(z, ground(checked_fill(fill), x, z), sigma), whole("samples", samples)
+    key = (perturbation, samples, sigma, fill, of)
+    explained, known = _weights(raw, maps), shared.get(key)
 
-    def compared(rows: torch.Tensor, _turn: torch.Tensor) -> torch.Tensor:
+    def compared(rows: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
         factor, changed = PERTURBATIONS[perturbation](setting, rows, [generator[row] for row in rows.tolist()])
         said = (explained[rows] * factor).flatten(1).sum(1)
-        return torch.stack([said, clean[rows] - score(changed, rows, of=of)], 1)
+        # The changes are the same for every map, and so are the answers.
+        return torch.stack([said, score(changed, rows, of=of) if known is None else known[rows, turn]], 1)
 
-    said, seen = streamed(len(z), whole("samples", samples), z, compared).unbind(2)
+    said, shared[key] = streamed(len(z), samples, z, compared).unbind(2)
+    seen = answer(of, logits, target, p)[:, None] - shared[key]
     return (said * _scale(said, seen) - seen if normalise else said - seen).square().mean(1)
 
 
