@@ -81,6 +81,9 @@ def test_where_nothing_is_said_of_the_normalisation_black_is_zero(model, x, z, m
     found = metric("deletion")(model.module, z, Y, maps)
     np.testing.assert_allclose(found, mean.values("maps", "deletion-mean"), atol=1e-4)
     assert (np.abs(np.array(found) - mean.values("maps", "deletion").numpy()) > 1e-3).any()
+    for name in ("irof", "sic", "monotonicity-correlation", "pixel-flipping"):
+        with pytest.raises(InvalidInput, match=f"'{name}' sees the colours of a picture.*Give the `mean` and `std`"):
+            metric(name)(model.module, z, Y, maps)
 
 
 def test_channels_last_and_no_classes(model, x, z, maps):

@@ -77,8 +77,8 @@ def metric(
         form: what `a_batch` and `explain_func` give: `display` (scaled to [0, 1], each map by itself; of several
             channels the largest magnitude), `signed` (channels summed, what is below zero cut off, then the same), or
             `rgb` (several channels, the largest magnitude).
-        mean, std: with which `x_batch` was normalised; where neither is given, the fill `black` is zero, as `mean` is,
-            and superpixels are those of the normalised picture.
+        mean, std: with which `x_batch` was normalised. Where neither is given, the fill `black` is zero, as `mean` is,
+            and a metric that sees colours (`irof`, `sic`, …) is an error.
         options: of the metric.
 
     Raises:

@@ -11,6 +11,7 @@ from heatproof.compat.given import AsGiven, checked
 from heatproof.engine import Scores, score
 from heatproof.errors import InvalidInput
 from heatproof.geometry import Geometry
+from heatproof.metrics.request import requested_metrics
 from heatproof.models import Model
 from heatproof.models.model import bare, module_device
 from heatproof.models.preprocessing import Preprocessing, per_channel
@@ -43,8 +44,8 @@ def scored(
     Args:
         model: a `heatproof.Model`, with pictures in [0, 1]; or a module, with pictures as it takes them.
         inputs: `(N, C, *spatial)`.
-        mean, std: with which a module's pictures were normalised, so that black is black and superpixels are seen in
-            true colours. Where neither is given, black is zero, as the mean is.
+        mean, std: with which a module's pictures were normalised, so that black is black. Where neither is given, black
+            is zero, as the mean is, and a metric that sees colours is an error.
         more: as for `heatproof.score`.
     """
     some = checked(torch.from_numpy(inputs).float() if isinstance(inputs, np.ndarray) else inputs)
@@ -57,8 +58,21 @@ def scored(
     elif not isinstance(model, nn.Module):
         raise InvalidInput(f"`model` must be a torch.nn.Module or a heatproof.Model. Got {type(model).__name__}.")
     else:
+        if mean is None and std is None:
+            _refuse_colours(metrics)
         model, some = _as_model(model, some, mean, std)
     return score(model, some.to(model.device), maps_or_methods, metrics, **more)
+
+
+def _refuse_colours(metrics: Any) -> None:
+    """A metric that cuts superpixels, or takes `model` to normalise pictures of its own making, must know [0, 1]."""
+    for request in requested_metrics(metrics):
+        needs, foreign = set(request.entry.needs), request.entry.traits.get("foreign", False)
+        if needs & {"model", "segments"} and "explain" not in needs and not foreign:
+            raise InvalidInput(
+                f"{request.key!r} sees the colours of a picture, and these are normalised. Give the `mean` and `std` "
+                "that they were normalised with."
+            )
 
 
 def _as_model(module: nn.Module, z: torch.Tensor, mean: Any, std: Any) -> tuple[Model, torch.Tensor]:
