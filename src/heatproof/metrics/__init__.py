@@ -17,6 +17,7 @@ from heatproof.metrics import (
     localisation,
     monotonicity,
     road,
+    sanity,
     sensitivity,
 )
 from heatproof.metrics.catalogue import FAMILIES, METRICS, Curve, composite, metric

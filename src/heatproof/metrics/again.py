@@ -1,6 +1,5 @@
 """Maps of other pictures by the method under test, for code that is not ours: `explain_func`."""
 
-import copy
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -47,16 +46,8 @@ def pictures(model: Model, z: torch.Tensor) -> torch.Tensor:
     return z * std + mean
 
 
-def with_module(model: Model, module: nn.Module) -> Model:
-    """The same classifier with other weights: a copy that differs in its module."""
-    twin = copy.copy(model)
-    twin.__dict__.pop("fingerprint", None)
-    twin.module = module
-    return twin
-
-
 def _other(model: Model, network: nn.Module, module: nn.Module) -> Model | None:
     """None where the module is the one that everything is about."""
     if isinstance(module, type(network)):
         module = module.module  # type: ignore[assignment]
-    return None if module is model.module else with_module(model, module)
+    return None if module is model.module else model.with_module(module)

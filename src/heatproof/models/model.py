@@ -1,5 +1,6 @@
 """A classifier with all that is needed to ask it: preprocessing, target layers, one shape of logits."""
 
+import copy
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -82,6 +83,13 @@ class Model:
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
+
+    def with_module(self, module: nn.Module) -> "Model":
+        """The same classifier with another network of the same make: other weights, the same layers."""
+        twin = copy.copy(self)
+        twin.__dict__.pop("fingerprint", None)
+        twin.module = module
+        return twin
 
     def submodule(self, name: "str | nn.Module") -> nn.Module:
         """The layer of that name (`layer4.1`, `layer4[-1]`, `auto`); an unknown one gets near misses."""

@@ -1,0 +1,255 @@
+"""Sanity: does the map change with the network and with the class (protocols §8)?
+
+A map that stays the same when the weights are drawn anew, or when another class is asked for, says nothing of either:
+an edge detector would do. A method's own random numbers stay those of its map, so that what changes is the weights'
+or the class's doing alone; a map that ignores the network is as alike as can be, also if it is `random`.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+
+from heatproof.errors import InvalidInput
+from heatproof.metrics.catalogue import Curve, metric
+from heatproof.metrics.coherency import pearson
+from heatproof.metrics.sensitivity import of_normalised
+from heatproof.metrics.similarity import ssim
+from heatproof.models import Model
+from heatproof.models.randomisation import ORDERS, Randomised
+from heatproof.passes import whole
+from heatproof.registry import unknown
+
+Explain = Callable[..., torch.Tensor]
+
+#: Bins of the histogram of a map whose entropy the efficient test takes.
+BINS = 100
+
+
+@metric(
+    "mprt",
+    family="sanity",
+    better="low",
+    range=(-1, 1),
+    passes="stages explanations",
+    degenerate=1,
+    undefined="the map is constant, or too small for SSIM",
+    aliases=["model-parameter-randomisation", "parameter-randomisation"],
+    source="Adebayo et al. 2018",
+)
+def mprt(
+    x: torch.Tensor,
+    maps: torch.Tensor,
+    explain: Explain,
+    model: Model,
+    seed: int,
+    *,
+    order: str = "cascading",
+    similarity: str = "spearman",
+    stages: int = 10,
+) -> Curve:
+    """Likeness of the map to those of the network with weights drawn anew, averaged over the stages.
+
+    The layers with weights are taken in at most `stages` blocks (0: each by itself). `order`: `cascading` from the
+    output to the input, `bottom-up` from the input to the output, each block on top of those before; `independent`,
+    each block alone. `similarity`: `spearman` of all pixels or `ssim` (on 56²). The intact network is no stage. In
+    [−1, 1], lower is better; 0 is expected of unrelated maps, and stands where the new map is constant. A constant map
+    scores 1. The points are the stages, at the share of blocks done. Adebayo et al. 2018, sections 3 and 4: there from
+    the top layer down, one layer a stage. `stages` explanations.
+    """
+    like = _likeness(similarity, maps)
+    points = [like(explain(x, model=drawn)) for drawn in _stages(model, seed, order, stages)]
+    return _averaged(points)
+
+
+@metric(
+    "smooth-mprt",
+    family="sanity",
+    better="low",
+    range=(-1, 1),
+    passes="samples × (stages + 1) explanations",
+    degenerate=1,
+    undefined="the map is constant, or too small for SSIM",
+    aliases=["smprt"],
+    source="Hedström et al. 2023 (sMPRT)",
+)
+def smooth_mprt(
+    x: torch.Tensor,
+    z: torch.Tensor,
+    explain: Explain,
+    model: Model,
+    seed: int,
+    generator: Sequence[torch.Generator],
+    *,
+    order: str = "bottom-up",
+    similarity: str = "spearman",
+    stages: int = 10,
+    samples: int = 10,
+    noise: float = 0.1,
+) -> Curve:
+    """`mprt` of maps without their noise: each is the mean over `samples` pictures with Gaussian noise.
+
+    The noise has `noise` times the range of the normalised picture as deviation, and is the same for every stage and
+    method. Hedström et al. 2023, section 4.1; their code takes 50 samples, of raw attributions, and the last of them
+    without noise. In [−1, 1], lower is better. `samples` × (`stages` + 1) explanations.
+    """
+    samples, noise = whole("samples", samples), _positive("noise", noise)
+    pictures = _noisy(x, z, model, generator, samples, noise)
+    like = _likeness(similarity, _mean_map(explain, pictures, model))
+    points = [like(_mean_map(explain, pictures, drawn)) for drawn in _stages(model, seed, order, stages)]
+    return _averaged(points)
+
+
+@metric(
+    "efficient-mprt",
+    family="sanity",
+    better="high",
+    range=(-1, None),
+    passes="1 explanation",
+    degenerate=-1,
+    undefined="the map is constant",
+    aliases=["emprt"],
+    source="Hedström et al. 2023 (eMPRT)",
+)
+def efficient_mprt(
+    x: torch.Tensor, maps: torch.Tensor, explain: Explain, model: Model, seed: int, *, bins: int = BINS
+) -> torch.Tensor:
+    """By how much the map becomes less orderly when all weights are drawn anew: `(H(S_random) − H(S)) / H(S)`.
+
+    H is the entropy of the map's histogram, `bins` of equal width on [0, 1]. From −1 up, higher is better: a random
+    network has nothing to show. −1 for a constant map. Hedström et al. 2023, section 4.2; Quantus takes the bins from
+    the whole batch. One explanation.
+    """
+    bins = whole("bins", bins, least=2)
+    before = histogram_entropy(maps, bins)
+    (drawn,) = _stages(model, seed, "cascading", 1)
+    after = histogram_entropy(explain(x, model=drawn), bins)
+    return (after - before) / before
+
+
+@metric(
+    "random-logit",
+    family="sanity",
+    better="low",
+    range=(-1, 1),
+    passes="1 explanation",
+    degenerate=1,
+    undefined="the map is constant, or too small for SSIM",
+    aliases=["random-class"],
+    source="Sixt et al. 2020",
+)
+def random_logit(
+    x: torch.Tensor,
+    maps: torch.Tensor,
+    target: torch.Tensor,
+    logits: torch.Tensor,
+    explain: Explain,
+    generator: Sequence[torch.Generator],
+    *,
+    similarity: str = "ssim",
+) -> torch.Tensor:
+    """Likeness of the map of the target to that of another class, drawn by seed, the same one for every method.
+
+    `similarity`: `ssim` (on 56²) or `spearman` of all pixels. In [−1, 1], lower is better; a map that knows no class
+    scores 1, and so does a constant one. Where the other map is constant: 0 (`spearman`). Sixt et al. 2020, section 4.
+    One explanation.
+    """
+    like = _likeness(similarity, maps)
+    return like(explain(x, target=other_classes(target, logits.shape[1], generator)))
+
+
+def other_classes(target: torch.Tensor, classes: int, generator: Sequence[torch.Generator]) -> torch.Tensor:
+    """A class for each picture that is not its target, each of the others as likely."""
+    drawn = [int(torch.randint(classes - 1, (), generator=one)) for one in generator]
+    found = torch.tensor(drawn, device=target.device, dtype=target.dtype)
+    return found + (found >= target)
+
+
+def histogram_entropy(maps: torch.Tensor, bins: int = BINS) -> torch.Tensor:
+    """Entropy of the histogram of each map in [0, 1], `(N,)` float64, in nats."""
+    place = (maps.flatten(1) * bins).long().clamp(0, bins - 1)
+    count = torch.zeros(len(maps), bins, dtype=torch.float64, device=maps.device)
+    count.scatter_add_(1, place, torch.ones_like(place, dtype=torch.float64))
+    return torch.special.entr(count / count.sum(1, keepdim=True)).sum(1)
+
+
+def mid_ranks(maps: torch.Tensor) -> torch.Tensor:
+    """Ranks of the pixels of each map, ties at the mean of theirs; `(N, P)` float64 from 0, the lowest first."""
+    flat = maps.flatten(1)
+    ordered, order = _ascending(flat)
+    fresh = torch.ones_like(ordered, dtype=torch.bool)
+    fresh[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    group = fresh.cumsum(1) - 1
+    ones = torch.ones_like(flat, dtype=torch.float64)
+    size = torch.zeros_like(ones).scatter_add_(1, group, ones)
+    middle = size.cumsum(1) - (size + 1) / 2
+    return torch.empty_like(ones).scatter_(1, order, middle.gather(1, group))
+
+
+def _ascending(flat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Values in order, and where they were.
+
+    On a CPU by their bits, in which floats that are not negative have the same order: torch sorts a row of integers
+    by radix, in a sixth of the time.
+    """
+    if flat.device.type != "cpu" or flat.dtype != torch.float32 or not (flat >= 0).all():
+        return flat.sort(dim=1)
+    rows = [row.sort(stable=True) for row in (flat + 0.0).view(torch.int32)]  # + 0.0: there is a negative zero
+    return torch.stack([row.values for row in rows]), torch.stack([row.indices for row in rows])
+
+
+def _likeness(similarity: str, maps: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Maps → how alike they are to `maps`, whose part of the work is done once."""
+    if similarity == "spearman":
+        ranks = mid_ranks(maps)
+        return lambda others: pearson(ranks, mid_ranks(others))
+    if similarity == "ssim":
+        return lambda others: torch.where(maps.flatten(1).any(1), ssim(maps, others), torch.nan)
+    raise unknown("`similarity`", str(similarity), ("spearman", "ssim"))
+
+
+def _stages(model: Model, seed: int, order: str, stages: int):
+    """The classifier at each stage of the randomisation; one copy, so each is used before the next is asked for."""
+    if order not in ORDERS:
+        raise unknown("`order`", str(order), ORDERS)
+    drawn = Randomised(model, seed)
+    blocks = drawn.blocks(whole("stages", stages, least=0))
+    for block in blocks if order == "bottom-up" else blocks[::-1]:
+        drawn.redraw(block)
+        yield drawn.model
+        if order == "independent":
+            drawn.put_back(block)
+
+
+def _averaged(points: list[torch.Tensor]) -> Curve:
+    together = torch.stack(points, 1)
+    at = torch.arange(1, len(points) + 1, dtype=torch.float64, device=together.device) / len(points)
+    return Curve(together.mean(1), at, together)
+
+
+def _noisy(
+    x: torch.Tensor, z: torch.Tensor, model: Model, generator: Sequence[torch.Generator], samples: int, noise: float
+) -> list[torch.Tensor]:
+    """The pictures with each of the draws."""
+    flat = z.flatten(1)
+    deviation = (noise * (flat.amax(1) - flat.amin(1))).view(-1, *[1] * (z.dim() - 1))
+    found = []
+    for _ in range(samples):
+        drawn = torch.stack([torch.randn(z.shape[1:], generator=one) for one in generator]).to(x)
+        found.append(x + of_normalised(model, deviation * drawn))
+    return found
+
+
+def _mean_map(explain: Explain, pictures: list[torch.Tensor], model: Model) -> torch.Tensor:
+    total: torch.Tensor | None = None
+    for draw, noisy in enumerate(pictures):
+        found = explain(noisy, condition=f"smooth-{draw}", model=model)
+        total = found if total is None else total + found
+    assert total is not None
+    return total / len(pictures)
+
+
+def _positive(option: str, value: float) -> float:
+    if not (math.isfinite(value) and value > 0):
+        raise InvalidInput(f"`{option}` must be above 0. Got {value}.")
+    return value
