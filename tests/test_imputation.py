@@ -13,7 +13,9 @@ from heatproof import imputation
 from heatproof.errors import HeatproofWarning, InvalidInput, NotApplicable
 from heatproof.imputation import Imputed, Multigrid, imputed
 
-WEIGHTS = {(dy, dx): 1 / 6 if dy * dx == 0 else 1 / 12 for dy, dx in itertools.product((-1, 0, 1), repeat=2) if dy or dx}
+WEIGHTS = {
+    (dy, dx): 1 / 6 if dy * dx == 0 else 1 / 12 for dy, dx in itertools.product((-1, 0, 1), repeat=2) if dy or dx
+}
 
 
 def system(z, removed):
@@ -69,7 +71,9 @@ def top(field, share):
 MASKS = {
     "noise": noise,
     "smooth": smooth,
-    "inside": lambda h, w, share: F.pad(torch.ones(max(h - 2, 0), max(w - 2, 0), dtype=torch.bool), (1, 1, 1, 1))[:h, :w],
+    "inside": lambda h, w, share: F.pad(torch.ones(max(h - 2, 0), max(w - 2, 0), dtype=torch.bool), (1, 1, 1, 1))[
+        :h, :w
+    ],
     "all but one": lambda h, w, share: torch.arange(h * w).view(h, w) != h * w // 2,
     "all but a corner": lambda h, w, share: torch.arange(h * w).view(h, w) != 0,
     "edge": lambda h, w, share: (torch.arange(w) < max(1, round(share * w) - (w == 1))).expand(h, w) & (w > 1),
@@ -265,6 +269,21 @@ def test_a_constant_picture_stays_constant():
     z[1] = 0
     found = imputed(z, torch.stack([smooth(24, 24, 0.8), noise(24, 24, 0.5)]))
     torch.testing.assert_close(found.images, z, rtol=0, atol=1e-5)
+
+
+def test_a_system_that_is_done_at_once_waits_for_the_others(monkeypatch):
+    """Nothing removed, and a constant picture: their residual is 0, and 0 / 0 must not come in while others go on."""
+    monkeypatch.setattr(imputation, "CPU_VALUES", 9 * 3 * 24 * 24)
+    z = pictures(4, 24, 24)
+    z[1] = 0.5
+    removed = smooth(24, 24, 0.7).repeat(4, 1, 1)
+    removed[0] = False
+    found = imputed(z, removed)
+    assert found.iterations > 2
+    assert torch.equal(found.images[0], z[0]) and found.residual[0] == 0
+    torch.testing.assert_close(found.images[1], z[1], rtol=0, atol=1e-5)
+    assert (found.residual <= 1e-4).all()
+    torch.testing.assert_close(found.images[3], imputed(z[3:], removed[3:]).images[0], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("threads", [1, 3])

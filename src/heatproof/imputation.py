@@ -339,7 +339,8 @@ class Multigrid:
             if before is None:
                 self.direction.copy_(grid.change)
             else:
-                torch.addcmul(grid.change, self.direction, weight / before, out=self.direction)
+                share = torch.where(left, weight / before, 0.0)
+                torch.addcmul(grid.change, self.direction, share, out=self.direction)
             before = weight
             self.couple_direction()
             applied = grid.minus_applied(self.direction_core)
