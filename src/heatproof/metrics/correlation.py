@@ -152,8 +152,10 @@ def sensitivity_n(
     As `faithfulness-correlation`, for `steps` sizes n from 1 to `largest` of all pixels, on a log scale. The curve has
     the correlation at each n / pixels. In [−1, 1], higher is better: 1 at every n where the map adds up exactly, as
     input × gradient does on a linear network. A size at which all sums are alike counts as 0; one at which all answers
-    are is left out, for every method alike, and NaN where that is every size. 0 where the map says nothing. Ancona et
-    al. 2018, section 3: 100 subsets, 1 to about 80 % of the pixels, zeros in z, logits.
+    are is left out, for every method alike, and NaN where that is every size. 0 where the map says nothing.
+
+    Ancona et al. 2018: 100 subsets of each size, up to about 80 % of the pixels, zeros in z, logits. What Quantus calls
+    by this name removes the top pixels step by step and correlates over pictures.
 
     Args:
         samples: subsets of each size; the same for every method.

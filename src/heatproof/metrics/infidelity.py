@@ -58,7 +58,8 @@ def infidelity(
     channel has the same slope for all channels, so Iᵀ Φ multiplies each pixel by the sum of I over the channels.
     `noisy-baseline`: the same with I = z − ε, that is, the network sees nothing but ε ~ N(0, sigma²).
 
-    Yeh et al. 2019 average over all squares of an MNIST digit, and over 10000 pictures of noise (σ .2 in x, clipped).
+    The code of Yeh et al. 2019 averages over all squares of an MNIST digit, and over 10000 pictures of noise (σ .2 in
+    x, clipped).
 
     Args:
         perturbation: one of `square`, `gaussian`, `noisy-baseline`.
