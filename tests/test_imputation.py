@@ -185,6 +185,15 @@ def test_smooth_masks_take_about_as_many_steps_as_noise():
     assert max(steps.values()) <= 8 and min(steps.values()) >= 3, steps
 
 
+@pytest.mark.parametrize("size", [(1, 300), (300, 1), (2, 300), (300, 3)])
+def test_narrow_pictures_take_no_more(size):
+    z, removed = pictures(1, *size), (torch.arange(300) % 41 > 2).view(-1, 1).expand(300, max(size) * min(size) // 300)
+    removed = removed.reshape(size) if size[0] == 300 else removed.T.reshape(size)
+    found = imputed(z, removed[None])
+    assert found.iterations <= 8 and found.residual.item() <= 1e-4
+    torch.testing.assert_close(found.images[0].double(), slow_imputed(z[0], removed), rtol=0, atol=1e-4)
+
+
 def test_without_the_preconditioner_it_takes_many_times_as_long(monkeypatch):
     def only_jacobi(self, level=0):
         torch.mul(self.grids[0].residual, self.grids[0].inverse, out=self.grids[0].change)

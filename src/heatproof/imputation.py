@@ -13,7 +13,7 @@ row sums of one for the price of a sweep. One undamped Jacobi sweep cuts every s
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -72,6 +72,12 @@ def imputed(z: torch.Tensor, removed: torch.Tensor, *, tolerance: float = 1e-4) 
     A HeatproofWarning says so if a residual stays above `tolerance` all the same.
     """
     _check(z, removed, tolerance)
+    height, width = z.shape[2:]
+    if min(height, width) == 1:
+        # A line has short waves that no sweep cuts. Drawn two pixels wide it has the same solution, and none of them.
+        wide = [max(side, 2) for side in (height, width)]
+        found = imputed(z.expand(*z.shape[:2], *wide), removed.expand(len(z), *wide), tolerance=tolerance)
+        return replace(found, images=found.images[..., :height, :width].contiguous())
     images, residual, iterations = z.clone(), torch.zeros(len(z), dtype=torch.float64, device=z.device), 0
     values = CPU_VALUES * torch.get_num_threads() if z.device.type == "cpu" else DEVICE_VALUES
     rows = max(1, values // max(1, z[:1].numel()))
