@@ -105,7 +105,8 @@ class Scores:
     def _repr_html_(self) -> str:
         from heatproof.statistics.scores import html_table
 
-        return html_table(self.table)
+        controls = [key for key in self.methods if key in ATTRIBUTIONS and ATTRIBUTIONS[key].traits["control"]]
+        return html_table(self.table, controls=controls)
 
 
 def score(

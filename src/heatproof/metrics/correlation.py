@@ -4,13 +4,15 @@ A map that says the same of all groups or subsets, though the answers differ, fo
 is constant gets. Where the answers are all alike there is nothing to foretell, by any method: NaN.
 """
 
+from functools import partial
+
 import torch
 
 from heatproof.errors import InvalidInput
 from heatproof.masking import checked_fill, ground, masked
 from heatproof.metrics.catalogue import Curve, metric
 from heatproof.metrics.rankings import ranking, spearman
-from heatproof.metrics.variants import random_pictures, random_subsets, signed, streamed
+from heatproof.metrics.variants import random_pictures, signed, streamed
 from heatproof.models import Model
 from heatproof.passes import parts, rows_per_pass, whole
 from heatproof.tensors import per_image
@@ -118,7 +120,8 @@ def faithfulness_correlation(
     samples, subset, pixels = whole("samples", samples, 3), whole("subset", subset), maps[0].numel()
     if subset >= pixels:
         raise InvalidInput(f"`subset` must be below {pixels}, the pixels of a picture. Got {subset}.")
-    sums, drops = _removals(x, z, signed(raw, maps), score, generator, shared, [subset] * samples, fill, of)
+    found = _removals(x, z, signed(raw, maps), score, generator, shared, samples, [subset], fill, of)
+    sums, drops = (one[:, 0] for one in found)
     return _foretold(pearson(sums, drops), sums, drops)
 
 
@@ -166,9 +169,7 @@ def sensitivity_n(
     """
     samples = whole("samples", samples, 3)
     sizes = _sizes(maps[0].numel(), whole("steps", steps), largest)
-    each = [size for size in sizes for _ in range(samples)]
-    found = _removals(x, z, signed(raw, maps), score, generator, shared, each, fill, of)
-    sums, drops = (one.unflatten(1, (len(sizes), samples)) for one in found)
+    sums, drops = _removals(x, z, signed(raw, maps), score, generator, shared, samples, sizes, fill, of)
     points = _foretold(pearson(sums, drops), sums, drops)
     return Curve(points.nanmean(1), torch.tensor(sizes, device=z.device).double() / maps[0].numel(), points)
 
@@ -188,27 +189,44 @@ def _removals(
     score,
     generator,
     shared,
+    samples: int,
     sizes: list[int],
     fill: str,
     of: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """For a random subset of each of `sizes`, its attributions summed, and −f without it: each `(N, sizes)`.
+    """Of `samples` random subsets of each of `sizes` the attributions summed, and −f without: `(N, sizes, samples)`.
 
-    Subsets are the same for every map, and so is what the network says without them: only the sums are made anew.
+    The subsets of one sample lie inside each other: the first n of one shuffle. They are the same for every map, and so
+    is what the network says without them: only the sums are made anew.
     """
-    background, key = ground(checked_fill(fill), x, z), (fill, of, *sizes)
-    known = shared.get(key)
+    background, key = ground(checked_fill(fill), x, z), (fill, of, samples, *sizes)
+    last = torch.tensor(sizes, device=z.device) - 1
+    sums, answers = [], []
+    for row, flat in enumerate(attributions.flatten(1)):
+        drawn = [torch.randperm(len(flat), generator=generator[row])[: sizes[-1]] for _ in range(samples)]
+        order = torch.stack(drawn).to(z.device)
+        sums.append(flat[order].cumsum(1)[:, last].T)
+        if key not in shared:
+            answers.append(_without(z[row], background[row], order, sizes, partial(_ask, score, row, of)))
+    if key not in shared:
+        shared[key] = torch.stack(answers)
+    return torch.stack(sums), -shared[key]
 
-    def removed(rows: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
-        gone = random_subsets([sizes[one] for one in turn.tolist()], rows.tolist(), attributions, generator)
-        total = (attributions[rows] * gone).flatten(1).sum(1)
-        if known is not None:
-            return torch.stack([total, known[rows, turn]], 1)
-        return torch.stack([total, score(masked(z[rows], ~gone, background[rows]), rows, of=of)], 1)
 
-    sums, answers = streamed(len(z), len(sizes), z, removed).unbind(2)
-    shared[key] = answers
-    return sums, -answers
+def _ask(score, row: int, of: str, variants: torch.Tensor) -> torch.Tensor:
+    return score(variants, torch.full((len(variants),), row, device=variants.device), of=of)
+
+
+def _without(z: torch.Tensor, background: torch.Tensor, order: torch.Tensor, sizes: list[int], ask) -> torch.Tensor:
+    """The answers to one picture without the first n pixels of each row of `order`, `(sizes, samples)`."""
+    pairs = [(one, size) for size in sizes for one in range(len(order))]
+    found = []
+    for part in parts(len(pairs), rows_per_pass(z[None])):
+        gone = torch.zeros(len(pairs[part]), z[0].numel(), dtype=torch.bool, device=z.device)
+        for mask, (one, size) in zip(gone, pairs[part], strict=True):
+            mask[order[one, :size]] = True
+        found.append(ask(masked(z, ~gone.view(-1, *z.shape[1:]), background)))
+    return torch.cat(found).view(len(sizes), len(order))
 
 
 def _foretold(value: torch.Tensor, said: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:

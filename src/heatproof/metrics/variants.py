@@ -1,4 +1,4 @@
-"""What several metrics do to a picture and to its map: random pictures, random subsets, one attribution a pixel."""
+"""What several metrics do to a picture and to its map: random pictures, one attribution a pixel."""
 
 from collections.abc import Callable, Sequence
 
@@ -43,20 +43,6 @@ def random_pictures(
     """
     drawn = torch.stack([torch.rand(z.shape[1:], generator=generator[row]) for row in rows])
     return model.normalise(drawn.to(z))
-
-
-def random_subsets(sizes: Sequence[int], rows: Sequence[int], like: torch.Tensor, generator) -> torch.Tensor:
-    """Bool `(M, *size)`: so many pixels of each of `rows`, any as likely as any other, on the device of `like`.
-
-    Args:
-        sizes, rows: how many pixels, and of which picture: its generator draws them.
-        like: `(N, *size)`.
-    """
-    pixels = like[0].numel()
-    found = torch.zeros(len(rows), pixels, dtype=torch.bool)
-    for one, size, row in zip(found, sizes, rows, strict=True):
-        one[torch.randperm(pixels, generator=generator[row])[:size]] = True
-    return found.view(-1, *like.shape[1:]).to(like.device)
 
 
 Work = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
