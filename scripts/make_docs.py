@@ -1,6 +1,6 @@
 """Writes the generated pages of docs/: from the registries, the command line and the plan of a study.
 
-    python scripts/make_docs.py            writes docs/methods.md, docs/perturbations.md, docs/commands.md
+    python scripts/make_docs.py            writes methods.md, metrics.md, perturbations.md and commands.md in docs/
     python scripts/make_docs.py --check    writes nothing; names the pages that are stale and exits with 1
 
 What is said of a method is its docstring, of an option its help: one place each, so that nothing goes stale.
@@ -8,6 +8,8 @@ What is said of a method is its docstring, of an option its help: one place each
 
 import argparse
 import inspect
+import math
+import re
 import sys
 import types
 import typing
@@ -20,6 +22,7 @@ import typer
 from heatproof import targets
 from heatproof.attributions import ATTRIBUTIONS
 from heatproof.cli import app
+from heatproof.metrics import FAMILIES, METRICS
 from heatproof.models.load import FORMS
 from heatproof.perturbations import PERTURBATIONS, SEVERITIES, strength_at
 from heatproof.registry import VOCABULARY, Entry
@@ -60,7 +63,7 @@ SETTINGS = {
     "metrics": "A list of metrics and families of metrics (`fidelity`, `all`); see `heatproof list metrics`.",
     "metric_options": "Options by metric: `{deletion: {steps: 56}}`.",
     "maps": "Maps made beforehand, under *Maps made beforehand*; or paths, or paths by name.",
-    "masks": "A folder of masks of the objects, for the metrics of localisation.",
+    "masks": "A folder of masks of the objects, or a CSV of boxes, for the metrics of localisation.",
     "path": "A folder of grey pictures or `.npy`, an `.npz` by the pictures' names, or one array `(N, H, W)`.",
 }
 
@@ -94,6 +97,73 @@ is fooled. They are made at the picture's size.""",
         table(("name", "what"), ((f"`{name}`", VOCABULARY[name]) for name in needed)),
         PAPERS,
     )
+
+
+def metrics_page() -> str:
+    """docs/metrics.md: metrics by family, what they say of maps that say nothing, what they may ask for."""
+    entries = [entry for entry in METRICS.values() if not entry.traits.get("foreign")]
+    needed = [name for name in VOCABULARY if any(name in entry.needs for entry in entries)]
+    families = {family: [e for e in entries if e.traits["family"] == family] for family in FAMILIES}
+    return page(
+        "Metrics",
+        """
+A metric says how good a map is, in one number for each picture. It names what it needs, and the engine works each of
+these out once for all metrics together. Options go in brackets after the name, everywhere: `deletion[steps=224]`.
+A family stands for all its metrics, `all` for every one; where a metric has its family's name, `family:road` is the
+family.
+
+The probability is the softmax of the target's logit, the sigmoid for labels that go together. The target is the
+predicted class unless another is asked for. Metrics score *display* maps, scaled to [0, 1] each by itself; those that
+add maps up read the *raw* ones. Masked and removed places are filled with `black` (0 in the picture), `mean` (0 where
+the picture is normalised) or `blur`: an option of every metric that fills, and part of its name in the results where
+it is no default. A pixel is one unit, all channels together. Ties are broken by a seeded order, the same for every
+method.
+
+A map that is constant or not finite has the stated value below, or what the formula gives for a map of zeros; its row
+is flagged. A value that does not exist is NaN, and the flag says why. Rows are never dropped, so n is the same for
+every metric. Random numbers belong to the seed, the picture and the metric: every method meets the same ones.""",
+        *(part for family, some in families.items() if some for part in _family(family, some)),
+        """## Metrics from elsewhere
+
+`heatproof.register_metric(name, function, better="high")` files a function; `python:package.module:function` and
+`quantus:Sparseness` are names by themselves: see [moving over](moving.md#metrics-of-your-own).""",
+        "## What a metric may ask for",
+        table(("name", "what"), ((f"`{name}`", VOCABULARY[name]) for name in needed)),
+        PAPERS,
+    )
+
+
+def _family(family: str, entries: Sequence[Entry]) -> Iterable[str]:
+    """A heading, the overview, and a section for each metric."""
+    asks = FAMILIES[family]
+    yield f"## {family.capitalize()} metrics\n\n{asks[0].upper()}{asks[1:]}{'' if asks.endswith('?') else '.'}"
+    header = ("name", "better", "range", "network passes", "a map that says nothing", "source")
+    yield table(header, map(_metric_row, entries))
+    yield from map(_metric_section, entries)
+
+
+def _metric_row(entry: Entry) -> tuple[str, ...]:
+    traits = entry.traits
+    better = "↑ higher" if traits["better"] == "high" else "↓ lower"
+    return f"`{entry.name}`", better, interval(*traits["range"]), traits["passes"], _stated(entry), entry.source
+
+
+def _stated(entry: Entry) -> str:
+    degenerate = entry.traits["degenerate"]
+    if degenerate is None:
+        return "the formula"
+    return "NaN" if math.isnan(degenerate) else f"{degenerate:g}"
+
+
+def _metric_section(entry: Entry) -> str:
+    traits, made = entry.traits, entry.traits.get("parts", {})
+    described = "\nArgs:\n" in (inspect.getdoc(entry.function) or "")
+    said = [
+        *([f"Made of `{'`, `'.join(made.values())}`."] if made else []),
+        *([f"Options: {options(entry)}."] if entry.options and not described else []),
+        f"NaN where {traits['undefined']}.",
+    ]
+    return "\n\n".join([section(entry, "###"), " ".join(said)])
 
 
 def perturbations_page() -> str:
@@ -184,7 +254,31 @@ def method_row(entry: Entry) -> tuple[str, ...]:
 def section(entry: Entry, level: str = "##") -> str:
     """A heading, the other spellings, and the docstring."""
     also = [f"Also `{'`, `'.join(entry.aliases)}`."] if entry.aliases else []
-    return "\n\n".join([f"{level} {entry.name}", *also, inspect.getdoc(entry.function) or ""])
+    return "\n\n".join([f"{level} {entry.name}", *also, prose(entry)])
+
+
+#: A line that starts an item of `Args:` or `Raises:`: names, and what is said of them.
+_ITEM = re.compile(r"    (?P<names>\w+(?:, \w+)*): (?P<said>.*)", re.DOTALL)
+
+
+def prose(entry: Entry) -> str:
+    """The docstring, its arguments and errors as lists."""
+    text = inspect.getdoc(entry.function) or ""
+
+    def item(found: re.Match) -> str:
+        names = found["names"].split(", ")
+        shown = [f"{name}={_value(entry.options[name])}" if name in entry.options else name for name in names]
+        return f"- `{'`, `'.join(shown)}`: {' '.join(found['said'].split())}"
+
+    paragraphs = []
+    for paragraph in text.split("\n\n"):
+        head, _, rest = paragraph.partition("\n")
+        if head in ("Args:", "Raises:"):
+            items = re.split(r"\n(?=    \w)", rest)
+            head = "Options:" if head == "Args:" else head
+            paragraph = "\n".join([head, "", *(_ITEM.sub(item, one) for one in items)])
+        paragraphs.append(paragraph)
+    return "\n\n".join(paragraphs)
 
 
 def _kind_row(entry: Entry) -> tuple[str, ...]:
@@ -282,6 +376,11 @@ def _default(field: Any) -> str:
     return "" if value in (None, (), {}) else f"`{_value(value)}`"
 
 
+def interval(low: float | None, high: float | None) -> str:
+    """`[0, 1]`, `[0, ∞)`."""
+    return f"{'(−∞' if low is None else f'[{low:g}'}, {'∞)' if high is None else f'{high:g}]'}"
+
+
 def _value(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
@@ -290,7 +389,12 @@ def _value(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-PAGES = {"methods.md": methods_page, "perturbations.md": perturbations_page, "commands.md": commands_page}
+PAGES = {
+    "methods.md": methods_page,
+    "metrics.md": metrics_page,
+    "perturbations.md": perturbations_page,
+    "commands.md": commands_page,
+}
 
 
 def stale(folder: Path = DOCS) -> list[str]:

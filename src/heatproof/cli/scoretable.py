@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 #: Characters across where the output is piped, and at most where it is not.
 WIDTH = 100
@@ -21,27 +21,61 @@ def print_scores(findings: Any) -> None:
     from heatproof.report.scores import sheets
 
     console = Console(highlight=False)
-    width = min(console.width, WIDTH) if console.is_terminal else WIDTH
-    console = Console(highlight=False, width=width)
+    console = Console(highlight=False, width=min(console.width, WIDTH) if console.is_terminal else WIDTH)
     for told in findings.told:
-        methods = sheets.ordered(findings, told)
         if len(findings.told) > 1:
             console.print(f"\n[bold]{_plain(told.setting.model)} on {_plain(told.setting.dataset)}[/]")
-        for family in sheets.families(findings, told, methods, ""):
-            console.print(f"\n[bold]{_plain(family.title)}[/]")
-            for grid in family.grids:
-                for columns in fitting(grid, width):
-                    console.print(_table(grid, columns))
-            for line in family.empty:
-                console.print(f"No numbers: {_plain(line)}.")
+        families = list(sheets.families(findings, told, sheets.ordered(findings, told), ""))
+        _print(console, families)
         console.print()
         for mark, meaning in sheets.legend(findings, told):
-            console.print(f"{_plain(mark)}  {_plain(meaning)}")
+            console.print(f"{_plain(mark)}  {_plain(meaning)}", soft_wrap=True)
+
+
+def _print(console: Any, families: Sequence[Any]) -> None:
+    """One table where all metrics fit beside each other, else family by family."""
+    together = joined([grid for family in families for grid in family.grids])
+    if together.rows and len(list(fitting(together, console.width))) == 1:
+        console.print()
+        console.print(_table(together, range(len(together.columns))))
+    for family in families:
+        if len(list(fitting(together, console.width))) > 1 and family.grids:
+            console.print(f"\n[bold]{_plain(family.title)}[/]")
+            whole = joined(family.grids)
+            for place, columns in enumerate(fitting(whole, console.width)):
+                console.print(*([""] if place else []), _table(whole, columns), sep="\n")
+        for line in family.empty:
+            console.print(f"\nNo numbers: {_plain(line)}.", soft_wrap=True)
+
+
+class Whole(NamedTuple):
+    """Methods × metrics, as the grids of a page are."""
+
+    columns: tuple[Any, ...]
+    rows: tuple[Any, ...]
+
+
+class Line(NamedTuple):
+    """One method across the metrics."""
+
+    method: str
+    control: bool
+    cells: tuple[Any, ...]
+
+
+def joined(grids: Sequence[Any]) -> Whole:
+    """Grids of the same methods beside each other."""
+    columns = tuple(column for grid in grids for column in grid.columns)
+    rows = tuple(
+        Line(rows[0].method, rows[0].control, tuple(cell for row in rows for cell in row.cells))
+        for rows in zip(*(grid.rows for grid in grids), strict=True)
+    )
+    return Whole(columns, rows)
 
 
 def fitting(grid: Any, width: int) -> Iterator[list[int]]:
     """Places of columns, in parts that fit beside the methods' names; at least one in each."""
-    names = max(len(_method(row)) for row in grid.rows)
+    names = max((len(_method(row)) for row in grid.rows), default=0)
     part: list[int] = []
     used = names
     for place, column in enumerate(grid.columns):
@@ -91,7 +125,8 @@ def _cell(cell: Any) -> str:
 
 def _styled(cell: Any) -> str:
     first, _, rest = _cell(cell).partition("\n")
-    first = f"[bold]{_plain(first)}[/]" if cell.top or cell.best else _plain(first)
+    style = "bold" if cell.top or cell.best else "dim" if cell.dim else ""
+    first = f"[{style}]{_plain(first)}[/]" if style else _plain(first)
     return f"{first}\n[dim]{_plain(rest)}[/]" if rest else first
 
 

@@ -29,7 +29,10 @@ def score(
     labels: options.Labels = None,
     masks: Annotated[
         Path | None,
-        typer.Option(help="A folder of masks of the objects, by the pictures' names: for metrics of localisation."),
+        typer.Option(
+            help="Where the objects are, for metrics of localisation: a folder of masks with the pictures' names, or "
+            "a CSV of boxes with the columns file,x0,y0,x1,y1."
+        ),
     ] = None,
     root: options.Root = None,
     download: options.Download = None,

@@ -119,7 +119,7 @@ def start(plan: Any, folder: Path, workers: int | None, no_report: bool) -> None
         done = run_study(plan, folder, workers=workers, progress=bar, command=command)
         bar.stage("Tables and statistics" if no_report else "Tables, statistics and page", 0)
     kept = f", {done.kept} were there already" if done.kept else ""
-    print(f"{done.ran} jobs done{kept}.")
+    print(f"{done.ran} {'job' if done.ran == 1 else 'jobs'} done{kept}.")
     _report(folder, page=not no_report)
 
 

@@ -67,9 +67,12 @@ def chosen(store: Store, setup: Setup) -> list[Case]:
         return []
     sign = 1.0 if lead.better == "high" else -1.0
     cases: list[Case] = []
-    for kind, title, why, order in _kinds(rows, sign, lead.key):
+    kinds = _kinds(rows, sign, lead.key)
+    count = len(rows.drop_duplicates(["model", "dataset", "image"]))
+    each = min(EACH, -(-count // max(1, len(kinds))))  # a few pictures are shared out, so that every kind has some
+    for kind, title, why, order in kinds:
         seen = {case[4:] for case in cases}
-        for place in [place for place in order if place not in seen][:EACH]:
+        for place in [place for place in order if place not in seen][:each]:
             cases.append(_named(len(cases), kind, title, why[place], *place))
     return cases
 

@@ -29,10 +29,10 @@ class _Score(Kind):
         truth = [Truth(dataset.masks, found) for dataset, found in zip(plan.datasets, pictures, strict=True)]
         masked = any(one.known for one in truth)
         names, left = plan.chosen_metrics(masked)
-        if left:
-            _say(f"No masks, so these metrics are left out: {', '.join(left)}. --masks says where the objects are.")
         if not names:
             raise InvalidInput(f"Expected at least one metric that needs no mask. Got {', '.join(plan.metrics)}.")
+        if left:
+            _say(f"No masks, so these metrics are left out: {', '.join(left)}. --masks says where the objects are.")
         needing = [r.key for r in requested_metrics(names) if "mask" in r.entry.needs]
         if needing and not masked:
             _say(f"No masks, so {', '.join(needing)} will have no values. --masks says where the objects are.")

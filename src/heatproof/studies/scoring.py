@@ -106,6 +106,7 @@ class Scored:
         self.needing_masks = {request.key for request in study.metrics if "mask" in request.entry.needs}
         self.rows = Rows()
         self.reasons: dict[str, list[str]] = {}  # maps made beforehand → why a picture's cannot be used
+        self.unmasked: list[str] = []  # why a picture has no mask
 
     def run(self, advance: Callable[[float], None]) -> tuple[Rows, "Kept"]:
         """All rows of these pictures, and the maps to keep; `advance` hears of pictures."""
@@ -144,14 +145,20 @@ class Scored:
         return GivenMaps(maps.name, torch.stack(found))
 
     def _truth(self) -> torch.Tensor | None:
+        """Where the objects are; nowhere where that is not known, and then `unmasked` says why."""
         if not self.needing_masks:
             return None
-        truth = self.study.truth[self.job.dataset]
-        masks = [truth.mask(index, self.model.geometry, size)
-                 for index, size in zip(self.block.indices, self.block.sizes, strict=True)]  # fmt: skip
-        self.masked = [mask is not None for mask in masks]
-        nowhere = torch.zeros(self.model.geometry.size, dtype=torch.bool)
-        return torch.stack([nowhere if mask is None else mask for mask in masks])
+        truth, geometry = self.study.truth[self.job.dataset], self.model.geometry
+        masks, self.unmasked = [], []
+        for index, size in zip(self.block.indices, self.block.sizes, strict=True):
+            reason, mask = "", None
+            try:
+                mask = truth.mask(index, geometry, size)
+            except InvalidPicture as error:
+                reason = f"its mask cannot be used: {error}"
+            self.unmasked.append(reason or (NO_MASK if mask is None else ""))
+            masks.append(torch.zeros(geometry.size, dtype=torch.bool) if mask is None else mask)
+        return torch.stack(masks)
 
     def _add(self, one: Judged, columns: Mapping[str, Any], about: Mapping[str, Any]) -> None:
         """Rows of one method: the scores, then the points of the curves behind them."""
@@ -181,7 +188,7 @@ class Scored:
                  for said, reason in zip(outcome.flags, reasons, strict=True)]  # fmt: skip
         if outcome.metric not in self.needing_masks:
             return flags
-        return [NO_MASK if said and not there else said for said, there in zip(flags, self.masked, strict=True)]
+        return [why if said and why else said for said, why in zip(flags, self.unmasked, strict=True)]
 
     def _prediction(self, batch: Batch) -> dict[str, Any]:
         """Columns with what the model says of the picture; null where it gave no number."""
