@@ -78,29 +78,37 @@ def imputed(z: torch.Tensor, removed: torch.Tensor, *, tolerance: float = 1e-4) 
         wide = [max(side, 2) for side in (height, width)]
         found = imputed(z.expand(*z.shape[:2], *wide), removed.expand(len(z), *wide), tolerance=tolerance)
         return replace(found, images=found.images[..., :height, :width].contiguous())
-    images, residual, iterations = z.clone(), torch.zeros(len(z), dtype=torch.float64, device=z.device), 0
-    values = CPU_VALUES * torch.get_num_threads() if z.device.type == "cpu" else DEVICE_VALUES
-    rows = max(1, values // max(1, z[:1].numel()))
     with torch.autocast(z.device.type, enabled=False):
-        multigrid = None
-        for part in parts(len(z), rows):
-            if multigrid is None or len(z[part]) != multigrid.batch:
-                multigrid = Multigrid(z[part], torch.promote_types(z.dtype, torch.float32))
-            found = multigrid.solution(z[part], removed[part], tolerance, STEPS)
-            images[part], residual[part], iterations = found.images, found.residual, max(iterations, found.iterations)
-        for row in (residual > tolerance).nonzero()[:, 0].tolist():
-            part = slice(row, row + 1)
-            found = Multigrid(z[part], torch.float64).solution(z[part], removed[part], tolerance, STEPS_AGAIN)
-            images[part], residual[part], iterations = found.images, found.residual, max(iterations, found.iterations)
-    missed = residual > tolerance
+        found = _solved(z, removed, tolerance)
+    missed = found.residual > tolerance
     if missed.any():
         warnings.warn(
             f"{int(missed.sum())} imputed pictures have a relative residual above {tolerance:.1e}, up to "
-            f"{float(residual[missed].max()):.1e}, after {STEPS_AGAIN} steps.",
+            f"{float(found.residual[missed].max()):.1e}, after {STEPS_AGAIN} steps.",
             HeatproofWarning,
             stacklevel=3,
         )
-    return Imputed(images, residual, iterations)
+    return found
+
+
+def _solved(z: torch.Tensor, removed: torch.Tensor, tolerance: float) -> Imputed:
+    """In float32, several systems at a time, and those that miss the tolerance one by one in float64."""
+    images, residual, steps = z.clone(), torch.zeros(len(z), dtype=torch.float64, device=z.device), [0]
+
+    def put(part: slice, found: Imputed) -> None:
+        images[part], residual[part] = found.images, found.residual
+        steps.append(found.iterations)
+
+    values = CPU_VALUES * torch.get_num_threads() if z.device.type == "cpu" else DEVICE_VALUES
+    multigrid = None
+    for part in parts(len(z), max(1, values // max(1, z[:1].numel()))):
+        if multigrid is None or len(z[part]) != multigrid.batch:
+            multigrid = Multigrid(z[part], torch.promote_types(z.dtype, torch.float32))
+        put(part, multigrid.solution(z[part], removed[part], tolerance, STEPS))
+    for row in (residual > tolerance).nonzero()[:, 0].tolist():
+        part = slice(row, row + 1)
+        put(part, Multigrid(z[part], torch.float64).solution(z[part], removed[part], tolerance, STEPS_AGAIN))
+    return Imputed(images, residual, max(steps))
 
 
 def _check(z: torch.Tensor, removed: torch.Tensor, tolerance: float) -> None:
