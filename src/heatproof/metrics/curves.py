@@ -139,14 +139,20 @@ def threshold_scores(
         restore: the pixels of rank < count are the picture's, all others the background's.
     """
     found = torch.full(counts.shape, torch.nan, dtype=torch.float64, device=z.device)
+    counts = counts.cpu()
     pictures, columns = (counts >= 0).nonzero(as_tuple=True)
     below, above = (z, background) if restore else (background, z)
     rows = rows_per_pass(z)
     buffer = z.new_empty(min(rows, len(pictures)), *z.shape[1:])
     for part in parts(len(pictures), rows):
         which, column = pictures[part], columns[part]
-        limit = counts[which, column].view(-1, *[1] * (ranks.dim() - 1))
-        reached = (ranks[which] < limit)[:, None]
-        mixed = torch.where(reached, below[which], above[which], out=buffer[: len(which)])
+        mixed, limits = buffer[: len(which)], counts[which, column].to(z.device)
+        first = 0
+        # One picture is spread over its steps; as many copies of it would take four times as long.
+        for picture, many in zip(*(one.tolist() for one in which.unique_consecutive(return_counts=True)), strict=True):
+            here = slice(first, first + many)
+            reached = ranks[picture] < limits[here].view(-1, *[1] * (ranks.dim() - 1))
+            torch.where(reached[:, None], below[picture], above[picture], out=mixed[here])
+            first += many
         found[which, column] = score(mixed, rows=which, of=of).to(found)
     return found
