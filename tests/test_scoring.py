@@ -1,0 +1,82 @@
+"""Scores from shared passes: how many pictures go through the network, and who shares what."""
+
+import pytest
+import torch
+from torch import nn
+
+import heatproof
+from heatproof import passes
+from heatproof.models import Model, wrap
+
+from . import nets
+
+HEIGHT, WIDTH, COUNT = 28, 20, 2  # 28 steps divide the pixels
+
+
+class Rows(nn.Module):
+    """Counts the pictures that a network sees."""
+
+    def __init__(self, inner: nn.Module):
+        super().__init__()
+        self.inner, self.rows, self.calls = inner, 0, 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.rows, self.calls = self.rows + len(x), self.calls + 1
+        return self.inner(x)
+
+
+def counted() -> tuple[Model, Rows]:
+    rows = Rows(nets.seeded(nets.Plain))
+    return wrap(rows, size=(HEIGHT, WIDTH), layer="inner.two"), rows
+
+
+METHODS = ["gradcam", "hirescam", "layercam"]
+#: Pictures for each picture and method, and for each picture whatever the number of methods.
+NEEDED = {
+    ("average-drop", "average-increase", "average-gain", "local-accuracy", "sufficiency"): (1, 0),
+    ("average-drop", "average-drop[fill=mean]"): (2, 0),
+    ("deletion",): (27, 1),
+    ("deletion", "monotonicity", "monotonicity-strict"): (27, 1),
+    ("deletion", "deletion-mean", "insertion"): (3 * 27, 3),
+    ("road", "road-morf", "road-lerf"): (8, 0),
+    ("coherency", "complexity", "entropy", "sparseness"): (1, 0),
+    ("arcc", "adcc"): (1 + 8 + 1, 0),
+    ("max-sensitivity", "average-sensitivity"): (10, 0),
+    ("faithfulness-correlation[samples=9]",): (0, 9),
+    ("infidelity[samples=9]",): (0, 9),
+    ("sensitivity-n[samples=3,steps=4]",): (0, 12),
+    ("pointing-game", "energy", "iou"): (0, 0),
+}
+
+
+@pytest.mark.parametrize("metrics", NEEDED)
+@pytest.mark.parametrize("methods", [1, 3])
+def test_no_picture_goes_through_the_network_twice(metrics, methods):
+    each, once = NEEDED[metrics]
+    model, rows = counted()
+    x = nets.pictures(COUNT, HEIGHT, WIDTH)
+    heatproof.explain(model, x, METHODS)  # what a network is asked once and for all
+    rows.rows = 0
+    heatproof.score(model, x, METHODS[:methods], metrics, masks=torch.ones(COUNT, HEIGHT, WIDTH))
+    assert rows.rows == COUNT * (1 + once + methods * each)
+
+
+def test_steps_of_several_pictures_share_a_pass(monkeypatch):
+    monkeypatch.setattr(passes, "CPU_ROWS", 30)
+    model, rows = counted()
+    x = nets.pictures(COUNT, HEIGHT, WIDTH)
+    heatproof.explain(model, x, "gradcam")
+    rows.calls = 0
+    heatproof.score(model, x, "gradcam", "deletion")
+    assert rows.calls == 1 + 1 + 2  # clean, black, and 54 masked pictures in two
+
+
+def test_inserting_by_the_reversed_map_is_deleting_read_backwards():
+    """On the same fill: what comes back first is what goes last."""
+    model, _ = counted()
+    x, maps = nets.pictures(COUNT, HEIGHT, WIDTH), torch.rand(COUNT, HEIGHT, WIDTH)
+    found = heatproof.score(model, x, {"map": maps, "reversed": 1 - maps}, ["deletion", "insertion[fill=black]"])
+    _, gone = found.curves["map", "deletion"]
+    _, back = found.curves["reversed", "insertion[fill=black]"]
+    torch.testing.assert_close(back, gone.flip(1), rtol=1e-6, atol=1e-8)
+    assert gone.std(1).min() > 1e-4, "the curve moves"
