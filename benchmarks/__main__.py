@@ -12,7 +12,19 @@ from pathlib import Path
 from benchmarks.settings import Settings
 
 #: In the order of the table; each is a module with `results(settings)`.
-NAMES = ("cams", "family", "methods", "queries", "curves", "ablation", "study", "road", "memory", "startup")
+NAMES = (
+    "cams",
+    "family",
+    "methods",
+    "queries",
+    "curves",
+    "explanations",
+    "ablation",
+    "study",
+    "road",
+    "memory",
+    "startup",
+)
 LATEST = Path(__file__).with_name("latest.json")
 
 
