@@ -305,3 +305,17 @@ def test_without_masks_families_leave_localisation_out_and_a_name_gives_flagged_
     assert len(found) == 10 and set(found["flag"]) == {"there is no mask of this picture"}
     with pytest.raises(InvalidInput, match="at least one metric that needs no mask"):
         run.run(score_plan(metrics=["localisation"]), tmp_path / "none", workers=1)
+
+
+def test_metrics_from_elsewhere_are_sent_to_the_workers_or_refused(score_plan):
+    from heatproof.metrics import foreign
+    from heatproof.studies.kinds import kind_of
+
+    foreign.register_metric("mine", lambda maps: maps.flatten(1).mean(1), better="low")
+    try:
+        with pytest.raises(InvalidInput, match="'mine' must be importable"):
+            kind_of("score").parcels(score_plan(metrics=["mine"]))
+        kind_of("score").unpack(kind_of("score").parcels(score_plan(metrics=["complexity"])))
+    finally:
+        METRICS.remove("mine")
+        foreign._HERE.pop("mine")

@@ -226,7 +226,7 @@ def as_map(found: Any, size: tuple[int, int], model: Model) -> np.ndarray | None
         array = array[..., 0]
     if array.ndim == 3 and array.shape[0] > 3:
         raise InvalidPicture(f"a map must be an array (H, W); it is {array.shape}")
-    channels = np.asarray(array, dtype=np.float32).reshape(-1, *array.shape[-2:])
+    channels = np.array(array, dtype=np.float32).reshape(-1, *array.shape[-2:])
     if channels.shape[1:] == size and size != tuple(model.geometry.size):
         channels = torch.stack([model.geometry.map(channel) for channel in channels]).numpy()
     return channels if len(channels) > 1 else channels[0]
