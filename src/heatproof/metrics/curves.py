@@ -146,13 +146,27 @@ def threshold_scores(
     buffer = z.new_empty(min(rows, len(pictures)), *z.shape[1:])
     for part in parts(len(pictures), rows):
         which, column = pictures[part], columns[part]
-        mixed, limits = buffer[: len(which)], counts[which, column].to(z.device)
-        first = 0
-        # One picture is spread over its steps; as many copies of it would take four times as long.
-        for picture, many in zip(*(one.tolist() for one in which.unique_consecutive(return_counts=True)), strict=True):
-            here = slice(first, first + many)
-            reached = ranks[picture] < limits[here].view(-1, *[1] * (ranks.dim() - 1))
-            torch.where(reached[:, None], below[picture], above[picture], out=mixed[here])
-            first += many
+        mixed = buffer[: len(which)]
+        _mix(mixed, which, counts[which, column].to(z.device), ranks, below, above)
         found[which, column] = score(mixed, rows=which, of=of).to(found)
     return found
+
+
+def _mix(
+    out: torch.Tensor,
+    which: torch.Tensor,
+    limits: torch.Tensor,
+    ranks: torch.Tensor,
+    below: torch.Tensor,
+    above: torch.Tensor,
+) -> None:
+    """Writes a picture for each limit: `below` where the rank is below it, else `above`; `which` in order, on the CPU.
+
+    A picture is spread over its limits; to make as many copies of it first would take four times as long.
+    """
+    first = 0
+    for picture, many in zip(*(one.tolist() for one in which.unique_consecutive(return_counts=True)), strict=True):
+        here = slice(first, first + many)
+        reached = ranks[picture] < limits[here].view(-1, *[1] * (ranks.dim() - 1))
+        torch.where(reached[:, None], below[picture], above[picture], out=out[here])
+        first += many
