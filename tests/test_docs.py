@@ -12,6 +12,7 @@ from PIL import Image
 
 from heatproof.attributions import ATTRIBUTIONS
 from heatproof.cli import app
+from heatproof.metrics import FAMILIES, METRICS
 from heatproof.perturbations import PERTURBATIONS, default_kinds
 from heatproof.segments import SEGMENTERS
 from heatproof.statistics.table import COLUMNS
@@ -71,6 +72,38 @@ def test_every_method_is_documented():
     spellings = {spelling for entry in ATTRIBUTIONS.values() for spelling in entry.aliases}
     assert spellings <= coded(page)
     assert all(f"{name}=" in page for entry in ATTRIBUTIONS.values() for name in entry.options)
+
+
+def test_every_metric_is_documented():
+    """In its family's table, with what the registry knows, and under a heading of its own."""
+    page = PAGES["docs/metrics.md"]
+    entries = {name: entry for name, entry in METRICS.items() if not entry.traits.get("foreign")}
+    for family in FAMILIES:
+        part = section(f"{family.capitalize()} metrics", page)
+        known = {name: entry for name, entry in entries.items() if entry.traits["family"] == family}
+        assert known, family
+        lines = (re.findall(r"(?<=\| ).+?(?= \|)", line) for line in part.splitlines())
+        rows = {row[0].strip("`"): row for row in lines if row and row[0].startswith("`")}
+        assert set(rows) == set(known)
+        assert set(re.findall(r"^### (.+)$", part, re.MULTILINE)) == set(known)
+        for name, entry in known.items():
+            _, better, _, passes, stated, source = rows[name]
+            assert better == ("↑ higher" if entry.traits["better"] == "high" else "↓ lower")
+            assert (passes, source) == (entry.traits["passes"], entry.source)
+            assert (stated == "the formula") == (entry.traits["degenerate"] is None)
+            text = part.split(f"### {name}\n")[1].split("\n### ")[0]
+            assert entry.summary in text and f"NaN where {entry.traits['undefined']}." in text
+            assert all(f"`{option}=" in text for option in entry.options), name
+            assert {*entry.aliases, *entry.traits.get("parts", {}).values()} <= coded(text)
+
+
+def test_the_readme_lists_every_metric_in_its_family():
+    rows = re.findall(r"^\| (\w+) \| [^|]+ \| (`.+) \|$", section("Scores"), re.MULTILINE)
+    said = {family: re.findall(r"`([^`]+)`", names) for family, names in rows}
+    assert list(said) == list(FAMILIES)
+    for family, names in said.items():
+        known = {n for n, e in METRICS.items() if e.traits["family"] == family and not e.traits.get("foreign")}
+        assert set(names) == known and len(names) == len(known)
 
 
 def test_every_perturbation_and_segmenter_is_documented():
@@ -160,6 +193,9 @@ def test_the_python_examples_run(tmp_path, monkeypatch):
     first, second, third = (block.replace("timm:resnet50", "shapes") for block in blocks(README, "python"))
     names: dict = {}
     exec(compile(first, "README.md", "exec"), names)
+    scores = names["scores"]
+    assert {row.metric for row in scores.rows} == {"coherency", "complexity", "road", "arcc", "deletion"}
+    assert set(scores.table["method"]) == {"gradcam", "refine:layercam"} and (scores.table["n"] == 2).all()
     assert names["maps"]["gradcam"].shape == (2, 96, 96)
     assert list(names["maps"]) == ["gradcam", "hirescam"]
     exec(compile(second, "README.md", "exec"), names)
@@ -178,12 +214,12 @@ def commands(text: str) -> list[list[str]]:
 
 
 def settings_of(words: list[str], monkeypatch) -> dict:
-    """The plan that `heatproof run …` would start, without starting it."""
+    """The plan that `heatproof run …` or `score …` would start, without starting it."""
     from heatproof import cli
     from heatproof.cli import study
 
     started: list = []
-    monkeypatch.setattr(study, "_run", lambda plan, folder, *rest: started.append((plan, folder)))
+    monkeypatch.setattr(study, "start", lambda plan, folder, *rest: started.append((plan, folder)))
     with pytest.raises(SystemExit) as done:
         cli.main(words[1:])
     assert not done.value.code
@@ -220,6 +256,32 @@ def test_the_example_commands_that_explain_are_understood(monkeypatch, capsys):
     model = heatproof.load_model("shapes")
     for *_, asked, _out in started:
         assert heatproof.panels.asked.asked(model, asked["methods"], "auto", asked["layers"], asked["options"]).places
+
+
+def test_the_example_commands_that_score_are_understood(monkeypatch, tmp_path):
+    """Also those of docs/moving.md, which stand as indented lines, and the one of the help."""
+    from heatproof.metrics.request import requested_metrics
+
+    pytest.importorskip("quantus")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos" / "masks").mkdir(parents=True)
+    np.savez(tmp_path / "theirs.npz", cat=np.zeros((2, 2)))
+    (example,) = [code for code in blocks(PAGES["docs/moving.md"], "python") if "def logit_lost" in code]
+    own = example.split("heatproof.register_metric")[0] + 'logit_lost.better = "high"\n'
+    (tmp_path / "mine.py").write_text(own, "utf-8")
+    helped = [info.epilog for info in app.registered_commands if info.epilog and "heatproof score" in info.epilog]
+    lines = [*commands(README), *(shlex.split(text.split("`")[1]) for text in helped)]
+    lines += [
+        shlex.split(line) for line in re.findall(r"^    (heatproof score .+)$", PAGES["docs/moving.md"], re.MULTILINE)
+    ]
+    plans = [settings_of(words, monkeypatch) for words in lines if words[1] == "score"]
+    assert [Path(plan["out"]).name for plan in plans[:2]] == ["scores", "theirs"] and len(plans) == 5
+    assert plans[0]["methods"] == ("gradcam", "layercam", "refine:layercam")
+    assert plans[1]["datasets"][0]["masks"] and not plans[1]["methods"]
+    for plan in plans:
+        assert requested_metrics(plan["metrics"])
+    for name in [name for name, entry in METRICS.items() if entry.traits.get("foreign")]:
+        METRICS.remove(name)
 
 
 def test_the_demo_of_the_makefile_is_understood(monkeypatch):
