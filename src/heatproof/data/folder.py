@@ -65,8 +65,9 @@ def load_pictures(
 ) -> Pictures:
     """Pictures, in the order of their ids, the first `limit` of them.
 
-    `images` is a folder, `shapes` or `shapes:SPLIT` (the demo's pictures, with masks), or `torchvision:NAME`
-    (test data of that name under `root`, fetched only with `download=True`). A folder called `shapes` is
+    `images` is a folder, `shapes` or `shapes:SPLIT` (the demo's pictures, with masks), `torchvision:NAME`
+    (test data of that name under `root`, fetched only with `download=True`), or `mosaic:` before one of these: two by
+    two of its labelled pictures, of different classes, with the target's cell as mask. A folder called `shapes` is
     `./shapes`. A folder's labels come from the CSV `labels` (`file,class_index`), else from its subfolders
     when every picture lies in one of at least two: the class index is the subfolder's place in sorted order,
     empty ones counted. Labelled files that are not there become flagged pictures. `name` is the dataset's
@@ -79,6 +80,10 @@ def load_pictures(
     if limit is not None and limit < 1:
         raise InvalidInput(f"`limit` must be at least 1. Got {limit}.")
     kind, _, rest = images.partition(":") if isinstance(images, str) else ("", "", "")
+    if kind == "mosaic" and rest:
+        from heatproof.data.mosaics import Mosaics
+
+        return Mosaics(load_pictures(rest, labels, root, download=download), limit=limit, title=name or "")
     if kind in ("shapes", "torchvision"):
         if labels is not None:
             raise InvalidInput(f"`labels` must be left out for {images!r}, which has labels of its own. Got {labels}.")

@@ -1,0 +1,123 @@
+"""Mosaics for the grid pointing game: pictures of different classes side by side, with the target's cell as mask.
+
+Böhle et al. 2021 (CoDA-Nets), section 4.2. Which pictures stand beside which depends on the seed and the picture's
+name alone, not on the batch. Their mosaics are 3 × 3 of pictures that the network is sure of, and as many times larger
+than one picture: for that, give a model whose input has this size; otherwise its geometry shrinks them.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from PIL import Image
+
+from heatproof import seeds
+from heatproof.data.pictures import Pictures
+from heatproof.errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class Mosaics:
+    """One mosaic for each usable labelled picture of `source`; obeys `Pictures`.
+
+    Attributes:
+        cells: along one side.
+        pixels: the side of a cell; a picture is resized and cropped to it about its centre.
+        limit: the first so many; the pictures beside them come from all.
+    """
+
+    source: Pictures
+    cells: int = 2
+    pixels: int = 224
+    seed: int = 0
+    limit: int | None = None
+    title: str = ""
+    flags: dict[str, str] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        if self.cells < 2 or self.pixels < 1:
+            raise InvalidInput(f"`cells` must be at least 2, `pixels` at least 1. Got {self.cells} and {self.pixels}.")
+        if len(self._by_class) < self.cells**2:
+            raise InvalidInput(
+                f"A mosaic of {self.cells} × {self.cells} must have pictures of {self.cells**2} classes. "
+                f"{self.source.name} has labelled pictures of {len(self._by_class)}."
+            )
+
+    @property
+    def name(self) -> str:
+        """That of the source, and what was made of it."""
+        return self.title or f"{self.source.name} {self.cells}×{self.cells}"
+
+    @cached_property
+    def _usable(self) -> list[int]:
+        pairs = zip(self.source.ids, self.source.labels, strict=True)
+        return [i for i, (id, label) in enumerate(pairs) if label is not None and id not in self.source.flags]
+
+    @cached_property
+    def _by_class(self) -> dict[int, list[int]]:
+        found: dict[int, list[int]] = {}
+        for i in self._usable:
+            label = self.source.labels[i]
+            assert label is not None
+            found.setdefault(label, []).append(i)
+        return dict(sorted(found.items()))
+
+    @property
+    def ids(self) -> list[str]:
+        """Those of the pictures in the target's cell."""
+        return [self.source.ids[i] for i in self._usable[: self.limit]]
+
+    @property
+    def labels(self) -> list[int | None]:
+        """Their classes: explain with `target="label"`."""
+        return [self.source.labels[i] for i in self._usable[: self.limit]]
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """As the source has them."""
+        return self.source.class_names
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the source and of what is made of it."""
+        said = repr((self.source.fingerprint, self.cells, self.pixels, self.seed, self.limit))
+        return hashlib.blake2b(said.encode(), digest_size=16).hexdigest()
+
+    def layout(self, i: int) -> list[int]:
+        """Which picture of the source lies in each cell, row by row; all of different classes."""
+        own = self._usable[i]
+        rng = np.random.default_rng(seeds.derived_seed(self.seed, self.ids[i], "mosaic"))
+        others = [label for label in self._by_class if label != self.source.labels[own]]
+        chosen = rng.permutation(len(others))[: self.cells**2 - 1]
+        beside = [int(rng.choice(self._by_class[others[k]])) for k in chosen]
+        beside.insert(self._place(i), own)
+        return beside
+
+    def _place(self, i: int) -> int:
+        """The target's cell."""
+        rng = np.random.default_rng(seeds.derived_seed(self.seed, self.ids[i], "mosaic cell"))
+        return int(rng.integers(self.cells**2))
+
+    def open(self, i: int) -> Image.Image:
+        """Mosaic `i`; raises InvalidPicture where one of its pictures cannot be had."""
+        side = self.cells * self.pixels
+        mosaic = Image.new("RGB", (side, side))
+        for place, picture in enumerate(self.layout(i)):
+            row, column = divmod(place, self.cells)
+            mosaic.paste(_square(self.source.open(picture), self.pixels), (column * self.pixels, row * self.pixels))
+        return mosaic
+
+    def mask(self, i: int) -> np.ndarray:
+        """The target's cell."""
+        row, column = divmod(self._place(i), self.cells)
+        found = np.zeros((self.cells * self.pixels,) * 2, dtype=bool)
+        found[row * self.pixels : (row + 1) * self.pixels, column * self.pixels : (column + 1) * self.pixels] = True
+        return found
+
+
+def _square(image: Image.Image, side: int) -> Image.Image:
+    """The largest square about the centre, resized."""
+    least = min(image.size)
+    left, top = (image.width - least) / 2, (image.height - least) / 2
+    return image.resize((side, side), Image.Resampling.BILINEAR, (left, top, left + least, top + least))
