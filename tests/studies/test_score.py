@@ -30,8 +30,8 @@ def score_plan(photographs: Path) -> Callable[..., ScorePlan]:
     """A plan over five pictures; keyword arguments replace settings."""
 
     def plan(**settings: Any) -> ScorePlan:
-        base = {"study": "score", "models": ["shapes"], "datasets": [str(photographs)], "methods": ["gradcam", "eigencam"],
-                "metrics": METRICS_ASKED, "batch_size": 2, "resamples": 100}  # fmt: skip
+        base = {"study": "score", "models": ["shapes"], "datasets": [str(photographs)], "metrics": METRICS_ASKED,
+                "methods": ["gradcam", "eigencam"], "batch_size": 2, "resamples": 100}  # fmt: skip
         return checked_plan({**base, **settings})
 
     return plan

@@ -111,7 +111,7 @@ def test_paths_of_a_study_file_are_taken_from_its_folder(tmp_path):
 
 
 def test_a_setting_of_scores_is_none_of_the_noise_study():
-    with pytest.raises(InvalidStudy, match="`metrics` is no setting. It belongs to the study score"):
+    with pytest.raises(InvalidStudy, match=r"`metrics` is no setting\. It belongs to the study score"):
         checked_plan({"models": "shapes", "datasets": "shapes", "metrics": "road"})
 
 

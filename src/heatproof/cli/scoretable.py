@@ -1,6 +1,7 @@
 """The scores of a study on the terminal: methods × metrics by family, as wide as the terminal and no wider than 100."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -8,6 +9,8 @@ from typing import Any, NamedTuple
 WIDTH = 100
 #: Between two columns.
 GAP = 2
+#: Reasons for flags that are named.
+REASONS = 5
 #: A metric's name is broken at hyphens where it is longer.
 BROKEN = 14
 
@@ -30,22 +33,55 @@ def print_scores(findings: Any) -> None:
         console.print()
         for mark, meaning in sheets.legend(findings, told):
             console.print(f"{_plain(mark)}  {_plain(meaning)}", soft_wrap=True)
+    for line in _aside(findings):
+        console.print(_plain(line), soft_wrap=True)
+
+
+def _aside(findings: Any) -> Iterator[str]:
+    """Pictures that could not be used, and why scores carry flags: the most frequent ones."""
+    reasons = Counter(str(row.reason) for row in findings.flagged.itertuples())
+    for reason, count in reasons.most_common(REASONS):
+        yield f"Set aside, {count} {'picture' if count == 1 else 'pictures'}: {reason}"
+    rows = list(findings.reasons.itertuples())
+    for row in rows[:REASONS]:
+        pictures = f"{row.pictures} {'picture' if row.pictures == 1 else 'pictures'}"
+        yield f"Flagged, {pictures}: {_some(row.metrics)} of {_some(row.methods)}: {row.flag}"
+    if len(rows) > REASONS:
+        yield f"Flagged for {len(rows) - REASONS} other reasons: see the page."
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def _print(console: Any, families: Sequence[Any]) -> None:
-    """One table where all metrics fit beside each other, else family by family."""
-    together = joined([grid for family in families for grid in family.grids])
-    if together.rows and len(list(fitting(together, console.width))) == 1:
-        console.print()
-        console.print(_table(together, range(len(together.columns))))
+    """Families beside each other as far as they fit; one that is too wide by itself is cut."""
+    shown = [family for family in families if family.grids]
+    for group in packed(shown, console.width):
+        title = group[0].title if len(group) == 1 else ", ".join(_short(family) for family in group).capitalize()
+        console.print(f"\n[bold]{_plain(title)}[/]" if len(shown) > len(group) or len(group) == 1 else "")
+        whole = joined([grid for family in group for grid in family.grids])
+        for place, columns in enumerate(fitting(whole, console.width)):
+            console.print(*([""] if place else []), _table(whole, columns), sep="\n")
+    for line in [line for family in families for line in family.empty]:
+        console.print(f"\nNo numbers: {_plain(line)}.", soft_wrap=True)
+
+
+def packed(families: Sequence[Any], width: int) -> list[list[Any]]:
+    """Neighbouring families together as long as their metrics fit beside each other."""
+    groups: list[list[Any]] = []
     for family in families:
-        if len(list(fitting(together, console.width))) > 1 and family.grids:
-            console.print(f"\n[bold]{_plain(family.title)}[/]")
-            whole = joined(family.grids)
-            for place, columns in enumerate(fitting(whole, console.width)):
-                console.print(*([""] if place else []), _table(whole, columns), sep="\n")
-        for line in family.empty:
-            console.print(f"\nNo numbers: {_plain(line)}.", soft_wrap=True)
+        longer = [*(groups[-1] if groups else []), family]
+        whole = joined([grid for one in longer for grid in one.grids])
+        if groups and len(list(fitting(whole, width))) == 1:
+            groups[-1] = longer
+        else:
+            groups.append([family])
+    return groups
+
+
+def _short(family: Any) -> str:
+    return re.sub(r"^family-(\w+).*$", r"\1", family.id)
 
 
 class Whole(NamedTuple):
@@ -127,7 +163,7 @@ def _styled(cell: Any) -> str:
     first, _, rest = _cell(cell).partition("\n")
     style = "bold" if cell.top or cell.best else "dim" if cell.dim else ""
     first = f"[{style}]{_plain(first)}[/]" if style else _plain(first)
-    return f"{first}\n[dim]{_plain(rest)}[/]" if rest else first
+    return f"{first}\n[dim]{_plain(rest)}[/]" if rest else f"{first}\n "  # cells stand on the line, as heads do
 
 
 def _plain(text: str) -> str:
