@@ -204,8 +204,14 @@ def _likeness(similarity: str, maps: torch.Tensor) -> Callable[[torch.Tensor], t
         ranks = mid_ranks(maps)
         return lambda others: pearson(ranks, mid_ranks(others))
     if similarity == "ssim":
-        return lambda others: torch.where(maps.flatten(1).any(1), ssim(maps, others), torch.nan)
+        return lambda others: torch.where(maps.flatten(1).any(1), _structural(maps, others), torch.nan)
     raise unknown("`similarity`", str(similarity), ("spearman", "ssim"))
+
+
+def _structural(maps: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """SSIM of pictures; of a volume the mean over its slices, of a signal NaN: it has no window."""
+    one, other = (part[:, None] if part.dim() == 2 else part for part in (maps, others))
+    return ssim(one, other).reshape(len(maps), -1).mean(1)
 
 
 def _stages(model: Model, seed: int, order: str, stages: int):

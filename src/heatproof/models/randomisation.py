@@ -25,7 +25,7 @@ ORDERS = {
 def layers_with_weights(module: nn.Module) -> list[str]:
     """The names of all modules that have parameters of their own, in the order in which they were registered.
 
-    That is the order of the forward pass in all networks of torchvision and timm.
+    From stem to head in the networks of torchvision and timm; inside a block it need not be the order of the pass.
     """
     return [name for name, part in module.named_modules() if any(p is not None for p in part._parameters.values())]
 
