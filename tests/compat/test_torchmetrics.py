@@ -172,6 +172,17 @@ def test_a_collection_explains_once(model, x):
     assert net.calls == passes
 
 
+def test_the_layer_of_a_module_is_looked_for_once(model, x):
+    net = nets.Counted(model.module)
+    told, untold = metric("average-drop", net, mean=MEAN, std=STD), metric("average-drop", net)
+    z, calls = model.normalise(x), []
+    for one in (told, told, untold, untold):
+        net.calls = 0
+        one.update(z)
+        calls.append(net.calls)
+    assert calls[1] == calls[2] == calls[3] < calls[0]
+
+
 def test_a_plain_collection_takes_no_metric_for_another(model, x):
     """torchmetrics shares one state between metrics whose states were equal after the first batch."""
     maps = torch.ones(5, SIDE, SIDE)

@@ -26,6 +26,14 @@ T = TypeVar("T")
 _LAYERS: MutableMapping[nn.Module, dict[tuple[int, ...], Layers]] = WeakIdKeyDictionary()
 
 
+def known_layers(model: Model) -> Layers:
+    """Found once for each module and input size: other call styles make no model that could be kept."""
+    known = _LAYERS.setdefault(model.module, {})
+    if model.input_shape not in known:
+        known[model.input_shape] = find_layers(model)
+    return known[model.input_shape]
+
+
 class AsGiven(Model):
     """A module whose inputs are taken as they are: `x` is `z`, of any range.
 
@@ -46,11 +54,8 @@ class AsGiven(Model):
 
     @cached_property
     def layers(self) -> Layers:
-        """Found once for each module and input size: other call styles make no model that could be kept."""
-        known = _LAYERS.setdefault(self.module, {})
-        if self.input_shape not in known:
-            known[self.input_shape] = find_layers(self)
-        return known[self.input_shape]
+        """As `known_layers`."""
+        return known_layers(self)
 
     def unwrap(self, output: Any) -> torch.Tensor:
         """As `Model.unwrap`, but for one logit."""

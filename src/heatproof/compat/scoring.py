@@ -1,18 +1,19 @@
 """`heatproof.score` for other call styles: pictures that their owner has normalised, arrays or tensors."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from heatproof.compat.given import AsGiven, checked
+from heatproof.compat.given import AsGiven, checked, known_layers
 from heatproof.engine import Scores, score
 from heatproof.errors import InvalidInput
 from heatproof.geometry import Geometry
 from heatproof.metrics.request import requested_metrics
-from heatproof.models import Model
+from heatproof.models import Layers, Model
 from heatproof.models.model import bare, module_device
 from heatproof.models.preprocessing import Preprocessing, per_channel
 
@@ -27,6 +28,15 @@ class Given(AsGiven):
         """As `AsGiven.unwrap`; the softmax of `(l/2, −l/2)` is the sigmoid of l, that of class 0."""
         found = super().unwrap(output)
         return found / 2 if self.one_logit else found
+
+
+class Told(Model):
+    """A module of which is known how its pictures were normalised."""
+
+    @cached_property
+    def layers(self) -> Layers:
+        """As `known_layers`."""
+        return known_layers(self)
 
 
 def scored(
@@ -87,7 +97,7 @@ def _as_model(module: nn.Module, z: torch.Tensor, mean: Any, std: Any) -> tuple[
         Geometry((z.shape[2], z.shape[3])),
     )
     module = bare(module)
-    model = Model(module, known, type(module).__name__, module_device(module))
+    model = Told(module, known, type(module).__name__, module_device(module))
     means, stds = (z.new_tensor(values).view(1, 3, 1, 1) for values in (known.mean, known.std))
     x = z * stds + means
     low, high = float(x.amin()), float(x.amax())
