@@ -121,6 +121,15 @@ def test_a_function_that_explains(model, z):
     assert set(ATTRIBUTIONS) == before, "the name is gone"
 
 
+def test_a_function_that_draws_is_seeded(model, z):
+    def noise(model, inputs, targets):
+        return np.random.rand(len(inputs), 1, SIDE, SIDE)
+
+    first, second = (metric("coherency")(model.module, z, Y, explain_func=noise) for _ in range(2))
+    assert first == second and len(set(first)) == 3
+    assert metric("coherency", seed=1)(model.module, z, Y, explain_func=noise) != first
+
+
 def test_signed_maps(model, z):
     signed = np.random.default_rng(3).standard_normal((3, 3, SIDE, SIDE)).astype(np.float32)
     summed = np.maximum(signed.sum(1), 0)

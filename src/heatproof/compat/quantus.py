@@ -10,7 +10,7 @@ The other way round, Quantus's metrics in heatproof: `heatproof.metrics.quantus`
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -144,7 +144,7 @@ class Metric:
             raise InvalidInput(f"`model` must be a torch.nn.Module. Got {type(model).__name__}.")
         if device is not None:
             model.to(device)
-        z = torch.as_tensor(np.asarray(x_batch)).float()
+        z = _tensor(x_batch)
         z = z.movedim(-1, 1) if channel_first is False else z
         rule = "predicted" if y_batch is None else as_rule(y_batch, len(z))
         again = self.explains or a_batch is None
@@ -154,8 +154,9 @@ class Metric:
                 if self.explains
                 else "Expected `a_batch`, or `explain_func` to make the maps. Got neither."
             )
-        made = _by_name if again else _at_hand
-        with made(self, explain_func, explain_func_kwargs or {}, a_batch, tuple(z.shape[2:])) as (methods, layer):
+        given = {**(explain_func_kwargs or {}), **({} if device is None else {"device": device})}
+        maps = _made(explain_func, given, self.form) if again else nullcontext((_shown(a_batch, z, self.form), "auto"))
+        with maps as (methods, layer):
             found = scored(
                 model, z, methods, [self.name], target=rule, masks=s_batch, layer=layer, batch_size=batch_size,
                 **self.more,
@@ -164,32 +165,38 @@ class Metric:
         return self.evaluation_scores
 
 
-@contextmanager
-def _at_hand(metric: Metric, _: Any, __: Any, maps: Any, size: tuple[int, ...]) -> Iterator[tuple[Any, str]]:
-    """Maps that were given."""
-    array = torch.as_tensor(np.asarray(maps)).float()
-    if metric.form == "signed":
-        array = (array.sum(1) if array.dim() > len(size) + 1 else array).relu()
-    yield {"a_batch": array}, "auto"
+def _tensor(given: Any) -> torch.Tensor:
+    """float32, from an array or a tensor anywhere."""
+    return (given.detach() if isinstance(given, torch.Tensor) else torch.as_tensor(np.asarray(given))).float()
+
+
+def _shown(maps: Any, z: torch.Tensor, form: str) -> dict[str, torch.Tensor]:
+    """Maps that are there, by a name."""
+    array = _tensor(maps)
+    if form == "signed":
+        array = (array.sum(1) if array.dim() == z.dim() else array).relu()
+    return {"a_batch": array}
 
 
 @contextmanager
-def _by_name(metric: Metric, explain: Any, given: Mapping[str, Any], _: Any, __: Any) -> Iterator[tuple[Any, Any]]:
-    """The method that makes maps: ours by its name, and any other under a name for the while."""
+def _made(explain: Any, given: Mapping[str, Any], form: str) -> Iterator[tuple[Any, Any]]:
+    """The method that makes maps, and its layer: ours by its name, any other under a name for the while."""
     if explain is explain_func:
-        known = dict(given)
+        known = {key: value for key, value in given.items() if key not in ("device", "raw")}
         method, layer = known.pop("method", "gradcam"), known.pop("layer", "auto")
-        for key in ("device", "raw"):
-            known.pop(key, None)
         yield {method: known}, layer
         return
 
     def function(model, inputs, targets):
         made = explain(model=model, inputs=inputs.detach().cpu().numpy(), targets=targets.cpu().numpy(), **given)
-        return torch.as_tensor(np.asarray(made))
+        return _tensor(made)
 
-    name = register(f"explain_func {id(function)}", function, form=metric.form)
+    name = register(_EXPLAINS, function, form=form)
     try:
         yield [name], "auto"
     finally:
         unregister(name)
+
+
+#: What a function that explains is called while it is asked; random numbers are drawn by this name.
+_EXPLAINS = "explain_func of Quantus"
