@@ -54,7 +54,7 @@ def score(
     metrics: Annotated[
         str | None,
         typer.Option(
-            help="Comma-separated: metrics (see `heatproof list metrics`), families such as fidelity or complexity, "
+            help="Comma-separated: metrics (see `heatproof list metrics`), families such as fidelity or localisation, "
             "or all. Default: arcc,insertion,deletion."
         ),
     ] = None,

@@ -71,6 +71,13 @@ class ScorePlan(Plan):
         with unknown_as_value():
             return once([_canonical(spelling) for spelling in some(value)])
 
+    @field_validator("metric_options")
+    @classmethod
+    def _known_options(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        with unknown_as_value():
+            _by_metric(value)
+        return value
+
     @field_validator("maps", mode="before")
     @classmethod
     def _maps_listed(cls, value: Any) -> Any:
