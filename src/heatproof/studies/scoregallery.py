@@ -127,6 +127,8 @@ def drawn(study: ScoreStudy, case: Case, advance: Advance) -> str:
     size = plan.batch_size or 1
     shard = np.load(store.maps / f"{Job(model_index, dataset_index, position - position % size, 0).key}.npz")
     column = list(shard["images"]).index(case.image)
+    controls = {request.name for request in study.requests if request.entry.traits["control"]}
+    order = sorted(range(len(shard["methods"])), key=lambda row: str(shard["methods"][row]) in controls)  # they go last
     block = open_block(pictures, [position], model, plan.target)
     predicted, probability = connect(store.folder).execute(
         "SELECT any_value(clean_class), any_value(clean_probability) FROM rows "
@@ -141,13 +143,13 @@ def drawn(study: ScoreStudy, case: Case, advance: Advance) -> str:
         "severities": [],
         "label": label,
         "label_name": name(label) if label is None or not model.classes or label < len(model.classes) else None,
-        "methods": [str(method) for method in shard["methods"]],
+        "methods": [str(shard["methods"][row]) for row in order],
         "columns": [{"severity": 0, "class": predicted, "class_name": name(predicted), "probability": probability,
                      "changed": False}],
     }  # fmt: skip
     arrays: dict[str, Any] = {
         "pictures": (block.x.permute(0, 2, 3, 1) * 255).round().byte().numpy(),
-        "maps": shard["values"][:, column : column + 1],
+        "maps": shard["values"][order, column : column + 1],
         "entry": np.array(json.dumps(entry)),
     }
     write_atomically(store.folder / "gallery" / case.file, lambda file: np.savez_compressed(file, **arrays))
