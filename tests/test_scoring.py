@@ -45,6 +45,8 @@ NEEDED = {
     ("faithfulness-correlation[samples=9]",): (0, 9),
     ("infidelity[samples=9]",): (0, 9),
     ("sensitivity-n[samples=3,steps=4]",): (0, 12),
+    ("sic", "aic"): (14, 0),
+    ("random-logit",): (1, 0),
     ("pointing-game", "energy", "iou"): (0, 0),
 }
 

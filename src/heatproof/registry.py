@@ -36,6 +36,7 @@ VOCABULARY: Mapping[str, str] = {
     "probabilities": "normalised images → probability of every class",
     "curve": "fill, steps … → score of the target while pixels go or return, (N, steps + 1)",
     "removal": "fractions … → probability of the target on imputed images, most and least relevant first",
+    "information": "thresholds, ties → size and probabilities of the picture while its pixels return (XRAI)",
     "shifts": "samples, radius → relative change of the map under noise, (N, samples)",
     "model": "the classifier",
     "mask": "truth, (N, H, W)",

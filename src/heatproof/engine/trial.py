@@ -15,7 +15,7 @@ from heatproof import masking, seeds
 from heatproof.engine.batch import Batch, Network, needs_by_layer
 from heatproof.engine.explanation import Placed, explanation
 from heatproof.errors import InvalidInput
-from heatproof.metrics import curves, road, sensitivity
+from heatproof.metrics import curves, information, road, sensitivity
 from heatproof.models import Model
 from heatproof.passes import parts, rows_per_pass
 from heatproof.registry import unknown
@@ -149,6 +149,7 @@ class Trial:
             "ranks": lambda: self.ranks,
             "curve": lambda: self.curve,
             "removal": lambda: self.removal,
+            "information": lambda: self.information,
             "explain": lambda: self.explain,
             "shifts": lambda: self.shifts,
             "mask": lambda: stand.mask,
@@ -220,6 +221,18 @@ class Trial:
             )
 
         return self.once(("removal", tuple(kept), ties, noise), work)
+
+    def information(self, thresholds: Sequence[float], ties: str = "jitter") -> Any:
+        """Size and probabilities of the picture while its most important pixels return."""
+
+        def work() -> Any:
+            stand = self.stand
+            return information.picture_information(
+                stand.x, self.ranks(ties), stand.generators("information"), stand.model, stand.probabilities,
+                thresholds, stand.logits,
+            )  # fmt: skip
+
+        return self.once(("information", tuple(thresholds), ties), work)
 
     def shifts(self, samples: int = 10, radius: float = 0.2) -> torch.Tensor:
         """Relative change of the map when its picture is moved by noise, `(N, samples)`."""

@@ -12,7 +12,7 @@ from heatproof.registry import Registry
 #: What the engine can hand to a metric.
 SUPPLIED = (
     *("x", "z", "logits", "target", "p", "q", "masked_probabilities", "score", "probabilities", "network", "model"),
-    *("maps", "raw", "ranks", "curve", "removal", "explain", "shifts", "mask", "segments"),
+    *("maps", "raw", "ranks", "curve", "removal", "information", "explain", "shifts", "mask", "segments"),
     *("generator", "ids", "seed", "shared"),
 )
 

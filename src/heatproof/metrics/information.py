@@ -42,19 +42,14 @@ class Information(NamedTuple):
     family="fidelity",
     better="high",
     range=(0, 1),
-    passes="a forward for each threshold, 1 forward",
+    passes="a forward for each threshold, 1 forward; one set for `sic` and `aic`",
     undefined="what is known from the start says as much to the network as the picture, or takes as much to store",
     aliases=["softmax-information-curve"],
     source=PIC,
 )
 def sic(
-    x: torch.Tensor,
-    logits: torch.Tensor,
     target: torch.Tensor,
-    ranks,
-    probabilities,
-    model,
-    generator,
+    information,
     *,
     thresholds: str = THRESHOLDS,
     ties: str = "jitter",
@@ -70,8 +65,8 @@ def sic(
     the information, and not the thresholds; a picture of low confidence (theirs: below .8) is not left out. One
     forward for each threshold and one for the start.
     """
-    found = information(x, ranks(ties), generator, model, probabilities, _thresholds(thresholds), logits)
-    rows = torch.arange(len(x), device=target.device)
+    found = information(_thresholds(thresholds), ties)
+    rows = torch.arange(len(target), device=target.device)
     return _curve(found.bytes, _scaled(found.probabilities[rows, :, target]))
 
 
@@ -80,20 +75,15 @@ def sic(
     family="fidelity",
     better="high",
     range=(0, 1),
-    passes="a forward for each threshold, 1 forward",
+    passes="a forward for each threshold, 1 forward; one set for `sic` and `aic`",
     degenerate=0,
     undefined="the picture holds no more information than what is known from the start",
     aliases=["accuracy-information-curve"],
     source=PIC,
 )
 def aic(
-    x: torch.Tensor,
-    logits: torch.Tensor,
     target: torch.Tensor,
-    ranks,
-    probabilities,
-    model,
-    generator,
+    information,
     *,
     thresholds: str = THRESHOLDS,
     ties: str = "jitter",
@@ -105,7 +95,7 @@ def aic(
     the map, one that is not of the target's class scores next to nothing; the paper's mean over pictures holds both
     (its library leaves them out). NaN where the whole picture takes no more to store. A constant map scores 0.
     """
-    found = information(x, ranks(ties), generator, model, probabilities, _thresholds(thresholds), logits)
+    found = information(_thresholds(thresholds), ties)
     said = (found.probabilities.argmax(2) == target[:, None]).double()
     return _curve(found.bytes, torch.where(found.probabilities.sum(2).isnan(), torch.nan, said))
 
@@ -120,7 +110,7 @@ def _thresholds(text: str) -> list[float]:
     return values
 
 
-def information(
+def picture_information(
     x: torch.Tensor,
     ranks: torch.Tensor,
     generators: Sequence[torch.Generator],
