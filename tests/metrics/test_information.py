@@ -157,14 +157,14 @@ def test_the_curve_sees_the_right_class_early_with_the_right_map():
             total = (z.mean(1) * corner).sum((1, 2)) - 2
             return torch.stack([4 * total, -4 * total], 1)
 
-    x = nets.pictures(1, SIDE)
+    x = nets.pictures(8, SIDE)
     x[..., :3, :3] = 1.0
     x[..., 0, 0] = x[..., 0, -1] = x[..., -1, 0] = x[..., -1, -1] = 0.0  # the corners are known: let them say no
-    maps = {"right": corner[None] + maps_of(1) / 9, "wrong": 1 - corner[None] + maps_of(1) / 9}
+    maps = {"right": corner[None] + maps_of(8) / 9, "wrong": 1 - corner[None] + maps_of(8) / 9}
     found = heatproof.score(wrap(Corner(), 0.0, 1.0, SIDE), x, maps, {"sic": {}, "aic": {}}, target=0)
     for metric in found.metrics:
-        right, wrong = (float(found.values(name, metric)) for name in maps)
-        assert right > wrong + 0.1, metric
+        right, wrong = (float(found.values(name, metric).mean()) for name in maps)
+        assert right > wrong + 0.1, metric  # what is known from the start is luck, so on average
 
 
 def test_neighbours_and_monotone_maps_change_nothing():
