@@ -71,7 +71,7 @@ def test_every_metric_gives_the_means_of_score(model, x):
         key = member.request.key
         value = found[key.replace(".", "_")].item()
         assert value == pytest.approx(mean(expected, key), rel=1e-3, abs=1e-5, nan_ok=True), key
-        assert math.isfinite(value), key
+        assert math.isfinite(value) or member.request.entry.name in ("sic", "aic"), key
         known = METRICS[member.request.entry.name]
         assert member.higher_is_better == (known.traits["better"] == "high")
         assert (member.plot_lower_bound, member.plot_upper_bound) == known.traits["range"]

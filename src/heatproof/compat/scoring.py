@@ -75,10 +75,10 @@ def scored(
 
 
 def _refuse_colours(metrics: Any) -> None:
-    """A metric that cuts superpixels, or takes `model` to normalise pictures of its own making, must know [0, 1]."""
+    """A metric that cuts superpixels, counts bytes, or normalises pictures of its own making must know [0, 1]."""
     for request in requested_metrics(metrics):
         needs, foreign = set(request.entry.needs), request.entry.traits.get("foreign", False)
-        if needs & {"model", "segments"} and "explain" not in needs and not foreign:
+        if needs & {"model", "segments", "information"} and "explain" not in needs and not foreign:
             raise InvalidInput(
                 f"{request.key!r} sees the colours of a picture, and these are normalised. Give the `mean` and `std` "
                 "that they were normalised with."
