@@ -70,7 +70,7 @@ def test_arrays(tmp_path, array):
         ("a.jpg.png", "a.jpg"),
         ("cats/a.png", "cats/a.jpg"),
         ("a.png", "cats/a.jpg"),
-        ("photos/a.png", "/home/me/photos/a.jpg"),
+        ("photos/a.png", "/data/photos/a.jpg"),
         ("a.b.png", "a.b.jpg"),
     ],
 )
