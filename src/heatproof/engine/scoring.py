@@ -83,7 +83,7 @@ def judged(
         for place in places:
             stored = place.request.entry.traits.get("stored", False)
             shown, raw = found.display(place.key, upsample).detach(), found.raw[place.key].detach()
-            said = list(found.flags[place.key])
+            said = [str(flag) for flag in found.flags[place.key]]  # one target for each picture: no lists
             if stored:
                 said = _missing(raw, said)
             trial = Trial(stand, shown, raw, None if stored else place, upsample)
