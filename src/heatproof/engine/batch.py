@@ -115,7 +115,7 @@ class Batch:
 
     def release(self) -> None:
         """Lets the forward pass go, with all activations and graphs; logits, target and pictures stay."""
-        self.logits, self.target  # noqa: B018 - worked out before it goes
+        _ = self.logits, self.target  # worked out before it goes
         self.__dict__.pop("captured", None)
         self.__dict__.pop("questions", None)
         self._records.clear()
