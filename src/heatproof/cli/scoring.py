@@ -15,7 +15,7 @@ def score(
         typer.Argument(
             metavar="PICTURES...",
             help="Folders (flat, or one subfolder per class), files, patterns such as 'photos/*.jpg', `shapes`, "
-            "torchvision:NAME.",
+            "torchvision:NAME; mosaic:FOLDER puts four pictures into one, for the grid pointing game.",
         ),
     ],
     model: Annotated[list[str] | None, typer.Option(help=f"{options.SPECS} Repeatable.")] = None,
@@ -114,7 +114,7 @@ def _datasets(
         matches = sorted(name for name in found if Path(name).is_file())
         if matches or Path(word).is_file():
             files += [name for name in matches or [word] if name not in files]
-        elif Path(word).is_dir() or word.partition(":")[0] in ("shapes", "torchvision"):
+        elif Path(word).is_dir() or word.partition(":")[0] in ("shapes", "torchvision", "mosaic"):
             sets.append(word)
         else:
             raise InvalidInput(

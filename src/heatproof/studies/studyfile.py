@@ -75,7 +75,7 @@ def _anchored_maps(method: Any, folder: Path) -> Any:
 
 
 def _a_name(images: str) -> bool:
-    return images.partition(":")[0] in ("shapes", "torchvision")
+    return images.partition(":")[0] in ("shapes", "torchvision", "mosaic")
 
 
 def _lines(text: str) -> dict[str, int]:
