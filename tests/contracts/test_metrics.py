@@ -11,7 +11,7 @@ import torch
 import heatproof
 from heatproof import passes
 from heatproof.attributions import requested
-from heatproof.engine import Batch, GivenMaps, Judged, judged, needs_by_layer, placed
+from heatproof.engine import Batch, GivenMaps, Judged, judged, needs_by_layer, placed, rehearsed
 from heatproof.engine.scoring import AGAIN, DEGENERATE, MADE_ELSEWHERE
 from heatproof.engine.trial import SILENT
 from heatproof.errors import InvalidInput, UnknownName
@@ -297,6 +297,101 @@ def test_controls_are_further_arms(x):
 def test_maps_that_do_not_fit_are_refused(maps, said, x):
     with pytest.raises(InvalidInput, match=said):
         heatproof.score(model_of(), x, maps, "average-drop")
+
+
+def test_options_that_cannot_be_are_refused_before_any_work(x):
+    """On a toy, so that a long study does not end at its first picture; the global generator does not move."""
+    state = torch.get_rng_state()
+    for spelling, said in {
+        "deletion[steps=0]": "`steps`",
+        "road[kept=abc]": "`kept`",
+        "average-drop[fill=red]": "`fill`",
+        "mprt[order=foo]": "`order`",
+        "irof[segmenter=foo]": "segmenter",
+    }.items():
+        with pytest.raises((InvalidInput, UnknownName), match=said):
+            rehearsed(requested_metrics(spelling))
+    rehearsed(requested_metrics(["road[kept=50]", "max-sensitivity[samples=2]", *METRICS]))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_list_in_words_may_be_numbers(x):
+    assert parsed_metric("road[kept=50]").key == "road[kept=50]"
+    assert parsed_metric("road", {"kept": (20, 50)}).key == "road[kept=20 50]"
+    alone = heatproof.score(model_of(), x, {"mine": smooth_maps()}, "road[kept=50]")
+    both = heatproof.score(model_of(), x, {"mine": smooth_maps()}, "road[kept=50 80]")
+    _, points = both.curves["mine", "road[kept=50 80]"]
+    torch.testing.assert_close(alone.values("mine", "road[kept=50]"), points[:, 1], rtol=1e-5, atol=1e-7)
+
+
+def test_black_is_known_for_a_picture_of_one_colour():
+    """It cannot be read off such a picture; the model says it."""
+    x = pictures(2)
+    x[0], x[1, 2] = 0.5, 1.0
+    found = heatproof.score(model_of(), x, {"mine": smooth_maps(2)}, ["average-drop", "local-accuracy", "deletion"])
+    assert {row.flag for row in found.rows} == {""}
+    model, shown = model_of(), heatproof.score(model_of(), x, {"mine": smooth_maps(2)}, "local-accuracy")
+    maps = smooth_maps(2)
+    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    with torch.no_grad():
+        p = model.probabilities(model.logits(x))
+        q = model.probabilities(model.logits(x * ((maps - low) / (high - low))[:, None]))
+    expected = (p - q).gather(1, p.argmax(1)[:, None])[:, 0].abs()
+    torch.testing.assert_close(shown.values("mine", "local-accuracy"), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_maps_and_masks_in_the_pictures_own_pixels_go_through_its_geometry():
+    """As the picture is resized and cropped, so are they: a perfect map scores 1 (protocols §12)."""
+    sides = [(31, 45), (40, 33)]
+    images = [(torch.rand(*size, 3, generator=torch.Generator().manual_seed(i)) * 255).byte().numpy()
+              for i, size in enumerate(sides)]  # fmt: skip
+    own = [np.zeros(size, np.float32) for size in sides]
+    own[0][8:22, 10:30] = own[1][10:31, 9:25] = 1
+    found = heatproof.score(model_of(), images, {"own": own}, ["energy", "iou"], masks=[one > 0 for one in own])
+    assert found.values("own", "energy").min() > 0.9 and found.values("own", "iou").min() > 0.9
+    squeezed = [torch.nn.functional.interpolate(torch.tensor(one)[None, None], (HEIGHT, WIDTH))[0, 0] for one in own]
+    other = heatproof.score(model_of(), images, {"own": torch.stack(squeezed)}, "iou", masks=[o > 0 for o in own])
+    assert (other.values("own", "iou") < found.values("own", "iou") - 0.05).any(), "the geometry matters"
+    with pytest.raises(InvalidInput, match="Mask 1 must have its picture's 40 × 33"):
+        heatproof.score(model_of(), images, "gradcam", "energy", masks=[own[0] > 0, own[0] > 0])
+
+
+def test_an_empty_mask_goes_before_a_map_that_says_nothing(x):
+    truth = masks()
+    truth[0] = False
+    found = heatproof.score(model_of(), x, {"flat": torch.ones(4, HEIGHT, WIDTH)}, ["energy", "iou"], masks=truth)
+    for name in found.metrics:
+        assert found.values("flat", name)[0].isnan() and found.values("flat", name)[1:].tolist() == [0.0] * 3
+    nothing = heatproof.score(model_of(), x, "gradcam", "energy")
+    assert {row.flag for row in nothing.rows} == {"no masks were given"}
+
+
+def test_a_map_of_nothing_but_nan_is_no_missing_map(x):
+    maps = smooth_maps()
+    maps[1] = math.nan
+    found = heatproof.score(model_of(), x, {"mine": maps}, "complexity")
+    assert [row.flag for row in found.rows] == ["", "non-finite map", "", ""] and found.rows[1].value == 1
+
+
+@pytest.mark.parametrize("asked", [torch.rand(4, 3, 3), np.zeros((4, 3, 3)), [], [1], 7])
+def test_what_is_no_method_is_refused(asked, x):
+    with pytest.raises(InvalidInput, match="names of methods, or a mapping"):
+        heatproof.score(model_of(), x, asked, "complexity")
+
+
+def test_maps_need_a_name_of_their_own(x):
+    with pytest.raises(InvalidInput, match="'random' is a method's too"):
+        heatproof.score(model_of(), x, {"random": smooth_maps()}, "complexity", controls=True)
+
+
+def test_a_metric_that_cannot_serve_is_flagged():
+    """ROAD is for pictures; the others go on."""
+    net = torch.nn.Sequential(torch.nn.Conv1d(1, 4, 5), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool1d(1),
+                              torch.nn.Flatten(), torch.nn.Linear(4, 3))  # fmt: skip
+    model = wrap(net.eval(), input_shape=(1, 64), layer="0")
+    found = heatproof.score(model, torch.randn(2, 1, 64), "gradcam", ["road", "deletion-mean"])
+    assert found.values("gradcam", "road").isnan().all() and found.values("gradcam", "deletion-mean").isfinite().all()
+    assert "pictures" in found.rows[0].flag
 
 
 def test_masks_of_another_size_are_refused(x):

@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 
 import heatproof
-from heatproof.attributions.stored import Stored
+from heatproof.attributions import ATTRIBUTIONS
+from heatproof.attributions.stored import Stored, as_map
 from heatproof.data.picture import open_grey
 from heatproof.errors import HeatproofWarning, InvalidInput, InvalidPicture, StoreError
 from heatproof.studies import run
 from heatproof.studies.plan import ScorePlan, checked_plan
-from heatproof.studies.scoring import as_map
 from heatproof.studies.store import connect
 
 NAMES = [f"picture {i}.png" for i in range(5)]
@@ -94,18 +94,20 @@ def test_a_map_in_the_pictures_own_pixels_goes_where_the_picture_goes(tmp_path):
     model = heatproof.load_model("shapes")
     wide = np.zeros((100, 300), np.float32)
     wide[40:60, 140:160] = 1  # the centre stays in the centre crop
-    shown = as_map(wide, (100, 300), model)
+    shown = as_map(wide, (100, 300), model.geometry)
     picture = model.geometry.picture(Image.fromarray((np.stack([wide] * 3, -1) * 255).astype(np.uint8)))
     assert shown is not None
     np.testing.assert_allclose(shown, picture[0].numpy(), atol=0.01)
     small = np.eye(7, dtype=np.float32)
-    assert np.array_equal(as_map(small, (100, 300), model), small)  # what the network saw: stretched by the engine
-    assert as_map(None, (1, 1), model) is None
+    assert np.array_equal(
+        as_map(small, (100, 300), model.geometry), small
+    )  # what the network saw: stretched by the engine
+    assert as_map(None, (1, 1), model.geometry) is None
 
 
 @pytest.mark.parametrize("shape", [(1, 96, 96), (96, 96, 1), (3, 96, 96)])
 def test_a_channel_dimension_is_allowed(shape):
-    found = as_map(np.ones(shape), (50, 50), heatproof.load_model("shapes"))
+    found = as_map(np.ones(shape), (50, 50), heatproof.load_model("shapes").geometry)
     assert found.shape == ((3, 96, 96) if shape[0] == 3 else (96, 96))
 
 
@@ -113,7 +115,7 @@ def test_a_channel_dimension_is_allowed(shape):
                                    np.ones((96, 96, 3))])  # fmt: skip
 def test_what_is_no_map_is_said(array):
     with pytest.raises(InvalidPicture, match=r"a map must be an array \(H, W\)"):
-        as_map(array, (50, 50), heatproof.load_model("shapes"))
+        as_map(array, (50, 50), heatproof.load_model("shapes").geometry)
 
 
 def test_missing_broken_and_coloured_maps_are_flagged_and_the_rest_is_scored(plan, maps, tmp_path):
@@ -185,6 +187,7 @@ def test_a_folder_of_pictures_is_a_method_too(photographs, maps, tmp_path):
     for name, one in zip(NAMES, maps, strict=True):
         Image.fromarray((one * 255).astype(np.uint8)).save(tmp_path / name)
     found = heatproof.explain(heatproof.load_model("shapes"), [photographs / NAMES[0]], [f"maps:{tmp_path}"])
+    ATTRIBUTIONS.remove(f"maps:{tmp_path}")
     wanted = torch.from_numpy((maps[0] * 255).astype(np.uint8) / 255.0)
     wanted = (wanted - wanted.min()) / (wanted.max() - wanted.min())
     torch.testing.assert_close(found[f"maps:{tmp_path}"][0].double(), wanted, atol=1e-5, rtol=0)

@@ -13,6 +13,7 @@ import torch
 from heatproof.data.files import EXTENSIONS
 from heatproof.data.picture import open_grey
 from heatproof.errors import HeatproofWarning, InvalidInput, InvalidPicture
+from heatproof.geometry import Geometry
 from heatproof.tensors import one_channel, upsampled
 
 #: Names of conditions under which a picture is the picture itself.
@@ -196,3 +197,27 @@ def looked_up(maps: Stored) -> Callable:
         return torch.cat(rows)
 
     return method
+
+
+def as_map(found: Any, size: tuple[int, int], geometry: Geometry) -> np.ndarray | None:
+    """What was stored for a picture of that size (height, width) → `(h, w)` or `(channels, h, w)`, None if nothing.
+
+    A map that has the picture's own pixels goes through the resize and crop that the picture goes through; any other
+    is taken to show what the network sees.
+
+    Raises:
+        InvalidPicture: no map.
+    """
+    if found is None:
+        return None
+    array = np.asarray(found)
+    if array.dtype.kind not in "buif" or array.ndim not in (2, 3) or not array.size:
+        raise InvalidPicture(f"a map must be an array (H, W) of numbers; it is {array.shape} {array.dtype}")
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if array.ndim == 3 and array.shape[0] > 3:
+        raise InvalidPicture(f"a map must be an array (H, W); it is {array.shape}")
+    channels = np.array(array, dtype=np.float32).reshape(-1, *array.shape[-2:])
+    if channels.shape[1:] == size and size != tuple(geometry.size):
+        channels = torch.stack([geometry.map(channel) for channel in channels]).numpy()
+    return channels if len(channels) > 1 else channels[0]

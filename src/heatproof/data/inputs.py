@@ -34,6 +34,18 @@ class Inputs:
             return [_content_id(one.detach().cpu().numpy()) for one in self.items]
         return [_id(item) for item in self.items]
 
+    def size(self, row: int) -> tuple[int, int] | None:
+        """(height, width) of a picture in its own pixels; None for a tensor, which is never resized."""
+        item = self.items[row]
+        if isinstance(item, torch.Tensor):
+            return None
+        if isinstance(item, str | os.PathLike):
+            item = open_picture(Path(item))
+        if isinstance(item, Image.Image):
+            return item.height, item.width
+        height, width = np.asarray(item).shape[:2]
+        return height, width
+
     def batch(self, rows: slice) -> torch.Tensor:
         """`(n, 3, h, w)` float32 in [0, 1]."""
         if isinstance(self.items, torch.Tensor):

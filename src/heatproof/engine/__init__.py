@@ -15,6 +15,7 @@ from heatproof.engine.explanation import (
     refusals,
     refuse_inapplicable,
 )
+from heatproof.engine.rehearsal import rehearsed
 from heatproof.engine.scores import DEFAULT_METRICS, Row, Scores, score
 from heatproof.engine.scoring import GivenMaps, Judged, Outcome, composed, judged
 
@@ -44,5 +45,6 @@ __all__ = [
     "placed",
     "refusals",
     "refuse_inapplicable",
+    "rehearsed",
     "score",
 ]

@@ -10,13 +10,14 @@ from torch import nn
 
 from heatproof import outputs, targets
 from heatproof.attributions import ATTRIBUTIONS, requested
-from heatproof.attributions.stored import fitted
+from heatproof.attributions.stored import as_map, fitted
 from heatproof.data.inputs import Inputs, as_inputs
 from heatproof.engine.batch import Batch, needs_by_layer
 from heatproof.engine.explaining import as_model, chosen_layer, halved, per_image
 from heatproof.engine.explanation import placed, refuse_inapplicable
+from heatproof.engine.rehearsal import rehearsed
 from heatproof.engine.scoring import GivenMaps, Judged, judged
-from heatproof.errors import InvalidInput
+from heatproof.errors import InvalidInput, InvalidPicture
 from heatproof.metrics.request import MetricRequest, requested_metrics
 from heatproof.models import Model
 
@@ -129,14 +130,15 @@ def score(
     Args:
         model, images, target, layer, labels, output: as for `explain`.
         maps_or_methods: names as for `explain`; or a mapping from a name to maps `(N, H, W)`, tensor or array, on any
-            scale, brought to the picture's size and scaled to [0, 1] each by itself. A mapping may hold both: the value
-            of a method is None or its options.
+            scale, or one array for each picture; a map in the picture's own pixels is resized and cropped as the
+            picture is, any other is taken to show what the network sees. Each is scaled to [0, 1] by itself: rectify
+            signed ones before. A mapping may hold both: the value of a method is None or its options.
         metrics: names (`heatproof list metrics`), `name[option=value]`, families, `all`, or a mapping from names to
             options. A composite brings what it is made of.
         controls: score the uninformed maps (`random`, `half`, `ones`, `centre`, `edges`) too: a metric that praises
             one of them is fooled.
         masks: where the objects are, `(N, H, W)` at the size of the model's input, or one array `(h, w)` for each
-            picture in the picture's own pixels; metrics of localisation need it.
+            picture in the picture's own pixels (None where there is none); metrics of localisation need it.
 
     Returns:
         `Scores`: `.table` (means with intervals), `.rows` (image, method, metric, value, flag), `.to_pandas()`,
@@ -150,6 +152,9 @@ def score(
     methods, arrays = _sorted_out(maps_or_methods)
     if controls:
         methods |= {name: {} for name, e in ATTRIBUTIONS.items() if e.traits["control"] and name not in methods}
+    if twice := sorted(set(methods) & set(arrays)):
+        raise InvalidInput(f"Maps need a name of their own. {twice[0]!r} is a method's too.")
+    rehearsed(wanted)
     requests = requested(methods) if methods else []
     outputs.checked_output(output)
     inputs = as_inputs(images, model.geometry, None if model.pictures else model.input_shape)
@@ -161,7 +166,7 @@ def score(
     refuse_inapplicable(model, places, output)
     needs = needs_by_layer([(place.request, place.layers) for place in places])
     given = {key: _checked(maps, inputs, key) for key, maps in arrays.items()}
-    truth = _truth(masks, model, len(inputs))
+    truth = _truth(masks, model, inputs)
 
     def work(rows: slice) -> tuple[list[Judged], torch.Tensor]:
         batch = Batch(
@@ -174,7 +179,7 @@ def score(
             labels=None if labels is None else list(labels)[rows],
             output=output,
         )
-        some = [_given(key, maps, rows, batch.x) for key, maps in given.items()]
+        some = [_given(key, maps, rows, batch.x, inputs) for key, maps in given.items()]
         part = None if truth is None else truth[rows]
         return list(judged(batch, places, wanted, given=some, truth=part)), batch.target
 
@@ -194,48 +199,70 @@ def _halved(work: Callable[[slice], Any], rows: slice) -> list[Any]:
 def _sorted_out(asked: Any) -> tuple[dict[str, Mapping[str, Any]], dict[str, Any]]:
     """Methods with their options, and maps made elsewhere, both by name."""
     if not isinstance(asked, Mapping):
-        return {name: {} for name in ([asked] if isinstance(asked, str) else asked)}, {}
+        names = [asked] if isinstance(asked, str) else list(asked) if isinstance(asked, Iterable) else [asked]
+        if not names or not all(isinstance(name, str) for name in names):
+            got = f"{type(asked).__name__} of {len(names)}"
+            raise InvalidInput(f"Expected names of methods, or a mapping from a name to maps (N, H, W). Got a {got}.")
+        return {name: {} for name in names}, {}
     if not asked:
         raise InvalidInput("Expected at least one method, or maps by name. Got none.")
     methods = {name: value or {} for name, value in asked.items() if value is None or isinstance(value, Mapping)}
     return methods, {str(name): value for name, value in asked.items() if name not in methods}
 
 
-def _checked(maps: Any, inputs: Inputs, key: str) -> torch.Tensor | np.ndarray:
-    """Maps as an array, one for each picture."""
-    if not isinstance(maps, torch.Tensor | np.ndarray):
-        try:
-            maps = np.asarray(maps, dtype=np.float32)
-        except (TypeError, ValueError):
-            raise InvalidInput(f"The maps of {key!r} must be an array (N, H, W). Got {type(maps).__name__}.") from None
-    if maps.ndim < 2 or len(maps) != len(inputs):
-        raise InvalidInput(
-            f"The maps of {key!r} must be one for each of {len(inputs)} pictures, (N, H, W). Got {tuple(maps.shape)}."
-        )
+def _checked(maps: Any, inputs: Inputs, key: str) -> Any:
+    """Maps one for each picture: an array, or arrays of any sizes."""
+    if isinstance(maps, torch.Tensor):
+        maps = maps.detach().cpu().numpy()
+    if not isinstance(maps, np.ndarray | list | tuple):
+        raise InvalidInput(f"The maps of {key!r} must be an array (N, H, W). Got {type(maps).__name__}.")
+    if len(maps) != len(inputs) or np.ndim(maps[0]) < 1:
+        got = tuple(maps.shape) if isinstance(maps, np.ndarray) else f"{len(maps)} of them"
+        raise InvalidInput(f"The maps of {key!r} must be one for each of {len(inputs)} pictures, (N, H, W). Got {got}.")
     return maps
 
 
-def _given(key: str, maps: Any, rows: slice, x: torch.Tensor) -> GivenMaps:
-    return GivenMaps(key, fitted(maps[rows], x, "display", key))
+def _given(key: str, maps: Any, rows: slice, x: torch.Tensor, inputs: Inputs) -> GivenMaps:
+    found = []
+    for row in range(rows.start, rows.stop):
+        size, one = inputs.size(row), maps[row]
+        if size is not None and np.ndim(one) in (2, 3):
+            try:
+                one = as_map(one, size, inputs.geometry)
+            except InvalidPicture as error:
+                raise InvalidInput(f"The maps of {key!r}: {error}.") from None
+        found.append(fitted(np.asarray(one)[None], x[row - rows.start :][:1], "display", key))
+    return GivenMaps(key, torch.cat(found))
 
 
-def _truth(masks: Any, model: Model, count: int) -> torch.Tensor | None:
+def _truth(masks: Any, model: Model, inputs: Inputs) -> torch.Tensor | None:
     """`(N, *size)` bool at the model's size."""
     if masks is None:
         return None
     size = tuple(model.geometry.size) if model.pictures else tuple(model.input_shape[1:])
-    whole = masks if isinstance(masks, torch.Tensor | np.ndarray) else None
-    if len(masks) != count:
-        raise InvalidInput(f"Expected one mask for each of {count} pictures. Got {len(masks)}.")
-    if whole is not None and whole.dtype != object:
-        found = torch.as_tensor(whole)
+    if len(masks) != len(inputs):
+        raise InvalidInput(f"Expected one mask for each of {len(inputs)} pictures. Got {len(masks)}.")
+    if isinstance(masks, torch.Tensor | np.ndarray):
+        found = torch.as_tensor(masks)
+        found = found[:, 0] if found.dim() == len(size) + 2 and found.shape[1] == 1 else found
         if tuple(found.shape[1:]) != size:
             raise InvalidInput(
                 f"`masks` must be (N, {', '.join(map(str, size))}), the size of the model's input, or a list of arrays "
                 f"in the pictures' own pixels. Got {tuple(found.shape)}."
             )
         return found > 0
-    return torch.stack([model.geometry.mask(np.asarray(mask) > 0) for mask in masks])
+    return torch.stack([_mask(mask, size, inputs, row) for row, mask in enumerate(masks)])
+
+
+def _mask(mask: Any, size: tuple[int, ...], inputs: Inputs, row: int) -> torch.Tensor:
+    """One picture's mask, in its own pixels (of a tensor: at its size), through the model's geometry."""
+    if mask is None:
+        return torch.zeros(size, dtype=torch.bool)
+    array, own = np.asarray(mask) > 0, inputs.size(row)
+    if array.shape != (own or size):
+        wanted = " × ".join(map(str, own or size))
+        raise InvalidInput(f"Mask {row} must have its picture's {wanted} pixels. Got {array.shape}.")
+    return torch.from_numpy(array.copy()) if own is None else inputs.geometry.mask(array)
 
 
 __all__ = ["DEFAULT_METRICS", "Row", "Scores", "score"]

@@ -10,7 +10,7 @@ from heatproof.attributions import display_maps, flags
 from heatproof.engine.batch import Batch
 from heatproof.engine.explanation import NO_ANSWER, Placed, explanation
 from heatproof.engine.trial import SILENT, Stand, Trial
-from heatproof.errors import InvalidInput, UnknownName
+from heatproof.errors import InvalidInput, NotApplicable, UnknownName
 from heatproof.metrics.catalogue import Curve, stated
 from heatproof.metrics.request import MetricRequest
 
@@ -22,6 +22,8 @@ AGAIN = frozenset({"explain", "shifts"})
 MADE_ELSEWHERE = "needs the method, and these maps were made elsewhere"
 #: The flag of a picture for which stored maps hold nothing.
 NO_MAP = "there is no map of this picture"
+#: The flag of a metric of localisation where nobody said where anything is.
+NO_TRUTH = "no masks were given"
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,11 @@ class Judged:
 
 @dataclass(frozen=True)
 class GivenMaps:
-    """Maps made elsewhere: `(N, *size)`, on any scale."""
+    """Maps made elsewhere: `(N, *size)`, on any scale; `absent` says of which pictures there is none."""
 
     key: str
     maps: torch.Tensor
+    absent: Sequence[bool] = ()
 
 
 def judged(
@@ -84,21 +87,19 @@ def judged(
             stored = place.request.entry.traits.get("stored", False)
             shown, raw = found.display(place.key, upsample).detach(), found.raw[place.key].detach()
             said = [str(flag) for flag in found.flags[place.key]]  # one target for each picture: no lists
-            if stored:
-                said = _missing(raw, said)
+            if stored:  # what is looked up and not there is not a number all over
+                said = _absent(torch.isnan(raw).flatten(1).all(1).tolist(), said)
             trial = Trial(stand, shown, raw, None if stored else place, upsample)
             yield _judged(trial, place.key, said, metrics, answered, survive)
         for one in given:
             raw = one.maps.to(stand.x)
-            said = _missing(raw, flags(raw, "display"))
+            said = _absent(one.absent or [False] * len(raw), flags(raw, "display"))
             trial = Trial(stand, display_maps(raw, "display", tuple(stand.x.shape[2:])), raw, None)
             yield _judged(trial, one.key, said, metrics, answered, survive)
 
 
-def _missing(raw: torch.Tensor, said: list[str]) -> list[str]:
-    """Not a number all over: nothing was there."""
-    nothing = torch.isnan(raw).flatten(1).all(1).tolist()
-    return [NO_MAP if empty else flag for empty, flag in zip(nothing, said, strict=True)]
+def _absent(absent: Sequence[bool], said: list[str]) -> list[str]:
+    return [NO_MAP if nothing else flag for nothing, flag in zip(absent, said, strict=True)]
 
 
 def _judged(
@@ -125,11 +126,18 @@ def _outcome(
         return composed(method, request, {part: done[one.key] for part, one in request.parts.items()})
     if trial.place is None and set(entry.needs) & AGAIN:
         return _without(method, request, [MADE_ELSEWHERE] * count)
+    located = "mask" in entry.needs and not entry.traits.get("foreign")  # foreign ones are handed all there is
+    if located and trial.stand.truth is None:
+        return _without(method, request, [NO_TRUTH] * count)
     try:
         found = entry(trial.given(entry.needs, entry.name), request.options)
-    except (InvalidInput, UnknownName, torch.OutOfMemoryError, MemoryError):
+    except (torch.OutOfMemoryError, MemoryError):
         raise
+    except NotApplicable as error:
+        return _without(method, request, [str(error)] * count)
     except Exception as error:
+        if isinstance(error, InvalidInput | UnknownName) and not (survive and entry.traits.get("foreign")):
+            raise  # an option that cannot be
         if not survive or "not enough memory" in str(error) or "can't allocate memory" in str(error):
             error.add_note(f"in metric {request.key!r} on the maps of {method!r}")
             raise
@@ -137,6 +145,8 @@ def _outcome(
     values = found.value if isinstance(found, Curve) else found
     curve = (found.at.detach().cpu(), found.points.detach().cpu()) if isinstance(found, Curve) else None
     constant = torch.tensor([flag in DEGENERATE for flag in said])
+    if located:  # where there is no object there is nothing to find, by any map
+        constant &= trial.stand.mask.flatten(1).any(1).cpu()
     values = stated(entry.traits["degenerate"], values.detach().double().cpu(), constant)
     asks = bool(set(entry.needs) - SILENT)
     reasons = [_reason(flag, asks and not fine) for flag, fine in zip(said, answered, strict=True)]

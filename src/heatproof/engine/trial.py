@@ -84,7 +84,13 @@ class Stand:
 
     def background(self, fill: str) -> torch.Tensor:
         """The pictures of nothing but fill, normalised."""
-        return self.once(("background", fill), lambda: masking.ground(fill, self.x, self.z))
+
+        def work() -> torch.Tensor:
+            if fill == "black" and self.model.pictures:  # told by the model: a picture of one colour cannot tell it
+                return self.model.normalise(torch.zeros_like(self.x[:1])).expand_as(self.z)
+            return masking.ground(fill, self.x, self.z)
+
+        return self.once(("background", fill), work)
 
     def nothing(self, fill: str, of: str) -> torch.Tensor:
         """The score of the pictures of nothing but fill, `(N,)`: one pass for all methods and metrics."""

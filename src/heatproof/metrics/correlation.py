@@ -113,13 +113,12 @@ def faithfulness_correlation(
 
     Args:
         samples: subsets; the same for every method.
-        subset: pixels in each.
+        subset: pixels in each; on small pictures at most half of them.
         fill: what comes in their place.
         of: `logit` or `probability`.
     """
     samples, subset, pixels = whole("samples", samples, 3), whole("subset", subset), maps[0].numel()
-    if subset >= pixels:
-        raise InvalidInput(f"`subset` must be below {pixels}, the pixels of a picture. Got {subset}.")
+    subset = min(subset, pixels // 2)
     found = _removals(x, z, signed(raw, maps), score, generator, shared, samples, [subset], fill, of)
     sums, drops = (one[:, 0] for one in found)
     return _foretold(pearson(sums, drops), sums, drops)

@@ -42,6 +42,7 @@ EXPLAINS = frozenset(
 ABSENT = {
     "Consistency": "compares the maps of different pictures with one another",
     "Focus": "is about mosaics of several pictures",
+    "SensitivityN": "correlates over pictures",
     "Sufficiency": "compares the maps of different pictures with one another",
 }
 

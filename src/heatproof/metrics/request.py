@@ -114,6 +114,15 @@ def _family(spelling: str) -> str:
     return next((family for family in (ALL, *FAMILIES) if fold(family) == fold(name)), "")
 
 
+def _worded(entry: Entry, option: str, value: Any) -> Any:
+    """Numbers for an option that is a list in words: `kept=50`, `{"kept": (20, 50)}`."""
+    if not isinstance(entry.options.get(option), str) or isinstance(value, bool):
+        return value
+    if isinstance(value, int | float):
+        return f"{value:g}"
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+
 def parsed_metric(spelling: str, options: Mapping[str, Any] | None = None) -> MetricRequest:
     """One spelling → its request; `options` go over those in brackets."""
     from heatproof.metrics.foreign import by_name, register_from
@@ -122,6 +131,6 @@ def parsed_metric(spelling: str, options: Mapping[str, Any] | None = None) -> Me
     if by_name(name):
         register_from(name)
     entry, found = METRICS.parse(spelling, checked=False)
-    chosen = entry.checked_options({**found, **(options or {})})
+    chosen = entry.checked_options({k: _worded(entry, k, v) for k, v in {**found, **(options or {})}.items()})
     parts = {part: parsed_metric(text) for part, text in entry.traits.get("parts", {}).items()}
     return MetricRequest(entry, chosen, parts)

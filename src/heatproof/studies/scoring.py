@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from heatproof.attributions.stored import Stored, fitted
+from heatproof.attributions.stored import Stored, as_map, fitted
 from heatproof.data import Pictures
 from heatproof.engine import Batch, GivenMaps, Judged, Outcome, halved, judged, needs_by_layer
 from heatproof.engine.scoring import NO_MAP
@@ -131,18 +131,20 @@ class Scored:
 
     def _given(self, maps: Stored, x: torch.Tensor) -> GivenMaps:
         """The stored maps of these pictures, not a number where there is none that can be used."""
-        found, reasons = [], []
+        found, reasons, absent = [], [], []
         for i, (identity, size) in enumerate(zip(self.block.ids, self.block.sizes, strict=True)):
             try:
-                one = as_map(maps(identity), size, self.model)
+                one = as_map(maps(identity), size, self.model.geometry)
                 found.append(x.new_full(x.shape[2:], torch.nan) if one is None else
                              fitted(one[None], x[i : i + 1], "display", maps.name)[0])  # fmt: skip
+                absent.append(one is None)
                 reasons.append("")
             except InvalidPicture as error:
                 found.append(x.new_full(x.shape[2:], torch.nan))
+                absent.append(True)
                 reasons.append(f"its map cannot be used: {error}")
         self.reasons[maps.name] = reasons
-        return GivenMaps(maps.name, torch.stack(found))
+        return GivenMaps(maps.name, torch.stack(found), absent)
 
     def _truth(self) -> torch.Tensor | None:
         """Where the objects are; nowhere where that is not known, and then `unmasked` says why."""
@@ -206,30 +208,6 @@ class Scored:
         self.rows.add(ids, metric="probability", value=numbers(probability).round(DECIMALS), flag=broken, **about)
         if any(label is not None for label in self.block.labels):
             self.rows.add(ids, metric="correct", **correctness(batch.logits, self.block.labels), **about)
-
-
-def as_map(found: Any, size: tuple[int, int], model: Model) -> np.ndarray | None:
-    """What was stored for a picture of that size (height, width) → `(h, w)` or `(channels, h, w)`, None if nothing.
-
-    A map that has the picture's own pixels goes through the resize and crop that the picture goes through; any other
-    is taken to show what the network sees.
-
-    Raises:
-        InvalidPicture: no map.
-    """
-    if found is None:
-        return None
-    array = np.asarray(found)
-    if array.dtype.kind not in "buif" or array.ndim not in (2, 3) or not array.size:
-        raise InvalidPicture(f"a map must be an array (H, W) of numbers; it is {array.shape} {array.dtype}")
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[..., 0]
-    if array.ndim == 3 and array.shape[0] > 3:
-        raise InvalidPicture(f"a map must be an array (H, W); it is {array.shape}")
-    channels = np.array(array, dtype=np.float32).reshape(-1, *array.shape[-2:])
-    if channels.shape[1:] == size and size != tuple(model.geometry.size):
-        channels = torch.stack([model.geometry.map(channel) for channel in channels]).numpy()
-    return channels if len(channels) > 1 else channels[0]
 
 
 def _repeated(values: Sequence[Any], times: int) -> list[Any]:

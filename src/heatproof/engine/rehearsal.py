@@ -1,0 +1,53 @@
+"""Metrics tried on a toy before any work: an option that cannot be is an error now, and not after an hour."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from heatproof.attributions import requested
+from heatproof.engine.batch import Batch, needs_by_layer
+from heatproof.engine.explanation import placed
+from heatproof.engine.scoring import judged
+from heatproof.errors import InvalidInput, UnknownName
+from heatproof.metrics.request import MetricRequest
+from heatproof.models import wrap
+
+#: The toy's picture: large enough for every default, small enough to cost nothing.
+SIDE = 32
+
+
+def rehearsed(metrics: Sequence[MetricRequest]) -> None:
+    """Runs every metric that has other options than its defaults on one small picture and an untrained network.
+
+    Raises:
+        InvalidInput, UnknownName: what the metric says of its options. Whatever else goes wrong on a toy is no matter.
+    """
+    for request in metrics:
+        if request.entry.traits.get("foreign") or request.parts or request.options == dict(request.entry.options):
+            continue
+        try:
+            _tried(request)
+        except (InvalidInput, UnknownName) as error:
+            raise type(error)(f"{request.key}: {error}") from None
+        except Exception:
+            continue
+
+
+def _tried(request: MetricRequest) -> None:
+    generator = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng(devices=[]):  # layers draw their first weights from the global generator
+        network = nn.Sequential(
+            nn.Conv2d(3, 4, 3, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+        )
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) / 4)
+    model = wrap(network, size=SIDE, layer="0", device="cpu")
+    places = placed(model, requested(["gradcam"]), "0")
+    x = torch.rand(1, 3, SIDE, SIDE, generator=generator)
+    truth = torch.zeros(1, SIDE, SIDE, dtype=torch.bool)
+    truth[:, 4:20, 4:20] = True
+    batch = Batch(model, x, needs_by_layer([(place.request, place.layers) for place in places]), ids=["toy"])
+    for _ in judged(batch, places, [request], truth=truth):
+        pass
