@@ -77,12 +77,13 @@ def relative_shifts(
     samples = whole("samples", samples)
     if not (math.isfinite(radius) and radius >= 0):
         raise InvalidInput(f"`radius` must be at least 0. Got {radius}.")
-    norm = _norm(maps)
-    found = []
+    norm, scale, found = _norm(maps), radius * of_normalised(model, torch.ones_like(x[:1])), []
     for draw in range(samples):
         # The same numbers on every device and for every method; scaled to what normalising will make `radius` of.
-        noise = torch.stack([2 * torch.rand(z.shape[1:], generator=one) - 1 for one in generator]).to(x)
-        moved = explain(x + radius * of_normalised(model, noise), condition=f"sensitivity-{draw}")
+        noise = torch.empty(z.shape, dtype=torch.float32)
+        for one, drawn in zip(generator, noise, strict=True):
+            drawn.uniform_(-1, 1, generator=one)
+        moved = explain(torch.addcmul(x, noise.to(x), scale), condition=f"sensitivity-{draw}")
         found.append(_norm(moved - maps) / norm)
     return torch.stack(found, 1)
 
