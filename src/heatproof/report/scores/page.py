@@ -101,7 +101,8 @@ def _curves(
         f"curves{suffix}",
         "What the model says while pixels go or return in the order of the map: mean over the pictures, with the "
         "95 % interval as a band. Where pixels are removed, a good map makes the curve fall early; where they are "
-        "restored, it makes it rise early. Controls are grey and dashed.",
+        "restored, it makes it rise early. Of mprt: how alike the map stays while layers are drawn anew; of "
+        "sensitivity-n: the correlation by the size of the subset. Controls are grey and dashed.",
         lambda: curves_figure(told.curves, metrics, there, looks),
         {metric: curves_figure(of[metric], [metric], there, looks, columns=1, key=False) for metric in metrics},
         legend_figure(there, looks),

@@ -20,8 +20,16 @@ DRAWN = 57
 MARKED = 12
 #: Metrics above which the fields of the agreement figure hold no numbers.
 WRITTEN = 26
-#: Words in a metric's name that say that its curve brings pixels back.
-RESTORING = ("insertion", "sic", "aic", "preservation")
+#: Words in a metric's name that say what its curve goes along, the first that is there; else pixels are removed.
+ALONG = {
+    "mprt": "layers drawn anew",
+    "sensitivity-n": "pixels in a subset",
+    "sic": "information restored",
+    "aic": "information restored",
+    "insertion": "pixels restored",
+    "monotonicity": "pixels restored",
+    "preservation": "pixels restored",
+}
 
 
 @house()
@@ -42,8 +50,8 @@ def curves_figure(
         of = curves[curves["metric"] == metric]
         for method in methods:
             _curve(axis, of[of["method"] == method].sort_values("at"), looks[method])
-        restored = any(word in metric.lower() for word in RESTORING)
-        axis.set(title=metric.replace("$", r"\$"), xlabel=f"pixels {'restored' if restored else 'removed'}, %")
+        along = next((what for word, what in ALONG.items() if word in metric.lower()), "pixels removed")
+        axis.set(title=metric.replace("$", r"\$"), xlabel=f"{along}, %")
         axis.set_xlim(-2, 102)
     if key:
         canvas.legend(handles=_handles(methods, looks), loc="outside lower center", ncols=2 * columns, handlelength=3.2)
