@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import pickle
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -88,3 +89,28 @@ def required(function: Callable) -> list[inspect.Parameter]:
     """Parameters that a position fills and that have no default."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return [p for p in parameters_of(function) if p.kind in kinds and p.default is p.empty]
+
+
+def parcel(recipe: Any, name: str, kind: str) -> bytes:
+    """What a worker process needs to know of a `kind` (`method`, `metric`) of the user's own, for `unpacked` there.
+
+    Raises:
+        InvalidInput: one that cannot be sent (a lambda, a function of a notebook).
+    """
+    why = "it was defined in a notebook or at the prompt"
+    try:
+        found = pickle.dumps(recipe)
+        if b"__main__" not in found or hasattr(sys.modules["__main__"], "__file__"):
+            return found
+    except Exception as error:  # pickle raises what it likes
+        why = str(error)
+    raise InvalidInput(
+        f"The {kind} {name!r} must be importable for several worker processes: {why}. "
+        "Take one worker (--workers 1, `workers=1`), or put it in a file and name it python:module:function."
+    )
+
+
+def unpacked(sent: bytes) -> Any:
+    """What `parcel` was given; its module may lie in the current folder."""
+    with current_folder_importable():
+        return pickle.loads(sent)

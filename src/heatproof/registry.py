@@ -32,6 +32,7 @@ VOCABULARY: Mapping[str, str] = {
     "ranks": "ties → rank of every pixel in the map, 0 the most important, (N, H, W)",
     "p": "probability of the target, (N,)",
     "q": "fill → probability of the target on the masked image, (N,)",
+    "nothing": "fill, of → score of the target on the picture of nothing but fill, (N,)",
     "masked_probabilities": "fill → probability of every class on the masked image, (N, K)",
     "probabilities": "normalised images → probability of every class",
     "curve": "fill, steps … → score of the target while pixels go or return, (N, steps + 1)",

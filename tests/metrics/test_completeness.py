@@ -17,17 +17,16 @@ SIDE = 8
 
 
 def given(answers, nothing, logits=None):
-    """Pictures of which the network says `answers`, and `nothing` of the fill."""
+    """What a network says that says `answers` of the pictures, and `nothing` of the fill."""
     answers = torch.tensor(answers).double()
-    x = torch.rand(len(answers), 3, SIDE, SIDE)
     logits = answers[:, None] if logits is None else logits
-    score = lambda z, rows, of: torch.full((len(z),), float(nothing), dtype=torch.float64)  # noqa: E731
-    return x, 2 * x - 1, logits, torch.zeros(len(x)).long(), torch.sigmoid(answers), score
+    said = lambda fill, of: torch.full((len(answers),), float(nothing), dtype=torch.float64)  # noqa: E731
+    return logits, torch.zeros(len(answers)).long(), torch.sigmoid(answers), said
 
 
 def called(metric, raw, answers, nothing, **options):
-    x, z, logits, target, p, score = given(answers, nothing)
-    return metric(x, z, logits, target, p, raw, score, {}, **options).tolist()
+    logits, target, p, said = given(answers, nothing)
+    return metric(logits, target, p, raw, said, **options).tolist()
 
 
 def test_by_hand():
@@ -56,15 +55,15 @@ def test_where_the_network_says_the_same_of_nothing_there_is_no_share():
 
 def test_what_is_added_up_can_be_the_probability():
     raw = torch.full((1, 4, 4), 0.5 / 16)
-    x, z, logits, target, p, _ = given([0.0], 0)
-    score = lambda z, rows, of: torch.zeros(1).double() if of == "probability" else 1 / 0  # noqa: E731
-    assert completeness(x, z, logits, target, p, raw, score, {}, of="probability").tolist() == pytest.approx([0])
+    logits, target, p, _ = given([0.0], 0)
+    said = lambda fill, of: torch.zeros(1).double() if of == "probability" else 1 / 0  # noqa: E731
+    assert completeness(logits, target, p, raw, said, of="probability").tolist() == pytest.approx([0])
     with pytest.raises(UnknownName, match="of"):
-        completeness(x, z, logits, target, p, raw, score, {}, of="loss")
+        completeness(logits, target, p, raw, said, of="loss")
     with pytest.raises(InvalidInput, match="`tolerance` must be at least 0"):
-        completeness_holds(x, z, logits, target, p, raw, score, {}, tolerance=-1.0)
+        completeness_holds(logits, target, p, raw, said, tolerance=-1.0)
     with pytest.raises(UnknownName, match="grey"):
-        completeness(x, z, logits, target, p, raw, score, {}, fill="grey")
+        completeness(logits, target, p, raw, said, fill="grey")
 
 
 # --- real methods on real modules -------------------------------------------------------------------------------------
@@ -123,16 +122,13 @@ def test_integrated_gradients_add_up_the_better_the_more_steps():
 
 
 def test_one_pass_for_each_picture_and_none_for_a_second_method():
-    calls = []
-
-    def score(z, rows, of):
-        calls.append(len(z))
-        return torch.zeros(len(z)).double()
-
-    x, z, logits, target, p, _ = given([1.0, 2.0, 3.0], 0)
-    store = {}
-    for raw in (torch.ones(3, 4, 4), torch.zeros(3, 4, 4)):
-        completeness(x, z, logits, target, p, raw, score, store)
-    assert sum(calls) == 3
-    completeness(x, z, logits, target, p, raw, score, store, fill="black")
-    assert sum(calls) == 6
+    asked = []
+    module = nets.seeded(nets.Plain)
+    module.register_forward_hook(lambda net, given, answer: asked.append(len(answer)))
+    x, maps = nets.pictures(3, 16), {"one": torch.rand(3, 16, 16), "other": torch.rand(3, 16, 16)}
+    model = wrap(module, size=16)
+    heatproof.score(model, x, maps, "completeness")
+    assert sum(asked) == 3 + 3  # the pictures, and nothing but mean
+    asked.clear()
+    heatproof.score(model, x, maps, ["completeness", "completeness[fill=black]", "completeness-holds", "deletion-mean"])
+    assert sum(asked) == 3 + 6 + 2 * 3 * 27  # black too; the curves end at what is known

@@ -31,9 +31,8 @@ def generators(count: int, seed: int = 5) -> list[torch.Generator]:
 
 def shifts_of(explain, x: torch.Tensor, samples: int = 4, radius: float = 0.2, seed: int = 5) -> torch.Tensor:
     model = wrap(torch.nn.Identity(), mean=(0.1, 0.2, 0.3), std=STD, size=SIDE)
-    z = model.normalise(x)
     return relative_shifts(
-        z, x, model, explain(x), explain, generators(len(x), seed), samples=samples, radius=radius
+        x, model, explain(x), explain, generators(len(x), seed), samples=samples, radius=radius
     )  # fmt: skip
 
 

@@ -102,9 +102,7 @@ def test_a_method_that_shows_nothing_is_perfectly_stable_for_captum(model, x):
     assert (metrics.sensitivity_max(nothing, (x,)) == 0).all()
     generators = seeds.generators(0, IDS, "metric shifts")
     zeros = torch.zeros(3, HEIGHT, WIDTH)
-    found = relative_shifts(
-        model.normalise(x), x, model, zeros, lambda x, condition: zeros, generators, samples=2, radius=0.02
-    )
+    found = relative_shifts(x, model, zeros, lambda x, condition: zeros, generators, samples=2, radius=0.02)
     assert found.isnan().all()
 
 

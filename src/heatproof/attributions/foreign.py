@@ -9,8 +9,6 @@ libraries have it. Foreign maps are at the picture's size or are brought there; 
 """
 
 import inspect
-import pickle
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -23,7 +21,7 @@ from heatproof import seeds
 from heatproof.attributions.catalogue import ATTRIBUTIONS, SUPPLIED, attribution, one_of
 from heatproof.attributions.stored import Stored, fitted, looked_up
 from heatproof.errors import InvalidInput
-from heatproof.importing import current_folder_importable, named_function, parameters_of, required
+from heatproof.importing import current_folder_importable, named_function, parameters_of, parcel, required, unpacked
 from heatproof.models.plain import plain_module
 from heatproof.registry import Entry
 
@@ -203,28 +201,14 @@ def shipped(entries: Iterable[Entry]) -> tuple[bytes, ...]:
         if by_name(entry.name) or (entry.name not in _HERE and home.startswith("heatproof.")):
             continue
         recipe = _HERE.get(entry.name) or Recipe(entry.name, entry.function, entry.traits["form"], entry.source)
-        try:
-            parcel = pickle.dumps(recipe)
-        except Exception as error:  # pickle raises what it likes
-            raise _unsendable(entry.name, str(error)) from error
-        if b"__main__" in parcel and not hasattr(sys.modules["__main__"], "__file__"):
-            raise _unsendable(entry.name, "it was defined in a notebook or at the prompt")
-        parcels.append(parcel)
+        parcels.append(parcel(recipe, entry.name, "method"))
     return tuple(parcels)
-
-
-def _unsendable(name: str, why: str) -> InvalidInput:
-    return InvalidInput(
-        f"The method {name!r} must be importable for several worker processes: {why}. "
-        "Take one worker (--workers 1, `workers=1`), or put it in a file and name it python:module:function."
-    )
 
 
 def received(parcels: Iterable[bytes]) -> None:
     """Registers what was sent and is not known here; importing a module may have done it already."""
-    for parcel in parcels:
-        with current_folder_importable():
-            recipe = pickle.loads(parcel)
+    for sent in parcels:
+        recipe = unpacked(sent)
         if recipe.name not in ATTRIBUTIONS:
             _file(recipe)
             _HERE[recipe.name] = recipe

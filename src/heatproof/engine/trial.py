@@ -145,6 +145,7 @@ class Trial:
             "target": lambda: stand.target,
             "p": stand.whole,
             "q": lambda: self.masked,
+            "nothing": lambda: stand.nothing,
             "masked_probabilities": lambda: self.masked_probabilities,
             "score": lambda: stand.score,
             "probabilities": lambda: stand.probabilities,
@@ -246,7 +247,7 @@ class Trial:
         def work() -> torch.Tensor:
             stand = self.stand
             return sensitivity.relative_shifts(
-                stand.z, stand.x, stand.model, self.maps, self.explain, stand.generators("shifts"),
+                stand.x, stand.model, self.maps, self.explain, stand.generators("shifts"),
                 samples=samples, radius=radius,
             )  # fmt: skip
 

@@ -5,9 +5,9 @@ import math
 import torch
 
 from heatproof.errors import InvalidInput
-from heatproof.masking import checked_fill, ground
+from heatproof.masking import checked_fill
 from heatproof.metrics.catalogue import metric
-from heatproof.metrics.variants import answer, streamed
+from heatproof.metrics.variants import answer
 
 UNDEFINED = "the network says the same of the picture and of the fill"
 SOURCE = "Sundararajan et al. 2017, proposition 1"
@@ -18,20 +18,17 @@ SOURCE = "Sundararajan et al. 2017, proposition 1"
     family="fidelity",
     better="low",
     range=(0, None),
-    passes="1 forward, once for all methods",
+    passes="1 forward, once for all methods and metrics of that fill",
     degenerate=1.0,
     undefined=UNDEFINED,
     source=SOURCE,
 )
 def completeness(
-    x: torch.Tensor,
-    z: torch.Tensor,
     logits: torch.Tensor,
     target: torch.Tensor,
     p: torch.Tensor,
     raw: torch.Tensor,
-    score,
-    shared,
+    nothing,
     *,
     fill: str = "mean",
     of: str = "logit",
@@ -47,7 +44,7 @@ def completeness(
         fill: what x₀ is made of; a method adds up to its own.
         of: `logit` or `probability`, what the method explains.
     """
-    gap, size = _gap(x, z, raw, answer(of, logits, target, p), score, shared, fill, of)
+    gap, size = _gap(raw, answer(of, logits, target, p), nothing, fill, of)
     return torch.where(size > 0, gap / size, torch.nan)
 
 
@@ -56,20 +53,17 @@ def completeness(
     family="fidelity",
     better="high",
     range=(0, 1),
-    passes="1 forward, once for all methods",
+    passes="1 forward, once for all methods and metrics of that fill",
     degenerate=0.0,
     undefined=UNDEFINED,
     source=f"{SOURCE}; Zhang et al. 2024",
 )
 def completeness_holds(
-    x: torch.Tensor,
-    z: torch.Tensor,
     logits: torch.Tensor,
     target: torch.Tensor,
     p: torch.Tensor,
     raw: torch.Tensor,
-    score,
-    shared,
+    nothing,
     *,
     tolerance: float = 0.05,
     fill: str = "mean",
@@ -87,15 +81,11 @@ def completeness_holds(
     """
     if not 0 <= tolerance < math.inf:
         raise InvalidInput(f"`tolerance` must be at least 0. Got {tolerance!r}.")
-    gap, size = _gap(x, z, raw, answer(of, logits, target, p), score, shared, fill, of)
+    gap, size = _gap(raw, answer(of, logits, target, p), nothing, fill, of)
     return torch.where(size > 0, (gap <= tolerance * size).double(), torch.nan)
 
 
-def _gap(x: torch.Tensor, z: torch.Tensor, raw: torch.Tensor, clean: torch.Tensor, score, shared, fill: str, of: str):
+def _gap(raw: torch.Tensor, clean: torch.Tensor, nothing, fill: str, of: str):
     """`|Σ m − Δ|` and `|Δ|`, `Δ = f(x) − f(x₀)`, each `(N,)`."""
-    nothing = ground(checked_fill(fill), x, z)
-    if (fill, of) not in shared:
-        found = streamed(len(z), 1, z, lambda rows, _turn: score(nothing[rows], rows, of=of))
-        shared[fill, of] = found[:, 0]
-    change = clean - shared[fill, of]
+    change = clean - nothing(checked_fill(fill), of)
     return (raw.double().flatten(1).sum(1) - change).abs(), change.abs()

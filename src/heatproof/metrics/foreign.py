@@ -10,8 +10,6 @@ as Quantus has it.
 
 import inspect
 import math
-import pickle
-import sys
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -23,7 +21,7 @@ import torch
 
 from heatproof import seeds
 from heatproof.errors import InvalidInput
-from heatproof.importing import current_folder_importable, named_function, parameters_of, required
+from heatproof.importing import current_folder_importable, named_function, parameters_of, parcel, required, unpacked
 from heatproof.metrics.again import explainer
 from heatproof.metrics.catalogue import BETTER, FAMILIES, METRICS, SUPPLIED, composite, metric
 from heatproof.models.plain import plain_module
@@ -299,28 +297,14 @@ def shipped(entries: Iterable[Entry]) -> tuple[bytes, ...]:
         known |= {"parts": tuple(entry.traits.get("parts", {}).items()), "aliases": entry.aliases}
         known["foreign"] = entry.traits.get("foreign", False)
         recipe = _HERE.get(entry.name) or Recipe(entry.name, entry.function, source=entry.source, **known)
-        try:
-            parcel = pickle.dumps(recipe)
-        except Exception as error:  # pickle raises what it likes
-            raise _unsendable(entry.name, str(error)) from error
-        if b"__main__" in parcel and not hasattr(sys.modules["__main__"], "__file__"):
-            raise _unsendable(entry.name, "it was defined in a notebook or at the prompt")
-        parcels.append(parcel)
+        parcels.append(parcel(recipe, entry.name, "metric"))
     return tuple(parcels)
-
-
-def _unsendable(name: str, why: str) -> InvalidInput:
-    return InvalidInput(
-        f"The metric {name!r} must be importable for several worker processes: {why}. "
-        "Take one worker (--workers 1, `workers=1`), or put it in a file and name it python:module:function."
-    )
 
 
 def received(parcels: Iterable[bytes]) -> None:
     """Registers what was sent and is not known here; importing a module may have done it already."""
-    for parcel in parcels:
-        with current_folder_importable():
-            recipe = pickle.loads(parcel)
+    for sent in parcels:
+        recipe = unpacked(sent)
         if recipe.name not in METRICS:
             _file(recipe)
             _HERE[recipe.name] = recipe

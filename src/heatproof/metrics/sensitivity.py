@@ -59,7 +59,6 @@ def average_sensitivity(shifts: Shifts, *, samples: int = 10, radius: float = 0.
 
 
 def relative_shifts(
-    z: torch.Tensor,
     x: torch.Tensor,
     model: Model,
     maps: torch.Tensor,
@@ -80,7 +79,7 @@ def relative_shifts(
     norm, scale, found = _norm(maps), radius * of_normalised(model, torch.ones_like(x[:1])), []
     for draw in range(samples):
         # The same numbers on every device and for every method; scaled to what normalising will make `radius` of.
-        noise = torch.empty(z.shape, dtype=torch.float32)
+        noise = torch.empty(x.shape, dtype=torch.float32)
         for one, drawn in zip(generator, noise, strict=True):
             drawn.uniform_(-1, 1, generator=one)
         moved = explain(torch.addcmul(x, noise.to(x), scale), condition=f"sensitivity-{draw}")
