@@ -11,20 +11,8 @@ from heatproof.registry import Registry
 
 #: What the engine can hand to a metric.
 SUPPLIED = (
-    *(
-        "x",
-        "z",
-        "logits",
-        "target",
-        "p",
-        "q",
-        "nothing",
-        "masked_probabilities",
-        "score",
-        "probabilities",
-        "network",
-        "model",
-    ),
+    *("x", "z", "logits", "target", "p", "q", "nothing", "masked_probabilities"),
+    *("score", "probabilities", "network", "model"),
     *("maps", "raw", "ranks", "curve", "removal", "information", "explain", "shifts", "mask", "segments"),
     *("generator", "ids", "seed", "shared"),
 )
