@@ -25,7 +25,7 @@ from heatproof.cli import app
 from heatproof.metrics import FAMILIES, METRICS
 from heatproof.models.load import FORMS
 from heatproof.perturbations import PERTURBATIONS, SEVERITIES, strength_at
-from heatproof.registry import VOCABULARY, Entry
+from heatproof.registry import Entry
 from heatproof.segments import SEGMENTERS
 from heatproof.studies.plan import PLANS, STUDIES, DatasetPlan, ModelPlan, Plan
 from heatproof.studies.scoreplan import MapsPlan, MaskedPlan
@@ -72,7 +72,7 @@ def methods_page() -> str:
     """docs/methods.md: attribution methods, controls, and the quantities they may ask for."""
     real = [entry for entry in ATTRIBUTIONS.values() if not entry.traits["control"]]
     controls = [entry for entry in ATTRIBUTIONS.values() if entry.traits["control"]]
-    needed = [name for name in VOCABULARY if any(name in entry.needs for entry in ATTRIBUTIONS.values())]
+    needed = [name for name in ATTRIBUTIONS.vocabulary if any(name in e.needs for e in ATTRIBUTIONS.values())]
     header = ("name", "needs", "options", "source")
     return page(
         "Methods",
@@ -94,7 +94,7 @@ is fooled. They are made at the picture's size.""",
         table(header, map(method_row, controls)),
         *(section(entry, "###") for entry in controls),
         "## What a method may ask for",
-        table(("name", "what"), ((f"`{name}`", VOCABULARY[name]) for name in needed)),
+        table(("name", "what"), ((f"`{name}`", ATTRIBUTIONS.vocabulary[name]) for name in needed)),
         PAPERS,
     )
 
@@ -102,7 +102,7 @@ is fooled. They are made at the picture's size.""",
 def metrics_page() -> str:
     """docs/metrics.md: metrics by family, what they say of maps that say nothing, what they may ask for."""
     entries = [entry for entry in METRICS.values() if not entry.traits.get("foreign")]
-    needed = [name for name in VOCABULARY if any(name in entry.needs for entry in entries)]
+    needed = [name for name in METRICS.vocabulary if any(name in entry.needs for entry in entries)]
     families = {family: [e for e in entries if e.traits["family"] == family] for family in FAMILIES}
     return page(
         "Metrics",
@@ -128,7 +128,7 @@ every metric. Random numbers belong to the seed, the picture and the metric: eve
 `heatproof.register_metric(name, function, better="high")` files a function; `python:package.module:function` and
 `quantus:Sparseness` are names by themselves: see [moving over](moving.md#metrics-of-your-own).""",
         "## What a metric may ask for",
-        table(("name", "what"), ((f"`{name}`", VOCABULARY[name]) for name in needed)),
+        table(("name", "what"), ((f"`{name}`", METRICS.vocabulary[name]) for name in needed)),
         PAPERS,
     )
 

@@ -10,9 +10,10 @@ from torch import nn
 
 import heatproof
 from heatproof.attributions import ATTRIBUTIONS, requested
-from heatproof.engine import NO_ANSWER, Batch, chosen_layer, explain, explanation, halved, needs_by_layer, placed
+from heatproof.engine import Batch, chosen_layer, explain, explanation, halved, resolve_layers
 from heatproof.engine import explaining as engine
 from heatproof.errors import InvalidInput, InvalidPicture, InvalidTarget, LayerError, UnknownName
+from heatproof.flags import Reason
 from heatproof.models import wrap
 
 from . import nets
@@ -283,9 +284,8 @@ def test_too_few_labels(signed, x):
 
 
 def explained(model, x, ids, condition="", seed=0):
-    places = placed(model, requested("random"), "two")
-    needs = needs_by_layer([(place.request, place.layers) for place in places])
-    return explanation(Batch(model, x, needs, ids=ids, condition=condition, seed=seed), places).raw["random"]
+    places = resolve_layers(model, requested("random"), "two")
+    return explanation(Batch.of(model, places, x, ids=ids, condition=condition, seed=seed), places).raw["random"]
 
 
 def test_random_maps_follow_the_picture_the_condition_and_the_seed(signed, x):
@@ -559,7 +559,7 @@ def test_a_picture_that_breaks_the_model_does_not_spoil_the_others(x):
     x[2, :, 0, 0] = 1
     found = explain(model, x, [*GRADIENT, "ablationcam"], 1)
     assert found.logits[2].isnan().all()
-    assert found.flags["ablationcam"] == ["", "", NO_ANSWER, "", ""]
+    assert found.flags["ablationcam"] == ["", "", Reason.NO_ANSWER.value, "", ""]
     others = [0, 1, 3, 4]
     for name in found:
         torch.testing.assert_close(found[name][others], fine[name][others], rtol=1e-3, atol=1e-5)
@@ -629,7 +629,7 @@ def test_a_model_without_an_answer_flags_every_map_of_that_picture():
     x = torch.stack([torch.rand(3, 32, 32) * 0.2, torch.rand(3, 32, 32) * 0.2 + 0.8])
     found = heatproof.explain(heatproof.wrap(Silent(), size=32), x, ["gradcam", "eigencam", "ablationcam", "ones"])
     for method in ("gradcam", "eigencam", "ablationcam"):
-        assert found.flags[method][1] == NO_ANSWER
+        assert found.flags[method][1] == Reason.NO_ANSWER.value
     assert found.flags["ones"] == ["", ""] and found.flags["eigencam"][0] == ""
 
 

@@ -5,12 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heatproof.errors import HeatproofError, InvalidInput, UnknownName
-from heatproof.registry import VOCABULARY, Registry, fold, nearest, unknown
+from heatproof.quantities import QUANTITIES
+from heatproof.registry import Registry, fold, nearest, unknown
 
 
 @pytest.fixture
 def registry() -> Registry:
-    made = Registry("method", ["x", "activations", "gradients", "generator"])
+    made = Registry("method")
 
     @made.register("gradcam++", aliases=["gradcamplusplus", "gradcampp"], source="a paper, eq. 1", form="cam")
     def first(activations, gradients, *, compat=False, eps=1e-6, sign="plus", rows=3, other=None):
@@ -92,11 +93,11 @@ def test_an_unknown_quantity_is_an_error_when_it_is_registered(registry):
 
 def test_a_registry_hands_over_only_what_it_can_supply(registry):
     """`mask` is in the vocabulary, but not in this one's."""
-    assert "mask" in VOCABULARY
+    assert "mask" in QUANTITIES
     with pytest.raises(UnknownName, match="'mask'"):
         registry.register("new")(lambda mask: mask)
     with pytest.raises(KeyError):
-        Registry("method", ["no such quantity"])
+        Registry("no such kind")
 
 
 @pytest.mark.parametrize("function", [lambda *x: x, lambda **x: x, lambda x, *gradients: x, lambda x, **options: x])

@@ -7,7 +7,7 @@ from torch import nn
 
 import heatproof
 from heatproof.attributions import ATTRIBUTIONS, requested
-from heatproof.engine import placed, refusals
+from heatproof.engine import refusals, resolve_layers
 from heatproof.errors import InvalidInput, LayerError, NotApplicable
 from heatproof.models import wrap
 
@@ -60,7 +60,7 @@ def test_every_method_serves_signals_or_says_why_not(shape):
     for name, entry in ATTRIBUTIONS.items():
         steps = {o: 3 for o in ("steps", "samples") if o in entry.options}
         asked = {name: {**steps, **quick.get(name, {})}}
-        if refusals(model, placed(model, requested(asked), "two")):
+        if refusals(model, resolve_layers(model, requested(asked), "two")):
             continue
         assert heatproof.explain(model, x, asked)[name].shape == (1, *shape[1:]), name
 

@@ -8,50 +8,8 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
 
+from heatproof import quantities
 from heatproof.errors import InvalidInput, UnknownName
-
-#: The closed vocabulary of quantities (design.md): what a method, a perturbation or a metric may ask for.
-VOCABULARY: Mapping[str, str] = {
-    "x": "image in [0, 1], (N, 3, H, W)",
-    "z": "normalised image, as the network sees it, (N, 3, H, W)",
-    "logits": "(N, K)",
-    "target": "class explained, (N,)",
-    "activations": "at the layer, (N, C, *spatial)",
-    "gradients": "of the target's output by the activations, (N, C, *spatial)",
-    "gradients_of": "utility → its gradients by the activations, (N, C, *spatial)",
-    "input_gradients": "of the target's output by the normalised image, (N, 3, H, W)",
-    "hvp": "utility → product of its Hessian with the activations, (N, C, *spatial)",
-    "head": "(K, C) weights where the logits are a linear layer on pooled activations, else None",
-    "tail": "activations at a layer → logits",
-    "score": "normalised images and the rows they are variants of → output of the target",
-    "network": "the network as a module: normalised images → (N, K) outputs",
-    "calibration": "source → mean and deviation of the activations over other images",
-    "explain": "images → display maps of the method under test",
-    "maps": "display maps in [0, 1], (N, H, W)",
-    "raw": "signed maps as the method made them",
-    "ranks": "ties → rank of every pixel in the map, 0 the most important, (N, H, W)",
-    "p": "probability of the target, (N,)",
-    "q": "fill → probability of the target on the masked image, (N,)",
-    "nothing": "fill, of → score of the target on the picture of nothing but fill, (N,)",
-    "masked_probabilities": "fill → probability of every class on the masked image, (N, K)",
-    "probabilities": "normalised images → probability of every class",
-    "curve": "fill, steps … → score of the target while pixels go or return, (N, steps + 1)",
-    "removal": "fractions … → probability of the target on imputed images, most and least relevant first",
-    "information": "thresholds, ties → size and probabilities of the picture while its pixels return (XRAI)",
-    "shifts": "samples, radius → relative change of the map under noise, (N, samples)",
-    "model": "the classifier",
-    "mask": "truth, (N, H, W)",
-    "segments": "segmenter → label maps, (N, H, W)",
-    "seed": "of the study",
-    "shared": "a store for answers of the network that no map has a part in: worked out for the first method alone",
-    "generator": "one seeded generator per image",
-    "ids": "the names of the images",
-    "condition": "what was done to the images, as text: empty or `clean` where nothing was",
-    "loss_gradient": "images → gradient of the cross-entropy to the clean prediction",
-    "clean_gradient": "that gradient at the clean images, computed once for all strengths",
-    "minimal_step": "the smallest step found that changes the prediction (DeepFool), once for all strengths",
-}
-
 
 _STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -129,12 +87,12 @@ class Entry:
 class Registry(Mapping[str, Entry]):
     """A name → Entry mapping that resolves aliases and spellings, and refuses a name twice.
 
-    `vocabulary` names the quantities that this registry's engine can supply.
+    `kind` is the kind of function, as the table of quantities says who may name what.
     """
 
-    def __init__(self, kind: str, vocabulary: Iterable[str] = VOCABULARY):
+    def __init__(self, kind: str):
         self.kind = kind
-        self.vocabulary = {name: VOCABULARY[name] for name in vocabulary}
+        self.vocabulary = quantities.vocabulary(kind)
         self._entries: dict[str, Entry] = {}
         self._spellings: dict[str, str] = {}
 

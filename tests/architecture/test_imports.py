@@ -22,6 +22,8 @@ FLOORS = {
             "geometry",
             "targets",
             "outputs",
+            "quantities",
+            "flags",
             "files",
             "importing",
             "progress",
@@ -110,7 +112,7 @@ def test_only_own_room_or_lower_floors_are_imported():
 @pytest.mark.parametrize(
     ("name", "source"),
     [
-        ("metrics.robustness", "from heatproof.attributions import cam"),  # a sibling
+        ("metrics.stability", "from heatproof.attributions import cam"),  # a sibling
         ("models.capture", "def f():\n    from heatproof.engine import Batch"),  # up, inside a function
         ("data.folder", "from heatproof import segments"),  # a sibling, as a name of the root
         ("studies.run", "import heatproof.cli"),

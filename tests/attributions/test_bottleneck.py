@@ -12,7 +12,7 @@ import heatproof
 from heatproof import calibration
 from heatproof.attributions import requested
 from heatproof.attributions.bottleneck import iba
-from heatproof.engine import placed, refusals
+from heatproof.engine import refusals, resolve_layers
 from heatproof.errors import InvalidInput
 from heatproof.models import wrap
 
@@ -228,6 +228,6 @@ def test_through_the_engine_on_real_tails(net, tmp_path, monkeypatch):
 def test_signals_need_a_calibration_of_their_own():
     net = nn.Sequential(nn.Conv1d(1, 4, 3), nn.Tanh(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(4, 3))
     model = wrap(net.eval(), input_shape=(1, 32), layer="1")
-    refused = refusals(model, placed(model, requested("iba"), "1"))
+    refused = refusals(model, resolve_layers(model, requested("iba"), "1"))
     assert "its inputs are no pictures" in str(refused)
-    assert not refusals(model, placed(model, requested({"iba": {"source": "file"}}), "1"))
+    assert not refusals(model, resolve_layers(model, requested({"iba": {"source": "file"}}), "1"))

@@ -14,7 +14,7 @@ import heatproof
 from heatproof.attributions import ATTRIBUTIONS
 from heatproof.attributions.foreign import _HERE, received, register_from, shipped
 from heatproof.attributions.stored import fitted
-from heatproof.engine import Batch, explanation, needs_by_layer, placed
+from heatproof.engine import Batch, explanation, resolve_layers
 from heatproof.errors import HeatproofWarning, InvalidInput, UnknownName
 from heatproof.models import wrap
 from heatproof.tensors import minmax, upsampled
@@ -299,9 +299,8 @@ def test_a_name_that_leads_nowhere(model, x, project, spec, error, said):
 
 
 def explained(model, x, method, ids, condition=""):
-    places = placed(model, heatproof.attributions.requested([method]), "two")
-    needs = needs_by_layer([(place.request, place.layers) for place in places])
-    return explanation(Batch(model, x, needs, 0, ids, 0, condition), places)
+    places = resolve_layers(model, heatproof.attributions.requested([method]), "two")
+    return explanation(Batch.of(model, places, x, target_rule=0, ids=ids, condition=condition), places)
 
 
 @pytest.fixture

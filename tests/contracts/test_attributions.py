@@ -7,10 +7,12 @@ import torch
 from torch import nn
 
 from heatproof.attributions import ATTRIBUTIONS, FORMS, attribution, requested
-from heatproof.engine import NO_ANSWER, UNINFORMED, Batch, explain, explanation, needs_by_layer, placed, refusals
-from heatproof.engine.batch import Site
+from heatproof.engine import Batch, explain, explanation, refusals, resolve_layers
+from heatproof.engine.batch import LayerBatch
 from heatproof.errors import InvalidInput, NotApplicable, UnknownName
+from heatproof.flags import Reason
 from heatproof.models import Model, wrap
+from heatproof.quantities import having
 
 from .. import nets
 
@@ -72,7 +74,7 @@ def model_of(net, device: str = "cpu") -> Model:
 def serves(name: str, net) -> bool:
     """Whether a method serves one of the networks."""
     model = model_of(net)
-    return not refusals(model, placed(model, requested(asked(name)), "two"))
+    return not refusals(model, resolve_layers(model, requested(asked(name)), "two"))
 
 
 @cache
@@ -143,11 +145,11 @@ def test_arguments_and_network_stay_as_they_were(name, x):
     """The function itself is called with its quantities, and none of them changes."""
     model = model_of(network_for(name))
     before = nets.traces(model.module)
-    places = placed(model, requested(asked(name)), "two")
-    batch = Batch(model, x, needs_by_layer([(p.request, p.layers) for p in places]), ids=list("abcd"))
+    places = resolve_layers(model, requested(asked(name)), "two")
+    batch = Batch.of(model, places, x, ids=list("abcd"))
     entry = ATTRIBUTIONS[name]
     with model.evaluating(), torch.no_grad():
-        given = Site(batch.questions[0], "two", places[0].request).given()
+        given = LayerBatch(batch.by_target[0], "two", places[0].request).given()
         copies = {need: value.clone() for need, value in given.items() if isinstance(value, torch.Tensor)}
         entry(given, places[0].request.options)
         for need, copy in copies.items():
@@ -175,7 +177,7 @@ def test_constant_activations_are_flagged_and_no_crash(name, x):
     if ATTRIBUTIONS[name].traits["form"] == "cam":
         assert (found[name] == 0).all()
         assert set(found.flags[name]) <= {"constant map", "non-finite map"}
-    elif set(ATTRIBUTIONS[name].needs) - UNINFORMED:
+    elif having(ATTRIBUTIONS[name].needs, "asks"):
         assert found[name].isfinite().all() and set(found.flags[name]) <= {"constant map", ""}
     else:
         assert found.flags[name] == [""] * 4
@@ -198,14 +200,15 @@ def test_a_picture_without_numbers_is_flagged_and_the_others_are_fine(name, x):
     broken = x.clone()
     broken[1] = float("nan")
     model = model_of(network_for(name))
-    places = placed(model, requested(asked(name)), "two")
-    needs = needs_by_layer([(place.request, place.layers) for place in places])
-    found, fine = (explanation(Batch(model, pictures, needs, 1, list("abcd")), places) for pictures in (broken, x))
+    places = resolve_layers(model, requested(asked(name)), "two")
+    found, fine = (
+        explanation(Batch.of(model, places, images, target_rule=1, ids=list("abcd")), places) for images in (broken, x)
+    )
     others = [0, 2, 3]
     torch.testing.assert_close(found.display(name)[others], fine.display(name)[others], rtol=1e-3, atol=1e-5)
     assert found.display(name).isfinite().all()
-    asks = set(ATTRIBUTIONS[name].needs) - UNINFORMED
-    said = NO_ANSWER if asks else "non-finite map" if name == "edges" else ""
+    asks = having(ATTRIBUTIONS[name].needs, "asks")
+    said = Reason.NO_ANSWER.value if asks else "non-finite map" if name == "edges" else ""
     assert found.flags[name] == ["", said, "", ""]
 
 

@@ -11,14 +11,23 @@ import torch
 import heatproof
 from heatproof import passes
 from heatproof.attributions import requested
-from heatproof.engine import Batch, GivenMaps, Judged, judged, needs_by_layer, placed, rehearsed
-from heatproof.engine.scoring import AGAIN, DEGENERATE, MADE_ELSEWHERE
-from heatproof.engine.trial import SILENT
+from heatproof.engine import (
+    Batch,
+    GivenMaps,
+    MethodScores,
+    ReferenceMaps,
+    dry_run,
+    evaluate,
+    explanation,
+    resolve_layers,
+)
 from heatproof.errors import InvalidInput, UnknownName
+from heatproof.flags import DEGENERATE, Reason
 from heatproof.metrics import FAMILIES, METRICS
 from heatproof.metrics.catalogue import bounds, metric
 from heatproof.metrics.request import parsed_metric, requested_metrics
 from heatproof.models import Model, wrap
+from heatproof.quantities import having
 
 from .. import nets
 
@@ -69,14 +78,29 @@ def asked(name: str):
 
 def results(
     name: str, x: torch.Tensor, maps: torch.Tensor | None, ids: list[str], truth: torch.Tensor | None, **more: Any
-) -> dict[str, Judged]:
+) -> dict[str, MethodScores]:
     """The metric on `gradcam`, and on maps given by hand where it can."""
     model = more.pop("model", None) or model_of()
-    places = placed(model, requested(["gradcam"]), "two")
-    needs = needs_by_layer([(place.request, place.layers) for place in places])
-    batch = Batch(model, x, needs, ids=ids, seed=more.pop("seed", 3))
-    given = [] if maps is None else [GivenMaps("given", maps)]
-    return {one.method: one for one in judged(batch, places, asked(name), given=given, truth=truth, **more)}
+    methods = resolve_layers(model, requested(["gradcam"]), "two")
+    settings = {"ids": ids, "seed": more.pop("seed", 3)}
+    batch = Batch.of(model, methods, x, **settings)
+    given = [] if maps is None else [GivenMaps("given", maps, reference=reference_maps(maps))]
+    if parsed_metric(name).paired:
+        clean = reference_images(x)
+        more["reference"] = ReferenceMaps.of(clean, explanation(Batch.of(model, methods, clean, **settings), methods))
+        more["reference_images"] = clean
+    found = evaluate(batch, methods, asked(name), given=given, ground_truth=truth, **more)
+    return {one.method: one for one in found}
+
+
+def reference_images(x: torch.Tensor) -> torch.Tensor:
+    """What `x` are the perturbed versions of."""
+    return (0.9 * x + 0.1 * x.nan_to_num(0.5).mean((2, 3), keepdim=True)).nan_to_num(0.5)
+
+
+def reference_maps(maps: torch.Tensor) -> torch.Tensor:
+    """Maps not quite like `maps`, each depending on its own alone."""
+    return 0.7 * maps + 0.3 * maps.roll((2, 3), (-1, -2)).square()
 
 
 def values(name: str, x: torch.Tensor, maps: torch.Tensor | None, ids: list[str], truth=None, **more: Any):
@@ -87,7 +111,7 @@ def values(name: str, x: torch.Tensor, maps: torch.Tensor | None, ids: list[str]
 def again(name: str) -> bool:
     """Whether the metric, or a part of it, must explain again."""
     request = parsed_metric(name)
-    return any(set(one.entry.needs) & AGAIN for one in (request, *request.parts.values()))
+    return request.having("explains")
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +129,7 @@ def test_values_are_finite_and_inside_the_declared_range(name, x):
     for method, one in found.items():
         outcome = one.outcomes[-1]
         if method == "given" and again(name):
-            assert set(outcome.flags) == {MADE_ELSEWHERE} and outcome.values.isnan().all()
+            assert set(outcome.flags) == {Reason.MADE_ELSEWHERE.value} and outcome.values.isnan().all()
             continue
         assert outcome.values.dtype == torch.float64 and outcome.values.shape == (4,)
         assert outcome.values.isfinite().all(), outcome.flags
@@ -186,7 +210,7 @@ def test_a_map_that_says_nothing_is_flagged_and_not_praised(name, empty, x):
     keep = [0, 2, 3]
     torch.testing.assert_close(outcome.values[keep], expected[keep], rtol=1e-5, atol=1e-6)
     assert [outcome.flags[i] for i in keep] == [""] * 3
-    assert outcome.flags[1] in DEGENERATE or (outcome.values[1].isnan() and outcome.flags[1])
+    assert outcome.flags[1].reason in DEGENERATE or (outcome.values[1].isnan() and outcome.flags[1])
     if entry.traits["degenerate"] is not None and not entry.traits.get("parts"):
         assert outcome.values[1].tolist() == pytest.approx(entry.traits["degenerate"], nan_ok=True)
     low, high = bounds(entry.traits["range"])
@@ -196,7 +220,7 @@ def test_a_map_that_says_nothing_is_flagged_and_not_praised(name, empty, x):
 
 @every_scored
 def test_a_picture_without_an_answer_is_flagged_and_its_neighbours_are_not(name, x):
-    if not set(METRICS[name].needs) - SILENT:
+    if not having(METRICS[name].needs, "asks"):
         return  # it asks the network nothing
     broken = x.clone()
     broken[2] = math.nan
@@ -271,7 +295,7 @@ def test_scores_of_methods_and_of_maps_made_elsewhere(x):
     }
     assert (found.table["n"] == 4).all(), "nothing is dropped"
     flags = {row.flag for row in found.rows if row.method == "mine" and row.metric in ("arcc", "coherency")}
-    assert flags == {MADE_ELSEWHERE}
+    assert flags == {Reason.MADE_ELSEWHERE.value}
     mean = found.table.set_index(["method", "metric"]).loc[("gradcam", "average-drop"), "mean"]
     assert mean == pytest.approx(float(found.values("gradcam", "average-drop").mean()))
     assert "average-drop" in found._repr_html_() and list(found.to_pandas().columns) == [
@@ -310,8 +334,8 @@ def test_options_that_cannot_be_are_refused_before_any_work(x):
         "irof[segmenter=foo]": "segmenter",
     }.items():
         with pytest.raises((InvalidInput, UnknownName), match=said):
-            rehearsed(requested_metrics(spelling))
-    rehearsed(requested_metrics(["road[kept=50]", "max-sensitivity[samples=2]", *METRICS]))
+            dry_run(requested_metrics(spelling))
+    dry_run(requested_metrics(["road[kept=50]", "max-sensitivity[samples=2]", *METRICS]))
     assert torch.equal(torch.get_rng_state(), state)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from heatproof.attributions import requested
-from heatproof.engine import Batch, judged, needs_by_layer, placed
+from heatproof.engine import Batch, evaluate, resolve_layers
 from heatproof.metrics.request import requested_metrics
 from heatproof.models import Model
 
@@ -13,10 +13,9 @@ from heatproof.models import Model
 def scored(
     model: Model, x: torch.Tensor, methods: Sequence[str], metrics, ids: Sequence[str], layer: str = "two", **more
 ) -> dict[str, dict[str, torch.Tensor]]:
-    """`more` goes to the batch and, as `truth`, to the metrics."""
-    truth = more.pop("truth", None)
-    places = placed(model, requested(methods), layer)
-    needs = needs_by_layer([(place.request, place.layers) for place in places])
-    batch = Batch(model, x, needs, ids=ids, **more)
-    found = judged(batch, places, requested_metrics(metrics), truth=truth)
+    """`more` goes to the batch and, as `ground_truth`, to the metrics."""
+    ground_truth = more.pop("ground_truth", None)
+    resolved = resolve_layers(model, requested(methods), layer)
+    batch = Batch.of(model, resolved, x, ids=ids, **more)
+    found = evaluate(batch, resolved, requested_metrics(metrics), ground_truth=ground_truth)
     return {one.method: {outcome.metric: outcome.values for outcome in one.outcomes} for one in found}

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 import heatproof
-from heatproof.engine.scoring import MADE_ELSEWHERE
 from heatproof.errors import InvalidInput, MissingExtra, NotApplicable, UnknownName
+from heatproof.flags import Reason
 from heatproof.metrics import METRICS, composite, metric
 from heatproof.metrics.foreign import _HERE, received, register_from, shipped
 from heatproof.metrics.quantus import EXPLAINS, one_number
@@ -132,7 +132,7 @@ def test_a_function_that_explains_again(model, x, one_by_one):
     heatproof.register_metric("again", again, better="low", one_by_one=one_by_one)
     scores = heatproof.score(model, x, {"gradcam": {}, "given": torch.rand(3, SIDE, SIDE)}, ["again"], target=1)
     assert values(scores, "again").max() < 1e-4
-    assert flags(scores, "again", "given") == [MADE_ELSEWHERE] * 3
+    assert flags(scores, "again", "given") == [Reason.MADE_ELSEWHERE.value] * 3
     assert len(seen) == (3 if one_by_one else 1)
     twin = wrap(seen[0][0], model.mean, model.std, SIDE, layer="two")
     expected = heatproof.explain(twin, x.flip(3), "gradcam", 2)["gradcam"]

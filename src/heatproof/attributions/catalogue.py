@@ -7,13 +7,6 @@ from heatproof.errors import InvalidInput
 from heatproof.models import Model
 from heatproof.registry import Registry, unknown
 
-#: What the engine can hand to an attribution method.
-SUPPLIED = (
-    *("x", "z", "logits", "target", "score", "network", "input_gradients"),
-    *("activations", "gradients", "gradients_of", "hvp", "head", "tail", "calibration"),
-    *("generator", "ids", "condition"),
-)
-
 #: What a method's raw map is, and how it becomes a display map.
 FORMS = {
     "cam": "one map at layer resolution: ReLU, upsampling, min-max",
@@ -28,7 +21,7 @@ DISPLAY_OPTIONS: Mapping[str, Mapping[str, Any]] = {"rgb": {"channels": "abs-max
 #: (model, layer, options) → why the method cannot serve there; empty where it can.
 Applies = Callable[[Model, str, Mapping[str, Any]], str]
 
-ATTRIBUTIONS = Registry("method", SUPPLIED)
+ATTRIBUTIONS = Registry("method")
 
 
 def attribution(

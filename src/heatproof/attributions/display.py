@@ -2,6 +2,7 @@
 
 import torch
 
+from heatproof.flags import FINE, Flag, Reason
 from heatproof.tensors import degenerate, minmax, one_channel, upsampled
 
 
@@ -16,16 +17,14 @@ def display_maps(
     return minmax(upsampled(shown, size, upsample) if form == "cam" else shown)
 
 
-def flags(raw: torch.Tensor, form: str, *, channels: str = "abs-max") -> list[str]:
-    """One reason per map why it says nothing: `""` (fine), `non-finite map` or `constant map`."""
+def flags(raw: torch.Tensor, form: str, *, channels: str = "abs-max") -> list[Flag]:
+    """For each map why it is degenerate, `CONSTANT` or `NON_FINITE`; `FINE` where it is not."""
     constant = degenerate(_shown(raw, form, channels)).tolist()
     if not any(constant):
-        return [""] * len(raw)
+        return [FINE] * len(raw)
     finite = torch.isfinite(raw).flatten(1).all(1).tolist()
-    return [
-        "" if not empty else "constant map" if whole else "non-finite map"
-        for whole, empty in zip(finite, constant, strict=True)
-    ]
+    reasons = {True: Flag(Reason.CONSTANT), False: Flag(Reason.NON_FINITE)}
+    return [reasons[whole] if empty else FINE for whole, empty in zip(finite, constant, strict=True)]
 
 
 def _shown(raw: torch.Tensor, form: str, channels: str) -> torch.Tensor:

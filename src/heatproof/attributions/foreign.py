@@ -18,20 +18,18 @@ from typing import Any
 import torch
 
 from heatproof import seeds
-from heatproof.attributions.catalogue import ATTRIBUTIONS, SUPPLIED, attribution, one_of
+from heatproof.attributions.catalogue import ATTRIBUTIONS, attribution, one_of
 from heatproof.attributions.stored import Stored, fitted, looked_up
 from heatproof.errors import InvalidInput
 from heatproof.importing import current_folder_importable, named_function, parameters_of, parcel, required, unpacked
 from heatproof.models.plain import plain_module
+from heatproof.quantities import belonging
 from heatproof.registry import Entry
 
 PYTHON, MAPS = "python:", "maps:"
 
 #: What a foreign map can be; a map at layer resolution is brought to the picture's size as it comes.
 FOREIGN_FORMS = ("display", "signed", "rgb")
-
-#: Quantities of which a map is at layer resolution.
-_AT_LAYER = frozenset({"activations", "gradients", "gradients_of", "hvp", "head", "tail"})
 
 
 @dataclass(frozen=True)
@@ -141,8 +139,9 @@ def _file(recipe: Recipe) -> None:
             f"A method must be a function, or maps by the pictures' names (a mapping, a folder, an .npz). "
             f"Got {type(method).__name__}."
         )
-    elif (parameters := required(method)) and parameters[0].name in SUPPLIED:
-        found, form = method, form or ("cam" if {p.name for p in parameters} & _AT_LAYER else "display")
+    elif (parameters := required(method)) and parameters[0].name in ATTRIBUTIONS.vocabulary:
+        at_layer = belonging((p.name for p in parameters), "layer")
+        found, form = method, form or ("cam" if at_layer else "display")
     else:
         form = one_of("form", form or "display", FOREIGN_FORMS)
         found = _called(name, method, form, recipe.one_by_one)
@@ -158,7 +157,7 @@ def _called(name: str, function: Callable, form: str, one_by_one: bool) -> Calla
     starred = any(p.kind is p.VAR_POSITIONAL for p in parameters)
     if parameters and len(wanted) != 3 and not (starred and len(wanted) < 3):
         raise InvalidInput(
-            f"{name!r} must take (model, inputs, targets), or quantities: {', '.join(SUPPLIED)}. "
+            f"{name!r} must take (model, inputs, targets), or quantities: {', '.join(ATTRIBUTIONS.vocabulary)}. "
             f"Got ({', '.join(p.name for p in wanted)})."
         )
     options = [

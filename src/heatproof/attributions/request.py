@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from heatproof import quantities
 from heatproof.attributions.catalogue import ATTRIBUTIONS, one_of
 from heatproof.attributions.foreign import by_name, register_from
 from heatproof.attributions.refine import OPERATORS
@@ -70,18 +71,12 @@ class Request:
     @property
     def spatial(self) -> bool:
         """Whether the method reads a layer."""
-        return bool(set(self.entry.needs) & AT_LAYER)
+        return reads_layer(self.entry)
 
     @property
     def targeted(self) -> bool:
         """Whether another target gives another map."""
-        return bool(set(self.entry.needs) & TARGETED)
-
-
-#: Quantities that belong to a layer.
-AT_LAYER = frozenset({"activations", "gradients", "gradients_of", "hvp", "head", "tail", "calibration"})
-#: Quantities that depend on the class explained.
-TARGETED = frozenset({"target", "gradients", "gradients_of", "input_gradients", "hvp", "score"})
+        return bool(quantities.having(self.entry.needs, "targeted"))
 
 
 def _said(value: Any) -> str:
@@ -126,14 +121,14 @@ def parsed(spelling: str, options: Mapping[str, Any] | None = None) -> Request:
     found = {**found, **(options or {})}
     operator = ""
     if match["refine"]:
-        if not _refinable(entry):
+        if not reads_layer(entry):
             raise InvalidInput(
                 f"RefineCAM multiplies the maps of several layers. Got {entry.name!r}, which reads none. "
                 "Refine a CAM, as in `refine:layercam`."
             )
         operator = one_of("operator", found.pop("operator", "product"), OPERATORS)
     layers = tuple(part.strip() for part in (match["layers"] or "").split("+") if part.strip())
-    if layers and not set(entry.needs) & AT_LAYER:
+    if layers and not reads_layer(entry):
         raise InvalidInput(f"{entry.name!r} reads no layer. Got {spelling!r}. Leave `@{'+'.join(layers)}` out.")
     if len(layers) > 1 and not operator:
         raise InvalidInput(f"A plain method has one layer. Got {spelling!r}. Several layers go with `refine:`.")
@@ -153,5 +148,6 @@ def _checked(entry: Entry, options: Mapping[str, Any], refined: bool) -> dict[st
     return found
 
 
-def _refinable(entry: Entry) -> bool:
-    return bool(set(entry.needs) & AT_LAYER)
+def reads_layer(entry: Entry) -> bool:
+    """Whether a method names a quantity of a layer."""
+    return bool(quantities.belonging(entry.needs, "layer"))

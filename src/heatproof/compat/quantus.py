@@ -21,7 +21,6 @@ from heatproof.attributions import display_maps, requested
 from heatproof.attributions.foreign import FOREIGN_FORMS, register, unregister
 from heatproof.compat.given import Wanted, as_rule, raw_maps
 from heatproof.compat.scoring import scored
-from heatproof.engine.scoring import AGAIN
 from heatproof.errors import InvalidInput, NotApplicable
 from heatproof.metrics.request import parsed_metric
 from heatproof.registry import unknown
@@ -104,7 +103,7 @@ class Metric:
     @property
     def explains(self) -> bool:
         """Whether it explains other pictures too, and so needs `explain_func`."""
-        return any(AGAIN & set(one.entry.needs) for one in (self.request, *self.request.parts.values()))
+        return self.request.having("explains")
 
     def __call__(
         self,

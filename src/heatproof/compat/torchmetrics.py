@@ -23,7 +23,6 @@ from torch import nn
 
 from heatproof.compat.scoring import scored
 from heatproof.engine import Scores
-from heatproof.engine.scoring import AGAIN
 from heatproof.errors import InvalidInput, MissingExtra
 from heatproof.metrics import METRICS
 from heatproof.metrics.request import MetricRequest, parsed_metric, requested_metrics
@@ -68,7 +67,7 @@ class Subject:
         requests = list(requests)
         if maps is not None:
             for request in requests:
-                if any(AGAIN & set(one.entry.needs) for one in (request, *request.parts.values())):
+                if request.having("explains"):
                     raise InvalidInput(
                         f"{request.key!r} explains other pictures too, and maps made elsewhere cannot be made again. "
                         "Leave `maps` out, and name the method."

@@ -1,50 +1,45 @@
 """The engine: every quantity once per batch, whatever number of methods asks for it.
 
-`explain` is the public call on any number of pictures; studies build a `Batch` and run `explanation` on it.
+`explain` and `score` are the public calls on any number of images; studies build a `Batch` and run `explanation` or
+`evaluate` on it. What a method or a metric may ask for is the table in `heatproof.quantities`.
 """
 
-from heatproof.engine.batch import CAPTURED, GRAPH, Batch, needs_by_layer
-from heatproof.engine.explaining import Maps, as_model, chosen_layer, explain, halved
-from heatproof.engine.explanation import (
-    NO_ANSWER,
-    UNINFORMED,
-    Explanation,
-    Placed,
-    explanation,
-    placed,
-    refusals,
-    refuse_inapplicable,
-)
-from heatproof.engine.rehearsal import rehearsed
+from heatproof.engine.batch import Batch, LayerNeeds, needs_by_layer
+from heatproof.engine.call import as_model
+from heatproof.engine.dry_run import dry_run
+from heatproof.engine.evaluation import GivenMaps, MethodScores, Outcome, composed, evaluate
+from heatproof.engine.explaining import Maps, explain
+from heatproof.engine.explanation import Explanation, explanation
+from heatproof.engine.memory import halved, out_of_memory
+from heatproof.engine.methods import ResolvedMethod, chosen_layer, refusals, refuse_inapplicable, resolve_layers
+from heatproof.engine.references import ReferenceMaps
 from heatproof.engine.scores import DEFAULT_METRICS, Row, Scores, score
-from heatproof.engine.scoring import GivenMaps, Judged, Outcome, composed, judged
 
 __all__ = [
-    "CAPTURED",
     "DEFAULT_METRICS",
-    "GRAPH",
-    "NO_ANSWER",
-    "UNINFORMED",
     "Batch",
     "Explanation",
     "GivenMaps",
-    "Judged",
+    "LayerNeeds",
     "Maps",
+    "MethodScores",
     "Outcome",
-    "Placed",
+    "ReferenceMaps",
+    "ResolvedMethod",
     "Row",
     "Scores",
     "as_model",
     "chosen_layer",
     "composed",
+    "dry_run",
+    "evaluate",
     "explain",
     "explanation",
     "halved",
-    "judged",
     "needs_by_layer",
-    "placed",
+    "out_of_memory",
     "refusals",
     "refuse_inapplicable",
-    "rehearsed",
+    "resolve_layers",
     "score",
 ]

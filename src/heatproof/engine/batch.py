@@ -1,11 +1,11 @@
-"""Every quantity once: what one batch of pictures, one target and one layer have to offer to methods.
+"""Every quantity once: what one batch of images, one target and one layer have to offer to methods.
 
 `Batch` holds what does not depend on the class explained, above all the one forward pass that captures every layer
-asked for. A `Question` is the batch with one target for each picture: gradients of all layers from one backward. A
-`Site` is a question at one layer; methods get their quantities from it by name.
+asked for. A `TargetBatch` is the batch with one target for each image: gradients of all layers from one backward pass.
+A `LayerBatch` is a target batch at one layer; methods get their quantities from it by name.
 """
 
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -18,52 +18,76 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from heatproof import outputs, seeds, targets
 from heatproof.attributions import Request
+from heatproof.engine.methods import ResolvedMethod
 from heatproof.errors import InvalidInput
 from heatproof.models import Model
 from heatproof.models.capture import INPUT, Captured, captured
 from heatproof.models.head import linear_head
 from heatproof.models.tail import Record, Tail, recording
-
-#: Quantities that need the graph from the layer to the logits.
-GRAPH = frozenset({"gradients", "gradients_of", "hvp"})
-#: Those that need the graph of the graph.
-SECOND = frozenset({"hvp"})
-#: Those for which the layer's activations are captured.
-CAPTURED = GRAPH | {"activations", "head", "tail"}
-#: What a method adds that asks for `tail` and not for `head`: it runs the tail also where the head is linear.
-REPLAY = "replay"
+from heatproof.quantities import QUANTITIES, having
 
 #: Layers that were found to feed a linear head through average pooling: nothing needs recording there.
 _LINEAR: MutableMapping[nn.Module, set[str]] = WeakIdKeyDictionary()
 
 
-def needs_by_layer(sites: Sequence[tuple[Request, Sequence[str]]]) -> dict[str, frozenset[str]]:
-    """Layer → the union of what the methods name there."""
-    found: dict[str, set[str]] = {}
-    for request, layers in sites:
-        needs = set(request.entry.needs)
-        for layer in layers:
-            found.setdefault(layer, set()).update(needs, {REPLAY} if "tail" in needs and "head" not in needs else ())
-    return {layer: frozenset(needs) for layer, needs in found.items()}
+@dataclass(frozen=True)
+class LayerNeeds:
+    """What the methods ask for at one layer, and what follows from it (`heatproof.quantities`).
+
+    Attributes:
+        names: the quantities named there.
+        replay: some method runs the tail also where the head is linear: it names `tail` and not `head`.
+    """
+
+    names: frozenset[str]
+    replay: bool = False
+
+    @cached_property
+    def kept(self) -> bool:
+        """Whether the activations are kept in the forward pass."""
+        return bool(having(self.names, "keeps"))
+
+    @cached_property
+    def graph(self) -> int:
+        """How many derivatives are taken from the layer to the output."""
+        return max((QUANTITIES[name].graph for name in self.names), default=0)
+
+    @cached_property
+    def reused(self) -> bool:
+        """Whether the graph is needed again after the first backward pass."""
+        return bool(having(self.names, "reused"))
+
+
+def needs_by_layer(methods: Sequence[ResolvedMethod]) -> dict[str, LayerNeeds]:
+    """Layer → the union of what the methods name there; quantities of no layer are named at any."""
+    found: dict[str, LayerNeeds] = {}
+    for method in methods:
+        names = frozenset(method.request.entry.needs)
+        replay = "tail" in names and "head" not in names
+        for layer in method.layers:
+            known = found.get(layer, LayerNeeds(frozenset()))
+            found[layer] = LayerNeeds(known.names | names, known.replay or replay)
+    return found
 
 
 @dataclass
 class Batch:
-    """One batch of pictures `(N, 3, H, W)` in [0, 1] under one model, and what has been worked out on it.
+    """One batch of images `(N, 3, H, W)` in [0, 1] under one model, and what has been worked out on it.
+
+    `Batch.of` makes one for the methods that will run on it.
 
     Attributes:
-        needs: layer → what the methods will ask for there; decides what the one forward pass keeps. Quantities that
-            belong to no layer may be named anywhere.
+        needs: layer → what the methods will ask for there; decides what the one forward pass keeps.
         target_rule: a rule of `heatproof.targets`, or classes `(N,)` or `(N, T)`.
-        ids: the pictures' names, from which their random numbers come; a callable is asked only when one is needed.
-        condition: what was done to the pictures (part of the seed of methods that draw random numbers).
+        ids: the images' names, from which their random numbers come; a callable is asked only when one is needed.
+        condition: what was done to the images (part of the seed of methods that draw random numbers).
         differentiable: keep the graph, so that maps can be differentiated by `x`.
         output: the number of the network that is explained (`heatproof.outputs`).
     """
 
     model: Model
     x: torch.Tensor
-    needs: dict[str, frozenset[str]]
+    needs: Mapping[str, LayerNeeds]
     target_rule: targets.Rule = "predicted"
     ids: Sequence[str] | Callable[[], Sequence[str]] = ()
     seed: int = 0
@@ -75,16 +99,21 @@ class Batch:
     _records: dict[str, Record] = field(default_factory=dict, init=False)
     _heads: dict[str, torch.Tensor | None] = field(default_factory=dict, init=False)
 
+    @classmethod
+    def of(cls, model: Model, methods: Sequence[ResolvedMethod], x: torch.Tensor, **settings: Any) -> "Batch":
+        """The batch on which these methods will run: `settings` are the attributes besides `needs`."""
+        return cls(model, x, needs_by_layer(methods), **settings)
+
     @cached_property
     def captured(self) -> Captured:
         """The one forward pass; tails are recorded in it where a method may want one."""
-        layers = [layer for layer, needs in self.needs.items() if needs & CAPTURED]
-        graph = [layer for layer in layers if self.needs[layer] & GRAPH]
+        layers = [layer for layer, needs in self.needs.items() if needs.kept]
+        graph = [layer for layer in layers if self.needs[layer].graph]
         with ExitStack() as stack:
             if self._twice:  # fused attention has no second derivative
                 stack.enter_context(sdpa_kernel(SDPBackend.MATH))
             for layer in layers:
-                if "tail" in self.needs[layer] and not self._linear_before(layer):
+                if "tail" in self.needs[layer].names and not self._linear_before(layer):
                     self._records[layer] = stack.enter_context(recording(self.model, layer))
             return captured(
                 self.model, self.x, layers, gradients=graph, trunk=self.differentiable, at_input=self._at_input
@@ -92,16 +121,16 @@ class Batch:
 
     @property
     def _at_input(self) -> bool:
-        return any("input_gradients" in needs for needs in self.needs.values())
+        return any("input_gradients" in needs.names for needs in self.needs.values())
 
     @property
     def _twice(self) -> bool:
-        return self.differentiable or any(needs & SECOND for needs in self.needs.values())
+        return self.differentiable or any(needs.graph > 1 for needs in self.needs.values())
 
     @property
     def keeps_graph(self) -> bool:
         """Whether the graph is needed again after the first backward."""
-        return self.differentiable or any(needs & {"hvp", "gradients_of"} for needs in self.needs.values())
+        return self.differentiable or any(needs.reused for needs in self.needs.values())
 
     @cached_property
     def logits(self) -> torch.Tensor:
@@ -114,26 +143,26 @@ class Batch:
         return targets.resolved(self.target_rule, self.captured.logits.detach(), self.labels, self.clean)
 
     def release(self) -> None:
-        """Lets the forward pass go, with all activations and graphs; logits, target and pictures stay."""
+        """Lets the forward pass go, with all activations and graphs; logits, target and images stay."""
         _ = self.logits, self.target  # worked out before it goes
         self.__dict__.pop("captured", None)
-        self.__dict__.pop("questions", None)
+        self.__dict__.pop("by_target", None)
         self._records.clear()
 
     @cached_property
-    def questions(self) -> list["Question"]:
+    def by_target(self) -> list["TargetBatch"]:
         """One for each column of the target."""
         columns = [self.target] if self.target.dim() == 1 else list(self.target.unbind(1))
-        return [Question(self, column, last=i == len(columns) - 1) for i, column in enumerate(columns)]
+        return [TargetBatch(self, column, last=i == len(columns) - 1) for i, column in enumerate(columns)]
 
     @cached_property
     def z(self) -> torch.Tensor:
-        """The normalised picture."""
+        """The normalised image."""
         return self.model.normalise(self.x)
 
     @cached_property
     def network(self) -> "Network":
-        """Normalised pictures → the output of every class."""
+        """Normalised images → the output of every class."""
         if not isinstance(self.output, str):
             raise InvalidInput(
                 "This method explains an output that every class has. Got a callable `output`. "
@@ -171,9 +200,7 @@ class Batch:
         return self._heads[layer]
 
     def _linear_before(self, layer: str) -> bool:
-        return (
-            self.output == "logit" and layer in _LINEAR.get(self.model.module, ()) and REPLAY not in self.needs[layer]
-        )
+        return self.output == "logit" and layer in _LINEAR.get(self.model.module, ()) and not self.needs[layer].replay
 
     def tail(self, layer: str) -> Any:
         """Activations at the layer → outputs of every class."""
@@ -185,18 +212,18 @@ class Batch:
         return tail if self.output == "logit" else lambda *arguments: self._of_classes(tail(*arguments))
 
     def generators(self, method: str) -> list[torch.Generator]:
-        """One for each picture, from its name, the method's and the condition."""
+        """One for each image, from its name, the method's and the condition."""
         return seeds.generators(self.seed, self.names, method, self.condition)
 
     @cached_property
     def names(self) -> list[str]:
-        """The pictures' names."""
+        """The images' names."""
         return list(self.ids() if callable(self.ids) else self.ids)
 
 
 @dataclass
-class Question:
-    """A batch and one target for each picture. `last`: no other question follows, so graphs may go."""
+class TargetBatch:
+    """A batch and one target for each image. `last`: no other target follows, so graphs may go."""
 
     batch: Batch
     target: torch.Tensor
@@ -210,9 +237,9 @@ class Question:
 
     @cached_property
     def gradients(self) -> dict[str, torch.Tensor]:
-        """Layer → gradients of the output explained, all from one backward; those of the picture as `INPUT`."""
+        """Layer → gradients of the output explained, all from one backward; those of the image as `INPUT`."""
         batch = self.batch
-        wanted = [layer for layer, needs in batch.needs.items() if "gradients" in needs]
+        wanted = [layer for layer, needs in batch.needs.items() if "gradients" in needs.names]
         wanted += [INPUT] if batch._at_input else []
         return batch.captured.gradients_of(
             self.utility(batch.output), wanted, second=batch.differentiable, keep=batch.keeps_graph or not self.last
@@ -221,9 +248,9 @@ class Question:
     def gradients_of(self, layer: str, utility: outputs.Output) -> torch.Tensor:
         """Gradients of another output at a layer."""
         batch = self.batch
-        if utility == batch.output and "gradients" in batch.needs[layer]:
+        if utility == batch.output and "gradients" in batch.needs[layer].names:
             return self.gradients[layer].float()
-        if "hvp" in batch.needs[layer]:
+        if "hvp" in batch.needs[layer].names:
             found = self._twice(utility)[layer].float()
             return found if batch.differentiable else found.detach()
         found = batch.captured.gradients_of(self.utility(utility), [layer], second=batch.differentiable, keep=True)
@@ -237,14 +264,14 @@ class Question:
     def _twice(self, utility: outputs.Output) -> dict[str, torch.Tensor]:
         """Gradients that can be differentiated again, at all layers where that is asked, from one backward."""
         if utility not in self._second:
-            wanted = [layer for layer, needs in self.batch.needs.items() if "hvp" in needs]
+            wanted = [layer for layer, needs in self.batch.needs.items() if "hvp" in needs.names]
             self._second[utility] = self.batch.captured.gradients_of(
                 self.utility(utility), wanted, second=True, keep=True
             )
         return self._second[utility]
 
     def score(self, z: torch.Tensor, rows: int | torch.Tensor | None = None, of: outputs.Output = "output"):
-        """Normalised pictures, each a variant of picture `rows` of the batch (its own row) → `(M,)` outputs."""
+        """Normalised images, each a variant of image `rows` of the batch (its own row) → `(M,)` outputs."""
         batch = self.batch
         if rows is None:
             rows = torch.arange(len(z), device=self.target.device)
@@ -255,44 +282,48 @@ class Question:
 
 
 @dataclass
-class Site:
-    """A question at one layer: hands a method its quantities by name."""
+class LayerBatch:
+    """A target batch at one layer: hands a method its quantities by name."""
 
-    question: Question
+    by_target: TargetBatch
     layer: str
     request: Request
 
+    @property
+    def batch(self) -> Batch:
+        """The batch, whatever its target."""
+        return self.by_target.batch
+
     def given(self) -> dict[str, Any]:
         """The quantities that the method names."""
-        return {need: self.quantity(need) for need in self.request.entry.needs}
+        return {need: SUPPLIERS[need](self) for need in self.request.entry.needs}
 
-    def quantity(self, name: str) -> Any:
-        """One of the vocabulary."""
-        batch, layer = self.question.batch, self.layer
-        return {
-            "x": lambda: batch.x,
-            "z": lambda: batch.z,
-            "logits": lambda: batch.columns,
-            "target": lambda: self.question.target,
-            "activations": lambda: batch.activations(layer),
-            "gradients": lambda: self.question.gradients[layer].float(),
-            "input_gradients": lambda: self.question.gradients[INPUT].float(),
-            "gradients_of": lambda: partial(self.question.gradients_of, layer),
-            "hvp": lambda: partial(self.question.hvp, layer),
-            "head": lambda: batch.head(layer),
-            "tail": self._tail,
-            "score": lambda: self.question.score,
-            "network": lambda: batch.network,
-            "calibration": lambda: partial(_calibration, batch.model, layer),
-            "generator": lambda: batch.generators(self.request.name),
-            "ids": lambda: batch.names,
-            "condition": lambda: batch.condition,
-        }[name]()
-
-    def _tail(self) -> Any:
+    def tail(self) -> Any:
         """None for a method that asks for `head` too, where that says it all."""
-        linear = "head" in self.request.entry.needs and self.question.batch.head(self.layer) is not None
-        return None if linear else self.question.batch.tail(self.layer)
+        linear = "head" in self.request.entry.needs and self.batch.head(self.layer) is not None
+        return None if linear else self.batch.tail(self.layer)
+
+
+#: Quantity → how a method gets it; those of `heatproof.quantities` that a method may name.
+SUPPLIERS: Mapping[str, Callable[[LayerBatch], Any]] = {
+    "x": lambda at: at.batch.x,
+    "z": lambda at: at.batch.z,
+    "logits": lambda at: at.batch.columns,
+    "target": lambda at: at.by_target.target,
+    "activations": lambda at: at.batch.activations(at.layer),
+    "gradients": lambda at: at.by_target.gradients[at.layer].float(),
+    "input_gradients": lambda at: at.by_target.gradients[INPUT].float(),
+    "gradients_of": lambda at: partial(at.by_target.gradients_of, at.layer),
+    "hvp": lambda at: partial(at.by_target.hvp, at.layer),
+    "head": lambda at: at.batch.head(at.layer),
+    "tail": lambda at: at.tail(),
+    "score": lambda at: at.by_target.score,
+    "network": lambda at: at.batch.network,
+    "calibration": lambda at: partial(_calibration, at.batch.model, at.layer),
+    "generator": lambda at: at.batch.generators(at.request.name),
+    "ids": lambda at: at.batch.names,
+    "condition": lambda at: at.batch.condition,
+}
 
 
 def _calibration(model: Model, layer: str, source: str) -> Any:
@@ -302,7 +333,7 @@ def _calibration(model: Model, layer: str, source: str) -> Any:
 
 
 class Network(nn.Module):
-    """The user's module as `(N, 3, H, W)` normalised float32 pictures → `(N, K)` float32 `output`s of every class."""
+    """The user's module as `(N, 3, H, W)` normalised float32 images → `(N, K)` float32 `output`s of every class."""
 
     def __init__(self, model: Model, output: str):
         super().__init__()

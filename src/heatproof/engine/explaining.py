@@ -1,47 +1,21 @@
-"""The public call: pictures in, maps out, any number of methods from the same passes."""
+"""The public call: images in, maps out, any number of methods from the same passes."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
 
 from heatproof import outputs, targets
 from heatproof.attributions import requested
-from heatproof.data.inputs import Inputs, as_inputs
-from heatproof.engine.batch import Batch, needs_by_layer
-from heatproof.engine.explanation import Explanation, Placed, explanation, placed, refuse_inapplicable
-from heatproof.errors import InvalidInput
-from heatproof.models import Model, resolve_layer, wrap
+from heatproof.data.inputs import Inputs
+from heatproof.engine.call import Call, as_model
+from heatproof.engine.explanation import Explanation, explanation
+from heatproof.flags import as_text
+from heatproof.models import Model
 from heatproof.registry import unknown
 from heatproof.tensors import UPSAMPLING
-
-T = TypeVar("T")
-
-
-def halved(work: Callable[[slice], T], count: int) -> Iterator[T]:
-    """`work(slice)` over `count` rows; where memory runs out, the half is tried, then the half of that."""
-    pending = [slice(0, count)]
-    while pending:
-        rows = pending.pop(0)
-        try:
-            done = work(rows)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error) or rows.stop - rows.start < 2:
-                raise
-            middle = (rows.start + rows.stop) // 2
-            pending[:0] = [slice(rows.start, middle), slice(middle, rows.stop)]
-        else:
-            yield done
-            continue
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    said = ("can't allocate memory", "not enough memory")  # PyTorch's CPU allocator on Linux, on Windows
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in said)
 
 
 class Maps(Mapping[str, torch.Tensor]):
@@ -53,7 +27,7 @@ class Maps(Mapping[str, torch.Tensor]):
         target: `(N,)` the classes explained.      logits: `(N, K)`.
         layer: the layer's name.                   layers: method → the layers it read, shallow → deep.
         flags: method → one reason per map, `""` where it is fine.
-        ids: the pictures' names.
+        ids: the images' names.
     """
 
     def __init__(self, maps: dict[str, torch.Tensor], **about: Any):
@@ -99,11 +73,11 @@ def explain(
     batch_size: int = 16,
     differentiable: bool = False,
 ) -> Maps:
-    """Explains pictures with one or several methods, all from the same passes.
+    """Explains images with one or several methods, all from the same passes.
 
     Args:
         model: from `load_model` or `wrap`; a bare `nn.Module` is wrapped with the defaults of `wrap`.
-        images: paths, PIL pictures, uint8 or float arrays `(H, W, 3)`, one or several: resized and cropped as the
+        images: paths, PIL images, uint8 or float arrays `(H, W, 3)`, one or several: resized and cropped as the
             model wants them. A float tensor `(N, 3, H, W)` is taken as it is: RGB in [0, 1], never resized. For
             signals and volumes (`wrap(…, input_shape=…)`) a float tensor `(N, C, *spatial)`, as the network takes it.
         methods: names (see `heatproof list methods`), `name@layer`, `refine:name`, `name[option=value]`, or a mapping
@@ -128,83 +102,22 @@ def explain(
     """
     model = as_model(model)
     requests = requested(methods)
-    outputs.checked_output(output)
     if upsample not in UPSAMPLING:
         raise unknown("`upsample`", str(upsample), UPSAMPLING)
-    inputs = as_inputs(images, model.geometry, None if model.pictures else model.input_shape)
-    if batch_size < 1:
-        raise InvalidInput(f"`batch_size` must be at least 1. Got {batch_size}.")
-    name = chosen_layer(model, layer, any(request.spatial for request in requests))
-    rule = per_image(target, labels, len(inputs))
-    places = placed(model, requests, name)
-    refuse_inapplicable(model, places, output)
-    needs = needs_by_layer([(place.request, place.layers) for place in places])
-
-    def made(rows: slice) -> Batch:
-        return Batch(
-            model,
-            inputs.batch(rows).to(model.device),
-            needs,
-            rule[rows] if isinstance(rule, torch.Tensor) and rule.dim() else rule,
-            lambda: inputs.ids[rows],
-            seed,
-            labels=None if labels is None else list(labels)[rows],
-            differentiable=differentiable,
-            output=output,
-        )
-
-    parts: list[Explanation] = []
-    for start in range(0, len(inputs), batch_size):
-        stop = min(start + batch_size, len(inputs))
-        parts += _parts(made, slice(start, stop), places, upsample)
+    call = Call.of(
+        model, images, requests, target, layer, labels=labels, output=output, seed=seed, batch_size=batch_size
+    )
+    parts: list[Explanation] = list(
+        call.over(lambda rows: explanation(call.batch(rows, differentiable=differentiable), call.methods,
+                                           upsample=upsample))
+    )  # fmt: skip
     pick = (lambda part, key: part.raw[key]) if raw else (lambda part, key: part.display(key, upsample))
     return Maps(
-        {place.key: torch.cat([pick(part, place.key) for part in parts]) for place in places},
+        {method.key: torch.cat([pick(part, method.key) for part in parts]) for method in call.methods},
         target=torch.cat([part.target for part in parts]),
         logits=torch.cat([part.logits for part in parts]),
-        layer=name,
-        layers={place.key: place.layers for place in places if place.request.spatial},
-        flags={place.key: [flag for part in parts for flag in part.flags[place.key]] for place in places},
-        inputs=inputs,
+        layer=call.layer,
+        layers={method.key: method.layers for method in call.methods if method.request.spatial},
+        flags={m.key: as_text(flag for part in parts for flag in part.flags[m.key]) for m in call.methods},
+        inputs=call.inputs,
     )
-
-
-def _parts(
-    made: Callable[[slice], Batch], rows: slice, places: Sequence[Placed], upsample: str
-) -> Iterator[Explanation]:
-    def work(part: slice) -> Explanation:
-        batch = made(slice(rows.start + part.start, rows.start + part.stop))
-        return explanation(batch, places, upsample=upsample)
-
-    return halved(work, rows.stop - rows.start)
-
-
-def as_model(model: Model | nn.Module) -> Model:
-    """A bare module is wrapped with the defaults of `wrap`."""
-    if isinstance(model, nn.Module):
-        return wrap(model)
-    if not isinstance(model, Model):
-        raise InvalidInput(f"`model` must come from load_model or wrap, or be a module. Got {type(model).__name__}.")
-    return model
-
-
-def chosen_layer(model: Model, layer: str | nn.Module, needed: bool = True) -> str:
-    """The layer's name in the model: `auto` is the last feature map before pooling; unknown names get near misses.
-
-    Where no method reads a layer none is looked for, and `auto` becomes the empty text.
-    """
-    if isinstance(layer, str) and layer == "auto":
-        return model.last_layer if needed else ""
-    return resolve_layer(model, layer)
-
-
-def per_image(target: targets.Rule, labels: Sequence[int] | None, count: int) -> targets.Rule:
-    """Targets given per image are counted before the first pass: too few is an error, never a silent zero map."""
-    if labels is not None and len(labels) != count:
-        raise InvalidInput(f"Expected one label for each of the {count} images. Got {len(labels)}.")
-    if isinstance(target, str | int) or callable(target):
-        return target
-    found = targets.as_classes(target)
-    if found.dim() != 0 and (found.dim() > 2 or len(found) != count):
-        raise targets.miscounted(found.shape, count)
-    return found

@@ -1,6 +1,7 @@
-"""The public call: pictures and methods (or maps) in, scores out, every shared quantity worked out once."""
+"""The public call: images and methods (or maps) in, scores out, every shared quantity worked out once."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -9,15 +10,16 @@ import torch
 from torch import nn
 
 from heatproof import outputs, targets
-from heatproof.attributions import ATTRIBUTIONS, requested
+from heatproof.attributions import ATTRIBUTIONS, display_maps, flags, requested
 from heatproof.attributions.stored import as_map, fitted
 from heatproof.data.inputs import Inputs, as_inputs
-from heatproof.engine.batch import Batch, needs_by_layer
-from heatproof.engine.explaining import as_model, chosen_layer, halved, per_image
-from heatproof.engine.explanation import placed, refuse_inapplicable
-from heatproof.engine.rehearsal import rehearsed
-from heatproof.engine.scoring import GivenMaps, Judged, judged
+from heatproof.engine.call import Call, as_model
+from heatproof.engine.dry_run import dry_run
+from heatproof.engine.evaluation import GivenMaps, MethodScores, evaluate
+from heatproof.engine.explanation import explanation
+from heatproof.engine.references import ReferenceMaps
 from heatproof.errors import InvalidInput, InvalidPicture
+from heatproof.flags import as_text
 from heatproof.metrics.request import MetricRequest, requested_metrics
 from heatproof.models import Model
 
@@ -51,7 +53,7 @@ class Scores:
         model: str,
         images: Sequence[str],
         target: torch.Tensor,
-        parts: Sequence[Sequence[Judged]],
+        parts: Sequence[Sequence[MethodScores]],
         metrics: Sequence[MetricRequest],
     ):
         self.model, self.images, self.target = model, list(images), target
@@ -65,7 +67,7 @@ class Scores:
             for outcomes in zip(*(one.outcomes for one in several), strict=True):
                 key = (outcomes[0].method, outcomes[0].metric)
                 self._values[key] = torch.cat([one.values for one in outcomes])
-                self._flags[key] = [flag for one in outcomes for flag in one.flags]
+                self._flags[key] = as_text(flag for one in outcomes for flag in one.flags)
                 points = [one.curve for one in outcomes if one.curve is not None]
                 if len(points) == len(outcomes):
                     self.curves[key] = points[0][0], torch.cat([rows for _, rows in points])
@@ -121,6 +123,7 @@ def score(
     layer: str | nn.Module = "auto",
     labels: Sequence[int] | None = None,
     masks: Any = None,
+    reference: Any = None,
     output: outputs.Output = "logit",
     seed: int = 0,
     batch_size: int = 16,
@@ -139,6 +142,9 @@ def score(
             one of them is fooled.
         masks: where the objects are, `(N, H, W)` at the size of the model's input, or one array `(h, w)` for each
             picture in the picture's own pixels (None where there is none); metrics of localisation need it.
+        reference: for metrics of stability, which compare a map with its reference: as many images, whose maps of the
+            same methods for the same target rule are the reference (`images` are then the perturbed ones); or a mapping
+            from the names in `maps_or_methods` to maps, which maps made elsewhere need.
 
     Returns:
         `Scores`: `.table` (means with intervals), `.rows` (image, method, metric, value, flag), `.to_pandas()`,
@@ -148,55 +154,76 @@ def score(
         UnknownName, InvalidInput, InvalidTarget, LayerError, NotApplicable: as `explain`.
     """
     model = as_model(model)
-    wanted = requested_metrics(metrics)
-    methods, arrays = _sorted_out(maps_or_methods)
+    wanted = requested_metrics(metrics, lacking=() if reference is not None else ("reference maps",))
+    methods, arrays = _methods_and_maps(maps_or_methods)
     if controls:
         methods |= {name: {} for name, e in ATTRIBUTIONS.items() if e.traits["control"] and name not in methods}
     if twice := sorted(set(methods) & set(arrays)):
         raise InvalidInput(f"Maps need a name of their own. {twice[0]!r} is a method's too.")
-    rehearsed(wanted)
+    dry_run(wanted)
     requests = requested(methods) if methods else []
-    outputs.checked_output(output)
-    inputs = as_inputs(images, model.geometry, None if model.pictures else model.input_shape)
-    if batch_size < 1:
-        raise InvalidInput(f"`batch_size` must be at least 1. Got {batch_size}.")
-    name = chosen_layer(model, layer, any(request.spatial for request in requests))
-    rule = per_image(target, labels, len(inputs))
-    places = placed(model, requests, name)
-    refuse_inapplicable(model, places, output)
-    needs = needs_by_layer([(place.request, place.layers) for place in places])
+    settings: dict[str, Any] = {"labels": labels, "output": output, "seed": seed, "batch_size": batch_size}
+    call = Call.of(model, images, requests, target, layer, **settings)
+    inputs = call.inputs
     given = {key: _checked(maps, inputs, key) for key, maps in arrays.items()}
-    truth = _truth(masks, model, inputs)
+    ground_truth = _ground_truth(masks, model, inputs)
+    references = _References.of(reference, call, list(given))
 
-    def work(rows: slice) -> tuple[list[Judged], torch.Tensor]:
-        batch = Batch(
-            model,
-            inputs.batch(rows).to(model.device),
-            needs,
-            rule[rows] if isinstance(rule, torch.Tensor) and rule.dim() else rule,
-            lambda: inputs.ids[rows],
-            seed,
-            labels=None if labels is None else list(labels)[rows],
-            output=output,
-        )
-        some = [_given(key, maps, rows, batch.x, inputs) for key, maps in given.items()]
-        part = None if truth is None else truth[rows]
-        return list(judged(batch, places, wanted, given=some, truth=part)), batch.target
+    def work(rows: slice) -> tuple[list[MethodScores], torch.Tensor]:
+        batch = call.batch(rows)
+        some = [_given(key, maps, rows, batch.x, inputs, references.maps.get(key)) for key, maps in given.items()]
+        more = {
+            "ground_truth": None if ground_truth is None else ground_truth[rows],
+            "reference": references.of_methods(rows, batch.x),
+            "reference_images": references.x(rows),
+        }
+        return list(evaluate(batch, call.methods, wanted, given=some, **more)), batch.target
 
-    found = [done for rows in _steps(len(inputs), batch_size) for done in _halved(work, rows)]
-    target = torch.cat([target for _, target in found])
-    return Scores(model.name, inputs.ids, target, [part for part, _ in found], wanted)
+    found = list(call.over(work))
+    targeted = torch.cat([target for _, target in found])
+    return Scores(model.name, inputs.ids, targeted, [part for part, _ in found], wanted)
 
 
-def _steps(count: int, size: int) -> list[slice]:
-    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+class _References:
+    """The reference maps of a call, of whatever kind: images to explain, or maps by name."""
+
+    def __init__(self, call: Call, images: Call | None, maps: Mapping[str, Any]):
+        self.call, self.images, self.maps = call, images, maps
+
+    @classmethod
+    def of(cls, reference: Any, call: Call, given: Sequence[str]) -> "_References":
+        """InvalidInput for another number of images, or a name that nothing has."""
+        if reference is None:
+            return cls(call, None, {})
+        if isinstance(reference, Mapping):
+            names = [*given, *(method.key for method in call.methods)]
+            if strange := [str(name) for name in reference if name not in names]:
+                raise InvalidInput(f"`reference` must name {', '.join(names)}. Got {strange[0]!r}.")
+            return cls(call, None, {key: _checked(maps, call.inputs, key) for key, maps in reference.items()})
+        model = call.model
+        inputs = as_inputs(reference, model.geometry, None if model.pictures else model.input_shape)
+        if len(inputs) != len(call.inputs):
+            raise InvalidInput(f"Expected one reference image for each of {len(call.inputs)}. Got {len(inputs)}.")
+        return cls(call, replace(call, inputs=inputs), {})
+
+    def x(self, rows: slice) -> torch.Tensor | None:
+        """The reference images, where there are any."""
+        return None if self.images is None else self.images.inputs.batch(rows)
+
+    def of_methods(self, rows: slice, x: torch.Tensor) -> ReferenceMaps | None:
+        """The reference maps of the methods; of a mapping, where it has them for all of them."""
+        methods = self.call.methods
+        if self.images is not None and methods:
+            batch = self.images.batch(rows)
+            return ReferenceMaps.of(batch.x, explanation(batch, methods))
+        if not methods or not all(method.key in self.maps for method in methods):
+            return None
+        raw = {m.key: _given(m.key, self.maps[m.key], rows, x, self.call.inputs, None).maps for m in methods}
+        shown = {key: display_maps(maps.to(x), "display", tuple(x.shape[2:])) for key, maps in raw.items()}
+        return ReferenceMaps(x, shown, {key: flags(maps, "display") for key, maps in raw.items()})
 
 
-def _halved(work: Callable[[slice], Any], rows: slice) -> list[Any]:
-    return list(halved(lambda p: work(slice(rows.start + p.start, rows.start + p.stop)), rows.stop - rows.start))
-
-
-def _sorted_out(asked: Any) -> tuple[dict[str, Mapping[str, Any]], dict[str, Any]]:
+def _methods_and_maps(asked: Any) -> tuple[dict[str, Mapping[str, Any]], dict[str, Any]]:
     """Methods with their options, and maps made elsewhere, both by name."""
     if not isinstance(asked, Mapping):
         names = [asked] if isinstance(asked, str) else list(asked) if isinstance(asked, Iterable) else [asked]
@@ -222,7 +249,12 @@ def _checked(maps: Any, inputs: Inputs, key: str) -> Any:
     return maps
 
 
-def _given(key: str, maps: Any, rows: slice, x: torch.Tensor, inputs: Inputs) -> GivenMaps:
+def _given(key: str, maps: Any, rows: slice, x: torch.Tensor, inputs: Inputs, reference: Any) -> GivenMaps:
+    own = None if reference is None else _fitted(key, reference, rows, x, inputs)
+    return GivenMaps(key, _fitted(key, maps, rows, x, inputs), reference=own)
+
+
+def _fitted(key: str, maps: Any, rows: slice, x: torch.Tensor, inputs: Inputs) -> torch.Tensor:
     found = []
     for row in range(rows.start, rows.stop):
         size, one = inputs.size(row), maps[row]
@@ -232,10 +264,10 @@ def _given(key: str, maps: Any, rows: slice, x: torch.Tensor, inputs: Inputs) ->
             except InvalidPicture as error:
                 raise InvalidInput(f"The maps of {key!r}: {error}.") from None
         found.append(fitted(np.asarray(one)[None], x[row - rows.start :][:1], "display", key))
-    return GivenMaps(key, torch.cat(found))
+    return torch.cat(found)
 
 
-def _truth(masks: Any, model: Model, inputs: Inputs) -> torch.Tensor | None:
+def _ground_truth(masks: Any, model: Model, inputs: Inputs) -> torch.Tensor | None:
     """`(N, *size)` bool at the model's size."""
     if masks is None:
         return None

@@ -19,6 +19,7 @@ from heatproof.metrics import (
     road,
     sanity,
     sensitivity,
+    stability,
 )
 from heatproof.metrics.catalogue import FAMILIES, METRICS, Curve, composite, metric
 

@@ -7,15 +7,8 @@ from typing import Any, NamedTuple
 import torch
 
 from heatproof.errors import InvalidInput
+from heatproof.quantities import QUANTITIES, belonging
 from heatproof.registry import Registry
-
-#: What the engine can hand to a metric.
-SUPPLIED = (
-    *("x", "z", "logits", "target", "p", "q", "nothing", "masked_probabilities"),
-    *("score", "probabilities", "network", "model"),
-    *("maps", "raw", "ranks", "curve", "removal", "information", "explain", "shifts", "mask", "segments"),
-    *("generator", "ids", "seed", "shared"),
-)
 
 #: The groups that metrics are shown in, and asked for by.
 FAMILIES = {
@@ -26,9 +19,13 @@ FAMILIES = {
     "sensitivity": "does the map stay when the picture hardly moves?",
     "localisation": "does the map show the object? Needs masks or boxes",
     "sanity": "does the map change with the network and the class?",
+    "stability": "is the map like that of the clean image? Needs reference maps",
 }
 
 BETTER = ("high", "low")
+
+#: What only a map beside its reference has.
+PAIRED = frozenset(belonging(QUANTITIES, "pair"))
 
 
 class Curve(NamedTuple):
@@ -39,7 +36,7 @@ class Curve(NamedTuple):
     points: torch.Tensor
 
 
-METRICS = Registry("metric", SUPPLIED)
+METRICS = Registry("metric")
 
 
 def metric(
@@ -69,7 +66,7 @@ def metric(
         raise InvalidInput(f"`better` must be 'high' or 'low'. Got {better!r}.")
     if family not in FAMILIES:
         raise InvalidInput(f"`family` must be one of {', '.join(FAMILIES)}. Got {family!r}.")
-    return METRICS.register(
+    filed = METRICS.register(
         name,
         family=family,
         better=better,
@@ -79,6 +76,19 @@ def metric(
         undefined=undefined,
         **details,
     )
+
+    def checked(function: Callable) -> Callable:
+        made = filed(function)
+        needs = METRICS[name].needs
+        if others := set(needs) - belonging(needs, "pair") - {"maps"} if belonging(needs, "pair") else set():
+            METRICS.remove(name)
+            raise InvalidInput(
+                f"A metric of pairs may name {', '.join(sorted(PAIRED))} and `maps`. "
+                f"{name!r} names {min(others)!r} too."
+            )
+        return made
+
+    return checked
 
 
 def composite(

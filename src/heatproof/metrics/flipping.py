@@ -9,7 +9,7 @@ from heatproof import masking
 from heatproof.errors import NotApplicable
 from heatproof.metrics.catalogue import Curve, metric
 from heatproof.metrics.curves import area, pixel_ranks, shares, threshold_scores
-from heatproof.metrics.robustness import segment_means
+from heatproof.metrics.pairs import segment_means
 from heatproof.passes import whole
 from heatproof.registry import unknown
 

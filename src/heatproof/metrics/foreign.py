@@ -23,7 +23,7 @@ from heatproof import seeds
 from heatproof.errors import InvalidInput
 from heatproof.importing import current_folder_importable, named_function, parameters_of, parcel, required, unpacked
 from heatproof.metrics.again import explainer
-from heatproof.metrics.catalogue import BETTER, FAMILIES, METRICS, SUPPLIED, composite, metric
+from heatproof.metrics.catalogue import BETTER, FAMILIES, METRICS, composite, metric
 from heatproof.models.plain import plain_module
 from heatproof.registry import Entry, unknown
 from heatproof.tensors import upsampled
@@ -159,7 +159,7 @@ def _file(recipe: Recipe) -> None:
         recipe, found = quantus.described(recipe)
     elif not callable(recipe.function):
         raise InvalidInput(f"A metric must be a function, or one of Quantus. Got {type(recipe.function).__name__}.")
-    elif (names := {p.name for p in required(recipe.function)}) and names <= set(SUPPLIED):
+    elif (names := {p.name for p in required(recipe.function)}) and names <= set(METRICS.vocabulary):
         found = recipe.function
     else:
         found = _in_quantus_style(recipe)
@@ -187,7 +187,7 @@ def _in_quantus_style(recipe: Recipe) -> Callable:
     named = [p.name for p in parameters if p.name in ALSO]
     if parameters and len([p for p in wanted if p.name not in ALSO]) != 4 and not (starred and len(wanted) < 4):
         raise InvalidInput(
-            f"{name!r} must take (model, x_batch, y_batch, a_batch), or quantities: {', '.join(SUPPLIED)}. "
+            f"{name!r} must take (model, x_batch, y_batch, a_batch), or quantities: {', '.join(METRICS.vocabulary)}. "
             f"Got ({', '.join(p.name for p in wanted)})."
         )
     options = [

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from heatproof.errors import InvalidInput
 from heatproof.metrics.catalogue import metric
-from heatproof.metrics.robustness import cosine
+from heatproof.metrics.similarity import cosine
 from heatproof.passes import whole
 from heatproof.tensors import upsampled
 

@@ -16,10 +16,17 @@ from typing import Any
 
 from heatproof.errors import InvalidInput
 from heatproof.metrics.catalogue import FAMILIES, METRICS
+from heatproof.quantities import belonging, having
 from heatproof.registry import Entry, fold, unknown
 
 #: What stands for every metric, and what says that a family is meant.
 ALL, FAMILY = "all", "family:"
+
+#: What not every call has → how to give it.
+NEEDED = {
+    "reference maps": "`heatproof.score(…, reference=images)` gives them; the study noise-robustness has them",
+    "masks": "`masks` says where the objects are",
+}
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,19 @@ class MetricRequest:
         """One of `catalogue.FAMILIES`."""
         return self.entry.traits["family"]
 
+    def having(self, fact: str) -> bool:
+        """Whether it, or a part of it, names a quantity for which a field of the table of quantities holds."""
+        return any(having(one.entry.needs, fact) for one in (self, *self.parts.values()))
+
+    def requires(self, what: str) -> bool:
+        """Whether it needs what not every call has: one of `NEEDED`."""
+        return self.paired if what == "reference maps" else "mask" in self.entry.needs
+
+    @property
+    def paired(self) -> bool:
+        """Whether it compares a map with its reference."""
+        return any(belonging(one.entry.needs, "pair") for one in (self, *self.parts.values()))
+
     @property
     def better(self) -> str:
         """`high` or `low`."""
@@ -67,16 +87,17 @@ def _said(value: Any) -> str:
 
 
 def requested_metrics(
-    metrics: str | Iterable[str] | Mapping[str, Mapping[str, Any]], *, parts: bool = True
+    metrics: str | Iterable[str] | Mapping[str, Mapping[str, Any]], *, parts: bool = True, lacking: Iterable[str] = ()
 ) -> list[MetricRequest]:
     """`"road"`, `["arcc", "fidelity"]`, `"all"` or `{"road": {"ties": "block"}}` → requests, each once.
 
     Args:
         parts: what a composite is made of is asked for too, before it.
+        lacking: `reference maps` or `masks`: metrics that need them are left out of families, and an error by name.
 
     Raises:
         UnknownName: a metric or an option that does not exist, with near misses.
-        InvalidInput: nothing asked for, or options of a family.
+        InvalidInput: nothing asked for, options of a family, or a metric that needs what is lacking.
     """
     given = dict(metrics) if isinstance(metrics, Mapping) else {}
     spellings = [metrics] if isinstance(metrics, str) else list(metrics)
@@ -89,6 +110,11 @@ def requested_metrics(
                 f"Metrics must be names, or a mapping from name to options. Got {type(spelling).__name__}."
             )
         for request in _meant(spelling, given.get(spelling) or {}):
+            lacks = [what for what in lacking if request.requires(what)]
+            if lacks and _family(spelling):
+                continue
+            if lacks:
+                raise InvalidInput(f"{request.key!r} needs {lacks[0]}. Got none. {NEEDED[lacks[0]]}.")
             for one in [*(request.parts.values() if parts else ()), request]:
                 found.setdefault(one.key, one)
     return list(found.values())

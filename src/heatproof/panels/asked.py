@@ -10,7 +10,7 @@ from heatproof.attributions import ATTRIBUTIONS, Request, requested
 from heatproof.attributions.catalogue import one_of
 from heatproof.attributions.refine import OPERATORS
 from heatproof.attributions.request import REFINE
-from heatproof.engine import Placed, chosen_layer, placed, refusals
+from heatproof.engine import ResolvedMethod, chosen_layer, refusals, resolve_layers
 from heatproof.errors import InvalidInput, LayerError, NotApplicable
 from heatproof.models import Model, resolve_layer
 from heatproof.outputs import Output
@@ -32,7 +32,7 @@ class Asked:
     cannot.
     """
 
-    places: tuple[Placed, ...]
+    places: tuple[ResolvedMethod, ...]
     rows: Rows
     refused: dict[str, str]
     layer: str
@@ -72,7 +72,7 @@ def asked(
         if all(request.spatial for row in rows for request in row):
             raise
         name, refused = "", {r.key: str(error).rstrip(".") for row in rows for r in row if r.spatial}
-    places = {r.key: placed(model, [r], name)[0] for row in rows for r in row if r.key not in refused}
+    places = {r.key: resolve_layers(model, [r], name)[0] for row in rows for r in row if r.key not in refused}
     refused |= refusals(model, list(places.values()), output)
     every = [request for row in rows for request in row]
     rows = [[request for request in row if request.key not in refused] for row in rows]
@@ -192,7 +192,7 @@ def _distinct(rows: list[list[Request]]) -> list[list[Request]]:
     return [row for row in found if row]
 
 
-def _drawn(rows: list[list[Placed]]) -> Rows:
+def _drawn(rows: list[list[ResolvedMethod]]) -> Rows:
     """A row of a grid is cut between the plain and the refined; single methods share a row."""
     if len(rows) == 1:
         return (tuple(map(described, rows[0])),)
@@ -208,7 +208,7 @@ def _drawn(rows: list[list[Placed]]) -> Rows:
     return tuple(map(tuple, [*found, *([alone] if alone else [])]))
 
 
-def described(place: Placed) -> Method:
+def described(place: ResolvedMethod) -> Method:
     """What titles and tables say of a method."""
     request = place.request
     title = replace(request, layers=()).name if request.layers else request.key

@@ -11,21 +11,17 @@ import torch
 
 import heatproof
 from heatproof import outputs, targets
-from heatproof.engine import Batch, Explanation, Placed, explanation, halved, needs_by_layer
+from heatproof.engine import Batch, Explanation, explanation, halved
 from heatproof.errors import InvalidInput, InvalidPicture, InvalidTarget, NotApplicable, UnknownName
+from heatproof.flags import Flag, Reason
 from heatproof.models import Model
 from heatproof.panels.asked import Asked
 from heatproof.panels.entry import Answer, Block, Entry, Map
 from heatproof.panels.pictures import Shot, as_bytes
 
-#: A method that asks for one of these runs the network itself, or runs it again.
-COSTLY = frozenset({"score", "network", "tail", "calibration", "hvp", "gradients_of"})
 #: Pictures per pass; fewer with costly methods, which fill their passes themselves, so that the progress moves and
 #: little is lost where a run is stopped.
 BATCH, BATCH_COSTLY, BATCH_COSTLY_ON_GPU = 16, 1, 8
-
-#: Errors that come back as the flag of a map, and are the caller's and not the picture's.
-_MISTAKES = {kind.__name__: kind for kind in (InvalidInput, UnknownName)}
 
 
 @dataclass(frozen=True)
@@ -90,7 +86,7 @@ def entries(
     """
     _check_targets(work, shots)
     shots = _unlabelled(work, shots)
-    costly = any(_is_costly(place) for place in work.asked.places)
+    costly = any(place.costly for place in work.asked.places)
     few = BATCH_COSTLY if work.model.device.type == "cpu" else BATCH_COSTLY_ON_GPU
     size = work.batch_size or (few if costly else BATCH)
     progress.stage("Explaining", len(shots) * work.units)
@@ -160,13 +156,13 @@ def _batch(work: Work, shots: list[Shot], rows: list[int], x: torch.Tensor) -> B
     if not isinstance(target, str) and not callable(target):
         classes = targets.as_classes(target)
         target = classes[rows] if classes.dim() else classes
-    return Batch(
+    return Batch.of(
         work.model,
+        work.asked.places,
         x.to(work.model.device),
-        needs_by_layer([(place.request, place.layers) for place in work.asked.places]),
-        target,
-        [shot.id for shot in shots],
-        work.seed,
+        target_rule=target,
+        ids=[shot.id for shot in shots],
+        seed=work.seed,
         labels=[shot.label for shot in shots] if target == "label" else None,
         output=work.output,
     )
@@ -174,9 +170,9 @@ def _batch(work: Work, shots: list[Shot], rows: list[int], x: torch.Tensor) -> B
 
 def _run(work: Work, batch: Batch, progress: Any) -> tuple[dict[str, Explanation], dict[str, str]]:
     """Method → the explanation that holds it; one forward pass serves all groups."""
-    cheap = [place for place in work.asked.places if not _is_costly(place)]
+    cheap = [place for place in work.asked.places if not place.costly]
     groups = [cheap] if cheap else []
-    groups += [[place] for place in work.asked.places if _is_costly(place)]
+    groups += [[place] for place in work.asked.places if place.costly]
     found: dict[str, Explanation] = {}
     refused: dict[str, str] = {}
     for group in groups:
@@ -193,17 +189,12 @@ def _run(work: Work, batch: Batch, progress: Any) -> tuple[dict[str, Explanation
     return found, refused
 
 
-def _is_costly(place: Placed) -> bool:
-    return bool(set(place.request.entry.needs) & COSTLY)
-
-
 def _refusal(flags: Any) -> str:
     """Why a method cannot serve, if it has only found out now. A mistake of the caller's is an error again."""
-    first = flags[0] if isinstance(flags[0], str) else flags[0][0]
-    kind, _, text = first.partition(": ")
-    if kind in _MISTAKES:
-        raise _MISTAKES[kind](text)
-    return text.rstrip(".") if kind == NotApplicable.__name__ else ""
+    first: Flag = flags[0] if isinstance(flags[0], Flag) else flags[0][0]
+    if isinstance(first.error, InvalidInput | UnknownName):
+        raise first.error
+    return first.rstrip(".") if first.reason is Reason.NOT_APPLICABLE else ""
 
 
 def _entry(

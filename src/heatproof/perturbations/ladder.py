@@ -8,10 +8,7 @@ from typing import Any
 from heatproof.errors import InvalidInput
 from heatproof.registry import Registry
 
-#: What a perturbation may ask for, as the Perturber supplies it.
-SUPPLIED = ("x", "generator", "loss_gradient", "clean_gradient", "minimal_step")
-
-PERTURBATIONS = Registry("perturbation", SUPPLIED)
+PERTURBATIONS = Registry("perturbation")
 
 #: The rungs every kind has.
 SEVERITIES = (1, 2, 3, 4, 5)

@@ -10,8 +10,9 @@ import torch
 
 from heatproof.attributions import ATTRIBUTIONS, Request, requested
 from heatproof.data import Pictures
-from heatproof.engine import NO_ANSWER, Placed, placed
+from heatproof.engine import ResolvedMethod, resolve_layers
 from heatproof.errors import InvalidPicture
+from heatproof.flags import FINE, Flag, Reason, first_flags
 from heatproof.models import Model, load_model
 from heatproof.studies.rows import Rows
 from heatproof.studies.settings import Plan
@@ -71,7 +72,7 @@ class Workplace:
         self.setup = setup
         self.requests = all_requests(setup.plan)
         self._loaded: tuple[int, Model] | None = None
-        self._places: dict[int, list[Placed]] = {}
+        self._places: dict[int, list[ResolvedMethod]] = {}
 
     def model(self, index: int) -> Model:
         """The model of that number."""
@@ -80,12 +81,12 @@ class Workplace:
             self._loaded = (index, load(self.setup.plan, index, self.setup.device))
         return self._loaded[1]
 
-    def places(self, index: int) -> list[Placed]:
+    def places(self, index: int) -> list[ResolvedMethod]:
         """The methods that serve the model of that number, and the layers they read there."""
         if index not in self._places:
             refused = self.refused(index)
             able = [request for request in self.requests if request.key not in refused]
-            self._places[index] = placed(self.model(index), able, self.setup.layers[index])
+            self._places[index] = resolve_layers(self.model(index), able, self.setup.layers[index])
         return self._places[index]
 
     def refused(self, index: int) -> Mapping[str, str]:
@@ -135,7 +136,7 @@ def of_method(request: Request) -> dict[str, Any]:
     }
 
 
-def at_layers(place: Placed) -> dict[str, Any]:
+def at_layers(place: ResolvedMethod) -> dict[str, Any]:
     """The same with the layers that the method read, none for one that reads none."""
     return {**of_method(place.request), "layers": place.where if place.request.spatial else ""}
 
@@ -175,18 +176,16 @@ def correctness(logits: torch.Tensor, labels: Sequence[int | None]) -> dict[str,
     predicted = logits.argmax(1).tolist()
     known = [label is not None for label in labels]
     values = [float(p == label) if ok else float("nan") for p, label, ok in zip(predicted, labels, known, strict=True)]
-    return {"value": values, "flag": joined(["" if ok else "no label" for ok in known], non_finite(logits))}
+    return {
+        "value": values,
+        "flag": first_flags([FINE if ok else Flag(Reason.UNUSABLE, "no label") for ok in known], non_finite(logits)),
+    }
 
 
-def non_finite(logits: torch.Tensor) -> list[str]:
-    """A reason for each picture on which the model gives NaN or infinity."""
+def non_finite(logits: torch.Tensor) -> list[Flag]:
+    """A flag for each picture on which the model gives NaN or infinity."""
     fine = torch.isfinite(logits).all(1).tolist()
-    return ["" if ok else NO_ANSWER for ok in fine]
-
-
-def joined(*flags: Sequence[str]) -> list[str]:
-    """Per picture, the first reason there is."""
-    return [next(filter(None, options), "") for options in zip(*flags, strict=True)]
+    return [FINE if ok else Flag(Reason.NO_ANSWER) for ok in fine]
 
 
 def numbers(values: torch.Tensor) -> np.ndarray:

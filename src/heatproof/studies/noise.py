@@ -14,12 +14,12 @@ import torch
 
 from heatproof.attributions import Request
 from heatproof.data import Pictures
-from heatproof.engine import Batch, Explanation, explanation, halved, needs_by_layer
+from heatproof.engine import Batch, Explanation, ReferenceMaps, evaluate, explanation, halved
+from heatproof.flags import Flag, first_flags
 from heatproof.metrics.localisation import mask_cosine
-from heatproof.metrics.robustness import SCORES, Reference, pair_scores, reasons, reference
+from heatproof.metrics.request import MetricRequest, parsed_metric
 from heatproof.models import Model
 from heatproof.perturbations import Perturber, psnr
-from heatproof.segments import segment
 from heatproof.studies.jobs import (
     Block,
     Job,
@@ -27,7 +27,6 @@ from heatproof.studies.jobs import (
     Workplace,
     at_layers,
     correctness,
-    joined,
     non_finite,
     numbers,
     of_method,
@@ -38,8 +37,8 @@ from heatproof.studies.plan import NoisePlan
 from heatproof.studies.rows import Rows
 from heatproof.studies.store import Store
 
-#: Scores of a pair of maps, in the order of the rows.
-PAIR_METRICS = SCORES
+#: Metrics of a pair of maps, in the order of the rows.
+PAIR_METRICS = ("rbo", "kappa", "l1", "spearman", "ssim", "cosine")
 #: Scores are stored to so many decimals, so that equal maps tie exactly and rounding noise ranks nothing.
 DECIMALS = 12
 #: Those that depend on the segments.
@@ -210,28 +209,26 @@ class Measured:
         return self.clean.logits.argmax(1)
 
     @cached_property
-    def broken(self) -> list[str]:
+    def broken(self) -> list[Flag]:
         """Why a clean picture has no prediction, `""` where it has."""
         return non_finite(self.clean.logits)
 
-    @cached_property
-    def segments(self) -> dict[str, torch.Tensor]:
-        """Segmenter → label maps of the clean pictures, `(n, H, W)`, fixed for all methods and perturbations."""
-        return {name: segment(self.x, name) for name in self.plan.segmenters}
-
     def explained(self, x: torch.Tensor, condition: str) -> Explanation:
-        batch = Batch(
+        return explanation(self.batch(x, condition), self.places, survive=True)
+
+    def batch(self, x: torch.Tensor, condition: str) -> Batch:
+        """The images under a condition, for all methods."""
+        return Batch.of(
             self.model,
+            self.places,
             x,
-            needs_by_layer([(place.request, place.layers) for place in self.places]),
-            rule(self.plan),
-            self.block.ids,
-            self.plan.seed,
-            condition,
-            self.block.labels,
-            None if condition == "clean" else self.clean_class,
+            target_rule=rule(self.plan),
+            ids=self.block.ids,
+            seed=self.plan.seed,
+            condition=condition,
+            labels=self.block.labels,
+            clean=None if condition == "clean" else self.clean_class,
         )
-        return explanation(batch, self.places, survive=True)
 
     def _loss_gradient(self, images: torch.Tensor) -> torch.Tensor:
         return loss_gradient(self.model, images, self.clean_class)
@@ -250,7 +247,7 @@ class Measured:
         for place in self.places:
             values = mask_cosine(self.clean_maps[place.key], truth)
             self.rows.add(self.block.ids, **at_layers(place), metric="mask-cosine", value=numbers(values),
-                          flag=self._flags(self.clean, place.key), **about)  # fmt: skip
+                          flag=self.clean.flags[place.key], **about)  # fmt: skip
 
     def _mask(self, mask: np.ndarray | None) -> torch.Tensor:
         if mask is None:
@@ -263,66 +260,60 @@ class Measured:
         with self.model.evaluating():
             y = perturber.apply(condition.perturbation, condition.level, extrapolate=calibrated)
         strength = perturber.strength(condition.perturbation, condition.level, extrapolate=calibrated)
-        found = self.explained(y, condition.name)
+        batch = self.batch(y, condition.name)
+        found = explanation(batch, self.places, survive=True)
         about = {
             "perturbation": condition.perturbation,
             "severity": condition.severity,
             "strength": strength,
             **self._prediction(found),
         }
-        broken = joined(self.broken, non_finite(found.logits))
+        broken = first_flags(self.broken, non_finite(found.logits))
         self.rows.add(self.block.ids, **about, metric="psnr", value=numbers(psnr(self.x, y)), flag=broken)
         if any(label is not None for label in self.block.labels):
             self.rows.add(self.block.ids, **about, metric="correct", **correctness(found.logits, self.block.labels))
-        self._pair_rows(found, about, broken)
+        self._pair_rows(batch, found, about)
         return self._raw(found)
 
     @cached_property
-    def _references(self) -> dict[str, list[Reference]]:
-        """Segmenter → for each picture, its clean maps under all methods, prepared for many pairs."""
-        clean = torch.stack([self.clean_maps[place.key] for place in self.places], 1)
-        return {
-            name: [reference(maps, labels) for maps, labels in zip(clean, segments, strict=True)]
-            for name, segments in self.segments.items()
-        }
+    def _reference(self) -> ReferenceMaps:
+        """The clean maps under all methods, prepared for many pairs."""
+        return ReferenceMaps.of(self.x, self.clean)
 
-    def _pair_rows(self, found: Explanation, about: Mapping[str, Any], broken: list[str]) -> None:
-        """The scores of every method's clean and perturbed maps, under every segmenter."""
-        perturbed = torch.stack([found.display(place.key) for place in self.places], 1)
-        seen: dict[str, torch.Tensor] = {}
-        for segmenter, references in self._references.items():
-            wanted = [metric for metric in PAIR_METRICS if metric in BY_SEGMENTS or metric not in seen]
-            parts = [
-                pair_scores(clean, maps, scores=wanted, ties=self.plan.ties, p=self.plan.persistence)
-                for clean, maps in zip(references, perturbed, strict=True)
-            ]
-            seen |= {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-            counts = [clean.segments for clean in references]
-            for index, place in enumerate(self.places):
-                known = joined(broken, self._flags(self.clean, place.key, "clean: "), self._flags(found, place.key))
-                for metric in PAIR_METRICS:
-                    values = numbers(seen[metric][:, index]).round(DECIMALS)
-                    values[[bool(text) for text in broken]] = np.nan
-                    self.rows.add(
-                        self.block.ids,
-                        **about,
-                        **at_layers(place),
-                        segmenter=segmenter,
-                        metric=metric,
-                        value=values,
-                        flag=joined(known, reasons(seen["code"][:, index], metric)),
-                        n=counts if metric in BY_SEGMENTS else 0,
-                    )
+    def _pair_rows(self, batch: Batch, found: Explanation, about: Mapping[str, Any]) -> None:
+        """The metrics of every method's clean and perturbed maps, under every segmenter."""
+        named = [(segmenter, request) for segmenter in self.plan.segmenters for request in self._metrics(segmenter)]
+        metrics = list({request.key: request for _, request in named}.values())
+        scores = evaluate(batch, self.places, metrics, reference=self._reference, found=found, survive=True)
+        for place, one in zip(self.places, scores, strict=True):
+            outcomes = {outcome.metric: outcome for outcome in one.outcomes}
+            for segmenter, request in named:
+                outcome, by_segments = outcomes[request.key], request.entry.name in BY_SEGMENTS
+                values = numbers(outcome.values).round(DECIMALS)
+                values[[bool(flag) for flag in self.broken]] = np.nan
+                self.rows.add(
+                    self.block.ids,
+                    **about,
+                    **at_layers(place),
+                    segmenter=segmenter,
+                    metric=request.entry.name,
+                    value=values,
+                    flag=first_flags(self.broken, outcome.flags),
+                    n=self._reference.counts(segmenter) if by_segments else 0,
+                )
 
-    def _flags(self, found: Explanation, key: str, before: str = "") -> list[str]:
-        return [f"{before}{flag}" if flag else "" for flag in found.flags[key]]
+    def _metrics(self, segmenter: str) -> list[MetricRequest]:
+        """The metrics of a pair under one segmenter, with the plan's options."""
+        given = {"segmenter": segmenter, "ties": self.plan.ties, "p": self.plan.persistence}
+        known = [parsed_metric(name) for name in PAIR_METRICS]
+        return [parsed_metric(one.entry.name, {k: v for k, v in given.items() if k in one.options}) for one in known]
 
     def _prediction(self, found: Explanation) -> dict[str, Any]:
         """Columns with the prediction before and after; null where the model gave no number."""
         probability = self.model.probabilities(found.logits)
         clean = self.model.probabilities(self.clean.logits).gather(1, self.clean_class[:, None])[:, 0]
         now = found.logits.argmax(1)
-        fine = [not text for text in joined(self.broken, non_finite(found.logits))]
+        fine = [not text for text in first_flags(self.broken, non_finite(found.logits))]
         nullable = lambda values: [v if ok else None for v, ok in zip(values, fine, strict=True)]  # noqa: E731
         return {
             "changed": nullable((now != self.clean_class).tolist()),

@@ -16,7 +16,7 @@ import torch
 import heatproof
 from heatproof import targets
 from heatproof.data import Pictures
-from heatproof.engine import CAPTURED, GRAPH, Placed, chosen_layer, needs_by_layer, placed, refusals
+from heatproof.engine import ResolvedMethod, chosen_layer, needs_by_layer, refusals, resolve_layers
 from heatproof.errors import InvalidStudy, StoreError
 from heatproof.models import Model
 from heatproof.models.capture import captured
@@ -157,11 +157,11 @@ def checked_model(plan: Plan, index: int, device: str) -> Checked:
     model = shared.load(plan, index, device)
     requests = all_requests(plan)
     layer = chosen_layer(model, plan.models[index].layer, any(request.spatial for request in requests))
-    places = placed(model, requests, layer)
+    places = resolve_layers(model, requests, layer)
     refused = _refused(places, model, plan.made_elsewhere)
-    needs = needs_by_layer([(place.request, place.layers) for place in places if place.key not in refused])
-    layers = [name for name, wanted in needs.items() if wanted & CAPTURED]
-    graph = [name for name in layers if needs[name] & GRAPH]
+    needs = needs_by_layer([place for place in places if place.key not in refused])
+    layers = [name for name, wanted in needs.items() if wanted.kept]
+    graph = [name for name in layers if needs[name].graph]
     x = torch.full((1, 3, *model.geometry.size), 0.5, device=model.device)
     with model.evaluating():
         found = captured(model, x, layers, gradients=graph)
@@ -173,7 +173,7 @@ def checked_model(plan: Plan, index: int, device: str) -> Checked:
     return Checked(plan.models[index].label, layer, logits.shape[1], model.classes, model.fingerprint, refused)
 
 
-def _refused(places: Sequence[Placed], model: Model, others: bool) -> dict[str, str]:
+def _refused(places: Sequence[ResolvedMethod], model: Model, others: bool) -> dict[str, str]:
     """Method → why it cannot serve the model; not one that can is an error before any work, unless there are others."""
     refused = refusals(model, places)
     real = [place.key for place in places if not place.request.entry.traits["control"]]

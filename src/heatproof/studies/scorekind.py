@@ -8,7 +8,7 @@ from typing import Any
 
 from heatproof.attributions.stored import Stored, spellings
 from heatproof.data import Pictures
-from heatproof.engine import rehearsed
+from heatproof.engine import dry_run
 from heatproof.errors import HeatproofWarning, InvalidInput, InvalidPicture
 from heatproof.metrics import foreign
 from heatproof.metrics.request import requested_metrics
@@ -30,7 +30,7 @@ class _Score(Kind):
         truth = [Truth(dataset.masks, found) for dataset, found in zip(plan.datasets, pictures, strict=True)]
         masked = any(one.known for one in truth)
         names, left = plan.chosen_metrics(masked)
-        rehearsed(requested_metrics(names) if names else [])
+        dry_run(requested_metrics(names) if names else [])
         if not names:
             raise InvalidInput(f"Expected at least one metric that needs no mask. Got {', '.join(plan.metrics)}.")
         if left:

@@ -124,7 +124,7 @@ class ScorePlan(Plan):
         chosen, left = [], []
         for spelling in self.metrics:
             family = not _single(spelling)
-            for request in requested_metrics([spelling], parts=False):
+            for request in requested_metrics([spelling], parts=False, lacking=["reference maps"]):
                 if family and not masked and "mask" in request.entry.needs:
                     left.append(request.key)
                     continue
@@ -176,7 +176,7 @@ def _canonical(spelling: str) -> str:
 
     if _single(spelling):
         return parsed_metric(spelling).key
-    requested_metrics([spelling])
+    requested_metrics([spelling], parts=False, lacking=["reference maps"])
     return spelling.strip()
 
 

@@ -1,7 +1,7 @@
 """The score study: one job explains some pictures with all methods together and scores every map with every metric.
 
-Whatever is shared is worked out once for the batch (`engine.judged`). Whatever cannot be scored becomes a flagged row:
-a picture that cannot be opened, a method that does not serve the model, a map that is not there.
+Whatever is shared is worked out once for the batch (`engine.evaluate`). Whatever cannot be scored becomes a flagged
+row: a picture that cannot be opened, a method that does not serve the model, a map that is not there.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,9 +12,9 @@ import torch
 
 from heatproof.attributions.stored import Stored, as_map, fitted
 from heatproof.data import Pictures
-from heatproof.engine import Batch, GivenMaps, Judged, Outcome, halved, judged, needs_by_layer
-from heatproof.engine.scoring import NO_MAP
+from heatproof.engine import Batch, GivenMaps, MethodScores, Outcome, evaluate, halved
 from heatproof.errors import InvalidPicture
+from heatproof.flags import FINE, Flag, Reason
 from heatproof.metrics.request import MetricRequest, requested_metrics
 from heatproof.models import Model
 from heatproof.studies.executors import Advance
@@ -42,8 +42,6 @@ DECIMALS = 12
 CURVE = "-curve"
 #: Maps of so many pictures of a dataset are kept, at this longest side, for the gallery.
 KEPT, SIDE = 128, 112
-#: The flag of a metric of localisation where nobody said where the object is.
-NO_MASK = "there is no mask of this picture"
 
 
 class ScoreStudy(Workplace):
@@ -105,22 +103,22 @@ class Scored:
         self.study, self.job, self.model, self.block = study, job, model, block
         self.needing_masks = {request.key for request in study.metrics if "mask" in request.entry.needs}
         self.rows = Rows()
-        self.reasons: dict[str, list[str]] = {}  # maps made beforehand → why a picture's cannot be used
-        self.unmasked: list[str] = []  # why a picture has no mask
+        self.reasons: dict[str, list[Flag]] = {}  # maps made beforehand → why a picture's cannot be used
+        self.unmasked: list[Flag] = []  # why a picture has no mask
 
     def run(self, advance: Callable[[float], None]) -> tuple[Rows, "Kept"]:
         """All rows of these pictures, and the maps to keep; `advance` hears of pictures."""
         study, plan, block = self.study, self.study.plan, self.block
         places = study.places(self.job.model)
-        needs = needs_by_layer([(place.request, place.layers) for place in places])
         x = block.x.to(self.model.device)
-        batch = Batch(self.model, x, needs, rule(plan), block.ids, plan.seed, labels=block.labels)
+        settings: dict[str, Any] = {"target_rule": rule(plan), "seed": plan.seed, "labels": block.labels}
+        batch = Batch.of(self.model, places, x, ids=block.ids, **settings)
         given = [self._given(maps, x) for maps in study.stored[self.job.dataset]]
-        truth = self._truth()
+        ground_truth = self._truth()
         columns = {place.key: at_layers(place) for place in places}
         columns |= {maps.name: of_maps(maps) for maps in study.stored[self.job.dataset]}
         kept, count = Kept(), len(columns)
-        for one in judged(batch, places, study.metrics, given=given, truth=truth, survive=True):
+        for one in evaluate(batch, places, study.metrics, given=given, ground_truth=ground_truth, survive=True):
             self._add(one, columns[one.method], self._prediction(batch))
             kept.add(columns[one.method]["method"], one.maps, block)
             advance(len(block.ids) / count)
@@ -138,11 +136,11 @@ class Scored:
                 found.append(x.new_full(x.shape[2:], torch.nan) if one is None else
                              fitted(one[None], x[i : i + 1], "display", maps.name)[0])  # fmt: skip
                 absent.append(one is None)
-                reasons.append("")
+                reasons.append(FINE)
             except InvalidPicture as error:
                 found.append(x.new_full(x.shape[2:], torch.nan))
                 absent.append(True)
-                reasons.append(f"its map cannot be used: {error}")
+                reasons.append(Flag(Reason.NO_MAP, f"its map cannot be used: {error}", error))
         self.reasons[maps.name] = reasons
         return GivenMaps(maps.name, torch.stack(found), absent)
 
@@ -153,16 +151,16 @@ class Scored:
         truth, geometry = self.study.truth[self.job.dataset], self.model.geometry
         masks, self.unmasked = [], []
         for index, size in zip(self.block.indices, self.block.sizes, strict=True):
-            reason, mask = "", None
+            reason, mask = FINE, None
             try:
                 mask = truth.mask(index, geometry, size)
             except InvalidPicture as error:
-                reason = f"its mask cannot be used: {error}"
-            self.unmasked.append(reason or (NO_MASK if mask is None else ""))
+                reason = Flag(Reason.NO_MASK, f"its mask cannot be used: {error}", error)
+            self.unmasked.append(reason or (Flag(Reason.NO_MASK) if mask is None else FINE))
             masks.append(torch.zeros(geometry.size, dtype=torch.bool) if mask is None else mask)
         return torch.stack(masks)
 
-    def _add(self, one: Judged, columns: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    def _add(self, one: MethodScores, columns: Mapping[str, Any], about: Mapping[str, Any]) -> None:
         """Rows of one method: the scores, then the points of the curves behind them."""
         ids = self.block.ids
         for outcome in one.outcomes:
@@ -183,14 +181,14 @@ class Scored:
                 flag=_repeated(flags, len(at)),
             )
 
-    def _flags(self, outcome: Outcome) -> list[str]:
+    def _flags(self, outcome: Outcome) -> list[Flag]:
         """What the engine said, in words that say more where more is known here."""
-        reasons = self.reasons.get(outcome.method, [""] * len(outcome.flags))
-        flags = [reason if reason and said == NO_MAP else said
-                 for said, reason in zip(outcome.flags, reasons, strict=True)]  # fmt: skip
+        reasons = self.reasons.get(outcome.method, [FINE] * len(outcome.flags))
+        flags = [reason if reason and flag.reason is Reason.NO_MAP else flag
+                 for flag, reason in zip(outcome.flags, reasons, strict=True)]  # fmt: skip
         if outcome.metric not in self.needing_masks:
             return flags
-        return [why if said and why else said for said, why in zip(flags, self.unmasked, strict=True)]
+        return [why if flag and why else flag for flag, why in zip(flags, self.unmasked, strict=True)]
 
     def _prediction(self, batch: Batch) -> dict[str, Any]:
         """Columns with what the model says of the picture; null where it gave no number."""

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from heatproof.attributions import display_maps, requested
+from heatproof.attributions import display_maps, parsed, requested
 from heatproof.attributions.cam import BASES
 from heatproof.attributions.eigen import eigencam
 from heatproof.compat.given import AsGiven, Wanted, by_pictures, checked, raw_maps
 from heatproof.compat.pytorch_grad_cam.utils.model_targets import class_and_output
-from heatproof.engine.batch import Batch
+from heatproof.engine import Batch, ResolvedMethod
 from heatproof.errors import HeatproofWarning, InvalidInput, InvalidTarget, NotApplicable
 from heatproof.models import resolve_layer
 from heatproof.models.model import bare
@@ -143,13 +143,13 @@ class BaseCAM:
             raise NotApplicable(
                 f"`eigen_smooth` is for {', '.join(BASES)}. Got {self.method!r}. Take EigenCAM or EigenGradCAM."
             )
-        needs = dict.fromkeys(self._layers, frozenset({"activations", "gradients"}))
+        methods = [ResolvedMethod(parsed("gradcam"), (name,)) for name in self._layers]  # activations and gradients
 
         def work(model: AsGiven, some: torch.Tensor, rule: Any, output: Output) -> list[torch.Tensor]:
-            batch = Batch(model, some.to(model.device).float(), needs, rule, output=output)
+            batch = Batch.of(model, methods, some.to(model.device).float(), target_rule=rule, output=output)
             with model.evaluating(), torch.inference_mode(False), torch.no_grad():
-                (question,) = batch.questions
-                return [smooth(batch.activations(name), question.gradients[name].float()) for name in self._layers]
+                (at_target,) = batch.by_target
+                return [smooth(batch.activations(name), at_target.gradients[name].float()) for name in self._layers]
 
         def smooth(activations: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
             # These formulas are sums over channels, so one channel alone gives its part of the sum.

@@ -1,4 +1,4 @@
-"""Metrics tried on a toy before any work: an option that cannot be is an error now, and not after an hour."""
+"""A dry run of metrics on a toy network: an option that cannot be is an error before any work, not after an hour."""
 
 from collections.abc import Sequence
 
@@ -6,19 +6,21 @@ import torch
 from torch import nn
 
 from heatproof.attributions import requested
-from heatproof.engine.batch import Batch, needs_by_layer
-from heatproof.engine.explanation import placed
-from heatproof.engine.scoring import judged
+from heatproof.engine.batch import Batch
+from heatproof.engine.evaluation import evaluate
+from heatproof.engine.explanation import explanation
+from heatproof.engine.methods import resolve_layers
+from heatproof.engine.references import ReferenceMaps
 from heatproof.errors import InvalidInput, UnknownName
 from heatproof.metrics.request import MetricRequest
 from heatproof.models import wrap
 
-#: The toy's picture: large enough for every default, small enough to cost nothing.
+#: The side of the toy's image: large enough for every default, small enough to cost nothing.
 SIDE = 32
 
 
-def rehearsed(metrics: Sequence[MetricRequest]) -> None:
-    """Runs every metric that has other options than its defaults on one small picture and an untrained network.
+def dry_run(metrics: Sequence[MetricRequest]) -> None:
+    """Runs every metric that has other options than its defaults on one small image and an untrained network.
 
     Raises:
         InvalidInput, UnknownName: what the metric says of its options. Whatever else goes wrong on a toy is no matter.
@@ -44,10 +46,13 @@ def _tried(request: MetricRequest) -> None:
         for parameter in network.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) / 4)
     model = wrap(network, size=SIDE, layer="0", device="cpu")
-    places = placed(model, requested(["gradcam"]), "0")
+    methods = resolve_layers(model, requested(["gradcam"]), "0")
     x = torch.rand(1, 3, SIDE, SIDE, generator=generator)
-    truth = torch.zeros(1, SIDE, SIDE, dtype=torch.bool)
-    truth[:, 4:20, 4:20] = True
-    batch = Batch(model, x, needs_by_layer([(place.request, place.layers) for place in places]), ids=["toy"])
-    for _ in judged(batch, places, [request], truth=truth):
+    ground_truth = torch.zeros(1, SIDE, SIDE, dtype=torch.bool)
+    ground_truth[:, 4:20, 4:20] = True
+    reference = None
+    if request.paired:
+        reference = ReferenceMaps.of(x, explanation(Batch.of(model, methods, x, ids=["toy"]), methods))
+    batch = Batch.of(model, methods, x.flip(3), ids=["toy"])
+    for _ in evaluate(batch, methods, [request], ground_truth=ground_truth, reference=reference):
         pass

@@ -1,10 +1,10 @@
-"""What a metric can ask for, worked out once: what belongs to the pictures, and what belongs to one method's maps.
+"""What a metric can ask for, worked out once: what belongs to the images, and what belongs to one method's maps.
 
-`Stand` holds what all methods of a batch share, above all the probability of the target and the scores of pictures of
-nothing but fill. A `Trial` is one method's maps on it; metrics get their quantities from it by name.
+`ImageScores` holds what all methods of a batch share, above all the probability of the target and the scores of images
+of nothing but fill. A `MapScores` is one method's maps on it; metrics get their quantities from it by name.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from heatproof import masking, seeds
-from heatproof.engine.batch import Batch, Network, needs_by_layer
-from heatproof.engine.explanation import Placed, explanation
+from heatproof.engine.batch import Batch, Network
+from heatproof.engine.explanation import explanation
+from heatproof.engine.methods import ResolvedMethod
 from heatproof.errors import InvalidInput
 from heatproof.metrics import curves, information, road, sensitivity
 from heatproof.models import Model
@@ -24,27 +25,24 @@ from heatproof.segments import segment
 #: What a metric may ask the network for.
 ASKED = ("probability", "logit")
 
-#: Quantities that no network is asked for.
-SILENT = frozenset({"x", "z", "maps", "raw", "ranks", "mask", "segments", "generator", "ids", "seed", "shared"})
-
 
 @dataclass
-class Stand:
-    """A batch of pictures on which maps are tried.
+class ImageScores:
+    """A batch of images whose maps are scored.
 
     Attributes:
-        batch: pictures, model and target, one for each picture; its own forward pass is used and then let go.
-        truth: `(N, *spatial)` bool, where the object is; None where that is not known.
+        batch: images, model and target, one for each image; its own forward pass is used and then let go.
+        ground_truth: `(N, *spatial)` bool, where the object is; None where that is not known.
     """
 
     batch: Batch
-    truth: torch.Tensor | None = None
+    ground_truth: torch.Tensor | None = None
     shared: dict[str, dict[Any, Any]] = field(default_factory=dict, init=False)  # metric → what it keeps
     _memo: dict[Any, Any] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         if self.batch.target.dim() != 1:
-            raise InvalidInput(f"Scores are for one target for each picture. Got {tuple(self.batch.target.shape)}.")
+            raise InvalidInput(f"Scores are for one target for each image. Got {tuple(self.batch.target.shape)}.")
         self.x, self.z = self.batch.x.detach(), self.batch.z.detach()
         self.target, self.logits = self.batch.target, self.batch.logits.detach()
 
@@ -67,7 +65,7 @@ class Stand:
         return values.gather(1, target[:, None])[:, 0]
 
     def score(self, z: torch.Tensor, rows: int | torch.Tensor | None = None, of: str = "probability") -> torch.Tensor:
-        """Normalised pictures, each a variant of picture `rows` (its own row) → `(M,)`; one pass."""
+        """Normalised images, each a variant of image `rows` (its own row) → `(M,)`; one pass."""
         if rows is None:
             target = self.target[: len(z)]
         else:
@@ -75,25 +73,25 @@ class Stand:
         return self.of_logits(self.model.of_normalised(z), target, of)
 
     def probabilities(self, z: torch.Tensor) -> torch.Tensor:
-        """Normalised pictures → `(M, K)` float64; one pass."""
+        """Normalised images → `(M, K)` float64; one pass."""
         return self.model.probabilities(self.model.of_normalised(z))
 
     def whole(self, of: str = "probability") -> torch.Tensor:
-        """The score of the pictures themselves, `(N,)`."""
+        """The score of the images themselves, `(N,)`."""
         return self.of_logits(self.logits, self.target, of)
 
     def background(self, fill: str) -> torch.Tensor:
-        """The pictures of nothing but fill, normalised."""
+        """The images of nothing but fill, normalised."""
 
         def work() -> torch.Tensor:
-            if fill == "black" and self.model.pictures:  # told by the model: a picture of one colour cannot tell it
+            if fill == "black" and self.model.pictures:  # told by the model: a image of one colour cannot tell it
                 return self.model.normalise(torch.zeros_like(self.x[:1])).expand_as(self.z)
             return masking.ground(fill, self.x, self.z)
 
         return self.once(("background", fill), work)
 
     def nothing(self, fill: str, of: str) -> torch.Tensor:
-        """The score of the pictures of nothing but fill, `(N,)`: one pass for all methods and metrics."""
+        """The score of the images of nothing but fill, `(N,)`: one pass for all methods and metrics."""
         logits = self.once(("nothing", fill), lambda: self._logits(self.background(fill)))
         return self.of_logits(logits, self.target, of)
 
@@ -101,71 +99,45 @@ class Stand:
         return torch.cat([self.model.of_normalised(z[part]) for part in parts(len(z), rows_per_pass(z))])
 
     def segments(self, name: str = "slic") -> torch.Tensor:
-        """Label maps of the clean pictures, `(N, H, W)`; of one that is not finite, those of its finite pixels."""
+        """Label maps of the clean images, `(N, H, W)`; of one that is not finite, those of its finite pixels."""
         return self.once(("segments", name), lambda: segment(self.x.nan_to_num(0).cpu(), name).to(self.x.device))
 
     def generators(self, name: str) -> list[torch.Generator]:
-        """One for each picture; the same for every method."""
+        """One for each image; the same for every method."""
         return seeds.generators(self.batch.seed, self.batch.names, f"metric {name}")
 
     @cached_property
     def mask(self) -> torch.Tensor:
         """Where the object is; nowhere, where that is not known."""
-        if self.truth is None:
+        if self.ground_truth is None:
             return torch.zeros((len(self.x), *self.x.shape[2:]), dtype=torch.bool, device=self.x.device)
-        return self.truth.to(self.x.device).bool()
+        return self.ground_truth.to(self.x.device).bool()
 
 
-class Trial:
-    """One method's maps on a stand: hands metrics their quantities by name, each worked out once.
+class MapScores:
+    """One method's maps of a batch: hands metrics their quantities by name, each worked out once.
 
     Args:
         maps: display maps `(N, *spatial)`.
         raw: signed maps as the method made them.
-        place: the method, to explain again; None for maps made elsewhere.
-        upsample: how the display maps were brought to the picture's size.
+        method: the method, to explain again; None for maps made elsewhere.
+        upsample: how the display maps were brought to the image's size.
     """
 
     def __init__(
-        self, stand: Stand, maps: torch.Tensor, raw: torch.Tensor, place: Placed | None, upsample: str = "bilinear"
+        self,
+        of_images: ImageScores,
+        maps: torch.Tensor,
+        raw: torch.Tensor,
+        method: ResolvedMethod | None,
+        upsample: str = "bilinear",
     ):
-        self.stand, self.maps, self.raw, self.place, self.upsample = stand, maps, raw, place, upsample
+        self.of_images, self.maps, self.raw, self.method, self.upsample = of_images, maps, raw, method, upsample
         self._memo: dict[Any, Any] = {}
 
     def given(self, needs: Sequence[str], metric: str) -> dict[str, Any]:
         """The quantities that a metric names."""
-        return {need: self._quantity(need, metric) for need in needs}
-
-    def _quantity(self, name: str, metric: str) -> Any:
-        stand = self.stand
-        return {
-            "x": lambda: stand.x,
-            "z": lambda: stand.z,
-            "logits": lambda: stand.logits,
-            "target": lambda: stand.target,
-            "p": stand.whole,
-            "q": lambda: self.masked,
-            "nothing": lambda: stand.nothing,
-            "masked_probabilities": lambda: self.masked_probabilities,
-            "score": lambda: stand.score,
-            "probabilities": lambda: stand.probabilities,
-            "network": lambda: Network(stand.model, "logit"),
-            "model": lambda: stand.model,
-            "maps": lambda: self.maps,
-            "raw": lambda: self.raw,
-            "ranks": lambda: self.ranks,
-            "curve": lambda: self.curve,
-            "removal": lambda: self.removal,
-            "information": lambda: self.information,
-            "explain": lambda: self.explain,
-            "shifts": lambda: self.shifts,
-            "mask": lambda: stand.mask,
-            "segments": lambda: stand.segments,
-            "generator": lambda: stand.generators(metric),
-            "ids": lambda: stand.batch.names,
-            "seed": lambda: stand.batch.seed,
-            "shared": lambda: stand.shared.setdefault(metric, {}),
-        }[name]()
+        return {need: SUPPLIERS[need](self, metric) for need in needs}
 
     def once(self, key: Any, work: Callable[[], Any]) -> Any:
         """What `work` gives, worked out the first time that `key` is asked for."""
@@ -175,22 +147,24 @@ class Trial:
 
     def _masked_logits(self, fill: str) -> torch.Tensor:
         def work() -> torch.Tensor:
-            stand = self.stand
-            return stand._logits(masking.masked(stand.z, self.maps, stand.background(fill)))
+            images = self.of_images
+            return images._logits(masking.masked(images.z, self.maps, images.background(fill)))
 
         return self.once(("masked", fill), work)
 
     def masked(self, fill: str) -> torch.Tensor:
         """Probability of the target on `x ⊙ m + fill ⊙ (1 − m)`, `(N,)`."""
-        return self.stand.of_logits(self._masked_logits(fill), self.stand.target)
+        return self.of_images.of_logits(self._masked_logits(fill), self.of_images.target)
 
     def masked_probabilities(self, fill: str) -> torch.Tensor:
         """Probability of every class there, `(N, K)`."""
-        return self.stand.model.probabilities(self._masked_logits(fill))
+        return self.of_images.model.probabilities(self._masked_logits(fill))
 
     def ranks(self, ties: str = "jitter") -> torch.Tensor:
         """Rank of every pixel in the map, 0 the most important; the order among ties is the same for every method."""
-        return self.once(("ranks", ties), lambda: curves.pixel_ranks(self.maps, self.stand.generators("ties"), ties))
+        return self.once(
+            ("ranks", ties), lambda: curves.pixel_ranks(self.maps, self.of_images.generators("ties"), ties)
+        )
 
     def curve(
         self,
@@ -203,16 +177,16 @@ class Trial:
     ) -> torch.Tensor:
         """`(N, steps + 1)`: the target's score while pixels go (`restore`: come back), both ends included."""
         if restore and ties == "jitter" and self.maps[0].numel() % max(1, int(steps)) == 0:
-            # The same pictures in the other order: what comes back first is what goes last.
+            # The same images in the other order: what comes back first is what goes last.
             other = {"most": "least", "least": "most"}.get(first, first)
             return self.curve(fill, steps, other, False, ties, of).flip(1)
 
         def work() -> torch.Tensor:
-            stand = self.stand
-            ends = stand.whole(of), stand.nothing(fill, of)
+            images = self.of_images
+            ends = images.whole(of), images.nothing(fill, of)
             start, end = reversed(ends) if restore else ends
             return curves.curve_points(
-                stand.z, stand.background(fill), self.ranks(ties), stand.score,
+                images.z, images.background(fill), self.ranks(ties), images.score,
                 steps=steps, first=first, restore=restore, of=of, start=start, end=end,
             )  # fmt: skip
 
@@ -222,32 +196,32 @@ class Trial:
         """Probability of the target where pixels are imputed: most relevant first, least relevant first."""
 
         def work() -> Any:
-            stand = self.stand
+            images = self.of_images
             return road.removal_scores(
-                stand.z, self.ranks(ties), stand.score, stand.generators("road"), kept=tuple(kept), noise=noise
+                images.z, self.ranks(ties), images.score, images.generators("road"), kept=tuple(kept), noise=noise
             )
 
         return self.once(("removal", tuple(kept), ties, noise), work)
 
     def information(self, thresholds: Sequence[float], ties: str = "jitter") -> Any:
-        """Size and probabilities of the picture while its most important pixels return."""
+        """Size and probabilities of the image while its most important pixels return."""
 
         def work() -> Any:
-            stand = self.stand
+            images = self.of_images
             return information.picture_information(
-                stand.x, self.ranks(ties), stand.generators("information"), stand.model, stand.probabilities,
-                thresholds, stand.logits,
+                images.x, self.ranks(ties), images.generators("information"), images.model, images.probabilities,
+                thresholds, images.logits,
             )  # fmt: skip
 
         return self.once(("information", tuple(thresholds), ties), work)
 
     def shifts(self, samples: int = 10, radius: float = 0.2) -> torch.Tensor:
-        """Relative change of the map when its picture is moved by noise, `(N, samples)`."""
+        """Relative change of the map when its image is moved by noise, `(N, samples)`."""
 
         def work() -> torch.Tensor:
-            stand = self.stand
+            images = self.of_images
             return sensitivity.relative_shifts(
-                stand.x, stand.model, self.maps, self.explain, stand.generators("shifts"),
+                images.x, images.model, self.maps, self.explain, images.generators("shifts"),
                 samples=samples, radius=radius,
             )  # fmt: skip
 
@@ -261,30 +235,62 @@ class Trial:
         target: torch.Tensor | None = None,
         model: Model | None = None,
     ) -> torch.Tensor:
-        """Display maps `(M, *spatial)` of the same method for other pictures, another target or other weights.
+        """Display maps `(M, *spatial)` of the same method for other images, another target or other weights.
 
         Args:
-            x: variants of the pictures; need not lie in [0, 1].
-            rows: `(M,)`, which picture each is a variant of; None: its own row.
+            x: variants of the images; need not lie in [0, 1].
+            rows: `(M,)`, which image each is a variant of; None: its own row.
             condition: what was done, a part of the seed of methods that draw random numbers.
-            target: `(M,)` classes; None: those of the pictures.
+            target: `(M,)` classes; None: those of the images.
             model: another network of the same make.
         """
-        if self.place is None:
+        if self.method is None:
             raise InvalidInput("Maps made elsewhere cannot be made again. Give the method itself.")
-        stand = self.stand
-        rows = torch.arange(len(x), device=stand.target.device) if rows is None else rows.to(stand.target.device)
-        target = stand.target[rows] if target is None else target
+        images = self.of_images
+        rows = torch.arange(len(x), device=images.target.device) if rows is None else rows.to(images.target.device)
+        target = images.target[rows] if target is None else target
         step = rows_per_pass(x)
-        work = partial(self._explained, model or stand.model, condition)
+        work = partial(self._explained, model or images.model, condition)
         return torch.cat([work(x[part], rows[part], target[part]) for part in parts(len(x), step)])
 
     def _explained(
         self, model: Model, condition: str, x: torch.Tensor, rows: torch.Tensor, target: torch.Tensor
     ) -> torch.Tensor:
-        place, batch = self.place, self.stand.batch
-        assert place is not None
+        method, batch = self.method, self.of_images.batch
+        assert method is not None
         names = [batch.names[row] for row in rows.tolist()]
-        needs = needs_by_layer([(place.request, place.layers)])
-        again = Batch(model, x, needs, target, names, batch.seed, condition, output=batch.output)
-        return explanation(again, [place], upsample=self.upsample).display(place.key, self.upsample).detach()
+        anew = Batch.of(
+            model, [method], x, target_rule=target, ids=names, seed=batch.seed, condition=condition, output=batch.output
+        )
+        return explanation(anew, [method], upsample=self.upsample).display(method.key, self.upsample).detach()
+
+
+#: Quantity → how a metric gets it for one method's maps; those of pairs are in `heatproof.metrics.pairs`.
+SUPPLIERS: Mapping[str, Callable[[MapScores, str], Any]] = {
+    "x": lambda at, _: at.of_images.x,
+    "z": lambda at, _: at.of_images.z,
+    "logits": lambda at, _: at.of_images.logits,
+    "target": lambda at, _: at.of_images.target,
+    "p": lambda at, _: at.of_images.whole(),
+    "q": lambda at, _: at.masked,
+    "nothing": lambda at, _: at.of_images.nothing,
+    "masked_probabilities": lambda at, _: at.masked_probabilities,
+    "score": lambda at, _: at.of_images.score,
+    "probabilities": lambda at, _: at.of_images.probabilities,
+    "network": lambda at, _: Network(at.of_images.model, "logit"),
+    "model": lambda at, _: at.of_images.model,
+    "maps": lambda at, _: at.maps,
+    "raw": lambda at, _: at.raw,
+    "ranks": lambda at, _: at.ranks,
+    "curve": lambda at, _: at.curve,
+    "removal": lambda at, _: at.removal,
+    "information": lambda at, _: at.information,
+    "explain": lambda at, _: at.explain,
+    "shifts": lambda at, _: at.shifts,
+    "mask": lambda at, _: at.of_images.mask,
+    "segments": lambda at, _: at.of_images.segments,
+    "generator": lambda at, metric: at.of_images.generators(metric),
+    "ids": lambda at, _: at.of_images.batch.names,
+    "seed": lambda at, _: at.of_images.batch.seed,
+    "shared": lambda at, metric: at.of_images.shared.setdefault(metric, {}),
+}

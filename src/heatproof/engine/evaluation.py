@@ -1,0 +1,220 @@
+"""Metrics run on one batch: values by method and metric, and flags of those that have none."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from heatproof.attributions import display_maps, flags
+from heatproof.engine.batch import Batch
+from heatproof.engine.explanation import Explanation, explanation
+from heatproof.engine.image_scores import ImageScores, MapScores
+from heatproof.engine.memory import out_of_memory
+from heatproof.engine.methods import ResolvedMethod
+from heatproof.engine.references import Pairs, ReferenceMaps
+from heatproof.errors import InvalidInput, NotApplicable, UnknownName
+from heatproof.flags import FINE, Flag, Reason, first_flags, repeated
+from heatproof.metrics.catalogue import Curve, stated
+from heatproof.metrics.request import MetricRequest
+from heatproof.quantities import having
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The values of one metric for a method's maps of some images.
+
+    values: `(N,)` float64 on the CPU; NaN where there is none. flags: one for each image, `FINE` where all is well;
+    a value beside a flag is the stated one of a degenerate map. curve: `at` `(P,)`, `points` `(N, P)`, or None.
+    """
+
+    method: str
+    metric: str
+    values: torch.Tensor
+    flags: list[Flag]
+    curve: tuple[torch.Tensor, torch.Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class MethodScores:
+    """One method's display maps `(N, *spatial)` with the outcomes of all metrics."""
+
+    method: str
+    maps: torch.Tensor
+    flags: list[Flag]
+    outcomes: list[Outcome]
+
+
+@dataclass(frozen=True)
+class GivenMaps:
+    """Maps made elsewhere: `(N, *size)`, on any scale.
+
+    `absent` says of which images there is none; `reference`: the maps of the reference images, where there are any.
+    """
+
+    key: str
+    maps: torch.Tensor
+    absent: Sequence[bool] = ()
+    reference: torch.Tensor | None = None
+
+
+def evaluate(
+    batch: Batch,
+    methods: Sequence[ResolvedMethod],
+    metrics: Sequence[MetricRequest],
+    *,
+    given: Sequence[GivenMaps] = (),
+    ground_truth: torch.Tensor | None = None,
+    reference: ReferenceMaps | None = None,
+    reference_images: torch.Tensor | None = None,
+    found: Explanation | None = None,
+    survive: bool = False,
+    upsample: str = "bilinear",
+) -> Iterator[MethodScores]:
+    """Explains a batch with all methods together, and scores each method's maps with all metrics.
+
+    Args:
+        given: further maps, which no method here can make again.
+        ground_truth: `(N, *spatial)` bool, where the object is.
+        reference: the maps of the same methods on the reference images, for metrics of pairs.
+        reference_images: those images, for maps made elsewhere.
+        found: the maps of the batch, where they are there already.
+        survive: a metric that raises gives NaN and a flag that says why, in place of an error; running out of memory
+            and options that cannot be are errors always.
+    """
+    found = found or explanation(batch, methods, survive=survive, upsample=upsample)
+    with batch.model.evaluating(), torch.inference_mode(False), torch.no_grad():
+        images = ImageScores(batch, ground_truth)
+        batch.release()
+        evaluation = _Evaluation(images, metrics, survive)
+        display = {m.key: found.display(m.key, upsample).detach() for m in methods} if evaluation.paired else {}
+        pairs = Pairs(reference, display) if display and reference is not None else None
+        for method in methods:
+            stored = method.request.entry.traits.get("stored", False)
+            maps = display.get(method.key)
+            maps = found.display(method.key, upsample).detach() if maps is None else maps
+            raw, seen = found.raw[method.key].detach(), [*found.flags[method.key]]  # one target: no lists
+            if stored:  # what is looked up and not there is not a number all over
+                seen = _absent(torch.isnan(raw).flatten(1).all(1).tolist(), seen)  # type: ignore[arg-type]
+            scores = MapScores(images, maps, raw, None if stored else method, upsample)
+            yield evaluation.of(scores, method.key, seen, pairs)  # type: ignore[arg-type]
+        for one in given:
+            raw = one.maps.to(images.x)
+            seen = _absent(one.absent or [False] * len(raw), flags(raw, "display"))
+            maps = display_maps(raw, "display", tuple(images.x.shape[2:]))
+            own = _pairs_of(one, maps, images.x if reference_images is None else reference_images.to(images.x))
+            yield evaluation.of(MapScores(images, maps, raw, None), one.key, seen, own)
+
+
+def _pairs_of(one: GivenMaps, maps: torch.Tensor, x: torch.Tensor) -> Pairs | None:
+    """Maps made elsewhere beside their own reference."""
+    if one.reference is None:
+        return None
+    raw = one.reference.to(maps)
+    shown = display_maps(raw, "display", tuple(maps.shape[1:]))
+    return Pairs(ReferenceMaps(x, {one.key: shown}, {one.key: flags(raw, "display")}), {one.key: maps})
+
+
+def _absent(absent: Sequence[bool], seen: Sequence[Flag]) -> list[Flag]:
+    return [Flag(Reason.NO_MAP) if missing else flag for missing, flag in zip(absent, seen, strict=True)]
+
+
+@dataclass
+class _Evaluation:
+    """All metrics on one method's maps after another."""
+
+    images: ImageScores
+    metrics: Sequence[MetricRequest]
+    survive: bool
+    answered: list[bool] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.answered = torch.isfinite(self.images.logits).all(1).tolist()
+
+    @property
+    def paired(self) -> bool:
+        """Whether some metric compares a map with its reference."""
+        return any(request.paired for request in self.metrics)
+
+    def of(self, scores: MapScores, key: str, seen: list[Flag], pairs: Pairs | None) -> MethodScores:
+        """All metrics of one method; `seen` are the flags of its maps."""
+        done: dict[str, Outcome] = {}
+        for request in self.metrics:
+            if request.parts:
+                done[request.key] = composed(key, request, {p: done[one.key] for p, one in request.parts.items()})
+            elif request.paired:
+                done[request.key] = self._pair(key, seen, request, pairs)
+            else:
+                done[request.key] = self._single(scores, key, seen, request)
+        return MethodScores(key, scores.maps, seen, list(done.values()))
+
+    def _pair(self, key: str, seen: list[Flag], request: MetricRequest, pairs: Pairs | None) -> Outcome:
+        if pairs is None:
+            return _without(key, request, repeated(Flag(Reason.NO_REFERENCE), len(seen)))
+        known = first_flags(pairs.reference.flags_of(key), seen)
+        constant = torch.tensor([flag.degenerate for flag in known])
+        values = stated(request.entry.traits["degenerate"], pairs.values(key, request).detach().cpu(), constant)
+        mute = Flag(Reason.NO_ANSWER)
+        known = [flag if fine else mute for flag, fine in zip(known, self.answered, strict=True)]
+        return _flagged(key, request, values, known)
+
+    def _single(self, scores: MapScores, key: str, seen: list[Flag], request: MetricRequest) -> Outcome:
+        """One metric on one method's maps."""
+        entry, count = request.entry, len(seen)
+        if scores.method is None and having(entry.needs, "explains"):
+            return _without(key, request, repeated(Flag(Reason.MADE_ELSEWHERE), count))
+        located = "mask" in entry.needs and not entry.traits.get("foreign")  # foreign ones are handed all there is
+        if located and self.images.ground_truth is None:
+            return _without(key, request, repeated(Flag(Reason.NO_MASKS), count))
+        try:
+            found = entry(scores.given(entry.needs, entry.name), request.options)
+        except NotApplicable as error:
+            return _without(key, request, repeated(Flag.of_error(error, Reason.NOT_APPLICABLE), count))
+        except Exception as error:
+            if isinstance(error, InvalidInput | UnknownName) and not (self.survive and entry.traits.get("foreign")):
+                raise  # an option that cannot be
+            if not self.survive or out_of_memory(error):
+                error.add_note(f"in metric {request.key!r} on the maps of {key!r}")
+                raise
+            return _without(key, request, repeated(Flag.of_error(error), count))
+        values = found.value if isinstance(found, Curve) else found
+        curve = (found.at.detach().cpu(), found.points.detach().cpu()) if isinstance(found, Curve) else None
+        constant = torch.tensor([flag.degenerate for flag in seen])
+        if located:  # where there is no object there is nothing to find, by any map
+            constant &= self.images.mask.flatten(1).any(1).cpu()
+        values = stated(entry.traits["degenerate"], values.detach().double().cpu(), constant)
+        asks, mute = bool(having(entry.needs, "asks")), Flag(Reason.NO_ANSWER)
+        known = [mute if asks and not fine else flag for flag, fine in zip(seen, self.answered, strict=True)]
+        return _flagged(key, request, values, known, curve)
+
+
+def _flagged(
+    method: str,
+    request: MetricRequest,
+    values: torch.Tensor,
+    known: list[Flag],
+    curve: tuple[torch.Tensor, torch.Tensor] | None = None,
+) -> Outcome:
+    """NaN where a flag allows no value; a flag where a value is NaN."""
+    impossible = torch.tensor([bool(flag) and not flag.degenerate for flag in known])
+    values = torch.where(impossible | ~torch.isfinite(values), torch.nan, values)
+    undefined = Flag(Reason.UNDEFINED, request.entry.traits["undefined"])
+    found = [flag or (undefined if math.isnan(v) else FINE) for flag, v in zip(known, values.tolist(), strict=True)]
+    return Outcome(method, request.key, values, found, curve)
+
+
+def _without(method: str, request: MetricRequest, known: list[Flag]) -> Outcome:
+    """No value for any image."""
+    return Outcome(method, request.key, torch.full((len(known),), torch.nan, dtype=torch.float64), known)
+
+
+def composed(method: str, request: MetricRequest, parts: Mapping[str, Outcome]) -> Outcome:
+    """A composite from the values of its parts: no network, so rows will do.
+
+    Flags of the parts are handed on; a degenerate map has the composite's stated value where there is one.
+    """
+    values = request.entry({part: one.values for part, one in parts.items()}, request.options)
+    known = first_flags(*(one.flags for one in parts.values()))
+    constant = torch.tensor([flag.degenerate for flag in known])
+    values = stated(request.entry.traits["degenerate"], values.double(), constant)
+    return _flagged(method, request, values, known)

@@ -1,0 +1,79 @@
+"""Reference maps: those of the same methods on the reference (clean) images, and pairs of them with other maps."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+
+from heatproof.engine.explanation import Explanation
+from heatproof.flags import FINE, Flag
+from heatproof.metrics.pairs import Pair, Reference
+from heatproof.metrics.request import MetricRequest
+from heatproof.segments import segment
+
+
+@dataclass
+class ReferenceMaps:
+    """Display maps of one batch of reference images, `(N, *spatial)` by method, and what pairs with them share.
+
+    Attributes:
+        x: the reference images, whose segments are used.
+        maps: method → display maps, on the device.
+        flags: method → why a map has no value.
+    """
+
+    x: torch.Tensor
+    maps: Mapping[str, torch.Tensor]
+    flags: Mapping[str, Sequence[Flag]]
+    _segments: dict[str, torch.Tensor] = field(default_factory=dict, init=False)
+
+    @classmethod
+    def of(cls, x: torch.Tensor, found: Explanation, upsample: str = "bilinear") -> "ReferenceMaps":
+        """The maps of an explanation of the reference images `x`, one target for each."""
+        maps = {key: found.display(key, upsample).detach() for key in found.methods}
+        return cls(x, maps, found.flags)  # type: ignore[arg-type] - no lists: one target for each image
+
+    def segments(self, segmenter: str) -> torch.Tensor:
+        """Label maps `(N, H, W)` of the reference images."""
+        if segmenter not in self._segments:
+            self._segments[segmenter] = segment(self.x.nan_to_num(0), segmenter)
+        return self._segments[segmenter]
+
+    @cached_property
+    def images(self) -> list[Reference]:
+        """For each image the maps of all methods `(M, *spatial)`, in the order of `maps`, prepared for many pairs."""
+        stacked = torch.stack(list(self.maps.values()), 1)
+        return [
+            Reference(maps, lambda segmenter, row=row: self.segments(segmenter)[row])
+            for row, maps in enumerate(stacked)
+        ]
+
+    def counts(self, segmenter: str) -> list[int]:
+        """The number of segments of each image."""
+        return [one.count(segmenter) for one in self.images]
+
+    def flags_of(self, method: str) -> list[Flag]:
+        """Flags of a method's reference maps, told apart from those of the maps beside them."""
+        return [flag.after("clean: ") for flag in self.flags.get(method) or [FINE] * len(self.x)]
+
+    def take(self, rows: slice) -> "ReferenceMaps":
+        """Those of some images."""
+        maps = {key: one[rows] for key, one in self.maps.items()}
+        return ReferenceMaps(self.x[rows], maps, {key: list(one)[rows] for key, one in self.flags.items()})
+
+
+class Pairs:
+    """The maps of all methods of a batch beside their reference: a metric is worked out for all of them at once."""
+
+    def __init__(self, reference: ReferenceMaps, maps: Mapping[str, torch.Tensor]):
+        self.reference, self.keys = reference, list(reference.maps)
+        stacked = torch.stack([maps[key] for key in self.keys], 1)
+        self.images = [Pair(one, some) for one, some in zip(reference.images, stacked, strict=True)]
+        self._values: dict[str, torch.Tensor] = {}
+
+    def values(self, method: str, request: MetricRequest) -> torch.Tensor:
+        """`(N,)` float64 of one method."""
+        if request.key not in self._values:
+            self._values[request.key] = torch.stack([image.value(request) for image in self.images])
+        return self._values[request.key][:, self.keys.index(method)]

@@ -1,0 +1,85 @@
+"""Why a map or a score has no value, or only a stated one: a reason for code, and text for people.
+
+A `Flag` is text, so rows, tables and pages hold it as it is; it also carries its typed `reason`, and the error where
+one was raised. Code decides by the reason; nothing reads the text back.
+"""
+
+from collections.abc import Iterable, Sequence
+from enum import Enum
+
+
+class Reason(Enum):
+    """The kinds of reasons; the value is the text where there is nothing more to say."""
+
+    FINE = ""
+    CONSTANT = "constant map"
+    NON_FINITE = "non-finite map"
+    NO_ANSWER = "the model gave non-finite output"
+    NO_MAP = "there is no map of this picture"
+    MADE_ELSEWHERE = "needs the method, and these maps were made elsewhere"
+    NO_MASKS = "no masks were given"
+    NO_MASK = "there is no mask of this picture"
+    NO_REFERENCE = "there is no reference map"
+    REFERENCE = "the reference map has no value"
+    NOT_APPLICABLE = "not applicable"
+    UNDEFINED = "the formula has no value here"
+    UNUSABLE = "the picture cannot be used"
+    FAILED = "the method or metric raised an error"
+
+
+#: Reasons of a degenerate map: metrics state a value for it.
+DEGENERATE = frozenset({Reason.CONSTANT, Reason.NON_FINITE})
+
+
+class Flag(str):
+    """The text of a reason; the empty text, which is false, where all is well.
+
+    Attributes:
+        reason: the kind of reason.
+        error: what was raised, for `FAILED` and `NOT_APPLICABLE`; else None.
+    """
+
+    reason: Reason
+    error: BaseException | None
+
+    def __new__(cls, reason: Reason, text: str = "", error: BaseException | None = None) -> "Flag":
+        made = super().__new__(cls, text or reason.value)
+        made.reason, made.error = reason, error
+        return made
+
+    def __reduce__(self) -> tuple:
+        return Flag, (self.reason, str(self), None)
+
+    @classmethod
+    def of_error(cls, error: BaseException, reason: Reason = Reason.FAILED) -> "Flag":
+        """The error's kind and first line; of one that is not applicable, its message alone."""
+        first = f"{error}".strip().splitlines() or [""]
+        text = first[0] if reason is Reason.NOT_APPLICABLE else f"{type(error).__name__}: {first[0]}"
+        return cls(reason, text, error)
+
+    @property
+    def degenerate(self) -> bool:
+        """Whether the map is constant or not finite."""
+        return self.reason in DEGENERATE
+
+    def after(self, words: str) -> "Flag":
+        """The same reason with words before the text; nothing to add where all is well."""
+        return Flag(self.reason, f"{words}{self}", self.error) if self else self
+
+
+FINE = Flag(Reason.FINE)
+
+
+def first_flags(*flags: Sequence[Flag]) -> list[Flag]:
+    """For each image the first flag that is not empty."""
+    return [next(filter(None, options), FINE) for options in zip(*flags, strict=True)]
+
+
+def repeated(flag: Flag, count: int) -> list[Flag]:
+    """The same flag for `count` images."""
+    return [flag] * count
+
+
+def as_text(flags: Iterable) -> list:
+    """Plain text, nested lists as they are: what users are given."""
+    return [str.__str__(flag) if isinstance(flag, str) else as_text(flag) for flag in flags]
