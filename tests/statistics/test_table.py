@@ -48,6 +48,27 @@ def test_a_row_is_its_cell(pairs, table):
             assert found[f"{name}_low"] < found[name] < found[f"{name}_high"]
 
 
+def test_within_severities_pairs_of_different_severities_are_not_compared(pairs, table):
+    """Over all severities by hand: pairs of a changed and an unchanged prediction at equal severity, and no other."""
+    cell = pairs[(pairs["method"] == "good") & (pairs["perturbation"] == "kind1")]
+    wins = total = 0.0
+    for _, rows in cell.groupby("severity"):
+        changed = rows.loc[rows["changed"].astype(bool), "rbo"]
+        held = rows.loc[~rows["changed"].astype(bool), "rbo"]
+        wins += sum(float(low < high) + 0.5 * float(low == high) for low in changed for high in held)
+        total += len(changed) * len(held)
+    found = row(table, method="good", perturbation="kind1", severity="all")
+    assert found["responsiveness_within"] == pytest.approx(wins / total)
+    kappa = cell.loc[~cell["changed"].astype(bool), "kappa"].median()
+    assert found["rm0_within"] == pytest.approx(kappa * max(0, 2 * wins / total - 1))
+    for name in ("responsiveness_within", "rm0_within"):
+        assert found[f"{name}_low"] < found[name] < found[f"{name}_high"]
+    single = row(table, method="good", perturbation="kind1", severity="2")
+    for name, plain in (("responsiveness_within", "responsiveness"), ("rm0_within", "rm0")):
+        for end in ("", "_low", "_high"):
+            assert single[f"{name}{end}"] == pytest.approx(single[f"{plain}{end}"])
+
+
 def test_delong_within_a_severity_and_bootstrap_for_all(pairs, table):
     cell = pairs[(pairs["method"] == "good") & (pairs["perturbation"] == "kind0") & (pairs["severity"] == 2)]
     expected = delong(-cell["rbo"].to_numpy(), cell["changed"].to_numpy(bool))

@@ -35,8 +35,22 @@ COLUMNS = (
     "rm0",
     "rm0_low",
     "rm0_high",
+    "responsiveness_within",
+    "responsiveness_within_low",
+    "responsiveness_within_high",
+    "rm0_within",
+    "rm0_within_low",
+    "rm0_within_high",
     "reliable",
 )
+#: Columns with an interval → the quantity of `intervals.QUANTITIES`.
+ESTIMATES = {
+    "responsiveness": "responsiveness",
+    "rm": "rm",
+    "rm0": "rm0",
+    "responsiveness_within": "within",
+    "rm0_within": "rm0_within",
+}
 #: The severity of rows that pool all severities.
 ALL = "all"
 #: Private functions take frames as `Any`: pandas' stubs cannot follow boolean indexing.
@@ -69,7 +83,8 @@ def robustness_table(
     One row per cell and severity (as text) and one, severity "all", for its severities together. `n` counts
     the pairs used: those with an RBO (no flag, no constant map) and a known prediction; flips, flip_rate,
     medians and AUC are over these. responsiveness, rm and rm0 are NaN below ten changed or unchanged pairs;
-    `reliable` needs twenty. Intervals: DeLong for the responsiveness of a single severity; bootstrap by
+    `reliable` needs twenty. responsiveness_within and rm0_within compare only pairs of one severity (`stratified_auc`):
+    they decide the verdict where RM and RM₀ are fooled; at a single severity they are responsiveness and rm0. Intervals: DeLong for the responsiveness of a single severity; bootstrap by
     image for "all" rows and for rm and rm0 everywhere, the same resamples for every cell of a dataset.
 
     psnr: columns psnr and some of model, dataset, image, perturbation, severity; the mean of finite values
@@ -85,10 +100,10 @@ def robustness_table(
         line = {**cell._asdict(), "n": point.n, "flips": point.flips, "reliable": point.reliable}
         line["flip_rate"] = point.flips / point.n if point.n else np.nan
         line |= {"psnr": noise(cell), "segments": sizes(cell), "consistency": point.consistency}
-        for quantity in ("responsiveness", "rm", "rm0"):
+        for column, quantity in ESTIMATES.items():
             interval = found.interval(quantity)
-            low, high = area if quantity == "responsiveness" and area else (interval.low, interval.high)
-            line |= {quantity: interval.value, f"{quantity}_low": low, f"{quantity}_high": high}
+            low, high = area if quantity in ("responsiveness", "within") and area else (interval.low, interval.high)
+            line |= {column: interval.value, f"{column}_low": low, f"{column}_high": high}
         rows.append(line)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
