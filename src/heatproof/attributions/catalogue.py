@@ -9,7 +9,7 @@ from heatproof.registry import Registry, unknown
 
 #: What the engine can hand to an attribution method.
 SUPPLIED = (
-    *("x", "z", "logits", "target", "score", "network", "input_gradients"),
+    *("x", "z", "logits", "target", "score", "network", "forward", "of_target", "input_gradients"),
     *("activations", "gradients", "gradients_of", "hvp", "head", "tail", "calibration"),
     *("generator", "ids", "condition"),
 )

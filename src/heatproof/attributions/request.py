@@ -81,7 +81,7 @@ class Request:
 #: Quantities that belong to a layer.
 AT_LAYER = frozenset({"activations", "gradients", "gradients_of", "hvp", "head", "tail", "calibration"})
 #: Quantities that depend on the class explained.
-TARGETED = frozenset({"target", "gradients", "gradients_of", "input_gradients", "hvp", "score"})
+TARGETED = frozenset({"target", "gradients", "gradients_of", "input_gradients", "hvp", "score", "of_target"})
 
 
 def _said(value: Any) -> str:

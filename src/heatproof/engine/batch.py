@@ -103,6 +103,24 @@ class Batch:
         """Whether the graph is needed again after the first backward."""
         return self.differentiable or any(needs & {"hvp", "gradients_of"} for needs in self.needs.values())
 
+    @property
+    def adopts(self) -> bool:
+        """Whether the logits of a method's own forward become the batch's: nothing is known yet, nothing captured.
+
+        Not in half precision, where the functions by which a method computes its forward may name another class.
+        """
+        captures = self._at_input or any(needs & CAPTURED for needs in self.needs.values())
+        known = "logits" in self.__dict__ or "captured" in self.__dict__
+        exact = self.model.dtype in (torch.float32, torch.float64)
+        return exact and not (captures or known or self.differentiable)
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        """`network` for the batch's own images, `z` with any graph: logits `(N, K)` of a first one are kept."""
+        logits = self.model.of_normalised(z)
+        if self.adopts and len(logits) == len(self.x):
+            self.logits = logits.detach()
+        return self._of_classes(logits)
+
     @cached_property
     def logits(self) -> torch.Tensor:
         """`(N, K)`."""
@@ -111,7 +129,7 @@ class Batch:
     @cached_property
     def target(self) -> torch.Tensor:
         """`(N,)` or `(N, T)`: the classes explained."""
-        return targets.resolved(self.target_rule, self.captured.logits.detach(), self.labels, self.clean)
+        return targets.resolved(self.target_rule, self.logits.detach(), self.labels, self.clean)
 
     def release(self) -> None:
         """Lets the forward pass go, with all activations and graphs; logits, target and pictures stay."""
@@ -123,8 +141,7 @@ class Batch:
     @cached_property
     def questions(self) -> list["Question"]:
         """One for each column of the target."""
-        columns = [self.target] if self.target.dim() == 1 else list(self.target.unbind(1))
-        return [Question(self, column, last=i == len(columns) - 1) for i, column in enumerate(columns)]
+        return [Question(self, column) for column in range(self.target[0].numel())]
 
     @cached_property
     def z(self) -> torch.Tensor:
@@ -196,12 +213,26 @@ class Batch:
 
 @dataclass
 class Question:
-    """A batch and one target for each picture. `last`: no other question follows, so graphs may go."""
+    """A batch and one target for each picture: a column of the batch's. It is resolved when first needed."""
 
     batch: Batch
-    target: torch.Tensor
-    last: bool = True
+    column: int = 0
     _second: dict[Any, dict[str, torch.Tensor]] = field(default_factory=dict, init=False)
+
+    @cached_property
+    def target(self) -> torch.Tensor:
+        """`(N,)`: the classes explained."""
+        found = self.batch.target
+        return found if found.dim() == 1 else found[:, self.column]
+
+    @property
+    def last(self) -> bool:
+        """Whether no other question follows, so that graphs may go."""
+        return self.column == self.batch.target[0].numel() - 1
+
+    def of_target(self, columns: torch.Tensor) -> torch.Tensor:
+        """`(N, K)` outputs → those of the classes explained, `(N,)`, with their graph."""
+        return columns.gather(1, self.target[:, None])[:, 0]
 
     def utility(self, output: outputs.Output) -> torch.Tensor:
         """`(N,)`, with its graph."""
@@ -283,6 +314,8 @@ class Site:
             "tail": self._tail,
             "score": lambda: self.question.score,
             "network": lambda: batch.network,
+            "forward": lambda: batch.forward,
+            "of_target": lambda: self.question.of_target,
             "calibration": lambda: partial(_calibration, batch.model, layer),
             "generator": lambda: batch.generators(self.request.name),
             "ids": lambda: batch.names,

@@ -19,7 +19,7 @@ NO_ANSWER = "the model gave non-finite output"
 UNINFORMED = frozenset({"x", "z", "generator"})
 
 #: Quantities that hold an output of every class, which a callable `output` does not have.
-OF_CLASSES = frozenset({"logits", "network", "tail"})
+OF_CLASSES = frozenset({"logits", "network", "forward", "tail"})
 
 Flags = list[str] | list[list[str]]
 
@@ -133,23 +133,30 @@ def explanation(
     """
     # Inside a caller's inference mode no gradient could be had, so it is left for the while.
     with batch.model.evaluating(), torch.inference_mode(False), torch.set_grad_enabled(batch.differentiable):
-        batch.target  # noqa: B018 - resolved first, so that a wrong target is an error before any work on maps
         raw: dict[str, list[torch.Tensor]] = {place.key: [] for place in places}
         failed: dict[str, str] = {}
-        for question in batch.questions:
+
+        def run(question: Question, place: Placed) -> None:
+            try:
+                raw[place.key].append(_raw_map(question, place, upsample))
+            except (torch.OutOfMemoryError, MemoryError):
+                raise
+            except Exception as error:
+                if not survive or "not enough memory" in str(error) or "can't allocate memory" in str(error):
+                    raise
+                failed[place.key] = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+                raw[place.key].append(_nothing(batch.x, place.request.form))
+
+        if batch.adopts and (first := next((p for p in places if "forward" in p.request.entry.needs), None)):
+            run(Question(batch), first)  # its forward is the batch's
+        for question in batch.questions:  # resolves the target: a wrong one is an error before any other map is made
             for place in places:
+                if len(raw[place.key]) > question.column:
+                    continue  # the first
                 if raw[place.key] and not place.request.targeted:
                     raw[place.key].append(raw[place.key][0])  # the same for every target
-                    continue
-                try:
-                    raw[place.key].append(_raw_map(question, place, upsample))
-                except (torch.OutOfMemoryError, MemoryError):
-                    raise
-                except Exception as error:
-                    if not survive or "not enough memory" in str(error) or "can't allocate memory" in str(error):
-                        raise
-                    failed[place.key] = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-                    raw[place.key].append(_nothing(batch.x, place.request.form))
+                else:
+                    run(question, place)
         maps = {key: _together(parts, batch.target) for key, parts in raw.items()}
         said = {p.key: _reasons(batch, raw[p.key], p.request, failed.get(p.key, "")) for p in places}
         size = tuple(batch.x.shape[2:])
