@@ -29,6 +29,11 @@ def pictures(count: int = 3, height: int = 16, width: int | None = None, seed: i
     return torch.rand(count, 3, height, width or height, generator=torch.Generator().manual_seed(seed))
 
 
+def of_target(target: torch.Tensor) -> Any:
+    """The quantity of that name: `(N, K)` outputs → those of the classes `target`, `(N,)`."""
+    return lambda outputs: outputs.gather(1, target[:, None])[:, 0]
+
+
 class Counted(nn.Module):
     """A module that counts how often it runs."""
 

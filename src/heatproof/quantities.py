@@ -89,6 +89,11 @@ QUANTITIES: Mapping[str, Quantity] = {
     "network": _of(
         "method metric", "the network as a module: normalised images → (N, K) outputs", runs=True, of_classes=True
     ),
+    "forward": _of(
+        "method", "`network` for the images themselves: no other pass is made to know their logits",
+        runs=True, of_classes=True,
+    ),
+    "of_target": _of("method", "(N, K) outputs → those of the classes explained, (N,)", "target", targeted=True),
     "calibration": _of(
         "method", "source → mean and standard deviation of the activations over other images", "layer", runs=True
     ),

@@ -70,8 +70,8 @@ def maps(net: nn.Module, z: torch.Tensor, classes: tuple[int, ...] = (1, 4, 0), 
     """Rollout and relevance."""
     network = Network(net)
     return [
-        attention.attention_rollout(z, network, **options),
-        attention.chefer(z, torch.tensor(classes), network),
+        attention.attention_rollout(z, network, network, **options),
+        attention.chefer(z, network, network, nets.of_target(torch.tensor(classes))),
     ]
 
 
@@ -99,10 +99,10 @@ def test_both_methods_equal_the_papers_on_attention_worked_out_by_hand(options, 
         slopes = [g[n].numpy() for g in gradients]
         one = z[n : n + 1]
         for fusion, fuse in FUSE.items():
-            got = attention.attention_rollout(one, Network(net), fusion=fusion)[0]
+            got = attention.attention_rollout(one, Network(net), net, fusion=fusion)[0]
             assert got.shape == (4, 4)
             close(got.flatten(), reference_family.rollout(ours, fuse, rows, prefix))
-        got = attention.chefer(one, torch.tensor([c]), Network(net))[0]
+        got = attention.chefer(one, Network(net), net, nets.of_target(torch.tensor([c])))[0]
         close(got.flatten(), reference_family.chefer(ours, slopes, rows, prefix))
 
 
@@ -132,9 +132,9 @@ def test_discarded_attention_is_the_smallest_and_never_a_prefix_tokens():
             threshold = np.sort(one[:, 1:].ravel())[int(0.7 * one[:, 1:].size)]
             kept.append(np.where((one < threshold) & (np.arange(17) > 0), 0, one)[None])
         slow.append(reference_family.rollout(kept, lambda m: m[0], [0], 1))
-    got = attention.attention_rollout(z, Network(net), discard=0.7)
+    got = attention.attention_rollout(z, Network(net), net, discard=0.7)
     close(got.flatten(1), np.stack(slow))
-    assert float((got - attention.attention_rollout(z, Network(net))).abs().max()) > 1e-3
+    assert float((got - attention.attention_rollout(z, Network(net), net)).abs().max()) > 1e-3
 
 
 # --- one attention, many implementations ---
@@ -289,9 +289,9 @@ def test_a_network_is_asked_once_for_each_size():
     z, network = pictures(dtype=torch.float32), Network(net)
     network.module = net
     for count in (2, 3):  # the probe and one forward, then one forward
-        attention.attention_rollout(z, network)
+        attention.attention_rollout(z, network, network)
         assert net.calls == count
-    attention.chefer(z, torch.tensor([0, 1, 2]), network)
+    attention.chefer(z, network, network, nets.of_target(torch.tensor([0, 1, 2])))
     assert net.calls == 4
 
 
@@ -320,9 +320,12 @@ def test_the_network_is_left_as_it_was_whatever_happens():
             super().forward(z)
             raise FloatingPointError
 
-    for function in (attention.attention_rollout, lambda z, n: attention.chefer(z, torch.tensor([0, 1, 2]), n)):
+    for function in (
+        attention.attention_rollout,
+        lambda z, n, f: attention.chefer(z, n, f, nets.of_target(torch.tensor([0, 1, 2]))),
+    ):
         with pytest.raises(FloatingPointError):
-            function(z, Broken(net))
+            function(z, Network(net), Broken(net))
     assert nets.traces(net) == before
     assert torch.overrides._get_current_function_mode() is None
 
@@ -355,6 +358,6 @@ def test_through_the_engine():
 @pytest.mark.parametrize("discard", [-0.1, 1.0])
 def test_options_that_mean_nothing_are_errors(discard):
     with pytest.raises(InvalidInput, match="`discard` must be at least 0 and below 1"):
-        attention.attention_rollout(pictures(), Network(nets.Plain()), discard=discard)
+        attention.attention_rollout(pictures(), Network(nets.Plain()), nets.Plain(), discard=discard)
     with pytest.raises(UnknownName, match="Did you mean 'mean'"):
-        attention.attention_rollout(pictures(), Network(nets.Plain()), fusion="meen")
+        attention.attention_rollout(pictures(), Network(nets.Plain()), nets.Plain(), fusion="meen")

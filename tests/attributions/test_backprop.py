@@ -85,7 +85,7 @@ def test_the_rule_holds_in_every_spelling(name, spelling):
     (method, rule), (relu, ceiling) = RULES[name], SPELLINGS[spelling]
     net, z = Layered(relu), z_of()
     expected = slow(net, z, rule, ceiling)
-    got = method(z, net, TARGET)
+    got = method(z, net, nets.of_target(TARGET))
     np.testing.assert_allclose(got.numpy(), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
     plain = torch.func.grad(lambda at: net(at).gather(1, TARGET[:, None]).sum())(z)
     assert float((got - plain).abs().max()) > 0.1 * float(plain.abs().max())
@@ -96,7 +96,8 @@ def test_the_spellings_reach_the_ceiling():
     net, z = Layered(F.relu), z_of()
     assert float((net.layers[0](z.flatten(1))).max()) > 6
     assert not torch.equal(
-        backprop.guided_backprop(z, net, TARGET), backprop.guided_backprop(z, Layered(F.relu6), TARGET)
+        backprop.guided_backprop(z, net, nets.of_target(TARGET)),
+        backprop.guided_backprop(z, Layered(F.relu6), nets.of_target(TARGET)),
     )
 
 
@@ -111,7 +112,7 @@ def test_other_functions_keep_their_derivative():
         inner = torch.tanh(one @ z[n].flatten().double() + net.layers[0].bias.double())
         alive = two @ inner + net.layers[1].bias.double() > 0
         back = one.T @ ((1 - inner**2) * (two.T @ (three[target].relu() * alive)))
-        got = backprop.guided_backprop(z, net, TARGET)[n].flatten().double()
+        got = backprop.guided_backprop(z, net, nets.of_target(TARGET))[n].flatten().double()
         torch.testing.assert_close(got, back, rtol=1e-4, atol=1e-5)
 
 

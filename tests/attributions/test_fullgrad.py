@@ -161,7 +161,7 @@ def slow(net: Plainer, z: torch.Tensor, c: int, rescale: str) -> np.ndarray:
 def test_the_map_is_the_papers(rescale):
     net = ready(nets.seeded(Plainer), 8)
     z = nets.pictures(2, 8, 12).double() * 2 - 1
-    got = fullgrad.fullgrad(z, torch.tensor([4, 1]), net, rescale=rescale)
+    got = fullgrad.fullgrad(z, net, nets.of_target(torch.tensor([4, 1])), rescale=rescale)
     for one, picture, c in zip(got, z, [4, 1], strict=True):
         np.testing.assert_allclose(one, slow(net, picture, c, rescale), rtol=1e-4, atol=1e-5)
 
@@ -185,11 +185,11 @@ class Lifted(nn.Module):
 @pytest.mark.parametrize("dims", [1, 2])
 def test_signals_pictures_and_volumes_go_by_the_same_formula(dims):
     """A signal is a picture one pixel high, and a picture a volume one deep."""
-    net, target = any_net(dims), torch.tensor([0, 3])
+    net, target = any_net(dims), nets.of_target(torch.tensor([0, 3]))
     z = torch.randn(2, 3, *(9, 7)[:dims], dtype=torch.float64)
-    found = fullgrad.fullgrad(z, target, net)
+    found = fullgrad.fullgrad(z, net, target)
     assert found.shape == (2, *z.shape[2:])
-    torch.testing.assert_close(fullgrad.fullgrad(z[:, :, None], target, Lifted(net, dims))[:, 0], found)
+    torch.testing.assert_close(fullgrad.fullgrad(z[:, :, None], Lifted(net, dims), target)[:, 0], found)
 
 
 def test_one_forward_and_the_network_as_it_was():
@@ -211,7 +211,7 @@ def test_nothing_is_left_after_an_exception():
     net.fails = "after"
     before = nets.traces(net)
     with pytest.raises(FloatingPointError):
-        fullgrad.fullgrad(torch.rand(1, 3, 12, 12), torch.tensor([0]), net)
+        fullgrad.fullgrad(torch.rand(1, 3, 12, 12), net, nets.of_target(torch.tensor([0])))
     assert nets.traces(net) == before
     assert torch.overrides._get_current_function_mode() is None
 
@@ -233,4 +233,4 @@ def test_where_it_cannot_serve():
 
 def test_an_unknown_rescale_is_an_error():
     with pytest.raises(UnknownName, match="Did you mean 'channel'"):
-        fullgrad.fullgrad(torch.rand(1, 3, 8, 8), torch.tensor([0]), nets.Plain(), rescale="channels")
+        fullgrad.fullgrad(torch.rand(1, 3, 8, 8), nets.Plain(), nets.of_target(torch.tensor([0])), rescale="channels")

@@ -15,6 +15,7 @@ from heatproof.models import wrap
 from .. import nets
 
 TARGET = torch.tensor([1, 3, 0])
+TARGETS, FIRST = nets.of_target(TARGET), nets.of_target(torch.tensor([0]))
 FUNCTIONS = {
     "relu": F.relu,
     "relu in place": nn.ReLU(inplace=True),
@@ -115,7 +116,7 @@ def test_deeplift_is_the_rescale_rule(name, baseline):
         slow_deeplift(net, one.flatten().double().numpy(), start, target).reshape(one.shape)
         for one, target in zip(z, TARGET.tolist(), strict=True)
     ]
-    agrees(relevance.deeplift(x, z, net, TARGET, baseline=baseline), np.stack(expected))
+    agrees(relevance.deeplift(x, z, net, net, TARGETS, baseline=baseline), np.stack(expected))
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 1e-9, 0.25])
@@ -126,7 +127,7 @@ def test_lrp_is_the_epsilon_rule(name, epsilon):
         slow_lrp(net, one.flatten().double().numpy(), target, epsilon).reshape(one.shape).sum(0)
         for one, target in zip(z, TARGET.tolist(), strict=True)
     ]
-    agrees(relevance.lrp(z, net, TARGET, epsilon=epsilon), np.stack(expected), 1e-4)
+    agrees(relevance.lrp(z, net, TARGETS, epsilon=epsilon), np.stack(expected), 1e-4)
 
 
 def test_lrp_without_epsilon_is_the_gradient_times_the_picture_on_a_relu_network():
@@ -134,7 +135,7 @@ def test_lrp_without_epsilon_is_the_gradient_times_the_picture_on_a_relu_network
     for function, equal in ((F.relu, True), (F.relu6, False)):
         net, z = Layered(function), 3 * z_of()
         plain = torch.func.grad(lambda at, net=net: net(at).gather(1, TARGET[:, None]).sum())(z) * z
-        assert torch.allclose(relevance.lrp(z, net, TARGET, epsilon=0.0), plain.sum(1), rtol=1e-3, atol=1e-3) is equal
+        assert torch.allclose(relevance.lrp(z, net, TARGETS, epsilon=0.0), plain.sum(1), rtol=1e-3, atol=1e-3) is equal
 
 
 # --- networks of pictures: what is conserved ---
@@ -177,7 +178,7 @@ def test_deeplift_adds_up_to_the_difference_of_outputs(net, baseline):
     z = 2 * x - 1
     start = heatproof.masking.ground("mean" if baseline == "zero" else baseline, x, z)
     expected = (made(z) - made(start)).gather(1, TARGET[:, None])[:, 0]
-    got = relevance.deeplift(x, z, made, TARGET, baseline=baseline).sum((1, 2, 3))
+    got = relevance.deeplift(x, z, made, made, TARGETS, baseline=baseline).sum((1, 2, 3))
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -189,10 +190,10 @@ def test_deeplift_of_an_overlapping_max_pool_by_hand():
             return F.max_pool2d(z, (1, 3), (1, 2)).flatten(1) @ torch.tensor([[1.0], [10.0]])
 
     z = torch.tensor([[[[1.0, 0.0, 5.0, -1.0, 2.0]]]])
-    got = relevance.deeplift(z, z, Pool(), torch.tensor([0]))
+    got = relevance.deeplift(z, z, Pool(), Pool(), FIRST)
     torch.testing.assert_close(got, torch.tensor([[[[0.0, 0, 55, 0, 0]]]]))
     # Below the baseline in all places: what the maximum lost belongs to the winner on the baseline.
-    got = relevance.deeplift(z, -z.abs() - 1, Pool(), torch.tensor([0]))
+    got = relevance.deeplift(z, -z.abs() - 1, Pool(), Pool(), FIRST)
     torch.testing.assert_close(got.sum(), torch.tensor(-1.0 * 1 - 2.0 * 10))
 
 
@@ -202,7 +203,7 @@ def test_lrp_conserves_the_output_without_biases_and_not_with(act):
         net = residual(bias, act)
         z = 2 * nets.pictures(3, 16) - 1
         expected = net(z).gather(1, TARGET[:, None])[:, 0]
-        got = relevance.lrp(z, net, TARGET).sum((1, 2))
+        got = relevance.lrp(z, net, TARGETS).sum((1, 2))
         assert torch.allclose(got, expected, rtol=1e-3, atol=1e-4) is not bias
 
 
@@ -226,9 +227,9 @@ class Windows(Layered):
 
 def test_deeplift_of_a_batch_is_that_of_its_pictures_also_in_windows():
     net, z = Windows(F.relu), z_of()
-    together = relevance.deeplift(z, z, net, TARGET)
+    together = relevance.deeplift(z, z, net, net, TARGETS)
     for n in range(3):
-        alone = relevance.deeplift(z[n : n + 1], z[n : n + 1], net, TARGET[n : n + 1])
+        alone = relevance.deeplift(z[n : n + 1], z[n : n + 1], net, net, nets.of_target(TARGET[n : n + 1]))
         torch.testing.assert_close(together[n : n + 1], alone)
     expected = (net(z) - net(0 * z)).gather(1, TARGET[:, None])[:, 0]
     torch.testing.assert_close(together.sum((1, 2, 3)), expected)
@@ -238,7 +239,7 @@ def test_deeplift_runs_the_baseline_once():
     rows = []
     net = Layered(F.relu)
     handle = net.register_forward_pre_hook(lambda _module, inputs: rows.append(len(inputs[0])))
-    relevance.deeplift(z_of(), z_of(), net, TARGET)
+    relevance.deeplift(z_of(), z_of(), net, net, TARGETS)
     handle.remove()
     assert rows == [1, 3]
 
@@ -303,7 +304,7 @@ def test_a_network_that_goes_another_way_on_the_baseline_is_refused():
     )
     z = 9 * (2 * nets.pictures(1, 16) - 1)
     with pytest.raises(NotApplicable, match="computes the same way on the picture and the baseline"):
-        relevance.deeplift(z, z, net, torch.tensor([0]))
+        relevance.deeplift(z, z, net, net, FIRST)
 
 
 @pytest.mark.parametrize("method", ["deeplift", "lrp"])

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWa
 
 SIDE = 16
 TARGET = torch.tensor([1, 3, 0])
+TARGETS = nets.of_target(TARGET)
 
 
 class Chain(nn.Module):
@@ -116,7 +117,7 @@ PEERS = {
 @pytest.mark.parametrize("pool", [2, 3])
 def test_rectifier_rules_are_equal_on_relu_modules(name, pool):
     module, z = chain(pool=pool), z_of()
-    ours, theirs = PEERS[name][0](z, module, TARGET), getattr(captum, PEERS[name][1])(module).attribute(z, TARGET)
+    ours, theirs = PEERS[name][0](z, module, TARGETS), getattr(captum, PEERS[name][1])(module).attribute(z, TARGET)
     assert torch.equal(ours, theirs)
     assert apart(ours, methods.gradient(methods.gradient_at(module, z, TARGET))) > 0.1
 
@@ -135,9 +136,9 @@ def test_deeplift_agrees_where_every_module_runs_once(act):
     """In float64: in float32 theirs divides differences that are all rounding."""
     module, z, x = chain(act=act).double(), z_of().double(), x_of().double()
     peer = captum.DeepLift(copy.deepcopy(module))
-    same(relevance.deeplift(x, z, module, TARGET), peer.attribute(z, target=TARGET), 1e-6)
+    same(relevance.deeplift(x, z, module, module, TARGETS), peer.attribute(z, target=TARGET), 1e-6)
     black = peer.attribute(z, baselines=-torch.ones_like(z), target=TARGET)
-    same(relevance.deeplift(x, z, module, TARGET, baseline="black"), black, 1e-6)
+    same(relevance.deeplift(x, z, module, module, TARGETS, baseline="black"), black, 1e-6)
 
 
 @pytest.mark.parametrize("act", [nn.ReLU, nn.Tanh])
@@ -145,7 +146,7 @@ def test_deeplift_agrees_where_every_module_runs_once(act):
 def test_lrp_agrees_where_every_module_runs_once(act, pool):
     module, z = chain(act=act, pool=pool), z_of()
     theirs = captum.LRP(copy.deepcopy(module)).attribute(z, TARGET).sum(1)
-    same(relevance.lrp(z, module, TARGET), theirs, 1e-4)
+    same(relevance.lrp(z, module, TARGETS), theirs, 1e-4)
 
 
 # --- its defects, and what ours does ---
@@ -176,7 +177,7 @@ def test_guided_rules_hold_for_functions_and_relu6(name, relu):
     assert torch.equal(theirs, methods.gradient(methods.gradient_at(net, z, TARGET)))
     assert not any("ReLU6" in str(one.message) or "functional" in str(one.message) for one in said)
     right = getattr(captum, PEERS[name][1])(Functional(nn.ReLU()).eval()).attribute(z.clone(), TARGET)
-    same(PEERS[name][0](z, net, TARGET), right)  # nothing reaches 6 here
+    same(PEERS[name][0](z, net, TARGETS), right)  # nothing reaches 6 here
     assert apart(theirs, right) > 0.3
 
 
@@ -185,7 +186,7 @@ def test_deeplift_of_overlapping_max_pools_adds_up():
     module, z = chain(pool=3), z_of()
     expected = (module(z) - module(0 * z)).gather(1, TARGET[:, None])[:, 0]
     torch.testing.assert_close(
-        relevance.deeplift(x_of(), z, module, TARGET).sum((1, 2, 3)), expected, rtol=1e-4, atol=1e-4
+        relevance.deeplift(x_of(), z, module, module, TARGETS).sum((1, 2, 3)), expected, rtol=1e-4, atol=1e-4
     )
     theirs = captum.DeepLift(copy.deepcopy(module)).attribute(z, target=TARGET).sum((1, 2, 3))
     assert float(((theirs - expected) / expected).abs().max()) > 0.05
@@ -198,7 +199,7 @@ def test_deeplift_of_a_max_pool_after_a_relu_adds_up():
     z, x = z_of(), x_of()
     start = heatproof.masking.ground("blur", x, z)
     expected = (net(z) - net(start)).gather(1, TARGET[:, None])[:, 0]
-    ours = relevance.deeplift(x, z, net, TARGET, baseline="blur").sum((1, 2, 3))
+    ours = relevance.deeplift(x, z, net, net, TARGETS, baseline="blur").sum((1, 2, 3))
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
     theirs = captum.DeepLift(copy.deepcopy(net)).attribute(z, baselines=start, target=TARGET).sum((1, 2, 3))
     assert float(((theirs - expected) / expected).abs().max()) > 0.05
@@ -213,12 +214,14 @@ def test_deeplift_serves_functions_relu6_and_a_module_used_twice():
         theirs = captum.DeepLift(net).attribute(z.clone(), target=TARGET)
         same(methods.input_x_gradient(z, methods.gradient_at(net, z, TARGET)), theirs)
         assert float(((theirs.sum((1, 2, 3)) - expected) / expected).abs().max()) > 0.05
-        torch.testing.assert_close(relevance.deeplift(z, z, net, TARGET).sum((1, 2, 3)), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            relevance.deeplift(z, z, net, net, TARGETS).sum((1, 2, 3)), expected, rtol=1e-4, atol=1e-4
+        )
     twice = Functional(nn.ReLU()).eval()
     with pytest.raises(RuntimeError, match="more than once"):
         captum.DeepLift(twice).attribute(z.clone(), target=TARGET)
     expected = (twice(z) - twice(0 * z)).gather(1, TARGET[:, None])[:, 0]
-    ours = relevance.deeplift(z, z, Functional(nn.ReLU()).eval(), TARGET)
+    ours = relevance.deeplift(z, z, Functional(nn.ReLU()).eval(), Functional(nn.ReLU()).eval(), TARGETS)
     torch.testing.assert_close(ours.sum((1, 2, 3)), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -238,7 +241,7 @@ def test_lrp_of_a_residual_sum_is_conserved():
     relevance over an activation to the other, and adds them."""
     net, z = nets.seeded(Residual).requires_grad_(False), z_of()
     expected = net(z).gather(1, TARGET[:, None])[:, 0]
-    torch.testing.assert_close(relevance.lrp(z, net, TARGET).sum((1, 2)), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(relevance.lrp(z, net, TARGETS).sum((1, 2)), expected, rtol=1e-4, atol=1e-5)
     theirs = captum.LRP(copy.deepcopy(net)).attribute(z, TARGET).sum((1, 2, 3))
     assert float(((theirs - expected) / expected).abs().min()) > 0.1
 
@@ -251,12 +254,12 @@ def test_lrp_serves_relu6_and_leaves_no_attribute():
     assert any("rule" in vars(part) for part in net.modules())
     module = chain()
     names = [sorted(vars(part)) for part in module.modules()]
-    relevance.lrp(z, module, TARGET), relevance.deeplift(x_of(), z, module, TARGET)
+    relevance.lrp(z, module, TARGETS), relevance.deeplift(x_of(), z, module, module, TARGETS)
     assert [sorted(vars(part)) for part in module.modules()] == names
     captum.LRP(module).attribute(z, TARGET)
     assert any("activations" in vars(part) for part in module.modules())
     expected = captum.LRP(once(nn.ReLU)).attribute(z, TARGET).sum(1)
-    same(relevance.lrp(z, once(nn.ReLU6), TARGET), expected, 1e-4)  # nothing reaches 6 here
+    same(relevance.lrp(z, once(nn.ReLU6), TARGETS), expected, 1e-4)  # nothing reaches 6 here
 
 
 def test_an_exception_leaves_no_activations_in_the_modules():
@@ -267,7 +270,7 @@ def test_an_exception_leaves_no_activations_in_the_modules():
     net, z = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), Fails()).eval().requires_grad_(False), z_of()
     names = [sorted(vars(part)) for part in net.modules()]
     with pytest.raises(FloatingPointError):
-        relevance.deeplift(x_of(), z, net, TARGET)
+        relevance.deeplift(x_of(), z, net, net, TARGETS)
     assert [sorted(vars(part)) for part in net.modules()] == names
     with pytest.raises(FloatingPointError):
         captum.DeepLift(net).attribute(z, target=TARGET)

@@ -29,7 +29,7 @@ def _unfit(model: Model, _layer: str, _options: Mapping[str, Any]) -> str:
 
 
 @attribution("attention-rollout", aliases=["rollout"], source="Abnar & Zuidema 2020, §3", applies=_unfit)
-def attention_rollout(z: torch.Tensor, network, *, fusion: str = "mean", discard: float = 0.0) -> torch.Tensor:
+def attention_rollout(z: torch.Tensor, network, forward, *, fusion: str = "mean", discard: float = 0.0) -> torch.Tensor:
     """Attention rollout: the product over the layers of `½ A + ½ I`, at the rows the output is read from; ≥ 0.
 
     A is the attention with its heads made one by `fusion` (`mean` is the paper's; `max`, `min`); rows are scaled to sum
@@ -41,7 +41,7 @@ def attention_rollout(z: torch.Tensor, network, *, fusion: str = "mean", discard
         raise InvalidInput(f"`discard` must be at least 0 and below 1. Got {discard}.")
     found = reading(network, network.module, z)
     with torch.no_grad(), Attention(len(z), lambda matrix: fuse(matrix.float())) as attention:
-        network(z)
+        forward(z)
     flow = _first(found, attention.matrices[-1])
     for fused in reversed(attention.matrices):
         kept = _discarded(fused.double(), discard, found.layout.prefix)  # a uniform attention must stay uniform
@@ -52,7 +52,7 @@ def attention_rollout(z: torch.Tensor, network, *, fusion: str = "mean", discard
 
 @attribution("chefer", aliases=["generic-attention", "attention-relevance"], source="Chefer et al. 2021b, eq. 5–6",
              applies=_unfit)  # fmt: skip
-def chefer(z: torch.Tensor, target: torch.Tensor, network) -> torch.Tensor:
+def chefer(z: torch.Tensor, network, forward, of_target) -> torch.Tensor:
     """Generic attention explainability: `R ← R + Ā R` over the layers, `Ā = mean over heads of relu(∇A ⊙ A)`; ≥ 0.
 
     ∇A is the gradient of the target's output by the attention; R begins as the identity I, and the map is R − I at the
@@ -62,7 +62,9 @@ def chefer(z: torch.Tensor, target: torch.Tensor, network) -> torch.Tensor:
     found = reading(network, network.module, z)
     relevances: dict[int, torch.Tensor] = {}
     with torch.enable_grad(), Attention(len(z)) as attention:
-        output = network(z.detach()).gather(1, target[:, None]).sum()
+        outputs = forward(z.detach())
+    with torch.enable_grad():
+        output = of_target(outputs).sum()
     for index, matrix in enumerate(attention.matrices):
         matrix.register_hook(_relevance(matrix.detach(), relevances, index))
     torch.autograd.grad(output, [matrix for matrix in attention.matrices if matrix.is_leaf], allow_unused=True)

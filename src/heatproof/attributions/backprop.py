@@ -47,24 +47,24 @@ def _deconvolved(values: Tensor, output: Tensor, function) -> Back:
     source="Springenberg et al. 2015, §3.4",
     applies=without_relu,
 )
-def guided_backprop(z: Tensor, network, target: Tensor) -> Tensor:
+def guided_backprop(z: Tensor, forward, of_target) -> Tensor:
     """Guided backpropagation: the gradient, but through a ReLU only what is positive, `1[a > 0] · relu(g)`.
 
     A ReLU6 lets through where 0 < a < 6. Other activation functions keep their derivative. One forward and one
     backward pass.
     """
-    return ruled_gradient(network, z, target, by_rule(RELUS, _guided))
+    return ruled_gradient(z, forward, of_target, by_rule(RELUS, _guided))
 
 
 @attribution(
     "deconvnet", form="rgb", aliases=["deconvolution"], source="Zeiler & Fergus 2014, §2.1", applies=without_relu
 )
-def deconvnet(z: Tensor, network, target: Tensor) -> Tensor:
+def deconvnet(z: Tensor, forward, of_target) -> Tensor:
     """Deconvnet: the gradient, but a ReLU sends back `relu(g)` wherever it was, alive or not.
 
     Max pooling goes back to its winners, as in the paper. One forward and one backward pass.
     """
-    return ruled_gradient(network, z, target, by_rule(RELUS, _deconvolved))
+    return ruled_gradient(z, forward, of_target, by_rule(RELUS, _deconvolved))
 
 
 @attribution(
@@ -74,10 +74,10 @@ def deconvnet(z: Tensor, network, target: Tensor) -> Tensor:
     source="Selvaraju et al. 2017, §3.2",
     applies=without_relu,
 )
-def guided_gradcam(activations: Tensor, gradients: Tensor, z: Tensor, network, target: Tensor) -> Tensor:
+def guided_gradcam(activations: Tensor, gradients: Tensor, z: Tensor, forward, of_target) -> Tensor:
     """Guided Grad-CAM: guided backpropagation times `relu(gradcam)`, upsampled to the picture (bilinear).
 
     One forward and backward pass more than Grad-CAM.
     """
     places = upsampled(gradcam(activations, gradients).relu(), tuple(z.shape[2:]))
-    return guided_backprop(z, network, target) * places[:, None]
+    return guided_backprop(z, forward, of_target) * places[:, None]

@@ -41,9 +41,7 @@ def _why_unfit(model: Model, z: torch.Tensor) -> str:
         shares.append(share.double().sum())
         drawn.append(_places(share, channels, tuple(z.shape[2:])) is not None)
 
-    output, gradient = _decomposed(
-        model.of_normalised, z, torch.zeros(len(z), dtype=torch.int64, device=z.device), visit
-    )
+    output, gradient = _decomposed(z, model.of_normalised, lambda logits: logits[:, 0], visit)
     if not any(drawn):
         return "none of its layers with places has a bias"
     shares.append((gradient * z).double().sum())
@@ -54,12 +52,13 @@ def _why_unfit(model: Model, z: torch.Tensor) -> str:
     return ""
 
 
-def _decomposed(network: Any, z: torch.Tensor, target: torch.Tensor, visit: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def _decomposed(z: torch.Tensor, forward: Any, of_target: Any, visit: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Output of the targets `(N,)` and gradient by `z`; on the way every bias's share goes to `visit`."""
     with torch.enable_grad():
         leaf = z.detach().requires_grad_()
         with Biases(visit):
-            output = network(leaf).gather(1, target[:, None])[:, 0]
+            outputs = forward(leaf)
+        output = of_target(outputs)
         (gradient,) = torch.autograd.grad(output.sum(), leaf)
     return output.detach(), gradient
 
@@ -67,7 +66,7 @@ def _decomposed(network: Any, z: torch.Tensor, target: torch.Tensor, visit: Any)
 @attribution(
     "fullgrad", form="display", aliases=["full-grad", "full-gradient"], source="Srinivas & Fleuret 2019", applies=_unfit
 )
-def fullgrad(z: torch.Tensor, target: torch.Tensor, network, *, rescale: str = "channel") -> torch.Tensor:
+def fullgrad(z: torch.Tensor, forward, of_target, *, rescale: str = "channel") -> torch.Tensor:
     """FullGrad: `ψ(∇x f ⊙ x) + Σ over layers and channels ψ(∇b f ⊙ b)`, ψ = upsampling of the min-max of |·|; ≥ 0.
 
     The biases b are those of convolutions, linear layers and norms, and the implicit ones of whatever is curved
@@ -85,7 +84,7 @@ def fullgrad(z: torch.Tensor, target: torch.Tensor, network, *, rescale: str = "
         if places is not None and len(places) == len(z):
             total.add_(upsampled(_rescaled(places.float(), rescale).sum(1), size))
 
-    _, gradient = _decomposed(network, z, target, visit)
+    _, gradient = _decomposed(z, forward, of_target, visit)
     return total + _rescaled((gradient * z).float(), rescale).sum(1)
 
 

@@ -85,7 +85,7 @@ def lrp_refuses(model: Model, layer: str, options: Mapping[str, Any]) -> str:
     source="Shrikumar et al. 2017, §3.5.1 (rescale rule)",
     applies=deeplift_refuses,
 )
-def deeplift(x: Tensor, z: Tensor, network, target: Tensor, *, baseline: str = "zero") -> Tensor:
+def deeplift(x: Tensor, z: Tensor, network, forward, of_target, *, baseline: str = "zero") -> Tensor:
     """DeepLIFT with the rescale rule: `(z − b) · m`, m by the chain rule with `Δf / Δa` for every derivative `f'(a)`.
 
     Δ is the difference from the same place when the network sees the baseline b (as in `integrated-gradients`); where
@@ -98,7 +98,7 @@ def deeplift(x: Tensor, z: Tensor, network, target: Tensor, *, baseline: str = "
     reference = _Reference()
     with torch.enable_grad(), Watching(reference.kept):  # with a graph: it shows what depends on the picture
         network(start.detach().requires_grad_() * 1.0)
-    return (z - start) * ruled_gradient(network, z, target, reference.compared)
+    return (z - start) * ruled_gradient(z, forward, of_target, reference.compared)
 
 
 @dataclass
@@ -201,7 +201,7 @@ def _cross_max(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]
     source="Bach et al. 2015, eq. 58",
     applies=lrp_refuses,
 )
-def lrp(z: Tensor, network, target: Tensor, *, epsilon: float = 1e-9) -> Tensor:
+def lrp(z: Tensor, forward, of_target, *, epsilon: float = 1e-9) -> Tensor:
     """LRP, epsilon rule: `R_i = Σ_j z_i w_ij R_j / (o_j + ε sign o_j)` at layers with weights; channels summed.
 
     `o` is with the bias. Functions of one value hand on what they get, max pools give it to the winner, sums split it
@@ -222,7 +222,7 @@ def lrp(z: Tensor, network, target: Tensor, *, epsilon: float = 1e-9) -> Tensor:
         output = _without_rule("LRP", function, args, kwargs)
         return _damped(output, epsilon) if epsilon and name in WEIGHTED and depends(output) else output
 
-    return (z * ruled_gradient(network, z, target, answer)).sum(1)
+    return (z * ruled_gradient(z, forward, of_target, answer)).sum(1)
 
 
 def _from_zero(values: Tensor, output: Tensor, plain: Callable[[Tensor], Tensor]) -> Back:

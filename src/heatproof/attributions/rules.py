@@ -19,14 +19,14 @@ Back = Callable[[Tensor], Tensor]
 Rule = Callable[[Tensor, Tensor, Callable[[Tensor], Tensor]], Back]
 
 
-def ruled_gradient(network, z: Tensor, target: Tensor, answer: "Answer") -> Tensor:
+def ruled_gradient(z: Tensor, forward, of_target, answer: "Answer") -> Tensor:
     """`∂ output of the target / ∂ z` with `answer` in place of every function. One forward, one backward pass."""
     with torch.enable_grad():
         at = z.detach().requires_grad_()
         with Watching(answer):
-            outputs = network(at * 1.0)
+            outputs = forward(at * 1.0)
         # Backwards out of the mode: the rules call torch functions too.
-        return torch.autograd.grad(outputs.gather(1, target[:, None]).sum(), at)[0]
+        return torch.autograd.grad(of_target(outputs).sum(), at)[0]
 
 
 #: (function, args, kwargs) → what the call gives.

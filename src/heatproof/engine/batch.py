@@ -132,6 +132,24 @@ class Batch:
         """Whether the graph is needed again after the first backward."""
         return self.differentiable or any(needs.reused for needs in self.needs.values())
 
+    @property
+    def adopts(self) -> bool:
+        """Whether the logits of a method's own forward pass become the batch's: none are known, no layer is kept.
+
+        Not in half precision, where the functions by which a method computes its forward pass may name another class.
+        """
+        captures = self._at_input or any(needs.kept for needs in self.needs.values())
+        known = "logits" in self.__dict__ or "captured" in self.__dict__
+        exact = self.model.dtype in (torch.float32, torch.float64)
+        return exact and not (captures or known or self.differentiable)
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        """`network` for the batch's own images, `z` with any graph; the logits `(N, K)` of the first are kept."""
+        logits = self.model.of_normalised(z)
+        if self.adopts and len(logits) == len(self.x):
+            self.logits = logits.detach()
+        return self._of_classes(logits)
+
     @cached_property
     def logits(self) -> torch.Tensor:
         """`(N, K)`."""
@@ -140,7 +158,7 @@ class Batch:
     @cached_property
     def target(self) -> torch.Tensor:
         """`(N,)` or `(N, T)`: the classes explained."""
-        return targets.resolved(self.target_rule, self.captured.logits.detach(), self.labels, self.clean)
+        return targets.resolved(self.target_rule, self.logits.detach(), self.labels, self.clean)
 
     def release(self) -> None:
         """Lets the forward pass go, with all activations and graphs; logits, target and images stay."""
@@ -152,8 +170,7 @@ class Batch:
     @cached_property
     def by_target(self) -> list["TargetBatch"]:
         """One for each column of the target."""
-        columns = [self.target] if self.target.dim() == 1 else list(self.target.unbind(1))
-        return [TargetBatch(self, column, last=i == len(columns) - 1) for i, column in enumerate(columns)]
+        return [TargetBatch(self, column) for column in range(self.target[0].numel())]
 
     @cached_property
     def z(self) -> torch.Tensor:
@@ -223,12 +240,26 @@ class Batch:
 
 @dataclass
 class TargetBatch:
-    """A batch and one target for each image. `last`: no other target follows, so graphs may go."""
+    """A batch and one target for each image, a column of the batch's; it is resolved when it is first needed."""
 
     batch: Batch
-    target: torch.Tensor
-    last: bool = True
+    column: int = 0
     _second: dict[Any, dict[str, torch.Tensor]] = field(default_factory=dict, init=False)
+
+    @cached_property
+    def target(self) -> torch.Tensor:
+        """`(N,)`: the classes explained."""
+        found = self.batch.target
+        return found if found.dim() == 1 else found[:, self.column]
+
+    @property
+    def last(self) -> bool:
+        """Whether no other target follows, so that graphs may go."""
+        return self.column == self.batch.target[0].numel() - 1
+
+    def of_target(self, columns: torch.Tensor) -> torch.Tensor:
+        """`(N, K)` outputs → those of the classes explained, `(N,)`, with their graph."""
+        return columns.gather(1, self.target[:, None])[:, 0]
 
     def utility(self, output: outputs.Output) -> torch.Tensor:
         """`(N,)`, with its graph."""
@@ -319,6 +350,8 @@ SUPPLIERS: Mapping[str, Callable[[LayerBatch], Any]] = {
     "tail": lambda at: at.tail(),
     "score": lambda at: at.by_target.score,
     "network": lambda at: at.batch.network,
+    "forward": lambda at: at.batch.forward,
+    "of_target": lambda at: at.by_target.of_target,
     "calibration": lambda at: partial(_calibration, at.batch.model, at.layer),
     "generator": lambda at: at.batch.generators(at.request.name),
     "ids": lambda at: at.batch.names,

@@ -52,22 +52,29 @@ def explanation(
     """
     # Inside a caller's inference mode no gradient could be had, so it is left for the while.
     with batch.model.evaluating(), torch.inference_mode(False), torch.set_grad_enabled(batch.differentiable):
-        batch.target  # noqa: B018 - resolved first, so that a wrong target is an error before any work on maps
         raw: dict[str, list[torch.Tensor]] = {method.key: [] for method in methods}
         failed: dict[str, Flag] = {}
-        for at_target in batch.by_target:
+
+        def run(at_target: TargetBatch, method: ResolvedMethod) -> None:
+            try:
+                raw[method.key].append(_raw_map(at_target, method, upsample))
+            except Exception as error:
+                if not survive or out_of_memory(error):
+                    raise
+                unfit = isinstance(error, NotApplicable)
+                failed[method.key] = Flag.of_error(error, Reason.NOT_APPLICABLE if unfit else Reason.FAILED)
+                raw[method.key].append(_empty(batch.x, method.request.form))
+
+        if batch.adopts and (first := next((m for m in methods if "forward" in m.request.entry.needs), None)):
+            run(TargetBatch(batch), first)  # its forward pass is the batch's
+        for at_target in batch.by_target:  # resolves the target: a wrong one is an error before any other map is made
             for method in methods:
+                if len(raw[method.key]) > at_target.column:
+                    continue  # the first
                 if raw[method.key] and not method.request.targeted:
                     raw[method.key].append(raw[method.key][0])  # the same for every target
-                    continue
-                try:
-                    raw[method.key].append(_raw_map(at_target, method, upsample))
-                except Exception as error:
-                    if not survive or out_of_memory(error):
-                        raise
-                    unfit = isinstance(error, NotApplicable)
-                    failed[method.key] = Flag.of_error(error, Reason.NOT_APPLICABLE if unfit else Reason.FAILED)
-                    raw[method.key].append(_empty(batch.x, method.request.form))
+                else:
+                    run(at_target, method)
         maps = {key: _together(parts, batch.target) for key, parts in raw.items()}
         found = {m.key: _flags(batch, raw[m.key], m.request, failed.get(m.key)) for m in methods}
         size = tuple(batch.x.shape[2:])

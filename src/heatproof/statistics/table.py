@@ -83,9 +83,10 @@ def robustness_table(
     One row per cell and severity (as text) and one, severity "all", for its severities together. `n` counts
     the pairs used: those with an RBO (no flag, no constant map) and a known prediction; flips, flip_rate,
     medians and AUC are over these. responsiveness, rm and rm0 are NaN below ten changed or unchanged pairs;
-    `reliable` needs twenty. responsiveness_within and rm0_within compare only pairs of one severity (`stratified_auc`):
-    they decide the verdict where RM and RM₀ are fooled; at a single severity they are responsiveness and rm0. Intervals: DeLong for the responsiveness of a single severity; bootstrap by
-    image for "all" rows and for rm and rm0 everywhere, the same resamples for every cell of a dataset.
+    `reliable` needs twenty. responsiveness_within and rm0_within compare only pairs of one severity
+    (`stratified_auc`): they decide the verdict where RM and RM₀ are fooled; at a single severity they are
+    responsiveness and rm0. Intervals: DeLong for the responsiveness of a single severity; bootstrap by image for
+    everything else, the same resamples for every cell of a dataset.
 
     psnr: columns psnr and some of model, dataset, image, perturbation, severity; the mean of finite values
     is shown. segments: columns segments and some of model, dataset, segmenter, image (or a column
