@@ -10,11 +10,24 @@ from torch import nn
 
 import heatproof
 from heatproof.attributions import ATTRIBUTIONS, requested
-from heatproof.engine import Batch, chosen_layer, explain, explanation, halved, resolve_layers
-from heatproof.engine import explaining as engine
+from heatproof.data.inputs import as_inputs
+from heatproof.engine import (
+    Batch,
+    LayerNeeds,
+    chosen_layer,
+    explain,
+    explanation,
+    halved,
+    image_scores,
+    out_of_memory,
+    resolve_layers,
+)
+from heatproof.engine import batch as engine_batch
 from heatproof.errors import InvalidInput, InvalidPicture, InvalidTarget, LayerError, UnknownName
 from heatproof.flags import Reason
+from heatproof.metrics.pairs import PAIR_SUPPLIERS
 from heatproof.models import wrap
+from heatproof.quantities import vocabulary
 
 from . import nets
 
@@ -88,7 +101,7 @@ def test_a_linear_head_is_proved_on_every_batch(plain, x):
     plain.module.forward = lambda x: torch.tanh(own(x))
     found = explain(plain, x, "ablationcam", target=0, raw=True)
     assert float((found["ablationcam"] - before).abs().max()) > 1e-3
-    batch = Batch(plain, x, {"two": frozenset({"head", "tail"})})
+    batch = Batch(plain, x, {"two": LayerNeeds(frozenset({"head", "tail"}))})
     with plain.evaluating(), torch.no_grad():
         assert batch.head("two") is None and batch.tail("two") is not None
 
@@ -112,7 +125,7 @@ def test_linear_heads_are_found_by_arithmetic(x):
 
     for make, linear in ((nets.Plain, True), (NoBias, True), (Decoy, True), (Scaled, False), (nets.Signed, False)):
         model = wrap(nets.seeded(make), size=SIDE, layer="two")
-        batch = Batch(model, x, {"two": frozenset({"head"})})
+        batch = Batch(model, x, {"two": LayerNeeds(frozenset({"head"}))})
         with model.evaluating(), torch.no_grad():
             head = batch.head("two")
             assert (head is not None) == linear, make
@@ -213,8 +226,8 @@ def test_a_real_allocation_that_fails_is_recognised():
     try:
         torch.empty(2**58)
     except RuntimeError as error:
-        assert engine._out_of_memory(error)
-    assert not engine._out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+        assert out_of_memory(error)
+    assert not out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
 # --- targets ---
@@ -340,7 +353,7 @@ def test_transparent_and_16_bit_pictures_look_the_same_opened_or_not(tmp_path):
     deep = Image.fromarray(rng.integers(0, 65536, (SIDE, SIDE), dtype=np.uint16))
     for name, picture in (("clear.png", clear), ("deep.png", deep), ("grey.png", clear.convert("L"))):
         picture.save(tmp_path / name)
-        inputs = [engine.as_inputs(item, model.geometry).batch(slice(0, 1)) for item in (picture, tmp_path / name)]
+        inputs = [as_inputs(item, model.geometry).batch(slice(0, 1)) for item in (picture, tmp_path / name)]
         assert torch.equal(*inputs)
         assert float(inputs[0].std()) > 0.1  # not all white
 
@@ -640,3 +653,12 @@ def test_an_array_without_a_pixel_and_a_number_for_a_model_are_said():
             heatproof.explain(model, np.zeros((0, 8, 3), kind), layer="0")
     with pytest.raises(InvalidInput, match="Got int"):
         heatproof.explain(3, torch.rand(1, 3, 8, 8))
+
+
+def test_every_quantity_has_one_supplier():
+    """The table and the engine agree: what may be named can be handed over, and nothing else can."""
+    for user, suppliers in (
+        ("method", engine_batch.SUPPLIERS),
+        ("metric", {**image_scores.SUPPLIERS, **PAIR_SUPPLIERS}),
+    ):
+        assert set(vocabulary(user)) == set(suppliers)

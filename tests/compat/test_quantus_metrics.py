@@ -11,6 +11,7 @@ from heatproof.attributions import ATTRIBUTIONS
 from heatproof.compat.quantus import explain_func, metric
 from heatproof.errors import InvalidInput, NotApplicable, UnknownName
 from heatproof.metrics import METRICS
+from heatproof.metrics.request import parsed_metric
 
 from .. import nets
 
@@ -57,9 +58,14 @@ def test_every_metric_gives_the_values_of_score(name, model, x, z):
     """Told mean and deviation, it sees the pictures; the maps are those of our own `explain_func`."""
     options = {option: value for option, value in QUICK.items() if option in METRICS[name].options}
     ours = metric(name, mean=MEAN, std=STD, **options)
-    expected = heatproof.score(model, x, ["gradcam"], {name: options}, target=Y, masks=masks()[:, 0], layer="two")
+    paired = parsed_metric(name).paired
+    more = {"reference": x.roll(1, 3)} if paired else {}
+    expected = heatproof.score(
+        model, x, ["gradcam"], {name: options}, target=Y, masks=masks()[:, 0], layer="two", **more
+    )
+    clean = {"reference": np.roll(z, 1, 3)} if paired else {}
     found = ours(
-        model.module, z, Y, s_batch=masks(), explain_func=explain_func,
+        model.module, z, Y, s_batch=masks(), **clean, explain_func=explain_func,
         explain_func_kwargs={"method": "gradcam", "layer": "two"}, device="cpu",
     )  # fmt: skip
     assert all(isinstance(value, float) for value in found)

@@ -61,10 +61,11 @@ def test_every_metric_gives_the_means_of_score(model, x):
         for name, entry in METRICS.items()
         if not entry.traits.get("foreign")
     }
-    expected = heatproof.score(model, x, ["gradcam"], asked, target=[1, 2, 3], masks=mask)
+    clean = x.roll(1, 3)
+    expected = heatproof.score(model, x, ["gradcam"], asked, target=[1, 2, 3], masks=mask, reference=clean)
     collection = metrics(asked, model, target="predicted")
-    collection.update(x[:2], target=torch.tensor([1, 2]), mask=mask[:2])
-    collection.update(x[2:], target=torch.tensor([3]), mask=mask[2:, None])
+    collection.update(x[:2], target=torch.tensor([1, 2]), mask=mask[:2], reference=clean[:2])
+    collection.update(x[2:], target=torch.tensor([3]), mask=mask[2:, None], reference=clean[2:])
     found = collection.compute()
     assert len(found) == len(asked)
     for member in collection.values(copy_state=False):

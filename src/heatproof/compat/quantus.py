@@ -119,6 +119,7 @@ class Metric:
         softmax: bool | None = None,
         device: Any = None,
         batch_size: int = 64,
+        reference: Any = None,
         **others: Any,
     ) -> list[float]:
         """One number for each picture.
@@ -129,6 +130,7 @@ class Metric:
             a_batch: maps; None: `explain_func` makes them. Where the metric explains other pictures too, all maps are
                 those of `explain_func`.
             s_batch: masks `(N, 1, H, W)`, for metrics of localisation.
+            reference: for metrics of stability: the clean images, as `x_batch` is; beside `a_batch`, the maps of those.
 
         Raises:
             InvalidInput: neither maps nor a function that makes them.
@@ -155,10 +157,12 @@ class Metric:
             )
         given = {**(explain_func_kwargs or {}), **({} if device is None else {"device": device})}
         maps = _made(explain_func, given, self.form) if again else nullcontext((_shown(a_batch, z, self.form), "auto"))
+        if reference is not None:
+            reference = _tensor(reference) if again else _shown(reference, z, self.form)
         with maps as (methods, layer):
             found = scored(
                 model, z, methods, [self.name], target=rule, masks=s_batch, layer=layer, batch_size=batch_size,
-                **self.more,
+                reference=reference, **self.more,
             )  # fmt: skip
         self.evaluation_scores = found.values(found.methods[0], self.name).tolist()
         return self.evaluation_scores

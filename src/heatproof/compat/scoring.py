@@ -56,10 +56,10 @@ def scored(
         inputs: `(N, C, *spatial)`.
         mean, std: with which a module's pictures were normalised, so that black is black. Where neither is given, black
             is zero, as the mean is, and a metric that sees colours is an error.
-        more: as for `heatproof.score`.
+        more: as for `heatproof.score`; a `reference` that is no mapping is images as `inputs` are.
     """
-    some = checked(torch.from_numpy(inputs).float() if isinstance(inputs, np.ndarray) else inputs)
-    masks = more.pop("masks", None)
+    some = checked(_tensor(inputs))
+    masks, reference = more.pop("masks", None), more.pop("reference", None)
     if masks is not None:
         more["masks"] = _masks(masks)
     if isinstance(model, Model):
@@ -70,15 +70,25 @@ def scored(
     else:
         if mean is None and std is None:
             _refuse_colours(metrics)
-        model, some = _as_model(model, some, mean, std)
+        module = model
+        model, some = _as_model(module, some, mean, std)
+        if reference is not None and not isinstance(reference, Mapping):
+            reference = _as_model(module, checked(_tensor(reference)), mean, std)[1]
+    if reference is not None:
+        more["reference"] = reference if isinstance(reference, Mapping) else _tensor(reference).to(model.device)
     return score(model, some.to(model.device), maps_or_methods, metrics, **more)
+
+
+def _tensor(given: Any) -> Any:
+    """An array as a float tensor; anything else as it is."""
+    return torch.from_numpy(given).float() if isinstance(given, np.ndarray) else given
 
 
 def _refuse_colours(metrics: Any) -> None:
     """A metric that cuts superpixels, counts bytes, or normalises pictures of its own making must know [0, 1]."""
     for request in requested_metrics(metrics):
         needs, foreign = set(request.entry.needs), request.entry.traits.get("foreign", False)
-        if needs & {"model", "segments", "information"} and "explain" not in needs and not foreign:
+        if needs & {"model", "segments", "segment_ranks", "information"} and "explain" not in needs and not foreign:
             raise InvalidInput(
                 f"{request.key!r} sees the colours of a picture, and these are normalised. Give the `mean` and `std` "
                 "that they were normalised with."

@@ -61,7 +61,13 @@ class Subject:
         return self
 
     def scores(
-        self, requests: Iterable[MetricRequest], images: Any, maps: Any = None, target: Any = None, mask: Any = None
+        self,
+        requests: Iterable[MetricRequest],
+        images: Any,
+        maps: Any = None,
+        target: Any = None,
+        mask: Any = None,
+        reference: Any = None,
     ) -> Scores:
         """All metrics from the same passes, of the method's maps or of maps made elsewhere."""
         requests = list(requests)
@@ -76,7 +82,8 @@ class Subject:
         names = [request.key for request in requests]
         rule = self.target if target is None else target
         with torch.inference_mode(False):
-            return scored(self.model, images, asked, names, target=rule, masks=mask, **self.more)
+            beside = {MAPS: reference} if maps is not None and reference is not None else reference
+            return scored(self.model, images, asked, names, target=rule, masks=mask, reference=beside, **self.more)
 
 
 class Score(Metric):
@@ -111,7 +118,9 @@ class Score(Metric):
         for name, dtype in zip(self._states, (torch.float64, torch.int64, torch.int64), strict=True):
             self.add_state(name, torch.zeros((), dtype=dtype), dist_reduce_fx="sum")
 
-    def update(self, images: Any, maps: Any = None, target: Any = None, mask: Any = None) -> None:
+    def update(
+        self, images: Any, maps: Any = None, target: Any = None, mask: Any = None, reference: Any = None
+    ) -> None:
         """Adds pictures.
 
         Args:
@@ -120,6 +129,7 @@ class Score(Metric):
             maps: `(N, H, W)` or `(N, 1, H, W)`, in place of the method's.
             target: classes `(N,)`, in place of the metric's rule.
             mask: `(N, H, W)`, where the object is, for metrics of localisation.
+            reference: for metrics of stability: the clean images, as `images` are; beside `maps`, the maps of those.
 
         Raises:
             InvalidInput: maps for a metric that explains again; whatever `heatproof.score` raises.
@@ -127,7 +137,7 @@ class Score(Metric):
         if isinstance(images, Scores):
             found = images
         else:
-            found = self.subject.scores([self.request], images, maps, target, mask)
+            found = self.subject.scores([self.request], images, maps, target, mask, reference)
         values = found.values(found.methods[0], self.request.key)
         finite = torch.isfinite(values)
         self._add(values[finite].sum(), finite.sum(), (~finite).sum())

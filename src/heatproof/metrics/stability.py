@@ -61,7 +61,7 @@ def kappa(
     return rankings.kappa(rankings.rbo(reference, ranks, p, ties), chance)
 
 
-@metric("l1", better="low", range=(0, 1), source="paper N", **_STATED)
+@metric("l1", better="low", range=(0, 1), undefined="a map is degenerate", source="paper N", **_STATED)
 def l1(maps: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     """Normalised L1: mean absolute difference of the map and its reference, in [0, 1], lower is more alike."""
     return similarity.l1(reference, maps)
@@ -86,7 +86,7 @@ def ssim(reduced) -> torch.Tensor:
     return similarity.ssim_of(other, one)
 
 
-@metric("cosine", better="high", range=(0, 1), source="paper N", **_STATED)
+@metric("cosine", better="high", range=(0, 1), undefined="a map is degenerate", source="paper N", **_STATED)
 def cosine(maps: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     """Cosine of the angle between the map and its reference, in [0, 1], higher is more alike."""
     return similarity.cosine(reference, maps)
