@@ -23,7 +23,7 @@ FLOORS = {
             "targets",
             "outputs",
             "files",
-            "importing",
+            "plugins",
             "progress",
             "passes",
         ),

@@ -12,11 +12,12 @@ from torch import nn
 
 import heatproof
 from heatproof.attributions import ATTRIBUTIONS
-from heatproof.attributions.foreign import _HERE, received, register_from, shipped
+from heatproof.attributions.foreign import PLUGIN_METHODS
 from heatproof.attributions.stored import fitted
 from heatproof.engine import Batch, explanation, needs_by_layer, placed
 from heatproof.errors import HeatproofWarning, InvalidInput, UnknownName
 from heatproof.models import wrap
+from heatproof.plugins import imported
 from heatproof.tensors import minmax, upsampled
 
 from .. import nets
@@ -30,7 +31,7 @@ def clean_registry():
     yield
     for name in set(ATTRIBUTIONS) - before:
         ATTRIBUTIONS.remove(name)
-    _HERE.clear()
+    PLUGIN_METHODS.recipes.clear()
 
 
 @pytest.fixture
@@ -272,7 +273,7 @@ def test_a_function_by_name(model, x, project):
     found = heatproof.explain(model, x, spelled)
     torch.testing.assert_close(found[spelled[0]], minmax(model.normalise(x).abs().sum(1) ** 2))
     torch.testing.assert_close(found[spelled[1]], heatproof.explain(model, x, "hirescam@one")["hirescam@one"])
-    assert register_from(f"python:{project}:bright") == f"python:{project}:bright"
+    assert PLUGIN_METHODS.register_from(f"python:{project}:bright") == f"python:{project}:bright"
     assert str(Path.cwd()) not in sys.path  # only while it is needed
 
 
@@ -292,7 +293,7 @@ def test_a_name_that_leads_nowhere(model, x, project, spec, error, said):
     with pytest.raises(error, match=said):
         heatproof.explain(model, x, spec)
     with pytest.raises(InvalidInput, match="Expected python:"):
-        register_from("gradcamm")
+        PLUGIN_METHODS.register_from("gradcamm")
 
 
 # --- maps made beforehand ---
@@ -369,43 +370,43 @@ def test_maps_need_names(model, x):
 # --- worker processes ---
 
 
-def test_what_can_be_shipped_arrives(model, x):
+def test_what_can_be_exported_arrives(model, x):
     heatproof.register("sent", gradient_times_input, form="signed")
     heatproof.register("array", {"a": np.eye(4)})
     entries = [ATTRIBUTIONS[name] for name in ("sent", "array", "gradcam", "random")]
-    parcels = shipped(entries)
-    assert len(parcels) == 2
+    exports = PLUGIN_METHODS.exported(entries)
+    assert len(exports) == 2
     before = heatproof.explain(model, x, "sent")["sent"]
     for name in ("sent", "array"):
         ATTRIBUTIONS.remove(name)
-    received(parcels)
-    received(parcels)
+    imported(exports)
+    imported(exports)
     torch.testing.assert_close(heatproof.explain(model, x, "sent")["sent"], before)
     assert "array" in ATTRIBUTIONS
 
 
-def test_a_method_of_another_package_is_shipped_by_its_function():
+def test_a_method_of_another_package_is_exported_by_its_function():
     heatproof.attributions.attribution("decorated")(of_quantities)
-    (parcel,) = shipped([ATTRIBUTIONS["decorated"]])
-    assert pickle.loads(parcel).method is of_quantities
+    (export,) = PLUGIN_METHODS.exported([ATTRIBUTIONS["decorated"]])
+    assert pickle.loads(export)[1].method is of_quantities
 
 
-def test_what_cannot_be_shipped():
+def test_what_cannot_be_exported():
     heatproof.register("mine", lambda model, inputs, targets: inputs)
     with pytest.raises(InvalidInput, match=r"'mine' must be importable for several worker processes.*workers=1"):
-        shipped([ATTRIBUTIONS["mine"]])
+        PLUGIN_METHODS.exported([ATTRIBUTIONS["mine"]])
 
 
-def test_a_notebooks_function_is_not_shipped(monkeypatch):
+def test_a_notebooks_function_is_not_exported(monkeypatch):
     main = sys.modules["__main__"]
     monkeypatch.setattr(main, "of_notebook", gradient_times_input, raising=False)
     monkeypatch.setattr(gradient_times_input, "__module__", "__main__")
     monkeypatch.setattr(gradient_times_input, "__qualname__", "of_notebook")
     heatproof.register("mine", gradient_times_input)
-    assert len(shipped([ATTRIBUTIONS["mine"]])) == 1  # a script: its workers run it again
+    assert len(PLUGIN_METHODS.exported([ATTRIBUTIONS["mine"]])) == 1  # a script: its workers run it again
     monkeypatch.delattr(main, "__file__")
     with pytest.raises(InvalidInput, match="defined in a notebook"):
-        shipped([ATTRIBUTIONS["mine"]])
+        PLUGIN_METHODS.exported([ATTRIBUTIONS["mine"]])
 
 
 @pytest.mark.parametrize("name", ["all", "Cams"])

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from heatproof.attributions.catalogue import ATTRIBUTIONS, one_of
-from heatproof.attributions.foreign import by_name, register_from
+from heatproof.attributions.foreign import PLUGIN_METHODS
 from heatproof.attributions.refine import OPERATORS
 from heatproof.errors import InvalidInput
 from heatproof.registry import Entry, unknown
@@ -120,8 +120,8 @@ def parsed(spelling: str, options: Mapping[str, Any] | None = None) -> Request:
             f"Expected `name`, `name@layer`, `refine:name` or any of them with `[option=value,…]`. Got {spelling!r}."
         )
     inside = match["options"] or ""
-    if by_name(match["name"]):
-        register_from(match["name"])
+    if PLUGIN_METHODS.by_name(match["name"]):
+        PLUGIN_METHODS.register_from(match["name"])
     entry, found = ATTRIBUTIONS.parse(f"{match['name']}[{inside}]", checked=False)
     found = {**found, **(options or {})}
     operator = ""

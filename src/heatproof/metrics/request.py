@@ -16,6 +16,7 @@ from typing import Any
 
 from heatproof.errors import InvalidInput
 from heatproof.metrics.catalogue import FAMILIES, METRICS
+from heatproof.metrics.foreign import PLUGIN_METRICS
 from heatproof.registry import Entry, fold, unknown
 
 #: What stands for every metric, and what says that a family is meant.
@@ -125,11 +126,9 @@ def _worded(entry: Entry, option: str, value: Any) -> Any:
 
 def parsed_metric(spelling: str, options: Mapping[str, Any] | None = None) -> MetricRequest:
     """One spelling → its request; `options` go over those in brackets."""
-    from heatproof.metrics.foreign import by_name, register_from
-
     name = re.sub(r"\[.*\]\s*$", "", spelling.strip())
-    if by_name(name):
-        register_from(name)
+    if PLUGIN_METRICS.by_name(name):
+        PLUGIN_METRICS.register_from(name)
     entry, found = METRICS.parse(spelling, checked=False)
     chosen = entry.checked_options({k: _worded(entry, k, v) for k, v in {**found, **(options or {})}.items()})
     parts = {part: parsed_metric(text) for part, text in entry.traits.get("parts", {}).items()}

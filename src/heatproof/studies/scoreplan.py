@@ -164,10 +164,10 @@ def maps_given(value: Any) -> Any:
 def _single(spelling: str) -> bool:
     """Whether one metric is meant, and not a family."""
     from heatproof.metrics.catalogue import METRICS
-    from heatproof.metrics.foreign import by_name
+    from heatproof.metrics.foreign import PLUGIN_METRICS
 
     name = spelling.partition("[")[0].strip()
-    return by_name(name) or name in METRICS
+    return PLUGIN_METRICS.by_name(name) or name in METRICS
 
 
 def _canonical(spelling: str) -> str:
