@@ -24,6 +24,7 @@ FLOORS = {
             "outputs",
             "files",
             "plugins",
+            "memo",
             "progress",
             "passes",
         ),
