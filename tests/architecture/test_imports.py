@@ -17,6 +17,7 @@ FLOORS = {
         (
             "errors",
             "registry",
+            "spelling",
             "seeds",
             "tensors",
             "geometry",
@@ -43,7 +44,7 @@ FLOORS = {
 #: What drawing needs no network for may not import one, not even through something else.
 WITHOUT_TORCH = ("report", "view", "statistics")
 #: The only rooms that `report` and `view` read from: the store, the numbers made of it, and the ground.
-READ_BY_REPORTS = ("report", "view", "statistics", "studies.store", "errors", "files", "registry", "seeds")
+READ_BY_REPORTS = ("report", "view", "statistics", "studies.store", "errors", "files", "registry", "seeds", "spelling")
 HEAVY = ("torch", "torchvision", "timm", "transformers", "skimage", "scipy", "pandas", "matplotlib", "duckdb")
 LONGEST = 500
 

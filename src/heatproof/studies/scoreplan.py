@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from heatproof.errors import InvalidInput
+from heatproof.spelling import head
 from heatproof.studies.settings import (
     DatasetPlan,
     Plan,
@@ -166,7 +167,7 @@ def _single(spelling: str) -> bool:
     from heatproof.metrics.catalogue import METRICS
     from heatproof.metrics.foreign import PLUGIN_METRICS
 
-    name = spelling.partition("[")[0].strip()
+    name = head(spelling)
     return PLUGIN_METRICS.by_name(name) or name in METRICS
 
 
