@@ -75,6 +75,11 @@ def first_flags(*flags: Sequence[Flag]) -> list[Flag]:
     return [next(filter(None, options), FINE) for options in zip(*flags, strict=True)]
 
 
+def absent_flags(absent: Sequence[bool], flags: Sequence[Flag]) -> list[Flag]:
+    """`NO_MAP` for each image of which there is no map, else its flag."""
+    return [Flag(Reason.NO_MAP) if missing else flag for missing, flag in zip(absent, flags, strict=True)]
+
+
 def repeated(flag: Flag, count: int) -> list[Flag]:
     """The same flag for `count` images."""
     return [flag] * count

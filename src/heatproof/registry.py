@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
 
-from heatproof import quantities
+from heatproof import quantities, spelling
 from heatproof.errors import InvalidInput, UnknownName
 
 _STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -118,14 +118,14 @@ class Registry(Mapping[str, Entry]):
             entry = Entry(
                 name, function, needs, {**own, **(extra or {})}, tuple(aliases), source, traits, frozenset(own)
             )
-            for spelling in (name, *entry.aliases):
-                taken = self._spellings.get(fold(spelling))
+            for written in (name, *entry.aliases):
+                taken = self._spellings.get(fold(written))
                 if taken is not None:
                     raise InvalidInput(
-                        f"The {self.kind} name {spelling!r} is taken by {taken!r}. Register under another name."
+                        f"The {self.kind} name {written!r} is taken by {taken!r}. Register under another name."
                     )
             self._entries[name] = entry
-            self._spellings.update({fold(spelling): name for spelling in (name, *entry.aliases)})
+            self._spellings.update({fold(written): name for written in (name, *entry.aliases)})
             return function
 
         return file
@@ -136,20 +136,14 @@ class Registry(Mapping[str, Entry]):
         del self._entries[entry.name]
         self._spellings = {s: n for s, n in self._spellings.items() if n != entry.name}
 
-    def parse(self, spelling: str, *, checked: bool = True) -> tuple[Entry, dict[str, Any]]:
-        """`name[option=value,…]` → the entry and the options named there, values read as YAML scalars."""
-        match = re.fullmatch(r"\s*([^\[\]]+?)\s*(?:\[(.*)\])?\s*", spelling)
-        if not match:
-            raise InvalidInput(f"Expected `name` or `name[option=value,…]`. Got {spelling!r}.")
-        entry, options = self[match[1]], {}
-        for item in filter(None, (part.strip() for part in (match[2] or "").split(","))):
-            key, equals, value = item.partition("=")
-            if not equals:
-                raise InvalidInput(f"Expected `option=value` in {spelling!r}. Got {item!r}.")
-            options[key.strip()] = _scalar(value)
-        if checked:
-            entry.checked_options(options)
-        return entry, options
+    def parse(self, text: str) -> tuple[Entry, dict[str, Any]]:
+        """`name[option=value,…]` → the entry and the options named there, checked."""
+        found = spelling.parse(text)
+        if found.layers:
+            raise InvalidInput(f"A {self.kind} has no layer. Got {text!r}. Leave `@{'+'.join(found.layers)}` out.")
+        entry = self[found.name]
+        entry.checked_options(found.options)
+        return entry, dict(found.options)
 
     def __getitem__(self, name: str) -> Entry:
         found = self._spellings.get(fold(name))
@@ -191,9 +185,3 @@ def _kind(value: Any) -> str:
     if isinstance(value, Real):
         return "a number"
     return "text" if isinstance(value, str) else ""
-
-
-def _scalar(text: str) -> Any:
-    import yaml
-
-    return yaml.safe_load(text)

@@ -17,6 +17,7 @@ FLOORS = {
         (
             "errors",
             "registry",
+            "spelling",
             "seeds",
             "tensors",
             "geometry",
@@ -25,7 +26,8 @@ FLOORS = {
             "quantities",
             "flags",
             "files",
-            "importing",
+            "plugins",
+            "memo",
             "progress",
             "passes",
         ),
@@ -44,7 +46,7 @@ FLOORS = {
 #: What drawing needs no network for may not import one, not even through something else.
 WITHOUT_TORCH = ("report", "view", "statistics")
 #: The only rooms that `report` and `view` read from: the store, the numbers made of it, and the ground.
-READ_BY_REPORTS = ("report", "view", "statistics", "studies.store", "errors", "files", "registry", "seeds")
+READ_BY_REPORTS = ("report", "view", "statistics", "studies.store", "errors", "files", "registry", "seeds", "spelling")
 HEAVY = ("torch", "torchvision", "timm", "transformers", "skimage", "scipy", "pandas", "matplotlib", "duckdb")
 LONGEST = 500
 
@@ -128,6 +130,65 @@ def test_the_rule_lets_pass_what_it_allows():
     source = "import heatproof\nfrom heatproof import targets\nfrom heatproof.errors import InvalidInput\n"
     source += "from heatproof.models.capture import captured\nheatproof.__version__\n"
     assert broken_rules("engine", ast.parse(source)) == []
+
+
+def circles(imports: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of modules that import one another, each sorted: those of which every one leads back to every other."""
+    reached = {name: _reached(name, imports) for name in imports}
+    groups = {
+        tuple(sorted(other for other in reached[name] if name in reached.get(other, ())))
+        for name in imports
+        if name in reached[name]
+    }
+    return [list(group) for group in sorted(groups)]
+
+
+def _reached(name: str, imports: dict[str, set[str]]) -> set[str]:
+    """All modules that importing `name` leads to; `name` itself where it leads back."""
+    found: set[str] = set()
+    left = list(imports[name])
+    while left:
+        other = left.pop()
+        if other not in found:
+            found.add(other)
+            left += imports.get(other, ())
+    return found
+
+
+def all_imports(sources: dict[str, ast.Module], known: frozenset[str]) -> dict[str, set[str]]:
+    """Module → the modules it imports: at its top, inside functions, and for type checkers alone."""
+    return {
+        name: {target for _, target in inner_imports(module, known) if target in known}
+        for name, module in sources.items()
+    }
+
+
+def test_no_modules_import_one_another():
+    """Also inside a room, inside a function and under TYPE_CHECKING: who needs the other's types needs the other."""
+    found = circles(all_imports({dotted(path): tree(path) for path in MODULES if dotted(path)}, KNOWN))
+    assert not found, "These import one another: " + "; ".join(", ".join(group) for group in found)
+
+
+@pytest.mark.parametrize(
+    ("planted", "found"),
+    [
+        ({"a": "from heatproof.b import f", "b": "def g():\n    from heatproof.a import g"}, [["a", "b"]]),
+        (
+            {
+                "a": "if TYPE_CHECKING:\n    from heatproof.b import T",
+                "b": "import heatproof.c",
+                "c": "import heatproof.a",
+            },
+            [["a", "b", "c"]],
+        ),
+        ({"a": "from heatproof.a import f", "b": "import heatproof.a"}, [["a"]]),
+        ({"a": "from heatproof import b", "b": "from heatproof import a", "c": "import heatproof.b"}, [["a", "b"]]),
+        ({"a": "import heatproof.b", "b": "import heatproof.c", "c": "import os", "d": "import heatproof.b"}, []),
+    ],
+)
+def test_the_rule_sees_circles(planted, found):
+    sources = {name: ast.parse(source) for name, source in planted.items()}
+    assert circles(all_imports(sources, frozenset(planted))) == found
 
 
 def test_reports_read_the_store_and_the_statistics_only():

@@ -12,11 +12,12 @@ from torch import nn
 
 import heatproof
 from heatproof.attributions import ATTRIBUTIONS
-from heatproof.attributions.foreign import _HERE, received, register_from, shipped
+from heatproof.attributions.foreign import PLUGIN_METHODS
 from heatproof.attributions.stored import fitted
 from heatproof.engine import Batch, explanation, resolve_layers
 from heatproof.errors import HeatproofWarning, InvalidInput, UnknownName
 from heatproof.models import wrap
+from heatproof.plugins import imported
 from heatproof.tensors import minmax, upsampled
 
 from .. import nets
@@ -25,12 +26,15 @@ SIDE = 16
 
 
 @pytest.fixture(autouse=True)
+MISSING = "there is no map of this picture"
+
+
 def clean_registry():
     before = set(ATTRIBUTIONS)
     yield
     for name in set(ATTRIBUTIONS) - before:
         ATTRIBUTIONS.remove(name)
-    _HERE.clear()
+    PLUGIN_METHODS.recipes.clear()
 
 
 @pytest.fixture
@@ -272,7 +276,7 @@ def test_a_function_by_name(model, x, project):
     found = heatproof.explain(model, x, spelled)
     torch.testing.assert_close(found[spelled[0]], minmax(model.normalise(x).abs().sum(1) ** 2))
     torch.testing.assert_close(found[spelled[1]], heatproof.explain(model, x, "hirescam@one")["hirescam@one"])
-    assert register_from(f"python:{project}:bright") == f"python:{project}:bright"
+    assert PLUGIN_METHODS.register_from(f"python:{project}:bright") == f"python:{project}:bright"
     assert str(Path.cwd()) not in sys.path  # only while it is needed
 
 
@@ -292,7 +296,7 @@ def test_a_name_that_leads_nowhere(model, x, project, spec, error, said):
     with pytest.raises(error, match=said):
         heatproof.explain(model, x, spec)
     with pytest.raises(InvalidInput, match="Expected python:"):
-        register_from("gradcamm")
+        PLUGIN_METHODS.register_from("gradcamm")
 
 
 # --- maps made beforehand ---
@@ -334,10 +338,10 @@ def test_maps_of_perturbed_pictures_and_missing_ones(model, x, folder):
     spec = f"maps:{where}"
     found = explained(model, x, spec, ["cats/a.png", "cats/b.png", "cats/c.png"], "gaussian-noise:3")
     torch.testing.assert_close(found.display(spec)[0], minmax(1 - torch.tensor(maps["a"]).float()[None])[0])
-    assert found.flags[spec] == ["", "non-finite map", "non-finite map"]
+    assert found.flags[spec] == ["", MISSING, MISSING]
     with pytest.warns(HeatproofWarning, match="holds no map of 'cats/z.png'"):
         found = explained(model, x, spec, ["cats/a.png", "cats/z.png", "cats/c.png"], "clean")
-    assert found.flags[spec] == ["", "non-finite map", ""]
+    assert found.flags[spec] == ["", MISSING, ""]
 
 
 def test_a_map_does_not_leave_its_folder(model, x, folder):
@@ -347,7 +351,7 @@ def test_a_map_does_not_leave_its_folder(model, x, folder):
     np.save(where / "inner" / "other.npy", maps["a"])
     with pytest.warns(HeatproofWarning, match="holds no map"):
         found = explained(model, x, f"maps:{where}/inner", ["../secret.png", "other.png", f"{where}/secret.png"])
-    assert found.flags[f"maps:{where}/inner"] == ["non-finite map", "", "non-finite map"]
+    assert found.flags[f"maps:{where}/inner"] == [MISSING, "", MISSING]
 
 
 def test_maps_by_the_names_that_explain_gives(model, x):
@@ -368,43 +372,43 @@ def test_maps_need_names(model, x):
 # --- worker processes ---
 
 
-def test_what_can_be_shipped_arrives(model, x):
+def test_what_can_be_exported_arrives(model, x):
     heatproof.register("sent", gradient_times_input, form="signed")
     heatproof.register("array", {"a": np.eye(4)})
     entries = [ATTRIBUTIONS[name] for name in ("sent", "array", "gradcam", "random")]
-    parcels = shipped(entries)
-    assert len(parcels) == 2
+    exports = PLUGIN_METHODS.exported(entries)
+    assert len(exports) == 2
     before = heatproof.explain(model, x, "sent")["sent"]
     for name in ("sent", "array"):
         ATTRIBUTIONS.remove(name)
-    received(parcels)
-    received(parcels)
+    imported(exports)
+    imported(exports)
     torch.testing.assert_close(heatproof.explain(model, x, "sent")["sent"], before)
     assert "array" in ATTRIBUTIONS
 
 
-def test_a_method_of_another_package_is_shipped_by_its_function():
+def test_a_method_of_another_package_is_exported_by_its_function():
     heatproof.attributions.attribution("decorated")(of_quantities)
-    (parcel,) = shipped([ATTRIBUTIONS["decorated"]])
-    assert pickle.loads(parcel).method is of_quantities
+    (export,) = PLUGIN_METHODS.exported([ATTRIBUTIONS["decorated"]])
+    assert pickle.loads(export)[1].method is of_quantities
 
 
-def test_what_cannot_be_shipped():
+def test_what_cannot_be_exported():
     heatproof.register("mine", lambda model, inputs, targets: inputs)
     with pytest.raises(InvalidInput, match=r"'mine' must be importable for several worker processes.*workers=1"):
-        shipped([ATTRIBUTIONS["mine"]])
+        PLUGIN_METHODS.exported([ATTRIBUTIONS["mine"]])
 
 
-def test_a_notebooks_function_is_not_shipped(monkeypatch):
+def test_a_notebooks_function_is_not_exported(monkeypatch):
     main = sys.modules["__main__"]
     monkeypatch.setattr(main, "of_notebook", gradient_times_input, raising=False)
     monkeypatch.setattr(gradient_times_input, "__module__", "__main__")
     monkeypatch.setattr(gradient_times_input, "__qualname__", "of_notebook")
     heatproof.register("mine", gradient_times_input)
-    assert len(shipped([ATTRIBUTIONS["mine"]])) == 1  # a script: its workers run it again
+    assert len(PLUGIN_METHODS.exported([ATTRIBUTIONS["mine"]])) == 1  # a script: its workers run it again
     monkeypatch.delattr(main, "__file__")
     with pytest.raises(InvalidInput, match="defined in a notebook"):
-        shipped([ATTRIBUTIONS["mine"]])
+        PLUGIN_METHODS.exported([ATTRIBUTIONS["mine"]])
 
 
 @pytest.mark.parametrize("name", ["all", "Cams"])

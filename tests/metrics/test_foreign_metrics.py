@@ -16,10 +16,11 @@ import heatproof
 from heatproof.errors import InvalidInput, MissingExtra, NotApplicable, UnknownName
 from heatproof.flags import Reason
 from heatproof.metrics import METRICS, composite, metric
-from heatproof.metrics.foreign import _HERE, received, register_from, shipped
+from heatproof.metrics.foreign import PLUGIN_METRICS
 from heatproof.metrics.quantus import EXPLAINS, one_number
 from heatproof.metrics.request import parsed_metric, requested_metrics
 from heatproof.models import wrap
+from heatproof.plugins import imported
 
 from .. import nets
 
@@ -32,7 +33,7 @@ def clean_registry():
     yield
     for name in set(METRICS) - before:
         METRICS.remove(name)
-    _HERE.clear()
+    PLUGIN_METRICS.recipes.clear()
 
 
 @pytest.fixture
@@ -248,7 +249,7 @@ def test_a_function_by_its_name(model, x, project):
     np.testing.assert_allclose(values(scores, f"{name}[share=0.2]"), (maps > 0.2).mean((1, 2)))
     assert scores.facts[name]["better"] == "low" and scores.facts[name]["range"] == [0, 1]
     assert METRICS[name].summary == "Share of pixels above `share`."
-    assert register_from(name) == name
+    assert PLUGIN_METRICS.register_from(name) == name
     with pytest.raises(InvalidInput, match=r'`better` of .* Write `function.better = "high"`'):
         parsed_metric("python:own_metrics:silent")
     with pytest.raises(UnknownName, match="Did you mean 'brightest'"):
@@ -288,7 +289,7 @@ def test_every_metric_of_quantus_that_works_there_works_here(model, x):
     assert len(names) >= 28
     asked = {}
     for name in names:
-        known = METRICS[register_from(f"quantus:{name}")].options
+        known = METRICS[PLUGIN_METRICS.register_from(f"quantus:{name}")].options
         asked[f"quantus:{name}"] = {option: value for option, value in QUICK.items() if option in known}
     before = {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
     first = heatproof.score(model, x[:2], ["gradcam"], asked, masks=masks(True, False))
@@ -379,7 +380,7 @@ def test_without_quantus_the_message_says_what_to_install(monkeypatch):
 # --- worker processes ---
 
 
-def test_metrics_are_shipped_to_other_processes(model, x, project):
+def test_metrics_are_exported_to_other_processes(model, x, project):
     heatproof.register_metric("area", area, better="low", degenerate=1, aliases=["surface"])
     heatproof.register_metric("drop", drop_of_brightest, better="high", one_by_one=True)
     metric("decorated", family="complexity", better="low", range=(0, 1), passes="none", degenerate=1)(area)
@@ -387,13 +388,13 @@ def test_metrics_are_shipped_to_other_processes(model, x, project):
     names = ["both", "decorated", "python:own_metrics:brightest", "complexity"]
     requests = requested_metrics(names)
     before = heatproof.score(model, x, ["gradcam"], names)
-    parcels = shipped(request.entry for request in requests)
-    assert len(parcels) == 4, "what a name leads to, and what comes with heatproof, is not sent"
+    exports = PLUGIN_METRICS.exported(request.entry for request in requests)
+    assert len(exports) == 4, "what a name leads to, and what comes with heatproof, is not sent"
     for name in ("both", "area", "drop", "decorated"):
         METRICS.remove(name)
-    _HERE.clear()
-    received(parcels)
-    received(parcels)
+    PLUGIN_METRICS.recipes.clear()
+    imported(exports)
+    imported(exports)
     after = heatproof.score(model, x, ["gradcam"], names)
     assert after.metrics == before.metrics and after.facts == before.facts
     for name in names:
@@ -407,17 +408,17 @@ def _sum(first, second):
     return first + second
 
 
-def test_what_cannot_be_shipped(monkeypatch):
+def test_what_cannot_be_exported(monkeypatch):
     heatproof.register_metric("mine", lambda maps: maps.double().flatten(1).mean(1), better="low")
     with pytest.raises(InvalidInput, match=r"'mine' must be importable for several worker processes.*workers=1"):
-        shipped([METRICS["mine"]])
+        PLUGIN_METRICS.exported([METRICS["mine"]])
     main = sys.modules["__main__"]
     monkeypatch.setattr(main, "area", area, raising=False)
     monkeypatch.setattr(area, "__module__", "__main__")
     heatproof.register_metric("area", area, better="low")
     monkeypatch.delattr(main, "__file__", raising=False)
     with pytest.raises(InvalidInput, match="defined in a notebook"):
-        shipped([METRICS["area"]])
+        PLUGIN_METRICS.exported([METRICS["area"]])
 
 
 def test_quantus_is_not_imported_unasked():

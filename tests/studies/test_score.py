@@ -318,5 +318,4 @@ def test_metrics_from_elsewhere_are_sent_to_the_workers_or_refused(score_plan):
             kind_of("score").parcels(score_plan(metrics=["mine"]))
         kind_of("score").unpack(kind_of("score").parcels(score_plan(metrics=["complexity"])))
     finally:
-        METRICS.remove("mine")
-        foreign._HERE.pop("mine")
+        foreign.PLUGIN_METRICS.unregister("mine")

@@ -5,15 +5,14 @@ signed, at layer resolution, higher = more important for the target. The formula
 dimensions. A layer of zeros gives a constant map, which the engine flags.
 """
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
-from torch.utils.weak import WeakIdKeyDictionary
 
 from heatproof.attributions.catalogue import attribution, one_of
 from heatproof.errors import InvalidInput, NotApplicable
+from heatproof.memo import PerModule
 from heatproof.models import Model
 from heatproof.models.capture import captured
 from heatproof.models.head import linear_head
@@ -169,19 +168,20 @@ def fem(activations: torch.Tensor, *, k: float = 2.0, compat: bool = False) -> t
 
 def _head_missing(model: Model, layer: str, _options: Mapping[str, Any]) -> str:
     """Asked by one pass on noise, once for each module and layer."""
-    known = _HEADS.setdefault(model.module, {})
-    if layer not in known:
-        noise = torch.rand((2, *model.input_shape), generator=torch.Generator().manual_seed(0)).to(model.device)
-        with model.evaluating(), torch.inference_mode(False), torch.no_grad():
-            found = captured(model, noise, [layer], gradients=False)
-        known[layer] = linear_head(model.module, found.activations(layer), found.logits) is not None
-    return "" if known[layer] else _NO_HEAD.format(layer)
+    return "" if _HEADS.found(model.module, layer, lambda: _has_head(model, layer)) else _NO_HEAD.format(layer)
+
+
+def _has_head(model: Model, layer: str) -> bool:
+    noise = torch.rand((2, *model.input_shape), generator=torch.Generator().manual_seed(0)).to(model.device)
+    with model.evaluating(), torch.inference_mode(False), torch.no_grad():
+        found = captured(model, noise, [layer], gradients=False)
+    return linear_head(model.module, found.activations(layer), found.logits) is not None
 
 
 _NO_HEAD = "its logits are not a linear layer on the average of the activations at {!r}"
 
-#: By module, at which layers the head is known to be linear on the pooled activations, or not.
-_HEADS: MutableMapping[nn.Module, dict[str, bool]] = WeakIdKeyDictionary()
+#: Whether the head is linear on the pooled activations, by layer.
+_HEADS = PerModule[bool]()
 
 
 @attribution(

@@ -10,7 +10,6 @@ libraries have it. Foreign maps are at the picture's size or are brought there; 
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,20 +20,30 @@ from heatproof import seeds
 from heatproof.attributions.catalogue import ATTRIBUTIONS, attribution, one_of
 from heatproof.attributions.stored import Stored, fitted, looked_up
 from heatproof.errors import InvalidInput
-from heatproof.importing import current_folder_importable, named_function, parameters_of, parcel, required, unpacked
 from heatproof.models.plain import plain_module
+from heatproof.plugins import (
+    PYTHON,
+    Plugins,
+    declare,
+    import_path,
+    named_function,
+    parameters_of,
+    plain_options,
+    required,
+    takes,
+)
 from heatproof.quantities import belonging
 from heatproof.registry import Entry
 
-PYTHON, MAPS = "python:", "maps:"
+MAPS = "maps:"
 
 #: What a foreign map can be; a map at layer resolution is brought to the picture's size as it comes.
 FOREIGN_FORMS = ("display", "signed", "rgb")
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What `register` was told, to be told again in a worker process."""
+class ForeignMethod:
+    """What `register` was given (a `plugins.Recipe`)."""
 
     name: str
     method: Any
@@ -42,10 +51,6 @@ class Recipe:
     source: str = ""
     aliases: tuple[str, ...] = ()
     one_by_one: bool = False
-
-
-#: Methods that were registered in this process, and that no name leads to.
-_HERE: dict[str, Recipe] = {}
 
 
 #: What `--methods` takes for several methods.
@@ -86,48 +91,19 @@ def register(
     Raises:
         InvalidInput: a name that is taken, or something that is no method.
     """
-    if not isinstance(name, str) or not name.strip() or set(name) & set("@[],") or ":" in name:
-        raise InvalidInput(f"A method's name must be text without @ [ ] , and a colon. Got {name!r}.")
-    if name.strip().lower() in FAMILIES:
-        raise InvalidInput(f"{name!r} names a family of methods on the command line. Take another name.")
+    PLUGIN_METHODS.check_name(name)
     if isinstance(method, str) and method.startswith(PYTHON):
-        method = named_function(method, PYTHON)
+        method = named_function(method)
     spellings = (aliases,) if isinstance(aliases, str) else tuple(aliases)
-    recipe = Recipe(name, method, form, source, spellings, one_by_one)
-    _file(recipe)
-    _HERE[name] = recipe
-    return name
+    return PLUGIN_METHODS.register(ForeignMethod(name, method, form, source, spellings, one_by_one))
 
 
 def unregister(name: str) -> None:
     """Takes out again what `register` filed under a name."""
-    ATTRIBUTIONS.remove(name)
-    _HERE.pop(name, None)
+    PLUGIN_METHODS.unregister(name)
 
 
-def register_from(spec: str) -> str:
-    """`python:package.module:fn` or `maps:PATH` → its name, which is the spelling; again is free.
-
-    Raises:
-        InvalidInput, UnknownName: there is no such module, function, folder or file.
-    """
-    if spec in ATTRIBUTIONS and ATTRIBUTIONS[spec].name == spec:
-        return spec
-    if spec.startswith(PYTHON):
-        _file(Recipe(spec, named_function(spec, PYTHON)))
-    elif spec.startswith(MAPS):
-        _file(Recipe(spec, Path(spec.removeprefix(MAPS))))
-    else:
-        raise InvalidInput(f"Expected python:package.module:function, or maps:FOLDER_OR_NPZ. Got {spec!r}.")
-    return spec
-
-
-def by_name(name: str) -> bool:
-    """Whether the name itself says where the method is."""
-    return name.startswith((PYTHON, MAPS))
-
-
-def _file(recipe: Recipe) -> None:
+def _file(recipe: ForeignMethod) -> None:
     """Puts a recipe into the registry."""
     name, method, form = recipe.name, recipe.method, recipe.form
     details: dict[str, Any] = {"source": recipe.source or "foreign", "aliases": recipe.aliases}
@@ -153,17 +129,11 @@ def _file(recipe: Recipe) -> None:
 
 def _called(name: str, function: Callable, form: str, one_by_one: bool) -> Callable:
     """`function(model, inputs, targets, **options)` as a method that names quantities."""
-    parameters, wanted = parameters_of(function), required(function)
-    starred = any(p.kind is p.VAR_POSITIONAL for p in parameters)
-    if parameters and len(wanted) != 3 and not (starred and len(wanted) < 3):
+    if not takes(function, 3):
         raise InvalidInput(
             f"{name!r} must take (model, inputs, targets), or quantities: {', '.join(ATTRIBUTIONS.vocabulary)}. "
-            f"Got ({', '.join(p.name for p in wanted)})."
+            f"Got ({', '.join(p.name for p in required(function))})."
         )
-    options = [
-        p.replace(kind=p.KEYWORD_ONLY) for p in parameters[3:] if isinstance(p.default, bool | int | float | str)
-    ]
-    path = current_folder_importable if name.startswith(PYTHON) else nullcontext
 
     def method(z: torch.Tensor, target: torch.Tensor, network, generator, **chosen: Any) -> torch.Tensor:
         model = plain_module(network, z)
@@ -171,43 +141,33 @@ def _called(name: str, function: Callable, form: str, one_by_one: bool) -> Calla
         found = []
         for part in parts:
             inputs = z[part].detach().clone().requires_grad_()
-            with seeds.seeded(generator[part.start], z.device), torch.enable_grad(), path():
+            with seeds.seeded(generator[part.start], z.device), torch.enable_grad(), import_path(name):
                 maps = function(model, inputs, target[part].clone(), **chosen)
             found.append(fitted(maps, inputs, form, name))
         return torch.cat(found)
 
-    given = [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in _NEEDS]
-    method.__signature__ = inspect.Signature([*given, *options])  # type: ignore[attr-defined]
-    method.__doc__ = inspect.getdoc(function)
-    return method
+    return declare(method, _NEEDS, plain_options(parameters_of(function)[3:]), inspect.getdoc(function))
 
 
 _NEEDS = ("z", "target", "network", "generator")
 
 
-# --- worker processes ---
+# --- plug-ins ---
 
 
-def shipped(entries: Iterable[Entry]) -> tuple[bytes, ...]:
-    """The recipes of those methods that a fresh process does not know, for `received` there.
-
-    Raises:
-        InvalidInput: one that cannot be sent (a lambda, a function of a notebook).
-    """
-    parcels = []
-    for entry in entries:
-        home = getattr(entry.function, "__module__", "") or ""
-        if by_name(entry.name) or (entry.name not in _HERE and home.startswith("heatproof.")):
-            continue
-        recipe = _HERE.get(entry.name) or Recipe(entry.name, entry.function, entry.traits["form"], entry.source)
-        parcels.append(parcel(recipe, entry.name, "method"))
-    return tuple(parcels)
+def _described(entry: Entry) -> ForeignMethod:
+    return ForeignMethod(entry.name, entry.function, entry.traits["form"], entry.source)
 
 
-def received(parcels: Iterable[bytes]) -> None:
-    """Registers what was sent and is not known here; importing a module may have done it already."""
-    for sent in parcels:
-        recipe = unpacked(sent)
-        if recipe.name not in ATTRIBUTIONS:
-            _file(recipe)
-            _HERE[recipe.name] = recipe
+#: Methods of the user's own: by a call of `register`, by `python:…`, and maps by `maps:…`.
+PLUGIN_METHODS = Plugins(
+    __name__,
+    ATTRIBUTIONS,
+    file=_file,
+    described=_described,
+    sources={
+        "python:package.module:function": lambda spec: ForeignMethod(spec, named_function(spec)),
+        "maps:FOLDER_OR_NPZ": lambda spec: ForeignMethod(spec, Path(spec.removeprefix(MAPS))),
+    },
+    families=FAMILIES,
+)

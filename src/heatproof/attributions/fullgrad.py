@@ -1,14 +1,14 @@
 """FullGrad: the input's share of the output, and that of every bias in the network."""
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.weak import WeakIdKeyDictionary
 
 from heatproof.attributions.catalogue import attribution, one_of
 from heatproof.errors import LayerError
+from heatproof.memo import PerModule
 from heatproof.models import Model, layout_of
 from heatproof.models.biases import Biases, Channels
 from heatproof.models.differentiable import gradient_missing
@@ -22,18 +22,21 @@ def _unfit(model: Model, _layer: str, _options: Mapping[str, Any]) -> str:
     """Asked by one forward and one backward on noise, once for each module."""
     if reason := gradient_missing(model):
         return reason
-    if model.module not in _KNOWN:
-        noise = torch.rand((1, *model.input_shape), generator=torch.Generator().manual_seed(0)).to(model.device)
-        with model.evaluating(), torch.inference_mode(False):
-            _KNOWN[model.module] = _why_unfit(model, model.normalise(noise))
-    return _KNOWN[model.module]
+    return _UNFIT.found(model.module, None, lambda: _why_unfit(model))
 
 
-#: By module, why it cannot be decomposed.
-_KNOWN: MutableMapping[nn.Module, str] = WeakIdKeyDictionary()
+#: Why a network cannot be decomposed; empty where it can.
+_UNFIT = PerModule[str]()
 
 
-def _why_unfit(model: Model, z: torch.Tensor) -> str:
+def _why_unfit(model: Model) -> str:
+    noise = torch.rand((1, *model.input_shape), generator=torch.Generator().manual_seed(0)).to(model.device)
+    with model.evaluating(), torch.inference_mode(False):
+        return _gap(model, model.normalise(noise))
+
+
+def _gap(model: Model, z: torch.Tensor) -> str:
+    """Why the shares on `z` do not sum to the output; empty where they do."""
     shares: list[torch.Tensor] = []
     drawn: list[bool] = []
 

@@ -13,26 +13,19 @@ The same spelling everywhere — in Python, on the command line, in study files 
     maps:FOLDER                                    maps made beforehand
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from heatproof import quantities
+from heatproof import quantities, spelling
 from heatproof.attributions.catalogue import ATTRIBUTIONS, one_of
-from heatproof.attributions.foreign import by_name, register_from
+from heatproof.attributions.foreign import PLUGIN_METHODS
 from heatproof.attributions.refine import OPERATORS
 from heatproof.errors import InvalidInput
 from heatproof.registry import Entry, unknown
 from heatproof.tensors import CHANNELS
 
 REFINE = "refine:"
-
-_SPELLING = re.compile(
-    r"(?P<refine>(?i:refine):)?(?P<name>[^@\[\]]+)"
-    r"(?:@(?P<layers>[^\[\]]+(?:\[-?\d+\][^\[\]]*)*))?"  # indices are part of a layer's name: features[7][-1]
-    r"(?:\[(?P<options>[^\[\]]*)\])?"
-)
 
 
 @dataclass(frozen=True)
@@ -59,9 +52,7 @@ class Request:
         options = {k: v for k, v in self.options.items() if v != self.entry.options[k]}
         if self.operator not in ("", "product"):
             options["operator"] = self.operator
-        inside = ",".join(f"{k}={_said(v)}" for k, v in sorted(options.items()))
-        where = f"@{'+'.join(self.layers)}" if self.layers else ""
-        return f"{REFINE if self.refined else ''}{self.entry.name}{where}{f'[{inside}]' if inside else ''}"
+        return spelling.format(f"{REFINE if self.refined else ''}{self.entry.name}", options, self.layers)
 
     @property
     def form(self) -> str:
@@ -79,10 +70,6 @@ class Request:
         return bool(quantities.having(self.entry.needs, "targeted"))
 
 
-def _said(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
 def requested(methods: str | Iterable[str] | Mapping[str, Mapping[str, Any]]) -> list[Request]:
     """`"gradcam"`, `["gradcam", "refine:layercam"]` or `{"eigencam": {"sign": "raw"}}` → requests in order.
 
@@ -94,47 +81,39 @@ def requested(methods: str | Iterable[str] | Mapping[str, Mapping[str, Any]]) ->
         methods = [methods]
     given = dict(methods) if isinstance(methods, Mapping) else {}
     spellings = list(methods)
-    for spelling in spellings:
-        if not isinstance(spelling, str):
-            raise InvalidInput(
-                f"Methods must be names, or a mapping from name to options. Got {type(spelling).__name__}."
-            )
+    for text in spellings:
+        if not isinstance(text, str):
+            raise InvalidInput(f"Methods must be names, or a mapping from name to options. Got {type(text).__name__}.")
     if not spellings:
         raise InvalidInput(f"Expected at least one method. Got none. Known: {', '.join(ATTRIBUTIONS)}.")
     if len(set(spellings)) < len(spellings):
         raise InvalidInput(f"Every method must be asked for once. Got {', '.join(spellings)}.")
-    return [parsed(spelling, given.get(spelling)) for spelling in spellings]
+    return [parsed(text, given.get(text)) for text in spellings]
 
 
-def parsed(spelling: str, options: Mapping[str, Any] | None = None) -> Request:
+def parsed(text: str, options: Mapping[str, Any] | None = None) -> Request:
     """One spelling → its request; `options` go over those in brackets."""
-    text = spelling.strip()
-    match = _SPELLING.fullmatch(text)
-    if not match:
-        raise InvalidInput(
-            f"Expected `name`, `name@layer`, `refine:name` or any of them with `[option=value,…]`. Got {spelling!r}."
-        )
-    inside = match["options"] or ""
-    if by_name(match["name"]):
-        register_from(match["name"])
-    entry, found = ATTRIBUTIONS.parse(f"{match['name']}[{inside}]", checked=False)
-    found = {**found, **(options or {})}
+    asked = spelling.parse(text)
+    refined = asked.name.lower().startswith(REFINE) and len(asked.name) > len(REFINE)
+    name = asked.name[len(REFINE) :].strip() if refined else asked.name
+    entry = ATTRIBUTIONS[PLUGIN_METHODS.register_from(name) if PLUGIN_METHODS.by_name(name) else name]
+    found = {**asked.options, **(options or {})}
     operator = ""
-    if match["refine"]:
+    if refined:
         if not reads_layer(entry):
             raise InvalidInput(
                 f"RefineCAM multiplies the maps of several layers. Got {entry.name!r}, which reads none. "
                 "Refine a CAM, as in `refine:layercam`."
             )
         operator = one_of("operator", found.pop("operator", "product"), OPERATORS)
-    layers = tuple(part.strip() for part in (match["layers"] or "").split("+") if part.strip())
+    layers = asked.layers
     if layers and not reads_layer(entry):
-        raise InvalidInput(f"{entry.name!r} reads no layer. Got {spelling!r}. Leave `@{'+'.join(layers)}` out.")
+        raise InvalidInput(f"{entry.name!r} reads no layer. Got {text!r}. Leave `@{'+'.join(layers)}` out.")
     if len(layers) > 1 and not operator:
-        raise InvalidInput(f"A plain method has one layer. Got {spelling!r}. Several layers go with `refine:`.")
+        raise InvalidInput(f"A plain method has one layer. Got {text!r}. Several layers go with `refine:`.")
     if len(set(layers)) < len(layers):
-        raise InvalidInput(f"Every layer must be named once. Got {spelling!r}.")
-    return Request(spelling, entry, _checked(entry, found, bool(operator)), layers, operator)
+        raise InvalidInput(f"Every layer must be named once. Got {text!r}.")
+    return Request(text, entry, _checked(entry, found, bool(operator)), layers, operator)
 
 
 def _checked(entry: Entry, options: Mapping[str, Any], refined: bool) -> dict[str, Any]:

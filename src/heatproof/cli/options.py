@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from heatproof.errors import InvalidInput
+from heatproof.spelling import listed, scalar
 
 Checkpoint = Annotated[Path | None, typer.Option(help="Local weights: .safetensors, or a torch file without code.")]
 ModelArgs = Annotated[
@@ -72,14 +73,12 @@ def model_settings(
 
 def pairs(arguments: list[str] | None) -> dict[str, Any]:
     """`KEY=VALUE` arguments of a model, values read as YAML scalars."""
-    import yaml
-
     found = {}
     for argument in arguments or []:
         key, equals, value = argument.partition("=")
         if not equals or not key:
             raise InvalidInput(f"--model-arg must be KEY=VALUE. Got {argument!r}.")
-        found[key.strip()] = yaml.safe_load(value)
+        found[key.strip()] = scalar(value)
     return found
 
 
@@ -87,7 +86,7 @@ def split(text: str | None) -> list[str] | None:
     """Comma-separated names; commas inside brackets belong to a name's options."""
     if text is None:
         return None
-    return [part.strip() for part in re.split(r",(?![^\[]*\])", text) if part.strip()]
+    return listed(text)
 
 
 def methods_from(specs: list[str] | None) -> list[str]:
@@ -105,15 +104,13 @@ def method_options(
     given: list[str] | None, name: str = "--option", example: str = "rise.masks=8000"
 ) -> dict[str, dict[str, Any]]:
     """`METHOD.OPTION=VALUE` → method → options, values read as YAML scalars; the same for metrics."""
-    import yaml
-
     found: dict[str, dict[str, Any]] = {}
     for text in given or []:
         match = re.fullmatch(r"\s*([^=]+?)\.([^.=]+?)\s*=\s*(.*)", text)
         if not match:
             kind = "METRIC" if "metric" in name else "METHOD"
             raise InvalidInput(f"{name} must be {kind}.OPTION=VALUE, as {example}. Got {text!r}.")
-        found.setdefault(match[1], {})[match[2]] = yaml.safe_load(match[3])
+        found.setdefault(match[1], {})[match[2]] = scalar(match[3])
     return found
 
 

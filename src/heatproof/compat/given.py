@@ -1,19 +1,19 @@
 """A network as other libraries see it: inputs that its owner has normalised, and targets of any kind."""
 
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
-from torch.utils.weak import WeakIdKeyDictionary
 
 from heatproof import targets as rules
 from heatproof.attributions import requested
 from heatproof.engine import explain
 from heatproof.errors import InvalidInput, InvalidTarget
 from heatproof.geometry import Geometry
+from heatproof.memo import PerModule
 from heatproof.models import Layers, Model, find_layers
 from heatproof.models.capture import first_tensor
 from heatproof.models.model import bare, module_device
@@ -22,16 +22,13 @@ from heatproof.outputs import Output
 
 T = TypeVar("T")
 
-#: By module and input shape, its layers.
-_LAYERS: MutableMapping[nn.Module, dict[tuple[int, ...], Layers]] = WeakIdKeyDictionary()
+#: The layers found, by input shape.
+_LAYERS = PerModule[Layers]()
 
 
 def known_layers(model: Model) -> Layers:
     """Found once for each module and input size: other call styles make no model that could be kept."""
-    known = _LAYERS.setdefault(model.module, {})
-    if model.input_shape not in known:
-        known[model.input_shape] = find_layers(model)
-    return known[model.input_shape]
+    return _LAYERS.found(model.module, model.input_shape, lambda: find_layers(model))
 
 
 class AsGiven(Model):

@@ -5,7 +5,7 @@ asked for. A `TargetBatch` is the batch with one target for each image: gradient
 A `LayerBatch` is a target batch at one layer; methods get their quantities from it by name.
 """
 
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.weak import WeakIdKeyDictionary
 
 from heatproof import outputs, seeds, targets
 from heatproof.attributions import Request
 from heatproof.engine.methods import ResolvedMethod
 from heatproof.errors import InvalidInput
+from heatproof.memo import PerModule
 from heatproof.models import Model
 from heatproof.models.capture import INPUT, Captured, captured
 from heatproof.models.head import linear_head
@@ -27,7 +27,7 @@ from heatproof.models.tail import Record, Tail, recording
 from heatproof.quantities import QUANTITIES, having
 
 #: Layers that were found to feed a linear head through average pooling: nothing needs recording there.
-_LINEAR: MutableMapping[nn.Module, set[str]] = WeakIdKeyDictionary()
+_LINEAR = PerModule[bool]()
 
 
 @dataclass(frozen=True)
@@ -212,12 +212,13 @@ class Batch:
             linear = self.output == "logit"
             found = linear_head(module, self.activations(layer).detach(), self.logits.detach()) if linear else None
             if found is not None:
-                _LINEAR.setdefault(module, set()).add(layer)
+                _LINEAR.put(module, layer, True)
             self._heads[layer] = found
         return self._heads[layer]
 
     def _linear_before(self, layer: str) -> bool:
-        return self.output == "logit" and layer in _LINEAR.get(self.model.module, ()) and not self.needs[layer].replay
+        known = _LINEAR.get(self.model.module, layer) is not None
+        return self.output == "logit" and known and not self.needs[layer].replay
 
     def tail(self, layer: str) -> Any:
         """Activations at the layer → outputs of every class."""

@@ -14,7 +14,7 @@ from heatproof.engine.memory import out_of_memory
 from heatproof.engine.methods import ResolvedMethod
 from heatproof.engine.references import Pairs, ReferenceMaps
 from heatproof.errors import InvalidInput, NotApplicable, UnknownName
-from heatproof.flags import FINE, Flag, Reason, first_flags, repeated
+from heatproof.flags import FINE, Flag, Reason, absent_flags, first_flags, repeated
 from heatproof.metrics.catalogue import Curve, stated
 from heatproof.metrics.request import MetricRequest
 from heatproof.quantities import having
@@ -94,13 +94,11 @@ def evaluate(
             maps = display.get(method.key)
             maps = found.display(method.key, upsample).detach() if maps is None else maps
             raw, seen = found.raw[method.key].detach(), [*found.flags[method.key]]  # one target: no lists
-            if stored:  # what is looked up and not there is not a number all over
-                seen = _absent(torch.isnan(raw).flatten(1).all(1).tolist(), seen)  # type: ignore[arg-type]
             scores = MapScores(images, maps, raw, None if stored else method, upsample)
             yield evaluation.of(scores, method.key, seen, pairs)  # type: ignore[arg-type]
         for one in given:
             raw = one.maps.to(images.x)
-            seen = _absent(one.absent or [False] * len(raw), flags(raw, "display"))
+            seen = absent_flags(one.absent or [False] * len(raw), flags(raw, "display"))
             maps = display_maps(raw, "display", tuple(images.x.shape[2:]))
             own = _pairs_of(one, maps, images.x if reference_images is None else reference_images.to(images.x))
             yield evaluation.of(MapScores(images, maps, raw, None), one.key, seen, own)
@@ -113,10 +111,6 @@ def _pairs_of(one: GivenMaps, maps: torch.Tensor, x: torch.Tensor) -> Pairs | No
     raw = one.reference.to(maps)
     shown = display_maps(raw, "display", tuple(maps.shape[1:]))
     return Pairs(ReferenceMaps(x, {one.key: shown}, {one.key: flags(raw, "display")}), {one.key: maps})
-
-
-def _absent(absent: Sequence[bool], seen: Sequence[Flag]) -> list[Flag]:
-    return [Flag(Reason.NO_MAP) if missing else flag for missing, flag in zip(absent, seen, strict=True)]
 
 
 @dataclass

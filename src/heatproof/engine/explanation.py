@@ -11,7 +11,7 @@ from heatproof.engine.batch import Batch, LayerBatch, TargetBatch
 from heatproof.engine.memory import out_of_memory
 from heatproof.engine.methods import ResolvedMethod
 from heatproof.errors import HeatproofError, NotApplicable
-from heatproof.flags import Flag, Reason, repeated
+from heatproof.flags import Flag, Reason, absent_flags, repeated
 from heatproof.quantities import having
 
 Flags = list[Flag] | list[list[Flag]]
@@ -97,6 +97,11 @@ def _flags(batch: Batch, raw: list[torch.Tensor], request: Request, failed: Flag
     found = [
         repeated(failed, len(part)) if failed else flags(part.detach(), request.form, channels=channels) for part in raw
     ]
+    if request.entry.traits.get("stored"):  # what is looked up and not there is not a number all over
+        found = [
+            absent_flags(torch.isnan(part).flatten(1).all(1).tolist(), seen)
+            for part, seen in zip(raw, found, strict=True)
+        ]
     if having(request.entry.needs, "asks"):
         answered, mute = torch.isfinite(batch.logits.detach()).all(1).tolist(), Flag(Reason.NO_ANSWER)
         found = [[flag if fine else mute for flag, fine in zip(one, answered, strict=True)] for one in found]

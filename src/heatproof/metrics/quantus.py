@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from heatproof.errors import InvalidInput, MissingExtra, NotApplicable
-from heatproof.metrics.foreign import Recipe, with_arrays
+from heatproof.metrics.arrays import ForeignMetric, with_arrays
 from heatproof.registry import fold, unknown
 
 #: Their categories, as ours are called.
@@ -77,7 +77,7 @@ def belongs(function: Any) -> bool:
     return any(base.__module__ == "quantus.metrics.base" for base in kind.__mro__)
 
 
-def described(recipe: Recipe) -> tuple[Recipe, Any]:
+def described(recipe: ForeignMetric) -> tuple[ForeignMetric, Any]:
     """The recipe with what the metric says of itself, and the function of quantities that calls it.
 
     Raises:
@@ -110,7 +110,7 @@ def described(recipe: Recipe) -> tuple[Recipe, Any]:
     return recipe, found
 
 
-def _called(recipe: Recipe, made: list[str]) -> Any:
+def _called(recipe: ForeignMetric, made: list[str]) -> Any:
     def call(module: Any, x: Any, y: Any, a: Any, also: dict[str, Any], chosen: dict[str, Any]) -> float:
         metric = recipe.function
         if isinstance(metric, type):

@@ -9,13 +9,14 @@ The same spelling everywhere — in Python, on the command line, in study files 
     quantus:Sparseness, python:my.module:fn    metrics from elsewhere (`heatproof.metrics.foreign`)
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from heatproof import spelling
 from heatproof.errors import InvalidInput
 from heatproof.metrics.catalogue import FAMILIES, METRICS
+from heatproof.metrics.foreign import PLUGIN_METRICS
 from heatproof.quantities import belonging, having
 from heatproof.registry import Entry, fold, unknown
 
@@ -44,8 +45,7 @@ class MetricRequest:
     def key(self) -> str:
         """The registered name, and the options that are no defaults."""
         options = {k: v for k, v in self.options.items() if v != self.entry.options[k]}
-        inside = ",".join(f"{k}={_said(v)}" for k, v in sorted(options.items()))
-        return f"{self.entry.name}[{inside}]" if inside else self.entry.name
+        return spelling.format(self.entry.name, {k: _unworded(v) for k, v in options.items()})
 
     @property
     def family(self) -> str:
@@ -82,10 +82,6 @@ class MetricRequest:
         }
 
 
-def _said(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
 def requested_metrics(
     metrics: str | Iterable[str] | Mapping[str, Mapping[str, Any]], *, parts: bool = True, lacking: Iterable[str] = ()
 ) -> list[MetricRequest]:
@@ -104,14 +100,12 @@ def requested_metrics(
     if not spellings:
         raise InvalidInput(f"Expected at least one metric. Got none. Known: {', '.join(METRICS)}.")
     found: dict[str, MetricRequest] = {}
-    for spelling in spellings:
-        if not isinstance(spelling, str):
-            raise InvalidInput(
-                f"Metrics must be names, or a mapping from name to options. Got {type(spelling).__name__}."
-            )
-        for request in _meant(spelling, given.get(spelling) or {}):
+    for text in spellings:
+        if not isinstance(text, str):
+            raise InvalidInput(f"Metrics must be names, or a mapping from name to options. Got {type(text).__name__}.")
+        for request in _meant(text, given.get(text) or {}):
             lacks = [what for what in lacking if request.requires(what)]
-            if lacks and _family(spelling):
+            if lacks and _family(text):
                 continue
             if lacks:
                 raise InvalidInput(f"{request.key!r} needs {lacks[0]}. Got none. {NEEDED[lacks[0]]}.")
@@ -120,22 +114,22 @@ def requested_metrics(
     return list(found.values())
 
 
-def _meant(spelling: str, options: Mapping[str, Any]) -> list[MetricRequest]:
-    family = _family(spelling)
+def _meant(text: str, options: Mapping[str, Any]) -> list[MetricRequest]:
+    family = _family(text)
     if family and not options:
         chosen = [name for name, entry in METRICS.items() if not entry.traits.get("foreign")]
         return [parsed_metric(n) for n in chosen if family == ALL or METRICS[n].traits["family"] == family]
     if family:
-        raise InvalidInput(f"Options go with one metric. Got {dict(options)} for the family {spelling!r}.")
-    return [parsed_metric(spelling, options)]
+        raise InvalidInput(f"Options go with one metric. Got {dict(options)} for the family {text!r}.")
+    return [parsed_metric(text, options)]
 
 
-def _family(spelling: str) -> str:
+def _family(text: str) -> str:
     """A name that is both a metric's and a family's is the metric's, unless `family:` says otherwise."""
-    name = spelling.strip().removeprefix(FAMILY)
-    if spelling.startswith(FAMILY) and name not in FAMILIES:
+    name = text.strip().removeprefix(FAMILY)
+    if text.startswith(FAMILY) and name not in FAMILIES:
         raise unknown("family of metrics", name, FAMILIES)
-    if spelling in METRICS:
+    if text in METRICS:
         return ""
     return next((family for family in (ALL, *FAMILIES) if fold(family) == fold(name)), "")
 
@@ -149,14 +143,23 @@ def _worded(entry: Entry, option: str, value: Any) -> Any:
     return " ".join(map(str, value)) if isinstance(value, list | tuple) else value
 
 
-def parsed_metric(spelling: str, options: Mapping[str, Any] | None = None) -> MetricRequest:
-    """One spelling → its request; `options` go over those in brackets."""
-    from heatproof.metrics.foreign import by_name, register_from
+def _unworded(value: Any) -> Any:
+    """A list in words that is one number, as the number: it is spelled `kept=50`, without quotes."""
+    if not isinstance(value, str):
+        return value
+    number = spelling.scalar(value)
+    plain = isinstance(number, int | float) and not isinstance(number, bool)
+    return number if plain and f"{number:g}" == value else value
 
-    name = re.sub(r"\[.*\]\s*$", "", spelling.strip())
-    if by_name(name):
-        register_from(name)
-    entry, found = METRICS.parse(spelling, checked=False)
-    chosen = entry.checked_options({k: _worded(entry, k, v) for k, v in {**found, **(options or {})}.items()})
+
+def parsed_metric(text: str, options: Mapping[str, Any] | None = None) -> MetricRequest:
+    """One spelling → its request; `options` go over those in brackets."""
+    asked = spelling.parse(text)
+    if asked.layers:
+        raise InvalidInput(f"A metric has no layer. Got {text!r}. Leave `@{'+'.join(asked.layers)}` out.")
+    name = asked.name
+    entry = METRICS[PLUGIN_METRICS.register_from(name) if PLUGIN_METRICS.by_name(name) else name]
+    given = {**asked.options, **(options or {})}
+    chosen = entry.checked_options({k: _worded(entry, k, v) for k, v in given.items()})
     parts = {part: parsed_metric(text) for part, text in entry.traits.get("parts", {}).items()}
     return MetricRequest(entry, chosen, parts)

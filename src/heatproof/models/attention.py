@@ -6,7 +6,7 @@ PyTorch's own fused encoder steps aside by itself while a function mode is activ
 """
 
 import math
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
-from torch.utils.weak import WeakIdKeyDictionary
 
 from heatproof.errors import NotApplicable
+from heatproof.memo import PerModule
 from heatproof.models.layout import Layout, token_layout
 from heatproof.models.model import Model
 
@@ -106,8 +106,8 @@ class Reading:
     rows: tuple[int, ...]
 
 
-#: By module, the reading for each input size, or why there is none.
-_READINGS: MutableMapping[nn.Module, dict[tuple[int, ...], Reading | str]] = WeakIdKeyDictionary()
+#: The reading, or why there is none, by input size.
+_READINGS = PerModule[Reading | str]()
 
 
 def reading(network: Any, module: nn.Module, z: torch.Tensor) -> Reading:
@@ -116,8 +116,7 @@ def reading(network: Any, module: nn.Module, z: torch.Tensor) -> Reading:
     One forward and one backward on noise, once for each module and size. NotApplicable where there is none.
     """
     size = tuple(z.shape[1:])
-    known = _READINGS.setdefault(module, {})
-    found = known.get(size)
+    found = _READINGS.get(module, size)
     if found is None:
         noise = torch.randn((2, *size), generator=torch.Generator().manual_seed(0)).to(z)
         with torch.inference_mode(False):
@@ -125,7 +124,7 @@ def reading(network: Any, module: nn.Module, z: torch.Tensor) -> Reading:
         if isinstance(found, Reading) and not found.rows:  # nothing reaches the output: a head of zeros, untrained yet
             places = math.prod(found.layout.grid)
             return Reading(found.layout, (0,) if found.layout.prefix else tuple(range(places)))
-        known[size] = found
+        _READINGS.put(module, size, found)
     if isinstance(found, str):
         raise NotApplicable(f"{type(module).__name__} cannot be explained by its attention: {found}.")
     return found
@@ -138,7 +137,7 @@ def why_unreadable(model: Model) -> str:
         with model.evaluating():
             reading(model.of_normalised, model.module, z)
     except NotApplicable:
-        found = _READINGS[model.module][model.input_shape]
+        found = _READINGS.get(model.module, model.input_shape)
         assert isinstance(found, str)
         return found
     return ""

@@ -1,25 +1,19 @@
 """Whether the picture can be asked for a gradient: found by one pass on noise, once for each network."""
 
-from collections.abc import MutableMapping
-
 import torch
-from torch import nn
-from torch.utils.weak import WeakIdKeyDictionary
 
 from heatproof.errors import LayerError
+from heatproof.memo import PerModule
 from heatproof.models.capture import INPUT, captured
 from heatproof.models.model import Model
 
-#: By module, where no gradient was found to arrive (empty where it does), by layer; `INPUT` is the picture.
-_KNOWN: MutableMapping[nn.Module, dict[str, str]] = WeakIdKeyDictionary()
+#: Why no gradient arrives (empty where one does), by layer; `INPUT` is the picture.
+_MISSING = PerModule[str]()
 
 
 def gradient_missing(model: Model, layer: str = INPUT) -> str:
     """Why no gradient comes from the outputs to the picture, or to a layer: one phrase; empty where one does."""
-    known = _KNOWN.setdefault(model.module, {})
-    if layer not in known:
-        known[layer] = _missing(model, layer)
-    return known[layer]
+    return _MISSING.found(model.module, layer, lambda: _missing(model, layer))
 
 
 def _missing(model: Model, layer: str) -> str:

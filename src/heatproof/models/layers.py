@@ -21,16 +21,12 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from torch import nn
 
 from heatproof.errors import LayerError
-from heatproof.models.probe import Record, probe
+from heatproof.models.probe import Classifier, Record, probe
 from heatproof.registry import unknown
-
-if TYPE_CHECKING:
-    from heatproof.models.model import Model
 
 #: How many stages are kept, the deepest ones.
 STAGES = 4
@@ -48,7 +44,7 @@ class Layers:
     stages: tuple[str, ...]
 
 
-def find_layers(model: "Model", last: str | None = None) -> Layers:
+def find_layers(model: Classifier, last: str | None = None) -> Layers:
     """The target layers of `model` by the table above; `last` replaces the one found and need not be a stage.
 
     Raises LayerError where nothing in the model has places, ModelError where it cannot run on its input size.
@@ -62,14 +58,14 @@ def find_layers(model: "Model", last: str | None = None) -> Layers:
     return Layers(last or stages[-1], tuple(stages) or (last or "",))
 
 
-def check_spatial(model: "Model", names: Sequence[str]) -> None:
+def check_spatial(model: Classifier, names: Sequence[str]) -> None:
     """LayerError for a named layer that does not run, runs more than once, or has no places (one forward)."""
     records = {record.name: record for record in probe(model)}
     for name in names:
         record = records.get(name)
         if record is None or record.layout is None or record.calls > 1:
             raise LayerError(
-                f"Expected a layer that runs once and has places, such as {', '.join(model.layers.stages)}. "
+                f"Expected a layer that runs once and has places, such as {', '.join(find_layers(model).stages)}. "
                 f"Got {name!r}: {record.gives if record else 'it does not run'}."
             )
 
@@ -77,7 +73,7 @@ def check_spatial(model: "Model", names: Sequence[str]) -> None:
 # --- names ---
 
 
-def resolve_layer(model: "Model | nn.Module", layer: "str | nn.Module") -> str:
+def resolve_layer(model: Classifier | nn.Module, layer: str | nn.Module) -> str:
     """The dotted name of a layer given as `layer4.1`, `layer4[-1]`, `features[7][-1]` or the module itself.
 
     Raises UnknownName with near misses, or LayerError for a module that is no part of the model.

@@ -1,6 +1,5 @@
 """A model by its name: `timm:…`, `torchvision:…`, `hf:…`, `python:…` or `shapes`."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from heatproof.models.model import Model
 from heatproof.models.preprocessing import Preprocessing
 from heatproof.models.sources import Request, Source
 from heatproof.registry import nearest
+from heatproof.spelling import scalar
 
 #: The forms of a model's name, with what each needs to be had.
 FORMS: Mapping[str, str] = {
@@ -91,21 +91,7 @@ def channels_last(module: nn.Module) -> nn.Module:
 
 def parsed_args(model_args: Mapping[str, Any] | None) -> dict[str, Any]:
     """Text values read as YAML scalars (numbers, booleans, null, lists); other values as they are."""
-    return {str(key): _scalar(value) for key, value in (model_args or {}).items()}
-
-
-def _scalar(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    import yaml
-
-    try:
-        read = yaml.safe_load(value)
-    except yaml.YAMLError:
-        return value
-    if isinstance(read, str) and re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+", read):
-        return float(read)  # YAML 1.1 takes 1e-6 for text
-    return read
+    return {str(key): scalar(value) if isinstance(value, str) else value for key, value in (model_args or {}).items()}
 
 
 def chosen_device(device: str | torch.device) -> torch.device:

@@ -5,7 +5,7 @@ times. Methods that treat some functions in a way of their own ask here whether 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
-from torch.utils.weak import WeakIdKeyDictionary
 
 from heatproof.errors import ModelError
+from heatproof.memo import PerModule
 from heatproof.models.model import Model
 
 #: Other names of the same functions (dunders without their underscores, in-place names without the last one).
@@ -77,8 +77,8 @@ class Operations:
         return sorted({ACTIVATIONS[name] for name in self.names if name in ACTIVATIONS})
 
 
-#: By module, what one pass showed.
-_LISTED: MutableMapping[nn.Module, Operations] = WeakIdKeyDictionary()
+#: What one pass showed.
+_LISTED = PerModule[Operations]()
 
 
 def operations(model: Model) -> Operations:
@@ -86,9 +86,7 @@ def operations(model: Model) -> Operations:
 
     Raises ModelError where the model does not run on pictures of its own geometry.
     """
-    if model.module not in _LISTED:
-        _LISTED[model.module] = _listed(model)
-    return _LISTED[model.module]
+    return _LISTED.found(model.module, None, lambda: _listed(model))
 
 
 def operation_name(function: Callable, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> str:

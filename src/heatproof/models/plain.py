@@ -1,14 +1,14 @@
 """A network as code that is not ours calls it: a plain module, float32 in, `(N, K)` logits out."""
 
-from collections.abc import MutableMapping
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.weak import WeakIdKeyDictionary
 
-#: By module, whether it gives float32 `(N, K)` outputs by itself.
-_PLAIN: MutableMapping[nn.Module, bool] = WeakIdKeyDictionary()
+from heatproof.memo import PerModule
+
+#: Whether a module gives float32 `(N, K)` outputs by itself.
+_PLAIN = PerModule[bool]()
 
 
 def plain_module(network: Any, z: torch.Tensor) -> nn.Module:
@@ -19,15 +19,13 @@ def plain_module(network: Any, z: torch.Tensor) -> nn.Module:
     module = network.module
     if network.output != "logit":
         return network
-    if module not in _PLAIN:
-        try:
-            answer = module(z[:1])
-        except RuntimeError:  # half precision takes no float32
-            answer = None
-        _PLAIN[module] = (
-            isinstance(answer, torch.Tensor)
-            and answer.dtype == torch.float32
-            and answer.dim() == 2
-            and answer.shape[1] > 1
-        )
-    return module if _PLAIN[module] else network
+    return module if _PLAIN.found(module, None, lambda: _is_plain(module, z)) else network
+
+
+def _is_plain(module: nn.Module, z: torch.Tensor) -> bool:
+    try:
+        answer = module(z[:1])
+    except RuntimeError:  # half precision takes no float32
+        return False
+    is_logits = isinstance(answer, torch.Tensor) and answer.dtype == torch.float32
+    return is_logits and answer.dim() == 2 and answer.shape[1] > 1

@@ -1,8 +1,9 @@
 """One forward pass of noise with every module watched: what each gives, how often it runs, in which order."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -10,11 +11,22 @@ from torch import nn
 from heatproof.errors import LayerError, ModelError
 from heatproof.models.layout import Layout, fits, layout_of
 
-if TYPE_CHECKING:
-    from heatproof.models.model import Model
-
 #: Two rows show which outputs keep the batch in front (Swin's windows do not).
 ROWS = 2
+
+
+class Classifier(Protocol):
+    """What is asked of a classifier to find its layers; `models.model.Model`, which is built on them, is one."""
+
+    module: nn.Module
+    name: str
+    device: torch.device
+    input_shape: tuple[int, ...]
+
+    @property
+    def dtype(self) -> Any: ...  # torch.dtype; a cached property is one only at run time
+    def normalise(self, x: torch.Tensor) -> torch.Tensor: ...
+    def evaluating(self) -> AbstractContextManager[Any]: ...
 
 
 @dataclass
@@ -47,7 +59,7 @@ class Record:
         return f"it gives {' × '.join(map(str, ('N', *self.shape[1:])))}"
 
 
-def probe(model: "Model") -> list[Record]:
+def probe(model: Classifier) -> list[Record]:
     """The records of all modules but the root, in the order in which they finished.
 
     Raises ModelError where the model does not run on pictures of its own geometry.

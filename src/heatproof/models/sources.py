@@ -13,9 +13,9 @@ from torch import nn
 
 from heatproof.errors import HeatproofWarning, ModelError, UnknownName
 from heatproof.geometry import Geometry
-from heatproof.importing import current_folder_importable, imported
 from heatproof.models.download import hub_cache, no_weights, reachable
 from heatproof.models.preprocessing import INTERPOLATIONS, Preprocessing, height_width, per_channel
+from heatproof.plugins import current_folder_importable, named_object
 from heatproof.registry import nearest, unknown
 
 
@@ -181,13 +181,9 @@ def python_model(request: Request) -> Found:
     """`python:package.module:factory`, looked for from the current folder too; called with the arguments."""
     from heatproof.models.model import Model
 
-    module_name, colon, path = request.name.partition(":")
-    if not colon or not module_name or not path:
-        raise ModelError(f"Expected python:package.module:factory. Got {request.spec!r}.")
-    with current_folder_importable():
-        factory = imported(module_name, path, ModelError)
-        made = factory
-        if not isinstance(factory, nn.Module | Model):
+    made = factory = named_object(request.spec, ModelError, "factory")
+    if not isinstance(factory, nn.Module | Model):
+        with current_folder_importable():
             try:
                 made = factory(**request.args)
             except TypeError as error:

@@ -9,7 +9,7 @@ cannot be replayed is run whole, and that is said.
 
 import warnings
 from collections import deque
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils._pytree import tree_map_only
-from torch.utils.weak import WeakIdKeyDictionary
 
 from heatproof.errors import HeatproofWarning, ModelError
+from heatproof.memo import PerModule
 from heatproof.models.capture import first_tensor
 from heatproof.models.layout import Layout
 from heatproof.models.model import Model
@@ -131,12 +131,12 @@ class Tail:
         finite = torch.isfinite(logits).all(1).nonzero()[:, 0]
         if not len(finite):
             return "whole"  # nothing can be learned from this batch, and the next one may be fine
-        failed = _WHOLE.setdefault(self.model.module, set())
         here = (self.record.layer, len(self.x))
-        modes = MODES if self.record.calls == 1 and here not in failed else ()
+        failed = _WHOLE.get(self.model.module, here) is not None
+        modes = MODES if self.record.calls == 1 and not failed else ()
         mode = next((mode for mode in modes if self._agrees(logits, finite, mode)), "whole")
-        if mode == "whole" and here not in failed:
-            failed.add(here)
+        if mode == "whole" and not failed:
+            _WHOLE.put(self.model.module, here, True)
             warnings.warn(
                 f"{self.model.name}: what follows layer {self.record.layer!r} cannot be replayed by itself; whole "
                 "forward passes are run instead (right, but slower).",
@@ -168,8 +168,8 @@ class Tail:
 #: only tensors with one row for each picture, and leaves those with k rows for each (windows, or a table) alone.
 MODES = ("view", "view-rows", "copy", "copy-rows")
 
-#: By model, the (layer, batch size) that no mode could replay, so that it is tried and said once.
-_WHOLE: MutableMapping[nn.Module, set[tuple[str, int]]] = WeakIdKeyDictionary()
+#: The (layer, batch size) that no mode could replay, so that it is tried and said once.
+_WHOLE = PerModule[bool]()
 
 
 def _gathered(tensor: torch.Tensor, rows: int | torch.Tensor, count: int, batch: int, mode: str) -> torch.Tensor:

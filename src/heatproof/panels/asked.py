@@ -16,6 +16,7 @@ from heatproof.models import Model, resolve_layer
 from heatproof.outputs import Output
 from heatproof.panels.entry import Method, Rows
 from heatproof.registry import unknown
+from heatproof.spelling import value_text
 
 #: Names for several methods at once.
 FAMILIES = {
@@ -219,7 +220,5 @@ def described(place: ResolvedMethod) -> Method:
         place.layers if request.spatial else (),
         request.entry.summary,
         request.entry.source,
-        ", ".join(
-            f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in options.items()
-        ),
+        ", ".join(f"{key}={value_text(value)}" for key, value in options.items()),
     )

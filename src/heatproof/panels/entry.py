@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from heatproof.spelling import head
+
 
 @dataclass(frozen=True)
 class Method:
@@ -23,12 +25,12 @@ class Method:
     @property
     def name(self) -> str:
         """The title without its options."""
-        return self.title.partition("[")[0]
+        return head(self.title)
 
     @property
     def settings(self) -> str:
         """The options in the title."""
-        return self.title.partition("[")[2].removesuffix("]").replace(",", ", ")
+        return self.title.removeprefix(self.name).strip().removeprefix("[").removesuffix("]").replace(",", ", ")
 
     @property
     def where(self) -> str:

@@ -7,8 +7,9 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from heatproof.attributions.foreign import received, shipped
+from heatproof.attributions.foreign import PLUGIN_METHODS
 from heatproof.data import Pictures
+from heatproof.plugins import imported
 from heatproof.studies.executors import Advance, Map
 from heatproof.studies.jobs import Setup, all_requests
 from heatproof.studies.store import Store
@@ -42,11 +43,11 @@ class Kind:
         Raises:
             InvalidInput: one that cannot be sent.
         """
-        return shipped(request.entry for request in all_requests(plan))
+        return PLUGIN_METHODS.exported(request.entry for request in all_requests(plan))
 
     def unpack(self, parcels: tuple[Any, ...]) -> None:
         """Takes in what `parcels` has made, in a worker."""
-        received(parcels)
+        imported(parcels)
 
     def worker(self, setup: Setup) -> Callable[[Any, Advance], str]:
         """What does one job, or one case of the gallery, and returns its key; made once in every process."""

@@ -10,7 +10,7 @@ from heatproof.attributions.stored import Stored, spellings
 from heatproof.data import Pictures
 from heatproof.engine import dry_run
 from heatproof.errors import HeatproofWarning, InvalidInput, InvalidPicture
-from heatproof.metrics import foreign
+from heatproof.metrics.foreign import PLUGIN_METRICS
 from heatproof.metrics.request import requested_metrics
 from heatproof.studies.executors import Advance, Map
 from heatproof.studies.jobs import Job, Setup
@@ -53,14 +53,8 @@ class _Score(Kind):
         }
 
     def parcels(self, plan: ScorePlan) -> tuple[Any, ...]:
-        metrics = foreign.shipped(request.entry for request in requested_metrics(plan.metrics))
-        return super().parcels(plan), metrics
-
-    def unpack(self, parcels: Any) -> None:
-        if parcels:
-            methods, metrics = parcels
-            super().unpack(methods)
-            foreign.received(metrics)
+        metrics = PLUGIN_METRICS.exported(request.entry for request in requested_metrics(plan.metrics))
+        return (*super().parcels(plan), *metrics)
 
     def worker(self, setup: Setup) -> Callable[[Any, Advance], str]:
         study = ScoreStudy(setup)

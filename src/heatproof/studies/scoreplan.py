@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from heatproof.errors import InvalidInput
+from heatproof.spelling import head
 from heatproof.studies.settings import (
     DatasetPlan,
     Plan,
@@ -164,10 +165,10 @@ def maps_given(value: Any) -> Any:
 def _single(spelling: str) -> bool:
     """Whether one metric is meant, and not a family."""
     from heatproof.metrics.catalogue import METRICS
-    from heatproof.metrics.foreign import by_name
+    from heatproof.metrics.foreign import PLUGIN_METRICS
 
-    name = spelling.partition("[")[0].strip()
-    return by_name(name) or name in METRICS
+    name = head(spelling)
+    return PLUGIN_METRICS.by_name(name) or name in METRICS
 
 
 def _canonical(spelling: str) -> str:

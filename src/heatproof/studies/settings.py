@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from heatproof import spelling
 from heatproof.errors import UnknownName
 
 DEFAULT_METHODS = ("gradcam", "gradcam++", "hirescam", "xgradcam", "eigencam", "ablationcam")
@@ -162,8 +163,7 @@ def _spellings(item: Any, whose: str) -> list[Any]:
     for name, options in item.items():
         if not isinstance(options or {}, Mapping):
             raise ValueError(f"{whose} options must be `name: value` pairs. Got {name}: {options!r}")
-        inside = ",".join(f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in (options or {}).items())
-        found.append(f"{name}[{inside}]" if inside else str(name))
+        found.append(spelling.format(str(name), options))
     return found
 
 
@@ -179,12 +179,11 @@ def method_names(spellings: Sequence[str]) -> tuple[str, ...]:
     return once([request.name for request in requests])
 
 
-def canonical(registry: Any, spelling: str) -> str:
+def canonical(registry: Any, text: str) -> str:
     """The registered name, with the options named in brackets, sorted."""
     with unknown_as_value():
-        entry, options = registry.parse(spelling)
-    inside = ",".join(f"{key}={value}" for key, value in sorted(options.items()))
-    return f"{entry.name}[{inside}]" if inside else entry.name
+        entry, options = registry.parse(text)
+    return spelling.format(entry.name, options)
 
 
 @contextmanager

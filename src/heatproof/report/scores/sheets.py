@@ -12,6 +12,7 @@ from heatproof.report.parts import slug
 from heatproof.report.scores.findings import Findings, Told
 from heatproof.report.scores.words import FAMILIES
 from heatproof.report.sheets import NONE, Sheet, number, sheet
+from heatproof.spelling import head
 from heatproof.statistics.scores import ARROWS, Judged
 from heatproof.statistics.standing import ASIDE, said
 
@@ -45,7 +46,7 @@ class Column:
     @property
     def name(self) -> str:
         """The metric without its options."""
-        return self.metric.partition("[")[0]
+        return head(self.metric)
 
     @property
     def options(self) -> str:

@@ -1,0 +1,34 @@
+"""What was found out about a network is kept as long as the network lives, and no longer."""
+
+from collections.abc import Callable, Hashable, MutableMapping
+from typing import Generic, TypeVar
+
+from torch import nn
+from torch.utils.weak import WeakIdKeyDictionary
+
+V = TypeVar("V")
+
+
+class PerModule(Generic[V]):
+    """Values by module and key (a layer, a size; None where a module has one value).
+
+    Modules are told apart by identity. They are not kept alive, so a value must not hold its module.
+    """
+
+    def __init__(self) -> None:
+        self._known: MutableMapping[nn.Module, dict[Hashable, V]] = WeakIdKeyDictionary()
+
+    def found(self, module: nn.Module, key: Hashable, work: Callable[[], V]) -> V:
+        """The value kept, else what `work()` gives, kept from now on; nothing is kept of a `work` that raises."""
+        known = self._known.setdefault(module, {})
+        if key not in known:
+            known[key] = work()
+        return known[key]
+
+    def get(self, module: nn.Module, key: Hashable = None) -> V | None:
+        """The value kept, or None."""
+        return self._known.get(module, {}).get(key)
+
+    def put(self, module: nn.Module, key: Hashable, value: V) -> None:
+        """Keeps a value."""
+        self._known.setdefault(module, {})[key] = value
