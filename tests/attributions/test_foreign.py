@@ -25,10 +25,10 @@ from .. import nets
 SIDE = 16
 
 
-@pytest.fixture(autouse=True)
 MISSING = "there is no map of this picture"
 
 
+@pytest.fixture(autouse=True)
 def clean_registry():
     before = set(ATTRIBUTIONS)
     yield
