@@ -26,6 +26,7 @@ FLOORS = {
             "importing",
             "progress",
             "passes",
+            "rounding",
         ),
         0,
     ),

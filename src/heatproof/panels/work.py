@@ -17,6 +17,7 @@ from heatproof.models import Model
 from heatproof.panels.asked import Asked
 from heatproof.panels.entry import Answer, Block, Entry, Map
 from heatproof.panels.pictures import Shot, as_bytes
+from heatproof.rounding import top_class
 
 #: A method that asks for one of these runs the network itself, or runs it again.
 COSTLY = frozenset({"score", "network", "tail", "calibration", "hvp", "gradients_of"})
@@ -221,7 +222,7 @@ def _entry(
     several = batch.target.dim() == 2
     blocks = [Block(answer(index), _maps(work, found, i, t if several else None)) for t, index in enumerate(target)]
     label = None if shot.label is None or shot.label >= len(logits) else answer(shot.label)
-    predicted = answer(int(logits.argmax()))
+    predicted = answer(int(top_class(logits)))
     return Entry(shot.id, shot.name, as_bytes(x), predicted, label, tuple(blocks), refused=refused)
 
 

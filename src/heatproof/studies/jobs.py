@@ -13,6 +13,7 @@ from heatproof.data import Pictures
 from heatproof.engine import NO_ANSWER, Placed, placed
 from heatproof.errors import InvalidPicture
 from heatproof.models import Model, load_model
+from heatproof.rounding import top_class
 from heatproof.studies.rows import Rows
 from heatproof.studies.settings import Plan
 
@@ -172,7 +173,7 @@ def open_block(pictures: Pictures, indices: Sequence[int], model: Model, target:
 
 def correctness(logits: torch.Tensor, labels: Sequence[int | None]) -> dict[str, Any]:
     """1 where the prediction is the label, 0 where not; NaN and flagged where there is no label."""
-    predicted = logits.argmax(1).tolist()
+    predicted = top_class(logits).tolist()
     known = [label is not None for label in labels]
     values = [float(p == label) if ok else float("nan") for p, label, ok in zip(predicted, labels, known, strict=True)]
     return {"value": values, "flag": joined(["" if ok else "no label" for ok in known], non_finite(logits))}
