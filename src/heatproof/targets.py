@@ -8,6 +8,7 @@ import torch
 
 from heatproof.errors import InvalidTarget
 from heatproof.registry import nearest
+from heatproof.rounding import behind_largest, top_class
 
 #: The rules that have a name; an integer, one integer per image, or a callable on the logits are rules too.
 RULES = {
@@ -79,11 +80,11 @@ def _unchecked(rule: Rule, logits: torch.Tensor, labels: Any, clean: torch.Tenso
     if not isinstance(rule, str):
         return rule
     if rule == "predicted":
-        return logits.argmax(1)
+        return top_class(logits)
     if rule == "least":
-        return logits.argmin(1)
+        return top_class(-logits)
     if rule == "clean":
-        return logits.argmax(1) if clean is None else clean
+        return top_class(logits) if clean is None else clean
     if rule == "label":
         return _labelled(labels, len(logits))
     if several := re.fullmatch(r"top([0-9]+)", rule):
@@ -96,7 +97,7 @@ def _unchecked(rule: Rule, logits: torch.Tensor, labels: Any, clean: torch.Tenso
 def _most_probable(logits: torch.Tensor, count: int) -> torch.Tensor:
     if not 1 <= count <= logits.shape[1]:
         raise InvalidTarget(f"Target `top{count}` must name 1 … {logits.shape[1]} classes. Got {count}.")
-    return logits.topk(count).indices
+    return behind_largest(logits).sort(dim=1, descending=True, stable=True).indices[:, :count]
 
 
 def _labelled(labels: Sequence[int | None] | None, count: int) -> list[int]:

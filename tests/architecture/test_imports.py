@@ -30,6 +30,7 @@ FLOORS = {
             "memo",
             "progress",
             "passes",
+            "rounding",
         ),
         0,
     ),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from heatproof.errors import InvalidInput
-from heatproof.metrics.rankings import kappa, ranking, rbo, rbo_expectation, spearman
+from heatproof.metrics.rankings import kappa, ranking, ranking_of, rbo, rbo_expectation, spearman
 
 TIES = ("b", "a", "stable")
 #: Score lists with ties at the top, in the middle, at the end, and none.
@@ -155,7 +155,7 @@ def test_rounding_makes_noise_a_tie():
     clean = torch.tensor([0.5, 0.5, 0.1])
     noisy = ranking(clean.double() + torch.tensor([0.0, 3e-8, 0.0]))
     assert noisy.top.tolist() == [1, 1, 3] and noisy.bottom.tolist() == [2, 2, 3]
-    assert ranking(clean.double() + torch.tensor([0.0, 3e-8, 0.0]), decimals=None).top.tolist() == [2, 1, 3]
+    assert ranking_of(clean.double() + torch.tensor([0.0, 3e-8, 0.0])).top.tolist() == [2, 1, 3]
 
 
 def test_a_map_without_a_ranking_is_nan():

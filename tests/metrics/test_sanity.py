@@ -179,7 +179,7 @@ def test_mid_ranks_are_those_of_scipy():
     for maps in several:
         expected = np.stack([scipy.stats.rankdata(one.flatten().numpy()) - 1 for one in maps])
         np.testing.assert_array_equal(mid_ranks(maps), expected)
-        np.testing.assert_array_equal(mid_ranks(-maps), -ranking(-maps.flatten(1), None).mid + maps[0].numel())
+        np.testing.assert_array_equal(mid_ranks(-maps), -ranking(-maps.flatten(1)).mid + maps[0].numel())
 
 
 @pytest.mark.parametrize(("stages", "expected"), [(2, 2), (10, 5), (0, 5)])

@@ -15,6 +15,7 @@ from heatproof.attributions.catalogue import attribution, one_of
 from heatproof.errors import InvalidInput
 from heatproof.models import Model
 from heatproof.models.attention import Attention, Reading, reading, why_unreadable
+from heatproof.rounding import largest, rounded
 
 #: How the heads become one.
 FUSIONS = {
@@ -102,5 +103,5 @@ def _discarded(fused: torch.Tensor, share: float, prefix: int) -> torch.Tensor:
         return fused
     patches = fused[:, :, prefix:]
     flat = patches.flatten(1)
-    smallest = flat.topk(int(share * flat.shape[1]), dim=1, largest=False, sorted=False).indices
+    smallest = rounded(flat, largest(flat)).topk(int(share * flat.shape[1]), dim=1, largest=False, sorted=False).indices
     return torch.cat([fused[:, :, :prefix], flat.scatter(1, smallest, 0).view_as(patches)], 2)

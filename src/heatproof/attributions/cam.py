@@ -16,6 +16,7 @@ from heatproof.memo import PerModule
 from heatproof.models import Model
 from heatproof.models.capture import captured
 from heatproof.models.head import linear_head
+from heatproof.rounding import ANSWER_DIGITS, largest, rounded
 from heatproof.tensors import per_image
 
 #: Rows of a tail pass hold at most this many activation values (64 MB of float32), so that memory does not grow with C.
@@ -142,8 +143,9 @@ def finercam(
 
     def apart(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         own = logits.gather(1, target[:, None])
-        distance = (logits - own).detach().abs().scatter(1, target[:, None], float("inf"))
-        near = distance.topk(min(int(comparisons), logits.shape[1] - 1), dim=1, largest=False).indices
+        distance = rounded((logits - own).detach().abs(), largest(logits.detach()), ANSWER_DIGITS)
+        distance = distance.scatter(1, target[:, None], float("inf"))
+        near = distance.sort(dim=1, stable=True).indices[:, : min(int(comparisons), logits.shape[1] - 1)]
         weights = logits.gather(1, near).softmax(1)  # probabilities over the compared classes alone
         others = (weights if compat else weights.detach()) * logits.gather(1, near)
         return own[:, 0] - alpha * others.sum(1)

@@ -19,6 +19,7 @@ from heatproof.models.capture import first_tensor
 from heatproof.models.model import bare, module_device
 from heatproof.models.preprocessing import Preprocessing
 from heatproof.outputs import Output
+from heatproof.rounding import top_class
 
 T = TypeVar("T")
 
@@ -66,7 +67,7 @@ class AsGiven(Model):
 
     def predicted(self, logits: torch.Tensor) -> torch.Tensor:
         """The rule for no target: the most probable class; the only one where there is one logit."""
-        return torch.zeros_like(logits[:, 0], dtype=torch.int64) if self.one_logit else logits.argmax(1)
+        return torch.zeros_like(logits[:, 0], dtype=torch.int64) if self.one_logit else top_class(logits)
 
 
 class Scored(AsGiven):

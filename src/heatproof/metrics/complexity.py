@@ -4,6 +4,8 @@ All read the display map. One that says nothing (constant, or not finite) is a m
 simplest there is: each metric gives the worst value it has instead.
 """
 
+import math
+
 import torch
 
 from heatproof.errors import InvalidInput
@@ -11,6 +13,7 @@ from heatproof.metrics.catalogue import metric
 from heatproof.metrics.variants import random_pictures, streamed
 from heatproof.models import Model
 from heatproof.passes import whole
+from heatproof.rounding import ANSWER_DIGITS, rounded
 
 
 @metric(
@@ -90,7 +93,7 @@ def nonzero_count(maps: torch.Tensor, *, threshold: float = 1e-5) -> torch.Tenso
         threshold: in the units of the display map.
     """
     flat = maps.flatten(1)
-    count = (flat > _bounded("threshold", threshold, 0, 1)).sum(1).double()
+    count = (rounded(flat.double() - _bounded("threshold", threshold, 0, 1)) > 0).sum(1).double()
     return torch.where((flat == 0).all(1), flat.shape[1], count)
 
 
@@ -139,7 +142,9 @@ def effective_complexity(
             break
         again = [torch.Generator().set_state(state) for state in states]
         kept = place * steps < step * pixels
-        enough = _expected_loss(kept, left, samples, z, p, score, model, again) <= tolerance
+        loss = _expected_loss(kept, left, samples, z, p, score, model, again)
+        # The root is in units of p, as rounding is.
+        enough = rounded(loss.sqrt() - math.sqrt(tolerance), digits=ANSWER_DIGITS) <= 0
         value[left[enough]] = step / steps
         left = left[~enough]
     return value

@@ -11,10 +11,11 @@ import torch
 from heatproof.errors import InvalidInput
 from heatproof.masking import checked_fill, ground, masked
 from heatproof.metrics.catalogue import Curve, metric
-from heatproof.metrics.rankings import ranking, spearman
+from heatproof.metrics.rankings import ranking_of, spearman
 from heatproof.metrics.variants import random_pictures, signed, streamed
 from heatproof.models import Model
 from heatproof.passes import parts, rows_per_pass, whole
+from heatproof.rounding import ANSWER_DIGITS, DIGITS, largest, logit_scale, rounded
 from heatproof.tensors import per_image
 
 UNDEFINED = "the answers of the network do not vary"
@@ -46,7 +47,8 @@ def monotonicity_correlation(
 
     Pixels go into `groups` of equal size by rank, and become U[0, 1] in x, each channel by itself. A group's
     attribution is the mean of its display map: where sizes differ by a pixel, a sum would be of sizes. `(N,)`, in
-    [−1, 1], higher is better; ties get their mean rank. 0 where all groups' attributions are alike or the map says
+    [−1, 1], higher is better; ties get their mean rank, and `√E` is rounded to
+    what five digits of a logit leave of p. 0 where all groups' attributions are alike or the map says
     nothing, NaN where all answers are.
 
     Nguyen & Martínez 2020 take one pixel a group. Seven groups, and ten draws, are paper F's: 7168 pixels each at 224².
@@ -73,9 +75,11 @@ def monotonicity_correlation(
             found.append(score(variants, rows.repeat_interleave(len(some))).view(len(rows), -1))
         return (torch.cat(found, 1) - p[rows, None]).square()
 
-    changes = streamed(len(z), samples, z, change, group=groups).mean(1)
-    found = spearman(ranking(means, decimals=None), ranking(changes, decimals=None))
-    return _foretold(found, means, changes)
+    # Ranked by the root, which has the same order and the rounding error of p.
+    changes = streamed(len(z), samples, z, change, group=groups).mean(1).sqrt()
+    changes = rounded(changes, logit_scale(p[:, None]), ANSWER_DIGITS)
+    means = rounded(means)
+    return _foretold(spearman(ranking_of(means), ranking_of(changes)), means, changes)
 
 
 @metric(
@@ -230,17 +234,20 @@ def _without(z: torch.Tensor, background: torch.Tensor, order: torch.Tensor, siz
 
 def _foretold(value: torch.Tensor, said: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
     """The correlation; 0 where the map says the same of all and the answers differ."""
-    return torch.where(~_varies(said) & _varies(seen), 0.0, value)
+    return torch.where(~_varies(said) & _varies(seen, ANSWER_DIGITS), 0.0, value)
 
 
-def pearson(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """Pearson correlation over the last dimension, in [−1, 1]; NaN where either is constant."""
-    a, b = (values - values.mean(-1, keepdim=True) for values in (one, other))
+def pearson(said: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    """Pearson correlation over the last dimension, in [−1, 1]; NaN where either is constant.
+
+    To six digits of what a map says and to five of what the network answers, `seen`.
+    """
+    a, b = (values - values.mean(-1, keepdim=True) for values in (said, seen))
     value = (a * b).sum(-1) / (a.square().sum(-1) * b.square().sum(-1)).sqrt()
-    return value.clamp(-1, 1).masked_fill(~(_varies(one) & _varies(other)), torch.nan)
+    return value.clamp(-1, 1).masked_fill(~(_varies(said) & _varies(seen, ANSWER_DIGITS)), torch.nan)
 
 
-def _varies(values: torch.Tensor) -> torch.Tensor:
-    """Whether they differ by more than rounding; never if one is not a number."""
-    span = values.amax(-1) - values.amin(-1)
-    return span > 1e-12 * values.abs().amax(-1)
+def _varies(values: torch.Tensor, digits: int = DIGITS) -> torch.Tensor:
+    """Whether they differ by more than rounding; never if one is not finite."""
+    span = values.amax(-1, keepdim=True) - values.amin(-1, keepdim=True)
+    return ((rounded(span, largest(values), digits) > 0) & span.isfinite())[..., 0]

@@ -11,6 +11,7 @@ import torch
 from heatproof.errors import InvalidInput
 from heatproof.passes import parts, rows_per_pass, whole
 from heatproof.registry import unknown
+from heatproof.rounding import rounded
 
 #: What is done about pixels of equal value.
 TIES = {
@@ -27,6 +28,7 @@ Score = Callable[..., torch.Tensor]
 def pixel_ranks(maps: torch.Tensor, generators: Sequence[torch.Generator], ties: str = "jitter") -> torch.Tensor:
     """Rank of every pixel in its own map, 0 the most important: `(N, *spatial)` → the same shape, int64.
 
+    Maps are in [0, 1] and rounded to six decimals first (`heatproof.rounding`): what differs by less is a tie.
     `jitter` breaks ties by a permutation that depends on the picture's generator and the number of pixels alone, so
     every rank from 0 to n − 1 occurs once; `block` gives a group of equal pixels the rank of its first. What is not a
     number ranks last. Ranks of `block` need no random numbers.
@@ -35,7 +37,7 @@ def pixel_ranks(maps: torch.Tensor, generators: Sequence[torch.Generator], ties:
         raise unknown("`ties`", str(ties), TIES)
     if len(generators) != len(maps):
         raise InvalidInput(f"One generator for each of {len(maps)} maps is needed. Got {len(generators)}.")
-    flat = maps.detach().flatten(1)
+    flat = rounded(maps.detach().flatten(1))
     flat = torch.where(flat.isnan(), -torch.inf, flat)
     return (_blocks(flat) if ties == "block" else _jittered(flat, generators)).view(maps.shape)
 

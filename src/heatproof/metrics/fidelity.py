@@ -11,6 +11,7 @@ from heatproof.masking import checked_fill
 from heatproof.metrics.catalogue import Curve, metric
 from heatproof.metrics.curves import area, shares
 from heatproof.passes import whole
+from heatproof.rounding import ANSWER_DIGITS, behind_largest, logit_scale, rounded, top_class
 
 F_TEXT = "Zhang, Torres & Hermanns 2024"
 
@@ -49,11 +50,11 @@ def average_drop(p: torch.Tensor, q, *, fill: str = "black") -> torch.Tensor:
 def average_increase(p: torch.Tensor, q, *, fill: str = "black") -> torch.Tensor:
     """Whether the target gains on the masked picture: `1[q > p]`.
 
-    0 or 1 for each picture, the mean is the paper's rate; higher is better. A constant map scores 0. Chattopadhay et
-    al. 2018, section 4.1.
+    0 or 1 for each picture, the mean is the paper's rate; higher is better. A gain that
+    five digits of a logit cannot tell is none. A constant map scores 0. Chattopadhay et al. 2018, section 4.1.
     """
     masked = q(checked_fill(fill))
-    return _yes(masked > p, masked - p)
+    return _yes(rounded(masked - p, torch.maximum(logit_scale(masked), logit_scale(p)), ANSWER_DIGITS) > 0, masked - p)
 
 
 @metric(
@@ -113,7 +114,8 @@ def sufficiency(logits: torch.Tensor, masked_probabilities, *, fill: str = "blac
     scores 0. Zhang, Torres & Hermanns 2024, section 2.
     """
     masked = masked_probabilities(checked_fill(fill))
-    return _yes(masked.argmax(1) == logits.argmax(1), masked.sum(1) + logits.double().sum(1))
+    own = top_class(logits)[:, None]
+    return _yes(behind_largest(masked.log()).gather(1, own)[:, 0] >= 0, masked.sum(1) + logits.double().sum(1))
 
 
 def _yes(condition: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:

@@ -13,8 +13,6 @@ from heatproof.metrics.pairs import segment_means
 from heatproof.passes import whole
 from heatproof.registry import unknown
 
-#: Numbers of pieces are rounded to so many decimals before ranking, so that rounding noise decides nothing.
-DECIMALS = 6
 #: Points of IROF's curve, which pictures with different numbers of superpixels share.
 POINTS = 101
 FILLS = ("uniform", *masking.FILLS)
@@ -76,7 +74,7 @@ def square_labels(size: tuple[int, ...], side: int) -> torch.Tensor:
 
 def _sums(maps: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     sums = maps.new_zeros(len(maps), int(labels.max()) + 1, dtype=torch.float64)
-    return sums.index_add_(1, labels.flatten(), maps.flatten(1).double()).round(decimals=DECIMALS)
+    return sums.index_add_(1, labels.flatten(), maps.flatten(1).double())
 
 
 def _noise(x: torch.Tensor, generators) -> torch.Tensor:
@@ -134,7 +132,7 @@ def _piece_ranks(maps: torch.Tensor, labels: torch.Tensor, generators) -> tuple[
     finite = torch.where(maps.isfinite(), maps, 0)
     ranks, pieces = [], []
     for one, of, generator in zip(finite, labels, generators, strict=True):
-        means = segment_means(one, of).round(decimals=DECIMALS)
+        means = segment_means(one, of)
         ranks.append(pixel_ranks(means[None], [generator])[0][of])
         pieces.append(len(means))
     return torch.stack(ranks), pieces

@@ -15,6 +15,7 @@ from heatproof.imputation import imputed
 from heatproof.metrics.catalogue import Curve, metric
 from heatproof.metrics.curves import area, shares
 from heatproof.passes import parts, rows_per_pass
+from heatproof.rounding import ANSWER_DIGITS, behind_largest, logit_scale, rounded
 
 #: Shares of pixels given back, those of the public library.
 THRESHOLDS = "0.005 0.01 0.02 0.03 0.04 0.05 0.07 0.1 0.13 0.21 0.34 0.5 0.75"
@@ -66,8 +67,8 @@ def sic(
     forward for each threshold and one for the start.
     """
     found = information(_thresholds(thresholds), ties)
-    rows = torch.arange(len(target), device=target.device)
-    return _curve(found.bytes, _scaled(found.probabilities[rows, :, target]))
+    own = found.probabilities[torch.arange(len(target), device=target.device), :, target]
+    return _curve(found.bytes, _scaled(own, torch.maximum(*logit_scale(own[:, [0, -1]]).split(1, 1))))
 
 
 @metric(
@@ -90,13 +91,14 @@ def aic(
 ) -> Curve:
     """The share of the picture's information that is not needed for the target to be the network's answer.
 
-    Area under `1[argmax f = target]` over the information given back, most important pixels first; parameters and
+    Area under `1[f_target = max f]` over the information given back, most important pixels first; parameters and
     cost as in `sic`. In [0, 1], higher is better. A picture whose class can be told from the start scores 1 whatever
     the map, one that is not of the target's class scores next to nothing; the paper's mean over pictures holds both
     (its library leaves them out). NaN where the whole picture takes no more to store. A constant map scores 0.
     """
     found = information(_thresholds(thresholds), ties)
-    said = (found.probabilities.argmax(2) == target[:, None]).double()
+    behind = behind_largest(found.probabilities.log())
+    said = (behind.gather(2, target.view(-1, 1, 1).expand(-1, behind.shape[1], 1))[..., 0] >= 0).double()
     return _curve(found.bytes, torch.where(found.probabilities.sum(2).isnan(), torch.nan, said))
 
 
@@ -180,10 +182,11 @@ def _curve(information: torch.Tensor, performance: torch.Tensor) -> Curve:
     return Curve(value.masked_fill(undefined, torch.nan), grid, drawn.masked_fill(undefined[:, None], torch.nan))
 
 
-def _scaled(values: torch.Tensor) -> torch.Tensor:
-    """First column 0, last column 1, clipped; NaN where the last is not above the first."""
+def _scaled(values: torch.Tensor, scale: torch.Tensor | None = None) -> torch.Tensor:
+    """First column 0, last column 1, clipped; NaN where the last is not above the first to the digits of `scale`."""
     first, last = values[:, :1], values[:, -1:]
-    room = torch.where(last > first, last - first, torch.nan)
+    room = last - first
+    room = torch.where(rounded(room, scale, ANSWER_DIGITS) > 0, room, torch.nan)
     return ((values - first) / room).clamp(0, 1)
 
 

@@ -17,6 +17,7 @@ from heatproof.errors import InvalidInput
 from heatproof.metrics.catalogue import metric
 from heatproof.metrics.similarity import cosine
 from heatproof.passes import whole
+from heatproof.rounding import rounded
 from heatproof.tensors import upsampled
 
 EMPTY = "the mask is empty"
@@ -44,7 +45,7 @@ def pointing_game(maps: torch.Tensor, mask: torch.Tensor, *, tolerance: int = 0)
     """
     tolerance = whole("tolerance", tolerance, least=0)
     flat = maps.flatten(1)
-    highest = flat == flat.amax(1, keepdim=True)
+    highest = rounded(flat - flat.amax(1, keepdim=True)) >= 0
     near = _grown(mask, tolerance).flatten(1)
     return _known((highest & near).sum(1).double() / highest.sum(1), mask)
 
@@ -130,7 +131,7 @@ def iou(maps: torch.Tensor, mask: torch.Tensor, *, threshold: float = 0.5) -> to
     if not 0 < threshold <= 1:
         raise InvalidInput(f"`threshold` must be above 0 and at most 1. Got {threshold}.")
     flat, truth = maps.flatten(1), mask.flatten(1)
-    shown = flat >= threshold
+    shown = rounded(flat.double() - threshold) >= 0
     return _known((shown & truth).sum(1).double() / (shown | truth).sum(1), mask)
 
 

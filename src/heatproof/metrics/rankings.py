@@ -10,10 +10,9 @@ from typing import Literal
 import torch
 
 from heatproof.errors import InvalidInput
+from heatproof.rounding import rounded
 
 Ties = Literal["b", "a", "stable"]
-#: Segment means are rounded to this many decimals before ranking, so that rounding noise decides nothing.
-DECIMALS = 6
 
 
 @dataclass(frozen=True)
@@ -38,11 +37,18 @@ class Ranking:
         return (self.top + self.bottom).double() / 2
 
 
-def ranking(scores: torch.Tensor, decimals: int | None = DECIMALS) -> Ranking:
-    """The ranking of scores `(…, n)`, rounded to `decimals` first (None: as they are)."""
+def ranking(scores: torch.Tensor) -> Ranking:
+    """The ranking of scores `(…, n)` in [0, 1], such as segment means, to six decimals.
+
+    What lies on another scale is rounded before, on its own (`heatproof.rounding`).
+    """
+    return ranking_of(rounded(scores.double()))
+
+
+def ranking_of(scores: torch.Tensor) -> Ranking:
+    """The ranking of scores `(…, n)` that are rounded already."""
     if scores.dim() == 0 or scores.shape[-1] == 0:
         raise InvalidInput(f"Scores must hold at least one item, as (…, n). Got shape {tuple(scores.shape)}.")
-    scores = scores.double() if decimals is None else scores.double().round(decimals=decimals)
     ordered, order = scores.sort(dim=-1, descending=True, stable=True)
     rank = torch.arange(1, scores.shape[-1] + 1, device=scores.device).expand_as(order)
     starts = torch.ones_like(order, dtype=torch.bool)

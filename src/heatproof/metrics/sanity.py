@@ -19,6 +19,7 @@ from heatproof.models import Model
 from heatproof.models.randomisation import ORDERS, Randomised
 from heatproof.passes import whole
 from heatproof.registry import unknown
+from heatproof.rounding import rounded
 
 Explain = Callable[..., torch.Tensor]
 
@@ -167,15 +168,19 @@ def other_classes(target: torch.Tensor, classes: int, generator: Sequence[torch.
 
 def histogram_entropy(maps: torch.Tensor, bins: int = BINS) -> torch.Tensor:
     """Entropy of the histogram of each map in [0, 1], `(N,)` float64, in nats."""
-    place = (maps.flatten(1) * bins).long().clamp(0, bins - 1)
+    # Rounded before it is cut off: a value on the border of two bins lies in the upper one.
+    place = rounded(maps.flatten(1).double() * bins).long().clamp(0, bins - 1)
     count = torch.zeros(len(maps), bins, dtype=torch.float64, device=maps.device)
     count.scatter_add_(1, place, torch.ones_like(place, dtype=torch.float64))
     return torch.special.entr(count / count.sum(1, keepdim=True)).sum(1)
 
 
 def mid_ranks(maps: torch.Tensor) -> torch.Tensor:
-    """Ranks of the pixels of each map, ties at the mean of theirs; `(N, P)` float64 from 0, the lowest first."""
-    flat = maps.flatten(1)
+    """Ranks of the pixels of each map, ties at the mean of theirs; `(N, P)` float64 from 0, the lowest first.
+
+    Maps in [0, 1] are rounded to six decimals first (`heatproof.rounding`).
+    """
+    flat = rounded(maps.flatten(1))
     ordered, order = _ascending(flat)
     fresh = torch.ones_like(ordered, dtype=torch.bool)
     fresh[:, 1:] = ordered[:, 1:] != ordered[:, :-1]

@@ -18,6 +18,7 @@ from heatproof.models import Model
 from heatproof.panels.asked import Asked
 from heatproof.panels.entry import Answer, Block, Entry, Map
 from heatproof.panels.pictures import Shot, as_bytes
+from heatproof.rounding import top_class
 
 #: Pictures per pass; fewer with costly methods, which fill their passes themselves, so that the progress moves and
 #: little is lost where a run is stopped.
@@ -212,7 +213,7 @@ def _entry(
     several = batch.target.dim() == 2
     blocks = [Block(answer(index), _maps(work, found, i, t if several else None)) for t, index in enumerate(target)]
     label = None if shot.label is None or shot.label >= len(logits) else answer(shot.label)
-    predicted = answer(int(logits.argmax()))
+    predicted = answer(int(top_class(logits)))
     return Entry(shot.id, shot.name, as_bytes(x), predicted, label, tuple(blocks), refused=refused)
 
 

@@ -14,6 +14,7 @@ import torch
 from heatproof.errors import HeatproofWarning, InvalidInput
 from heatproof.perturbations.draws import Generators, normal, uniform
 from heatproof.perturbations.ladder import perturbation, within
+from heatproof.rounding import top_class
 from heatproof.tensors import per_image
 
 MADRY = "Madry et al. 2018, arXiv 1706.06083"
@@ -155,7 +156,8 @@ def deepfool_step(
             here = (x[left] + total[left]).clamp(0, 1)
             total[left] += _boundary_step(here, ranked[left], class_scores)
             with torch.no_grad():
-                predicted = class_scores((x[left] + (1 + overshoot) * total[left]).clamp(0, 1)).argmax(1)
+                predicted = class_scores((x[left] + (1 + overshoot) * total[left]).clamp(0, 1))
+                predicted = top_class(predicted)
             left = left[predicted == ranked[left, 0]]
             if not len(left):
                 break
@@ -170,12 +172,12 @@ def deepfool_step(
 
 
 def _ranked(scores: torch.Tensor, classes: int) -> torch.Tensor:
-    """`(N, T)` class numbers, the predicted one first (by argmax, as the flips are judged)."""
+    """`(N, T)` class numbers, the predicted one first (as the flips are judged)."""
     if scores.shape[1] < 2:
         raise InvalidInput(f"DeepFool needs a network with at least two classes. Got {scores.shape[1]}.")
-    first = scores.argmax(1, keepdim=True)
+    first = top_class(scores)[:, None]
     lifted = scores.scatter(1, first, torch.inf)
-    return lifted.topk(min(classes, scores.shape[1]), 1).indices
+    return lifted.sort(dim=1, descending=True, stable=True).indices[:, :classes]
 
 
 def _boundary_step(here: torch.Tensor, ranked: torch.Tensor, class_scores: ImageFunction) -> torch.Tensor:

@@ -9,6 +9,7 @@ import pandas as pd
 from scipy.stats import chi2, rankdata, studentized_range
 
 from heatproof.errors import InvalidInput
+from heatproof.rounding import DIGITS, largest, rounded
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def kendall_w(scores: np.ndarray) -> Agreement:
     m, n = scores.shape
     if m < 2 or n < 2:
         return Agreement(np.nan, np.nan, m, n)
-    ranks = rankdata(scores, axis=1)
+    ranks = rankdata(rounded(scores, largest(scores)), axis=1)
     counts = [np.unique(row, return_counts=True)[1] for row in ranks]
     ties = sum(float((c**3 - c).sum()) for c in counts)
     room = m**2 * (n**3 - n) - m * ties
@@ -77,12 +78,13 @@ def nemenyi_distance(methods: int, blocks: int, alpha: float = 0.05) -> float:
 
 def cliques(ranks: Mapping[str, float], distance: float) -> tuple[tuple[str, ...], ...]:
     """Maximal groups of at least two methods whose average ranks lie within `distance`, best first."""
+    ranks = {name: round(value, DIGITS) for name, value in ranks.items()}
     order = sorted(ranks, key=lambda name: ranks[name])
     groups: list[tuple[str, ...]] = []
     reached = 0
     for start, name in enumerate(order):
         stop = start
-        while stop < len(order) and ranks[order[stop]] - ranks[name] <= distance:
+        while stop < len(order) and round(ranks[order[stop]] - ranks[name] - distance, DIGITS) <= 0:
             stop += 1
         if stop - start >= 2 and stop > reached:
             groups.append(tuple(order[start:stop]))

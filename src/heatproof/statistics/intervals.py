@@ -14,7 +14,7 @@ from scipy.stats import norm, rankdata
 
 from heatproof.errors import InvalidInput
 from heatproof.seeds import derived_seed
-from heatproof.statistics.robustness import Robustness, enough, robustness_of, used
+from heatproof.statistics.robustness import Robustness, enough, ranked, robustness_of, used
 
 #: What a cell is measured by; the last two are responsiveness and RM₀ within severities.
 QUANTITIES = ("consistency", "responsiveness", "rm", "rm0", "within", "rm0_within")
@@ -39,7 +39,8 @@ def delong(scores: np.ndarray, positive: np.ndarray, level: float = 0.95) -> Int
     or 1 has no interval on the logit scale, and fewer than two of a kind no variance: NaN bounds.
     """
     positive = np.asarray(positive, bool)
-    high, low = np.asarray(scores)[positive], np.asarray(scores)[~positive]
+    scores = ranked(scores)
+    high, low = scores[positive], scores[~positive]
     m, n = len(high), len(low)
     if m == 0 or n == 0:
         return Interval(np.nan, np.nan, np.nan, m + n, level)
@@ -148,6 +149,7 @@ def weighted_aucs(
     scores: np.ndarray, positive: np.ndarray, drawn: np.ndarray, image: np.ndarray, stratum: np.ndarray | None = None
 ) -> np.ndarray:
     """AUC with mid-ranks of each resample `(resamples,)`, or `stratified_auc`; NaN where a kind is missing from it."""
+    scores = ranked(scores)
     stratum = np.zeros(len(scores)) if stratum is None else stratum
     won, pairs = np.zeros(drawn.shape[1]), np.zeros(drawn.shape[1])
     for one in np.unique(stratum):

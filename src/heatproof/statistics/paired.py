@@ -13,6 +13,7 @@ import pandas as pd
 from scipy.stats import chi2, rankdata, wilcoxon
 
 from heatproof.errors import InvalidInput
+from heatproof.rounding import DIGITS, largest, rounded
 from heatproof.statistics.agreement import cliques, nemenyi_distance
 
 
@@ -70,7 +71,7 @@ class Comparison:
     def ranks(self) -> dict[str, float]:
         """Average ranks, best first."""
         found = dict(zip(self.methods, map(float, self.friedman.ranks), strict=True))
-        return dict(sorted(found.items(), key=lambda item: item[1]))
+        return dict(sorted(found.items(), key=lambda item: round(item[1], DIGITS)))
 
     def pair(self, first: str, second: str) -> PairTest:
         """The test of two methods, seen from `first`."""
@@ -101,7 +102,7 @@ def friedman(values: np.ndarray) -> Friedman:
     n, k = values.shape
     if n == 0:
         return Friedman(np.nan, np.nan, np.nan, np.full(k, np.nan), 0, dropped)
-    ranks = rankdata(-values, axis=1)
+    ranks = rankdata(rounded(-values, largest(values)), axis=1)
     tied = sum((counts**3 - counts).sum() for counts in (np.unique(row, return_counts=True)[1] for row in ranks))
     correction = 1 - tied / (n * k * (k**2 - 1))
     average = ranks.mean(0)
@@ -118,7 +119,7 @@ def wilcoxon_pairs(values: np.ndarray, methods: Sequence[str]) -> tuple[PairTest
 
     values, _ = complete(values)
     pairs = [(i, j) for i in range(len(methods)) for j in range(i + 1, len(methods))]
-    found = [signed_ranks(values[:, i] - values[:, j]) for i, j in pairs]
+    found = [signed_ranks(differences(values[:, i], values[:, j])) for i, j in pairs]
     p = np.array([test[1] for test in found])
     known = ~np.isnan(p)
     holm = np.full(len(p), np.nan)
@@ -130,15 +131,20 @@ def wilcoxon_pairs(values: np.ndarray, methods: Sequence[str]) -> tuple[PairTest
     )
 
 
-def signed_ranks(differences: np.ndarray) -> tuple[float, float, float, int]:
-    """Statistic, p, rank-biserial effect and number of zero differences of Wilcoxon's test.
+def differences(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """`first − second`, to six digits of the largest number of either: below that there is no difference."""
+    return rounded(first - second, largest(np.concatenate([first, second]), None))
+
+
+def signed_ranks(moves: np.ndarray) -> tuple[float, float, float, int]:
+    """Statistic, p, rank-biserial effect and number of zero differences of Wilcoxon's test, of `differences`.
 
     Zeros are left out, as Wilcoxon did; the effect is `(W₊ − W₋) / (W₊ + W₋)`. No difference anywhere is p
     = 1, effect 0; no block at all is NaN.
     """
-    moved = differences[differences != 0]
-    ties = len(differences) - len(moved)
-    if not len(differences):
+    moved = moves[moves != 0]
+    ties = len(moves) - len(moved)
+    if not len(moves):
         return np.nan, np.nan, np.nan, 0
     if not len(moved):
         return 0.0, 1.0, 0.0, ties

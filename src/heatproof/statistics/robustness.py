@@ -11,6 +11,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from heatproof.errors import InvalidInput
+from heatproof.rounding import largest, rounded
 
 #: Pairs of each kind (changed, unchanged) needed to compute responsiveness, and to call it reliable.
 COMPUTED, RELIABLE = 10, 20
@@ -123,7 +124,17 @@ def responsiveness(rbo: np.ndarray, changed: np.ndarray, fit: Fit = "none") -> f
 
 
 def auc(scores: np.ndarray, positive: np.ndarray) -> float:
-    """P(positive scores higher) + ½ P(equal), by mid-ranks; NaN where either kind is missing."""
+    """P(positive scores higher) + ½ P(equal to six digits), by mid-ranks; NaN where either kind is missing."""
+    return _auc(ranked(scores), positive)
+
+
+def ranked(scores: np.ndarray) -> np.ndarray:
+    """Scores as they are ranked for an AUC: to six digits of the largest."""
+    scores = np.asarray(scores, np.float64)
+    return rounded(scores, largest(scores, None))
+
+
+def _auc(scores: np.ndarray, positive: np.ndarray) -> float:
     hits = int(np.sum(positive))
     misses = len(scores) - hits
     if not hits or not misses:
@@ -140,11 +151,12 @@ def stratified_auc(scores: np.ndarray, positive: np.ndarray, stratum: np.ndarray
     for the probability of superiority).
     """
     won = total = 0.0
+    scores = ranked(scores)
     for one in np.unique(stratum):
         here = stratum == one
         pairs = float(positive[here].sum() * (~positive[here]).sum())
         if pairs:
-            won += pairs * auc(scores[here], positive[here])
+            won += pairs * _auc(scores[here], positive[here])
             total += pairs
     return won / total if total else np.nan
 
@@ -159,5 +171,7 @@ def fitted_auc(scores: np.ndarray, positive: np.ndarray) -> float:
     value = auc(scores, positive)
     if np.isnan(value):
         return value
-    slope = np.sign(scores[positive].mean() - scores[~positive].mean())
+    scores = np.asarray(scores, np.float64)
+    apart = scores[positive].mean() - scores[~positive].mean()
+    slope = np.sign(rounded(apart, largest(scores, None)))
     return float(0.5 + slope * (value - 0.5))

@@ -13,16 +13,15 @@ import numpy as np
 import pandas as pd
 
 from heatproof.errors import InvalidInput
+from heatproof.rounding import largest, rounded
 from heatproof.statistics.intervals import multiplicities, percentiles
-from heatproof.statistics.paired import PairTest, signed_ranks
+from heatproof.statistics.paired import PairTest, differences, signed_ranks
 
 #: Columns of tables/scores.csv.
 COLUMNS = ("model", "method", "metric", "n", "mean", "std", "low", "high", "better", "flagged")
 #: A metric's points are stored under its key with this behind it, the share removed or restored in `strength`.
 CURVE = "-curve"
 ARROWS = {"high": "↑", "low": "↓"}
-#: Differences smaller than this share of the values are rounding noise, and no difference.
-ROUNDING = 1e-9
 
 _DEFAULTS = {"model": "", "dataset": "", "control": False, "flag": ""}
 _NEEDED = ("image", "method", "metric", "value")
@@ -185,7 +184,7 @@ def _judged(key: tuple[str, str, str], way: str, wide: pd.DataFrame, useless: se
     against = trials(known, best, fakes)
     exposed = bool(against) and all(_enough(test.n, len(against), level) for test in against.values())
     keeping = tuple(name for name in fakes if not worse(against[name], level)) if exposed else ()
-    ahead = tuple(name for name in fakes if sign * (means[name] - means[best]) >= 0)
+    ahead = tuple(name for name in fakes if _reaches(sign * means[name], sign * means[best]))
     count = int(known[best].notna().sum())
     tests |= against
     return Judged(*key, way, best, top, keeping, ahead, tests, means, given, count, ranked, exposed, level)
@@ -197,12 +196,18 @@ def leaders(wide: pd.DataFrame, level: float) -> tuple[str, tuple[str, ...], dic
     The best is found on the images on which all methods have a number, where there are such.
     """
     whole = wide.dropna()
-    means = (whole if len(whole) else wide).mean()
+    means: Any = (whole if len(whole) else wide).mean()
+    means = rounded(means, largest(means.to_numpy(), None))
     order = sorted(map(str, wide.columns), key=lambda name: (-means[name], name))
     tests = trials(wide, order[0], order[1:])
     ranked = all(_enough(test.n, len(tests), level) for test in tests.values())
     top = (order[0], *(name for name in order[1:] if not worse(tests[name], level)))
     return order[0], top, tests, ranked
+
+
+def _reaches(value: float, other: float) -> bool:
+    """Whether a mean is as high as another, to six digits of the larger."""
+    return bool(rounded(np.float64(value - other), max(abs(value), abs(other))) >= 0)
 
 
 def worse(test: PairTest, level: float) -> bool:
@@ -215,9 +220,7 @@ def trials(wide: pd.DataFrame, best: str, others: Sequence[str]) -> dict[str, Pa
     found = {}
     for name in others:
         pair = wide[[best, name]].dropna().to_numpy(np.float64)
-        difference = pair[:, 0] - pair[:, 1]
-        difference[np.abs(difference) <= ROUNDING * np.abs(pair).max(1, initial=0)] = 0
-        found[name] = (len(pair), *signed_ranks(difference))
+        found[name] = (len(pair), *signed_ranks(differences(pair[:, 0], pair[:, 1])))
     corrected = holm({name: p for name, (_, _, p, _, _) in found.items()})
     return {
         name: PairTest(best, name, n, ties, statistic, p, corrected[name], effect)
@@ -296,7 +299,8 @@ def html_table(table: pd.DataFrame, controls: Iterable[str] = ()) -> str:
 def _best(frame: Any, way: str) -> set[str]:
     """The methods with the best mean."""
     means = frame["mean"] if way == "high" else -frame["mean"]
-    return set(frame.loc[means == means.max(), "method"]) if way in ARROWS else set()
+    top = [_reaches(mean, means.max()) for mean in means]
+    return set(frame.loc[top, "method"]) if way in ARROWS else set()
 
 
 def _html_cell(row: Any, best: bool) -> Any:

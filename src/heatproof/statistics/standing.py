@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from heatproof.rounding import largest, rounded
 from heatproof.statistics.paired import Comparison, compared
 from heatproof.statistics.scores import ARROWS, Judged, leaders, score_rows, wide_scores
 from heatproof.statistics.verdict import IMAGES, listed
@@ -64,7 +65,7 @@ def _standing(cells: Any, judged: Sequence[Judged], families: Mapping[str, str])
     level = judged[0].level
     if len(ranks) and ranks.shape[1]:
         _, top, _, ranked = leaders(-ranks, level)
-        averages = {str(name): float(value) for name, value in ranks.mean().sort_values(kind="stable").items()}
+        averages = {str(name): float(value) for name, value in _ascending(ranks.mean()).items()}
         if ranks.shape[1] > 1:
             comparison = compared(ranks, higher_is_better=False, alpha=1 - level)
     names = tuple(one.metric for one in counted)
@@ -73,6 +74,11 @@ def _standing(cells: Any, judged: Sequence[Judged], families: Mapping[str, str])
     sentence, notes = _sentence(about), tuple(_notes(about, families))
     where = judged[0].model, judged[0].dataset
     return Standing(*where, sentence, notes, top, names, fakes, averages, firsts, comparison, len(ranks), level)
+
+
+def _ascending(ranks: Any) -> Any:
+    """Average ranks, best first; equal ones by name."""
+    return ranks.loc[rounded(ranks).sort_values(kind="stable").index]
 
 
 def _counted(judged: Sequence[Judged], families: Mapping[str, str]) -> list[Judged]:
@@ -92,7 +98,8 @@ def rank_blocks(cells: Any, counted: Sequence[Judged], families: Mapping[str, st
     methods = sorted(map(str, cells["method"].unique()))
     for one in counted:
         wide: Any = wide_scores(cells[cells["metric"] == one.metric]).reindex(columns=methods)
-        whole = wide.dropna().round(12)
+        whole = wide.dropna()
+        whole = rounded(whole, largest(whole.to_numpy()))
         ranks = whole.rank(axis=1, ascending=one.better == "low")
         by_family.setdefault(families.get(one.metric, ""), []).append(ranks)
     means = [_mean(frames) for frames in by_family.values()]

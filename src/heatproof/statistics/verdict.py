@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from heatproof.rounding import rounded
 from heatproof.statistics.intervals import QUANTITIES, Interval, Replicates, percentiles
 from heatproof.statistics.paired import Comparison, compared
 from heatproof.statistics.robustness import COMPUTED, RELIABLE
@@ -103,12 +104,12 @@ class _Evidence:
                 names.append(method)
         if not names:
             return set()
-        point, drawn = np.array(points), np.array(values)
+        point, drawn = rounded(np.array(points)), rounded(np.array(values))
         drawn = drawn[:, ~np.isnan(drawn).any(0)]
         error = drawn.std(1) if drawn.shape[1] else np.full(len(names), np.inf)
-        scale = np.where(error > 1e-12, error, np.inf)  # twins: no difference, no error
+        scale = np.where(rounded(error) > 0, error, np.inf)  # twins: no difference, no error
         reach = np.quantile(np.abs((drawn - point[:, None]) / scale[:, None]).max(0), self.level) if len(drawn.T) else 0
-        return {name for name, bound in zip(names, point - reach * error, strict=True) if bound > 1e-12}
+        return {name for name, bound in zip(names, point - reach * error, strict=True) if rounded(bound) > 0}
 
     def interval(self, method: str, quantity: str) -> Interval:
         """The method's mean over the conditions it has, of those that count."""
@@ -145,7 +146,7 @@ def verdict_on(
     comparison = _comparison(table, "rm" if by == "rm" else "rm0", 1 - level) if len(evidence.real) > 1 else None
     ranks_by = by or DECIDING[-1]
     best, top = _top(evidence, figures[ranks_by], comparison, ranks_by) if fooled else (None, ())
-    if best and not figures["within"][best].low > 0.5:
+    if best and not rounded(np.float64(figures["within"][best].low - 0.5)) > 0:
         top = ()
     about = _About(evidence, figures, fooled, comparison, images, given, by, best, top)
     return Verdict(
@@ -197,9 +198,14 @@ def _evidence(
     return _Evidence(real, controls, cells, level, seed, tuple(sorted(conditions)))
 
 
+def _ordered(methods: Sequence[str], figures: Mapping[str, Interval]) -> list[str]:
+    """Highest first, equal ones by name."""
+    return sorted(methods, key=lambda m: (-np.nan_to_num(rounded(np.float64(figures[m].value)), nan=-np.inf), m))
+
+
 def _fooled(evidence: _Evidence, figures: Mapping[str, Interval], quantity: str) -> tuple[str, ...]:
     """Controls not significantly worse than the best real method; those without any value fool nothing."""
-    best = max(evidence.real, key=lambda m: figures[m].value)
+    best = _ordered(evidence.real, figures)[0]
     present = [c for c in evidence.controls if not np.isnan(figures[c].value)]
     worse = evidence.worse(present, best, quantity)
     return tuple(control for control in present if control not in worse)
@@ -216,7 +222,7 @@ def _top(
     evidence: _Evidence, figures: Mapping[str, Interval], comparison: Comparison | None, by: str
 ) -> tuple[str, tuple[str, ...]]:
     """The best real method by its pooled figure, and all that cannot be told from it."""
-    order = sorted(evidence.real, key=lambda m: (-figures[m].value, m))
+    order = _ordered(evidence.real, figures)
     best = order[0]
     worse = evidence.worse(order[1:], best, by)
 

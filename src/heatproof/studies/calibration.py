@@ -11,6 +11,7 @@ from heatproof.data import Pictures
 from heatproof.files import write_atomically
 from heatproof.models import Model
 from heatproof.perturbations import Perturber, calibrate
+from heatproof.rounding import top_class
 from heatproof.studies import jobs, noise
 from heatproof.studies.plan import NoisePlan
 from heatproof.studies.store import Store
@@ -64,7 +65,7 @@ def flip_rate(model: Model, pictures: Pictures, plan: NoisePlan, kind: str) -> C
         for perturber, clean in perturbers:
             with model.evaluating(), torch.no_grad():
                 y = perturber.apply(kind, level, extrapolate=True)
-                flips += int((model.logits(y).argmax(1) != clean).sum())
+                flips += int((top_class(model.logits(y)) != clean).sum())
             total += len(clean)
         return flips / max(1, total)
 
@@ -74,7 +75,7 @@ def flip_rate(model: Model, pictures: Pictures, plan: NoisePlan, kind: str) -> C
 def _perturber(model: Model, block: noise.Block, seed: int) -> tuple[Perturber, torch.Tensor]:
     x = block.x.to(model.device)
     with model.evaluating(), torch.no_grad():
-        clean = model.logits(x).argmax(1)
+        clean = top_class(model.logits(x))
 
     def gradient(images: torch.Tensor) -> torch.Tensor:
         return noise.loss_gradient(model, images, clean)

@@ -17,6 +17,7 @@ from heatproof.engine import Explanation
 from heatproof.files import write_atomically
 from heatproof.models import Model
 from heatproof.perturbations import Perturber
+from heatproof.rounding import top_class
 from heatproof.studies import noise
 from heatproof.studies.executors import Map
 from heatproof.studies.store import Store, connect
@@ -155,7 +156,7 @@ def _columns(
 
 
 def _said(severity: int, found: Explanation, measured: noise.Measured, model: Model) -> dict[str, Any]:
-    predicted = int(found.logits[0].argmax())
+    predicted = int(top_class(found.logits[0]))
     return {
         "severity": severity,
         "class": predicted,

@@ -14,6 +14,7 @@ from heatproof.engine import ResolvedMethod, resolve_layers
 from heatproof.errors import InvalidPicture
 from heatproof.flags import FINE, Flag, Reason, first_flags
 from heatproof.models import Model, load_model
+from heatproof.rounding import top_class
 from heatproof.studies.rows import Rows
 from heatproof.studies.settings import Plan
 
@@ -173,7 +174,7 @@ def open_block(pictures: Pictures, indices: Sequence[int], model: Model, target:
 
 def correctness(logits: torch.Tensor, labels: Sequence[int | None]) -> dict[str, Any]:
     """1 where the prediction is the label, 0 where not; NaN and flagged where there is no label."""
-    predicted = logits.argmax(1).tolist()
+    predicted = top_class(logits).tolist()
     known = [label is not None for label in labels]
     values = [float(p == label) if ok else float("nan") for p, label, ok in zip(predicted, labels, known, strict=True)]
     return {

@@ -20,6 +20,7 @@ from heatproof.metrics.localisation import mask_cosine
 from heatproof.metrics.request import MetricRequest, parsed_metric
 from heatproof.models import Model
 from heatproof.perturbations import Perturber, psnr
+from heatproof.rounding import top_class
 from heatproof.studies.jobs import (
     Block,
     Job,
@@ -206,7 +207,7 @@ class Measured:
     @cached_property
     def clean_class(self) -> torch.Tensor:
         """`(n,)` predictions on the clean pictures; also what the attacks try to change."""
-        return self.clean.logits.argmax(1)
+        return top_class(self.clean.logits)
 
     @cached_property
     def broken(self) -> list[Flag]:
@@ -312,7 +313,7 @@ class Measured:
         """Columns with the prediction before and after; null where the model gave no number."""
         probability = self.model.probabilities(found.logits)
         clean = self.model.probabilities(self.clean.logits).gather(1, self.clean_class[:, None])[:, 0]
-        now = found.logits.argmax(1)
+        now = top_class(found.logits)
         fine = [not text for text in first_flags(self.broken, non_finite(found.logits))]
         nullable = lambda values: [v if ok else None for v, ok in zip(values, fine, strict=True)]  # noqa: E731
         return {

@@ -17,6 +17,7 @@ from heatproof.errors import InvalidPicture
 from heatproof.flags import FINE, Flag, Reason
 from heatproof.metrics.request import MetricRequest, requested_metrics
 from heatproof.models import Model
+from heatproof.rounding import top_class
 from heatproof.studies.executors import Advance
 from heatproof.studies.jobs import (
     Block,
@@ -193,7 +194,7 @@ class Scored:
     def _prediction(self, batch: Batch) -> dict[str, Any]:
         """Columns with what the model says of the picture; null where it gave no number."""
         logits = batch.logits
-        probability, predicted = self.model.probabilities(logits).max(1)
+        probability, predicted = self.model.probabilities(logits).amax(1), top_class(logits)
         fine = [not text for text in non_finite(logits)]
         nullable = lambda values: [v if ok else None for v, ok in zip(values.tolist(), fine, strict=True)]  # noqa: E731
         return {"clean_class": nullable(predicted), "clean_probability": nullable(probability)}
