@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from heatproof.attributions.catalogue import attribution
-from heatproof.attributions.functions import ELEMENTWISE, LINEAR_IN_ONE, POOLS, THROUGH_ZERO, WEIGHTED, linear
+from heatproof.attributions.functions import ELEMENTWISE, LINEAR_IN_ONE, POOLS, PROPORTIONAL, THROUGH_ZERO, WEIGHTED, linear
 from heatproof.attributions.gradient import BASELINES, baseline_of
 from heatproof.attributions.rules import (
     Back,
@@ -135,7 +135,8 @@ class _Reference:
             return _cross_max(function, args, kwargs, name, call)
 
         def rule(values: Tensor, output: Tensor, plain: Callable[[Tensor], Tensor]) -> Back:
-            multiplier = _secant(values, output, call, plain)
+            secant = _secant_of_relu if name == "relu" else _secant
+            multiplier = secant(values, output, call, plain)
             return lambda gradient: gradient * multiplier
 
         return ruled(function, args, kwargs, rule)
@@ -166,6 +167,13 @@ def _secant(values: Tensor, output: Tensor, call: _Call, plain: Callable[[Tensor
     return torch.where(still, slope(values, plain), (output - call.output) / step)
 
 
+def _secant_of_relu(values: Tensor, output: Tensor, call: _Call, plain: Callable[[Tensor], Tensor]) -> Tensor:
+    """The same in fewer steps: both ends are on one side of the bend where Δa is small, so the secant is exact there."""
+    step = values - call.values
+    secant = (output - call.output).div_(step)
+    return torch.where(step == 0, torch.heaviside(values, slope(values.new_zeros(1), plain)), secant)
+
+
 def _cross_max(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any], name: str, call: _Call) -> Any:
     """Max pooling: what the maximum gained over the baseline's comes from the winner on the picture, what it lost from
     the winner on the baseline, each by its own step."""
@@ -177,18 +185,22 @@ def _cross_max(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]
     with torch.no_grad():
         output, winner = function(values.detach(), *rest, **{**named, "return_indices": True})
         _, before = function(call.values, *rest, **{**named, "return_indices": True})
-        kept, top = values.detach().clone(), torch.maximum(output, call.output)
-        before = before.expand_as(winner)
+        winner, before = (index.expand_as(output).flatten(sides) for index in (winner, before))
+        top = torch.maximum(output, call.output)
+
+        def share(index: Tensor, change: Tensor, where_still: float) -> Tensor:
+            ends = [end.expand_as(values).flatten(sides).gather(-1, index) for end in (values.detach(), call.values)]
+            still = _stands_still(*ends)
+            step = torch.where(still, 1, ends[0] - ends[1])
+            return torch.where(still, where_still, change.flatten(sides) / step)
+
+        shares = share(winner, top - call.output, 1.0), share(before, output - top, 0.0)
 
     def back(gradient: Tensor) -> Tensor:
-        def placed(index: Tensor, what: Tensor) -> Tensor:
-            empty = torch.zeros_like(kept).flatten(sides)
-            return empty.scatter_add(-1, index.flatten(sides), what.flatten(sides)).view_as(kept)
-
-        share = placed(winner, gradient * (top - call.output)) + placed(before, gradient * (output - top))
-        still = _stands_still(kept, call.values)
-        step = torch.where(still, 1, kept - call.values)
-        return torch.where(still, placed(winner, gradient), share / step)
+        found = gradient.new_zeros(values.shape).flatten(sides)
+        for index, part in zip((winner, before), shares, strict=True):
+            found.scatter_add_(-1, index, gradient.flatten(sides) * part)
+        return found.view(values.shape)
 
     return routed(values, output, back)
 
@@ -215,10 +227,10 @@ def lrp(z: Tensor, forward, of_target, *, epsilon: float = 1e-9) -> Tensor:
 
     def answer(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name = operation_name(function, args, kwargs)
+        if name in POOLS or name in PROPORTIONAL:  # their derivative is the rule
+            return function(*args, **kwargs)
         if name in THROUGH_ZERO and depends(args, kwargs):
             return ruled(function, args, kwargs, _from_zero)
-        if name in POOLS:
-            return function(*args, **kwargs)
         output = _without_rule("LRP", function, args, kwargs)
         return _damped(output, epsilon) if epsilon and name in WEIGHTED and depends(output) else output
 
@@ -226,13 +238,14 @@ def lrp(z: Tensor, forward, of_target, *, epsilon: float = 1e-9) -> Tensor:
 
 
 def _from_zero(values: Tensor, output: Tensor, plain: Callable[[Tensor], Tensor]) -> Back:
-    """`f(a) / a`, and the derivative at zero."""
-    still = values == 0
-    multiplier = torch.where(still, slope(values, plain), output / torch.where(still, 1, values))
+    """`f(a) / a`, and the derivative at zero, which is the same for all."""
+    at_zero = slope(values.new_zeros(1), plain)
+    multiplier = torch.where(values == 0, at_zero, output / values)
     return lambda gradient: gradient * multiplier
 
 
 def _damped(output: Tensor, epsilon: float) -> Tensor:
-    kept = output.detach().float()  # an epsilon is zero in half precision
-    share = (kept / torch.where(kept < 0, kept - epsilon, kept + epsilon)).to(output.dtype)
-    return routed(output, output.detach().clone(), lambda gradient: gradient * share)
+    size = output.detach().float().abs()  # an epsilon is zero in half precision
+    share = size.div_(size + epsilon).to(output.dtype)
+    output.register_hook(share.mul)
+    return output
