@@ -168,10 +168,13 @@ def _secant(values: Tensor, output: Tensor, call: _Call, plain: Callable[[Tensor
 
 
 def _secant_of_relu(values: Tensor, output: Tensor, call: _Call, plain: Callable[[Tensor], Tensor]) -> Tensor:
-    """The same in fewer steps: both ends are on one side of the bend where Δa is small, so the secant is exact there."""
-    step = values - call.values
-    secant = (output - call.output).div_(step)
-    return torch.where(step == 0, torch.heaviside(values, slope(values.new_zeros(1), plain)), secant)
+    """The same in fewer steps: `max(a, a₀) / |a − a₀|`, cut off at 0 and 1. Only 0 / 0 is left, the derivative at 0.
+
+    Exact at any distance: where Δa is small, both ends are on one side of the bend.
+    """
+    at_zero = float(slope(torch.zeros(1), plain))
+    share = torch.maximum(values, call.values).div_((values - call.values).abs_())
+    return share.clamp_(0, 1).nan_to_num_(at_zero)
 
 
 def _cross_max(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any], name: str, call: _Call) -> Any:
@@ -186,23 +189,26 @@ def _cross_max(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]
         output, winner = function(values.detach(), *rest, **{**named, "return_indices": True})
         _, before = function(call.values, *rest, **{**named, "return_indices": True})
         winner, before = (index.expand_as(output).flatten(sides) for index in (winner, before))
-        top = torch.maximum(output, call.output)
-
-        def share(index: Tensor, change: Tensor, where_still: float) -> Tensor:
-            ends = [end.expand_as(values).flatten(sides).gather(-1, index) for end in (values.detach(), call.values)]
-            still = _stands_still(*ends)
-            step = torch.where(still, 1, ends[0] - ends[1])
-            return torch.where(still, where_still, change.flatten(sides) / step)
-
-        shares = share(winner, top - call.output, 1.0), share(before, output - top, 0.0)
+        now, then = output.flatten(sides), call.output.expand_as(output).flatten(sides)
+        top = torch.maximum(now, then)
+        elsewhere_then = call.values.expand_as(values).flatten(sides).gather(-1, winner)
+        elsewhere_now = values.detach().flatten(sides).gather(-1, before)
+        gained = _share(top - then, now, elsewhere_then, 1.0)
+        lost = _share(now - top, elsewhere_now, then, 0.0)
+    shape = values.shape
 
     def back(gradient: Tensor) -> Tensor:
-        found = gradient.new_zeros(values.shape).flatten(sides)
-        for index, part in zip((winner, before), shares, strict=True):
-            found.scatter_add_(-1, index, gradient.flatten(sides) * part)
-        return found.view(values.shape)
+        flat = gradient.flatten(sides)
+        found = flat.new_zeros(shape).flatten(sides).scatter_add_(-1, winner, flat * gained)
+        return found.scatter_add_(-1, before, flat * lost).view(shape)
 
     return routed(values, output, back)
+
+
+def _share(change: Tensor, values: Tensor, reference: Tensor, at_rest: float) -> Tensor:
+    """`change` of a maximum over the step of the one that it comes from; `at_rest` where that stands still."""
+    still = _stands_still(values, reference)
+    return torch.where(still, at_rest, change / torch.where(still, 1, values - reference))
 
 
 @attribution(
