@@ -11,7 +11,7 @@ import torch
 
 from heatproof.attributions.cam import gradcam
 from heatproof.attributions.catalogue import attribution
-from heatproof.attributions.rules import Back, by_rule, ruled_gradient, slope
+from heatproof.attributions.rules import Back, Function, answered_by, ruled, ruled_gradient
 from heatproof.models import Model
 from heatproof.models.differentiable import gradient_missing
 from heatproof.models.operations import RELUS, operations
@@ -31,13 +31,20 @@ def without_relu(model: Model, layer: str, options: Mapping[str, Any]) -> str:
     return f"it uses no ReLU (it uses {others})" if others else "it uses no ReLU"
 
 
-def _guided(values: Tensor, output: Tensor, function) -> Back:
-    alive = slope(values, function) != 0
-    return lambda gradient: gradient.relu() * alive
+def _guided(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """The derivative of a rectifier is 0 or 1: what is positive goes back through it."""
+    output = function(*args, **kwargs)
+    if output.requires_grad:  # a network may forbid it on the way
+        output.register_hook(torch.relu)
+    return output
 
 
-def _deconvolved(values: Tensor, output: Tensor, function) -> Back:
-    return lambda gradient: gradient.relu()
+def _deconvolved(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    return ruled(function, args, kwargs, _positive)
+
+
+def _positive(values: Tensor, output: Tensor, function: Any) -> Back:
+    return torch.relu
 
 
 @attribution(
@@ -53,7 +60,7 @@ def guided_backprop(z: Tensor, forward, of_target) -> Tensor:
     A ReLU6 lets through where 0 < a < 6. Other activation functions keep their derivative. One forward and one
     backward pass.
     """
-    return ruled_gradient(z, forward, of_target, by_rule(RELUS, _guided))
+    return ruled_gradient(z, forward, of_target, answered_by(_guided, RELUS))
 
 
 @attribution(
@@ -64,7 +71,7 @@ def deconvnet(z: Tensor, forward, of_target) -> Tensor:
 
     Max pooling goes back to its winners, as in the paper. One forward and one backward pass.
     """
-    return ruled_gradient(z, forward, of_target, by_rule(RELUS, _deconvolved))
+    return ruled_gradient(z, forward, of_target, answered_by(_deconvolved, RELUS))
 
 
 @attribution(

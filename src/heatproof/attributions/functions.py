@@ -29,6 +29,8 @@ LINEAR = frozenset(_PASSED_ON.split())
 POOLS = frozenset(f"{kind}max_pool{d}d" for kind in ("", "adaptive_") for d in (1, 2, 3))
 #: Functions of one value with f(0) = 0: what leaves them came in.
 THROUGH_ZERO = frozenset(_THROUGH_ZERO.split())
+#: Of those, the ones with f(a) = a f'(a): straight on both sides of zero.
+PROPORTIONAL = frozenset({"relu", "leaky_relu", "prelu", "rrelu"})
 #: Functions of one value.
 ELEMENTWISE = THROUGH_ZERO | frozenset(_ELSEWHERE.split())
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from heatproof.attributions.catalogue import attribution
-from heatproof.attributions.functions import ELEMENTWISE, LINEAR_IN_ONE, POOLS, THROUGH_ZERO, WEIGHTED, linear
+from heatproof.attributions.functions import ELEMENTWISE, LINEAR_IN_ONE, POOLS, PROPORTIONAL, THROUGH_ZERO, WEIGHTED, linear
 from heatproof.attributions.gradient import BASELINES, baseline_of
 from heatproof.attributions.rules import (
     Back,
@@ -135,7 +135,8 @@ class _Reference:
             return _cross_max(function, args, kwargs, name, call)
 
         def rule(values: Tensor, output: Tensor, plain: Callable[[Tensor], Tensor]) -> Back:
-            multiplier = _secant(values, output, call, plain)
+            secant = _secant_of_relu if name == "relu" else _secant
+            multiplier = secant(values, output, call, plain)
             return lambda gradient: gradient * multiplier
 
         return ruled(function, args, kwargs, rule)
@@ -166,6 +167,16 @@ def _secant(values: Tensor, output: Tensor, call: _Call, plain: Callable[[Tensor
     return torch.where(still, slope(values, plain), (output - call.output) / step)
 
 
+def _secant_of_relu(values: Tensor, output: Tensor, call: _Call, plain: Callable[[Tensor], Tensor]) -> Tensor:
+    """The same in fewer steps: `max(a, a₀) / |a − a₀|`, cut off at 0 and 1. Only 0 / 0 is left, the derivative at 0.
+
+    Exact at any distance: where Δa is small, both ends are on one side of the bend.
+    """
+    at_zero = float(slope(torch.zeros(1), plain))
+    share = torch.maximum(values, call.values).div_((values - call.values).abs_())
+    return share.clamp_(0, 1).nan_to_num_(at_zero)
+
+
 def _cross_max(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any], name: str, call: _Call) -> Any:
     """Max pooling: what the maximum gained over the baseline's comes from the winner on the picture, what it lost from
     the winner on the baseline, each by its own step."""
@@ -177,20 +188,27 @@ def _cross_max(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]
     with torch.no_grad():
         output, winner = function(values.detach(), *rest, **{**named, "return_indices": True})
         _, before = function(call.values, *rest, **{**named, "return_indices": True})
-        kept, top = values.detach().clone(), torch.maximum(output, call.output)
-        before = before.expand_as(winner)
+        winner, before = (index.expand_as(output).flatten(sides) for index in (winner, before))
+        now, then = output.flatten(sides), call.output.expand_as(output).flatten(sides)
+        top = torch.maximum(now, then)
+        elsewhere_then = call.values.expand_as(values).flatten(sides).gather(-1, winner)
+        elsewhere_now = values.detach().flatten(sides).gather(-1, before)
+        gained = _share(top - then, now, elsewhere_then, 1.0)
+        lost = _share(now - top, elsewhere_now, then, 0.0)
+    shape = values.shape
 
     def back(gradient: Tensor) -> Tensor:
-        def placed(index: Tensor, what: Tensor) -> Tensor:
-            empty = torch.zeros_like(kept).flatten(sides)
-            return empty.scatter_add(-1, index.flatten(sides), what.flatten(sides)).view_as(kept)
-
-        share = placed(winner, gradient * (top - call.output)) + placed(before, gradient * (output - top))
-        still = _stands_still(kept, call.values)
-        step = torch.where(still, 1, kept - call.values)
-        return torch.where(still, placed(winner, gradient), share / step)
+        flat = gradient.flatten(sides)
+        found = flat.new_zeros(shape).flatten(sides).scatter_add_(-1, winner, flat * gained)
+        return found.scatter_add_(-1, before, flat * lost).view(shape)
 
     return routed(values, output, back)
+
+
+def _share(change: Tensor, values: Tensor, reference: Tensor, at_rest: float) -> Tensor:
+    """`change` of a maximum over the step of the one that it comes from; `at_rest` where that stands still."""
+    still = _stands_still(values, reference)
+    return torch.where(still, at_rest, change / torch.where(still, 1, values - reference))
 
 
 @attribution(
@@ -215,10 +233,10 @@ def lrp(z: Tensor, forward, of_target, *, epsilon: float = 1e-9) -> Tensor:
 
     def answer(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name = operation_name(function, args, kwargs)
+        if name in POOLS or name in PROPORTIONAL:  # their derivative is the rule
+            return function(*args, **kwargs)
         if name in THROUGH_ZERO and depends(args, kwargs):
             return ruled(function, args, kwargs, _from_zero)
-        if name in POOLS:
-            return function(*args, **kwargs)
         output = _without_rule("LRP", function, args, kwargs)
         return _damped(output, epsilon) if epsilon and name in WEIGHTED and depends(output) else output
 
@@ -226,13 +244,14 @@ def lrp(z: Tensor, forward, of_target, *, epsilon: float = 1e-9) -> Tensor:
 
 
 def _from_zero(values: Tensor, output: Tensor, plain: Callable[[Tensor], Tensor]) -> Back:
-    """`f(a) / a`, and the derivative at zero."""
-    still = values == 0
-    multiplier = torch.where(still, slope(values, plain), output / torch.where(still, 1, values))
+    """`f(a) / a`, and the derivative at zero, which is the same for all."""
+    at_zero = slope(values.new_zeros(1), plain)
+    multiplier = torch.where(values == 0, at_zero, output / values)
     return lambda gradient: gradient * multiplier
 
 
 def _damped(output: Tensor, epsilon: float) -> Tensor:
-    kept = output.detach().float()  # an epsilon is zero in half precision
-    share = (kept / torch.where(kept < 0, kept - epsilon, kept + epsilon)).to(output.dtype)
-    return routed(output, output.detach().clone(), lambda gradient: gradient * share)
+    size = output.detach().float().abs()  # an epsilon is zero in half precision
+    share = size.div_(size + epsilon).to(output.dtype)
+    output.register_hook(share.mul)
+    return output

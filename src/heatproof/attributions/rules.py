@@ -15,7 +15,8 @@ Tensor = torch.Tensor
 Function = Callable[..., Any]
 #: What goes back from the output of a function to its input.
 Back = Callable[[Tensor], Tensor]
-#: (input, output, function) → what goes back there. The function is of the input alone, and writes into nothing.
+#: (input, output, function) → what goes back there. The function is of the input alone, and writes into nothing. Input
+#: and output hold only until the rule has returned: the network may write over them.
 Rule = Callable[[Tensor, Tensor, Callable[[Tensor], Tensor]], Back]
 
 
@@ -33,16 +34,16 @@ def ruled_gradient(z: Tensor, forward, of_target, answer: "Answer") -> Tensor:
 Answer = Callable[[Function, tuple[Any, ...], dict[str, Any]], Any]
 
 
-def by_rule(names: Iterable[str], rule: Rule) -> Answer:
-    """`rule` where one of the functions `names` (`operation_name`) is called on what depends on the picture."""
+def answered_by(answer: Answer, names: Iterable[str]) -> Answer:
+    """`answer` where one of the functions `names` (`operation_name`) is called on what depends on the picture."""
     names = frozenset(names)
 
-    def answer(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def watched(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if operation_name(function, args, kwargs) in names and depends(args, kwargs):
-            return ruled(function, args, kwargs, rule)
+            return answer(function, args, kwargs)
         return function(*args, **kwargs)
 
-    return answer
+    return watched
 
 
 def depends(*values: Any) -> bool:
@@ -53,12 +54,19 @@ def depends(*values: Any) -> bool:
 def ruled(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any], rule: Rule) -> Tensor:
     """Calls a function of one tensor, the first argument; backwards it goes by the rule. In place where the call is."""
     values, rest, named = first_and_rest(args, kwargs)
-    kept = values.detach().clone()  # what follows may write over the input, and so may the function
+    given = values.detach()
     with torch.no_grad():
-        work = kept.clone()
+        work = given.clone() if _may_write(function, rest, named) else given
         output = function(work, *rest, **named)
-    found = _Ruled.apply(values, (output,), rule(kept, output, lambda inputs: function(inputs.clone(), *rest, **named)))
-    return values.copy_(found) if output.data_ptr() == work.data_ptr() else found
+        back = rule(given, output, lambda inputs: function(inputs.clone(), *rest, **named))
+    return _Ruled.apply(values, (output,), back, output.data_ptr() == work.data_ptr())
+
+
+def _may_write(function: Function, rest: tuple[Any, ...], named: dict[str, Any]) -> bool:
+    """Whether a function may write into its first argument: `relu_`, `inplace=True`, by position too."""
+    name = getattr(function, "__name__", "_")
+    marked = name.endswith("_") and not name.endswith("__")
+    return marked or "out" in named or any(value is True for value in (*rest, *named.values()))
 
 
 def first_and_rest(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, tuple[Any, ...], dict[str, Any]]:
@@ -71,20 +79,26 @@ def first_and_rest(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tenso
 
 def routed(values: Tensor, output: Tensor, back: Back) -> Tensor:
     """`output`, from which `back` leads to `values`."""
-    return _Ruled.apply(values, (output,), back)
+    return _Ruled.apply(values, (output,), back, False)
 
 
 class _Ruled(torch.autograd.Function):
-    """An output worked out before (in a tuple: autograd takes a tensor that is handed through for a view)."""
+    """An output worked out before (in a tuple: autograd takes a tensor that is handed through for a view).
+
+    In place it is written over the input.
+    """
 
     @staticmethod
-    def forward(ctx, values: Tensor, output: tuple[Tensor], back: Back) -> Tensor:
+    def forward(ctx, values: Tensor, output: tuple[Tensor], back: Back, in_place: bool) -> Tensor:
         ctx.back = back
-        return output[0]
+        if not in_place:
+            return output[0]
+        ctx.mark_dirty(values)
+        return values.copy_(output[0])
 
     @staticmethod
-    def backward(ctx, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.back(gradients[0]), None, None
+    def backward(ctx, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        return ctx.back(gradients[0]), None, None, None
 
 
 def slope(values: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
