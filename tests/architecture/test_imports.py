@@ -240,7 +240,7 @@ def test_no_torch_behind(room):
 
 
 def test_panels_are_drawn_without_torch():
-    drawn = ("overlay", "entry", "panel", "page")
+    drawn = ("entry", "panel", "page")
     assert loaded_after("\n".join(f"import heatproof.panels.{name}" for name in drawn)) == {"matplotlib"}
 
 

@@ -10,8 +10,8 @@ from PIL import Image
 from heatproof.errors import InvalidInput, UnknownName
 from heatproof.panels import panel as drawing
 from heatproof.panels.entry import Answer, Block, Entry, Map, Method, as_arrays, from_arrays
-from heatproof.panels.overlay import Look, overlay
 from heatproof.panels.panel import panel, png, tile_size, wrapped
+from heatproof.report.overlay import Look, overlay
 
 GENERATOR = np.random.default_rng(0)
 
@@ -33,7 +33,7 @@ def entry_of(shown: np.ndarray, methods: list[Method], classes: int = 1, flags: 
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
-@pytest.mark.parametrize("name", ["inferno", "viridis"])
+@pytest.mark.parametrize("name", ["inferno", "viridis", "tab10"])
 def test_a_pixel_is_the_colour_of_its_map_and_the_brightness_of_its_picture(alpha, name):
     """One pixel at a time, by hand."""
     shown, layer = picture(4, 5), GENERATOR.random((4, 5)).astype(np.float32)
@@ -42,9 +42,12 @@ def test_a_pixel_is_the_colour_of_its_map_and_the_brightness_of_its_picture(alph
     for y, x in np.ndindex(4, 5):
         red, green, blue = (float(v) for v in shown[y, x])
         bright = 0.299 * red + 0.587 * green + 0.114 * blue
-        colour = [round(255 * v) for v in matplotlib.colormaps[name](round(255 * float(layer[y, x])))[:3]]
+        colour = [255 * v for v in matplotlib.colormaps[name](round(255 * float(layer[y, x])) / 255)[:3]]
         wanted = [alpha * c + (1 - alpha) * bright for c in colour]
-        assert np.abs(found[y, x] - wanted).max() <= 0.51
+        assert np.abs(found[y, x] - wanted).max() <= 0.501
+        beside = [alpha * c + (1 - alpha) * v for c, v in zip(colour, (red, green, blue), strict=True)]
+        kept = overlay(shown, layer, Look(name, alpha), coloured=True)
+        assert np.abs(kept[y, x] - beside).max() <= 0.501
     last = np.array(matplotlib.colormaps[name](1.0)[:3]) * 255
     grey = float(shown[0, 0] @ np.array([0.299, 0.587, 0.114]))
     assert np.abs(found[0, 0] - (alpha * last + (1 - alpha) * grey)).max() <= 1

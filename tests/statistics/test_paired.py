@@ -11,7 +11,7 @@ from statsmodels.stats.multitest import multipletests
 
 from heatproof.errors import InvalidInput
 from heatproof.statistics.agreement import cliques, kendall_w, nemenyi_distance, segmenter_agreement
-from heatproof.statistics.paired import compared, friedman, signed_ranks, wilcoxon_pairs
+from heatproof.statistics.paired import compared, friedman, holm, is_worse, signed_ranks, wilcoxon_pairs
 
 
 def values(blocks=30, methods=5, seed=0, ties=False):
@@ -144,3 +144,28 @@ def test_wrong_arguments_are_named():
         friedman(np.ones((4, 1)))
     with pytest.raises(InvalidInput, match="Got 1 and 3"):
         nemenyi_distance(1, 3)
+
+
+def slow_holm(p):
+    """In order of size, each times the number of those not smaller, at least what came before, at most 1."""
+    order, found, reached = sorted(range(len(p)), key=lambda i: p[i]), [0.0] * len(p), 0.0
+    for done, i in enumerate(order):
+        reached = max(reached, min(1.0, (len(p) - done) * p[i]))
+        found[i] = reached
+    return found
+
+
+def test_holm_is_the_formula_and_statsmodels():
+    for p in ([0.04, 0.01, 0.03], [0.001, 0.5, 0.6, 0.02], [0.2], [0.01, 0.01, 0.01], [0.9, 0.8]):
+        np.testing.assert_array_equal(holm(p), slow_holm(p))
+        np.testing.assert_allclose(holm(p), multipletests(p, method="holm")[1])
+    assert holm([0.04, math.nan, 1.0])[[0, 2]].tolist() == [0.08, 1.0], "what is not a number is no test"
+    assert np.isnan(holm([math.nan])).all() and math.isnan(holm([0.04, math.nan, 1.0])[1]) and not len(holm([]))
+
+
+def test_worse_takes_both_the_corrected_p_and_the_direction():
+    rng = np.random.default_rng(0)
+    good, bad = rng.random(30) + 1, rng.random(30)
+    (test,) = wilcoxon_pairs(np.stack([good, bad], 1), ["good", "bad"])
+    (turned,) = wilcoxon_pairs(np.stack([bad, good], 1), ["bad", "good"])
+    assert is_worse(test, 0.95) and not is_worse(turned, 0.95) and not is_worse(test, 1 - test.p_holm / 2)

@@ -99,8 +99,8 @@ def _explain(
     from heatproof import progress
     from heatproof.models import load_model
     from heatproof.panels.asked import grouped
-    from heatproof.panels.overlay import Look
     from heatproof.panels.shown import checked_job, explained_into
+    from heatproof.report.overlay import Look
 
     Look(asked["colormap"], asked["alpha"])  # said before a model is loaded
     model = load_model(spec, device=device or "auto", **settings)

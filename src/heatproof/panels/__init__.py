@@ -1,4 +1,4 @@
 """Maps as people look at them: overlays, panels, a page; in a notebook, in a folder.
 
-`overlay`, `entry`, `panel` and `page` draw arrays and load no torch; `shown` has `heatproof.show`.
+`entry`, `panel` and `page` draw arrays and load no torch; `shown` has `heatproof.show`.
 """

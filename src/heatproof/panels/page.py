@@ -13,8 +13,8 @@ from PIL import Image
 
 from heatproof import report
 from heatproof.panels.entry import Block, Entry, Method, Rows
-from heatproof.panels.overlay import Look
 from heatproof.panels.panel import brightened, over
+from heatproof.report.overlay import Look
 
 TEMPLATES = (Path(__file__).parent / "templates", Path(report.__file__).parent / "templates")
 #: Tiles on the page (at most so many) → longest side in pixels, so that it stays below some ten megabytes.

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from heatproof.panels.entry import Answer, Block, Entry, Map, Method, Rows
-from heatproof.panels.overlay import Look, overlay
+from heatproof.report.overlay import Look, overlay
 from heatproof.report.style import CHANGED, FAINT, INK, LINE
 
 #: The longest side of a tile in pixels: small pictures are enlarged, large ones kept below the second number.

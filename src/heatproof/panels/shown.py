@@ -19,12 +19,12 @@ from heatproof.models import Model
 from heatproof.panels import page
 from heatproof.panels.asked import Options, asked, by_reason
 from heatproof.panels.entry import Entry, as_arrays, from_arrays
-from heatproof.panels.overlay import Look
 from heatproof.panels.panel import panel, png
 from heatproof.panels.pictures import Shot, shots, stems
 from heatproof.panels.work import Work, entries
 from heatproof.progress import Silent
 from heatproof.registry import unknown
+from heatproof.report.overlay import Look
 from heatproof.tensors import UPSAMPLING
 
 

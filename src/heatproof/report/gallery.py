@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from PIL import Image
 
 from heatproof.errors import StoreError
+from heatproof.report.overlay import Look, overlay
 
 #: Perceptually uniform and safe for colour-blind readers; the map weighs half, the picture half.
-COLOUR_MAP, ALPHA = "inferno", 0.5
+LOOK = Look("inferno", 0.5)
 #: Tiles of (at most this many) → longest side in pixels, so that a page stays below ten megabytes.
 SIDES = ((700, 144), (1600, 112), (4000, 80))
 
@@ -117,9 +117,7 @@ def _resized(picture: Image.Image, side: int) -> Image.Image:
 def _overlay(picture: Image.Image, layer: np.ndarray) -> Image.Image:
     """The map (uint8, any size) in colour, half and half with the picture."""
     stretched = np.asarray(Image.fromarray(layer).resize(picture.size, Image.Resampling.BILINEAR))
-    palette = np.asarray(matplotlib.colormaps[COLOUR_MAP](np.arange(256))[:, :3] * 255)
-    mixed = ALPHA * palette[stretched] + (1 - ALPHA) * np.asarray(picture, dtype=float)
-    return Image.fromarray(np.rint(mixed).astype(np.uint8))
+    return Image.fromarray(overlay(np.asarray(picture), stretched / 255, LOOK, coloured=True))
 
 
 def _tile(picture: Image.Image, alt: str, note: str) -> Tile:

@@ -115,20 +115,30 @@ def friedman(values: np.ndarray) -> Friedman:
 
 def wilcoxon_pairs(values: np.ndarray, methods: Sequence[str]) -> tuple[PairTest, ...]:
     """Every pair of methods on the complete blocks of `(blocks, methods)`, with Holm's correction over the pairs."""
-    from statsmodels.stats.multitest import multipletests
-
     values, _ = complete(values)
     pairs = [(i, j) for i in range(len(methods)) for j in range(i + 1, len(methods))]
     found = [signed_ranks(differences(values[:, i], values[:, j])) for i, j in pairs]
-    p = np.array([test[1] for test in found])
-    known = ~np.isnan(p)
-    holm = np.full(len(p), np.nan)
-    if known.any():
-        holm[known] = multipletests(p[known], method="holm")[1]
+    corrected = holm([test[1] for test in found])
     return tuple(
-        PairTest(methods[i], methods[j], len(values), ties, statistic, raw, float(corrected), effect)
-        for (i, j), (statistic, raw, effect, ties), corrected in zip(pairs, found, holm, strict=True)
+        PairTest(methods[i], methods[j], len(values), ties, statistic, raw, float(p), effect)
+        for (i, j), (statistic, raw, effect, ties), p in zip(pairs, found, corrected, strict=True)
     )
+
+
+def holm(p: Sequence[float]) -> np.ndarray:
+    """Holm's correction `max over smaller p of min(1, (m − rank) p)`; NaN takes no part and stays."""
+    from statsmodels.stats.multitest import multipletests
+
+    found = np.array(p, np.float64)
+    known = ~np.isnan(found)
+    if known.any():
+        found[known] = multipletests(found[known], method="holm")[1]
+    return found
+
+
+def is_worse(test: PairTest, level: float) -> bool:
+    """Whether the second of a test is significantly worse than the first."""
+    return bool(test.p_holm < 1 - level and test.effect > 0)
 
 
 def differences(first: np.ndarray, second: np.ndarray) -> np.ndarray:

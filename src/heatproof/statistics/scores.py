@@ -15,7 +15,7 @@ import pandas as pd
 from heatproof.errors import InvalidInput
 from heatproof.rounding import largest, rounded
 from heatproof.statistics.intervals import multiplicities, percentiles
-from heatproof.statistics.paired import PairTest, differences, signed_ranks
+from heatproof.statistics.paired import PairTest, differences, holm, is_worse, signed_ranks
 
 #: Columns of tables/scores.csv.
 COLUMNS = ("model", "method", "metric", "n", "mean", "std", "low", "high", "better", "flagged")
@@ -183,7 +183,7 @@ def _judged(key: tuple[str, str, str], way: str, wide: pd.DataFrame, useless: se
     best, top, tests, ranked = leaders(known[real], level)
     against = trials(known, best, fakes)
     exposed = bool(against) and all(_enough(test.n, len(against), level) for test in against.values())
-    keeping = tuple(name for name in fakes if not worse(against[name], level)) if exposed else ()
+    keeping = tuple(name for name in fakes if not is_worse(against[name], level)) if exposed else ()
     ahead = tuple(name for name in fakes if _reaches(sign * means[name], sign * means[best]))
     count = int(known[best].notna().sum())
     tests |= against
@@ -201,7 +201,7 @@ def leaders(wide: pd.DataFrame, level: float) -> tuple[str, tuple[str, ...], dic
     order = sorted(map(str, wide.columns), key=lambda name: (-means[name], name))
     tests = trials(wide, order[0], order[1:])
     ranked = all(_enough(test.n, len(tests), level) for test in tests.values())
-    top = (order[0], *(name for name in order[1:] if not worse(tests[name], level)))
+    top = (order[0], *(name for name in order[1:] if not is_worse(tests[name], level)))
     return order[0], top, tests, ranked
 
 
@@ -210,32 +210,17 @@ def _reaches(value: float, other: float) -> bool:
     return bool(rounded(np.float64(value - other), max(abs(value), abs(other))) >= 0)
 
 
-def worse(test: PairTest, level: float) -> bool:
-    """Whether the second of a test is significantly worse than the first."""
-    return bool(test.p_holm < 1 - level and test.effect > 0)
-
-
 def trials(wide: pd.DataFrame, best: str, others: Sequence[str]) -> dict[str, PairTest]:
     """Wilcoxon's test of `best` against each of `others` on the images both have a number for; Holm over `others`."""
     found = {}
     for name in others:
         pair = wide[[best, name]].dropna().to_numpy(np.float64)
         found[name] = (len(pair), *signed_ranks(differences(pair[:, 0], pair[:, 1])))
-    corrected = holm({name: p for name, (_, _, p, _, _) in found.items()})
+    corrected = holm([p for _, _, p, _, _ in found.values()])
     return {
-        name: PairTest(best, name, n, ties, statistic, p, corrected[name], effect)
-        for name, (n, statistic, p, effect, ties) in found.items()
+        name: PairTest(best, name, n, ties, statistic, p, float(together), effect)
+        for (name, (n, statistic, p, effect, ties)), together in zip(found.items(), corrected, strict=True)
     }
-
-
-def holm(p: Mapping[str, float]) -> dict[str, float]:
-    """Holm's correction `max over smaller p of min(1, (m − rank) p)`; NaN takes no part and stays."""
-    order = sorted((name for name in p if not np.isnan(p[name])), key=lambda name: p[name])
-    found, reached = dict(p), 0.0
-    for place, name in enumerate(order):
-        reached = max(reached, min(1.0, (len(order) - place) * p[name]))
-        found[name] = reached
-    return found
 
 
 def _enough(n: int, tests: int, level: float) -> bool:

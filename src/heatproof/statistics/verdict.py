@@ -16,7 +16,7 @@ import pandas as pd
 
 from heatproof.rounding import rounded
 from heatproof.statistics.intervals import QUANTITIES, Interval, Replicates, percentiles
-from heatproof.statistics.paired import Comparison, compared
+from heatproof.statistics.paired import Comparison, compared, is_worse
 from heatproof.statistics.robustness import COMPUTED, RELIABLE
 from heatproof.statistics.table import Cell, pooled, rm_blocks
 
@@ -231,8 +231,7 @@ def _top(
             return True
         if comparison is None or comparison.friedman.n < BLOCKS:
             return False
-        test = comparison.pair(best, method)
-        return not (test.p_holm < 1 - evidence.level and test.effect > 0)
+        return not is_worse(comparison.pair(best, method), evidence.level)
 
     return best, (best, *(m for m in order[1:] if shares(m)))
 

@@ -11,7 +11,8 @@ from heatproof.files import write_atomically
 from heatproof.report.scores.findings import Findings, findings_of
 from heatproof.report.source import Source
 from heatproof.report.tables import write_csv
-from heatproof.statistics.scores import Judged, worse
+from heatproof.statistics.paired import is_worse
+from heatproof.statistics.scores import Judged
 
 #: Columns of tables/fooled.csv: a row per metric. `top` and `fooled_by` are names with a semicolon between.
 FOOLED = ("model", "dataset", "metric", "family", "better", "n", "best", "top", "fooled", "fooled_by", "tested")
@@ -56,7 +57,7 @@ def _tests(findings: Findings) -> Iterator[Mapping[str, Any]]:
         for name, test in one.tests.items():
             line = {"model": one.model, "dataset": one.dataset, "metric": one.metric, "control": name in one.controls}
             line |= {field: getattr(test, field) for field in ("first", "second", "n", "ties", "statistic", "p")}
-            yield line | {"p_holm": test.p_holm, "effect": test.effect, "worse": worse(test, one.level)}
+            yield line | {"p_holm": test.p_holm, "effect": test.effect, "worse": is_worse(test, one.level)}
 
 
 def _agreement(findings: Findings) -> Iterator[Mapping[str, Any]]:

@@ -33,13 +33,13 @@ class Look:
     @property
     def palette(self) -> np.ndarray:
         """`(256, 3)` uint8, low → high."""
-        return _palette(self.colormap)
+        return np.rint(_colours(self.colormap)).astype(np.uint8)
 
 
 @lru_cache(maxsize=8)
-def _palette(name: str) -> np.ndarray:
-    found = matplotlib.colormaps[name](np.linspace(0, 1, 256))[:, :3]
-    return np.rint(255 * found).astype(np.uint8)
+def _colours(name: str) -> np.ndarray:
+    """`(256, 3)` in 0 … 255, low → high, not rounded."""
+    return 255 * np.asarray(matplotlib.colormaps[name](np.linspace(0, 1, 256)))[:, :3]
 
 
 def grey(picture: np.ndarray) -> np.ndarray:
@@ -47,12 +47,13 @@ def grey(picture: np.ndarray) -> np.ndarray:
     return (picture @ LUMA)[..., None]
 
 
-def overlay(picture: np.ndarray, display: np.ndarray, look: Look) -> np.ndarray:
+def overlay(picture: np.ndarray, display: np.ndarray, look: Look, *, coloured: bool = False) -> np.ndarray:
     """`alpha · colour(map) + (1 − alpha) · grey(picture)`, uint8 `(H, W, 3)`.
 
     `picture` uint8 `(H, W, 3)`, `display` `(H, W)` in [0, 1]. The picture is grey, so that no colour of its own can be
-    taken for the map's.
+    taken for the map's; `coloured` keeps its colours.
     """
     levels = np.rint(255 * np.clip(np.nan_to_num(display), 0, 1)).astype(np.uint8)
-    mixed = look.alpha * look.palette[levels].astype(float) + (1 - look.alpha) * grey(picture)
+    below = picture.astype(float) if coloured else grey(picture)
+    mixed = look.alpha * _colours(look.colormap)[levels] + (1 - look.alpha) * below
     return np.rint(mixed).astype(np.uint8)
