@@ -3,7 +3,6 @@
     python scripts/portable.py                     every setting, one after the other
     python scripts/portable.py --setting NAME      one of them; `--list` prints the names
     python scripts/portable.py --today             one, drawn by the date: each comes up within as many days
-    python scripts/portable.py --today --quick     the part of the tests that CI has time for
 
 Paths and options of pytest may follow; paths replace the numerical tests: `--setting NAME tests/metrics -x`.
 Sums in another order are rounded differently, so whatever is ranked must be rounded first; a test that fails
@@ -24,8 +23,6 @@ ROOT = Path(__file__).resolve().parent.parent
 #: What depends on arithmetic alone; no study is run here.
 TESTS = ("tests/contracts", "tests/metrics", "tests/parity", "tests/attributions", "tests/test_imputation.py",
          "tests/statistics")  # fmt: skip
-#: The part of it that covers every method and metric in CI's time.
-QUICK = ("tests/contracts", "tests/test_imputation.py", "tests/statistics")
 #: What a processor can do, by the variables that torch and oneDNN read. `plain` is all that this one can.
 PROCESSORS: dict[str, dict[str, str]] = {
     "plain": {},
@@ -89,12 +86,11 @@ def run(setting: str, arguments: Sequence[str]) -> Result:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Runs the settings asked for; 1 if a test failed under any."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--setting", choices=SETTINGS, help="one setting by its name")
     which.add_argument("--today", action="store_true", help="one setting, drawn by the date (UTC)")
     which.add_argument("--list", action="store_true", help="print the names and run nothing")
-    parser.add_argument("--quick", action="store_true", help=f"{', '.join(QUICK)} alone")
     asked, rest = parser.parse_known_args(words)
     if asked.list:
         print(*SETTINGS, sep="\n")
@@ -102,8 +98,7 @@ def main(words: Sequence[str] | None = None) -> int:
     today = drawn(datetime.datetime.now(datetime.UTC).date())
     names = [asked.setting] if asked.setting else [today] if asked.today else list(SETTINGS)
     named = any((ROOT / word.split("::")[0]).exists() for word in rest if not word.startswith("-"))
-    tests = () if named else QUICK if asked.quick else TESTS
-    results = [run(name, (*rest, *tests)) for name in names]
+    results = [run(name, (*rest, *(() if named else TESTS))) for name in names]
     print(*results, sep="\n", flush=True)
     return int(any(result.status for result in results))
 
