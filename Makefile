@@ -1,7 +1,8 @@
 # `make demo` and `make test` are all that a fresh machine needs: Python 3.11 or newer, and make.
 
-PYTHON ?= python3
-ARGS   ?=
+PYTHON  ?= python3
+ARGS    ?=
+WORKERS ?= 2
 
 BIN  := .venv/bin
 SYNC := .venv/.synced
@@ -11,19 +12,24 @@ UV   := $(BIN)/uv --quiet
 export UV_LINK_MODE ?= copy
 # What is on the machine's own path for Python is not part of the project.
 unexport PYTHONPATH PYTHONHOME
+# Compiled modules are kept: every process that a test starts would compile PyTorch again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint docs lock clean
+.PHONY: help demo test test-portable bench lint docs lock clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
 	@echo 'Extra arguments go in ARGS, as in: make test ARGS="-k rbo -x". Another Python: make test PYTHON=python3.12'
 
 demo: $(SYNC) ## a whole study in about two minutes: prints the verdict and where the page is
 	$(BIN)/heatproof run noise-robustness --model shapes --images shapes --limit 60 --out out/demo $(ARGS)
 
-test: $(SYNC) ## all tests
-	$(BIN)/python -m pytest $(ARGS)
+test: $(SYNC) ## all tests, shared by WORKERS processes of one thread
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+test-portable: $(SYNC) ## the numerical tests as other processors compute: ARGS=--list names the settings
+	$(BIN)/python scripts/portable.py $(ARGS)
 
 bench: $(SYNC) ## time beside the floor and the peers; writes benchmarks/latest.json
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -1,11 +1,23 @@
-"""Fixtures that every test may use."""
+"""Fixtures that every test may use, and how many threads a process of the tests has."""
 
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-import torch
+#: Threads of one process. Tests run beside each other, and small networks gain nothing from more;
+#: `make test-portable` asks for two, since sums in another order are rounded differently.
+THREADS = int(os.environ.get("HEATPROOF_TEST_THREADS", "1"))
+# Read when numpy and torch are imported: by the workers of pytest-xdist and by the processes that tests start.
+os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(THREADS)))
 
-torch.set_num_threads(1)  # tests run beside each other; small networks gain nothing from more
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from filelock import FileLock  # noqa: E402
+from threadpoolctl import threadpool_limits  # noqa: E402
+
+torch.set_num_threads(THREADS)
+threadpool_limits(THREADS)  # a plugin may have imported numpy before this file was read
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +35,25 @@ def _cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HEATPROOF_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """A folder by its name, filled by the first test of all processes that asks for it.
+
+    The tests that ask only read it. One that writes copies it first.
+    """
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    root.mkdir(exist_ok=True)
+
+    def folder(name: str, fill: Callable[[Path], object]) -> Path:
+        filled, done = root / name, root / f"{name}.done"
+        with FileLock(root / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(filled, ignore_errors=True)
+                fill(filled)
+                done.touch()
+        return filled
+
+    return folder

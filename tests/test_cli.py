@@ -103,15 +103,13 @@ def test_names_are_split_at_commas_outside_brackets():
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(shared_folder):
     from heatproof.studies import run
     from heatproof.studies.plan import checked_plan
 
-    out = tmp_path_factory.mktemp("study") / "out"
     plan = checked_plan({"models": "shapes", "datasets": "shapes", "limit": 2, "methods": "gradcam",
                          "perturbations": "contrast", "severities": [1], "segmenters": "grid"})  # fmt: skip
-    run.run(plan, out, workers=1)
-    return out
+    return shared_folder("noise-study-of-two", lambda folder: run.run(plan, folder, workers=1))
 
 
 def test_query_as_table_csv_and_json(capsys, finished):

@@ -43,11 +43,16 @@ class Reported:
 
 
 @pytest.fixture(scope="session")
-def reported(tmp_path_factory) -> Reported:
+def reported(shared_folder) -> Reported:
     """A study whose every name is an attack, reported by a process of its own."""
-    folder = synthetic.study(tmp_path_factory.mktemp("study-with-hostile-names"), HOSTILE)
-    done = subprocess.run([sys.executable, "-c", WRITE, folder], capture_output=True, text=True, check=True)
-    return Reported(folder, done.stdout.strip())
+
+    def made(folder: Path) -> None:
+        synthetic.study(folder, HOSTILE)
+        done = subprocess.run([sys.executable, "-c", WRITE, folder], capture_output=True, text=True, check=True)
+        (folder / "imported.txt").write_text(done.stdout.strip(), "utf-8")
+
+    folder = shared_folder("study-with-hostile-names", made)
+    return Reported(folder, (folder / "imported.txt").read_text("utf-8"))
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from PIL import Image
 from heatproof.errors import StoreError
 from heatproof.report import write_report
 from heatproof.report.drawing import svg
-from heatproof.report.findings import findings_of
+from heatproof.report.findings import Findings, findings_of
 from heatproof.report.gallery import _overlay, _side, cases
 from heatproof.report.page import rendered
 from heatproof.report.source import open_source
@@ -26,10 +26,14 @@ from .reading import Page
 SMALL = {"images": tuple(f"{i}.jpg" for i in range(40)), "perturbations": ("jpeg",), "severities": (2, 4)}
 
 
+def findings_in(folder, **changes) -> Findings:
+    """What is found in a made-up study."""
+    return findings_of(open_source(synthetic.study(folder, **(SMALL | {"gallery": 0} | changes))))
+
+
 def page(folder, **changes) -> Page:
     """The page of a made-up study, without the files beside it."""
-    source = open_source(synthetic.study(folder, **(SMALL | {"gallery": 0} | changes)))
-    return Page(rendered(findings_of(source))[0])
+    return Page(rendered(findings_in(folder, **changes))[0])
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +175,7 @@ def test_an_unfinished_study_has_a_banner(tmp_path, missing, says):
 
 
 def test_several_models_and_segmenters(tmp_path):
-    shown = page(
+    found = findings_in(
         tmp_path,
         models=("m-one", "m-two"),
         datasets=("cats",),
@@ -180,6 +184,7 @@ def test_several_models_and_segmenters(tmp_path):
         methods={"gradcam": 0.6, "layercam": 0.7},
         controls={},
     )
+    shown = Page(rendered(found)[0])
     assert shown.text.count("Robustness of each method") == 2
     for model in ("m-one", "m-two"):
         assert f"{model} on cats" in shown.text
@@ -187,7 +192,7 @@ def test_several_models_and_segmenters(tmp_path):
     assert "segments by slic" in shown.text
     assert "segments by quickshift" not in shown.text  # the first of the plan is told in full, the rest compared
     assert "Kendall's W of the average ranks" in shown.text
-    table = statistics_table(findings_of(open_source(tmp_path)))
+    table = statistics_table(found)
     assert set(table.loc[table["test"] == "kendall-segmenters", "model"]) == {"m-one", "m-two"}
     assert (table["model"] == "(all)").any()
 

@@ -51,12 +51,18 @@ SMALL = {
 
 
 @pytest.fixture(scope="module")
-def reported(tmp_path_factory):
+def reported(shared_folder):
     """A score study whose every name is an attack, reported in a process of its own; and what that imported."""
-    folder = synthetic_scores.study(tmp_path_factory.mktemp("scores"), HOSTILE)
-    done = subprocess.run([sys.executable, "-c", WRITE.replace("pairs, ", ""), folder], capture_output=True, text=True)
-    assert not done.returncode, done.stderr
-    return folder, done.stdout.strip()
+
+    def made(folder):
+        synthetic_scores.study(folder, HOSTILE)
+        command = [sys.executable, "-c", WRITE.replace("pairs, ", ""), folder]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert not done.returncode, done.stderr
+        (folder / "imported.txt").write_text(done.stdout.strip(), "utf-8")
+
+    folder = shared_folder("scores-with-hostile-names", made)
+    return folder, (folder / "imported.txt").read_text("utf-8")
 
 
 @pytest.fixture(scope="module")

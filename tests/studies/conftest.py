@@ -12,14 +12,17 @@ from heatproof.studies.plan import Plan, checked_plan
 
 
 @pytest.fixture(scope="session")
-def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def photographs(shared_folder: Callable[..., Path]) -> Path:
     """Five small pictures with something in them."""
-    folder = tmp_path_factory.mktemp("photographs")
-    rng = np.random.default_rng(0)
-    for index in range(5):
-        coarse = rng.integers(0, 255, (9, 9, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize((110, 100), Image.Resampling.BICUBIC).save(folder / f"picture {index}.png")
-    return folder
+
+    def drawn(folder: Path) -> None:
+        folder.mkdir()
+        rng = np.random.default_rng(0)
+        for index in range(5):
+            coarse = rng.integers(0, 255, (9, 9, 3), dtype=np.uint8)
+            Image.fromarray(coarse).resize((110, 100), Image.Resampling.BICUBIC).save(folder / f"picture {index}.png")
+
+    return shared_folder("photographs", drawn)
 
 
 @pytest.fixture

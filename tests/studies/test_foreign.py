@@ -43,22 +43,16 @@ def shards(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted((folder / "rows").iterdir())}
 
 
-def test_a_function_by_name_in_two_processes(module, small_plan, tmp_path):
-    plan = small_plan(methods=["gradcam", f"python:{module}:noisy[power=2]"], perturbations=["gaussian-noise"])
-    run.run(plan, tmp_path / "serial", workers=1)
+def test_a_function_by_name_and_a_registered_one_in_two_processes(module, small_plan, tmp_path):
+    heatproof.register("noisy", f"python:{module}:noisy")
+    own = [f"python:{module}:noisy[power=2]", "noisy"]
+    plan = small_plan(methods=["gradcam", *own], perturbations=["gaussian-noise"])
     run.run(plan, tmp_path / "processes", workers=2)
+    run.run(plan, tmp_path / "serial", workers=1)
     assert shards(tmp_path / "serial") == shards(tmp_path / "processes")
     query = "select count(*) n, count(value) finite from rows where method = ? and metric = 'rbo'"
-    counted = connect(tmp_path / "serial").execute(query, [f"python:{module}:noisy[power=2]"]).fetchone()
-    assert counted == (10, 10)
-
-
-def test_a_registered_function_is_sent_to_the_processes(module, small_plan, tmp_path):
-    heatproof.register("noisy", f"python:{module}:noisy")
-    plan = small_plan(methods=["noisy"], perturbations=["gaussian-noise"], controls="none")
-    run.run(plan, tmp_path / "processes", workers=2)
-    run.run(plan, tmp_path / "serial", workers=1)
-    assert shards(tmp_path / "serial") == shards(tmp_path / "processes")
+    for method in own:
+        assert connect(tmp_path / "serial").execute(query, [method]).fetchone() == (10, 10)
 
 
 def test_what_cannot_be_sent_is_refused_before_any_work(module, small_plan, tmp_path):

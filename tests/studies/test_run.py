@@ -1,6 +1,7 @@
 """The noise study from plan to rows: resumable bit for bit, and nothing lost to bad input."""
 
 import math
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from heatproof.errors import HeatproofError, InvalidInput, StoreError
 from heatproof.studies import jobs, run
 from heatproof.studies.executors import Processes, Serial
 from heatproof.studies.store import Store, connect
+
+from .dying import dying
 
 
 def shards(folder: Path) -> dict[str, bytes]:
@@ -47,7 +50,8 @@ class StopsAfter:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, photographs):
+def undisturbed(shared_folder, photographs):
+    """A plan and the folder of its finished study, to be read only."""
     from heatproof.studies.plan import checked_plan
 
     plan = checked_plan(
@@ -62,9 +66,14 @@ def undisturbed(tmp_path_factory, photographs):
             "resamples": 100,
         }
     )
-    folder = tmp_path_factory.mktemp("undisturbed")
-    run.run(plan, folder, workers=1)
-    return plan, folder
+    return plan, shared_folder("noise-study", lambda folder: run.run(plan, folder, workers=1))
+
+
+@pytest.fixture
+def own_copy(undisturbed, tmp_path):
+    """The plan and a copy of the finished study that a test may run again."""
+    plan, folder = undisturbed
+    return plan, Path(shutil.copytree(folder, tmp_path / "copy"))
 
 
 def test_every_cell_of_the_study_has_its_rows(undisturbed):
@@ -91,22 +100,22 @@ def test_rows_of_a_stopped_and_resumed_study_in_processes_are_the_same_bytes(und
     assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
 
 
-def test_a_finished_study_is_left_as_it_is(undisturbed):
-    plan, folder = undisturbed
+def test_a_finished_study_is_left_as_it_is(own_copy):
+    plan, folder = own_copy
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.*") if path.name != ".lock"}
     assert run.run(plan, folder, workers=1).ran == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_a_changed_setting_is_refused_and_named(undisturbed):
-    plan, folder = undisturbed
+def test_a_changed_setting_is_refused_and_named(own_copy):
+    plan, folder = own_copy
     other = plan.model_copy(update={"severities": (1, 2)})
     with pytest.raises(StoreError, match=r"severities is \[1, 3\] there and \[1, 2\] here"):
         run.run(other, folder)
 
 
-def test_changed_pictures_are_refused(undisturbed, tmp_path, photographs):
-    plan, folder = undisturbed
+def test_changed_pictures_are_refused(own_copy, tmp_path, photographs):
+    plan, folder = own_copy
     moved = tmp_path / photographs.name
     moved.mkdir()
     for path in photographs.iterdir():
@@ -403,15 +412,9 @@ def test_several_models_segmenters_and_datasets_are_told_apart(small_plan, photo
 
 def test_a_worker_that_dies_is_said_and_loses_no_finished_job(small_plan, tmp_path, monkeypatch):
     done = Store(tmp_path)
-    with pytest.raises(HeatproofError, match="fewer --workers"), Processes(2).running(_dying, None) as map_jobs:
+    with pytest.raises(HeatproofError, match="fewer --workers"), Processes(2).running(dying, None) as map_jobs:
         list(map_jobs([1, 2, 3], lambda share: None))
     assert done.done() == set()
-
-
-def _dying(setup):
-    import os
-
-    return lambda job, advance: os._exit(9)
 
 
 def test_shards_hold_the_documented_columns(undisturbed):
@@ -438,7 +441,7 @@ def test_a_method_that_cannot_serve_is_recorded_and_the_rest_goes_on(small_plan,
     findings = report.write_tables(tmp_path / "out")
     page = report.write_page(findings).read_text("utf-8")
     assert "not applicable: it has no attention" in page
-    run.run(plan, tmp_path / "again", workers=2)
+    run.run(plan, tmp_path / "again", executor=Processes(1))
     again = frame(tmp_path / "again", "select * exclude (version) from rows order by all")
     assert again.equals(frame(tmp_path / "out", "select * exclude (version) from rows order by all"))
 

@@ -1,6 +1,7 @@
 """The score study from plan to rows: the numbers of `heatproof.score`, resumable bit for bit, and nothing dropped."""
 
 import json
+import shutil
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,13 +67,12 @@ class StopsAfter:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, photographs):
+def undisturbed(shared_folder, photographs):
+    """A plan and the folder of its finished study, to be read only."""
     plan = checked_plan({"study": "score", "models": ["shapes"], "datasets": [str(photographs)],
                          "methods": ["gradcam", "eigencam"], "metrics": METRICS_ASKED, "batch_size": 2,
                          "resamples": 100})  # fmt: skip
-    folder = tmp_path_factory.mktemp("scores")
-    run.run(plan, folder, workers=1)
-    return plan, folder
+    return plan, shared_folder("score-study", lambda folder: run.run(plan, folder, workers=1))
 
 
 def test_every_picture_method_and_metric_has_one_row(undisturbed):
@@ -122,13 +122,13 @@ def test_rows_of_a_stopped_and_resumed_study_in_processes_are_the_same_bytes(und
     with pytest.raises(Stopped):
         run.run(plan, tmp_path, executor=StopsAfter(1))
     assert len(list((tmp_path / "rows").glob("m*"))) == 1
-    done = run.run(plan, tmp_path, executor=Processes(2))
+    done = run.run(plan, tmp_path, executor=Processes(1))
     assert (done.ran, done.kept) == (2, 1)
     assert shards(tmp_path) == shards(folder)
 
 
-def test_a_finished_study_is_left_as_it_is_and_another_metric_is_refused(undisturbed):
-    plan, folder = undisturbed
+def test_a_finished_study_is_left_as_it_is_and_another_metric_is_refused(undisturbed, tmp_path):
+    plan, folder = undisturbed[0], Path(shutil.copytree(undisturbed[1], tmp_path / "copy"))
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.*") if path.name != ".lock"}
     assert run.run(plan, folder, workers=1).ran == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before

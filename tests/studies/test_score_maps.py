@@ -15,6 +15,7 @@ from heatproof.attributions.stored import Stored, as_map
 from heatproof.data.picture import open_grey
 from heatproof.errors import HeatproofWarning, InvalidInput, InvalidPicture, StoreError
 from heatproof.studies import run
+from heatproof.studies.executors import Processes
 from heatproof.studies.plan import ScorePlan, checked_plan
 from heatproof.studies.store import connect
 
@@ -61,7 +62,7 @@ def test_every_form_gives_the_numbers_of_the_public_call(plan, maps, photographs
     paths = [photographs / name for name in NAMES]
     wanted = heatproof.score(heatproof.load_model("shapes"), paths, {"theirs": maps}, ["average-drop", "complexity"])
     given = [str(tmp_path / name) for name in ("named.npz", "stacked.npz", "array.npy", "folder")]
-    run.run(plan(maps=given), tmp_path / "out", workers=2)
+    run.run(plan(maps=given), tmp_path / "out", executor=Processes(1))
     for metric in ("average-drop", "complexity"):
         found = rows(tmp_path / "out", metric)
         assert set(found["method"]) == {"named", "stacked", "array", "folder"}
@@ -149,7 +150,7 @@ def test_metrics_that_explain_again_are_flagged_for_maps_made_elsewhere(plan, ma
 
 def test_one_array_is_counted_against_the_pictures(plan, maps, tmp_path):
     np.savez(tmp_path / "theirs.npz", maps[:4])
-    with pytest.raises(InvalidInput, match=r"one map for each picture of photographs0.*Got 4 maps .* for 5 pictures"):
+    with pytest.raises(InvalidInput, match=r"one map for each picture of photographs.*Got 4 maps .* for 5 pictures"):
         run.run(plan(maps=str(tmp_path / "theirs.npz")), tmp_path / "out")
     assert not (tmp_path / "out").exists()
     np.savez(tmp_path / "whole.npz", maps)
@@ -161,7 +162,7 @@ def test_one_array_is_counted_against_the_pictures(plan, maps, tmp_path):
 
 def test_maps_of_other_pictures_are_refused_before_any_work(plan, maps, tmp_path):
     np.savez(tmp_path / "theirs.npz", a=maps[0], b=maps[1])
-    with pytest.raises(InvalidInput, match=r"such as 'picture 0.png' of photographs0. It holds 'a', 'b'\."):
+    with pytest.raises(InvalidInput, match=r"such as 'picture 0.png' of photographs. It holds 'a', 'b'\."):
         run.run(plan(maps=str(tmp_path / "theirs.npz")), tmp_path / "out")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InvalidInput, match="It holds no maps"):
