@@ -166,6 +166,53 @@ def test_batch_equals_single_in_any_order_and_any_chunks(name, x, monkeypatch):
         torch.testing.assert_close(chunked[method], expected, **close)
 
 
+class LastBits(torch.nn.Module):
+    """A network of twin classes that is blind on the left half; its logits carry the rounding of some processor."""
+
+    def __init__(self, processor: int):
+        super().__init__()
+        self.inner = nets.told_apart(nets.seeded(nets.Signed), WIDTH)
+        self.two, self.processor, self.calls = self.inner.two, processor, 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        seen = torch.arange(x.shape[-1], device=x.device) >= x.shape[-1] // 2
+        logits = self.inner(x * seen).repeat(1, 2)
+        return logits + logits.detach().abs().amax(1, keepdim=True) * self._noise(logits.shape)
+
+    def _noise(self, shape: torch.Size) -> torch.Tensor:
+        """The last bit of float32, up or down."""
+        self.calls += 1
+        generator = torch.Generator().manual_seed(1000 * self.processor + self.calls)
+        return 2.0**-24 * self.processor * torch.randn(shape, generator=generator).clamp(-2, 2)
+
+
+def last_bits(processor: int) -> Model:
+    return wrap(LastBits(processor).eval(), size=(HEIGHT, WIDTH), layer="two")
+
+
+def plateaus(processor: int) -> torch.Tensor:
+    """Maps of eleven levels, lowest on the left; the last has its highest wherever `LastBits` sees."""
+    column = torch.arange(WIDTH) / (WIDTH - 1)
+    wave = 0.3 * torch.sin(torch.arange(HEIGHT) / 4 + torch.arange(4)[:, None])
+    maps = (column + wave[:, :, None]).clamp(0, 1)
+    maps[3] = (2 * column).clamp(0, 1)
+    maps[:, 0, 0], maps[:, -1, -1] = 0.0, 1.0
+    noise = torch.randn(maps.shape, generator=torch.Generator().manual_seed(processor)).clamp(-2, 2)
+    levels = (maps * 10).round() / 10
+    return levels * (1 + 2.0**-24 * processor * noise)
+
+
+@every_metric
+def test_the_last_bits_decide_nothing(name, x):
+    """Whatever is ranked or compared with a threshold is rounded first (`heatproof.rounding`)."""
+    first, *others = (values(name, x, plateaus(i), IDS, masks(), model=last_bits(i)) for i in range(3))
+    # What a single pixel does to a logit is a thousandth of it, and so is what the last bits do to its correlation.
+    close = {"rtol": 1e-4, "atol": 1e-4 if name == "sensitivity-n" else 1e-5, "equal_nan": True}
+    for found in others:
+        for method, expected in first.items():
+            torch.testing.assert_close(found[method], expected, **close)
+
+
 @every_metric
 def test_the_same_seed_gives_the_same_values_bit_for_bit(name, x):
     maps, truth = smooth_maps(), masks()

@@ -16,7 +16,7 @@ from heatproof.memo import PerModule
 from heatproof.models import Model
 from heatproof.models.capture import captured
 from heatproof.models.head import linear_head
-from heatproof.rounding import ANSWER_DIGITS, largest, rounded
+from heatproof.rounding import ANSWER_STEP, largest, rounded
 from heatproof.tensors import per_image
 
 #: Rows of a tail pass hold at most this many activation values (64 MB of float32), so that memory does not grow with C.
@@ -143,7 +143,7 @@ def finercam(
 
     def apart(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         own = logits.gather(1, target[:, None])
-        distance = rounded((logits - own).detach().abs(), largest(logits.detach()), ANSWER_DIGITS)
+        distance = rounded((logits - own).detach().abs(), largest(logits.detach()), ANSWER_STEP)
         distance = distance.scatter(1, target[:, None], float("inf"))
         near = distance.sort(dim=1, stable=True).indices[:, : min(int(comparisons), logits.shape[1] - 1)]
         weights = logits.gather(1, near).softmax(1)  # probabilities over the compared classes alone

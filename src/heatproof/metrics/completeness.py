@@ -8,7 +8,7 @@ from heatproof.errors import InvalidInput
 from heatproof.masking import checked_fill
 from heatproof.metrics.catalogue import metric
 from heatproof.metrics.variants import answer
-from heatproof.rounding import ANSWER_DIGITS, largest, rounded
+from heatproof.rounding import ANSWER_STEP, largest, rounded
 
 UNDEFINED = "the network says the same of the picture and of the fill"
 SOURCE = "Sundararajan et al. 2017, proposition 1"
@@ -83,7 +83,7 @@ def completeness_holds(
     if not 0 <= tolerance < math.inf:
         raise InvalidInput(f"`tolerance` must be at least 0. Got {tolerance!r}.")
     gap, size = _gap(raw, answer(of, logits, target, p), nothing, fill, of)
-    within = rounded(gap - tolerance * size, size, ANSWER_DIGITS) <= 0
+    within = rounded(gap - tolerance * size, size, ANSWER_STEP) <= 0
     return torch.where(size > 0, within.double(), torch.nan)
 
 
@@ -91,6 +91,6 @@ def _gap(raw: torch.Tensor, clean: torch.Tensor, nothing, fill: str, of: str):
     """`|Σ m − Δ|` and `|Δ|`, `Δ = f(x) − f(x₀)`, each `(N,)`; Δ is 0 where it is but rounding."""
     blank = nothing(checked_fill(fill), of)
     change = clean - blank
-    differs = rounded(change, largest(torch.stack([clean, blank], 1))[:, 0], ANSWER_DIGITS) != 0
+    differs = rounded(change, largest(torch.stack([clean, blank], 1))[:, 0], ANSWER_STEP) != 0
     change = torch.where(differs, change, 0.0)
     return (raw.double().flatten(1).sum(1) - change).abs(), change.abs()

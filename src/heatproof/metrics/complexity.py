@@ -13,7 +13,7 @@ from heatproof.metrics.catalogue import metric
 from heatproof.metrics.variants import random_pictures, streamed
 from heatproof.models import Model
 from heatproof.passes import whole
-from heatproof.rounding import ANSWER_DIGITS, rounded
+from heatproof.rounding import ANSWER_STEP, rounded
 
 
 @metric(
@@ -144,7 +144,7 @@ def effective_complexity(
         kept = place * steps < step * pixels
         loss = _expected_loss(kept, left, samples, z, p, score, model, again)
         # The root is in units of p, as rounding is.
-        enough = rounded(loss.sqrt() - math.sqrt(tolerance), digits=ANSWER_DIGITS) <= 0
+        enough = rounded(loss.sqrt() - math.sqrt(tolerance), step=ANSWER_STEP) <= 0
         value[left[enough]] = step / steps
         left = left[~enough]
     return value

@@ -15,7 +15,7 @@ from heatproof.metrics.rankings import ranking_of, spearman
 from heatproof.metrics.variants import random_pictures, signed, streamed
 from heatproof.models import Model
 from heatproof.passes import parts, rows_per_pass, whole
-from heatproof.rounding import ANSWER_DIGITS, DIGITS, largest, logit_scale, rounded
+from heatproof.rounding import ANSWER_STEP, STEP, largest, logit_scale, rounded
 from heatproof.tensors import per_image
 
 UNDEFINED = "the answers of the network do not vary"
@@ -77,7 +77,7 @@ def monotonicity_correlation(
 
     # Ranked by the root, which has the same order and the rounding error of p.
     changes = streamed(len(z), samples, z, change, group=groups).mean(1).sqrt()
-    changes = rounded(changes, logit_scale(p[:, None]), ANSWER_DIGITS)
+    changes = rounded(changes, logit_scale(p[:, None]), ANSWER_STEP)
     means = rounded(means)
     return _foretold(spearman(ranking_of(means), ranking_of(changes)), means, changes)
 
@@ -234,7 +234,7 @@ def _without(z: torch.Tensor, background: torch.Tensor, order: torch.Tensor, siz
 
 def _foretold(value: torch.Tensor, said: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
     """The correlation; 0 where the map says the same of all and the answers differ."""
-    return torch.where(~_varies(said) & _varies(seen, ANSWER_DIGITS), 0.0, value)
+    return torch.where(~_varies(said) & _varies(seen, ANSWER_STEP), 0.0, value)
 
 
 def pearson(said: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
@@ -244,10 +244,10 @@ def pearson(said: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
     """
     a, b = (values - values.mean(-1, keepdim=True) for values in (said, seen))
     value = (a * b).sum(-1) / (a.square().sum(-1) * b.square().sum(-1)).sqrt()
-    return value.clamp(-1, 1).masked_fill(~(_varies(said) & _varies(seen, ANSWER_DIGITS)), torch.nan)
+    return value.clamp(-1, 1).masked_fill(~(_varies(said) & _varies(seen, ANSWER_STEP)), torch.nan)
 
 
-def _varies(values: torch.Tensor, digits: int = DIGITS) -> torch.Tensor:
+def _varies(values: torch.Tensor, step: float = STEP) -> torch.Tensor:
     """Whether they differ by more than rounding; never if one is not finite."""
     span = values.amax(-1, keepdim=True) - values.amin(-1, keepdim=True)
-    return ((rounded(span, largest(values), digits) > 0) & span.isfinite())[..., 0]
+    return ((rounded(span, largest(values), step) > 0) & span.isfinite())[..., 0]

@@ -28,7 +28,7 @@ Score = Callable[..., torch.Tensor]
 def pixel_ranks(maps: torch.Tensor, generators: Sequence[torch.Generator], ties: str = "jitter") -> torch.Tensor:
     """Rank of every pixel in its own map, 0 the most important: `(N, *spatial)` → the same shape, int64.
 
-    Maps are in [0, 1] and rounded to six decimals first (`heatproof.rounding`): what differs by less is a tie.
+    Maps are in [0, 1] and rounded to six digits first (`heatproof.rounding`): what differs by less is a tie.
     `jitter` breaks ties by a permutation that depends on the picture's generator and the number of pixels alone, so
     every rank from 0 to n − 1 occurs once; `block` gives a group of equal pixels the rank of its first. What is not a
     number ranks last. Ranks of `block` need no random numbers.

@@ -11,7 +11,7 @@ from heatproof.masking import checked_fill
 from heatproof.metrics.catalogue import Curve, metric
 from heatproof.metrics.curves import area, shares
 from heatproof.passes import whole
-from heatproof.rounding import ANSWER_DIGITS, behind_largest, logit_scale, rounded, top_class
+from heatproof.rounding import ANSWER_STEP, behind_largest, logit_scale, rounded, top_class
 
 F_TEXT = "Zhang, Torres & Hermanns 2024"
 
@@ -54,7 +54,7 @@ def average_increase(p: torch.Tensor, q, *, fill: str = "black") -> torch.Tensor
     five digits of a logit cannot tell is none. A constant map scores 0. Chattopadhay et al. 2018, section 4.1.
     """
     masked = q(checked_fill(fill))
-    return _yes(rounded(masked - p, torch.maximum(logit_scale(masked), logit_scale(p)), ANSWER_DIGITS) > 0, masked - p)
+    return _yes(rounded(masked - p, torch.maximum(logit_scale(masked), logit_scale(p)), ANSWER_STEP) > 0, masked - p)
 
 
 @metric(

@@ -12,6 +12,7 @@ from heatproof.metrics.curves import area, pixel_ranks, shares, threshold_scores
 from heatproof.metrics.pairs import segment_means
 from heatproof.passes import whole
 from heatproof.registry import unknown
+from heatproof.rounding import largest, rounded
 
 #: Points of IROF's curve, which pictures with different numbers of superpixels share.
 POINTS = 101
@@ -74,7 +75,8 @@ def square_labels(size: tuple[int, ...], side: int) -> torch.Tensor:
 
 def _sums(maps: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     sums = maps.new_zeros(len(maps), int(labels.max()) + 1, dtype=torch.float64)
-    return sums.index_add_(1, labels.flatten(), maps.flatten(1).double())
+    sums = sums.index_add_(1, labels.flatten(), maps.flatten(1).double())
+    return rounded(sums, largest(sums))
 
 
 def _noise(x: torch.Tensor, generators) -> torch.Tensor:

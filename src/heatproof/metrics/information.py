@@ -15,7 +15,7 @@ from heatproof.imputation import imputed
 from heatproof.metrics.catalogue import Curve, metric
 from heatproof.metrics.curves import area, shares
 from heatproof.passes import parts, rows_per_pass
-from heatproof.rounding import ANSWER_DIGITS, behind_largest, logit_scale, rounded
+from heatproof.rounding import ANSWER_STEP, behind_largest, logit_scale, rounded
 
 #: Shares of pixels given back, those of the public library.
 THRESHOLDS = "0.005 0.01 0.02 0.03 0.04 0.05 0.07 0.1 0.13 0.21 0.34 0.5 0.75"
@@ -186,7 +186,7 @@ def _scaled(values: torch.Tensor, scale: torch.Tensor | None = None) -> torch.Te
     """First column 0, last column 1, clipped; NaN where the last is not above the first to the digits of `scale`."""
     first, last = values[:, :1], values[:, -1:]
     room = last - first
-    room = torch.where(rounded(room, scale, ANSWER_DIGITS) > 0, room, torch.nan)
+    room = torch.where(rounded(room, scale, ANSWER_STEP) > 0, room, torch.nan)
     return ((values - first) / room).clamp(0, 1)
 
 

@@ -10,9 +10,10 @@ from typing import Literal
 import torch
 
 from heatproof.errors import InvalidInput
-from heatproof.rounding import rounded
 
 Ties = Literal["b", "a", "stable"]
+#: Segment means are rounded to this many decimals before ranking; `heatproof.rounding` says why.
+DECIMALS = 6
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,11 @@ class Ranking:
 
 
 def ranking(scores: torch.Tensor) -> Ranking:
-    """The ranking of scores `(…, n)` in [0, 1], such as segment means, to six decimals.
+    """The ranking of scores `(…, n)` in [0, 1], such as segment means, to `DECIMALS` decimals.
 
-    What lies on another scale is rounded before, on its own (`heatproof.rounding`).
+    What lies on another scale is rounded on its own (`heatproof.rounding`) and given to `ranking_of`.
     """
-    return ranking_of(rounded(scores.double()))
+    return ranking_of(scores.double().round(decimals=DECIMALS))
 
 
 def ranking_of(scores: torch.Tensor) -> Ranking:

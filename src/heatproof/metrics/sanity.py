@@ -178,7 +178,7 @@ def histogram_entropy(maps: torch.Tensor, bins: int = BINS) -> torch.Tensor:
 def mid_ranks(maps: torch.Tensor) -> torch.Tensor:
     """Ranks of the pixels of each map, ties at the mean of theirs; `(N, P)` float64 from 0, the lowest first.
 
-    Maps in [0, 1] are rounded to six decimals first (`heatproof.rounding`).
+    Maps in [0, 1] are rounded to six digits first (`heatproof.rounding`).
     """
     flat = rounded(maps.flatten(1))
     ordered, order = _ascending(flat)

@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.stats import chi2, rankdata, studentized_range
 
 from heatproof.errors import InvalidInput
-from heatproof.rounding import DIGITS, largest, rounded
+from heatproof.rounding import largest, rounded
 
 
 @dataclass(frozen=True)
@@ -78,13 +78,12 @@ def nemenyi_distance(methods: int, blocks: int, alpha: float = 0.05) -> float:
 
 def cliques(ranks: Mapping[str, float], distance: float) -> tuple[tuple[str, ...], ...]:
     """Maximal groups of at least two methods whose average ranks lie within `distance`, best first."""
-    ranks = {name: round(value, DIGITS) for name, value in ranks.items()}
-    order = sorted(ranks, key=lambda name: ranks[name])
+    order = sorted(ranks, key=lambda name: rounded(np.float64(ranks[name])))
     groups: list[tuple[str, ...]] = []
     reached = 0
     for start, name in enumerate(order):
         stop = start
-        while stop < len(order) and round(ranks[order[stop]] - ranks[name] - distance, DIGITS) <= 0:
+        while stop < len(order) and rounded(np.float64(ranks[order[stop]] - ranks[name] - distance)) <= 0:
             stop += 1
         if stop - start >= 2 and stop > reached:
             groups.append(tuple(order[start:stop]))

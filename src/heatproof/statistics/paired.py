@@ -13,7 +13,7 @@ import pandas as pd
 from scipy.stats import chi2, rankdata, wilcoxon
 
 from heatproof.errors import InvalidInput
-from heatproof.rounding import DIGITS, largest, rounded
+from heatproof.rounding import largest, rounded
 from heatproof.statistics.agreement import cliques, nemenyi_distance
 
 
@@ -71,7 +71,7 @@ class Comparison:
     def ranks(self) -> dict[str, float]:
         """Average ranks, best first."""
         found = dict(zip(self.methods, map(float, self.friedman.ranks), strict=True))
-        return dict(sorted(found.items(), key=lambda item: round(item[1], DIGITS)))
+        return dict(sorted(found.items(), key=lambda item: rounded(np.float64(item[1]))))
 
     def pair(self, first: str, second: str) -> PairTest:
         """The test of two methods, seen from `first`."""
