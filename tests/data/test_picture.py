@@ -4,13 +4,22 @@ import io
 import struct
 import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
+from torch import nn
 
-from heatproof.data import open_picture
+import heatproof
+from heatproof.attributions.stored import Stored
+from heatproof.data import load_pictures, open_picture, picture
+from heatproof.data.inputs import as_inputs
+from heatproof.data.masks import load_masks
+from heatproof.data.picture import open_array
 from heatproof.errors import InvalidPicture
+from heatproof.models import wrap
+from heatproof.panels.pictures import shots
 
 RNG = np.random.default_rng(0)
 #: A smooth picture, 20 × 12, that tells every orientation from every other.
@@ -203,3 +212,67 @@ def test_names_that_are_not_text(tmp_path):
     with pytest.raises(InvalidPicture) as caught:
         open_picture(path)
     assert str(caught.value).encode() and str(caught.value).startswith("bad\\xe9<b>'\" .jpg: ")
+
+
+# --- arrays ---
+
+
+def test_an_array_is_read_as_it_was_saved(tmp_path):
+    values = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    np.save(tmp_path / "a.npy", values)
+    found = open_array(tmp_path / "a.npy")
+    np.testing.assert_array_equal(found, values)
+    found[:] = 0  # a copy: the file stays
+    np.testing.assert_array_equal(open_array(tmp_path / "a.npy"), values)
+
+
+def test_an_array_that_says_it_is_huge_is_refused_before_it_is_read(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((12, 20)))
+    assert open_array(tmp_path / "a.npy", 240).shape == (12, 20)
+    with pytest.raises(InvalidPicture, match=r"^a\.npy: has 240 values, over the limit of 239"):
+        open_array(tmp_path / "a.npy", 239)
+    with (tmp_path / "bomb.npy").open("wb") as file:  # 8 TB by its header, and on no disk
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": (10**6, 10**6)})
+    with pytest.raises(InvalidPicture, match=r"^bomb\.npy: "):
+        open_array(tmp_path / "bomb.npy")
+
+
+def test_what_is_no_array_is_refused(tmp_path):
+    np.save(tmp_path / "code.npy", np.array([{}], dtype=object), allow_pickle=True)
+    (tmp_path / "text.npy").write_bytes(b"no array")
+    (tmp_path / "empty.npy").touch()
+    for name in ("code", "text", "empty", "missing"):
+        with pytest.raises(InvalidPicture, match=rf"^{name}\.npy: cannot be read"):
+            open_array(tmp_path / f"{name}.npy")
+    np.savez(tmp_path / "several.npz", np.zeros(2))
+    (tmp_path / "several.npz").rename(tmp_path / "several.npy")
+    with pytest.raises(InvalidPicture, match="is an archive of several arrays"):
+        open_array(tmp_path / "several.npy")
+
+
+# --- one opener ---
+
+
+def test_every_way_to_a_file_checks_its_size_first(tmp_path, monkeypatch):
+    """A picture for the engine, in a folder, for panels, as a mask and as a stored map: one opener, one reason."""
+    saved = tmp_path / "a.png"
+    Image.fromarray(np.zeros((12, 20), np.uint8)).save(saved)
+    model = wrap(nn.Conv2d(3, 2, 1), size=8)
+    decoded = picture._decoded
+    monkeypatch.setattr(picture, "_decoded", lambda image, _: decoded(image, 239))
+    ways = (
+        lambda: as_inputs(saved, model.geometry).batch(slice(0, 1)),
+        lambda: load_pictures(tmp_path).open(0),
+        lambda: shots(saved, model)[0].open(),
+        lambda: load_masks(tmp_path).mask("a.jpg", (12, 20)),
+        lambda: Stored("maps", tmp_path)("a.jpg"),
+    )
+    for way in ways:
+        with pytest.raises(InvalidPicture, match=r"a\.png: has 20 × 12 pixels, over the limit of 239"):
+            way()
+
+
+def test_pillow_opens_files_in_one_place_only():
+    source = Path(heatproof.__file__).parent
+    found = {path.relative_to(source).as_posix() for path in source.rglob("*.py") if "Image.open(" in path.read_text()}
+    assert found == {"data/picture.py", "perturbations/natural.py"}  # the other decodes what it has just encoded

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from heatproof.data.files import EXTENSIONS
-from heatproof.data.picture import open_grey
+from heatproof.data.files import EXTENSIONS, names_for
+from heatproof.data.picture import open_array, open_grey
 from heatproof.errors import HeatproofWarning, InvalidInput, InvalidPicture
 from heatproof.geometry import Geometry
 from heatproof.tensors import one_channel, upsampled
@@ -94,7 +94,7 @@ class Stored:
         if self.arrays is None or len(self.arrays) != 1:
             return None
         key = next(iter(self.arrays))
-        if any(key in spellings(identity) for identity in self.order):
+        if any(key in names_for(identity) for identity in self.order):
             return None
         found = np.asarray(self.arrays[key]) if isinstance(self.where, Mapping) else self.arrays[key]
         return found if getattr(found, "ndim", 0) in (3, 4) else None
@@ -113,7 +113,7 @@ class Stored:
             place = self._places.get(identity, len(self.stack))
             return self.stack[place] if condition in CLEAN and place < len(self.stack) else None
         before = "" if condition in CLEAN else f"{condition.replace(':', '-')}/"
-        for key in spellings(identity):
+        for key in names_for(identity):
             found = self._at(f"{before}{key}")
             if found is not None:
                 return found
@@ -125,8 +125,8 @@ class Stored:
             return self._places.get(identity, len(self.stack)) < len(self.stack)
         arrays = self.arrays
         if arrays is not None:
-            return any(key in arrays for key in spellings(identity))
-        return any(path.is_file() for key in spellings(identity) for path in self._files(key))
+            return any(key in arrays for key in names_for(identity))
+        return any(path.is_file() for key in names_for(identity) for path in self._files(key))
 
     def names(self) -> list[str]:
         """What the maps are called, in a folder those that lie in it directly."""
@@ -141,12 +141,7 @@ class Stored:
         path = next(filter(Path.is_file, self._files(key)), None)
         if path is None:
             return None
-        if path.suffix != ".npy":
-            return open_grey(path)
-        try:
-            return np.load(path, allow_pickle=False)
-        except Exception as error:
-            raise InvalidPicture(f"{path.name}: cannot be read ({error})") from error
+        return open_array(path) if path.suffix == ".npy" else open_grey(path)
 
     def _files(self, key: str) -> Iterator[Path]:
         """Where the map of that name may lie: an array first, then a picture."""
@@ -157,15 +152,6 @@ class Stored:
 
 
 _SUFFIXES = (".npy", *(spelt for suffix in sorted(EXTENSIONS) for spelt in (suffix, suffix.upper())))
-
-
-def spellings(identity: str) -> Iterator[str]:
-    """What a map of the picture may be called: the whole name, without its first folders, each also unsuffixed."""
-    parts = [part for part in PurePosixPath(identity.replace("\\", "/")).parts if part not in ("/", "..")]
-    for start in range(len(parts)):
-        whole = "/".join(parts[start:])
-        yield whole
-        yield whole.removesuffix(PurePosixPath(whole).suffix)
 
 
 def looked_up(maps: Stored) -> Callable:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from heatproof.errors import InvalidInput
 
@@ -16,6 +16,18 @@ EXTENSIONS = frozenset(
 def printable(name: str | os.PathLike) -> str:
     r"""A file name as text that can be printed and stored: bytes that are not UTF-8 are written as `\xNN`."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def names_for(identity: str) -> Iterator[str]:
+    """What the map or the mask of a picture may be called: its whole name, then without its first folders.
+
+    Each is given as it is and without its ending: `a/b.png`, `a/b`, `b.png`, `b`.
+    """
+    parts = [part for part in PurePosixPath(identity.replace("\\", "/")).parts if part not in ("/", "..")]
+    for start in range(len(parts)):
+        name = "/".join(parts[start:])
+        yield name
+        yield name.removesuffix(PurePosixPath(name).suffix)
 
 
 def picture_files(folder: Path) -> list[Path]:

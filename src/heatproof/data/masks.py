@@ -15,8 +15,8 @@ from typing import Protocol
 
 import numpy as np
 
-from heatproof.data.files import EXTENSIONS, picture_files, printable
-from heatproof.data.picture import MAX_PIXELS, open_mask
+from heatproof.data.files import EXTENSIONS, names_for, picture_files, printable
+from heatproof.data.picture import MAX_PIXELS, open_array, open_mask
 from heatproof.errors import InvalidInput, InvalidPicture
 
 COLUMNS = ("file", "x0", "y0", "x1", "y1")
@@ -88,7 +88,7 @@ class MaskFolder:
 
     def mask(self, identity: str, size: tuple[int, int]) -> np.ndarray | None:
         """The mask of that name; see `Masks`."""
-        path = next((self.files[name] for name in spellings(identity) if name in self.files), None)
+        path = next((self.files[name] for name in names_for(identity) if name in self.files), None)
         if path is None:
             return None
         found = _array(path) if path.suffix.lower() == ".npy" else open_mask(path)
@@ -118,7 +118,7 @@ class Boxes:
 
     def mask(self, identity: str, size: tuple[int, int]) -> np.ndarray | None:
         """The pixels whose centre lies in one of the boxes; see `Masks`."""
-        boxes = next((self.boxes[name] for name in spellings(identity) if name in self.boxes), None)
+        boxes = next((self.boxes[name] for name in names_for(identity) if name in self.boxes), None)
         if boxes is None:
             return None
         down, across = (np.arange(side) + 0.5 for side in size)
@@ -130,23 +130,9 @@ class Boxes:
         return found
 
 
-def spellings(identity: str) -> Iterator[str]:
-    """What the mask of a picture may be called: the whole name, without its first folders, each also unsuffixed."""
-    parts = [part for part in PurePosixPath(identity.replace("\\", "/")).parts if part not in ("/", "..")]
-    for start in range(len(parts)):
-        name = "/".join(parts[start:])
-        yield name
-        yield name.removesuffix(PurePosixPath(name).suffix)
-
-
 def _array(path: Path) -> np.ndarray:
-    """An `.npy` file; the size is checked before anything is read."""
-    try:
-        found = np.load(path, allow_pickle=False, mmap_mode="r")
-    except Exception as error:  # a broken file meets numpy with errors of many types
-        raise InvalidPicture(f"{printable(path.name)}: cannot be read ({error})") from error
-    if found.size > MAX_PIXELS:
-        raise InvalidPicture(f"{printable(path.name)}: has {found.size:,} values, over the limit of {MAX_PIXELS:,}")
+    """A mask in an `.npy` file: what is not 0."""
+    found = open_array(path, MAX_PIXELS)
     plain = found.reshape([side for side in found.shape if side != 1] if found.ndim == 3 else found.shape)
     if plain.ndim != 2 or found.dtype.kind not in "biuf":
         raise InvalidPicture(

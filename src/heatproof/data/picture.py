@@ -1,4 +1,7 @@
-"""One file → one upright RGB picture, or InvalidPicture with the reason."""
+"""One file → one upright RGB picture, the values of a map, or a mask; else InvalidPicture with the reason.
+
+Every picture and array of the user's is opened here, so that its size is checked before its content is read.
+"""
 
 import os
 import warnings
@@ -60,6 +63,24 @@ def open_mask(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarr
     Raises InvalidPicture as `open_picture`.
     """
     return _read(path, _shown, max_pixels)
+
+
+def open_array(path: str | os.PathLike, max_values: int = MAX_PIXELS) -> np.ndarray:
+    """The array of an `.npy` file; no code in it is run.
+
+    Raises InvalidPicture, with the file's name and a short reason, for what numpy cannot read, and for more than
+    `max_values` values; the size is checked before the values are read.
+    """
+    path = Path(path)
+    try:
+        found = np.load(path, allow_pickle=False, mmap_mode="r")
+    except Exception as error:  # a broken file meets numpy with errors of many types
+        raise InvalidPicture(f"{printable(path.name)}: cannot be read ({error})") from error
+    if not isinstance(found, np.ndarray):
+        raise InvalidPicture(f"{printable(path.name)}: is an archive of several arrays; save one with `numpy.save`")
+    if found.size > max_values:
+        raise InvalidPicture(f"{printable(path.name)}: has {found.size:,} values, over the limit of {max_values:,}")
+    return np.array(found)
 
 
 def _read(path: str | os.PathLike, meant: Callable[[Image.Image], T], max_pixels: int) -> T:

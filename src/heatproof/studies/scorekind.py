@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from heatproof.attributions.stored import Stored, spellings
+from heatproof.attributions.stored import Stored
 from heatproof.data import Pictures
+from heatproof.data.files import names_for
 from heatproof.engine import dry_run
 from heatproof.errors import HeatproofWarning, InvalidInput, InvalidPicture
 from heatproof.metrics.foreign import PLUGIN_METRICS
@@ -87,7 +88,7 @@ def check_maps(maps: Stored, dataset: DatasetPlan, pictures: Pictures) -> None:
     missing = [identity for identity in ids if not _there(maps, identity)]
     if len(missing) == len(ids):
         raise InvalidInput(
-            f"{maps.name!r} must hold maps by the names of the pictures, such as {next(spellings(ids[0]))!r} of "
+            f"{maps.name!r} must hold maps by the names of the pictures, such as {next(names_for(ids[0]))!r} of "
             f"{dataset.label}. {_inside(maps)}."
         )
     if missing:
