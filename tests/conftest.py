@@ -1,11 +1,14 @@
 """Fixtures that every test may use."""
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
-torch.set_num_threads(1)  # tests run beside each other; small networks gain nothing from more
+torch.set_num_threads(
+    int(os.environ.get("HEATPROOF_TEST_THREADS", "1"))
+)  # tests run beside each other; small networks gain nothing from more
 
 
 @pytest.fixture(scope="session")
