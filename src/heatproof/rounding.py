@@ -10,14 +10,15 @@ rounded first, everywhere alike:
 - numbers on another scale: to six digits of the largest they are ranked with, `rounded(values, largest(values))`;
 - what a network answers: logits to five digits of the largest, `ANSWER_STEP` (`behind_largest`, `top_class`), and a
   probability to what five digits of a logit leave of it (`rounded(p, logit_scale(p), ANSWER_STEP)`);
+- scores by which methods are compared, which are made of such answers: to five digits of the largest;
 - `a ≥ b`: the difference is rounded and compared with 0, `rounded(a - b) >= 0`. Equality, the case that does occur,
   then lies in the middle of what is rounded together, not at its border.
 
 Why these: between vector widths, EfficientNet-Lite0's CAMs differ by 6e-8 in the median and 2e-6 at most, its logits of
 up to 12 by 7e-6, its probabilities by 2e-6 p (1 − p). A coarser step would tie what a map does tell apart: 224² pixels
-are about 2e-5 apart. The step is 1 / (2¹² 3² 5²): halves, thirds, tenths, and means of a few of them such as 1/640 are
+are about 2e-5 apart. The step is 1 / (2⁹ 3² 5² 7): halves, thirds, tenths, and means of a few of them such as 1/640 are
 whole numbers of steps, and the last bit cannot move them. (Six decimals would put 1/640 right on a border.) Any other
-plateau lies on a border by chance, one in about 16 of those that differ by 6e-8; its pixels then change places among
+plateau lies on a border by chance, one in about 20 of those that differ by 6e-8; its pixels then change places among
 themselves and with those equal to six digits, and with no others.
 
 The means of segments, which RBO, κ and Spearman rank, are defined by six decimals (`rankings.ranking`).
@@ -30,8 +31,8 @@ from typing import Any
 import numpy as np
 
 #: What numbers in [0, 1] are rounded to before they are ranked or compared with a threshold; about 1e-6.
-STEP = 1 / 921_600
-#: The same for what a network answers, where the rounding of all its layers adds up; about 1e-5.
+STEP = 1 / 806_400
+#: The same for what a network answers, where the rounding of all its layers adds up, and for scores; about 1e-5.
 ANSWER_STEP = 10 * STEP
 #: The size of usual logits, by which the rounding of a probability is measured.
 LOGIT = 10.0

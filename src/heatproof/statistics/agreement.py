@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.stats import chi2, rankdata, studentized_range
 
 from heatproof.errors import InvalidInput
-from heatproof.rounding import largest, rounded
+from heatproof.rounding import ANSWER_STEP, largest, rounded
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def kendall_w(scores: np.ndarray) -> Agreement:
     m, n = scores.shape
     if m < 2 or n < 2:
         return Agreement(np.nan, np.nan, m, n)
-    ranks = rankdata(rounded(scores, largest(scores)), axis=1)
+    ranks = rankdata(rounded(scores, largest(scores), ANSWER_STEP), axis=1)
     counts = [np.unique(row, return_counts=True)[1] for row in ranks]
     ties = sum(float((c**3 - c).sum()) for c in counts)
     room = m**2 * (n**3 - n) - m * ties

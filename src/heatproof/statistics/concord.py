@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from heatproof.rounding import largest, rounded
+from heatproof.rounding import ANSWER_STEP, largest, rounded
 from heatproof.statistics.scores import ARROWS, Directions, better, score_rows, wide_scores
 
 #: Methods without which a rank correlation says nothing.
@@ -43,7 +43,7 @@ def _standard(values: np.ndarray) -> np.ndarray:
     """Ranks of each row with mean 0 and length 1; NaN for rows with a NaN or without two different values."""
     found = np.full_like(values, np.nan)
     whole = ~np.isnan(values).any(1)
-    ranks = rankdata(rounded(values[whole], largest(values[whole])), axis=1)
+    ranks = rankdata(rounded(values[whole], largest(values[whole]), ANSWER_STEP), axis=1)
     ranks = ranks - ranks.mean(1, keepdims=True)
     length = np.sqrt((ranks**2).sum(1, keepdims=True))
     found[whole] = np.divide(ranks, length, out=np.full_like(ranks, np.nan), where=length > 0)

@@ -13,7 +13,7 @@ import pandas as pd
 from scipy.stats import chi2, rankdata, wilcoxon
 
 from heatproof.errors import InvalidInput
-from heatproof.rounding import largest, rounded
+from heatproof.rounding import ANSWER_STEP, largest, rounded
 from heatproof.statistics.agreement import cliques, nemenyi_distance
 
 
@@ -102,7 +102,7 @@ def friedman(values: np.ndarray) -> Friedman:
     n, k = values.shape
     if n == 0:
         return Friedman(np.nan, np.nan, np.nan, np.full(k, np.nan), 0, dropped)
-    ranks = rankdata(rounded(-values, largest(values)), axis=1)
+    ranks = rankdata(rounded(-values, largest(values), ANSWER_STEP), axis=1)
     tied = sum((counts**3 - counts).sum() for counts in (np.unique(row, return_counts=True)[1] for row in ranks))
     correction = 1 - tied / (n * k * (k**2 - 1))
     average = ranks.mean(0)
@@ -142,8 +142,8 @@ def is_worse(test: PairTest, level: float) -> bool:
 
 
 def differences(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """`first − second`, to six digits of the largest number of either: below that there is no difference."""
-    return rounded(first - second, largest(np.concatenate([first, second]), None))
+    """`first − second`, to five digits of the largest number of either: below that there is no difference."""
+    return rounded(first - second, largest(np.concatenate([first, second]), None), ANSWER_STEP)
 
 
 def signed_ranks(moves: np.ndarray) -> tuple[float, float, float, int]:

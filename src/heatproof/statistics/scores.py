@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from heatproof.errors import InvalidInput
-from heatproof.rounding import largest, rounded
+from heatproof.rounding import ANSWER_STEP, largest, rounded
 from heatproof.statistics.intervals import multiplicities, percentiles
 from heatproof.statistics.paired import PairTest, differences, holm, is_worse, signed_ranks
 
@@ -197,7 +197,7 @@ def leaders(wide: pd.DataFrame, level: float) -> tuple[str, tuple[str, ...], dic
     """
     whole = wide.dropna()
     means: Any = (whole if len(whole) else wide).mean()
-    means = rounded(means, largest(means.to_numpy(), None))
+    means = rounded(means, largest(means.to_numpy(), None), ANSWER_STEP)
     order = sorted(map(str, wide.columns), key=lambda name: (-means[name], name))
     tests = trials(wide, order[0], order[1:])
     ranked = all(_enough(test.n, len(tests), level) for test in tests.values())
@@ -206,8 +206,8 @@ def leaders(wide: pd.DataFrame, level: float) -> tuple[str, tuple[str, ...], dic
 
 
 def _reaches(value: float, other: float) -> bool:
-    """Whether a mean is as high as another, to six digits of the larger."""
-    return bool(rounded(np.float64(value - other), max(abs(value), abs(other))) >= 0)
+    """Whether a mean is as high as another, to five digits of the larger."""
+    return bool(rounded(np.float64(value - other), max(abs(value), abs(other)), ANSWER_STEP) >= 0)
 
 
 def trials(wide: pd.DataFrame, best: str, others: Sequence[str]) -> dict[str, PairTest]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from heatproof.rounding import largest, rounded
+from heatproof.rounding import ANSWER_STEP, largest, rounded
 from heatproof.statistics.paired import Comparison, compared
 from heatproof.statistics.scores import ARROWS, Judged, leaders, score_rows, wide_scores
 from heatproof.statistics.verdict import IMAGES, listed
@@ -99,7 +99,7 @@ def rank_blocks(cells: Any, counted: Sequence[Judged], families: Mapping[str, st
     for one in counted:
         wide: Any = wide_scores(cells[cells["metric"] == one.metric]).reindex(columns=methods)
         whole = wide.dropna()
-        whole = rounded(whole, largest(whole.to_numpy()))
+        whole = rounded(whole, largest(whole.to_numpy()), ANSWER_STEP)
         ranks = whole.rank(axis=1, ascending=one.better == "low")
         by_family.setdefault(families.get(one.metric, ""), []).append(ranks)
     means = [_mean(frames) for frames in by_family.values()]

@@ -13,7 +13,7 @@ import pandas as pd
 
 from heatproof.files import write_atomically
 from heatproof.metrics.request import requested_metrics
-from heatproof.rounding import largest, rounded
+from heatproof.rounding import ANSWER_STEP, largest, rounded
 from heatproof.studies.executors import Advance, Map
 from heatproof.studies.jobs import Job, Setup, open_block
 from heatproof.studies.plan import ScorePlan
@@ -91,7 +91,7 @@ def _kinds(rows: Any, sign: float, metric: str) -> list[tuple[str, str, dict[Any
     if real.empty:
         return []
     means: pd.Series = real.groupby("method")["value"].mean()
-    best = (sign * rounded(means, largest(means.to_numpy(), None))).sort_index().idxmax()
+    best = (sign * rounded(means, largest(means.to_numpy(), None), ANSWER_STEP)).sort_index().idxmax()
     own = real[real["method"] == best].set_index(key)["value"].sort_index()
     said = {place: f"{best}: {metric} {value:.2f}" for place, value in own.items()}
     down = (sign * own).sort_values(ascending=False, kind="stable")
