@@ -25,7 +25,7 @@ VOCABULARY: Mapping[str, str] = {
     "tail": "activations at a layer → logits",
     "score": "normalised images and the rows they are variants of → output of the target",
     "network": "the network as a module: normalised images → (N, K) outputs",
-    "forward": "the same for the images themselves, once: the engine asks the network no second time for their logits",
+    "forward": "the same for the images themselves, a function: their logits are then known without another forward",
     "of_target": "(N, K) outputs → those of the classes explained, (N,)",
     "calibration": "source → mean and deviation of the activations over other images",
     "explain": "images → display maps of the method under test",

@@ -16,7 +16,15 @@ import torch
 import torch.nn.functional as F
 
 from heatproof.attributions.catalogue import attribution
-from heatproof.attributions.functions import ELEMENTWISE, LINEAR_IN_ONE, POOLS, PROPORTIONAL, THROUGH_ZERO, WEIGHTED, linear
+from heatproof.attributions.functions import (
+    ELEMENTWISE,
+    LINEAR_IN_ONE,
+    POOLS,
+    PROPORTIONAL,
+    THROUGH_ZERO,
+    WEIGHTED,
+    linear,
+)
 from heatproof.attributions.gradient import BASELINES, baseline_of
 from heatproof.attributions.rules import (
     Back,
