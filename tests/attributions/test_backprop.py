@@ -101,6 +101,25 @@ def test_the_spellings_reach_the_ceiling():
     )
 
 
+@pytest.mark.parametrize("method", RULES)
+def test_what_is_written_over_later_and_what_no_gradient_goes_through_do_not_matter(method):
+    class Written(Layered):
+        """The first layer's output is doubled in place after the ReLU has read it; a branch is cut off."""
+
+        def forward(self, z: torch.Tensor) -> torch.Tensor:
+            first = self.layers[0](z.flatten(1))
+            alive = F.relu(first)
+            first.mul_(2)
+            with torch.no_grad():
+                F.relu(alive - 1)
+            return self.layers[2](F.relu(self.layers[1](alive)))
+
+    assert torch.equal(
+        RULES[method][0](z_of(), Written(None), nets.of_target(TARGET)),
+        RULES[method][0](z_of(), Layered(F.relu), nets.of_target(TARGET)),
+    )
+
+
 def test_other_functions_keep_their_derivative():
     class Mixed(Layered):
         def forward(self, z: torch.Tensor) -> torch.Tensor:

@@ -24,6 +24,8 @@ FUNCTIONS = {
     "gelu": F.gelu,
     "silu in place": nn.SiLU(inplace=True),
     "leaky": nn.LeakyReLU(0.2),
+    "prelu": lambda x: F.prelu(x, torch.full((1,), 0.3, dtype=x.dtype)),
+    "rrelu": lambda x: F.rrelu(x, 0.1, 0.3, False),
     "elu": nn.ELU(),
     "hardswish": F.hardswish,
 }
@@ -215,6 +217,17 @@ def test_a_dead_place_has_no_relevance_in_half_precision_either():
     found = heatproof.explain(model, x, ["lrp", "deeplift"], 1, raw=True)
     assert found["lrp"].isfinite().all() and (found["lrp"][..., 8:, 8:] == 0).all()
     assert found["deeplift"].isfinite().all() and (found["deeplift"][..., 8:, 8:] == 0).all()
+
+
+@pytest.mark.parametrize("relu", [F.relu, lambda x: x.clamp(min=0)], ids=["relu", "clamp"])
+def test_the_secant_of_a_relu_is_that_of_any_function(relu):
+    """Ends on both sides of the bend, on one, next to each other, equal, and at the bend."""
+    some = torch.tensor([-2.0, -1e-6, 0.0, 1e-6, 0.7, 0.7 * (1 + 2e-7), 3.0])
+    values, reference = (end.flatten() for end in torch.meshgrid(some, some, indexing="ij"))
+    call = relevance._Call("relu", reference, relu(reference))
+    got = relevance._secant_of_relu(values, relu(values), call, relu)
+    assert torch.equal(got, relevance._secant(values, relu(values), call, relu))
+    assert set(got[values == reference].tolist()) == {0.0, 1.0}
 
 
 class Windows(Layered):

@@ -76,6 +76,15 @@ def own_copy(undisturbed, tmp_path):
     return plan, Path(shutil.copytree(folder, tmp_path / "copy"))
 
 
+def test_a_method_whose_forward_is_the_batchs_has_the_rows_that_it_has_beside_a_cam(small_plan, tmp_path):
+    rows = "select * exclude (method, layer) from rows where method = 'guided-backprop' order by all"
+    found = []
+    for name, methods in {"alone": ["guided-backprop"], "beside": ["gradcam", "guided-backprop"]}.items():
+        run.run(small_plan(methods=methods, perturbations=["gaussian-noise"]), tmp_path / name, workers=1)
+        found.append(frame(tmp_path / name, rows))
+    assert len(found[0]) and found[0].equals(found[1])
+
+
 def test_every_cell_of_the_study_has_its_rows(undisturbed):
     _, folder = undisturbed
     found = frame(
