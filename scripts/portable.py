@@ -74,7 +74,7 @@ def run(setting: str, arguments: Sequence[str]) -> Result:
     """Runs pytest with these arguments under a setting; its output is passed on line by line."""
     print(f"portable: {setting}: {' '.join(f'{k}={v}' for k, v in SETTINGS[setting].items())}", flush=True)
     started, last = time.monotonic(), "no output"
-    command = [sys.executable, "-m", "pytest", "-n", str(WORKERS), *arguments]
+    command = [sys.executable, "-m", "pytest", "-n", str(WORKERS), "--dist", "worksteal", *arguments]
     with subprocess.Popen(command, cwd=ROOT, env=environment(setting, os.environ), stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:  # fmt: skip
         assert process.stdout

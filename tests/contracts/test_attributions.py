@@ -29,8 +29,8 @@ QUICK: dict[str, dict[str, object]] = {
     "gradientshap": {"samples": 5},
     "integrated-gradients": {"steps": 8},
     "opticam": {"steps": 8},
-    "extremal-perturbation": {"steps": 20},
-    "meaningful-perturbation": {"steps": 20},
+    "extremal-perturbation": {"steps": 8},
+    "meaningful-perturbation": {"steps": 8},
     "iba": {"steps": 4, "samples": 3},
 }
 
