@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-torch.set_num_threads(
-    int(os.environ.get("HEATPROOF_TEST_THREADS", "1"))
-)  # tests run beside each other; small networks gain nothing from more
+# One: tests run beside each other, and small networks gain nothing from more.
+torch.set_num_threads(int(os.environ.get("HEATPROOF_TEST_THREADS", "1")))
 
 
 @pytest.fixture(scope="session")
