@@ -13,7 +13,7 @@ from benchmarks.networks import ASSETS, CHECKPOINT, Split, mobilenet
 from benchmarks.result import Part, Result
 from benchmarks.settings import Settings
 from benchmarks.stopwatch import Spent, Stopwatch, followed, watched
-from heatproof.engine import Explanation
+from heatproof.engine import Explanation, references
 from heatproof.engine import batch as engine
 from heatproof.models import Model, load_model
 from heatproof.models.capture import Captured
@@ -32,15 +32,15 @@ PAPER = 0.445
 #: Which functions of the study make up which part of its time (exclusive of each other).
 PLACES: Sequence[tuple[Any, str, str]] = (
     (noise, "open_block", "opening pictures"),
-    (noise, "segment", "segments"),
+    (references, "segment", "segments"),
     (Perturber, "apply", "perturbation arithmetic"),
     (noise, "loss_gradient", "attack passes"),
     (engine, "captured", "forward passes"),
     (Captured, "gradients_of", "head backward passes"),
     (noise, "explanation", "maps"),
     (Explanation, "display", "display maps"),
-    (noise, "reference", "scores"),
-    (noise, "pair_scores", "scores"),
+    (references.Pairs, "__init__", "scores"),
+    (references.Pairs, "values", "scores"),
     (Rows, "add", "rows"),
     (Rows, "extend", "rows"),
     (Rows, "table", "rows"),

@@ -166,7 +166,8 @@ def test_the_study_benchmark_sees_every_part(plan: Callable[..., Plan]):
     assert record["n"] == 2
     names = set(record["details"]["time_by_part"])
     assert names >= set(study.CAM_AND_NOISE) and study.FLOOR not in names
-    assert study.noise.segment.__name__ == "segment" and not hasattr(study.noise.segment, "__wrapped__")
+    segment = study.references.segment
+    assert segment.__name__ == "segment" and not hasattr(segment, "__wrapped__")
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet18 mlp", "mobilenet"])

@@ -163,7 +163,7 @@ def test_options_are_what_a_spelling_can_carry():
 
     options = plain_options(parameters_of(function)[1:])
     assert [(p.name, p.default, p.kind) for p in options] == [("b", 2, 3), ("c", "text", 3)]
-    registry = Registry("method", ["x"])
+    registry = Registry("method")
     registry.register("mine")(declare(lambda **given: given, ["x"], options, "Said."))
     assert registry["mine"].needs == ("x",) and dict(registry["mine"].options) == {"b": 2, "c": "text"}
     assert registry["mine"].summary == "Said."

@@ -16,6 +16,7 @@ import heatproof
 from heatproof import seeds
 from heatproof.metrics.sanity import mprt, other_classes, random_logit
 from heatproof.models import wrap
+from heatproof.rounding import rounded
 
 from .. import nets
 
@@ -51,17 +52,17 @@ def theirs(name: str, model, x, first, explained, **options):
         warnings.simplefilter("ignore")
         return metric(
             model=model.module, x_batch=model.normalise(x).numpy(), y_batch=first.target.numpy(),
-            a_batch=np.asarray(first[METHOD])[:, None], explain_func=explain_func, device="cpu",
+            a_batch=rounded(np.asarray(first[METHOD]))[:, None], explain_func=explain_func, device="cpu",
         )  # fmt: skip
 
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_each_stage_is_as_alike_and_the_intact_model_counts_for_quantus(model, x, order):
-    """Our metric is given the maps of Quantus' randomised networks."""
+    """Our metric is given the maps of Quantus' randomised networks; rounded, as Quantus ranks what it is given."""
     first, made = heatproof.explain(model, x, [METHOD]), []
 
     def explained(module, _targets):
-        made.append(torch.as_tensor(maps_of(module, x, first.target)))
+        made.append(rounded(torch.as_tensor(maps_of(module, x, first.target))))
         return made[-1].numpy()
 
     scores = theirs("MPRT", model, x, first, explained, layer_order=order)
@@ -81,7 +82,7 @@ def test_ssim_is_of_one_long_row_for_quantus(model, x):
     first = heatproof.explain(model, x, [METHOD])
     other = torch.rand(3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0))
     found = theirs("RandomLogit", model, x, first, lambda _m, _t: other.numpy(), num_classes=5)
-    clean = np.asarray(first[METHOD])
+    clean = rounded(np.asarray(first[METHOD]))
     flat = [structural_similarity(a.ravel(), b.ravel(), data_range=max(a.max(), b.max()) - min(a.min(), b.min()))
             for a, b in zip(clean, other.numpy(), strict=True)]  # fmt: skip
     np.testing.assert_allclose(found, flat, rtol=1e-5)
