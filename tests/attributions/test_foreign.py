@@ -402,6 +402,7 @@ def test_what_cannot_be_exported():
 def test_a_notebooks_function_is_not_exported(monkeypatch):
     main = sys.modules["__main__"]
     monkeypatch.setattr(main, "of_notebook", gradient_times_input, raising=False)
+    monkeypatch.setattr(main, "__file__", "script.py", raising=False)  # a worker of pytest-xdist has none
     monkeypatch.setattr(gradient_times_input, "__module__", "__main__")
     monkeypatch.setattr(gradient_times_input, "__qualname__", "of_notebook")
     heatproof.register("mine", gradient_times_input)
