@@ -46,8 +46,8 @@ def attention_rollout(z: torch.Tensor, network, forward, *, fusion: str = "mean"
     flow = _first(found, attention.matrices[-1])
     for fused in reversed(attention.matrices):
         kept = _discarded(fused.double(), discard, found.layout.prefix)  # a uniform attention must stay uniform
-        mixed = 0.5 * kept + 0.5 * torch.eye(kept.shape[-1], device=kept.device, dtype=kept.dtype)
-        flow = torch.einsum("nt,nts->ns", flow, mixed / mixed.sum(-1, keepdim=True))
+        scaled = flow / (kept.sum(-1) + 1)  # of A + I: rows are made to sum to one, and half of both cancels
+        flow = torch.einsum("nt,nts->ns", scaled, kept) + scaled
     return _grid(flow, found)
 
 

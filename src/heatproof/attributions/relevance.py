@@ -144,8 +144,7 @@ class _Reference:
 
         def rule(values: Tensor, output: Tensor, plain: Callable[[Tensor], Tensor]) -> Back:
             secant = _secant_of_relu if name == "relu" else _secant
-            multiplier = secant(values, output, call, plain)
-            return lambda gradient: gradient * multiplier
+            return secant(values, output, call, plain).mul_  # one backward comes: its product needs no room of its own
 
         return ruled(function, args, kwargs, rule)
 
@@ -254,12 +253,11 @@ def lrp(z: Tensor, forward, of_target, *, epsilon: float = 1e-9) -> Tensor:
 def _from_zero(values: Tensor, output: Tensor, plain: Callable[[Tensor], Tensor]) -> Back:
     """`f(a) / a`, and the derivative at zero, which is the same for all."""
     at_zero = slope(values.new_zeros(1), plain)
-    multiplier = torch.where(values == 0, at_zero, output / values)
-    return lambda gradient: gradient * multiplier
+    return torch.where(values == 0, at_zero, output / values).mul_
 
 
 def _damped(output: Tensor, epsilon: float) -> Tensor:
     size = output.detach().float().abs()  # an epsilon is zero in half precision
     share = size.div_(size + epsilon).to(output.dtype)
-    output.register_hook(share.mul)
+    output.register_hook(share.mul_)
     return output
