@@ -437,7 +437,8 @@ def test_a_method_that_cannot_serve_is_recorded_and_the_rest_goes_on(small_plan,
     """Attention methods on a CNN: every cell says why, in rows, tables and page; others have their numbers."""
     from heatproof import report
 
-    plan = small_plan(methods=["gradcam", "attention-rollout", "refine:layercam", {"rise": {"masks": 10}}])
+    methods = ["gradcam", "attention-rollout", "refine:layercam", {"rise": {"masks": 10}}]
+    plan = small_plan(methods=methods, perturbations=["gaussian-noise"])
     run.run(plan, tmp_path / "out", workers=1)
     found = frame(tmp_path / "out", "select method, flag, value, metric, layer, layers from rows where metric = 'rbo'")
     refused = found[found["method"] == "attention-rollout"]
