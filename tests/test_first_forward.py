@@ -10,8 +10,9 @@ from torch import nn
 
 import heatproof
 from heatproof.attributions import ATTRIBUTIONS, attribution, requested
-from heatproof.engine import NO_ANSWER, Batch, explain, explanation, needs_by_layer, placed
+from heatproof.engine import Batch, explain, explanation, resolve_layers
 from heatproof.errors import InvalidInput, InvalidTarget
+from heatproof.flags import Reason
 from heatproof.models import Model, wrap
 
 from . import nets
@@ -71,9 +72,8 @@ def after_the_engine(model: Model, x: torch.Tensor, method: str, **options: Any)
 
 
 def batch_of(model: Model, x: torch.Tensor, methods: list[str], **options: Any) -> Batch:
-    places = placed(model, requested(methods), "two")
-    needs = needs_by_layer([(place.request, place.layers) for place in places])
-    return Batch(model, x, needs, ids=[str(i) for i in range(len(x))], **options)
+    places = resolve_layers(model, requested(methods), "two")
+    return Batch.of(model, places, x, ids=[str(i) for i in range(len(x))], **options)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -85,7 +85,7 @@ def test_one_forward_and_the_map_that_follows_the_engines(method, rule):
         found = explain(model, x, method, RULES[rule], raw=True, labels=labels)
     assert rows == passes(method)
     batch = after_the_engine(model, x, method, target_rule=RULES[rule], labels=labels)
-    expected = explanation(batch, placed(model, requested(method), "two"))
+    expected = explanation(batch, resolve_layers(model, requested(method), "two"))
     assert torch.equal(found[method], expected.raw[method])
     assert torch.equal(found.target, expected.target) and found.flags[method] == expected.flags[method]
     with torch.no_grad():
@@ -115,7 +115,9 @@ def test_another_output_is_explained_and_the_logits_stay_logits(method, output):
     with forwards(model) as rows:
         found = explain(model, x, method, output=output, raw=True)
     assert rows == [4]
-    expected = explanation(after_the_engine(model, x, method, output=output), placed(model, requested(method), "two"))
+    expected = explanation(
+        after_the_engine(model, x, method, output=output), resolve_layers(model, requested(method), "two")
+    )
     assert torch.equal(found[method], expected.raw[method])
     torch.testing.assert_close(found.logits, expected.logits, rtol=1e-5, atol=1e-5)
 
@@ -158,7 +160,7 @@ def test_a_wrong_target_is_the_same_error_after_one_forward(method, rule, labels
         return own(outputs, inputs, *rest)  # a function's slope at one number
 
     monkeypatch.setattr(torch.autograd, "grad", grad)
-    places = placed(model, requested([method, "random"]), "two")
+    places = resolve_layers(model, requested([method, "random"]), "two")
     for survive in (False, True):
         batch = batch_of(model, x, [method, "random"], target_rule=rule, labels=labels)
         with forwards(model) as rows, pytest.raises(InvalidTarget, match=says):
@@ -169,7 +171,7 @@ def test_a_wrong_target_is_the_same_error_after_one_forward(method, rule, labels
 def test_a_method_that_fails_before_its_forward_leaves_it_to_the_others():
     model = model_for("lrp")
     x = images_for(model)
-    places = placed(model, requested(["lrp[epsilon=-1]", "guided-backprop"]), "two")
+    places = resolve_layers(model, requested(["lrp[epsilon=-1]", "guided-backprop"]), "two")
     batch = batch_of(model, x, ["lrp[epsilon=-1]", "guided-backprop"])
     found = explanation(batch, places, survive=True)
     assert "`epsilon` must be at least 0" in found.flags["lrp[epsilon=-1]"][0]
@@ -188,7 +190,7 @@ def test_an_image_without_an_answer_is_flagged(method):
     x = nets.pictures(3, SIDE)
     x[:, :, 0, 0] = torch.tensor([0.5, 1.0, 0.5])[:, None]
     found = explain(model, x, method)
-    assert [flag == NO_ANSWER for flag in found.flags[method]] == [False, True, False]
+    assert [flag == Reason.NO_ANSWER.value for flag in found.flags[method]] == [False, True, False]
     assert found.logits[1].isnan().all() and found.logits[[0, 2]].isfinite().all()
 
 
