@@ -47,9 +47,8 @@ def monotonicity_correlation(
 
     Pixels go into `groups` of equal size by rank, and become U[0, 1] in x, each channel by itself. A group's
     attribution is the mean of its display map: where sizes differ by a pixel, a sum would be of sizes. `(N,)`, in
-    [−1, 1], higher is better; ties get their mean rank, and `√E` is rounded to
-    what five digits of a logit leave of p. 0 where all groups' attributions are alike or the map says
-    nothing, NaN where all answers are.
+    [−1, 1], higher is better; ties get their mean rank. Answers tie where five digits of a logit do not tell their
+    `√E` apart. 0 where all groups' attributions are alike or the map says nothing, NaN where all answers are.
 
     Nguyen & Martínez 2020 take one pixel a group. Seven groups, and ten draws, are paper F's: 7168 pixels each at 224².
     Quantus 0.6.0 draws U[0, 1] in z, which is not what pictures hold, one value for a whole group; its division by p²

@@ -50,8 +50,8 @@ def average_drop(p: torch.Tensor, q, *, fill: str = "black") -> torch.Tensor:
 def average_increase(p: torch.Tensor, q, *, fill: str = "black") -> torch.Tensor:
     """Whether the target gains on the masked picture: `1[q > p]`.
 
-    0 or 1 for each picture, the mean is the paper's rate; higher is better. A gain that
-    five digits of a logit cannot tell is none. A constant map scores 0. Chattopadhay et al. 2018, section 4.1.
+    0 or 1 for each picture, the mean is the paper's rate; higher is better. A gain that five digits of a logit cannot
+    tell is none. A constant map scores 0. Chattopadhay et al. 2018, section 4.1.
     """
     masked = q(checked_fill(fill))
     return _yes(rounded(masked - p, torch.maximum(logit_scale(masked), logit_scale(p)), ANSWER_STEP) > 0, masked - p)
