@@ -20,7 +20,6 @@ class Reason(Enum):
     NO_MASKS = "no masks were given"
     NO_MASK = "there is no mask of this picture"
     NO_REFERENCE = "there is no reference map"
-    REFERENCE = "the reference map has no value"
     NOT_APPLICABLE = "not applicable"
     UNDEFINED = "the formula has no value here"
     UNUSABLE = "the picture cannot be used"
@@ -78,11 +77,6 @@ def first_flags(*flags: Sequence[Flag]) -> list[Flag]:
 def absent_flags(absent: Sequence[bool], flags: Sequence[Flag]) -> list[Flag]:
     """`NO_MAP` for each image of which there is no map, else its flag."""
     return [Flag(Reason.NO_MAP) if missing else flag for missing, flag in zip(absent, flags, strict=True)]
-
-
-def repeated(flag: Flag, count: int) -> list[Flag]:
-    """The same flag for `count` images."""
-    return [flag] * count
 
 
 def as_text(flags: Iterable) -> list:

@@ -211,16 +211,58 @@ def test_a_methods_maps_beside_those_of_the_clean_images():
 
 def test_a_metric_of_pairs_without_a_reference_is_refused():
     model, x = wrap(nets.seeded(nets.Plain), size=(44, 44), layer="two"), nets.pictures(2, 44, 44)
-    with pytest.raises(InvalidInput, match=r"'rbo' needs reference maps. Got none"):
+    with pytest.raises(InvalidInput, match=r"'rbo' compares maps with reference maps\. Got none"):
         heatproof.score(model, x, "gradcam", "rbo")
     with pytest.raises(InvalidInput, match=r"one reference image for each of 2. Got 1"):
         heatproof.score(model, x, "gradcam", "l1", reference=x[:1])
     with pytest.raises(InvalidInput, match=r"`reference` must name gradcam. Got 'other'"):
         heatproof.score(model, x, "gradcam", "l1", reference={"other": noise(2, 44, 44)})
-    assert not {r.key for r in requested_metrics("all", lacking=["reference maps"])} & set(SCORES)
+    assert not {r.key for r in requested_metrics("all", reference=False)} & set(SCORES)
     given = heatproof.score(model, x, {"mine": noise(2, 44, 44), "gradcam": None}, "l1", reference=x)
     flags = {row.method: row.flag for row in given.rows}
     assert flags == {"gradcam": "", "mine": "there is no reference map"}
+
+
+def test_a_family_of_nothing_but_pairs_is_refused_too():
+    """Leaving all of them out would give an empty table without a word."""
+    model, x = wrap(nets.seeded(nets.Plain), size=(44, 44), layer="two"), nets.pictures(2, 44, 44)
+    with pytest.raises(InvalidInput, match="'stability' compares maps with reference maps"):
+        heatproof.score(model, x, "gradcam", "stability")
+    found = heatproof.score(model, x, "gradcam", ["stability", "complexity"])
+    assert found.metrics == ["complexity"]
+
+
+def test_a_mapping_may_hold_references_of_some_methods():
+    """What is given is used, whatever the others lack; equal maps are as alike as can be."""
+    model, x = wrap(nets.told_apart(nets.seeded(nets.Plain), 44), size=(44, 44), layer="two"), nets.pictures(2, 44, 44)
+    own = heatproof.explain(model, x, "gradcam")["gradcam"]
+    found = heatproof.score(model, x, ["hirescam", "gradcam"], ["l1", "ssim"], reference={"gradcam": own})
+    assert found.values("gradcam", "l1").tolist() == pytest.approx([0, 0], abs=1e-6)
+    assert found.values("gradcam", "ssim").tolist() == pytest.approx([1, 1], abs=1e-5)
+    assert {row.flag for row in found.rows if row.method == "hirescam"} == {"there is no reference map"}
+
+
+def test_random_maps_are_drawn_anew_for_the_reference():
+    """The control would otherwise look perfectly stable: its numbers come from the image's name."""
+    model, x = wrap(nets.told_apart(nets.seeded(nets.Plain), 44), size=(44, 44), layer="two"), nets.pictures(2, 44, 44)
+    found = heatproof.score(model, x, ["random", "gradcam"], "l1", reference=x)
+    assert found.values("random", "l1").tolist() == pytest.approx([1 / 3] * 2, abs=0.03), "two maps of U[0, 1]"
+    assert found.values("gradcam", "l1").tolist() == pytest.approx([0, 0], abs=1e-6)
+
+
+def test_the_reference_is_explained_only_for_metrics_of_pairs():
+    net = nets.told_apart(nets.seeded(nets.Plain), 44)
+    model, x = wrap(net, size=(44, 44), layer="two"), nets.pictures(2, 44, 44)
+    heatproof.explain(model, x, "gradcam")  # what a network is asked once and for all
+    passes = []
+    handle = net.register_forward_hook(lambda module, inputs, output: passes.append(len(output)))
+    try:
+        heatproof.score(model, x, "gradcam", "complexity", reference=x)
+        assert passes == [2]
+        heatproof.score(model, x, "gradcam", ["complexity", "l1"], reference=x)
+        assert passes == [2, 2, 2]
+    finally:
+        handle.remove()
 
 
 def test_a_metric_of_pairs_names_nothing_else():

@@ -14,7 +14,7 @@ from heatproof.engine.memory import out_of_memory
 from heatproof.engine.methods import ResolvedMethod
 from heatproof.engine.references import Pairs, ReferenceMaps
 from heatproof.errors import InvalidInput, NotApplicable, UnknownName
-from heatproof.flags import FINE, Flag, Reason, absent_flags, first_flags, repeated
+from heatproof.flags import FINE, Flag, Reason, absent_flags, first_flags
 from heatproof.metrics.catalogue import Curve, stated
 from heatproof.metrics.request import MetricRequest
 from heatproof.quantities import having
@@ -76,7 +76,7 @@ def evaluate(
     Args:
         given: further maps, which no method here can make again.
         ground_truth: `(N, *spatial)` bool, where the object is.
-        reference: the maps of the same methods on the reference images, for metrics of pairs.
+        reference: the maps of the same methods, or of some of them, on the reference images, for metrics of pairs.
         reference_images: those images, for maps made elsewhere.
         found: the maps of the batch, where they are there already.
         survive: a metric that raises gives NaN and a flag that says why, in place of an error; running out of memory
@@ -143,8 +143,8 @@ class _Evaluation:
         return MethodScores(key, scores.maps, seen, list(done.values()))
 
     def _pair(self, key: str, seen: list[Flag], request: MetricRequest, pairs: Pairs | None) -> Outcome:
-        if pairs is None:
-            return _without(key, request, repeated(Flag(Reason.NO_REFERENCE), len(seen)))
+        if pairs is None or key not in pairs:
+            return _without(key, request, [Flag(Reason.NO_REFERENCE)] * len(seen))
         known = first_flags(pairs.reference.flags_of(key), seen)
         constant = torch.tensor([flag.degenerate for flag in known])
         values = stated(request.entry.traits["degenerate"], pairs.values(key, request).detach().cpu(), constant)
@@ -156,21 +156,21 @@ class _Evaluation:
         """One metric on one method's maps."""
         entry, count = request.entry, len(seen)
         if scores.method is None and having(entry.needs, "explains"):
-            return _without(key, request, repeated(Flag(Reason.MADE_ELSEWHERE), count))
+            return _without(key, request, [Flag(Reason.MADE_ELSEWHERE)] * count)
         located = "mask" in entry.needs and not entry.traits.get("foreign")  # foreign ones are handed all there is
         if located and self.images.ground_truth is None:
-            return _without(key, request, repeated(Flag(Reason.NO_MASKS), count))
+            return _without(key, request, [Flag(Reason.NO_MASKS)] * count)
         try:
             found = entry(scores.given(entry.needs, entry.name), request.options)
         except NotApplicable as error:
-            return _without(key, request, repeated(Flag.of_error(error, Reason.NOT_APPLICABLE), count))
+            return _without(key, request, [Flag.of_error(error, Reason.NOT_APPLICABLE)] * count)
         except Exception as error:
             if isinstance(error, InvalidInput | UnknownName) and not (self.survive and entry.traits.get("foreign")):
                 raise  # an option that cannot be
             if not self.survive or out_of_memory(error):
                 error.add_note(f"in metric {request.key!r} on the maps of {key!r}")
                 raise
-            return _without(key, request, repeated(Flag.of_error(error), count))
+            return _without(key, request, [Flag.of_error(error)] * count)
         values = found.value if isinstance(found, Curve) else found
         curve = (found.at.detach().cpu(), found.points.detach().cpu()) if isinstance(found, Curve) else None
         constant = torch.tensor([flag.degenerate for flag in seen])

@@ -11,7 +11,7 @@ from heatproof.engine.batch import Batch, LayerBatch, TargetBatch
 from heatproof.engine.memory import out_of_memory
 from heatproof.engine.methods import ResolvedMethod
 from heatproof.errors import HeatproofError, NotApplicable
-from heatproof.flags import Flag, Reason, absent_flags, repeated
+from heatproof.flags import Flag, Reason, absent_flags
 from heatproof.quantities import having
 
 Flags = list[Flag] | list[list[Flag]]
@@ -94,9 +94,7 @@ def _together(parts: list[torch.Tensor], target: torch.Tensor) -> torch.Tensor:
 def _flags(batch: Batch, raw: list[torch.Tensor], request: Request, failed: Flag | None) -> Flags:
     """Flags of every map; where the model gives no finite answer, no method that asks it can have a map."""
     channels = _channels(request)
-    found = [
-        repeated(failed, len(part)) if failed else flags(part.detach(), request.form, channels=channels) for part in raw
-    ]
+    found = [[failed] * len(part) if failed else flags(part.detach(), request.form, channels=channels) for part in raw]
     if request.entry.traits.get("stored"):  # what is looked up and not there is not a number all over
         found = [
             absent_flags(torch.isnan(part).flatten(1).all(1).tolist(), seen)

@@ -43,8 +43,13 @@ class ImageScores:
     def __post_init__(self) -> None:
         if self.batch.target.dim() != 1:
             raise InvalidInput(f"Scores are for one target for each image. Got {tuple(self.batch.target.shape)}.")
-        self.x, self.z = self.batch.x.detach(), self.batch.z.detach()
+        self.x = self.batch.x.detach()
         self.target, self.logits = self.batch.target, self.batch.logits.detach()
+
+    @cached_property
+    def z(self) -> torch.Tensor:
+        """The normalised images."""
+        return self.batch.z.detach()
 
     @property
     def model(self) -> Model:

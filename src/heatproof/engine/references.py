@@ -57,20 +57,18 @@ class ReferenceMaps:
         """Flags of a method's reference maps, told apart from those of the maps beside them."""
         return [flag.after("clean: ") for flag in self.flags.get(method) or [FINE] * len(self.x)]
 
-    def take(self, rows: slice) -> "ReferenceMaps":
-        """Those of some images."""
-        maps = {key: one[rows] for key, one in self.maps.items()}
-        return ReferenceMaps(self.x[rows], maps, {key: list(one)[rows] for key, one in self.flags.items()})
-
 
 class Pairs:
-    """The maps of all methods of a batch beside their reference: a metric is worked out for all of them at once."""
+    """The maps of a batch beside their reference, for all methods that have one: a metric runs once for all of them."""
 
     def __init__(self, reference: ReferenceMaps, maps: Mapping[str, torch.Tensor]):
         self.reference, self.keys = reference, list(reference.maps)
         stacked = torch.stack([maps[key] for key in self.keys], 1)
         self.images = [Pair(one, some) for one, some in zip(reference.images, stacked, strict=True)]
         self._values: dict[str, torch.Tensor] = {}
+
+    def __contains__(self, method: str) -> bool:
+        return method in self.keys
 
     def values(self, method: str, request: MetricRequest) -> torch.Tensor:
         """`(N,)` float64 of one method."""

@@ -144,7 +144,8 @@ def score(
             picture in the picture's own pixels (None where there is none); metrics of localisation need it.
         reference: for metrics of stability, which compare a map with its reference: as many images, whose maps of the
             same methods for the same target rule are the reference (`images` are then the perturbed ones); or a mapping
-            from the names in `maps_or_methods` to maps, which maps made elsewhere need.
+            from names in `maps_or_methods` to maps, which maps made elsewhere need. Segments are those of the
+            reference images; beside a mapping, those of `images`.
 
     Returns:
         `Scores`: `.table` (means with intervals), `.rows` (image, method, metric, value, flag), `.to_pandas()`,
@@ -154,7 +155,7 @@ def score(
         UnknownName, InvalidInput, InvalidTarget, LayerError, NotApplicable: as `explain`.
     """
     model = as_model(model)
-    wanted = requested_metrics(metrics, lacking=() if reference is not None else ("reference maps",))
+    wanted = requested_metrics(metrics, reference=reference is not None)
     methods, arrays = _methods_and_maps(maps_or_methods)
     if controls:
         methods |= {name: {} for name, e in ATTRIBUTIONS.items() if e.traits["control"] and name not in methods}
@@ -167,16 +168,14 @@ def score(
     inputs = call.inputs
     given = {key: _checked(maps, inputs, key) for key, maps in arrays.items()}
     ground_truth = _ground_truth(masks, model, inputs)
-    references = _References.of(reference, call, list(given))
+    references, paired = _References.of(reference, call, list(given)), any(request.paired for request in wanted)
 
     def work(rows: slice) -> tuple[list[MethodScores], torch.Tensor]:
         batch = call.batch(rows)
         some = [_given(key, maps, rows, batch.x, inputs, references.maps.get(key)) for key, maps in given.items()]
-        more = {
-            "ground_truth": None if ground_truth is None else ground_truth[rows],
-            "reference": references.of_methods(rows, batch.x),
-            "reference_images": references.x(rows),
-        }
+        more: dict[str, Any] = {"ground_truth": None if ground_truth is None else ground_truth[rows]}
+        if paired:
+            more |= {"reference": references.of_methods(rows, batch.x), "reference_images": references.x(rows)}
         return list(evaluate(batch, call.methods, wanted, given=some, **more)), batch.target
 
     found = list(call.over(work))
@@ -211,14 +210,16 @@ class _References:
         return None if self.images is None else self.images.inputs.batch(rows)
 
     def of_methods(self, rows: slice, x: torch.Tensor) -> ReferenceMaps | None:
-        """The reference maps of the methods; of a mapping, where it has them for all of them."""
+        """The reference maps of those methods that have one."""
         methods = self.call.methods
         if self.images is not None and methods:
-            batch = self.images.batch(rows)
+            # A condition of its own: an image may be its own reference, and `random` must not look stable.
+            batch = self.images.batch(rows, condition="clean")
             return ReferenceMaps.of(batch.x, explanation(batch, methods))
-        if not methods or not all(method.key in self.maps for method in methods):
+        named = [method.key for method in methods if method.key in self.maps]
+        if not named:
             return None
-        raw = {m.key: _given(m.key, self.maps[m.key], rows, x, self.call.inputs, None).maps for m in methods}
+        raw = {key: _fitted(key, self.maps[key], rows, x, self.call.inputs) for key in named}
         shown = {key: display_maps(maps.to(x), "display", tuple(x.shape[2:])) for key, maps in raw.items()}
         return ReferenceMaps(x, shown, {key: flags(maps, "display") for key, maps in raw.items()})
 

@@ -23,11 +23,10 @@ from heatproof.registry import Entry, fold, unknown
 #: What stands for every metric, and what says that a family is meant.
 ALL, FAMILY = "all", "family:"
 
-#: What not every call has → how to give it.
-NEEDED = {
-    "reference maps": "`heatproof.score(…, reference=images)` gives them; the study noise-robustness has them",
-    "masks": "`masks` says where the objects are",
-}
+NO_REFERENCE = (
+    "{!r} compares maps with reference maps. Got none. Give `reference=` to `heatproof.score`, or run the study "
+    "noise-robustness, where the clean images are the reference."
+)
 
 
 @dataclass(frozen=True)
@@ -56,10 +55,6 @@ class MetricRequest:
         """Whether it, or a part of it, names a quantity for which a field of the table of quantities holds."""
         return any(having(one.entry.needs, fact) for one in (self, *self.parts.values()))
 
-    def requires(self, what: str) -> bool:
-        """Whether it needs what not every call has: one of `NEEDED`."""
-        return self.paired if what == "reference maps" else "mask" in self.entry.needs
-
     @property
     def paired(self) -> bool:
         """Whether it compares a map with its reference."""
@@ -83,17 +78,18 @@ class MetricRequest:
 
 
 def requested_metrics(
-    metrics: str | Iterable[str] | Mapping[str, Mapping[str, Any]], *, parts: bool = True, lacking: Iterable[str] = ()
+    metrics: str | Iterable[str] | Mapping[str, Mapping[str, Any]], *, parts: bool = True, reference: bool = True
 ) -> list[MetricRequest]:
     """`"road"`, `["arcc", "fidelity"]`, `"all"` or `{"road": {"ties": "block"}}` → requests, each once.
 
     Args:
         parts: what a composite is made of is asked for too, before it.
-        lacking: `reference maps` or `masks`: metrics that need them are left out of families, and an error by name.
+        reference: whether there are reference maps. Without them metrics of pairs are left out of families, and are an
+            error by name.
 
     Raises:
         UnknownName: a metric or an option that does not exist, with near misses.
-        InvalidInput: nothing asked for, options of a family, or a metric that needs what is lacking.
+        InvalidInput: nothing asked for, options of a family, or nothing but metrics of pairs without a reference.
     """
     given = dict(metrics) if isinstance(metrics, Mapping) else {}
     spellings = [metrics] if isinstance(metrics, str) else list(metrics)
@@ -104,13 +100,14 @@ def requested_metrics(
         if not isinstance(text, str):
             raise InvalidInput(f"Metrics must be names, or a mapping from name to options. Got {type(text).__name__}.")
         for request in _meant(text, given.get(text) or {}):
-            lacks = [what for what in lacking if request.requires(what)]
-            if lacks and _family(text):
-                continue
-            if lacks:
-                raise InvalidInput(f"{request.key!r} needs {lacks[0]}. Got none. {NEEDED[lacks[0]]}.")
+            if request.paired and not reference:
+                if _family(text):
+                    continue
+                raise InvalidInput(NO_REFERENCE.format(request.key))
             for one in [*(request.parts.values() if parts else ()), request]:
                 found.setdefault(one.key, one)
+    if not found:
+        raise InvalidInput(NO_REFERENCE.format(", ".join(spellings)))
     return list(found.values())
 
 

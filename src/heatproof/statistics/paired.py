@@ -127,12 +127,10 @@ def wilcoxon_pairs(values: np.ndarray, methods: Sequence[str]) -> tuple[PairTest
 
 def holm(p: Sequence[float]) -> np.ndarray:
     """Holm's correction `max over smaller p of min(1, (m − rank) p)`; NaN takes no part and stays."""
-    from statsmodels.stats.multitest import multipletests
-
     found = np.array(p, np.float64)
-    known = ~np.isnan(found)
-    if known.any():
-        found[known] = multipletests(found[known], method="holm")[1]
+    order = np.argsort(found, kind="stable")[: int((~np.isnan(found)).sum())]  # NaN sorts last
+    # statsmodels' `multipletests` gives the same, and collects garbage at every call: .4 s beside a loaded torch.
+    found[order] = np.maximum.accumulate(np.minimum(1, (len(order) - np.arange(len(order))) * found[order]))
     return found
 
 

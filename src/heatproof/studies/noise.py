@@ -69,12 +69,20 @@ def conditions(plan: NoisePlan, calibration: Mapping[str, Sequence[float]]) -> l
     return found
 
 
+def pair_metrics(plan: NoisePlan, segmenter: str) -> list[MetricRequest]:
+    """The metrics of a pair under one segmenter, with the plan's options."""
+    given = {"segmenter": segmenter, "ties": plan.ties, "p": plan.persistence}
+    known = [parsed_metric(name) for name in PAIR_METRICS]
+    return [parsed_metric(one.entry.name, {k: v for k, v in given.items() if k in one.options}) for one in known]
+
+
 class NoiseStudy(Workplace):
     """Runs jobs: `study(job, advance)` writes the job's shard and returns its key."""
 
     def __init__(self, setup: Setup):
         super().__init__(setup)
         self.plan: NoisePlan = setup.plan
+        self.pair_metrics = [(name, one) for name in self.plan.segmenters for one in pair_metrics(self.plan, name)]
 
     def __call__(self, job: Job, advance: Callable[[float], None]) -> str:
         model = self.model(job.model)
@@ -200,11 +208,6 @@ class Measured:
         return self.explained(self.x, "clean")
 
     @cached_property
-    def clean_maps(self) -> dict[str, torch.Tensor]:
-        """Display maps of the clean pictures."""
-        return {place.key: self.clean.display(place.key) for place in self.places}
-
-    @cached_property
     def clean_class(self) -> torch.Tensor:
         """`(n,)` predictions on the clean pictures; also what the attacks try to change."""
         return top_class(self.clean.logits)
@@ -246,7 +249,7 @@ class Measured:
             return
         truth = torch.stack([self._mask(mask) for mask in masks]).to(self.x.device)
         for place in self.places:
-            values = mask_cosine(self.clean_maps[place.key], truth)
+            values = mask_cosine(self._reference.maps[place.key], truth)
             self.rows.add(self.block.ids, **at_layers(place), metric="mask-cosine", value=numbers(values),
                           flag=self.clean.flags[place.key], **about)  # fmt: skip
 
@@ -283,7 +286,7 @@ class Measured:
 
     def _pair_rows(self, batch: Batch, found: Explanation, about: Mapping[str, Any]) -> None:
         """The metrics of every method's clean and perturbed maps, under every segmenter."""
-        named = [(segmenter, request) for segmenter in self.plan.segmenters for request in self._metrics(segmenter)]
+        named = self.study.pair_metrics
         metrics = list({request.key: request for _, request in named}.values())
         scores = evaluate(batch, self.places, metrics, reference=self._reference, found=found, survive=True)
         for place, one in zip(self.places, scores, strict=True):
@@ -302,12 +305,6 @@ class Measured:
                     flag=first_flags(self.broken, outcome.flags),
                     n=self._reference.counts(segmenter) if by_segments else 0,
                 )
-
-    def _metrics(self, segmenter: str) -> list[MetricRequest]:
-        """The metrics of a pair under one segmenter, with the plan's options."""
-        given = {"segmenter": segmenter, "ties": self.plan.ties, "p": self.plan.persistence}
-        known = [parsed_metric(name) for name in PAIR_METRICS]
-        return [parsed_metric(one.entry.name, {k: v for k, v in given.items() if k in one.options}) for one in known]
 
     def _prediction(self, found: Explanation) -> dict[str, Any]:
         """Columns with the prediction before and after; null where the model gave no number."""

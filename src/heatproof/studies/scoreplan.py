@@ -125,7 +125,7 @@ class ScorePlan(Plan):
         chosen, left = [], []
         for spelling in self.metrics:
             family = not _single(spelling)
-            for request in requested_metrics([spelling], parts=False, lacking=["reference maps"]):
+            for request in requested_metrics([spelling], parts=False, reference=False):
                 if family and not masked and "mask" in request.entry.needs:
                     left.append(request.key)
                     continue
@@ -177,7 +177,7 @@ def _canonical(spelling: str) -> str:
 
     if _single(spelling):
         return parsed_metric(spelling).key
-    requested_metrics([spelling], parts=False, lacking=["reference maps"])
+    requested_metrics([spelling], parts=False, reference=False)
     return spelling.strip()
 
 
