@@ -18,12 +18,14 @@ from heatproof.engine import batch as engine
 from heatproof.models import Model, load_model
 from heatproof.models.capture import Captured
 from heatproof.perturbations import PERTURBATIONS, Perturber
-from heatproof.studies import noise
-from heatproof.studies.jobs import all_requests
-from heatproof.studies.pictures import opened
-from heatproof.studies.plan import NoisePlan, checked_plan
+from heatproof.studies import measurement, worker
+from heatproof.studies.images import open_datasets
+from heatproof.studies.jobs import Job, Setup, all_requests
+from heatproof.studies.noise_robustness import NoisePlan
+from heatproof.studies.plan import checked_plan
 from heatproof.studies.rows import Rows
 from heatproof.studies.store import Store
+from heatproof.studies.worker import Worker
 
 AIM = 1.25
 #: Paper N: CAM and noise of one picture, one method, one condition.
@@ -31,13 +33,13 @@ PAPER = 0.445
 
 #: Which functions of the study make up which part of its time (exclusive of each other).
 PLACES: Sequence[tuple[Any, str, str]] = (
-    (noise, "open_block", "opening pictures"),
+    (worker, "open_block", "opening images"),
     (references, "segment", "segments"),
     (Perturber, "apply", "perturbation arithmetic"),
-    (noise, "loss_gradient", "attack passes"),
+    (measurement, "loss_gradient", "attack passes"),
     (engine, "captured", "forward passes"),
     (Captured, "gradients_of", "head backward passes"),
-    (noise, "explanation", "maps"),
+    (measurement, "explanation", "maps"),
     (Explanation, "display", "display maps"),
     (references.Pairs, "__init__", "scores"),
     (references.Pairs, "values", "scores"),
@@ -96,15 +98,15 @@ class JobTimes:
     jobs: int
 
 
-class OneModel(noise.NoiseStudy):
+class OneModel(Worker):
     """The study with a model that is loaded already."""
 
-    def __init__(self, setup: noise.Setup, model: Model):
+    def __init__(self, setup: Setup, model: Model):
         super().__init__(setup)
         self._given = model
 
-    def model(self, index: int) -> Model:
-        """The given one, whatever the number."""
+    def model(self, index: int, state: str = "") -> Model:
+        """The given one, whatever the number and the state."""
         return self._given
 
 
@@ -121,14 +123,14 @@ def measured_job(plan: NoisePlan, model: Model, split: Split | None = None) -> J
     return JobTimes(watch, floor, study_passes(kinds, plan.levels), len(jobs))
 
 
-def prepared(plan: NoisePlan, model: Model, folder: Path) -> tuple[OneModel, list[noise.Job]]:
+def prepared(plan: NoisePlan, model: Model, folder: Path) -> tuple[OneModel, list[Job]]:
     """The study with its output in `folder`, and its jobs."""
     for name in ("rows", "maps"):
         (folder / name).mkdir(parents=True)
-    pictures = tuple(opened(plan))
-    setup = noise.Setup(plan, (model.layers.last,), pictures, str(folder), "benchmark", "cpu", {})
-    size, count = plan.batch_size or 8, len(pictures[0].ids)
-    return OneModel(setup, model), [noise.Job(0, 0, i, min(i + size, count)) for i in range(0, count, size)]
+    datasets = open_datasets(plan)
+    setup = Setup(plan, (model.layers.last,), datasets, str(folder), "benchmark", "cpu", {})
+    size, count = plan.batch_size or 8, len(datasets[0].images.ids)
+    return OneModel(setup, model), [Job(0, 0, i, min(i + size, count)) for i in range(0, count, size)]
 
 
 def _twins(watch: Stopwatch, floor: dict[str, Timing], split: Split) -> Sequence[tuple[Any, str, Callable]]:
@@ -144,7 +146,7 @@ def _twins(watch: Stopwatch, floor: dict[str, Timing], split: Split) -> Sequence
             z = batch.model.normalise(batch.x)
             floor["head"].run(lambda: head_pass(split.trunk, split.head, z))
 
-    return [(noise, "loss_gradient", full), (noise, "explanation", head)]
+    return [(measurement, "loss_gradient", full), (measurement, "explanation", head)]
 
 
 def summary(plan: NoisePlan, job: JobTimes) -> Result:

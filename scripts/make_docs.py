@@ -27,8 +27,8 @@ from heatproof.models.load import FORMS
 from heatproof.perturbations import PERTURBATIONS, SEVERITIES, strength_at
 from heatproof.registry import Entry
 from heatproof.segments import SEGMENTERS
-from heatproof.studies.plan import PLANS, STUDIES, DatasetPlan, ModelPlan, Plan
-from heatproof.studies.scoreplan import MapsPlan, MaskedPlan
+from heatproof.studies.settings import DatasetPlan, MapsPlan, ModelPlan, Plan
+from heatproof.studies.study import all_studies
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 NOTE = "<!-- Written by scripts/make_docs.py: change docstrings or help texts, then run `make docs`. -->"
@@ -38,34 +38,6 @@ PAPERS = """## Papers
 **R** is Domeniconi et al. 2026, *How to Evaluate and Refine your CAM*, arXiv 2605.14641.
 **F** is Zhang, Torres and Hermanns 2024, *Saliency Maps Give a False Sense of Explainability to Image
 Classifiers*, ACML."""
-
-#: What a setting of a study file means, where no option of `heatproof run` with the same name says it.
-SETTINGS = {
-    "study": "Which study; see above.",
-    "models": "One model or a list; each a name, or the settings under *A model*.",
-    "datasets": "One set of pictures or a list; each a folder, or the settings under *A set of pictures*.",
-    "methods": "A list; see [methods](methods.md).",
-    "perturbations": "A list; see [perturbations](perturbations.md). The eight marked there by default.",
-    "severities": "A list, among 1–5.",
-    "calibrate": "Flip rates to find strengths for, in place of `severities`: `[.05, .15, .3, .5]`.",
-    "segmenters": "A list; see [segments](perturbations.md#segments). Several give the segmenter ablation.",
-    "ties": "How equal ranks count in RBO: `b` (symmetric), `a`, or `stable` (by index).",
-    "persistence": "RBO's p, between 0 and 1. Lower is more top-weighted.",
-    "resamples": "Bootstrap resamples for the intervals.",
-    "spec": "The model's name; see above.",
-    "name": "What the results call it.",
-    "model_args": "Arguments of the model's constructor, by name.",
-    "multi_label": "Labels do not exclude each other: probabilities are sigmoids, not a softmax.",
-    "mean": "Normalisation mean: one number or a list of three.",
-    "std": "Normalisation standard deviation: one number or a list of three.",
-    "size": "Input size: a side, or `[height, width]`.",
-    "images": "A folder of pictures (flat, or one subfolder per class), `shapes`, or `torchvision:NAME`.",
-    "metrics": "A list of metrics and families of metrics (`fidelity`, `all`); see `heatproof list metrics`.",
-    "metric_options": "Options by metric: `{deletion: {steps: 56}}`.",
-    "maps": "Maps made beforehand, under *Maps made beforehand*; or paths, or paths by name.",
-    "masks": "A folder of masks of the objects, or a CSV of boxes, for the metrics of localisation.",
-    "path": "A folder of grey pictures or `.npy`, an `.npz` by the pictures' names, or one array `(N, H, W)`.",
-}
 
 
 def methods_page() -> str:
@@ -202,7 +174,7 @@ what was expected, what came, what to do; `heatproof --debug COMMAND …` adds t
 is 0; 2 for wrong input, 130 after Ctrl-C, 1 for anything else that went wrong.""",
         *(part for info in app.registered_commands for part in _command(info)),
         "## Studies",
-        table(listed, _names(STUDIES)),
+        table(listed, _names({one.name: one.summary for one in all_studies()})),
         "## Models\n\nWhat `--model` and `heatproof.load_model` take.",
         table(listed, _names(FORMS)),
         "## Targets\n\nThe class that a map explains: an index, or one of these.",
@@ -215,15 +187,13 @@ it. Relative paths are looked for beside the file. `out` and `workers` may stand
         table(settings, _settings(Plan)),
         *(
             part
-            for name, plan in PLANS.items()
-            for part in (f"### `{name}` also", table(settings, _settings(plan, set(Plan.model_fields))))
+            for one in all_studies()
+            for part in (f"### `{one.name}` also", table(settings, _settings(one.settings, set(Plan.model_fields))))
         ),
         "### A model",
         table(settings, _settings(ModelPlan)),
-        "### A set of pictures",
+        "### A set of images",
         table(settings, _settings(DatasetPlan)),
-        "### A set of pictures to be scored also",
-        table(settings, _settings(MaskedPlan, set(DatasetPlan.model_fields))),
         "### Maps made beforehand",
         table(settings, _settings(MapsPlan)),
         PAPERS,
@@ -359,14 +329,12 @@ def _names(known: typing.Mapping[str, str]) -> Iterable[tuple[str, str]]:
 
 def _settings(owner: Any, known: typing.Container[str] = ()) -> Iterable[tuple[str, str, str]]:
     """Setting, default and meaning, without those known; a setting that nothing describes is an error here."""
-    run = next(info.callback for info in app.registered_commands if command_name(info) == "run")
-    helps = {parameter.name: parameter.told.help for parameter in parameters(run)} | SETTINGS
     for name, field in owner.model_fields.items():
         if name in known:
             continue
-        if name not in helps:
-            raise SystemExit(f"`{name}` of {owner.__name__} must be described. Write it into SETTINGS of {__file__}.")
-        yield f"`{name}`", _default(field), helps[name]
+        if not field.description:
+            raise SystemExit(f"`{name}` of {owner.__name__} must have a description.")
+        yield f"`{name}`", _default(field), field.description
 
 
 def _default(field: Any) -> str:

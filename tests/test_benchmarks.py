@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 import heatproof
-from heatproof.studies.plan import Plan, checked_plan
+from heatproof.studies.plan import checked_plan
+from heatproof.studies.settings import Plan
 
 ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:  # `benchmarks` is no part of the installed package

@@ -107,8 +107,9 @@ def finished(shared_folder):
     from heatproof.studies import run
     from heatproof.studies.plan import checked_plan
 
-    plan = checked_plan({"models": "shapes", "datasets": "shapes", "limit": 2, "methods": "gradcam",
-                         "perturbations": "contrast", "severities": [1], "segmenters": "grid"})  # fmt: skip
+    plan = checked_plan({"study": "noise-robustness", "models": "shapes", "datasets": "shapes", "limit": 2,
+                         "methods": "gradcam", "perturbations": "contrast", "severities": [1],
+                         "segmenters": "grid"})  # fmt: skip
     return shared_folder("noise-study-of-two", lambda folder: run.run(plan, folder, workers=1))
 
 

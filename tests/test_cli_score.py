@@ -105,11 +105,10 @@ def test_rows_can_be_asked_with_sql(capsys, finished):
 
 def test_many_metrics_are_split_by_family_and_fit(finished, capsys):
     from heatproof.cli.scoretable import print_scores
-    from heatproof.report import write_tables
-    from heatproof.report.scores import sheets
+    from heatproof.report import score_grids, write_tables
 
     findings = write_tables(finished[0])
-    grid = next(sheets.families(findings, findings.told[0], findings.methods, "")).grids[0]
+    grid = next(score_grids.families(findings, findings.scores.settings[0], findings.methods)).grids[0]
     from heatproof.cli import scoretable
 
     wide = scoretable.joined([grid] * 12)

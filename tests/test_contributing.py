@@ -15,7 +15,7 @@ from heatproof.attributions import ATTRIBUTIONS
 from heatproof.metrics import METRICS
 from heatproof.perturbations import PERTURBATIONS, Perturber
 from heatproof.report import frames
-from heatproof.studies.noise import PAIR_METRICS
+from heatproof.studies.noise_robustness import PAIR_METRICS
 
 PAGE = (Path(__file__).resolve().parent.parent / "CONTRIBUTING.md").read_text("utf-8")
 BLOCKS = dict(re.findall(r"<!-- example: ([\w ]+) -->\n```python\n(.*?)```", PAGE, re.DOTALL))

@@ -16,8 +16,11 @@ from heatproof.metrics import FAMILIES, METRICS
 from heatproof.perturbations import PERTURBATIONS, default_kinds
 from heatproof.segments import SEGMENTERS
 from heatproof.statistics.table import COLUMNS
-from heatproof.studies.plan import DEFAULT_METHODS, STUDIES, Plan, checked_plan, read_settings
+from heatproof.studies.plan import checked_plan
+from heatproof.studies.settings import DEFAULT_METHODS, Plan
 from heatproof.studies.store import SCHEMA
+from heatproof.studies.study import study_names
+from heatproof.studies.studyfile import read_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -126,7 +129,7 @@ def test_every_command_and_option_is_documented():
         options = set(re.findall(r"(?<![\w`-])--[a-z-]+", shown.split("Options", 1)[1].split("Example")[0]))
         assert options > {"--help"} or name == "report"
         assert not [option for option in options - {"--help"} if f"`{option}" not in text], name
-    assert set(STUDIES) <= coded(page)
+    assert set(study_names()) <= coded(page)
     assert set(Plan.model_fields) <= coded(section("Study files", page))
 
 
@@ -158,7 +161,7 @@ def test_the_readme_lists_what_a_study_takes():
 
 def test_the_readme_explains_every_column():
     from heatproof.report.frames import PAIRS
-    from heatproof.report.tables import STATISTICS
+    from heatproof.report.tables import ROBUSTNESS_TESTS
 
     text = section("The results folder")
     starts = ("`robustness.csv` has", "`pairs.parquet` has", "`statistics.csv` has", "A row of `rows`")
@@ -166,7 +169,7 @@ def test_the_readme_explains_every_column():
     in_order = lambda part, names: [n for n in re.findall(r"`(\w+)`", part) if n in names]  # noqa: E731
     assert in_order(robustness, COLUMNS) == list(COLUMNS)
     assert in_order(pairs, PAIRS) == list(PAIRS)
-    assert set(STATISTICS) <= coded(statistics)
+    assert set(ROBUSTNESS_TESTS) <= coded(statistics)
     assert set(SCHEMA.names) <= coded(rows)
 
 

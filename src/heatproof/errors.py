@@ -15,6 +15,8 @@ HeatproofError
 HeatproofWarning      something was survived, and is said (also a UserWarning)
 """
 
+import warnings
+
 
 class HeatproofError(Exception):
     """The root: catching it catches everything heatproof raises on purpose."""
@@ -65,3 +67,8 @@ class MissingExtra(HeatproofError, ImportError):
 
 class HeatproofWarning(UserWarning):
     """Something was survived, and is said."""
+
+
+def warn(text: str) -> None:
+    """A HeatproofWarning that names the line of the caller's caller."""
+    warnings.warn(text, HeatproofWarning, stacklevel=3)

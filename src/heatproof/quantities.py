@@ -12,7 +12,7 @@ from dataclasses import dataclass
 #: What one value belongs to.
 PER = ("batch", "target", "layer", "map", "pair")
 #: The kinds of function that name quantities.
-USERS = ("method", "metric", "perturbation", "segmenter")
+USERS = ("method", "metric", "perturbation", "segmenter", "transformation")
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def _still(users: str, what: str, per: str = "batch") -> Quantity:
 
 
 QUANTITIES: Mapping[str, Quantity] = {
-    "x": _still("method metric perturbation segmenter", "image in [0, 1], (N, 3, H, W)"),
+    "x": _still("method metric perturbation segmenter transformation", "image in [0, 1], (N, 3, H, W)"),
     "z": _still("method metric", "normalised image, as the network sees it, (N, 3, H, W)"),
     "logits": _of("method metric", "(N, K)", of_classes=True),
     "target": _of("method metric", "class explained, (N,)", "target", targeted=True),
@@ -141,7 +141,7 @@ QUANTITIES: Mapping[str, Quantity] = {
     "shared": _still(
         "metric", "a store for answers of the network that no map has a part in: worked out for the first method alone"
     ),
-    "generator": _still("method metric perturbation", "one seeded generator per image"),
+    "generator": _still("method metric perturbation transformation", "one seeded generator per image"),
     "ids": _still("method metric", "the names of the images"),
     "condition": _still("method", "what was done to the images, as text: empty or `clean` where nothing was"),
     "loss_gradient": _of("perturbation", "images → gradient of the cross-entropy to the clean prediction", runs=True),

@@ -34,7 +34,9 @@ FLOORS = {
         ),
         0,
     ),
-    **dict.fromkeys(("segments", "perturbations", "masking", "models", "data", "statistics", "imputation"), 1),
+    **dict.fromkeys(
+        ("segments", "perturbations", "transformations", "masking", "models", "data", "statistics", "imputation"), 1
+    ),
     **dict.fromkeys(("attributions", "calibration", "metrics"), 2),
     "engine": 3,
     "studies": 4,
@@ -46,8 +48,11 @@ FLOORS = {
 }
 #: What drawing needs no network for may not import one, not even through something else.
 WITHOUT_TORCH = ("report", "view", "statistics")
-#: The only rooms that `report` and `view` read from: the store, the numbers made of it, and the ground.
-READ_BY_REPORTS = ("report", "view", "statistics", "studies.store", "errors", "files", "registry", "seeds", "spelling")
+#: The only rooms that `report` and `view` read from: the store, the table of studies, the numbers, and the ground.
+READ_BY_REPORTS = (
+    *("report", "view", "statistics", "studies.store", "studies.study"),
+    *("errors", "files", "registry", "seeds", "spelling"),
+)
 HEAVY = ("torch", "torchvision", "timm", "transformers", "skimage", "scipy", "pandas", "matplotlib", "duckdb")
 LONGEST = 500
 

@@ -154,6 +154,7 @@ def as_rows(records: list[dict], seed: int) -> pd.DataFrame:
         "operator": "",
         "method": "",
         "transformation": "",
+        "state": "",
         "target": "predicted",
         "flag": "",
     }
@@ -187,9 +188,11 @@ def gallery(folder: Path, recipe: Recipe) -> None:
 
 
 def _case(recipe: Recipe, index: int, file: str, image: str, methods: list[str], rng) -> dict:
-    best = index % 2 == 0
+    best, kind = index % 2 == 0, recipe.perturbations[index % len(recipe.perturbations)]
     column = [
         {
+            "condition": f"{kind} severity {severity}" if severity else "",
+            "perturbation": kind if severity else "",
             "severity": severity,
             "class": int(severity > 3),
             "class_name": recipe.class_names[int(severity > 3)] if recipe.class_names else None,
@@ -205,13 +208,10 @@ def _case(recipe: Recipe, index: int, file: str, image: str, methods: list[str],
         "model": recipe.models[0],
         "dataset": recipe.datasets[0],
         "image": image,
-        "perturbation": recipe.perturbations[index % len(recipe.perturbations)],
-        "severities": list(recipe.severities),
         "label": 0 if recipe.labels else None,
         "label_name": recipe.class_names[0] if recipe.labels and recipe.class_names else None,
         "columns": column,
         "methods": methods,
-        "rbo": {m: [None, *(float(v) for v in rng.uniform(0.2, 1, len(recipe.severities)))] for m in methods},
     }
 
 

@@ -149,9 +149,15 @@ def gallery(folder: Path, recipe: Recipe) -> None:
         picture = np.stack([_blob(rng, 224, 60) for _ in range(3)], axis=-1)[None]
         maps = np.stack([[_blob(rng, 56, 9)] for _ in methods])
         np.savez_compressed(folder / name, pictures=_bytes(picture), maps=_bytes(maps))
-        column = {"severity": 0, "class": 1, "class_name": (recipe.class_names or (None,))[0], "probability": 0.9}
+        column = {
+            "condition": "",
+            "severity": 0,
+            "class": 1,
+            "class_name": (recipe.class_names or (None,))[0],
+            "probability": 0.9,
+        }
         case = {"file": name, "title": f"Picture {index + 1}", "why": "the methods disagree most", "image": image}
-        case |= {"model": recipe.models[0], "dataset": recipe.datasets[0], "label": 0, "perturbation": ""}
+        case |= {"model": recipe.models[0], "dataset": recipe.datasets[0], "label": 0}
         case |= {"label_name": (recipe.class_names or (None,))[0], "columns": [column], "methods": methods}
         cases.append(case)
     (folder / "index.json").write_text(json.dumps(cases), encoding="utf-8")

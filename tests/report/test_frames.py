@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from heatproof.errors import StoreError
-from heatproof.report.frames import COMPANIONS, PAIRS, correct, flagged, pairs, psnr, remarks, segments, truth
+from heatproof.report.frames import COMPANIONS, PAIRS, correct, flagged, pairs, psnr, reasons, segments, truth
 from heatproof.report.source import open_source
 
 from . import synthetic
@@ -155,11 +155,13 @@ def test_accuracy_counts_clean_labelled_pictures_only(tmp_path):
     assert found["correct"].tolist() == pytest.approx([2 / 3])
 
 
-def test_remarks_count_pairs_of_usable_pictures(tmp_path):
+def test_reasons_count_rows_of_usable_images(tmp_path):
     flat = {"flag": "constant map", "value": math.nan}
     records = [PAIR | flat | {"metric": metric, "severity": s} for metric in ("rbo", "kappa") for s in (1, 2)]
     records.append(PAIR | {"metric": "l1", "value": 0.1, "severity": 1})
     records.append(PAIR | {"metric": "rbo", "value": math.nan, "image": "gone.jpg", "flag": "empty file"})
-    folder = stored(tmp_path, records)
-    assert remarks(folder).to_dict("records") == [{"method": "gradcam", "flag": "constant map", "pairs": 2}]
-    assert flagged(folder)["image"].tolist() == ["gone.jpg"]
+    source = open_source(stored(tmp_path, records))
+    (found,) = reasons(source.connection).to_dict("records")
+    assert list(found["metrics"]) == ["kappa", "rbo"] and list(found["methods"]) == ["gradcam"]
+    assert (found["flag"], found["images"], found["rows"]) == ("constant map", 1, 4)
+    assert flagged(source.connection)["image"].tolist() == ["gone.jpg"]

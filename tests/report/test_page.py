@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 from heatproof.errors import StoreError
-from heatproof.report import write_report
+from heatproof.report import write_report, write_tables
 from heatproof.report.drawing import svg
-from heatproof.report.findings import Findings, findings_of
+from heatproof.report.findings import Findings
 from heatproof.report.gallery import _overlay, _side, cases
 from heatproof.report.page import rendered
 from heatproof.report.source import open_source
-from heatproof.report.tables import statistics_table, write_tables
+from heatproof.report.tables import robustness_tests
 
 from . import synthetic
 from .conftest import HOSTILE
@@ -28,7 +28,7 @@ SMALL = {"images": tuple(f"{i}.jpg" for i in range(40)), "perturbations": ("jpeg
 
 def findings_in(folder, **changes) -> Findings:
     """What is found in a made-up study."""
-    return findings_of(open_source(synthetic.study(folder, **(SMALL | {"gallery": 0} | changes))))
+    return Findings(open_source(synthetic.study(folder, **(SMALL | {"gallery": 0} | changes))))
 
 
 def page(folder, **changes) -> Page:
@@ -82,8 +82,8 @@ def test_every_tile_is_there_and_described(told):
 
 
 def test_the_verdict_and_what_it_rests_on_are_told(told, hostile):
-    findings = findings_of(open_source(hostile))
-    (verdict,) = findings.verdicts.values()
+    findings = Findings(open_source(hostile))
+    (verdict,) = findings.robustness.verdicts.values()
     assert verdict.sentence in told.text
     assert all(note in told.text for note in verdict.notes)
     for method in HOSTILE.methods:
@@ -96,7 +96,7 @@ def test_strengths_are_told(told):
 
 
 def test_flagged_pictures_are_listed_with_the_reason_and_their_count(told):
-    assert "1 picture was set aside" in told.text
+    assert "1 image was set aside" in told.text
     assert "41 of 42" in told.text
 
 
@@ -121,15 +121,12 @@ def test_the_table_shows_the_numbers_of_the_csv(told, hostile):
 
 def test_the_same_rows_give_the_same_bytes(hostile, tmp_path):
     findings = write_tables(synthetic.study(tmp_path, HOSTILE))
-    html, album = rendered(findings)
+    html, drawings = rendered(findings)
     assert html == (hostile / "report.html").read_text("utf-8")
     assert {p.name for p in (hostile / "figures").iterdir()} == {
-        f"{n}.{e}" for n in album.shelf for e in ("svg", "pdf")
+        f"{one.name}.{e}" for one in drawings for e in ("svg", "pdf")
     }
-    drawn = (
-        (hostile / "figures" / f"{name}.svg").read_text("utf-8") == svg(draw()) for name, draw in album.shelf.items()
-    )
-    assert all(drawn)
+    assert all((hostile / "figures" / f"{one.name}.svg").read_text("utf-8") == svg(one.draw()) for one in drawings)
     tables = sorted((hostile / "tables").iterdir())
     assert len(tables) == 4
     for path in tables:
@@ -155,13 +152,13 @@ def test_every_prediction_flips(tmp_path):
 def test_one_method_one_picture_no_control_no_label(tmp_path):
     shown = page(tmp_path, images=("only.jpg",), methods={"gradcam": 0.5}, controls={}, labels=False)
     assert "Nothing can be compared" in shown.text
-    assert "Right on clean pictures" not in shown.text
+    assert "Right on these images" not in shown.text
     assert "No control was run" in shown.text or "No verdict" in shown.text
 
 
 def test_nothing_but_flagged_pictures(tmp_path):
     shown = page(tmp_path, images=("a.jpg", "b.jpg"), flagged={"a.jpg": "empty file", "b.jpg": "no picture"})
-    assert "2 pictures were set aside" in shown.text
+    assert "2 images were set aside" in shown.text
     assert "no usable pair" in shown.text
 
 
@@ -188,11 +185,11 @@ def test_several_models_and_segmenters(tmp_path):
     assert shown.text.count("Robustness of each method") == 2
     for model in ("m-one", "m-two"):
         assert f"{model} on cats" in shown.text
-    assert "All models and pictures together" in shown.text
+    assert "All models and images together" in shown.text
     assert "segments by slic" in shown.text
     assert "segments by quickshift" not in shown.text  # the first of the plan is told in full, the rest compared
     assert "Kendall's W of the average ranks" in shown.text
-    table = statistics_table(found)
+    table = robustness_tests(found)
     assert set(table.loc[table["test"] == "kendall-segmenters", "model"]) == {"m-one", "m-two"}
     assert (table["model"] == "(all)").any()
 

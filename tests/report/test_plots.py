@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from heatproof.report import drawing, plots
+from heatproof.report import drawing
+from heatproof.report import robustness_figures as plots
+from heatproof.report.rank_figure import critical_difference_figure
 from heatproof.report.style import FAINT, INK, LINE, styles
 
 METHODS = ["gradcam", "gradcam++", "centre"]
@@ -82,13 +84,13 @@ def test_overlap_boxes_hold_the_medians_of_each_kind_of_pair():
 
 def test_bars_join_the_groups_from_first_to_last():
     order = ["gradcam", "gradcam++", "centre"]
-    axis = plots.critical_difference_figure(RANKS, 0.25, [order[:2], order], LOOKS).axes[0]
+    axis = critical_difference_figure(RANKS, 0.25, [order[:2], order], LOOKS).axes[0]
     bars = [sorted(line.get_ydata()) for line in axis.lines if line.get_linewidth() > 3]
     assert bars == [[-0.25, 1.25], [-0.25, 2.25]]
 
 
 def test_the_rank_diagram_names_methods_ranks_and_the_test():
-    text = drawing.svg(plots.critical_difference_figure(RANKS, 0.25, [], LOOKS, "Kendall's W = 0.61"))
+    text = drawing.svg(critical_difference_figure(RANKS, 0.25, [], LOOKS, "Kendall's W = 0.61"))
     shown = re.findall(r"<text[^>]*>([^<]*)</text>", text)
     assert {
         "gradcam",
@@ -167,5 +169,5 @@ def test_no_two_of_thirty_methods_look_alike_and_controls_are_grey_and_dashed():
 def test_a_method_name_is_text_not_mathematics():
     name = "my$odd$_<cam>"
     looks = styles([name], ())
-    text = drawing.svg(plots.critical_difference_figure({name: 1.0}, math.nan, [], looks))
+    text = drawing.svg(critical_difference_figure({name: 1.0}, math.nan, [], looks))
     assert "my$odd$_&lt;cam&gt;" in text

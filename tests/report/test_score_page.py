@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 from heatproof.errors import StoreError
-from heatproof.report import answers, write_report, write_tables
-from heatproof.report.scores.findings import findings_of
-from heatproof.report.scores.page import rendered
-from heatproof.report.scores.sheets import decimals, in_percent
+from heatproof.report import write_report, write_tables
+from heatproof.report.findings import Findings
+from heatproof.report.page import rendered
+from heatproof.report.score_grids import decimals, in_percent
 from heatproof.report.source import open_source
 from heatproof.statistics.scores import COLUMNS
 
@@ -72,7 +72,7 @@ def told(reported) -> Page:
 
 def page(folder, **changes) -> Page:
     source = open_source(synthetic_scores.study(folder, **(SMALL | changes)))
-    return Page(rendered(findings_of(source))[0])
+    return Page(rendered(Findings(source))[0])
 
 
 def test_neither_torch_nor_pyplot_is_imported(reported):
@@ -133,11 +133,11 @@ def test_every_judgement_is_on_file(reported):
 
 
 def test_the_verdict_comes_first_and_names_what_was_fooled(told, reported):
-    (answer,) = answers(findings_of(open_source(reported[0])))
-    assert answer["sentence"] in told.text
-    assert told.text.index(answer["sentence"]) < told.text.index("What was run")
-    assert "average-drop (by half and ones)" in answer["details"][0] and "deletion (by random)" in answer["details"][0]
-    assert all(note in told.text for note in answer["details"])
+    (answer,) = Findings(open_source(reported[0])).answers
+    assert answer.sentence in told.text
+    assert told.text.index(answer.sentence) < told.text.index("What was run")
+    assert "average-drop (by half and ones)" in answer.details[0] and "deletion (by random)" in answer.details[0]
+    assert all(note in told.text for note in answer.details)
 
 
 def test_shares_are_shown_in_percent_and_others_as_they_are(told, reported):
@@ -158,11 +158,11 @@ def test_fooled_columns_and_controls_are_marked(told):
 
 def test_metrics_without_any_number_are_named_with_the_reason(told):
     assert "Without any number: pointing-game (the mask is empty)" in told.text
-    assert "the mask is empty" in told.text[told.text.index("Flagged scores") :]
+    assert "the mask is empty" in told.text[told.text.index("Flagged values") :]
 
 
 def test_flagged_pictures_and_the_command_are_told(told, reported):
-    assert "1 picture was set aside" in told.text and "20 of 21" in told.text
+    assert "1 image was set aside" in told.text and "20 of 21" in told.text
     plan = json.loads((reported[0] / "study.json").read_text())
     assert plan["command"] in told.text and plan["version"] in told.text
 
@@ -192,13 +192,13 @@ def test_families_with_many_scores_are_cut_into_tables(tmp_path):
 def test_one_method_one_picture_no_control(tmp_path):
     shown = page(tmp_path, images=("only.jpg",), methods={"gradcam": 0.5}, controls={}, labels=False)
     assert "Nothing can be compared" in shown.text and "No control was run" in shown.text
-    assert "Right on these pictures" not in shown.text
+    assert "Right on these images" not in shown.text
     assert "nan" not in shown.text.lower().replace("explanation", "")
 
 
 def test_nothing_but_flagged_pictures(tmp_path):
     shown = page(tmp_path, images=("a.jpg", "b.jpg"), flagged={"a.jpg": "empty file", "b.jpg": "no picture"})
-    assert "2 pictures were set aside" in shown.text and "No verdict" in shown.text
+    assert "2 images were set aside" in shown.text and "No verdict" in shown.text
 
 
 def test_an_unfinished_study_has_a_banner(tmp_path):
@@ -222,7 +222,7 @@ def test_the_same_score_twice_is_refused(tmp_path):
     folder = synthetic_scores.study(tmp_path, **SMALL)
     (shard,) = (folder / "rows").glob("*.parquet")
     shard.with_name("other.parquet").write_bytes(shard.read_bytes())
-    with pytest.raises(StoreError, match=r"one row per picture, method and metric.*Got 2"):
+    with pytest.raises(StoreError, match=r"one row per image, method and metric.*Got 2"):
         write_report(folder)
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from heatproof.studies.plan import Plan, checked_plan
+from heatproof.studies.plan import checked_plan
+from heatproof.studies.settings import Plan
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,9 @@ import heatproof
 from heatproof.attributions import ATTRIBUTIONS
 from heatproof.errors import InvalidInput, InvalidStudy
 from heatproof.studies import run
-from heatproof.studies.plan import DEFAULT_METHODS, read_settings
+from heatproof.studies.settings import DEFAULT_METHODS
 from heatproof.studies.store import connect
+from heatproof.studies.studyfile import read_settings
 
 SOURCE = """
 import torch

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from heatproof.errors import InvalidStudy
-from heatproof.studies.plan import checked_plan, read_settings
+from heatproof.studies.plan import checked_plan
+from heatproof.studies.studyfile import read_settings
 
 GOOD = """
 study: noise-robustness
@@ -46,12 +47,14 @@ def test_a_study_file_becomes_a_plan_with_canonical_names_and_anchored_paths(tmp
 
 
 def test_one_entry_needs_no_list():
-    plan = checked_plan({"models": "shapes", "datasets": "shapes", "methods": "hirescam"})
+    plan = checked_plan({"study": "noise-robustness", "models": "shapes", "datasets": "shapes", "methods": "hirescam"})
     assert (plan.models[0].spec, plan.datasets[0].images, plan.methods) == ("shapes", "shapes", ("hirescam",))
 
 
 def test_an_index_is_a_target_and_true_means_the_default_flip_rates():
-    plan = checked_plan({"models": "shapes", "datasets": "shapes", "target": 3, "calibrate": True})
+    plan = checked_plan(
+        {"study": "noise-robustness", "models": "shapes", "datasets": "shapes", "target": 3, "calibrate": True}
+    )
     assert (plan.target, plan.calibrate, plan.levels) == ("3", (0.05, 0.15, 0.3, 0.5), 4)
 
 

@@ -56,6 +56,7 @@ def undisturbed(shared_folder, photographs):
 
     plan = checked_plan(
         {
+            "study": "noise-robustness",
             "models": ["shapes"],
             "datasets": [str(photographs)],
             "methods": ["gradcam", "hirescam", "eigencam"],
@@ -195,12 +196,13 @@ def test_the_gallery_shows_cases_of_the_rows(undisturbed):
     assert arrays["pictures"].shape == (3, 96, 96, 3)
     assert arrays["maps"].shape == (3, 3, 96, 96)
     assert case["methods"] == ["gradcam", "hirescam", "eigencam"]
-    rows = frame(
+    kind = case["columns"][1]["perturbation"]
+    (row,) = frame(
         folder,
-        f"select value from rows where image = '{case['image']}' and metric = 'rbo' and "
-        f"method = 'gradcam' and perturbation = '{case['perturbation']}' order by severity",
-    )
-    assert case["rbo"]["gradcam"] == [None, *rows["value"]]
+        f"select min(value) as lowest from rows where image = '{case['image']}' and metric = 'rbo' and "
+        f"method = '{case['why'].partition(':')[0]}' and perturbation = '{kind}'",
+    ).itertuples()
+    assert case["kind"] == "map moved" and f"RBO {row.lowest:.2f} at {kind}" in case["why"]
     assert [column["severity"] for column in case["columns"]] == [0, 1, 3]
 
 
@@ -253,7 +255,7 @@ def toy(monkeypatch):
     """Studies load this toy in place of the plan's model."""
 
     def use(module: nn.Module) -> None:
-        monkeypatch.setattr(jobs, "load", lambda plan, i, device: heatproof.wrap(module, size=32, name="shapes"))
+        monkeypatch.setattr(jobs, "load_model", lambda *_, **__: heatproof.wrap(module, size=32, name="shapes"))
 
     return use
 

@@ -18,7 +18,8 @@ from heatproof.errors import HeatproofWarning, InvalidInput, StoreError
 from heatproof.metrics import METRICS, metric
 from heatproof.studies import jobs, run
 from heatproof.studies.executors import Processes, Serial
-from heatproof.studies.plan import ScorePlan, checked_plan
+from heatproof.studies.plan import checked_plan
+from heatproof.studies.score import ScorePlan
 from heatproof.studies.store import SCHEMA, connect
 
 METRICS_ASKED = ["adcc", "insertion[steps=4]", "average-drop"]
@@ -248,7 +249,7 @@ def test_a_picture_on_which_the_model_gives_nan_is_flagged(score_plan, photograp
     for path in sorted(photographs.iterdir())[:2]:
         (folder / path.name).write_bytes(path.read_bytes())
     Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(folder / "black.png")
-    monkeypatch.setattr(jobs, "load", lambda plan, i, device: heatproof.wrap(Sometimes(), size=32, name="shapes"))
+    monkeypatch.setattr(jobs, "load_model", lambda *_, **__: heatproof.wrap(Sometimes(), size=32, name="shapes"))
     run.run(score_plan(datasets=[str(folder)], batch_size=3), tmp_path / "out", workers=1)
     found = frame(tmp_path / "out", "select * from rows where metric = 'average-drop'")
     black = found[found["image"] == "black.png"]
@@ -290,7 +291,7 @@ def test_masks_of_other_pictures_are_refused_before_any_work(score_plan, photogr
     (tmp_path / "masks").mkdir()
     Image.fromarray(np.ones((4, 4), np.uint8)).save(tmp_path / "masks" / "other.png")
     plan = score_plan(datasets=[{"images": str(photographs), "masks": str(tmp_path / "masks")}], metrics=["energy"])
-    with pytest.raises(InvalidInput, match=r"names of the pictures, such as 'picture 0.png'. None of 5"):
+    with pytest.raises(InvalidInput, match=r"names of the images, such as 'picture 0.png'. None of 5"):
         run.run(plan, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -310,12 +311,18 @@ def test_without_masks_families_leave_localisation_out_and_a_name_gives_flagged_
 
 def test_metrics_from_elsewhere_are_sent_to_the_workers_or_refused(score_plan):
     from heatproof.metrics import foreign
-    from heatproof.studies.kinds import kind_of
+    from heatproof.plugins import imported
+    from heatproof.studies.measures import Measures
+    from heatproof.studies.study import study_named
+
+    def exported(metric):
+        plan = score_plan(metrics=[metric])
+        return run.exported_plugins(plan, Measures.of(study_named("score"), plan))
 
     foreign.register_metric("mine", lambda maps: maps.flatten(1).mean(1), better="low")
     try:
         with pytest.raises(InvalidInput, match="'mine' must be importable"):
-            kind_of("score").parcels(score_plan(metrics=["mine"]))
-        kind_of("score").unpack(kind_of("score").parcels(score_plan(metrics=["complexity"])))
+            exported("mine")
+        imported(exported("complexity"))
     finally:
         foreign.PLUGIN_METRICS.unregister("mine")

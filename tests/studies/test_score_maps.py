@@ -16,7 +16,8 @@ from heatproof.data.picture import open_grey
 from heatproof.errors import HeatproofWarning, InvalidInput, InvalidPicture, StoreError
 from heatproof.studies import run
 from heatproof.studies.executors import Processes
-from heatproof.studies.plan import ScorePlan, checked_plan
+from heatproof.studies.plan import checked_plan
+from heatproof.studies.score import ScorePlan
 from heatproof.studies.store import connect
 
 NAMES = [f"picture {i}.png" for i in range(5)]
@@ -150,7 +151,7 @@ def test_metrics_that_explain_again_are_flagged_for_maps_made_elsewhere(plan, ma
 
 def test_one_array_is_counted_against_the_pictures(plan, maps, tmp_path):
     np.savez(tmp_path / "theirs.npz", maps[:4])
-    with pytest.raises(InvalidInput, match=r"one map for each picture of photographs.*Got 4 maps .* for 5 pictures"):
+    with pytest.raises(InvalidInput, match=r"one map for each image of photographs.*Got 4 maps .* for 5 images"):
         run.run(plan(maps=str(tmp_path / "theirs.npz")), tmp_path / "out")
     assert not (tmp_path / "out").exists()
     np.savez(tmp_path / "whole.npz", maps)

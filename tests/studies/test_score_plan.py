@@ -3,7 +3,9 @@
 import pytest
 
 from heatproof.errors import InvalidStudy
-from heatproof.studies.plan import ScorePlan, checked_plan, read_settings
+from heatproof.studies.plan import checked_plan
+from heatproof.studies.score import ScorePlan
+from heatproof.studies.studyfile import read_settings
 
 BASE = {"study": "score", "models": "shapes", "datasets": "shapes"}
 
@@ -22,12 +24,9 @@ def test_defaults_are_six_cams_and_the_metrics_of_the_public_call():
 def test_metrics_are_canonical_and_composites_bring_their_parts():
     plan = planned(metrics=["ARCC", {"road": {"ties": "block"}}, "deletion[steps=4]"])
     assert plan.metrics == ("arcc", "road[ties=block]", "deletion[steps=4]")
-    resolved = plan.resolved(masked=False)
-    assert resolved.metrics == (
-        *("coherency", "complexity", "road", "arcc"),
-        *("road[ties=block]", "deletion[steps=4]"),
-    )
-    assert checked_plan({**BASE, "metrics": list(resolved.metrics)}).resolved(False).metrics == resolved.metrics
+    named, _ = plan.chosen_metrics(masked=False)
+    assert named == ["coherency", "complexity", "road", "arcc", "road[ties=block]", "deletion[steps=4]"]
+    assert checked_plan({**BASE, "metrics": named}).chosen_metrics(masked=False)[0] == named
 
 
 def test_families_are_kept_until_it_is_known_whether_there_are_masks():
@@ -40,7 +39,7 @@ def test_families_are_kept_until_it_is_known_whether_there_are_masks():
 
 def test_options_of_metrics_reach_members_of_families():
     plan = planned(metrics=["fidelity"], metric_options={"deletion": {"steps": 4}})
-    chosen = plan.resolved(masked=False).metrics
+    chosen, _ = plan.chosen_metrics(masked=False)
     assert "deletion[steps=4]" in chosen and "deletion" not in chosen and "insertion" in chosen
 
 
@@ -112,9 +111,9 @@ def test_paths_of_a_study_file_are_taken_from_its_folder(tmp_path):
 
 def test_a_setting_of_scores_is_none_of_the_noise_study():
     with pytest.raises(InvalidStudy, match=r"`metrics` is no setting\. It belongs to the study score"):
-        checked_plan({"models": "shapes", "datasets": "shapes", "metrics": "road"})
+        checked_plan({"study": "noise-robustness", "models": "shapes", "datasets": "shapes", "metrics": "road"})
 
 
 def test_files_are_one_set_of_pictures():
     plan = planned(datasets=[{"images": ["a.png", "b.png"]}])
-    assert plan.datasets[0].images == ("a.png", "b.png") and plan.datasets[0].label == "pictures"
+    assert plan.datasets[0].images == ("a.png", "b.png") and plan.datasets[0].label == "images"

@@ -129,12 +129,12 @@ def _segmenters() -> list[dict[str, Any]]:
 
 
 def _studies() -> list[dict[str, Any]]:
-    from heatproof.studies.plan import PLANS, STUDIES
+    from heatproof.studies.study import all_studies
 
     return [
-        {"name": name, "summary": shows, "needs": ["models", "datasets"], "options": _settings(PLANS[name]),
-         "source": PLANS[name].SOURCE}
-        for name, shows in STUDIES.items()
+        {"name": one.name, "summary": one.summary, "needs": ["models", "datasets"], "options": _settings(one.settings),
+         "source": one.source}
+        for one in all_studies()
     ]  # fmt: skip
 
 

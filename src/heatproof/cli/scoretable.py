@@ -16,36 +16,37 @@ BROKEN = 14
 
 
 def print_scores(findings: Any) -> None:
-    """Prints the tables of a score study; of any other study nothing."""
-    if findings.source.plan.get("study") != "score":
+    """Prints the table of the scores of a study that has one."""
+    if "scores.csv" not in findings.tables:
         return
     from rich.console import Console
 
-    from heatproof.report.scores import sheets
+    from heatproof.report import score_grids
 
     console = Console(highlight=False)
     console = Console(highlight=False, width=min(console.width, WIDTH) if console.is_terminal else WIDTH)
-    for told in findings.told:
-        if len(findings.told) > 1:
-            console.print(f"\n[bold]{_plain(told.setting.model)} on {_plain(told.setting.dataset)}[/]")
-        families = list(sheets.families(findings, told, sheets.ordered(findings, told), ""))
+    scores = findings.scores
+    for one in scores.settings:
+        if len(scores.settings) > 1:
+            console.print(f"\n[bold]{_plain(one.setting.model)} on {_plain(one.setting.dataset)}[/]")
+        families = list(score_grids.families(findings, one, score_grids.ordered(scores, one)))
         _print(console, families)
         console.print()
-        for mark, meaning in sheets.legend(findings, told):
+        for mark, meaning in score_grids.legend(scores, one):
             console.print(f"{_plain(mark)}  {_plain(meaning)}", soft_wrap=True)
     for line in _aside(findings):
         console.print(_plain(line), soft_wrap=True)
 
 
 def _aside(findings: Any) -> Iterator[str]:
-    """Pictures that could not be used, and why scores carry flags: the most frequent ones."""
+    """Images that could not be used, and why scores carry flags: the most frequent ones."""
     reasons = Counter(str(row.reason) for row in findings.flagged.itertuples())
     for reason, count in reasons.most_common(REASONS):
-        yield f"Set aside, {count} {'picture' if count == 1 else 'pictures'}: {reason}"
+        yield f"Set aside, {count} {'image' if count == 1 else 'images'}: {reason}"
     rows = list(findings.reasons.itertuples())
     for row in rows[:REASONS]:
-        pictures = f"{row.pictures} {'picture' if row.pictures == 1 else 'pictures'}"
-        yield f"Flagged, {pictures}: {_some(row.metrics)} of {_some(row.methods)}: {row.flag}"
+        images = f"{row.images} {'image' if row.images == 1 else 'images'}"
+        yield f"Flagged, {images}: {_some(row.metrics)} of {_some(row.methods)}: {row.flag}"
     if len(rows) > REASONS:
         yield f"Flagged for {len(rows) - REASONS} other reasons: see the page."
 

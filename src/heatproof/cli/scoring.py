@@ -73,7 +73,8 @@ def score(
     no_report: options.NoReport = False,
 ) -> None:
     """Score maps: how good they are by any number of metrics, in one table and one page; resumable."""
-    from heatproof.studies.plan import DEFAULT_METHODS, checked_plan
+    from heatproof.studies.plan import checked_plan
+    from heatproof.studies.settings import DEFAULT_METHODS
 
     for name, value, example in (("--model", model, "shapes"), ("--out", out, "out/scores")):
         if not value:

@@ -63,7 +63,8 @@ def run(
     no_report: options.NoReport = False,
 ) -> None:
     """Run a study: rows, tables, statistics, a gallery and a page, in one folder; resumable."""
-    from heatproof.studies.plan import DEFAULT_METHODS, checked_plan
+    from heatproof.studies.plan import checked_plan
+    from heatproof.studies.settings import DEFAULT_METHODS
 
     settings, lines, source = _study_settings(study)
     told = options.model_settings(checkpoint, model_arg, mean, std, size, layer, multi_label)
@@ -127,9 +128,9 @@ def _report(folder: Path, page: bool = True) -> None:
     from heatproof import report as reports
 
     findings = reports.write_tables(folder)
-    said = [f"{answer['where']}: {answer['sentence']}".removeprefix(": ") for answer in reports.answers(findings)]
     scoretable.print_scores(findings)
-    print("\n" + "\n".join(said) + "\n")
+    answers = [f"{answer.where}: {answer.sentence}".removeprefix(": ") for answer in findings.answers]
+    print("\n" + "\n".join(answers) + "\n")
     print(f"Report: {reports.write_page(findings)}" if page else f"Tables: {folder / 'tables'}")
 
 
@@ -140,15 +141,17 @@ def report(folder: Annotated[Path, typer.Argument(help="The --out folder of `hea
 
 def _study_settings(study: str) -> tuple[dict[str, Any], dict[str, int], str]:
     """The settings of a study file, or of a study's name alone."""
+    from heatproof.plugins import PYTHON
     from heatproof.registry import unknown
-    from heatproof.studies.plan import STUDIES, read_settings
+    from heatproof.studies.study import study_names
+    from heatproof.studies.studyfile import read_settings
 
-    if study in STUDIES:
+    if study in study_names() or study.startswith(PYTHON):
         return {"study": study}, {}, ""
     if study.endswith((".yaml", ".yml")) or Path(study).is_file():
         settings, lines = read_settings(study)
         return settings, lines, study
-    raise unknown("study (or study file)", study, STUDIES)
+    raise unknown("study (or study file)", study, study_names())
 
 
 def models_of(settings: dict[str, Any], specs: list[str] | None, given: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 import csv
 import io
 import os
-from pathlib import Path, PurePosixPath
+from collections.abc import Sequence
+from pathlib import Path, PurePath, PurePosixPath
 
 from heatproof.data.files import printable
 from heatproof.errors import InvalidInput
@@ -38,6 +39,27 @@ def read_labels(path: str | os.PathLike) -> dict[str, int]:
     if not labels:
         raise InvalidInput(f"`labels` must hold at least one label. {where} has a header only.")
     return labels
+
+
+def labels_by_ending(ids: Sequence[str], path: str | os.PathLike) -> list[int | None]:
+    """The class of each image, by its path as it ends: `cat.jpg` in the file is `photos/cat.jpg`.
+
+    The longest ending counts. InvalidInput where the file names none of the images.
+    """
+    known = read_labels(path)
+    found = [_by_ending(identity, known) for identity in ids]
+    if all(label is None for label in found):
+        raise InvalidInput(
+            f"`labels` must name the images. {printable(path)} names {next(iter(known))!r}, and no image: "
+            f"the first is {ids[0]!r}."
+        )
+    return found
+
+
+def _by_ending(identity: str, known: dict[str, int]) -> int | None:
+    parts = PurePath(identity).parts
+    endings = ("/".join(parts[start:]) for start in range(len(parts)))
+    return next((known[ending] for ending in endings if ending in known), None)
 
 
 def _text(path: str | os.PathLike) -> str:

@@ -16,7 +16,7 @@ import torch
 from heatproof.data import PictureFolder, Pictures, load_pictures
 from heatproof.data.files import printable
 from heatproof.data.inputs import Inputs, as_inputs
-from heatproof.data.labels import read_labels
+from heatproof.data.labels import labels_by_ending
 from heatproof.errors import InvalidInput
 from heatproof.models import Model
 from heatproof.seeds import derived_seed
@@ -135,21 +135,8 @@ def _opened(pictures: Pictures, i: int, model: Model) -> torch.Tensor:
 
 
 def _labelled(found: list[Shot], file: str | os.PathLike) -> list[Shot]:
-    """By the path as it ends: `cat.jpg` in the file is `photos/cat.jpg`, unless another line fits more of it."""
-    known = read_labels(file)
-    labelled = [replace(shot, label=_ending(shot.id, known)) for shot in found]
-    if all(shot.label is None for shot in labelled):
-        raise InvalidInput(
-            f"`labels` must name the pictures. {printable(file)} names {next(iter(known))!r}, and no picture: "
-            f"the first is {found[0].id!r}."
-        )
-    return labelled
-
-
-def _ending(id: str, known: dict[str, int]) -> int | None:
-    parts = PurePath(id).parts
-    endings = ("/".join(parts[start:]) for start in range(len(parts)))
-    return next((known[ending] for ending in endings if ending in known), None)
+    labels = labels_by_ending([shot.id for shot in found], file)
+    return [replace(shot, label=label) for shot, label in zip(found, labels, strict=True)]
 
 
 def as_bytes(x: torch.Tensor) -> np.ndarray:

@@ -7,12 +7,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from heatproof.report.choice import answers, write_page, write_report, write_tables
-    from heatproof.report.tables import pairs
+    from heatproof.report.files import write_page, write_report, write_tables
+    from heatproof.report.frames import pairs
 
-_HOMES = dict.fromkeys(("answers", "write_page", "write_report", "write_tables"), "choice") | {"pairs": "tables"}
+_HOMES = dict.fromkeys(("write_page", "write_report", "write_tables"), "files") | {"pairs": "frames"}
 
-__all__ = ["answers", "pairs", "write_page", "write_report", "write_tables"]
+__all__ = ["pairs", "write_page", "write_report", "write_tables"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,169 +1,136 @@
-"""Everything the page says, worked out once: frames of the rows, and what `heatproof.statistics` makes of them."""
+"""Everything that the tables and the page of a study say, each part worked out once, when it is first asked for."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import cached_property
+from importlib import import_module
+from typing import Any
 
-import numpy as np
-import pandas as pd
-
-from heatproof.errors import StoreError
 from heatproof.report import frames
+from heatproof.report.blocks import Answer, Section
 from heatproof.report.frames import Frame
+from heatproof.report.robustness import Robustness
+from heatproof.report.scores import ScoreFindings
 from heatproof.report.source import Source
-from heatproof.statistics.agreement import Agreement, kendall_w, segmenter_agreement
-from heatproof.statistics.intervals import multiplicities, percentiles, weighted_medians
-from heatproof.statistics.paired import Comparison, compared
-from heatproof.statistics.table import image_blocks, rm_blocks, robustness_table
-from heatproof.statistics.verdict import Verdict, verdict_on
-
-#: What methods are compared by → what a block of the tests is.
-BLOCKS = {"rm": "conditions", "rm0": "conditions", "rbo": "pictures whose prediction held"}
-
-
-class Setting(NamedTuple):
-    """What is never averaged over: one model, one set of pictures, one layer, one way of cutting segments."""
-
-    model: str
-    dataset: str
-    layer: str
-    segmenter: str
-
-    def of(self, frame: Frame) -> Frame:
-        """The rows of `frame` that belong to this setting (by the columns it has)."""
-        for name, value in zip(self._fields, self, strict=True):
-            if name in frame:
-                frame = frame[frame[name] == value]
-        return frame
+from heatproof.report.style import Style, styles
+from heatproof.studies.study import Study, study_named
 
 
 @dataclass(frozen=True)
 class Findings:
-    """The numbers of a study, ready to be drawn.
+    """A study that is to be told. Sections and tables are functions of it.
 
-    `comparisons`: setting → quantity → tests over its blocks (real methods only, as controls would only pad the
-    ranks). `verdicts` are those of the main settings. `overall` and `together` are the tests and the verdict over
-    every model and dataset at once, where there are several.
+    `rows` is a DuckDB connection with all rows of the study, for what has no part here.
     """
 
     source: Source
-    pairs: Frame
-    robustness: Frame
-    strengths: Frame
-    correct: Frame
-    masks: Frame
-    truth: Frame
-    flagged: Frame
-    remarks: Frame
-    methods: Sequence[str]
-    controls: frozenset[str]
-    settings: Sequence[Setting]
-    comparisons: Mapping[Setting, Mapping[str, Comparison]]
-    verdicts: Mapping[Setting, Verdict]
-    overall: Mapping[str, Comparison]
-    together: Verdict | None
-    agreement: Frame
 
     @property
-    def main(self) -> list[Setting]:
-        """The settings with the plan's first segmenter: those the page tells in full."""
-        first = self.settings[0].segmenter
-        return [setting for setting in self.settings if setting.segmenter == first]
+    def plan(self) -> Mapping[str, Any]:
+        """`study.json`."""
+        return self.source.plan
 
-    def alike(self, setting: Setting) -> list[Setting]:
-        """The settings that differ from this one in the segmenter alone, in the plan's order."""
-        return [other for other in self.settings if other[:3] == setting[:3]]
+    @property
+    def rows(self) -> Any:
+        """All rows, as the view `rows`."""
+        return self.source.connection
+
+    @cached_property
+    def study(self) -> Study:
+        """The study as it is declared.
+
+        Raises:
+            UnknownName: nothing of that name is known in this process.
+        """
+        return study_named(str(self.plan.get("study")))
+
+    @cached_property
+    def robustness(self) -> Robustness | None:
+        """What metrics of pairs say under noise; None where no row has one."""
+        return Robustness.of(self.source)
+
+    @cached_property
+    def scores(self) -> ScoreFindings | None:
+        """What metrics say of the reference images; None where no row has one."""
+        return ScoreFindings.of(self.source)
+
+    @cached_property
+    def settings(self) -> list[tuple[str, str]]:
+        """(model, dataset) of the rows, in the order of the plan."""
+        found = set(frames.distinct(self.rows, "model", "dataset"))
+        order = [frames.ordered({pair[i] for pair in found}, frames.names(self.plan.get(key)))
+                 for i, key in enumerate(("models", "datasets"))]  # fmt: skip
+        return [(model, dataset) for dataset in order[1] for model in order[0] if (model, dataset) in found]
+
+    @cached_property
+    def methods(self) -> list[str]:
+        """Real methods in the order of the plan, then controls."""
+        there = dict(frames.distinct(self.rows, "method", "control"))
+        there.pop("", None)
+        wanted = [*frames.names(self.plan.get("methods")), *frames.names(self.plan.get("maps"))]
+        return sorted(frames.ordered(there, wanted), key=lambda method: there[method])
+
+    @cached_property
+    def controls(self) -> frozenset[str]:
+        """The methods that are uninformed on purpose."""
+        return frozenset(method for method, control in frames.distinct(self.rows, "method", "control") if control)
+
+    @cached_property
+    def looks(self) -> dict[str, Style]:
+        """How each method is drawn in every figure."""
+        return styles(self.methods, self.controls)
+
+    @cached_property
+    def flagged(self) -> Frame:
+        """Images that could not be used at all: dataset, image, reason."""
+        return frames.flagged(self.rows)
+
+    @cached_property
+    def reasons(self) -> Frame:
+        """Flags on values of usable images: flag, metrics, methods, images, rows."""
+        return frames.reasons(self.rows)
+
+    @cached_property
+    def correct(self) -> Frame:
+        """Share of right predictions on the reference images: model, dataset, n, correct."""
+        return frames.correct(self.rows)
+
+    @cached_property
+    def tables(self) -> dict[str, Frame]:
+        """File name → table, those that have a row, or columns at least."""
+        found = {}
+        for name, made in self.study.tables.items():
+            table = _function(made, "heatproof.report.tables")(self)
+            if table is not None:
+                found[name] = table
+        return found
+
+    @cached_property
+    def sections(self) -> list[Section]:
+        """The sections of the page, in order."""
+        return [section for made in self.study.sections for section in self._made(made)]
+
+    @property
+    def answers(self) -> list[Answer]:
+        """The verdicts, which the page begins with."""
+        return [answer for section in self.sections for answer in section.answers]
+
+    def _made(self, section: str | Callable[["Findings"], Any]) -> Iterator[Section]:
+        function = section if callable(section) else import_module(f"heatproof.report.sections.{section}").section
+        found = function(self)
+        yield from () if found is None else [found] if isinstance(found, Section) else found
+
+    def suffix(self, number: int, count: int, name: str) -> str:
+        """What tells the anchors and figures of one of several settings apart."""
+        return "" if count == 1 else f"-{number + 1:02d}-{frames.slug(name)}"
+
+    def images(self, dataset: str) -> str:
+        """How many images of a dataset were used, of how many."""
+        total = frames.count_images(self.rows, dataset)
+        aside = int((self.flagged["dataset"] == dataset).sum())
+        used = f"{total - aside}" if not aside else f"{total - aside} of {total}"
+        return f"{used} ({dataset})"
 
 
-def findings_of(source: Source) -> Findings:
-    """Reads the rows and works out every table and test. The slow part is the bootstrap."""
-    plan, rows = source.plan, source.connection
-    pairs = frames.pairs(rows)
-    if pairs.empty:
-        raise StoreError(f"Expected pairs of maps in {str(source.folder)!r}. Got rows of other kinds only.")
-    controls = frozenset(pairs.loc[pairs["control"], "method"])
-    resamples, seed = int(plan.get("resamples") or 1000), int(plan.get("seed") or 0)
-    table = robustness_table(pairs, frames.psnr(rows), frames.segments(rows), resamples=resamples, seed=seed)
-    settings = _settings(pairs, plan)
-    several = len({setting[:2] for setting in settings}) > 1
-    first = [setting for setting in settings if setting.segmenter == settings[0].segmenter]
-    given = {"segmenter": first[0].segmenter, "resamples": resamples, "seed": seed}
-    masks = frames.truth(rows)
-    return Findings(
-        source=source,
-        pairs=pairs,
-        robustness=table,
-        strengths=frames.strengths(rows),
-        correct=frames.correct(rows),
-        masks=masks,
-        truth=truth_table(masks, resamples, seed),
-        flagged=frames.flagged(rows),
-        remarks=frames.remarks(rows),
-        methods=_ordered(pairs["method"], plan.get("methods") or ()),
-        controls=controls,
-        settings=settings,
-        comparisons={s: dict(_comparisons(s.of(pairs), s.of(table))) for s in settings},
-        verdicts={s: verdict_on(s.of(pairs), s.of(table), **given) for s in first},
-        overall=dict(_comparisons(_of(first, pairs), _of(first, table))) if several else {},
-        together=verdict_on(_of(first, pairs), _of(first, table), **given) if several else None,
-        agreement=segmenter_agreement(table) if len({s.segmenter for s in settings}) > 1 else pd.DataFrame(),
-    )
-
-
-def _settings(pairs: Frame, plan: Mapping) -> list[Setting]:
-    """Every setting there is, models, datasets and segmenters in the order of the plan."""
-    order = [
-        _ordered(pairs[name], [item.get("name") if isinstance(item, Mapping) else item for item in plan.get(key) or ()])
-        for name, key in (("model", "models"), ("dataset", "datasets"), ("segmenter", "segmenters"))
-    ]
-    found = pairs[list(Setting._fields)].drop_duplicates().itertuples(index=False, name=None)
-    places = [{name: place for place, name in enumerate(names)} for names in order]
-    key = lambda s: (places[2][s.segmenter], places[0][s.model], places[1][s.dataset], s.layer)  # noqa: E731
-    return sorted((Setting(*row) for row in found), key=key)
-
-
-def _ordered(names: Any, wanted: Sequence[Any]) -> list[str]:
-    """The names there are: those of the plan in its order, then the others by alphabet."""
-    there = set(names.unique())
-    return [name for name in wanted if name in there] + sorted(there - set(wanted))
-
-
-def _of(settings: Sequence[Setting], frame: Frame) -> Frame:
-    return pd.concat([setting.of(frame) for setting in settings])
-
-
-def _comparisons(pairs: Frame, table: Frame) -> Iterator[tuple[str, Comparison]]:
-    """Tests by RM and RM₀ over conditions and by RBO over pictures; none where there is nothing to compare."""
-    for quantity in BLOCKS:
-        blocks = image_blocks(pairs, quantity) if quantity == "rbo" else rm_blocks(table, quantity)
-        if blocks.shape[1] >= 2 and len(blocks.dropna()):
-            yield quantity, compared(blocks)
-
-
-def average_ranks(findings: Findings, setting: Setting) -> Frame:
-    """Average rank by RM of each method (rows) under each segmenter (columns) of a setting's model and dataset."""
-    found = {other.segmenter: findings.comparisons[other].get("rm") for other in findings.alike(setting)}
-    frame = pd.DataFrame({name: c.ranks for name, c in found.items() if c is not None})
-    return frame.dropna().sort_index()
-
-
-def rank_agreement(ranks: Frame) -> Agreement:
-    """Kendall's W of the segmenters' average ranks."""
-    return kendall_w(-ranks.to_numpy(np.float64).T)
-
-
-def truth_table(masks: Frame, resamples: int, seed: int) -> Frame:
-    """Median cosine with the mask of each method, with a bootstrap interval by image, and the mean."""
-    key = ["model", "dataset", "layer", "method", "control"]
-    rows = []
-    for (model, dataset, layer, method, control), frame in masks.groupby(key, sort=True):
-        values = frame.sort_values("image")["cosine"].dropna().to_numpy(np.float64)
-        row = {"model": model, "dataset": dataset, "layer": layer, "method": method, "control": control}
-        row |= {"n": len(values), "mean": np.nan, "median": np.nan, "median_low": np.nan, "median_high": np.nan}
-        if len(values):
-            drawn = multiplicities(len(values), resamples, seed, f"mask-cosine {dataset}")
-            low, high = percentiles(weighted_medians(values, drawn, np.arange(len(values))))
-            row |= {"mean": values.mean(), "median": np.median(values), "median_low": low, "median_high": high}
-        rows.append(row)
-    columns = [*key, "n", "mean", "median", "median_low", "median_high"]
-    return pd.DataFrame(rows, columns=columns)
+def _function(made: str | Callable[[Findings], Any], module: str) -> Callable[[Findings], Any]:
+    return made if callable(made) else getattr(import_module(module), made)

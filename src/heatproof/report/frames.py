@@ -1,6 +1,8 @@
-"""Data frames pivoted from the rows with DuckDB: pairs, noise, segments, masks, and what was flagged."""
+"""Data frames pivoted from the rows with DuckDB: pairs, noise, segments, masks, scores, and what was flagged."""
 
 import os
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import duckdb
@@ -8,6 +10,7 @@ import pandas as pd
 
 from heatproof.errors import StoreError
 from heatproof.report.source import open_source
+from heatproof.statistics.scores import CURVE
 
 #: A pandas DataFrame. Any to the type checker, as pandas' annotations let every selection be a Series.
 Frame = Any
@@ -17,6 +20,12 @@ COMPANIONS = ("rbo", "kappa", "l1", "spearman", "ssim", "cosine")
 #: Columns of tables/pairs.parquet, in order.
 PAIRS = (*KEY, *COMPANIONS, "changed", "clean_class", "perturbed_class", "flag")
 CONDITION = ("model", "dataset", "image", "perturbation", "severity")
+#: What names a row of tables/pictures.parquet.
+SCORE = ("model", "dataset", "layer", "target", "image", "method", "control", "metric")
+#: Columns of tables/pictures.parquet, in order.
+SCORES = (*SCORE, "value", "flag")
+#: Rows of metrics under the reference condition.
+REFERENCE = "method <> '' AND perturbation = '' AND transformation = '' AND state = ''"
 
 
 def pairs(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataFrame:
@@ -36,7 +45,7 @@ def pairs(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataFrame
                    count(*) AS copies, count(DISTINCT metric) AS kinds
             FROM rows WHERE method <> '' AND perturbation <> '' GROUP BY {key} ORDER BY {key}""",
     )
-    _refuse_doubles(frame)
+    _refuse_copies(frame, frame["copies"] != frame["kinds"], KEY, "metric of a pair")
     types = dict.fromkeys(COMPANIONS, "float64") | {"changed": "boolean", "control": "bool"}
     types |= {"clean_class": "Int32", "perturbed_class": "Int32", "severity": "int16"}
     return pd.DataFrame(frame[list(PAIRS)].astype(types))
@@ -103,16 +112,74 @@ def correct(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataFra
     )
 
 
-def remarks(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataFrame:
-    """Flags on single maps of usable pictures, counted in pairs: method, flag, pairs."""
-    return _frame(
-        source,
-        """WITH aside AS (SELECT dataset, image FROM rows GROUP BY dataset, image HAVING bool_and(flag <> ''))
-           SELECT method, flag, count(DISTINCT (model, dataset, image, perturbation, severity)) AS pairs
+def scores(rows: duckdb.DuckDBPyConnection) -> Frame:
+    """One row per image, method and metric under the reference, columns as SCORES; ordered by the key.
+
+    Raises:
+        StoreError: a score stored twice, as two studies in one folder would leave it.
+    """
+    key = ", ".join(SCORE)
+    frame: Frame = rows.execute(
+        f"""SELECT {key}, any_value(value) AS value,
+                   coalesce(string_agg(DISTINCT flag, '; ' ORDER BY flag) FILTER (flag <> ''), '') AS flag,
+                   count(*) AS copies
+            FROM rows WHERE {REFERENCE} AND NOT suffix(metric, '{CURVE}') GROUP BY {key} ORDER BY {key}"""
+    ).df()
+    _refuse_copies(frame, frame["copies"] != 1, SCORE, "image, method and metric")
+    return frame[list(SCORES)].astype({"value": "float64", "control": "bool"})
+
+
+def curves(rows: duckdb.DuckDBPyConnection) -> Frame:
+    """The points of all curves: model, dataset, image, method, metric (`NAME-curve`), strength, value."""
+    columns = "model, dataset, image, method, metric, strength"
+    return rows.execute(
+        f"""SELECT {columns}, any_value(value)::DOUBLE AS value FROM rows
+            WHERE {REFERENCE} AND suffix(metric, '{CURVE}') AND flag = '' GROUP BY {columns} ORDER BY {columns}"""
+    ).df()
+
+
+def reasons(rows: duckdb.DuckDBPyConnection) -> Frame:
+    """Flags on values of usable images: flag, metrics and methods as lists, images, rows."""
+    return rows.execute(
+        f"""WITH aside AS (SELECT dataset, image FROM rows GROUP BY dataset, image HAVING bool_and(flag <> ''))
+           SELECT flag, list_sort(list(DISTINCT metric)) AS metrics, list_sort(list(DISTINCT method)) AS methods,
+                  count(DISTINCT (dataset, image)) AS images, count(*) AS rows
            FROM rows ANTI JOIN aside USING (dataset, image)
-           WHERE method <> '' AND perturbation <> '' AND flag <> ''
-           GROUP BY method, flag ORDER BY method, flag""",
-    )
+           WHERE method <> '' AND flag <> '' AND NOT suffix(metric, '{CURVE}')
+           GROUP BY flag ORDER BY rows DESC, flag"""
+    ).df()
+
+
+def distinct(rows: duckdb.DuckDBPyConnection, *columns: str) -> list[tuple]:
+    """The different values of some columns."""
+    names = ", ".join(columns)
+    return rows.execute(f"SELECT DISTINCT {names} FROM rows ORDER BY {names}").fetchall()
+
+
+def count_images(rows: duckdb.DuckDBPyConnection, dataset: str) -> int:
+    """How many images of a dataset have rows."""
+    found = rows.execute("SELECT count(DISTINCT image) FROM rows WHERE dataset = ?", [dataset]).fetchone()
+    return found[0] if found else 0
+
+
+# --- names in order ---
+
+
+def names(given: Any) -> list[str]:
+    """Names from a list of names, or of mappings with a name."""
+    given = [given] if isinstance(given, str) else given or ()
+    return [str(item.get("name")) if isinstance(item, Mapping) else str(item) for item in given]
+
+
+def ordered(there: Iterable[str], wanted: Sequence[str]) -> list[str]:
+    """The names there are: those wanted in that order, then the others by alphabet."""
+    there = set(there)
+    return list(dict.fromkeys([name for name in wanted if name in there] + sorted(there)))
+
+
+def slug(text: str) -> str:
+    """A file name's worth of a name: letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40] or "x"
 
 
 def _frame(source: duckdb.DuckDBPyConnection | str | os.PathLike, query: str) -> pd.DataFrame:
@@ -121,12 +188,12 @@ def _frame(source: duckdb.DuckDBPyConnection | str | os.PathLike, query: str) ->
     return source.execute(query).df()
 
 
-def _refuse_doubles(frame: pd.DataFrame) -> None:
+def _refuse_copies(frame: Frame, double: Any, key: Collection[str], of: str) -> None:
     """The same number stored twice means that two studies share a folder: averaging them would hide it."""
-    double = frame[frame["copies"] != frame["kinds"]]
-    if len(double):
-        where = ", ".join(f"{name}={double.iloc[0][name]!r}" for name in KEY)
+    found = frame[double]
+    if len(found):
+        where = ", ".join(f"{name}={found.iloc[0][name]!r}" for name in key)
         raise StoreError(
-            f"Expected one row per metric of a pair. Got {int(double.iloc[0]['copies'])} for {where}. "
+            f"Expected one row per {of}. Got {int(found.iloc[0]['copies'])} for {where}. "
             "Two studies were written into one folder; run again into a new one."
         )

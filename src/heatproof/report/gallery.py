@@ -1,9 +1,9 @@
-"""The stored cases as tiles: pictures and maps laid over them, small enough to be mailed inside the page.
+"""The stored cases as tiles: images and maps laid over them, small enough to be mailed inside the page.
 
-DIR/gallery/index.json is a list of cases, each an object with `file`, `title`, `why`, `model`, `dataset`,
-`image`, `perturbation`, `severities`, `label`, `label_name`, `methods`, `columns` (one per picture, clean
-first: `severity`, `class`, `class_name`, `probability`, `changed`) and `rbo` (method → a number or null per
-column). The arrays of `file`: `pictures` uint8 (1+S, H, W, 3), `maps` uint8 (M, 1+S, h, w), 255 for 1.
+DIR/gallery/index.json is a list of cases, each an object with `file`, `title`, `why`, `model`, `dataset`, `image`,
+`label`, `label_name`, `methods` and `columns` (one for each condition, the reference first: `condition`, `severity`,
+`class`, `class_name`, `probability`, `changed`). The arrays of `file`: `pictures` uint8 (C, H, W, 3), `maps` uint8
+(M, C, h, w), 255 for 1.
 """
 
 import base64
@@ -20,7 +20,7 @@ from PIL import Image
 from heatproof.errors import StoreError
 from heatproof.report.overlay import Look, overlay
 
-#: Perceptually uniform and safe for colour-blind readers; the map weighs half, the picture half.
+#: Perceptually uniform and safe for colour-blind readers; the map weighs half, the image half.
 LOOK = Look("inferno", 0.5)
 #: Tiles of (at most this many) → longest side in pixels, so that a page stays below ten megabytes.
 SIDES = ((700, 144), (1600, 112), (4000, 80))
@@ -28,18 +28,17 @@ SIDES = ((700, 144), (1600, 112), (4000, 80))
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture of the gallery, as a data address, with what a reader who cannot see it should hear."""
+    """One image of the gallery, as a data address, with what a reader who cannot see it should hear."""
 
     source: str
     alt: str
     width: int
     height: int
-    note: str = ""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a case: the pictures themselves (`method` empty) or the maps of a method."""
+    """One line of a case: the images themselves (`method` empty) or the maps of a method."""
 
     method: str
     tiles: tuple[Tile, ...]
@@ -47,7 +46,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Case:
-    """One picture under one perturbation, over the severities, with the maps of every method."""
+    """One image under one or several conditions, with the maps of every method."""
 
     facts: Mapping[str, Any]
     columns: tuple[Mapping[str, Any], ...]
@@ -76,52 +75,50 @@ def _side(tiles: int) -> int:
 
 def _case(folder: Path, entry: Mapping[str, Any], side: int) -> Case:
     with np.load(folder / Path(entry["file"]).name, allow_pickle=False) as arrays:
-        pictures, maps = arrays["pictures"], arrays["maps"]
-    columns = tuple({**column, "says": says(column)} for column in entry["columns"])
-    small = [_resized(Image.fromarray(picture), side) for picture in pictures[: len(columns)]]
-    plain = tuple(_tile(p, f"Picture, {_where(entry, c)}", "") for p, c in zip(small, columns, strict=True))
-    rows = [Row("", plain)]
+        images, maps = arrays["pictures"], arrays["maps"]
+    columns = tuple({**column, "says": says(column), "name": _name(column)} for column in entry["columns"])
+    small = [_resized(Image.fromarray(image), side) for image in images[: len(columns)]]
+    rows = [Row("", tuple(_tile(one, f"Image, {_where(c)}") for one, c in zip(small, columns, strict=True)))]
     for method, layers in zip(entry["methods"], maps, strict=True):
-        scores = entry["rbo"][method] if "rbo" in entry else [None] * len(columns)
         tiles = [
-            _tile(_overlay(p, layer), f"{method}, {_where(entry, c)}", _score(rbo))
-            for p, layer, c, rbo in zip(small, layers, columns, scores, strict=True)
+            _tile(_overlay(one, layer), f"{method}, {_where(column)}")
+            for one, layer, column in zip(small, layers, columns, strict=True)
         ]
         rows.append(Row(method, tuple(tiles)))
     return Case(entry, columns, tuple(rows))
 
 
 def says(column: Mapping[str, Any]) -> str:
-    """What the model says about one picture: `hen, 42 %`."""
+    """What the model says about one image: `hen, 42 %`."""
     name = column.get("class_name") or f"class {column.get('class')}"
     probability = column.get("probability")
     return name if probability is None else f"{name}, {100 * probability:.0f} %"
 
 
-def _where(entry: Mapping[str, Any], column: Mapping[str, Any]) -> str:
-    strength = f"{entry['perturbation']} severity {column['severity']}" if column["severity"] else "clean"
+def _name(column: Mapping[str, Any]) -> str:
+    """The condition as a heading; all columns of a case are of one perturbation, which `why` names."""
+    return f"severity {column['severity']}" if column["severity"] else column["condition"] or "reference"
+
+
+def _where(column: Mapping[str, Any]) -> str:
     changed = "; the prediction changed" if column.get("changed") else ""
-    return f"{strength}: predicted {column['says']}{changed}"
+    return f"{column['condition'] or 'reference'}: predicted {column['says']}{changed}"
 
 
-def _score(rbo: float | None) -> str:
-    return "" if rbo is None else f"RBO {rbo:.2f}"
+def _resized(image: Image.Image, side: int) -> Image.Image:
+    scale = side / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.BILINEAR if scale > 1 else Image.Resampling.LANCZOS)
 
 
-def _resized(picture: Image.Image, side: int) -> Image.Image:
-    scale = side / max(picture.size)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    return picture.resize(size, Image.Resampling.BILINEAR if scale > 1 else Image.Resampling.LANCZOS)
+def _overlay(image: Image.Image, layer: np.ndarray) -> Image.Image:
+    """The map (uint8, any size) in colour, half and half with the image."""
+    stretched = np.asarray(Image.fromarray(layer).resize(image.size, Image.Resampling.BILINEAR))
+    return Image.fromarray(overlay(np.asarray(image), stretched / 255, LOOK, coloured=True))
 
 
-def _overlay(picture: Image.Image, layer: np.ndarray) -> Image.Image:
-    """The map (uint8, any size) in colour, half and half with the picture."""
-    stretched = np.asarray(Image.fromarray(layer).resize(picture.size, Image.Resampling.BILINEAR))
-    return Image.fromarray(overlay(np.asarray(picture), stretched / 255, LOOK, coloured=True))
-
-
-def _tile(picture: Image.Image, alt: str, note: str) -> Tile:
+def _tile(image: Image.Image, alt: str) -> Tile:
     buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", quality=72, method=4)
+    image.save(buffer, "WEBP", quality=72, method=4)
     code = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return Tile(f"data:image/webp;base64,{code}", alt, *picture.size, note)
+    return Tile(f"data:image/webp;base64,{code}", alt, *image.size)

@@ -1,7 +1,10 @@
-"""The study's tables as files for spreadsheets and notebooks; equal rows give equal bytes."""
+"""The tables of a study: each a function from findings to a data frame, None where there is nothing to put in it.
 
-import os
-from collections.abc import Iterator
+A study names its tables (`Study.tables`); equal rows give equal bytes.
+"""
+
+import io
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,75 +12,90 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from heatproof.errors import StoreError
 from heatproof.files import write_atomically
-from heatproof.report.findings import Findings, Setting, findings_of
-from heatproof.report.frames import pairs
-from heatproof.report.source import Source, open_source
-from heatproof.statistics.paired import Comparison
+from heatproof.report.findings import Findings
+from heatproof.report.frames import Frame
+from heatproof.report.robustness import Robustness, Setting
+from heatproof.report.scores import ScoreFindings
+from heatproof.statistics.paired import Comparison, is_worse
 
-__all__ = ["file_tables", "pairs", "statistics_table", "write_tables"]
-
-#: Columns of tables/statistics.csv. `test` is friedman (statistic, p, w), average-rank (first; rank, and Nemenyi's
+#: Columns of the tests of a noise study. `test` is friedman (statistic, p, w), average-rank (first; rank, and Nemenyi's
 #: critical distance), wilcoxon (first against second; p_holm, effect > 0 where first is better) or
 #: kendall-segmenters (w of the method rankings over segmenters, of one perturbation and severity).
-STATISTICS = (
+ROBUSTNESS_TESTS = (
     *("model", "dataset", "layer", "segmenter", "quantity", "test", "perturbation", "severity", "first", "second"),
     *("n", "dropped", "statistic", "p", "p_holm", "effect", "w", "rank", "distance"),
 )
 #: What stands for every model, dataset and layer together.
 TOGETHER = "(all)"
+#: Columns of tables/fooled.csv: a row per metric. `top` and `fooled_by` are names with a semicolon between.
+FOOLED = ("model", "dataset", "metric", "family", "better", "n", "best", "top", "fooled", "fooled_by", "tested")
+#: Columns of the tests of a score study: Wilcoxon's test of the best real method against every other, by metric.
+SCORE_TESTS = (
+    *("model", "dataset", "metric", "first", "second", "control", "n", "ties"),
+    *("statistic", "p", "p_holm", "effect", "worse"),
+)
 
 
-def write_tables(folder: str | os.PathLike) -> Findings:
-    """Writes `tables/` of a study folder and returns what was found, to be drawn without working it out again.
-
-    robustness.csv (a row per cell and severity, and one for all severities together), pairs.parquet (a row per
-    image × method × perturbation × severity), statistics.csv (STATISTICS), and truth.csv where pictures have masks.
-
-    Raises:
-        StoreError: the folder is no study, has no rows yet, or cannot be written.
-    """
-    return write_all(open_source(folder))
+def file_tables(folder: Path, tables: Mapping[str, Frame]) -> None:
+    """Writes tables, each whole or not at all."""
+    for name, frame in tables.items():
+        content = _parquet(frame) if name.endswith(".parquet") else _csv(frame)
+        write_atomically(folder / name, lambda file, content=content: file.write(content))
 
 
-def write_all(source: Source) -> Findings:
-    """The same, of a study that is open."""
-    findings = findings_of(source)
-    file_tables(source.folder / "tables", findings)
-    return findings
+def _csv(frame: Frame) -> bytes:
+    return frame.to_csv(index=False, lineterminator="\n").encode("utf-8", "surrogateescape")
 
 
-def file_tables(folder: Path, findings: Findings) -> None:
-    """Writes the tables of `findings`, each whole or not at all."""
-    write_csv(folder / "robustness.csv", findings.robustness)
-    write_csv(folder / "statistics.csv", statistics_table(findings))
-    if len(findings.truth):
-        write_csv(folder / "truth.csv", findings.truth)
-    table = pa.Table.from_pandas(findings.pairs, preserve_index=False)
-    write_atomically(folder / "pairs.parquet", lambda file: pq.write_table(table, file, compression="zstd"))
+def _parquet(frame: Frame) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), buffer, compression="zstd")
+    return buffer.getvalue()
 
 
-def write_csv(path: Path, frame: pd.DataFrame) -> None:
-    """The frame as text, whole or not at all."""
-    text = frame.to_csv(index=False, lineterminator="\n")
-    write_atomically(path, lambda file: file.write(text.encode("utf-8", "surrogateescape")))
+# --- noise ---
 
 
-def statistics_table(findings: Findings) -> pd.DataFrame:
-    """Every test of the study in long form, columns STATISTICS."""
+def _robustness(findings: Findings) -> Robustness:
+    if findings.robustness is None:
+        raise StoreError(f"Expected pairs of maps in {str(findings.source.folder)!r}. Got rows of other kinds only.")
+    return findings.robustness
+
+
+def robustness(findings: Findings) -> Frame:
+    """A row per cell and severity, and one for all severities together (`statistics.table.robustness_table`)."""
+    return _robustness(findings).table
+
+
+def pairs(findings: Findings) -> Frame:
+    """A row per image × method × perturbation × severity (`frames.pairs`)."""
+    return _robustness(findings).pairs
+
+
+def mask_cosine(findings: Findings) -> Frame | None:
+    """Median cosine of the reference maps with the mask, where there are masks."""
+    found = _robustness(findings).mask_cosine
+    return found if len(found) else None
+
+
+def robustness_tests(findings: Findings) -> Frame:
+    """Every test in long form, columns ROBUSTNESS_TESTS."""
+    found = _robustness(findings)
     rows = [
         {**setting._asdict(), "quantity": quantity, **row}
-        for setting in findings.settings
-        for quantity, comparison in findings.comparisons[setting].items()
+        for setting in found.settings
+        for quantity, comparison in found.comparisons[setting].items()
         for row in _tests(comparison)
     ]
-    together = Setting(TOGETHER, TOGETHER, TOGETHER, findings.settings[0].segmenter)._asdict()
-    for quantity, comparison in findings.overall.items():
+    together = Setting(TOGETHER, TOGETHER, TOGETHER, found.settings[0].segmenter)._asdict()
+    for quantity, comparison in found.overall.items():
         rows += [{**together, "quantity": quantity, **row} for row in _tests(comparison)]
-    for row in findings.agreement.to_dict("records"):
+    for row in found.agreement.to_dict("records"):
         kept = {name: row[name] for name in ("model", "dataset", "layer", "perturbation", "severity", "w", "p")}
         rows.append({**kept, "quantity": "rm", "test": "kendall-segmenters", "n": row["segmenters"]})
-    return pd.DataFrame(rows, columns=list(STATISTICS)).astype({"n": "Int64", "dropped": "Int64"})
+    return pd.DataFrame(rows, columns=list(ROBUSTNESS_TESTS)).astype({"n": "Int64", "dropped": "Int64"})
 
 
 def _tests(comparison: Comparison) -> Iterator[dict[str, Any]]:
@@ -89,3 +107,60 @@ def _tests(comparison: Comparison) -> Iterator[dict[str, Any]]:
     for pair in comparison.pairs:
         found = {name: getattr(pair, name) for name in ("first", "second", "n", "statistic", "p", "p_holm", "effect")}
         yield {"test": "wilcoxon", "dropped": test.dropped, **found}
+
+
+# --- scores ---
+
+
+def _scores(findings: Findings) -> ScoreFindings:
+    if findings.scores is None:
+        raise StoreError(f"Expected scores of maps in {str(findings.source.folder)!r}. Got rows of other kinds only.")
+    return findings.scores
+
+
+def scores(findings: Findings) -> Frame:
+    """Mean of every metric for every model and method (`statistics.scores.score_table`)."""
+    return _scores(findings).table
+
+
+def scores_by_image(findings: Findings) -> Frame:
+    """A row per image, method and metric (`frames.scores`)."""
+    return _scores(findings).scores
+
+
+def curves(findings: Findings) -> Frame | None:
+    """Mean of every curve at every share, where a metric has a curve."""
+    found = _scores(findings).curves
+    return found if len(found) else None
+
+
+def agreement(findings: Findings) -> Frame | None:
+    """Rank correlation of every two metrics, in each setting."""
+    rows = [
+        {**one.setting._asdict(), "metric": metric, **row}
+        for one in _scores(findings).settings
+        for metric, row in one.agreement.iterrows()
+    ]
+    return pd.DataFrame(rows) if rows else None
+
+
+def fooled(findings: Findings) -> Frame:
+    """Which controls fool which metric, columns FOOLED."""
+    found = _scores(findings)
+    lines = []
+    for one in (judged for setting in found.settings for judged in setting.judged.values()):
+        line = {"model": one.model, "dataset": one.dataset, "metric": one.metric, "n": one.n, "best": one.best}
+        line |= {"family": found.family(one.metric), "better": one.better, "top": "; ".join(one.top)}
+        lines.append(line | {"fooled": bool(one.fooled), "fooled_by": "; ".join(one.fooled), "tested": one.exposed})
+    return pd.DataFrame(lines, columns=list(FOOLED))
+
+
+def score_tests(findings: Findings) -> Frame:
+    """The best real method against every other, by metric, columns SCORE_TESTS."""
+    lines = []
+    for one in (judged for setting in _scores(findings).settings for judged in setting.judged.values()):
+        for name, test in one.tests.items():
+            line = {"model": one.model, "dataset": one.dataset, "metric": one.metric, "control": name in one.controls}
+            line |= {field: getattr(test, field) for field in ("first", "second", "n", "ties", "statistic", "p")}
+            lines.append(line | {"p_holm": test.p_holm, "effect": test.effect, "worse": is_worse(test, one.level)})
+    return pd.DataFrame(lines, columns=list(SCORE_TESTS))

@@ -1,7 +1,7 @@
 """Strengths for target flip rates, found once per model, dataset and perturbation and kept in the study's folder."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,53 +12,53 @@ from heatproof.files import write_atomically
 from heatproof.models import Model
 from heatproof.perturbations import Perturber, calibrate
 from heatproof.rounding import top_class
-from heatproof.studies import jobs, noise
-from heatproof.studies.plan import NoisePlan
+from heatproof.studies.conditions import Condition
+from heatproof.studies.jobs import Block, Dataset, load, open_block
+from heatproof.studies.measurement import loss_gradient
+from heatproof.studies.settings import Plan
 from heatproof.studies.store import Store
 
-#: Flip rates are shares of so many pictures at most: enough for the default targets, and attacks stay affordable.
-PICTURES = 64
+#: Flip rates are shares of so many images at most: enough for the default targets, and attacks stay affordable.
+IMAGES = 64
 
 
 def calibrated(
-    store: Store, plan: NoisePlan, pictures: Sequence[Pictures], device: str, progress: Any
-) -> dict[str, list[float]]:
-    """`model/dataset/perturbation` → a level for each target flip rate; empty unless the plan asks for it.
+    store: Store, plan: Plan, conditions: Sequence[Condition], datasets: Sequence[Dataset], device: str, progress: Any
+) -> Mapping[tuple[int, int, str], Sequence[float]]:
+    """(model, dataset, perturbation) → a level for each flip rate of the conditions; empty where none has one.
 
     What is found is written to `calibration.json` at once, so that a resumed study measures at the same strengths.
     """
-    if not plan.calibrate:
+    rates: dict[str, list[float]] = {}
+    for condition in conditions:
+        if condition.flip_rate is not None:
+            rates.setdefault(condition.perturbation, []).append(condition.flip_rate)
+    if not rates:
         return {}
     path = store.folder / "calibration.json"
     found: dict[str, list[dict[str, Any]]] = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    keys = [
-        (model, dataset, kind)
-        for model in range(len(plan.models))
-        for dataset in range(len(plan.datasets))
-        for kind in plan.perturbations
-    ]
+    keys = [(m, d, kind) for m in range(len(plan.models)) for d in range(len(datasets)) for kind in rates]
     progress.stage("Calibrating strengths", len(keys))
     for model, dataset, kind in keys:
         name = f"{model}/{dataset}/{kind}"
         if name not in found:
-            rate = flip_rate(jobs.load(plan, model, device), pictures[dataset], plan, kind)
-            smallest = 0.5 / min(len(pictures[dataset].ids), PICTURES)  # rates are steps: nothing finer can be promised
-            levels = calibrate(kind, rate, plan.calibrate, tolerance=max(0.02, smallest))
+            images = datasets[dataset].images
+            rate = flip_rate(load(plan, model, device), images, plan, kind)
+            smallest = 0.5 / min(len(images.ids), IMAGES)  # rates are steps: nothing finer can be promised
+            levels = calibrate(kind, rate, rates[kind], tolerance=max(0.02, smallest))
             found[name] = [asdict(level) for level in levels]
             text = json.dumps(found, indent=2, sort_keys=True) + "\n"
             write_atomically(path, lambda file, text=text: file.write(text.encode()))
         progress.advance(1)
-    return {name: [level["level"] for level in levels] for name, levels in found.items()}
+    return {key: [one["level"] for one in found[f"{key[0]}/{key[1]}/{key[2]}"]] for key in keys}
 
 
-def flip_rate(model: Model, pictures: Pictures, plan: NoisePlan, kind: str) -> Callable[[float], float]:
-    """Level → share of the predictions that change, on the first pictures that can be opened."""
+def flip_rate(model: Model, images: Pictures, plan: Plan, kind: str) -> Callable[[float], float]:
+    """Level → share of the predictions that change, on the first images that can be opened."""
     size = plan.batch_size or 8
-    count = min(len(pictures.ids), PICTURES)
-    blocks = [noise.open_block(pictures, range(i, min(i + size, count)), model, "predicted")
-              for i in range(0, count, size)]  # fmt: skip
-    blocks = [block for block in blocks if block.ids]
-    perturbers = [_perturber(model, block, plan.seed) for block in blocks]
+    count = min(len(images.ids), IMAGES)
+    blocks = [open_block(images, range(i, min(i + size, count)), model, "predicted") for i in range(0, count, size)]
+    perturbers = [_perturber(model, block, plan.seed) for block in blocks if block.ids]
 
     def rate(level: float) -> float:
         flips = total = 0
@@ -72,12 +72,8 @@ def flip_rate(model: Model, pictures: Pictures, plan: NoisePlan, kind: str) -> C
     return rate
 
 
-def _perturber(model: Model, block: noise.Block, seed: int) -> tuple[Perturber, torch.Tensor]:
+def _perturber(model: Model, block: Block, seed: int) -> tuple[Perturber, torch.Tensor]:
     x = block.x.to(model.device)
     with model.evaluating(), torch.no_grad():
         clean = top_class(model.logits(x))
-
-    def gradient(images: torch.Tensor) -> torch.Tensor:
-        return noise.loss_gradient(model, images, clean)
-
-    return Perturber(x, block.ids, seed, gradient, model.logits), clean
+    return Perturber(x, block.ids, seed, lambda images: loss_gradient(model, images, clean), model.logits), clean

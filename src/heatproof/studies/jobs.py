@@ -1,26 +1,26 @@
-"""What the jobs of every study share: pictures of one dataset under one model, opened, and the methods placed there."""
+"""What a job is, and what a worker must know to do one."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from heatproof.attributions import ATTRIBUTIONS, Request, requested
+from heatproof.attributions.stored import Stored
 from heatproof.data import Pictures
-from heatproof.engine import ResolvedMethod, resolve_layers
+from heatproof.data.pictures import without_caches
 from heatproof.errors import InvalidPicture
-from heatproof.flags import FINE, Flag, Reason, first_flags
 from heatproof.models import Model, load_model
-from heatproof.rounding import top_class
-from heatproof.studies.rows import Rows
-from heatproof.studies.settings import Plan
+from heatproof.studies.ground_truth import GroundTruth
+from heatproof.studies.settings import DatasetPlan, MapsPlan, Plan
+from heatproof.studies.study import Study, study_named
 
 
 class Job(NamedTuple):
-    """Pictures `start` to `stop` of one dataset under one model."""
+    """Images `start` to `stop` of one dataset under one model."""
 
     model: int
     dataset: int
@@ -34,25 +34,63 @@ class Job(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Setup:
-    """What a worker needs to know once; plain enough to be sent to a process."""
+class Dataset:
+    """The images of one dataset, not opened yet, with the masks and the maps made beforehand that go with them."""
 
-    plan: Any  # a `Plan` of the study's own class
+    settings: DatasetPlan
+    images: Pictures
+    maps: tuple[MapsPlan, ...] = ()
+
+    @cached_property
+    def ground_truth(self) -> GroundTruth:
+        """Where the objects are, as far as anybody says."""
+        return GroundTruth(self.settings.masks, self.images)
+
+    @cached_property
+    def masked(self) -> bool:
+        """Whether there are masks. InvalidInput for masks of none of the images."""
+        return self.ground_truth.known
+
+    @cached_property
+    def given(self) -> list[Stored]:
+        """The maps made beforehand, for these images."""
+        return [Stored(one.label, one.path, tuple(self.images.ids)) for one in self.maps]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return without_caches(self, ("ground_truth", "masked", "given"))
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a worker needs to know once; plain enough to be sent to a process.
+
+    strengths: (model, dataset, perturbation) → calibrated levels. refused: per model, method → why it cannot serve it.
+    plugins: what a fresh process does not know (`heatproof.plugins`); declared: the study, where its name does not lead
+    to it there.
+    """
+
+    plan: Plan
     layers: tuple[str, ...]
-    pictures: tuple[Pictures, ...]
+    datasets: tuple[Dataset, ...]
     folder: str
     version: str
     device: str
-    begun: Any = None  # what the study worked out before its jobs (calibrated strengths)
-    refused: tuple[Mapping[str, str], ...] = ()  # per model: method → why it cannot serve it
-    foreign: tuple[Any, ...] = ()  # what a fresh process does not know (`Kind.parcels`)
+    strengths: Mapping[tuple[int, int, str], Sequence[float]] = field(default_factory=dict)
+    refused: tuple[Mapping[str, str], ...] = ()
+    plugins: tuple[bytes, ...] = ()
+    declared: Study | None = None
+
+    @property
+    def study(self) -> Study:
+        """The study that is run."""
+        return self.declared or study_named(self.plan.study)
 
 
 @dataclass(frozen=True)
 class Block:
-    """The pictures of a job that could be opened, `x` `(n, 3, H, W)`, and why the others could not.
+    """The images of a job that could be opened, `x` `(n, 3, H, W)`, and why the others could not.
 
-    `sizes` are the pictures' own, (height, width).
+    `sizes` are the images' own, (height, width).
     """
 
     x: torch.Tensor
@@ -66,46 +104,28 @@ class Block:
         return Block(self.x[rows], self.ids[rows], self.labels[rows], self.indices[rows], {}, self.sizes[rows])
 
 
-class Workplace:
-    """Models and methods of a study where its jobs are done; one model is held at a time."""
-
-    def __init__(self, setup: Setup):
-        self.setup = setup
-        self.requests = all_requests(setup.plan)
-        self._loaded: tuple[int, Model] | None = None
-        self._places: dict[int, list[ResolvedMethod]] = {}
-
-    def model(self, index: int) -> Model:
-        """The model of that number."""
-        if self._loaded is None or self._loaded[0] != index:
-            self._loaded = None
-            self._loaded = (index, load(self.setup.plan, index, self.setup.device))
-        return self._loaded[1]
-
-    def places(self, index: int) -> list[ResolvedMethod]:
-        """The methods that serve the model of that number, and the layers they read there."""
-        if index not in self._places:
-            refused = self.refused(index)
-            able = [request for request in self.requests if request.key not in refused]
-            self._places[index] = resolve_layers(self.model(index), able, self.setup.layers[index])
-        return self._places[index]
-
-    def refused(self, index: int) -> Mapping[str, str]:
-        """Method → why it cannot serve the model of that number."""
-        return self.setup.refused[index] if self.setup.refused else {}
-
-    def rows(self, job: Job) -> Rows:
-        """No rows yet, with the columns that all rows of a job have in common."""
-        plan = self.setup.plan
-        return Rows(
-            study=plan.study,
-            model=plan.models[job.model].label,
-            dataset=plan.datasets[job.dataset].label,
-            layer=self.setup.layers[job.model],
-            target=plan.target,
-            seed=plan.seed,
-            version=self.setup.version,
-        )
+def open_block(images: Pictures, indices: Sequence[int], model: Model, target: str) -> Block:
+    """Opens images; one that cannot be used is named with the reason, and the rest goes on."""
+    tensors, sizes, kept, failed = [], [], [], {}
+    for index in indices:
+        identity, label = images.ids[index], images.labels[index]
+        if target == "label" and label is None:
+            failed[identity] = "no label"
+            continue
+        if target == "label" and model.classes is not None and label is not None and label >= len(model.classes):
+            failed[identity] = f"label {label} is not among the model's {len(model.classes)} classes"
+            continue
+        try:
+            image = images.open(index)
+        except InvalidPicture as error:
+            failed[identity] = images.flags.get(identity) or str(error)
+            continue
+        tensors.append(model.geometry.picture(image))
+        sizes.append((image.height, image.width))
+        kept.append(index)
+    x = torch.stack(tensors) if tensors else torch.empty(0, 3, *model.geometry.size)
+    ids, labels = [images.ids[i] for i in kept], [images.labels[i] for i in kept]
+    return Block(x, ids, labels, kept, failed, sizes)
 
 
 def all_requests(plan: Plan) -> list[Request]:
@@ -115,80 +135,19 @@ def all_requests(plan: Plan) -> list[Request]:
     return requested(names) if names else []
 
 
-def load(plan: Plan, index: int, device: str) -> Model:
-    """The model of that number, as the plan says."""
+def load(plan: Plan, index: int, device: str, checkpoint: str | None = None) -> Model:
+    """The model of that number, as the plan says, or with the weights of another checkpoint."""
     wanted = plan.models[index]
     settings = wanted.model_dump(exclude={"spec", "name", "layer"})
+    settings |= {"checkpoint": checkpoint} if checkpoint else {}
     return load_model(wanted.spec, device=device, name=wanted.label, **settings)
 
 
-def rule(plan: Plan) -> int | str:
-    """The plan's target as `Batch` takes it."""
-    return int(plan.target) if plan.target.isdigit() else plan.target
-
-
-def of_method(request: Request) -> dict[str, Any]:
-    """The columns that say which method a row is about."""
-    return {
-        "method": request.name,
-        "control": bool(request.entry.traits["control"]),
-        "operator": request.operator,
-        "options": options_hash(request.options),
-    }
-
-
-def at_layers(place: ResolvedMethod) -> dict[str, Any]:
-    """The same with the layers that the method read, none for one that reads none."""
-    return {**of_method(place.request), "layers": place.where if place.request.spatial else ""}
+def target_rule(target: str) -> int | str:
+    """A target as `Batch` takes it."""
+    return int(target) if target.isdigit() else target
 
 
 def options_hash(options: Mapping[str, Any]) -> str:
     """A short name for a method's options."""
     return hashlib.blake2b(repr(sorted(options.items())).encode(), digest_size=4).hexdigest()
-
-
-def open_block(pictures: Pictures, indices: Sequence[int], model: Model, target: str) -> Block:
-    """Opens pictures; one that cannot be used is named with the reason, and the rest goes on."""
-    tensors, sizes, kept, failed = [], [], [], {}
-    for index in indices:
-        identity = pictures.ids[index]
-        label = pictures.labels[index]
-        if target == "label" and label is None:
-            failed[identity] = "no label"
-            continue
-        if target == "label" and model.classes is not None and label is not None and label >= len(model.classes):
-            failed[identity] = f"label {label} is not among the model's {len(model.classes)} classes"
-            continue
-        try:
-            image = pictures.open(index)
-        except InvalidPicture as error:
-            failed[identity] = pictures.flags.get(identity) or str(error)
-            continue
-        tensors.append(model.geometry.picture(image))
-        sizes.append((image.height, image.width))
-        kept.append(index)
-    x = torch.stack(tensors) if tensors else torch.empty(0, 3, *model.geometry.size)
-    ids, labels = [pictures.ids[i] for i in kept], [pictures.labels[i] for i in kept]
-    return Block(x, ids, labels, kept, failed, sizes)
-
-
-def correctness(logits: torch.Tensor, labels: Sequence[int | None]) -> dict[str, Any]:
-    """1 where the prediction is the label, 0 where not; NaN and flagged where there is no label."""
-    predicted = top_class(logits).tolist()
-    known = [label is not None for label in labels]
-    values = [float(p == label) if ok else float("nan") for p, label, ok in zip(predicted, labels, known, strict=True)]
-    return {
-        "value": values,
-        "flag": first_flags([FINE if ok else Flag(Reason.UNUSABLE, "no label") for ok in known], non_finite(logits)),
-    }
-
-
-def non_finite(logits: torch.Tensor) -> list[Flag]:
-    """A flag for each picture on which the model gives NaN or infinity."""
-    fine = torch.isfinite(logits).all(1).tolist()
-    return [FINE if ok else Flag(Reason.NO_ANSWER) for ok in fine]
-
-
-def numbers(values: torch.Tensor) -> np.ndarray:
-    """A tensor as float64 numpy."""
-    return values.detach().double().cpu().numpy()

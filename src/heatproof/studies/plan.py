@@ -3,105 +3,13 @@
 import difflib
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ValidationError
 
-from heatproof.errors import InvalidStudy
-from heatproof.registry import nearest
-from heatproof.studies.scoreplan import ScorePlan
-from heatproof.studies.settings import DEFAULT_METHODS, DatasetPlan, ModelPlan, Plan, canonical, once, some
-from heatproof.studies.studyfile import read_settings
-
-__all__ = [
-    "DEFAULT_METHODS",
-    "PLANS",
-    "STUDIES",
-    "DatasetPlan",
-    "ModelPlan",
-    "NoisePlan",
-    "Plan",
-    "ScorePlan",
-    "checked_plan",
-    "read_settings",
-]
-
-#: Flip rates that calibration looks for when none are named (protocols §3).
-FLIP_RATES = (0.05, 0.15, 0.3, 0.5)
-
-
-class NoisePlan(Plan):
-    """The noise-robustness study (paper N)."""
-
-    SOURCE: ClassVar[str] = "Sarkar et al. 2025, arXiv 2508.18154"
-
-    study: Literal["noise-robustness"] = "noise-robustness"
-    perturbations: tuple[str, ...] = Field((), validate_default=True)
-    severities: tuple[int, ...] = (1, 2, 3, 4, 5)
-    calibrate: tuple[float, ...] = ()
-    segmenters: tuple[str, ...] = ("quickshift",)
-    ties: Literal["b", "a", "stable"] = "b"
-    persistence: float = Field(0.9, gt=0, lt=1)
-
-    @field_validator("segmenters", "perturbations", mode="before")
-    @classmethod
-    def _one_name(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str | Mapping) else value
-
-    @field_validator("calibrate", mode="before")
-    @classmethod
-    def _default_shares(cls, value: Any) -> Any:
-        """`calibrate: true` takes the default flip rates."""
-        return (FLIP_RATES if value else ()) if isinstance(value, bool) else value
-
-    @field_validator("severities")
-    @classmethod
-    def _on_the_ladder(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        outside = [severity for severity in some(value) if not 1 <= severity <= 5]
-        if outside:
-            raise ValueError(f"must be among 1, 2, 3, 4, 5. Got {outside[0]}")
-        return tuple(sorted(set(value)))
-
-    @field_validator("calibrate")
-    @classmethod
-    def _shares(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if any(not 0 < share < 1 for share in value):
-            raise ValueError(f"must be flip rates between 0 and 1. Got {list(value)}")
-        return tuple(sorted(set(value)))
-
-    @field_validator("perturbations")
-    @classmethod
-    def _known_perturbations(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        from heatproof.perturbations import PERTURBATIONS, default_kinds
-
-        return once([canonical(PERTURBATIONS, kind) for kind in value or default_kinds()])
-
-    @field_validator("segmenters")
-    @classmethod
-    def _known_segmenters(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        from heatproof.segments import SEGMENTERS
-
-        return once([canonical(SEGMENTERS, name) for name in some(value)])
-
-    @model_validator(mode="after")
-    def _one_scale(self) -> "NoisePlan":
-        if self.calibrate and "severities" in self.model_fields_set:
-            raise ValueError("give `severities` or `calibrate`, which finds strengths in their place. Got both")
-        return self
-
-    @property
-    def levels(self) -> int:
-        """How many severities each perturbation has."""
-        return len(self.calibrate) or len(self.severities)
-
-
-#: The studies there are, with what each shows.
-STUDIES = {
-    "noise-robustness": "which maps keep their ranking under noise and change it when the prediction changes (paper N)",
-    "score": "how good maps are by any number of metrics, with intervals, and which metrics a useless map fools",
-}
-
-PLANS: Mapping[str, type[Plan]] = {"noise-robustness": NoisePlan, "score": ScorePlan}
+from heatproof.errors import InvalidStudy, UnknownName
+from heatproof.studies.settings import Plan
+from heatproof.studies.study import all_studies, study_named, study_names
 
 
 def checked_plan(settings: Mapping[str, Any], lines: Mapping[str, int] | None = None, source: str = "") -> Any:
@@ -110,24 +18,27 @@ def checked_plan(settings: Mapping[str, Any], lines: Mapping[str, int] | None = 
     Raises:
         InvalidStudy: with every problem on a line of its own.
     """
-    study = settings.get("study", "noise-robustness")
-    where = f"{source}: " if source else ""
-    if not isinstance(study, str) or study not in PLANS:
-        raise InvalidStudy(f"{where}{_at('study', lines or {})}{_no_study(study)}")
-    kind = PLANS[study]
+    where, lines = (f"{source}: " if source else ""), lines or {}
+    kind = _settings_of(settings.get("study"), where, lines)
     try:
         return kind.model_validate(dict(settings))
     except ValidationError as error:
-        problems = [_problem(item, lines or {}, kind) for item in error.errors()]
-        raise InvalidStudy(
-            where + "; ".join(problems).rstrip(".?") + ("?" if problems[-1].endswith("?") else ".")
-        ) from None
+        problems = [_problem(item, lines, kind) for item in error.errors()]
+        text = "; ".join(problems).rstrip(".?") + ("?" if problems[-1].endswith("?") else ".")
+        raise InvalidStudy(where + text) from None
 
 
-def _no_study(study: Any) -> str:
-    near = nearest(str(study), STUDIES)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"must be one of {', '.join(STUDIES)}. Got {study!r}.{hint}"
+def _settings_of(name: Any, where: str, lines: Mapping[str, int]) -> type[Plan]:
+    """The class of the settings of the study of that name."""
+    if name is None:
+        raise InvalidStudy(f"{where}`study` is missing. Name one of {', '.join(study_names())}.")
+    try:
+        return study_named(str(name)).settings
+    except UnknownName as error:
+        hint = str(error).partition("? ")[0].partition(". ")[2]
+        near = f" {hint}" if hint.startswith("Did you mean") else ""
+        known = ", ".join(study_names())
+        raise InvalidStudy(f"{where}{_at('study', lines)}must be one of {known}. Got {name!r}.{near}") from None
 
 
 def _at(path: str, lines: Mapping[str, int]) -> str:
@@ -150,8 +61,9 @@ def _problem(item: Mapping[str, Any], lines: Mapping[str, int], kind: type[Plan]
 
 
 def _known(location: Sequence[Any], fields: Sequence[str]) -> str:
-    """The settings there are, and the study that has the one asked for."""
-    owners = [study for study, plan in PLANS.items() if len(location) == 1 and location[0] in plan.model_fields]
+    """The settings there are, and the studies that have the one asked for."""
+    name = location[0] if len(location) == 1 else None
+    owners = [study.name for study in all_studies() if name in study.settings.model_fields]
     return f"It belongs to the study {' or '.join(owners)}" if owners else f"Known: {', '.join(fields)}"
 
 

@@ -18,6 +18,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "severity": 0,
     "strength": 0.0,
     "transformation": "",
+    "state": "",
     "flag": "",
     "n": 0,
     "options": "",
@@ -27,6 +28,9 @@ _DEFAULTS: Mapping[str, Any] = {
     "clean_probability": None,
     "perturbed_probability": None,
 }
+
+#: Columns by which rows are sorted.
+ORDER = (*("image", "transformation", "target", "state", "perturbation", "severity", "segmenter", "method", "metric"),)
 
 
 class Rows:
@@ -48,8 +52,7 @@ class Rows:
         """All rows in a fixed order: the same rows give the same bytes, whatever order they were added in."""
         columns = {field.name: self._column(field) for field in SCHEMA}
         table = pa.table(columns, schema=SCHEMA)
-        order = [(name, "ascending") for name in ("image", "perturbation", "severity", "segmenter", "method", "metric")]
-        return table.sort_by(order)
+        return table.sort_by([(name, "ascending") for name in ORDER])
 
     def _column(self, field: pa.Field) -> pa.Array:
         parts = [_filled(columns.get(field.name, self._common.get(field.name)), count, field)

@@ -1,37 +1,52 @@
-"""Runs a study into its folder: resolve, check, begin, jobs − done, finish. Resuming is the same call again.
-
-What is particular to a study — its settings, jobs and gallery — is its `kinds.Kind`; nothing here knows of it.
-"""
+"""Runs a study into its folder: check, calibrate, jobs − done, gallery. Resuming is the same call again."""
 
 import itertools
 import os
+import pickle
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 import heatproof
 from heatproof import targets
-from heatproof.data import Pictures
-from heatproof.engine import ResolvedMethod, chosen_layer, needs_by_layer, refusals, resolve_layers
+from heatproof.attributions.foreign import PLUGIN_METHODS
+from heatproof.engine import ResolvedMethod, chosen_layer, dry_run, needs_by_layer, refusals, resolve_layers
 from heatproof.errors import InvalidStudy, StoreError
+from heatproof.metrics.foreign import PLUGIN_METRICS
 from heatproof.models import Model
 from heatproof.models.capture import captured
+from heatproof.perturbations import PERTURBATIONS
+from heatproof.plugins import PYTHON, imported
 from heatproof.progress import Silent
-from heatproof.studies import jobs as shared
+from heatproof.studies.calibration import calibrated
+from heatproof.studies.conditions import INTACT, RANDOMISED, Condition
 from heatproof.studies.executors import Advance, Executor, Processes, Serial
-from heatproof.studies.jobs import Job, Setup, all_requests
-from heatproof.studies.kinds import Progress, kind_of
-from heatproof.studies.pictures import opened
+from heatproof.studies.gallery import Drawing, draw, write_gallery
+from heatproof.studies.given import check_given, fingerprint, warn_without_masks
+from heatproof.studies.images import open_datasets
+from heatproof.studies.jobs import Dataset, Job, Setup, all_requests, load
+from heatproof.studies.measurement import strength_of
+from heatproof.studies.measures import Measures
 from heatproof.studies.settings import Plan
 from heatproof.studies.store import Store
+from heatproof.studies.study import BUILT_IN, Study, study_named
+from heatproof.studies.worker import Worker, in_state
+from heatproof.transformations import TRANSFORMATIONS
 
-#: Pictures per pass where the plan does not say: more gains nothing on a CPU, a GPU wants to be filled.
+#: Images per pass where the plan does not say: more gains nothing on a CPU, a GPU wants to be filled.
 BATCH = {"cpu": 8}
 BATCH_ON_GPU = 64
+
+
+class Progress(Protocol):
+    """Hears what is going on: `stage` begins something of `total` units, `advance` moves it."""
+
+    def stage(self, name: str, total: float, done: float = 0) -> None: ...
+    def advance(self, units: float) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -67,27 +82,25 @@ def run(
     progress = progress or Silent()
     if workers is not None and workers < 1:
         raise InvalidStudy(f"`workers` must be at least 1. Got {workers}.")
-    progress.stage("Loading models and pictures", 0)
-    kind, device = kind_of(plan.study), resolved_device(plan.device)
+    progress.stage("Loading models and images", 0)
+    study, device = study_named(plan.study), resolved_device(plan.device)
     plan = plan.model_copy(update={"device": device, "batch_size": plan.batch_size or default_batch(device)})
-    pictures = opened(plan)
-    if plan.target == "label":
-        refuse_unlabelled(plan, pictures)
-    plan = kind.resolved(plan, pictures)
-    jobs = all_jobs(plan, pictures)
+    datasets = open_datasets(plan)
+    plan, measures = checked_study(study, plan, datasets)
+    jobs = all_jobs(plan, datasets)
     spread = not isinstance(executor or chosen_executor(workers, plan.threads, device, len(jobs)), Serial)
-    parcels = kind.parcels(plan) if spread else ()
-    checked = [checked_model(plan, index, device) for index in range(len(plan.models))]
+    plugins, declared = (exported_plugins(plan, measures), exported_study(study, plan)) if spread else ((), study)
+    checked = [checked_model(plan, index, device, study.all_conditions(plan)) for index in range(len(plan.models))]
     with Store(folder).opened() as store:
-        said = {**described(plan, checked, pictures, jobs, command), **kind.facts(plan, pictures)}
-        refuse_other(store, said)
+        facts = described(plan, measures, checked, datasets, jobs, command)
+        refuse_other(store, facts)
         if store.plan() is None:
-            store.write_plan(said)
+            store.write_plan(facts)
         threads = torch.get_num_threads()
         try:
-            begun = kind.begun(store, plan, pictures, device, progress)
-            setup = Setup(plan, tuple(c.layer for c in checked), pictures, str(store.folder), said["version"], device,
-                          begun, tuple(c.refused for c in checked), parcels)  # fmt: skip
+            strengths = calibrated(store, plan, study.all_conditions(plan), datasets, device, progress)
+            setup = Setup(plan, tuple(c.layer for c in checked), datasets, str(store.folder), facts["version"], device,
+                          strengths, tuple(c.refused for c in checked), plugins, declared)  # fmt: skip
             done = store.done()
             todo = [job for job in jobs if job.key not in done]
             how = executor or chosen_executor(workers, plan.threads, device, len(todo))
@@ -95,18 +108,98 @@ def run(
                 progress.stage("Measuring", len(jobs), len(jobs) - len(todo))
                 for _ in map_jobs(todo, progress.advance):
                     pass
-                kind.finish(store, setup, map_jobs, progress)
+                write_gallery(store, setup, map_jobs, progress)
         finally:
             torch.set_num_threads(threads)
     return Done(Path(folder), len(todo), len(jobs) - len(todo))
 
 
+def checked_study(study: Study, plan: Plan, datasets: Sequence[Dataset]) -> tuple[Any, Measures]:
+    """The plan with what only the images can tell, and its measures.
+
+    Raises:
+        InvalidInput: what cannot be run: no labels where they are the target, no condition, a metric of pairs without a
+            second condition, maps made beforehand under other conditions, an option that cannot be.
+    """
+    if plan.target == "label":
+        refuse_unlabelled(plan, datasets)
+    for dataset in datasets:
+        dataset.masked  # noqa: B018 - masks of none of the images are an error here
+    plan = study.check(plan, datasets) if study.check else plan
+    check_conditions(study.all_conditions(plan))
+    measures = Measures.of(study, plan)
+    dry_run([request for _, request in measures.taken])
+    warn_without_masks(measures, datasets)
+    if plan.given_maps and len(study.all_conditions(plan)) > 1:
+        raise InvalidStudy(
+            f"Maps made beforehand belong to the images as they are, and the study {study.name!r} changes them. Name "
+            "methods in place of maps, or take the study score."
+        )
+    for dataset in datasets:
+        check_given(dataset)
+    return plan, measures
+
+
+def check_conditions(conditions: Sequence[Condition]) -> None:
+    """Every name in the conditions.
+
+    Raises:
+        UnknownName: a perturbation, a transformation or an option that does not exist.
+        InvalidInput: a severity out of range, a target that is no rule and no class, a checkpoint that is not there.
+    """
+    for condition in conditions:
+        if condition.perturbation:
+            PERTURBATIONS.parse(condition.perturbation)
+        if condition.perturbation and condition.flip_rate is None:
+            strength_of(condition)
+        if condition.transformation:
+            TRANSFORMATIONS.parse(condition.transformation)
+        if condition.target not in ("", *targets.RULES) and not condition.target.isdigit():
+            raise InvalidStudy(targets.unknown_rule(condition.target))
+        if condition.state not in (INTACT, RANDOMISED) and not Path(condition.state).is_file():
+            raise InvalidStudy(
+                f"A model's state must be {RANDOMISED!r} or a checkpoint. There is no {condition.state}."
+            )
+
+
+def exported_plugins(plan: Plan, measures: Measures) -> tuple[bytes, ...]:
+    """The methods and metrics that a fresh process does not know.
+
+    Raises:
+        InvalidInput: one that cannot be sent.
+    """
+    metrics = PLUGIN_METRICS.exported(request.entry for _, request in measures.taken)
+    return (*PLUGIN_METHODS.exported(request.entry for request in all_requests(plan)), *metrics)
+
+
+def exported_study(study: Study, plan: Plan) -> Study | None:
+    """The study where a fresh process does not find it by its name.
+
+    Raises:
+        InvalidStudy: one that cannot be sent.
+    """
+    if study.name in BUILT_IN or plan.study.startswith(PYTHON):
+        return None
+    try:
+        pickle.dumps(study)
+    except Exception as error:  # pickle raises what it likes
+        raise InvalidStudy(
+            f"The study {study.name!r} must be importable for several worker processes: {error}. Take one worker "
+            "(--workers 1, `workers=1`), or name it python:package.module:STUDY."
+        ) from error
+    return study
+
+
 def prepare(setup: Setup) -> Callable[[Any, Advance], str]:
     """What a worker does its jobs with; sets the threads the plan asks for."""
     torch.set_num_threads(setup.plan.threads)
-    kind = kind_of(setup.plan.study)
-    kind.unpack(setup.foreign)
-    return kind.worker(setup)
+    imported(setup.plugins)
+    worker = Worker(setup)
+
+    def work(job: Job | Drawing, advance: Advance) -> str:
+        return worker(job, advance) if isinstance(job, Job) else draw(worker, job, advance)
+
+    return work
 
 
 def resolved_device(device: str) -> str:
@@ -119,7 +212,7 @@ def resolved_device(device: str) -> str:
 
 
 def default_batch(device: str) -> int:
-    """Pictures per pass where the plan does not say."""
+    """Images per pass where the plan does not say."""
     return BATCH.get(device, BATCH_ON_GPU)
 
 
@@ -130,12 +223,13 @@ def chosen_executor(workers: int | None, threads: int, device: str, jobs: int) -
     return Processes(count) if min(count, jobs) > 1 else Serial()
 
 
-def refuse_unlabelled(plan: Plan, pictures: Sequence[Pictures]) -> None:
-    """Target `label` on pictures of which none has a label would measure nothing."""
-    for dataset, found in zip(plan.datasets, pictures, strict=True):
-        if all(label is None for label in found.labels):
+def refuse_unlabelled(plan: Plan, datasets: Sequence[Dataset]) -> None:
+    """Target `label` on images of which none has a label would measure nothing."""
+    for dataset in datasets:
+        if all(label is None for label in dataset.images.labels):
             raise InvalidStudy(
-                f"Target `label` needs labels. Got none for the {len(found.ids)} pictures of {dataset.label}. "
+                f"Target `label` needs labels. Got none for the {len(dataset.images.ids)} images of "
+                f"{dataset.settings.label}. "
                 "Give a CSV of labels or one subfolder per class, or use target `predicted`."
             )
 
@@ -152,14 +246,14 @@ class Checked:
     refused: Mapping[str, str]
 
 
-def checked_model(plan: Plan, index: int, device: str) -> Checked:
-    """Loads a model and runs it once on a grey picture: what is wrong with it is said before the study begins."""
-    model = shared.load(plan, index, device)
+def checked_model(plan: Plan, index: int, device: str, conditions: Sequence[Condition] = ()) -> Checked:
+    """Loads a model and runs it once on a grey image: what is wrong with it is said before the study begins."""
+    model = load(plan, index, device)
     requests = all_requests(plan)
     layer = chosen_layer(model, plan.models[index].layer, any(request.spatial for request in requests))
-    places = resolve_layers(model, requests, layer)
-    refused = _refused(places, model, plan.made_elsewhere)
-    needs = needs_by_layer([place for place in places if place.key not in refused])
+    methods = resolve_layers(model, requests, layer)
+    refused = _refused(methods, model, bool(plan.given_maps))
+    needs = needs_by_layer([method for method in methods if method.key not in refused])
     layers = [name for name, wanted in needs.items() if wanted.kept]
     graph = [name for name in layers if needs[name].graph]
     x = torch.full((1, 3, *model.geometry.size), 0.5, device=model.device)
@@ -170,31 +264,40 @@ def checked_model(plan: Plan, index: int, device: str) -> Checked:
             found.gradients_of(found.logits[:, 0], graph)
     if plan.target.isdigit():
         targets.resolved(int(plan.target), logits)
+    for condition in conditions:
+        in_state(model, condition.state, plan, index, device)  # one that cannot be had is an error here
+        if condition.target.isdigit():
+            targets.resolved(int(condition.target), logits)
     return Checked(plan.models[index].label, layer, logits.shape[1], model.classes, model.fingerprint, refused)
 
 
-def _refused(places: Sequence[ResolvedMethod], model: Model, others: bool) -> dict[str, str]:
+def _refused(methods: Sequence[ResolvedMethod], model: Model, others: bool) -> dict[str, str]:
     """Method → why it cannot serve the model; not one that can is an error before any work, unless there are others."""
-    refused = refusals(model, places)
-    real = [place.key for place in places if not place.request.entry.traits["control"]]
+    refused = refusals(model, methods)
+    real = [method.key for method in methods if not method.request.entry.traits["control"]]
     if not others and all(key in refused for key in real):
         why = "; ".join(f"{key}: {reason}" for key, reason in refused.items())
         raise InvalidStudy(f"Expected at least one method that can explain {model.name}. Got {why}.")
     return refused
 
 
-def all_jobs(plan: Plan, pictures: Sequence[Pictures]) -> list[Job]:
-    """One job for every `batch_size` pictures of every dataset under every model."""
-    size = plan.batch_size or 1
+def all_jobs(plan: Plan, datasets: Sequence[Dataset]) -> list[Job]:
+    """One job for every `batch_size` images of every dataset under every model."""
+    size, counts = plan.batch_size or 1, [len(dataset.images.ids) for dataset in datasets]
     return [
-        Job(model, dataset, start, min(start + size, len(pictures[dataset].ids)))
-        for model, dataset in itertools.product(range(len(plan.models)), range(len(plan.datasets)))
-        for start in range(0, len(pictures[dataset].ids), size)
+        Job(model, dataset, start, min(start + size, counts[dataset]))
+        for model, dataset in itertools.product(range(len(plan.models)), range(len(counts)))
+        for start in range(0, counts[dataset], size)
     ]
 
 
 def described(
-    plan: Plan, checked: Sequence[Checked], pictures: Sequence[Pictures], jobs: Sequence[Job], command: str
+    plan: Plan,
+    measures: Measures,
+    checked: Sequence[Checked],
+    datasets: Sequence[Dataset],
+    jobs: Sequence[Job],
+    command: str,
 ) -> dict[str, Any]:
     """`study.json`: everything the numbers depend on, and what a reader of the report wants to know."""
     models = [
@@ -202,24 +305,31 @@ def described(
          "classes": found.classes, "fingerprint": found.fingerprint, "not_applicable": dict(found.refused)}
         for wanted, found in zip(plan.models, checked, strict=True)
     ]  # fmt: skip
-    datasets = [
-        {**wanted.model_dump(exclude={"download"}), "name": wanted.label, "pictures": len(found.ids),
-         "labelled": sum(label is not None for label in found.labels), "fingerprint": found.fingerprint}
-        for wanted, found in zip(plan.datasets, pictures, strict=True)
-    ]  # fmt: skip
-    for dataset in datasets:  # where the files lie is no part of what they are
-        dataset.update(dict.fromkeys({"images", "labels", "root", "masks"} & dataset.keys()))
     for model in models:
         model["checkpoint"] = Path(model["checkpoint"]).name if model["checkpoint"] else None
-    return {
+    facts = {
         **plan.model_dump(exclude={"models", "datasets"}),
         "models": models,
-        "datasets": datasets,
+        "datasets": [_described_dataset(dataset) for dataset in datasets],
         "options": {request.name: dict(request.options) for request in all_requests(plan) if request.options},
+        "metric_facts": {measure.column: request.facts() for measure, request in measures.taken},
+        "masks": {d.settings.label: fingerprint(Path(d.settings.masks)) for d in datasets if d.settings.masks},
         "jobs": len(jobs),
         "version": versions(),
         "command": command,
     }
+    if plan.given_maps:
+        facts["maps"] = [{"name": one.label, "fingerprint": fingerprint(Path(one.path))} for one in plan.given_maps]
+    return facts
+
+
+def _described_dataset(dataset: Dataset) -> dict[str, Any]:
+    """What the images are; where the files lie is no part of it."""
+    settings = dataset.settings.model_dump(exclude={"download"})
+    settings |= dict.fromkeys(("images", "labels", "root", "masks"))
+    labelled = sum(label is not None for label in dataset.images.labels)
+    return {**settings, "name": dataset.settings.label, "pictures": len(dataset.images.ids), "labelled": labelled,
+            "fingerprint": dataset.images.fingerprint}  # fmt: skip
 
 
 def versions() -> str:
@@ -227,12 +337,12 @@ def versions() -> str:
     return f"heatproof {heatproof.__version__}, torch {torch.__version__}, python {platform.python_version()}"
 
 
-def refuse_other(store: Store, said: Mapping[str, Any]) -> None:
+def refuse_other(store: Store, facts: Mapping[str, Any]) -> None:
     """A folder with another plan is left alone, and the differences are named."""
-    differences = store.differences(said)
+    differences = store.differences(facts)
     if not differences:
         return
-    finished = len(store.done()) >= said["jobs"]
+    finished = len(store.done()) >= facts["jobs"]
     if finished and all(phrase.startswith("version is ") for phrase in differences):
         return  # nothing is left to run, so nothing would be mixed
     raise StoreError(

@@ -1,9 +1,12 @@
-"""What the settings of every study have in common: models, pictures, methods, and how numbers come about."""
+"""What the settings of every study have in common: models, images, methods, and how numbers come about.
+
+A field's description is its help on the command line, and its line in docs/commands.md.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -22,15 +25,23 @@ class Strict(BaseModel):
 class ModelPlan(Strict):
     """One model of a study: the arguments of `heatproof.load_model`, and the layer to explain."""
 
-    spec: str
-    name: str | None = None
-    checkpoint: str | None = None
-    model_args: dict[str, Any] = Field(default_factory=dict)
-    mean: float | tuple[float, float, float] | None = None
-    std: float | tuple[float, float, float] | None = None
-    size: int | tuple[int, int] | None = None
-    layer: str = "auto"
-    multi_label: bool = False
+    spec: str = Field(description="The model's name; see above.")
+    name: str | None = Field(None, description="What the results call it.")
+    checkpoint: str | None = Field(None, description="Local weights: .safetensors, or a torch file without code.")
+    model_args: dict[str, Any] = Field(
+        default_factory=dict, description="Arguments of the model's constructor, by name."
+    )
+    mean: float | tuple[float, float, float] | None = Field(
+        None, description="Normalisation mean: one number or three."
+    )
+    std: float | tuple[float, float, float] | None = Field(
+        None, description="Normalisation standard deviation: one number or three."
+    )
+    size: int | tuple[int, int] | None = Field(None, description="Input size: a side, or height and width.")
+    layer: str = Field("auto", description="The layer to explain; `auto` is the last feature map before pooling.")
+    multi_label: bool = Field(
+        False, description="Labels do not exclude each other: probabilities are sigmoids, not a softmax."
+    )
 
     @property
     def label(self) -> str:
@@ -39,37 +50,63 @@ class ModelPlan(Strict):
 
 
 class DatasetPlan(Strict):
-    """One set of pictures: the arguments of `heatproof.data.load_pictures`."""
+    """One set of images: a folder or a name (`heatproof.data.load_pictures`), or files named one by one."""
 
-    images: str
-    name: str | None = None
-    labels: str | None = None
-    root: str | None = None
-    download: bool = False
+    images: str | tuple[str, ...] = Field(
+        description="A folder of images (flat, or one subfolder per class), `shapes`, `torchvision:NAME`, or files."
+    )
+    name: str | None = Field(None, description="What the results call it.")
+    labels: str | None = Field(None, description="CSV with the columns file,class_index.")
+    masks: str | None = Field(
+        None,
+        description="Where the objects are, for metrics of localisation: a folder of masks with the images' names, or "
+        "a CSV of boxes with the columns file,x0,y0,x1,y1.",
+    )
+    root: str | None = Field(None, description="Where a torchvision: dataset lies.")
+    download: bool = Field(False, description="Fetch a torchvision: dataset that is not there.")
 
     @property
     def label(self) -> str:
-        """What the rows call it: the name, or the folder's own."""
-        return self.name or (Path(self.images).name if "/" in self.images or "\\" in self.images else self.images)
+        """What the rows call it: the name, or the folder's own; several files are `images`."""
+        if self.name or not isinstance(self.images, str):
+            return self.name or "images"
+        return Path(self.images).name if "/" in self.images or "\\" in self.images else self.images
+
+
+class MapsPlan(Strict):
+    """Maps made beforehand."""
+
+    path: str = Field(
+        description="A folder of grey images or `.npy`, an `.npz` by the images' names, or one array `(N, H, W)` in "
+        "their order."
+    )
+    name: str | None = Field(None, description="What the results call it.")
+
+    @property
+    def label(self) -> str:
+        """What the rows call it: the name, or the file's or folder's own."""
+        return self.name or Path(self.path).stem
 
 
 class Plan(Strict):
     """What every study asks for; each study adds its own. All of it is part of what the numbers depend on."""
 
-    SOURCE: ClassVar[str] = "ours"
-
-    study: str
-    models: tuple[ModelPlan, ...]
-    datasets: tuple[DatasetPlan, ...]
-    methods: tuple[str, ...] = DEFAULT_METHODS
-    controls: Literal["all", "none"] = "all"
-    target: str = "predicted"
-    resamples: int = Field(1000, ge=100)
-    limit: int | None = Field(None, ge=1)
-    seed: int = Field(0, ge=0, lt=2**63)
-    batch_size: int | None = Field(None, ge=1)
-    threads: int = Field(1, ge=1)
-    device: str = "auto"
+    study: str = Field(description="Which study; see above.")
+    models: tuple[ModelPlan, ...] = Field(
+        description="One model or a list; each a name, or the settings under *A model*."
+    )
+    datasets: tuple[DatasetPlan, ...] = Field(
+        description="One set of images or a list; each a folder, or the settings under *A set of images*."
+    )
+    methods: tuple[str, ...] = Field(DEFAULT_METHODS, description="Methods; see `heatproof list methods`.")
+    controls: Literal["all", "none"] = Field("all", description="Uninformed maps as extra rows: all or none.")
+    target: str = Field("predicted", description="The class explained: predicted, label, clean, least, or an index.")
+    resamples: int = Field(1000, ge=100, description="Bootstrap resamples for the intervals.")
+    limit: int | None = Field(None, ge=1, description="Only the first N images.")
+    seed: int = Field(0, ge=0, lt=2**63, description="All random numbers come from it.")
+    batch_size: int | None = Field(None, ge=1, description="Images per pass and per job. Default: 8, on a GPU 64.")
+    threads: int = Field(1, ge=1, description="Threads of each worker; part of the plan.")
+    device: str = Field("auto", description="cpu, cuda, mps; `auto` is a GPU where there is one.")
 
     @field_validator("models", "datasets", "methods", mode="before")
     @classmethod
@@ -107,7 +144,7 @@ class Plan(Strict):
     @classmethod
     def _known_methods(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         """Names are checked here, so that a typing error costs no time; the registries resolve aliases."""
-        return method_names(some(value))
+        return method_names(value if cls.without_methods() else some(value))
 
     @field_validator("target")
     @classmethod
@@ -124,10 +161,15 @@ class Plan(Strict):
             refuse_twice(kind, [item.label for item in names])
         return self
 
-    @property
-    def made_elsewhere(self) -> bool:
-        """Whether there are maps that no method here makes."""
+    @classmethod
+    def without_methods(cls) -> bool:
+        """Whether a study may name no method, as its maps were made beforehand."""
         return False
+
+    @property
+    def given_maps(self) -> tuple[MapsPlan, ...]:
+        """Maps that were made beforehand."""
+        return ()
 
 
 def listed(value: Any) -> Any:
@@ -171,12 +213,31 @@ def method_names(spellings: Sequence[str]) -> tuple[str, ...]:
     """Canonical names of methods, each once. ValueError for one that does not exist, and for a control."""
     from heatproof.attributions import requested
 
+    if not spellings:
+        return ()
     with unknown_as_value():
         requests = requested(spellings)
     controls = [request.name for request in requests if request.entry.traits["control"]]
     if controls:
         raise ValueError(f"leave controls to `controls: all`. Got {', '.join(controls)}")
     return once([request.name for request in requests])
+
+
+def maps_given(value: Any) -> Any:
+    """`PATH`, `NAME=PATH`, `{NAME: PATH}` or a list of any of these → mappings with `path` and `name`."""
+    if isinstance(value, Mapping) and "path" not in value:
+        return [{"name": str(name), "path": path} for name, path in value.items()]
+    found: list[Any] = []
+    for item in listed(value):
+        if isinstance(item, str):
+            name, equals, path = item.partition("=")
+            whole = not equals or not name or Path(item).exists()
+            found.append({"path": item} if whole else {"name": name.strip(), "path": path})
+        elif isinstance(item, Mapping) and "path" not in item:
+            found += maps_given(item)
+        else:
+            found.append(item)
+    return found
 
 
 def canonical(registry: Any, text: str) -> str:

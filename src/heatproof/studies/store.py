@@ -2,7 +2,7 @@
 
     DIR/study.json        the plan as resolved; a different plan is refused
     DIR/rows/KEY.parquet  the rows of one job: a job is done when its shard is there
-    DIR/maps/KEY.npz      its raw maps at layer resolution
+    DIR/maps/KEY.npz      its maps (`maps`)
     DIR/tables, figures, gallery, report.html     made from the rows at the end
 
 Every file is written under a temporary name and renamed, so what has its name is whole.
@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from heatproof.errors import StoreError
 from heatproof.files import said, write_atomically
 
-#: Columns of a row, in order; a row is one (model, method, …, image, metric).
+#: Columns of a row, in order; a row is one (model, dataset, image, method, layer, condition, segmenter, metric).
 SCHEMA = pa.schema(
     [
         ("study", pa.string()),
@@ -40,6 +40,7 @@ SCHEMA = pa.schema(
         ("strength", pa.float64()),
         ("transformation", pa.string()),
         ("target", pa.string()),
+        ("state", pa.string()),
         ("image", pa.string()),
         ("metric", pa.string()),
         ("value", pa.float64()),

@@ -7,8 +7,7 @@ from typing import Any
 import yaml
 
 from heatproof.errors import InvalidStudy
-from heatproof.studies.scoreplan import maps_given
-from heatproof.studies.settings import listed
+from heatproof.studies.settings import listed, maps_given
 
 #: Where a study file has paths.
 PATHS: Mapping[str, tuple[str, ...]] = {

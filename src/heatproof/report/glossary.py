@@ -1,0 +1,119 @@
+"""The words of the page, for readers who are neither statisticians nor programmers."""
+
+#: Families of scores in the order of the page: what they are called, and what they ask.
+FAMILIES: dict[str, tuple[str, str]] = {
+    "fidelity": (
+        "Does the model need what the map shows?",
+        "The image is covered, cut or uncovered as the map says, and the model asked again. A hole is itself a "
+        "strange image, which the model may answer strangely.",
+    ),
+    "road": (
+        "Does the model need what the map shows, when removed pixels are filled in?",
+        "As before, but what is removed is filled from its surroundings, so that the hole leaves no trace of its own.",
+    ),
+    "composite": ("Several scores in one", "Made of other scores on this page."),
+    "localisation": (
+        "Does the map show the object?",
+        "Compared with a mask of the object. A map can be right about the model and beside the object, where the model "
+        "looks beside it.",
+    ),
+    "sensitivity": (
+        "Does the map stay when the image hardly changes?",
+        "A map that ignores the image is steadier than any other, so a steady map need not be right.",
+    ),
+    "sanity": (
+        "Does the map change with the network and the class?",
+        "A map that stays as it was when the network's weights are drawn anew does not explain the network.",
+    ),
+    "complexity": (
+        "How much of the image does the map name?",
+        "A small map is easy to read. It may still be wrong.",
+    ),
+}
+
+#: Word → meaning, in the order of the page. Sections name the words that they use.
+WORDS: dict[str, str] = {
+    "Heatmap": (
+        "An image of which parts the model is said to have used for its answer. Bright means important. Different "
+        "methods draw different maps for the same answer; this page asks which of them can be relied on."
+    ),
+    "Perturbation, severity": (
+        "A disturbance of the image, from barely visible (severity 1) to strong (5): sensor noise, blur, "
+        "compression, or an attack made to mislead the model (fgsm, pgd). Every method sees the very same disturbed "
+        "images."
+    ),
+    "RBO (rank-biased overlap)": (
+        "How far two maps agree on which parts of the image matter most. The parts are ranked in both maps and the "
+        "rankings compared, the top counting most. 1 means the same ranking; unrelated maps get a small number that "
+        "depends on how many parts there are."
+    ),
+    "Consistency": (
+        "The middle (median) RBO over images whose prediction did not change. High is good: while the model's answer "
+        "stays, the explanation should stay."
+    ),
+    "Responsiveness": (
+        "The chance that an image whose prediction changed shows the bigger change of its map than one whose "
+        "prediction did not. 1: the map always gives the change away. 0.5: no better than a coin."
+    ),
+    "RM (robustness metric)": (
+        "Consistency times responsiveness; 1 is best. It can be fooled: a map that ignores the image never changes, so "
+        "its consistency is 1 and its responsiveness 0.5, which makes an RM of 0.5."
+    ),
+    "κ (kappa)": (
+        "RBO with chance taken out: 0 is what two unrelated maps with as many empty parts would reach, 1 is the same "
+        "ranking. Maps that are empty nearly everywhere agree by chance; κ does not credit that."
+    ),
+    "RM₀": (
+        "RM with chance taken out of both halves: median κ times (2 × responsiveness − 1), at least 0. A map that "
+        "ignores the image gets 0. Where RM and RM₀ disagree about who is best, trust RM₀."
+    ),
+    "Within severities": (
+        "Compared only among images disturbed equally strongly. Stronger noise both changes more predictions and "
+        "changes every map that depends on the image, so over all strengths together even a drawing of the edges "
+        "seems to follow the prediction; at equal strength it does not."
+    ),
+    "Score (metric)": (
+        "A number that says how good a map is in one respect. Each score asks a different question, and some can be "
+        "satisfied by maps without content. ↑ higher is better, ↓ lower is better."
+    ),
+    "Control": (
+        "A map that is useless on purpose, drawn without asking the network: random dots, the same value everywhere, a "
+        "blob in the centre, the image's edges. A good score puts the controls last."
+    ),
+    "Fooled (⚑)": (
+        "A score is fooled where a control is not significantly worse than the best real method on the same images. "
+        "What a useless map can reach proves nothing about the others, so a fooled score is shown in grey, and decides "
+        "nothing."
+    ),
+    "★ and bold": (
+        "★ the method with the best mean, among real methods. Bold: it, and those that cannot be told from it."
+    ),
+    "Cannot be told apart": (
+        "Two methods are compared image by image (Wilcoxon's signed-rank test, corrected by Holm for the number of "
+        "comparisons). Where chance alone could explain the difference more than once in twenty times, the page does "
+        "not call one of them better."
+    ),
+    "95 % interval": (
+        "The range the number would be expected in if the study were repeated with other images of the same sort. "
+        "Methods see the same images, so two of them can differ surely even where their intervals overlap."
+    ),
+    "† and –": (
+        "Responsiveness needs images whose prediction changed and images whose prediction did not. † fewer than 20 of "
+        "either: take the number with care. – fewer than 10: no number is given."
+    ),
+    "Average rank": (
+        "In every condition, or on every image by each score that counts, the methods are ranked, 1 the best. Ranks "
+        "are averaged; where there are families of scores, within a family first, so that a family with many scores "
+        "has one vote."
+    ),
+    "Critical distance, Friedman, Kendall's W": (
+        "Methods whose average ranks differ by less than the critical distance cannot be told apart (joined by a bar). "
+        "The Friedman test asks whether any difference is more than chance (small p: yes). W is how far the conditions "
+        "or images agree on the order, from 0 (not at all) to 1 (completely)."
+    ),
+    "PSNR": "How strongly an image was disturbed, in decibels: above 40 hardly visible, below 20 obvious.",
+    "Flagged": (
+        "A value that does not exist for some map (or a stated one, because the map is degenerate) carries a reason. "
+        "Flagged rows are counted, listed under “What was run”, and never dropped."
+    ),
+}

@@ -1,0 +1,44 @@
+"""Numbers as the page writes them."""
+
+import pandas as pd
+
+NONE = "–"
+
+
+def number(value: float, digits: int = 2) -> str:
+    """`0.62`; a dash for NaN; a proper minus sign."""
+    if value is None or pd.isna(value):
+        return NONE
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
+
+
+def percent(value: float) -> str:
+    """A share as percent, with a decimal below one percent."""
+    if value is None or pd.isna(value):
+        return NONE
+    return f"{100 * value:.1f} %" if 0 < value < 0.01 else f"{100 * value:.0f} %"
+
+
+def probability(p: float) -> str:
+    """A p-value as people write it."""
+    if p is None or pd.isna(p):
+        return NONE
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def interval(low: float, high: float) -> str:
+    """`0.55–0.70`, or nothing where there is none."""
+    if pd.isna(low) or pd.isna(high):
+        return ""
+    return f"{number(low)}–{number(high)}" if round(low, 2) >= 0 else f"{number(low)} to {number(high)}"
+
+
+def with_interval(value: float, low: float, high: float, digits: int = 2) -> str:
+    """`0.62 (0.55–0.70)`."""
+    span = interval(low, high)
+    return f"{number(value, digits)} ({span})" if span else number(value, digits)
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 image`, `1,200 images`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -1,0 +1,46 @@
+"""The critical-difference diagram: average ranks on a line, bars over methods that cannot be told apart."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from heatproof.report.drawing import figure, house
+from heatproof.report.legend import Styles, method_axis
+from heatproof.report.style import INK
+
+
+@house()
+def critical_difference_figure(
+    ranks: Mapping[str, float],
+    distance: float,
+    groups: Sequence[Sequence[str]],
+    looks: Styles,
+    note: str = "",
+) -> Figure:
+    """Average rank of each method (1 = best); a bar joins each of `groups`, which the test cannot tell apart.
+
+    Upright, one method per line, to read on a narrow screen. `distance` is drawn as a scale unless NaN.
+    """
+    order = sorted(ranks, key=lambda m: (ranks[m], m))
+    canvas = figure(4.0, 1.1 + 0.25 * len(order))
+    axis = canvas.subplots()
+    for place, method in enumerate(order):
+        look = looks[method]
+        axis.plot(ranks[method], place, look.marker, color=look.color, markersize=7)
+        axis.text(ranks[method], place - 0.36, f"{ranks[method]:.2f}", ha="center", fontsize=7.5)
+    top = max(len(order), 2)
+    for column, group in enumerate(groups):
+        places = [order.index(method) for method in group]
+        x = top + 0.45 + 0.28 * column
+        axis.plot([x, x], [min(places) - 0.25, max(places) + 0.25], color=INK, linewidth=3.2)
+    method_axis(axis, order, looks)
+    right = top + 0.5 + 0.28 * len(groups)
+    axis.set(xlim=(0.6, right), xticks=range(1, top + 1), ylim=(len(order) - 0.4, -1.5))
+    axis.set_xlabel("average rank (1 = best)")
+    if np.isfinite(distance):
+        axis.plot([1, 1 + distance], [-1.05, -1.05], "|-", color=INK, linewidth=1.6, clip_on=False)
+        axis.text(1 + distance + 0.25, -1.05, f"critical distance {distance:.2f}", va="center", fontsize=8)
+    if note:
+        canvas.suptitle(note, fontsize=8.5, color=INK)
+    return canvas

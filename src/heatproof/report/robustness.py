@@ -1,0 +1,152 @@
+"""What metrics of pairs say under noise: the robustness table, tests over conditions, the verdict of each setting."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from heatproof.report import frames
+from heatproof.report.frames import Frame
+from heatproof.report.source import Source
+from heatproof.statistics.agreement import Agreement, kendall_w, segmenter_agreement
+from heatproof.statistics.intervals import multiplicities, percentiles, weighted_medians
+from heatproof.statistics.paired import Comparison, compared
+from heatproof.statistics.table import image_blocks, rm_blocks, robustness_table
+from heatproof.statistics.verdict import Verdict, verdict_on
+
+#: What methods are compared by → what a block of the tests is.
+BLOCKS = {"rm": "conditions", "rm0": "conditions", "rbo": "images whose prediction held"}
+
+
+class Setting(NamedTuple):
+    """What is never averaged over: one model, one set of pictures, one layer, one way of cutting segments."""
+
+    model: str
+    dataset: str
+    layer: str
+    segmenter: str
+
+    def of(self, frame: Frame) -> Frame:
+        """The rows of `frame` that belong to this setting (by the columns it has)."""
+        for name, value in zip(self._fields, self, strict=True):
+            if name in frame:
+                frame = frame[frame[name] == value]
+        return frame
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """The numbers, ready to be drawn.
+
+    `comparisons`: setting → quantity → tests over its blocks (real methods only, as controls would only pad the
+    ranks). `verdicts` are those of the main settings. `overall` and `together` are the tests and the verdict over
+    every model and dataset at once, where there are several.
+    """
+
+    pairs: Frame
+    table: Frame
+    strengths: Frame
+    masks: Frame
+    mask_cosine: Frame
+    methods: Sequence[str]
+    controls: frozenset[str]
+    settings: Sequence[Setting]
+    comparisons: Mapping[Setting, Mapping[str, Comparison]]
+    verdicts: Mapping[Setting, Verdict]
+    overall: Mapping[str, Comparison]
+    together: Verdict | None
+    agreement: Frame
+
+    @classmethod
+    def of(cls, source: Source) -> "Robustness | None":
+        """Reads the rows and works out every table and test; None without pairs. The slow part is the bootstrap."""
+        plan, rows = source.plan, source.connection
+        pairs = frames.pairs(rows)
+        if pairs.empty:
+            return None
+        resamples, seed = int(plan.get("resamples") or 1000), int(plan.get("seed") or 0)
+        table = robustness_table(pairs, frames.psnr(rows), frames.segments(rows), resamples=resamples, seed=seed)
+        settings = _settings(pairs, plan)
+        several = len({setting[:2] for setting in settings}) > 1
+        first = [setting for setting in settings if setting.segmenter == settings[0].segmenter]
+        given = {"segmenter": first[0].segmenter, "resamples": resamples, "seed": seed}
+        masks = frames.truth(rows)
+        return cls(
+            pairs=pairs,
+            table=table,
+            strengths=frames.strengths(rows),
+            masks=masks,
+            mask_cosine=mask_cosine_table(masks, resamples, seed),
+            methods=frames.ordered(pairs["method"], plan.get("methods") or ()),
+            controls=frozenset(pairs.loc[pairs["control"], "method"]),
+            settings=settings,
+            comparisons={s: dict(_comparisons(s.of(pairs), s.of(table))) for s in settings},
+            verdicts={s: verdict_on(s.of(pairs), s.of(table), **given) for s in first},
+            overall=dict(_comparisons(_of(first, pairs), _of(first, table))) if several else {},
+            together=verdict_on(_of(first, pairs), _of(first, table), **given) if several else None,
+            agreement=segmenter_agreement(table) if len({s.segmenter for s in settings}) > 1 else pd.DataFrame(),
+        )
+
+    @property
+    def main(self) -> list[Setting]:
+        """The settings with the plan's first segmenter: those the page tells in full."""
+        first = self.settings[0].segmenter
+        return [setting for setting in self.settings if setting.segmenter == first]
+
+    def alike(self, setting: Setting) -> list[Setting]:
+        """The settings that differ from this one in the segmenter alone, in the plan's order."""
+        return [other for other in self.settings if other[:3] == setting[:3]]
+
+
+def _settings(pairs: Frame, plan: Mapping) -> list[Setting]:
+    """Every setting there is, models, datasets and segmenters in the order of the plan."""
+    order = [
+        frames.ordered(pairs[name], frames.names(plan.get(f"{name}s"))) for name in ("model", "dataset", "segmenter")
+    ]
+    found = pairs[list(Setting._fields)].drop_duplicates().itertuples(index=False, name=None)
+    number = [{name: position for position, name in enumerate(names)} for names in order]
+    key = lambda s: (number[2][s.segmenter], number[0][s.model], number[1][s.dataset], s.layer)  # noqa: E731
+    return sorted((Setting(*row) for row in found), key=key)
+
+
+def _of(settings: Sequence[Setting], frame: Frame) -> Frame:
+    return pd.concat([setting.of(frame) for setting in settings])
+
+
+def _comparisons(pairs: Frame, table: Frame) -> Iterator[tuple[str, Comparison]]:
+    """Tests by RM and RM₀ over conditions and by RBO over pictures; none where there is nothing to compare."""
+    for quantity in BLOCKS:
+        blocks = image_blocks(pairs, quantity) if quantity == "rbo" else rm_blocks(table, quantity)
+        if blocks.shape[1] >= 2 and len(blocks.dropna()):
+            yield quantity, compared(blocks)
+
+
+def average_ranks(findings: Robustness, setting: Setting) -> Frame:
+    """Average rank by RM of each method (rows) under each segmenter (columns) of a setting's model and dataset."""
+    found = {other.segmenter: findings.comparisons[other].get("rm") for other in findings.alike(setting)}
+    frame = pd.DataFrame({name: c.ranks for name, c in found.items() if c is not None})
+    return frame.dropna().sort_index()
+
+
+def rank_agreement(ranks: Frame) -> Agreement:
+    """Kendall's W of the segmenters' average ranks."""
+    return kendall_w(-ranks.to_numpy(np.float64).T)
+
+
+def mask_cosine_table(masks: Frame, resamples: int, seed: int) -> Frame:
+    """Median cosine with the mask of each method, with a bootstrap interval by image, and the mean."""
+    key = ["model", "dataset", "layer", "method", "control"]
+    rows = []
+    for (model, dataset, layer, method, control), frame in masks.groupby(key, sort=True):
+        values = frame.sort_values("image")["cosine"].dropna().to_numpy(np.float64)
+        row = {"model": model, "dataset": dataset, "layer": layer, "method": method, "control": control}
+        row |= {"n": len(values), "mean": np.nan, "median": np.nan, "median_low": np.nan, "median_high": np.nan}
+        if len(values):
+            drawn = multiplicities(len(values), resamples, seed, f"mask-cosine {dataset}")
+            low, high = percentiles(weighted_medians(values, drawn, np.arange(len(values))))
+            row |= {"mean": values.mean(), "median": np.median(values), "median_low": low, "median_high": high}
+        rows.append(row)
+    columns = [*key, "n", "mean", "median", "median_low", "median_high"]
+    return pd.DataFrame(rows, columns=columns)

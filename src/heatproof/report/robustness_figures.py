@@ -1,0 +1,237 @@
+"""The figures of a noise study: stored numbers in, a Figure out; no statistic is computed here.
+
+Widths are chosen so that a figure fills a phone's screen with letters of ten pixels or more.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cbook import boxplot_stats
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+
+from heatproof.report.drawing import figure, house
+from heatproof.report.frames import Frame
+from heatproof.report.legend import Styles, handles, method_axis, named
+from heatproof.report.style import CHANGED, FAINT, INK, UNCHANGED, Style, styles
+
+RMS = (("rm", True), ("rm0", False))
+CURVES = (("consistency", "consistency"), ("responsiveness", "responsiveness"))
+
+
+@house()
+def robustness_figure(
+    table: Frame, methods: Sequence[str], looks: Styles, columns: int = 4, key: bool = True
+) -> Figure:
+    """RM (filled) and RM₀ (hollow) of each method with 95 % intervals, one panel per perturbation.
+
+    `table` holds rows of tables/robustness.csv of one model, dataset and segmenter; severity `all` is drawn.
+    """
+    pooled = table[table["severity"].astype(str) == "all"]
+    kinds = list(dict.fromkeys(pooled["perturbation"]))
+    canvas, panels = _panels(len(kinds), columns, width=3.3, height=0.75 + 0.23 * len(methods))
+    for kind, axis in zip(kinds, panels, strict=True):
+        rows = pooled[pooled["perturbation"] == kind].set_index("method")
+        for place, method in enumerate(methods):
+            if method in rows.index:
+                _robustness_row(axis, place, rows.loc[method], looks[method])
+        method_axis(axis, methods, looks)
+        axis.set(title=kind, xlim=(-0.05, 1.03), xticks=[0, 0.25, 0.5, 0.75, 1])
+    if key:
+        dot: dict[str, Any] = {"linestyle": "", "marker": "o", "color": INK}
+        faces = [Line2D([], [], markerfacecolor=face, **dot) for face in (INK, "none")]
+        canvas.legend(faces, ["RM", "RM₀"], loc="outside lower center", ncols=2)
+    return canvas
+
+
+def _robustness_row(axis: Axes, place: int, row: Any, look: Style) -> None:
+    if not np.isfinite(row["rm"]):
+        axis.text(0, place, "too few flips", va="center", color=FAINT, fontsize=7.5)
+        return
+    for (name, filled), shift in zip(RMS, (-0.13, 0.13), strict=True):
+        low, high = row[f"{name}_low"], row[f"{name}_high"]
+        if np.isfinite(low) and np.isfinite(high):
+            line = look.line if look.control else "-"
+            axis.plot([low, high], [place + shift] * 2, color=look.color, linewidth=1.4, linestyle=line)
+        face = look.color if filled else "none"
+        dot = {"color": look.color, "markerfacecolor": face, "markersize": 5, "clip_on": False}
+        axis.plot(row[name], place + shift, look.marker, **dot)
+
+
+@house()
+def curves_figure(table: Frame, methods: Sequence[str], looks: Styles, columns: int = 4, key: bool = True) -> Figure:
+    """Consistency (upper) and responsiveness (lower) over severity, one pair of panels per perturbation."""
+    single = table[table["severity"].astype(str) != "all"]
+    kinds = list(dict.fromkeys(single["perturbation"]))
+    columns = max(1, min(columns, len(kinds)))
+    bands = -(-len(kinds) // columns) if kinds else 1
+    canvas = figure(2.9 * columns + 0.3, 3.5 * bands)
+    axes = canvas.subplots(2 * bands, columns, sharex=False, sharey=True, squeeze=False)
+    for place in range(bands * columns):
+        band, column = divmod(place, columns)
+        pair = axes[2 * band : 2 * band + 2, column]
+        if place >= len(kinds):
+            for axis in pair:
+                axis.remove()
+            continue
+        rows = single[single["perturbation"] == kinds[place]]
+        for axis, (name, label) in zip(pair, CURVES, strict=True):
+            _curves(axis, rows, name, methods, looks)
+            axis.set(ylim=(-0.03, 1.05), ylabel=label if column == 0 else "")
+        pair[0].set_title(kinds[place])
+        pair[1].axhline(0.5, color=FAINT, linewidth=0.8, linestyle=":")
+        pair[1].set_xlabel("severity")
+    if key:
+        canvas.legend(handles=handles(methods, looks), loc="outside lower center", ncols=2 * columns, handlelength=3.2)
+    return canvas
+
+
+def _curves(axis: Axes, rows: Frame, name: str, methods: Sequence[str], looks: Styles) -> None:
+    for method in methods:
+        line = rows[rows["method"] == method]
+        severity = line["severity"].astype(int).to_numpy()
+        order = np.argsort(severity)
+        look, value = looks[method], line[name].to_numpy(float)
+        axis.plot(
+            severity[order],
+            value[order],
+            color=look.color,
+            marker=look.marker,
+            linestyle=look.line,
+            zorder=2 if look.control else 3,
+        )
+    severities = sorted({int(s) for s in rows["severity"]})
+    if severities:
+        axis.set(xticks=severities, xlim=(severities[0] - 0.3, severities[-1] + 0.3))
+    if not np.isfinite(rows[name].to_numpy(float)).any():
+        axis.text(0.5, 0.5, "too few flips", transform=axis.transAxes, ha="center", color=FAINT)
+
+
+@house()
+def overlap_figure(pairs: Frame, methods: Sequence[str], looks: Styles) -> Figure:
+    """RBO where the prediction held (upper box) and where it changed (lower box), per method.
+
+    Box: quartiles and median; whiskers: 5th and 95th percentile. All perturbations and severities together.
+    """
+    canvas = figure(4.0, 0.9 + 0.4 * len(methods))
+    axis = canvas.subplots()
+    known = pairs[pairs["changed"].notna() & pairs["rbo"].notna()]
+    for place, method in enumerate(methods):
+        rows = known[known["method"] == method]
+        for changed, shift, color in ((False, -0.19, UNCHANGED), (True, 0.19, CHANGED)):
+            values = rows.loc[rows["changed"].astype(bool) == changed, "rbo"].to_numpy(float)
+            _box(axis, values, place + shift, color, hatch="////" if changed else None)
+    method_axis(axis, methods, looks)
+    axis.set(xlim=(-0.02, 1.02), xlabel="RBO, clean against perturbed map")
+    boxes = [
+        axis.fill([], [], facecolor="none", edgecolor=color, hatch=hatch, label=label)[0]
+        for color, hatch, label in (
+            (UNCHANGED, None, "prediction held"),
+            (CHANGED, "////", "prediction changed"),
+        )
+    ]
+    canvas.legend(handles=boxes, loc="outside upper center", ncols=2, borderpad=0.2)
+    return canvas
+
+
+def _box(axis: Axes, values: np.ndarray, place: float, color: str, hatch: str | None) -> None:
+    if not len(values):
+        axis.text(0, place, "no such pair", va="center", color=FAINT, fontsize=7.5)
+        return
+    # Axes.boxplot would import pyplot, and with it start a user's window system
+    five = boxplot_stats(values, whis=(5, 95))[0]
+    box = Rectangle((five["q1"], place - 0.15), five["q3"] - five["q1"], 0.3)
+    box.set(facecolor="none", edgecolor=color, hatch=hatch, linewidth=1.2)
+    axis.add_patch(box)
+    for end, near in ((five["whislo"], five["q1"]), (five["whishi"], five["q3"])):
+        axis.plot([end, near], [place, place], color=color, linewidth=1)
+        axis.plot([end, end], [place - 0.07, place + 0.07], color=color, linewidth=1)
+    axis.plot([five["med"]] * 2, [place - 0.15, place + 0.15], color=INK, linewidth=2)
+
+
+@house()
+def flips_figure(table: Frame) -> Figure:
+    """Share of changed predictions over severity, one line per perturbation."""
+    conditions = table[table["severity"].astype(str) != "all"].drop_duplicates(["perturbation", "severity"])
+    kinds = list(dict.fromkeys(conditions["perturbation"]))
+    looks = styles(kinds, ())
+    canvas = figure(4.0, 2.9 + 0.1 * len(kinds))
+    axis = canvas.subplots()
+    for kind in kinds:
+        rows = conditions[conditions["perturbation"] == kind]
+        rows = rows.assign(severity=rows["severity"].astype(int)).sort_values("severity")
+        look, rate = looks[kind], 100 * rows["flip_rate"].to_numpy(float)
+        axis.plot(rows["severity"], rate, color=look.color, marker=look.marker, linestyle=look.line)
+    axis.set(xlabel="severity", ylabel="predictions changed, %", ylim=(-3, 103))
+    axis.set_xticks(sorted({int(s) for s in conditions["severity"]}))
+    canvas.legend(handles=handles(kinds, looks), loc="outside lower center", ncols=2, handlelength=3.2)
+    return canvas
+
+
+@house()
+def segmenters_figure(ranks: Frame, looks: Styles, note: str = "") -> Figure:
+    """Average rank of each method (rows of `ranks`) under each segmenter (columns)."""
+    canvas = figure(4.0, 0.9 + 0.36 * len(ranks))
+    axis = canvas.subplots()
+    places = np.arange(ranks.shape[1])
+    for method, row in ranks.iterrows():
+        look = looks[str(method)]
+        axis.plot(places, row.to_numpy(float), color=look.color, marker=look.marker, linestyle=look.line)
+    axis.set(ylabel="average rank (1 = best)", xlim=(-0.25, len(places) - 0.75))
+    axis.set_xticks(places, list(ranks.columns))
+    axis.set_yticks(range(1, len(ranks) + 1))
+    axis.invert_yaxis()
+    methods = list(ranks.sort_values(ranks.columns[-1]).index)
+    canvas.legend(handles=handles(methods, looks), loc="outside lower center", ncols=2, handlelength=3.2)
+    if note:
+        canvas.suptitle(note, fontsize=8.5)
+    return canvas
+
+
+@house()
+def truth_figure(truth: Frame, methods: Sequence[str], looks: Styles) -> Figure:
+    """Cosine similarity of each clean map with the object drawn (1 = exactly it), a box per method."""
+    canvas = figure(4.0, 0.75 + 0.27 * len(methods))
+    axis = canvas.subplots()
+    for place, method in enumerate(methods):
+        values = truth.loc[(truth["method"] == method) & truth["cosine"].notna(), "cosine"].to_numpy(float)
+        _box(axis, values, place, looks[method].color, hatch=None)
+    method_axis(axis, methods, looks)
+    axis.set(xlim=(-0.02, 1.02), xlabel="cosine similarity with the mask")
+    return canvas
+
+
+@house()
+def heatmap_figure(table: Frame, methods: Sequence[str], looks: Styles, quantity: str = "rm") -> Figure:
+    """`quantity` of every method × perturbation, severities pooled; a dagger marks unreliable cells."""
+    pooled = table[table["severity"].astype(str) == "all"]
+    kinds = list(dict.fromkeys(pooled["perturbation"]))
+    grid = pooled.pivot(index="method", columns="perturbation", values=quantity)
+    sure = pooled.pivot(index="method", columns="perturbation", values="reliable")
+    values = grid.reindex(index=list(methods), columns=kinds).to_numpy(float)
+    canvas = figure(1.6 + 0.62 * len(kinds), 1.3 + 0.26 * len(methods))
+    axis = canvas.subplots()
+    axis.imshow(values, cmap="cividis", vmin=0, vmax=1, aspect="auto")
+    axis.grid(visible=False)
+    for (row, column), value in np.ndenumerate(values):
+        dagger = "" if bool(sure.loc[methods[row], kinds[column]]) else "†"
+        text = f"{value:.2f}{dagger}" if np.isfinite(value) else "–"
+        color = INK if not np.isfinite(value) else "white" if value < 0.5 else "black"
+        axis.text(column, row, text, ha="center", va="center", fontsize=7.5, color=color)
+    axis.set_xticks(range(len(kinds)), kinds, rotation=40, ha="right", rotation_mode="anchor")
+    axis.set_yticks(range(len(methods)), [named(m, looks) for m in methods])
+    return canvas
+
+
+def _panels(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """`count` equal panels, at most `columns` abreast; no panel is left empty."""
+    columns = max(1, min(columns, count))
+    rows = -(-count // columns) if count else 1
+    canvas = figure(width * columns, height * rows)
+    axes = list(canvas.subplots(rows, columns, squeeze=False).ravel())
+    for axis in axes[count:]:
+        axis.remove()
+    return canvas, axes[:count]

@@ -1,0 +1,134 @@
+"""What metrics say of the reference images: means, judgements by metric, the verdict, agreement of metrics, curves."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from heatproof.report import frames
+from heatproof.report.frames import Frame
+from heatproof.report.glossary import FAMILIES
+from heatproof.report.source import Source
+from heatproof.statistics.concord import metric_agreement
+from heatproof.statistics.paired import Comparison, compared
+from heatproof.statistics.scores import Judged, curve_table, fooled, score_table, wide_scores
+from heatproof.statistics.standing import Standing, standings
+
+#: Scores drawn as rank diagrams besides the average over all.
+DIAGRAMS = 3
+
+
+class ScoreSetting(NamedTuple):
+    """What is never averaged over: one model and one set of images."""
+
+    model: str
+    dataset: str
+
+    def of(self, frame: Frame) -> Frame:
+        """The rows of `frame` that belong to this setting."""
+        return frame[(frame["model"] == self.model) & (frame["dataset"] == self.dataset)]
+
+
+@dataclass(frozen=True)
+class SettingScores:
+    """What is said of one setting: means, judgements by metric, verdict, agreement of metrics, curves, rank tests."""
+
+    setting: ScoreSetting
+    table: Frame
+    judged: Mapping[str, Judged]
+    standing: Standing | None
+    agreement: Frame
+    curves: Frame
+    comparisons: Mapping[str, Comparison]
+
+
+@dataclass(frozen=True)
+class ScoreFindings:
+    """The numbers, ready to be drawn. `facts`: metric → better, range, family, summary."""
+
+    scores: Frame
+    table: Frame
+    methods: Sequence[str]
+    controls: frozenset[str]
+    metrics: Sequence[str]
+    facts: Mapping[str, Mapping[str, Any]]
+    settings: Sequence[SettingScores]
+
+    @classmethod
+    def of(cls, source: Source) -> "ScoreFindings | None":
+        """Reads the rows and works out every table and test; None without scores."""
+        plan = source.plan
+        scores = frames.scores(source.connection)
+        if scores.empty:
+            return None
+        facts = plan.get("metric_facts") or {}
+        wanted = [*frames.names(plan.get("methods")), *frames.names(plan.get("maps"))]
+        controls = frozenset(scores.loc[scores["control"], "method"])
+        methods = sorted(frames.ordered(scores["method"], wanted), key=lambda method: method in controls)
+        metrics = _by_family(frames.ordered(scores["metric"], frames.names(plan.get("metrics"))), facts)
+        scores = _sorted(scores, methods, metrics)
+        given: dict[str, Any] = {"resamples": int(plan.get("resamples") or 1000), "seed": int(plan.get("seed") or 0)}
+        points = frames.curves(source.connection)
+        found = {(model, dataset) for model, dataset in scores[["model", "dataset"]].itertuples(index=False)}
+        order = [frames.ordered(scores[name], frames.names(plan.get(f"{name}s"))) for name in ScoreSetting._fields]
+        settings = [
+            _setting_scores(ScoreSetting(model, dataset), scores, points, facts, given)
+            for dataset in order[1]
+            for model in order[0]
+            if (model, dataset) in found
+        ]
+        table = settings[0].table if len(settings) == 1 else score_table(scores, facts, **given)
+        return cls(scores, table, methods, controls, metrics, facts, settings)
+
+    def family(self, metric: str) -> str:
+        """The family of a metric, the empty text where nobody said."""
+        return str(self.facts.get(metric, {}).get("family") or "")
+
+    @property
+    def curves(self) -> Frame:
+        """The curves of all settings, with the dataset."""
+        parts = [one.curves.assign(dataset=one.setting.dataset) for one in self.settings if len(one.curves)]
+        columns = ["model", "dataset", "method", "metric", "at", "n", "mean", "low", "high"]
+        return pd.concat(parts)[columns] if parts else pd.DataFrame(columns=columns)
+
+
+def _setting_scores(
+    setting: ScoreSetting, scores: Frame, points: Frame, facts: Mapping[str, Any], given: dict[str, Any]
+) -> SettingScores:
+    here = setting.of(scores)
+    judged = fooled(here, facts)
+    verdict = standings(here, judged, {metric: str(fact.get("family") or "") for metric, fact in facts.items()})
+    return SettingScores(
+        setting=setting,
+        table=score_table(here, facts, **given),
+        judged={one.metric: one for one in judged},
+        standing=verdict[0] if verdict else None,
+        agreement=metric_agreement(here, facts),
+        curves=curve_table(setting.of(points), **given),
+        comparisons=dict(_comparisons(here, verdict[0].counted if verdict else (), facts)),
+    )
+
+
+def _comparisons(here: Frame, counted: Sequence[str], facts: Mapping[str, Any]) -> Iterator[tuple[str, Comparison]]:
+    """Rank tests by the first counted score of each family."""
+    firsts = {str(facts[metric].get("family")): metric for metric in reversed(counted)}
+    for metric in [metric for metric in counted if metric in firsts.values()][:DIAGRAMS]:
+        blocks = wide_scores(here[(here["metric"] == metric) & ~here["control"]])
+        if blocks.shape[1] > 1 and len(blocks.dropna()) > 1:
+            yield metric, compared(blocks, facts[metric]["better"] == "high")
+
+
+def _by_family(metrics: Sequence[str], facts: Mapping[str, Any]) -> list[str]:
+    """Families in the order of the page, metrics in the order given."""
+    places = {family: place for place, family in enumerate(FAMILIES)}
+    place = lambda metric: places.get(facts.get(metric, {}).get("family"), len(places))  # noqa: E731
+    return sorted(metrics, key=place)
+
+
+def _sorted(scores: Frame, methods: Sequence[str], metrics: Sequence[str]) -> Frame:
+    """Rows by model, dataset, method, metric (in the orders given) and image."""
+    places = [{name: place for place, name in enumerate(names)} for names in (methods, metrics)]
+    keys = scores.assign(_method=scores["method"].map(places[0]), _metric=scores["metric"].map(places[1]))
+    keys = keys.sort_values(["model", "dataset", "_method", "_metric", "image"], kind="stable")
+    return keys.drop(columns=["_method", "_metric"]).reset_index(drop=True)

@@ -1,1 +1,0 @@
-"""The tables and the page of a score study."""

@@ -1,0 +1,99 @@
+"""The gallery: the cases that the study chose, each map with its values on that image."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from heatproof.report.blocks import Section, Text
+from heatproof.report.findings import Findings
+from heatproof.report.gallery import Case, Tile, cases
+from heatproof.report.numbers import number
+from heatproof.report.score_grids import captions, value_text
+
+SEVERAL = (
+    "Each block is one image. Left the reference image, then the same image under the other conditions; below, what "
+    "each method highlights (bright = more important), laid over the image. RBO under a map says how far its ranking "
+    "of the image's parts agrees with the reference map's (1 = the same). A changed prediction is written out and "
+    "its maps have a dashed frame."
+)
+ONE = (
+    "Each block is one image, with what each method highlights laid over it (bright = more important), and below "
+    "each map its scores on this image."
+)
+NOTHING = "This folder has no gallery yet. It is made at the end of a run: run the same command again to finish it."
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A case as a block of the page; `notes`: (method, column) → lines under the tile."""
+
+    kind: ClassVar[str] = "case"
+    case: Case
+    notes: Mapping[tuple[str, int], Sequence[str]]
+    controls: frozenset[str]
+
+    def lines(self, method: str, column: int) -> Sequence[str]:
+        """What stands under a tile."""
+        return self.notes.get((method, column), ())
+
+    def tile(self, row: int, column: int) -> Tile:
+        """A tile."""
+        return self.case.rows[row].tiles[column]
+
+
+def section(findings: Findings) -> Section:
+    """Every case in the order stored."""
+    found = cases(findings.source.folder)
+    shown = [Shown(case, _notes(findings, case), findings.controls) for case in found]
+    several = any(len(case.columns) > 1 for case in found)
+    text = NOTHING if not found else SEVERAL if several else ONE
+    return Section(id="gallery", title="Gallery", blocks=[Text(text), *shown])
+
+
+def _notes(findings: Findings, case: Case) -> dict[tuple[str, int], Sequence[str]]:
+    if len(case.columns) > 1:
+        return _overlaps(findings, case)
+    return _scores(findings, case)
+
+
+def _overlaps(findings: Findings, case: Case) -> dict[tuple[str, int], Sequence[str]]:
+    """RBO with the reference map, under each condition."""
+    found = findings.rows.execute(
+        "SELECT method, perturbation, severity, value FROM rows WHERE metric = 'rbo' AND model = ? AND dataset = ? "
+        "AND image = ? AND NOT isnan(value) ORDER BY segmenter = ? DESC, segmenter",
+        [*(case.facts[name] for name in ("model", "dataset", "image")), _first_segmenter(findings)],
+    )
+    values: dict[tuple[str, str, int], float] = {}
+    for method, perturbation, severity, value in found.fetchall():
+        values.setdefault((method, perturbation, severity), value)
+    return {
+        (method, place): [f"RBO {number(values[key])}"]
+        for method in case.facts["methods"]
+        for place, column in enumerate(case.columns)
+        if (key := (method, column.get("perturbation", ""), column["severity"])) in values
+    }
+
+
+def _first_segmenter(findings: Findings) -> str:
+    named = findings.plan.get("segmenters") or [""]
+    return named[0]
+
+
+def _scores(findings: Findings, case: Case) -> dict[tuple[str, int], Sequence[str]]:
+    """The first counted scores of the setting."""
+    scores, facts = findings.scores, case.facts
+    here = (facts["model"], facts["dataset"])
+    one = next((one for one in scores.settings if one.setting == here), None) if scores else None
+    if scores is None or one is None:
+        return {}
+    rows: Any = one.setting.of(scores.scores)
+    rows = rows[rows["image"] == facts["image"]]
+    values = {(row.method, row.metric): row.value for row in rows.itertuples()}
+    return {
+        (method, 0): [
+            f"{metric} {value_text(one, scores.facts.get(metric, {}), metric, values[method, metric])}"
+            for metric in captions(scores, one)
+            if (method, metric) in values
+        ]
+        for method in facts["methods"]
+    }

@@ -1,0 +1,313 @@
+"""The robustness of each method under noise, for every model and dataset: the table, figures, tests, all numbers."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pandas as pd
+from markupsafe import Markup
+
+from heatproof.report import robustness_figures as figures
+from heatproof.report.blocks import Details, Drawing, Figures, Heading, Legend, Row, Section, Sheet, Text, sheet
+from heatproof.report.comparisons import WORDS, Tested, compared
+from heatproof.report.findings import Findings
+from heatproof.report.frames import Frame
+from heatproof.report.legend import legend_figure
+from heatproof.report.numbers import NONE, interval, number, percent, with_interval
+from heatproof.report.robustness import BLOCKS, Robustness, Setting
+from heatproof.statistics.verdict import NAMES as VERDICT_NAMES
+from heatproof.statistics.verdict import Verdict
+
+#: Quantities as the page writes them.
+NAMES = {"rm": "RM", "rm0": "RM₀", "rbo": "RBO"}
+INTRODUCTION = Markup(
+    "RM, the robustness metric, asks two things of a heatmap at once: does it <b>stay</b> when the model's answer "
+    "stays (consistency), and does it <b>change</b> when the answer changes (responsiveness)? 1 is best. RM₀ is the "
+    "same with chance taken out: 0 means no better than a map that ignores the image. "
+    '<a href="#words">All words explained</a>.'
+)
+
+
+def section(findings: Findings) -> Iterator[Section]:
+    """All models and datasets together, where there are several; then each."""
+    found = findings.robustness
+    if found is None:
+        return
+    if found.overall:
+        blocks = list(compared(_tested(found.overall, "-together"), findings.looks))
+        yield Section("together", "All models and images together", blocks, nav="All together", words=WORDS)
+    for place, setting in enumerate(found.main):
+        suffix = findings.suffix(place, len(found.main), setting.model)
+        yield Section(
+            id=f"result{suffix}",
+            title="Robustness of each method",
+            nav="Results" if len(found.main) == 1 else f"{setting.model} on {setting.dataset}",
+            blocks=list(_blocks(findings, found, setting, suffix)),
+            words=(
+                *("Heatmap", "Perturbation, severity", "RBO (rank-biased overlap)", "Consistency", "Responsiveness"),
+                *("RM (robustness metric)", "κ (kappa)", "RM₀", "Within severities", "Control", "Fooled (⚑)"),
+                *("95 % interval", "† and –", "PSNR", "Flagged", *WORDS),
+            ),
+        )
+
+
+def _tested(comparisons: Mapping[str, Any], suffix: str) -> list[Tested]:
+    return [Tested(f"ranks-{q}{suffix}", NAMES[q], BLOCKS[q], one) for q, one in comparisons.items()]
+
+
+def _blocks(findings: Findings, found: Robustness, setting: Setting, suffix: str) -> Iterator[Any]:
+    """Sorted by what decides the verdict."""
+    table, verdict = setting.of(found.table), found.verdicts[setting]
+    comparisons, shown = found.comparisons[setting], verdict.by or "rm"
+    ranks = comparisons[shown].ranks if shown in comparisons else {}
+    methods = by_rank(found.methods, found.controls, ranks)
+    where = f"{setting.model} · layer {setting.layer} · {setting.dataset} · segments by {setting.segmenter}"
+    yield Text(where, "kind")
+    yield Text(INTRODUCTION)
+    grid = matrix(table, methods, ranks, verdict, shown)
+    yield grid
+    yield Legend(list(_legend(grid.rows, verdict)))
+    if rests := _rests(verdict, methods, found.controls):
+        yield Heading("What the verdict rests on")
+        yield rests
+    yield _figures(findings, found, setting, table, methods, suffix)
+    yield Heading("Predictions under noise")
+    yield _flips(table)
+    strengths = _strengths(setting.of(found.strengths))
+    yield Details(strengths.caption, [strengths])
+    caption = "Share of predictions each perturbation changed."
+    yield Figures([Drawing(f"flips{suffix}", caption, lambda: figures.flips_figure(table))])
+    yield from compared(_tested(comparisons, suffix), findings.looks)
+    every = "All numbers: consistency, responsiveness, RM and RM₀ at every severity"
+    yield Details(every, list(_numbers(table, methods, found.controls)), long=True)
+
+
+def by_rank(methods: Sequence[str], controls: frozenset[str], ranks: Mapping[str, float]) -> list[str]:
+    """Real methods first, then controls, each by average rank; the plan's order where there is none."""
+    order = {method: place for place, method in enumerate(methods)}
+    return sorted(methods, key=lambda m: (m in controls, ranks.get(m, math.inf), order[m]))
+
+
+def _figures(
+    findings: Findings, found: Robustness, setting: Setting, table: Frame, methods: Sequence[str], suffix: str
+) -> Figures:
+    looks = findings.looks
+    of = {kind: table[table["perturbation"] == kind] for kind in dict.fromkeys(table["perturbation"])}
+
+    def panels(draw: Any) -> dict[str, Any]:
+        return {kind: lambda rows=rows: draw(rows, methods, looks, columns=1, key=False) for kind, rows in of.items()}
+
+    shown = [
+        Drawing(
+            f"robustness{suffix}",
+            "RM (filled) and RM₀ (hollow) with 95 % intervals; further right is better. All severities together.",
+            lambda: figures.robustness_figure(table, methods, looks),
+            panels(figures.robustness_figure),
+        ),
+        Drawing(
+            f"curves{suffix}",
+            "Consistency (upper) and responsiveness (lower) as the noise grows; higher is better. The dotted line at "
+            "0.5 is a coin toss. Points are missing where too few predictions changed or held; methods with equal "
+            "numbers hide each other.",
+            lambda: figures.curves_figure(table, methods, looks),
+            panels(figures.curves_figure),
+            lambda: legend_figure(methods, looks),
+        ),
+        Drawing(
+            f"overlap{suffix}",
+            "How alike the clean and the perturbed map are (RBO), where the prediction held and where it changed. A "
+            "good method has the two boxes far apart, the upper one to the right. All perturbations and severities.",
+            lambda: figures.overlap_figure(setting.of(found.pairs), methods, looks),
+        ),
+    ]
+    filed = Drawing(f"heatmap{suffix}", "RM of every method", lambda: figures.heatmap_figure(table, methods, looks))
+    return Figures(shown, hidden=[filed])
+
+
+# --- the table that a reader looks at first ---
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method under one perturbation; `value` is None where there is none, with the reason."""
+
+    value: float | None
+    text: str = ""
+    interval: str = ""
+    other: str = ""
+    other_interval: str = ""
+    mark: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class MatrixRow:
+    """A method across all perturbations."""
+
+    method: str
+    control: bool
+    cells: tuple[Cell, ...]
+    rank: str = ""
+    top: bool = False
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Methods × perturbations, severities pooled; a block of the page."""
+
+    kind: ClassVar[str] = "matrix"
+    caption: str
+    ranked: str
+    columns: tuple[tuple[str, str], ...]
+    rows: tuple[MatrixRow, ...]
+
+
+def matrix(
+    table: Frame, methods: Sequence[str], ranks: Mapping[str, float], verdict: Verdict, shown: str = "rm"
+) -> Matrix:
+    """RM and RM₀ of every method (in the order given) under every perturbation, `shown` the larger of the two.
+
+    `table` is one setting of tables/robustness.csv; `ranks` are average ranks by `shown`, empty without tests.
+    """
+    pooled = table[table["severity"].astype(str) == "all"]
+    kinds = list(dict.fromkeys(pooled["perturbation"]))
+    found = {(row.method, row.perturbation): row for row in pooled.itertuples()}
+    controls = set(pooled.loc[pooled["control"].astype(bool), "method"])
+    rows = tuple(
+        MatrixRow(
+            method,
+            control=method in controls,
+            cells=tuple(_cell(found.get((method, kind)), shown) for kind in kinds),
+            rank=f"rank {number(ranks[method])}" if method in ranks else "",
+            top=method in verdict.top,
+        )
+        for method in methods
+    )
+    large, small = (NAMES[name] + (" ⚑" if verdict.fooled.get(name) else "") for name in (shown, _other(shown)))
+    return Matrix(
+        f"Large: {large} and its 95 % interval. Small, below: {small} and its interval. All severities of a "
+        "perturbation together; 1 is best.",
+        f"average rank by {NAMES[shown]}" if ranks else "",
+        tuple((kind, _flipped(pooled, kind)) for kind in kinds),
+        rows,
+    )
+
+
+def _other(shown: str) -> str:
+    return "rm0" if shown == "rm" else "rm"
+
+
+def _cell(row: Any, shown: str) -> Cell:
+    if row is None:
+        return Cell(None, reason="not measured")
+    if pd.isna(getattr(row, shown)):
+        return Cell(None, reason=_reason(int(row.n), int(row.flips)))
+    other = _other(shown)
+    span, other_span = (interval(getattr(row, f"{q}_low"), getattr(row, f"{q}_high")) for q in (shown, other))
+    value = float(getattr(row, shown))
+    return Cell(
+        round(min(max(value, 0.0), 1.0), 3),
+        number(value),
+        span,
+        f"{NAMES[other]} {number(getattr(row, other))}",
+        other_span,
+        mark=not bool(row.reliable),
+    )
+
+
+def _reason(n: int, flips: int) -> str:
+    """Why there is no responsiveness, with the count that is too small."""
+    if n == 0:
+        return "no usable pair"
+    if flips <= n - flips:
+        return f"only {flips} flips" if flips != 1 else "only 1 flip"
+    return f"only {n - flips} held"
+
+
+def _flipped(pooled: Frame, kind: str) -> str:
+    rates = pooled.loc[pooled["perturbation"] == kind, "flip_rate"].dropna()
+    return f"{percent(rates.iloc[0])} flipped" if len(rates) else ""
+
+
+def _legend(rows: Sequence[MatrixRow], verdict: Verdict) -> Iterator[tuple[str, str]]:
+    cells = [cell for row in rows for cell in row.cells]
+    for name in ("rm", "rm0"):
+        if verdict.fooled.get(name):
+            controls = ", ".join(verdict.fooled[name])
+            yield f"⚑ {NAMES[name]} is fooled", f"by {controls}: useless on purpose, yet not told from the best method."
+    if any(cell.mark for cell in cells):
+        yield "†", "fewer than 20 changed or 20 unchanged predictions: unreliable."
+    if any(cell.value is None for cell in cells):
+        yield NONE, "fewer than 10 changed or 10 unchanged predictions: not computed, count given."
+    if any(row.control for row in rows):
+        yield "control", "a map that is useless on purpose; it should come last."
+    yield "flipped", "share of predictions that the perturbation changed."
+
+
+# --- plain tables ---
+
+
+def _rests(verdict: Verdict, methods: Sequence[str], controls: frozenset[str]) -> Sheet | None:
+    """The figures the verdict compares, a mean over the perturbations; ⚑ where a control keeps up with the best."""
+    quantities = [q for q in verdict.figures if any(not math.isnan(i.value) for i in verdict.figures[q].values())]
+    if not quantities:
+        return None
+    flag = "\u00a0⚑"  # kept on the line of the name
+    named = [VERDICT_NAMES[q] + (flag if verdict.fooled.get(q) else "") for q in quantities]
+    header = ["method", *(name[:1].upper() + name[1:] for name in named)]
+    shown = [method for method in methods if method in verdict.figures[quantities[0]]]
+    lines = [
+        (m, *(with_interval(one.value, one.low, one.high) for one in (verdict.figures[q][m] for q in quantities)))
+        for m in shown
+    ]
+    caption = "Mean over the perturbations, with 95 % intervals by image; 1 is best."
+    return sheet(caption, header, lines, controls=controls)
+
+
+def _flips(table: Frame) -> Sheet:
+    """Flip rate and PSNR of every perturbation and severity."""
+    rows = table.drop_duplicates(["perturbation", "severity"])
+    severities = sorted(set(rows["severity"].astype(str)), key=lambda s: (s == "all", len(s), s))
+    found = {(r.perturbation, str(r.severity)): r for r in rows.itertuples()}
+    kinds = list(dict.fromkeys(rows["perturbation"]))
+    lines = [[kind, *(_flip(found.get((kind, s))) for s in severities)] for kind in kinds]
+    header = ["perturbation", *("all together" if s == "all" else f"severity {s}" for s in severities)]
+    return sheet("Share of predictions changed, and how strong the disturbance is (PSNR).", header, lines)
+
+
+def _flip(row: Any) -> str:
+    if row is None:
+        return NONE
+    strength = "" if pd.isna(row.psnr) else f", {row.psnr:.0f} dB" if math.isfinite(row.psnr) else ", unchanged"
+    return f"{percent(row.flip_rate)}{strength}"
+
+
+def _strengths(table: Frame) -> Sheet:
+    """What each severity stands for: the main parameter of the perturbation, as the study used it."""
+    severities = sorted(table["severity"].unique())
+    found = {(r.perturbation, r.severity): r.strength for r in table.itertuples()}
+    kinds = list(dict.fromkeys(table["perturbation"]))
+    text = lambda value: NONE if value is None or math.isnan(value) else f"{value:.4g}"  # noqa: E731
+    lines = [[kind, *(text(found.get((kind, s))) for s in severities)] for kind in kinds]
+    header = ["perturbation", *(f"severity {s}" for s in severities)]
+    caption = "How strong each severity is: the main setting of each perturbation"
+    return sheet(caption, header, lines, captioned=False)
+
+
+def _numbers(table: Frame, methods: Sequence[str], controls: frozenset[str]) -> Iterator[Sheet]:
+    """Everything of tables/robustness.csv, a sheet per perturbation."""
+    header = ("method", "severity", "pairs", "flips", "consistency", "responsiveness", "RM", "RM₀", "reliable")
+    order = {method: place for place, method in enumerate(methods)}
+    for kind in dict.fromkeys(table["perturbation"]):
+        rows = table[table["perturbation"] == kind]
+        rows = rows.sort_values("method", key=lambda names: names.map(order), kind="stable")
+        lines = tuple(Row(tuple(_line(row)), row.method in controls) for row in rows.itertuples())
+        yield Sheet(kind, header, lines)
+
+
+def _line(row: Any) -> Iterator[str]:
+    yield from (str(row.method), str(row.severity), str(int(row.n)), str(int(row.flips)), number(row.consistency, 3))
+    for name in ("responsiveness", "rm", "rm0"):
+        yield with_interval(getattr(row, name), getattr(row, f"{name}_low"), getattr(row, f"{name}_high"), 3)
+    yield "yes" if bool(row.reliable) else "no"

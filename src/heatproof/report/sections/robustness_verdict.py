@@ -1,0 +1,34 @@
+"""The answers of a noise study, and the facts that a reader wants to know before believing them."""
+
+from collections.abc import Iterator
+
+from heatproof.report.blocks import Answer, Section
+from heatproof.report.findings import Findings
+from heatproof.report.numbers import percent
+from heatproof.report.robustness import Robustness
+from heatproof.statistics.verdict import Verdict
+
+
+def section(findings: Findings) -> Section | None:
+    """The verdict of every model and dataset, and of all together where there are several."""
+    found = findings.robustness
+    return None if found is None else Section(answers=list(_answers(found)), facts=list(_facts(found)))
+
+
+def _answers(found: Robustness) -> Iterator[Answer]:
+    if found.together is not None:
+        yield _answer(found.together, "All models and images together")
+    for setting, verdict in found.verdicts.items():
+        yield _answer(verdict, f"{setting.model} on {setting.dataset}" if found.together is not None else "")
+
+
+def _answer(verdict: Verdict, where: str) -> Answer:
+    return Answer(verdict.sentence, verdict.notes, where)
+
+
+def _facts(found: Robustness) -> Iterator[tuple[str, str]]:
+    kinds, severities = found.table["perturbation"].nunique(), found.pairs["severity"].nunique()
+    yield "Noise", f"{kinds} kinds × {severities} {'severity' if severities == 1 else 'severities'}"
+    rates = found.table.loc[found.table["severity"].astype(str) != "all", "flip_rate"].dropna()
+    if len(rates):
+        yield "Predictions changed", f"{percent(rates.min())} to {percent(rates.max())}, by kind and severity"

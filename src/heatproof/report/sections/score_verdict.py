@@ -1,0 +1,27 @@
+"""The answers of a score study, and what nobody said of its metrics."""
+
+from collections.abc import Iterator
+
+from heatproof.report.blocks import Answer, Section
+from heatproof.report.findings import Findings
+from heatproof.report.scores import ScoreFindings
+
+
+def section(findings: Findings) -> Section | None:
+    """The verdict on each model and dataset."""
+    found = findings.scores
+    if found is None:
+        return None
+    unknown = [metric for metric in found.metrics if not found.facts.get(metric, {}).get("better")]
+    warning = f"Nobody said which way is better for {', '.join(unknown)}: shown, and not judged."
+    facts = [("Scores", str(len(found.metrics)))]
+    return Section(answers=list(_answers(found)), facts=facts, warnings=[warning] if unknown else ())
+
+
+def _answers(found: ScoreFindings) -> Iterator[Answer]:
+    for one in found.settings:
+        where = f"{one.setting.model} on {one.setting.dataset}" if len(found.settings) > 1 else ""
+        if one.standing is None:
+            yield Answer("No verdict: for no score is it known which way is better.", (), where)
+        else:
+            yield Answer(one.standing.sentence, one.standing.notes, where)

@@ -1,0 +1,111 @@
+"""The methods by all metrics: means by family, curves, tests, and whether the metrics agree."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from heatproof.report.blocks import Drawing, Figures, Heading, Legend, Section, Text
+from heatproof.report.comparisons import WORDS, Tested, compared
+from heatproof.report.findings import Findings
+from heatproof.report.frames import slug
+from heatproof.report.legend import legend_figure
+from heatproof.report.score_figures import agreement_figure, curves_figure
+from heatproof.report.score_grids import Families, Family, definitions, families, legend, ordered, overview
+from heatproof.report.scores import ScoreFindings, SettingScores
+
+INTRODUCTION = Markup(
+    "All scores follow, by the question they ask. A score that a useless map can satisfy is <b>fooled</b> (⚑): it is "
+    'shown in grey. <a href="#words">All words explained</a>.'
+)
+CURVES = (
+    "What the model says while pixels go or return in the order of the map: mean over the images, with the 95 % "
+    "interval as a band. Where pixels are removed, a good map makes the curve fall early; where they are restored, "
+    "it makes it rise early. Of mprt: how alike the map stays while layers are drawn anew; of sensitivity-n: the "
+    "correlation by the size of the subset. Controls are grey and dashed."
+)
+AGREEMENT = (
+    "Rank correlation of every two scores over the real methods, image by image, signs turned so that 1 (blue) is "
+    "the same order from best to worst, 0 (white) none, −1 (orange) the reverse. Scores that disagree do not measure "
+    "the same thing."
+)
+#: What is compared by the average rank over all counted scores.
+ALL = "all counted scores together"
+
+
+def section(findings: Findings) -> Iterator[Section]:
+    """A section for each model and dataset."""
+    found = findings.scores
+    for number, one in enumerate(found.settings if found else ()):
+        assert found is not None
+        count = len(found.settings)
+        beside = (
+            "-scores" if "robustness" in findings.study.sections else ""
+        )  # two sections may not share their anchors
+        suffix = f"{beside}{findings.suffix(number, count, one.setting.model)}"
+        where = f"{one.setting.model} on {one.setting.dataset}"
+        shown = list(families(findings, one, ordered(found, one), suffix))
+        anchors = [(family.id, family.id.removeprefix("family-").capitalize()) for family in shown]
+        yield Section(
+            id=f"result{suffix}",
+            title="The methods" if count == 1 else where,
+            nav="Results" if count == 1 else where,
+            blocks=list(_blocks(findings, found, one, shown, suffix)),
+            anchors=anchors if count == 1 else (),
+            words=(
+                *("Heatmap", "Score (metric)", "Control", "Fooled (⚑)", "★ and bold", "95 % interval", "Flagged"),
+                *WORDS,
+            ),
+            definitions=list(definitions(found)) if number == 0 else (),
+        )
+
+
+def _blocks(
+    findings: Findings, found: ScoreFindings, one: SettingScores, shown: Sequence[Family], suffix: str
+) -> Iterator[Any]:
+    yield Text(f"{one.setting.model} · {one.setting.dataset}", "kind")
+    if lead := overview(found, one):
+        yield lead
+        yield Text(INTRODUCTION)
+    yield Legend(list(legend(found, one)))
+    yield Families(shown)
+    if len(one.curves):
+        yield Heading("The curves behind the scores")
+        yield Figures([_curves(findings, found, one, suffix)])
+    yield from _tests(findings, one, suffix)
+    agreement = one.agreement.dropna(how="all").dropna(how="all", axis=1)
+    if not agreement.empty:
+        yield Heading("Do the scores agree?")
+        yield Figures([Drawing(f"agreement{suffix}", AGREEMENT, lambda: agreement_figure(agreement))], "wide")
+
+
+def _curves(findings: Findings, found: ScoreFindings, one: SettingScores, suffix: str) -> Drawing:
+    order = {metric: number for number, metric in enumerate(found.metrics)}
+    metrics = sorted(dict.fromkeys(one.curves["metric"]), key=lambda metric: order.get(metric, len(order)))
+    there = [method for method in ordered(found, one) if method in set(one.curves["method"])]
+    looks = findings.looks
+
+    def panel(metric: str) -> Any:
+        lines = one.curves[one.curves["metric"] == metric]
+        return lambda: curves_figure(lines, [metric], there, looks, columns=1, key=False)
+
+    return Drawing(
+        f"curves{suffix}",
+        CURVES,
+        lambda: curves_figure(one.curves, metrics, there, looks),
+        {metric: panel(metric) for metric in metrics},
+        lambda: legend_figure(there, looks),
+    )
+
+
+def _tests(findings: Findings, one: SettingScores, suffix: str) -> Iterator[Any]:
+    """By all counted scores and by the first of each family."""
+    found = dict(one.comparisons)
+    if one.standing is not None and one.standing.comparison is not None:
+        found = {ALL: one.standing.comparison, **found}
+    tests = [
+        Tested(f"ranks-{'all' if name == ALL else slug(name)}-{place}{suffix}", name, "images", comparison)
+        for place, (name, comparison) in enumerate(found.items())
+        if comparison.friedman.n
+    ]
+    yield from compared(tests, findings.looks)

@@ -1,0 +1,41 @@
+"""The segmenter ablation: does the ranking of the methods depend on how the image is cut?"""
+
+from heatproof.report.blocks import Drawing, Figures, Section, Text, sheet
+from heatproof.report.findings import Findings
+from heatproof.report.numbers import number, probability
+from heatproof.report.robustness import average_ranks, rank_agreement
+from heatproof.report.robustness_figures import segmenters_figure
+
+TEXT = (
+    "Maps are compared part by part, and the parts depend on how the image is cut. Kendall's W says how far the "
+    "ranking of the methods by RM stays the same whichever way it is cut: 1 is the same ranking, 0 none."
+)
+
+
+def section(findings: Findings) -> Section | None:
+    """A figure for each model and dataset, and one table; None with one segmenter."""
+    found = findings.robustness
+    if found is None or found.agreement.empty:
+        return None
+    drawings = []
+    for place, setting in enumerate(found.main):
+        ranks = average_ranks(found, setting)
+        if ranks.shape[1] < 2:
+            continue
+        caption = f"Average rank by RM under each segmenter: {setting.model} on {setting.dataset}. Level is agreement."
+        note = f"Kendall's W of the average ranks = {number(rank_agreement(ranks).w)}"
+        draw = lambda ranks=ranks, note=note: segmenters_figure(ranks, findings.looks, note)  # noqa: E731
+        drawings.append(Drawing(f"segmenters-{place + 1:02d}", caption, draw))
+    pooled = found.agreement[found.agreement["severity"].astype(str) == "all"]
+    lines = [
+        (r.perturbation, r.model, r.dataset, str(r.segmenters), str(r.methods), number(r.w), probability(r.p))
+        for r in pooled.itertuples()
+    ]
+    header = ("perturbation", "model", "images", "segmenters", "methods", "W", "p (W = 0)")
+    table = sheet("Agreement of the segmenters, all severities together", header, lines, {1, 2})
+    return Section(
+        id="segmenters",
+        title="Does the way of cutting the image matter?",
+        nav="Segmenters",
+        blocks=[Text(TEXT), Figures(drawings, "abreast"), table],
+    )

@@ -1,0 +1,123 @@
+"""Which images a gallery shows, chosen from the rows.
+
+The connection has two tables: `rows`, and `kept`, the (dataset, image) that can be drawn.
+"""
+
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from heatproof.rounding import ANSWER_STEP, largest, rounded
+
+#: Images of one kind.
+EACH = 4
+
+
+class Case(NamedTuple):
+    """One image of a gallery.
+
+    kind: a short name of what it is an example of. conditions: names of the conditions shown beside the reference.
+    """
+
+    kind: str
+    title: str
+    why: str
+    model: str
+    dataset: str
+    image: str
+    conditions: tuple[str, ...] = ()
+
+
+#: Kind → title, what to order by, which pairs.
+PAIRS = (
+    ("map moved", "The prediction held, but the map moved", "value ASC", "NOT changed"),
+    ("map held", "The prediction held, and so did the map", "value DESC", "NOT changed"),
+    ("map blind", "The prediction changed, but the map did not", "value DESC", "changed"),
+    ("map followed", "The prediction changed, and so did the map", "value ASC", "changed"),
+)
+
+
+def moved_and_held(connection: Any, plan: Any) -> list[Case]:
+    """Up to four images of each of `PAIRS`, none twice within a kind, for the method of the best median κ.
+
+    A case is one image under one perturbation, over all severities.
+    """
+    best = connection.execute(
+        "SELECT method FROM rows WHERE metric = 'kappa' AND NOT control AND NOT isnan(value) AND NOT changed "
+        "GROUP BY method ORDER BY median(value) DESC, method LIMIT 1"
+    ).fetchone()
+    method = plan.methods[0] if best is None else best[0]
+    severities = range(1, plan.levels + 1) if plan.calibrate else plan.severities
+    cases: list[Case] = []
+    for kind, title, order, which in PAIRS:
+        rows = connection.execute(
+            "SELECT model, dataset, image, perturbation, severity, value FROM ("
+            "  SELECT *, row_number() OVER (PARTITION BY model, dataset, image "
+            f"   ORDER BY {order}, perturbation, severity) AS position FROM rows SEMI JOIN kept USING (dataset, image) "
+            f"  WHERE metric = 'rbo' AND method = ? AND segmenter = ? AND flag = '' AND {which}) "
+            f"WHERE position = 1 ORDER BY {order}, model, dataset, image LIMIT {EACH}",
+            [method, plan.segmenters[0]],
+        ).fetchall()
+        for model, dataset, image, noise, severity, value in rows:
+            why = f"{method}: RBO {value:.2f} at {noise}, severity {severity}"
+            shown = tuple(f"{noise}:{level}" for level in severities)
+            cases.append(Case(kind, title, why, model, dataset, image, shown))
+    return cases
+
+
+def telling_scores(connection: Any, plan: Any) -> list[Case]:
+    """Up to four images of each kind, none twice: by the first composite of the study, else by its first metric.
+
+    Where the best method has its best and its worst scores, where the methods differ most, and where a control beats
+    the best method by most.
+    """
+    from heatproof.metrics.request import requested_metrics
+
+    requests = requested_metrics(plan.metrics)
+    lead = next((request for request in requests if request.family == "composite"), requests[0])
+    rows: Any = connection.execute(
+        "SELECT model, dataset, image, method, control, value FROM rows SEMI JOIN kept USING (dataset, image) "
+        "WHERE metric = ? AND method <> '' AND flag = '' AND NOT isnan(value) ORDER BY ALL",
+        [lead.key],
+    ).df()  # fmt: skip
+    if rows.empty:
+        return []
+    cases: list[Case] = []
+    kinds = _kinds(rows, 1.0 if lead.better == "high" else -1.0, lead.key)
+    count = len(rows.drop_duplicates(["model", "dataset", "image"]))
+    each = min(EACH, -(-count // max(1, len(kinds))))  # a few images are shared out, so that every kind has some
+    for kind, title, why, order in kinds:
+        seen = {case[3:6] for case in cases}
+        for position in [position for position in order if position not in seen][:each]:
+            cases.append(Case(kind, title, why[position], *position))
+    return cases
+
+
+def _kinds(rows: Any, sign: float, metric: str) -> list[tuple[str, str, dict[Any, str], list[Any]]]:
+    """Kind, title, (model, dataset, image) → why, and these in order."""
+    key = ["model", "dataset", "image"]
+    real, controls = rows[~rows["control"]], rows[rows["control"]]
+    if real.empty:
+        return []
+    means: pd.Series = real.groupby("method")["value"].mean()
+    best = (sign * rounded(means, largest(means.to_numpy(), None), ANSWER_STEP)).sort_index().idxmax()
+    own = real[real["method"] == best].set_index(key)["value"].sort_index()
+    values = {position: f"{best}: {metric} {value:.2f}" for position, value in own.items()}
+    down = (sign * own).sort_values(ascending=False, kind="stable")
+    found = [
+        ("good", "The best method does well", values, list(down.index)),
+        ("bad", "The best method does badly", values, list(down.index[::-1])),
+    ]
+    if real["method"].nunique() > 1:
+        spans: pd.Series = real.groupby(key)["value"].agg(lambda values: values.max() - values.min())
+        spans = spans.sort_values(ascending=False, kind="stable")
+        why = {position: f"{metric} differs by {value:.2f} between methods" for position, value in spans.items()}
+        found.append(("split", "The methods disagree", why, list(spans.index)))
+    if len(controls):
+        gaps = controls.set_index(key).join(own.rename("own"), how="inner").reset_index()
+        gaps["gap"] = sign * (gaps["value"] - gaps["own"])
+        gaps = gaps[gaps["gap"] > 0].sort_values("gap", ascending=False, kind="stable").drop_duplicates(key)
+        lines = [(tuple(row[name] for name in key), row) for row in gaps.to_dict("records")]
+        why = {at: f"{metric}: {row['method']} {row['value']:.2f}, {best} {row['own']:.2f}" for at, row in lines}
+        found.append(("fooled", "A control does better than the best method", why, [at for at, _ in lines]))
+    return found

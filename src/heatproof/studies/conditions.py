@@ -1,0 +1,71 @@
+"""Conditions: what is done to the images, to the class explained and to the model before a map is made."""
+
+from dataclasses import dataclass, replace
+from math import nan
+
+#: States of a model besides the path of another checkpoint: as it was loaded, and with all weights drawn anew.
+INTACT, RANDOMISED = "", "randomised"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One way of asking for maps. The first condition of a study is the reference of all others.
+
+    Attributes:
+        perturbation: a kind of `heatproof.perturbations`; empty for none.
+        severity: its severity, 1 to 5, or the number of a calibrated strength; 0 without a perturbation.
+        level: the place on the kind's ladder, the severity by default. Calibrated strengths lie between the rungs.
+        flip_rate: the share of the predictions that should change; the level is then found by calibration.
+        transformation: a transformation of the image (`heatproof.transformations`), before any perturbation.
+        target: a rule of `heatproof.targets` in place of the study's own.
+        state: of the model: `INTACT`, `RANDOMISED`, or the path of another checkpoint of the same network.
+    """
+
+    perturbation: str = ""
+    severity: int = 0
+    level: float = nan
+    flip_rate: float | None = None
+    transformation: str = ""
+    target: str = ""
+    state: str = INTACT
+
+    def __post_init__(self) -> None:
+        if self.perturbation and self.flip_rate is None and self.level != self.level:
+            object.__setattr__(self, "level", float(self.severity))
+
+    @property
+    def name(self) -> str:
+        """A short name, which is also its part in the seeds of methods that draw random numbers."""
+        noise = f"{self.perturbation}:{self.severity}" if self.perturbation else ""
+        return " ".join(part for part in (noise, self.transformation, self.target, self.state) if part)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether its strength is found, and may lie beyond the ladder."""
+        return self.flip_rate is not None
+
+    @property
+    def columns(self) -> dict[str, object]:
+        """Its part of a row."""
+        target = {"target": self.target} if self.target else {}
+        return {
+            "perturbation": self.perturbation,
+            "severity": self.severity,
+            "transformation": self.transformation,
+            "state": self.state,
+            **target,
+        }
+
+    @property
+    def cost(self) -> float:
+        """Passes for the progress bar: the ten steps of PGD weigh more than a blur."""
+        slow = {"pgd": 22.0, "deepfool": 8.0}
+        return next((passes for kind, passes in slow.items() if self.perturbation.startswith(kind)), 1.0)
+
+    def at_level(self, level: float) -> "Condition":
+        """The same at a strength that was found."""
+        return replace(self, level=level)
+
+
+#: The images as they are.
+CLEAN = Condition()

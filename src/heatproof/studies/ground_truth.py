@@ -1,0 +1,54 @@
+"""Where the objects are in the images of a dataset: masks of a folder or boxes, or those the dataset has itself."""
+
+import torch
+
+from heatproof.data import Pictures
+from heatproof.data.masks import Masks, load_masks
+from heatproof.errors import InvalidInput, InvalidPicture
+from heatproof.geometry import Geometry
+
+
+class GroundTruth:
+    """Masks for the images of one dataset; `masks` is a path (`load_masks`), None for those it has itself."""
+
+    def __init__(self, masks: str | None, images: Pictures):
+        self.masks, self.images = masks, images
+        self._loaded: Masks | None = None
+
+    def mask(self, index: int, geometry: Geometry, size: tuple[int, int]) -> torch.Tensor | None:
+        """Where the object of an image of that size (height, width) is, as the network sees it; None if unknown.
+
+        Raises:
+            InvalidPicture: a mask that cannot be used.
+        """
+        own = self.masks is None
+        found = self.images.mask(index) if own else self._folder().mask(self.images.ids[index], size)
+        return None if found is None else geometry.mask(found)
+
+    @property
+    def known(self) -> bool:
+        """Whether there are masks at all.
+
+        Raises:
+            InvalidInput: masks that cannot be used, or none of any of the images.
+        """
+        if self.masks is None:
+            return bool(self.images.ids) and self.images.mask(0) is not None
+        if not any(map(self._there, self.images.ids)):
+            raise InvalidInput(
+                f"`masks` must go by the names of the images, such as {self.images.ids[0]!r}. None of "
+                f"{len(self.images.ids)} images has one in {self.masks}."
+            )
+        return True
+
+    def _there(self, identity: str) -> bool:
+        try:
+            return self._folder().mask(identity, (1, 1)) is not None
+        except InvalidPicture:  # there, and of another size
+            return True
+
+    def _folder(self) -> Masks:
+        if self._loaded is None:
+            assert self.masks is not None
+            self._loaded = load_masks(self.masks)
+        return self._loaded

@@ -1,0 +1,82 @@
+"""The maps that a job leaves beside its rows, in `maps/KEY.npz`.
+
+    values, scale      raw maps at layer resolution under every condition, half precision: `values × scale`,
+                       `(methods, conditions, n, *spatial)`, of the methods that read the study's own layer
+    display            display maps of the first images, uint8 `(methods, n, h, w)`, 255 for 1, for a study with one
+                       condition: its gallery then asks no network
+
+`methods`, `conditions`, `images` and `display_methods`, `display_images` name what lies along the axes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+#: Display maps of so many images of a dataset are kept, at this longest side.
+KEPT, SIDE = 128, 112
+
+
+@dataclass
+class KeptMaps:
+    """Maps of some images of a job; several are put together by `arrays`.
+
+    raw: one `(values, scale)` for each condition; display: method → maps of `shown`.
+    """
+
+    images: Sequence[str] = ()
+    methods: Sequence[str] = ()
+    conditions: Sequence[str] = ()
+    raw: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    shown: Sequence[str] = ()
+    display: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def add_raw(self, maps: Sequence[torch.Tensor]) -> None:
+        """The raw maps `(n, *spatial)` of all methods under the next condition."""
+        if maps:
+            self.raw.append(half_precision(maps))
+
+    def add_display(self, method: str, maps: torch.Tensor) -> None:
+        """The display maps `(n, *size)` of a method on the images of `shown`."""
+        self.display[method] = small(maps)
+
+
+def arrays(parts: Sequence[KeptMaps]) -> dict[str, np.ndarray]:
+    """The arrays of a job's file; nothing where there is no map to keep."""
+    found: dict[str, np.ndarray] = {}
+    raw = [part for part in parts if part.raw]
+    if raw:
+        for place, name in enumerate(("values", "scale")):
+            found[name] = np.concatenate([np.stack([one[place] for one in part.raw], 1) for part in raw], 2)
+        found |= {"methods": np.array(raw[0].methods), "conditions": np.array(raw[0].conditions)}
+        found["images"] = np.array([image for part in raw for image in part.images])
+    display = [part for part in parts if part.display]
+    if display:
+        methods = list(display[0].display)
+        found["display"] = np.stack([np.concatenate([part.display[method] for part in display]) for method in methods])
+        found["display_methods"] = np.array(methods)
+        found["display_images"] = np.array([image for part in display for image in part.shown])
+    return found
+
+
+def half_precision(maps: Sequence[torch.Tensor]) -> tuple[np.ndarray, np.ndarray]:
+    """Each map scaled by its largest magnitude: `(methods, n, *spatial)` and `(methods, n)`.
+
+    A map of another shape is that of a method that failed, and not a number all over.
+    """
+    maps = [one.float() for one in maps]
+    whole = max((one.shape for one in maps), key=len)
+    raw = torch.stack([one if one.shape == whole else torch.full_like(maps[0], torch.nan) for one in maps])
+    scale = raw.flatten(2).abs().amax(2).nan_to_num(1.0, 1.0, 1.0).clamp_min(1e-30)
+    values = raw / scale.view(*scale.shape, *[1] * (raw.dim() - 2))
+    return values.cpu().numpy().astype(np.float16), scale.cpu().numpy()
+
+
+def small(maps: torch.Tensor) -> np.ndarray:
+    """Mean over blocks where that makes the longest side at most SIDE; uint8."""
+    scale = min(1.0, SIDE / max(maps.shape[1:]))
+    if scale < 1:
+        height, width = (max(1, round(side * scale)) for side in maps.shape[1:])
+        maps = torch.nn.functional.adaptive_avg_pool2d(maps[:, None].float(), (height, width))[:, 0]
+    return (maps * 255).round().byte().cpu().numpy()

@@ -1,0 +1,378 @@
+"""Some images under one model, explained and measured under every condition of a study.
+
+The first condition is the reference; metrics of pairs compare the maps under the others with it. Whatever is shared is
+worked out once (`engine`): one forward and one backward for all methods under a condition, segments once per image. A
+map or a mask that is not there becomes a flagged row.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from heatproof.attributions import Request
+from heatproof.attributions.stored import Stored, as_map, fitted
+from heatproof.engine import (
+    Batch,
+    Explanation,
+    GivenMaps,
+    MethodScores,
+    Outcome,
+    ReferenceMaps,
+    ResolvedMethod,
+    evaluate,
+    explanation,
+)
+from heatproof.errors import InvalidPicture
+from heatproof.flags import FINE, Flag, Reason, first_flags
+from heatproof.metrics.request import MetricRequest
+from heatproof.models import Model
+from heatproof.perturbations import Perturber, psnr, strength_at
+from heatproof.rounding import top_class
+from heatproof.studies.conditions import INTACT, Condition
+from heatproof.studies.jobs import Block, Dataset, options_hash, target_rule
+from heatproof.studies.maps import KEPT, KeptMaps
+from heatproof.studies.measures import Measures, needs_mask
+from heatproof.studies.rows import Rows
+from heatproof.studies.settings import Plan
+from heatproof.studies.study import Measure
+from heatproof.transformations import transformed
+
+#: Scores are stored to so many decimals, so that equal maps tie exactly and rounding noise ranks nothing.
+DECIMALS = 12
+#: The points of a metric's curve are rows of the metric with this behind its name, the share in `strength`.
+CURVE = "-curve"
+
+
+def of_method(request: Request) -> dict[str, Any]:
+    """The columns that say which method a row is about."""
+    return {
+        "method": request.name,
+        "control": bool(request.entry.traits["control"]),
+        "operator": request.operator,
+        "options": options_hash(request.options),
+    }
+
+
+def at_layers(method: ResolvedMethod) -> dict[str, Any]:
+    """The same with the layers that the method read, none for one that reads none."""
+    return {**of_method(method.request), "layers": method.where if method.request.spatial else ""}
+
+
+def of_maps(maps: Stored) -> dict[str, Any]:
+    """The columns that say which maps made beforehand a row is about."""
+    return {"method": maps.name, "control": False, "operator": "", "options": ""}
+
+
+@dataclass(frozen=True)
+class Explained:
+    """The images of a part of a job under one condition, and their maps."""
+
+    condition: Condition
+    batch: Batch
+    found: Explanation
+
+    @property
+    def x(self) -> torch.Tensor:
+        """The images as the network saw them."""
+        return self.batch.x
+
+
+@dataclass
+class Measurement:
+    """Some images of a job, to be explained and measured under every condition.
+
+    models: state → the model in that state. layer: the study's own, whose raw maps are kept.
+    """
+
+    plan: Plan
+    dataset: Dataset
+    models: Callable[[str], Model]
+    methods: Sequence[ResolvedMethod]
+    layer: str
+    measures: Measures
+    block: Block
+    conditions: Sequence[Condition]
+    rows: Rows = field(default_factory=Rows, init=False)
+    _perturbers: dict[str, Perturber] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.model = self.models(INTACT)
+        self.x = self.block.x.to(self.model.device)
+        self.stored = [m for m in self.methods if m.request.form == "cam" and m.layers == (self.layer,)]
+
+    def run(self, advance: Callable[[float], None]) -> tuple[Rows, KeptMaps]:
+        """All rows of these images, and the maps to keep; `advance` hears of images."""
+        weights = [self._cost(number) for number in range(len(self.conditions))]
+        step = len(self.block.ids) / sum(weights)
+        kept = self._nothing_kept()
+        for number, weight in enumerate(weights):
+            explained = self.explained(self.conditions[number])
+            if len(self.conditions) > 1:
+                kept.add_raw([explained.found.raw[method.key] for method in self.stored])
+            self._measure(explained, kept, lambda share, weight=weight: advance(step * weight * share))
+        return self.rows, kept
+
+    def _cost(self, number: int) -> float:
+        """Of a condition, in passes, very roughly: a metric of the reference asks the network again for each method."""
+        if number:
+            return self.conditions[number].cost
+        return 1.0 + 8.0 * len(self._due(True)) * len(self.methods)
+
+    def _nothing_kept(self) -> KeptMaps:
+        one = len(self.conditions) == 1
+        shown = [self.block.ids[row] for row in self._shown] if one else []
+        methods = [method.request.name for method in self.stored]
+        return KeptMaps(self.block.ids, methods, [condition.name for condition in self.conditions], shown=shown)
+
+    @cached_property
+    def _shown(self) -> list[int]:
+        return [row for row, index in enumerate(self.block.indices) if index < KEPT]
+
+    def _due(self, reference: bool) -> list[tuple[Measure, MetricRequest]]:
+        return self.measures.at(reference, self.dataset.masked)
+
+    # --- images and maps under a condition ---
+
+    @cached_property
+    def reference(self) -> Explained:
+        """The images under the first condition."""
+        return self._explained(self.conditions[0])
+
+    def explained(self, condition: Condition) -> Explained:
+        """The images under a condition, and their maps."""
+        return self.reference if condition == self.conditions[0] else self._explained(condition)
+
+    def _explained(self, condition: Condition) -> Explained:
+        first = condition == self.conditions[0]
+        batch = Batch.of(
+            self.models(condition.state),
+            self.methods,
+            self._images(condition),
+            target_rule=target_rule(condition.target or self.plan.target),
+            ids=self.block.ids,
+            seed=self.plan.seed,
+            condition=condition.name or ("clean" if len(self.conditions) > 1 else ""),
+            labels=self.block.labels,
+            clean=None if first else self.clean_class,
+        )
+        return Explained(condition, batch, explanation(batch, self.methods, survive=True))
+
+    def _images(self, condition: Condition) -> torch.Tensor:
+        """The images transformed, then perturbed; attacks lead away from what the model says of the untouched ones."""
+        if not condition.perturbation:
+            return self._transformed(condition.transformation)
+        with self.model.evaluating():
+            return self._perturber(condition).apply(
+                condition.perturbation, condition.level, extrapolate=condition.calibrated
+            )
+
+    def _transformed(self, name: str) -> torch.Tensor:
+        return transformed(name, self.x, self.block.ids, self.plan.seed) if name else self.x
+
+    def _perturber(self, condition: Condition) -> Perturber:
+        """One for all conditions of a transformation, so that they share what they can."""
+        name = condition.transformation
+        if name not in self._perturbers:
+            x = self._transformed(name)
+            self._perturbers[name] = Perturber(
+                x, self.block.ids, self.plan.seed, self._loss_gradient, self.model.logits
+            )
+        return self._perturbers[name]
+
+    def _loss_gradient(self, images: torch.Tensor) -> torch.Tensor:
+        return loss_gradient(self.model, images, self.clean_class)
+
+    @cached_property
+    def clean_class(self) -> torch.Tensor:
+        """`(n,)` predictions under the reference; also what the attacks try to change."""
+        return top_class(self.reference.found.logits)
+
+    @cached_property
+    def broken(self) -> list[Flag]:
+        """Why an image has no prediction under the reference, `FINE` where it has."""
+        return non_finite(self.reference.found.logits)
+
+    @cached_property
+    def reference_maps(self) -> ReferenceMaps:
+        """The maps of all methods under the reference, prepared for many pairs."""
+        return ReferenceMaps.of(self.reference.x, self.reference.found)
+
+    # --- rows ---
+
+    def _measure(self, explained: Explained, kept: KeptMaps, advance: Callable[[float], None]) -> None:
+        """The rows of one condition: what the model says, then every measure of every method."""
+        first = explained is self.reference
+        about = {**explained.condition.columns, **self._prediction(explained.found)}
+        if explained.condition.perturbation:
+            about["strength"] = strength_of(explained.condition)
+        self._image_rows(explained, about, first)
+        due = self._due(first)
+        given = [self._given_maps(maps) for maps in self.dataset.given] if first else []
+        if due:
+            columns = {m.key: at_layers(m) for m in self.methods} | {m.name: of_maps(m) for m in self.dataset.given}
+            scores = evaluate(
+                explained.batch,
+                self.methods,
+                list({request.key: request for _, request in due}.values()),
+                given=[maps for maps, _ in given],
+                ground_truth=self._ground_truth(explained.condition) if any(needs_mask(r) for _, r in due) else None,
+                reference=None if first or not any(request.paired for _, request in due) else self.reference_maps,
+                found=explained.found,
+                survive=True,
+            )
+            reasons = {maps.key: why for maps, why in given}
+            for one in scores:
+                self._add(one, due, {**about, **columns[one.method]}, reasons.get(one.method))
+                if kept.shown:
+                    kept.add_display(columns[one.method]["method"], one.maps[self._shown])
+                advance(1 / len(columns))
+        if not due or not (self.methods or given):
+            advance(1.0)
+
+    def _image_rows(self, explained: Explained, about: Mapping[str, Any], first: bool) -> None:
+        """Rows about the images: how far they were changed, whether they are classified right, the class explained."""
+        ids, found, batch = self.block.ids, explained.found, explained.batch
+        flags = first_flags(self.broken, non_finite(found.logits))
+        if not first and explained.x.shape == self.x.shape:
+            self.rows.add(ids, **about, metric="psnr", value=numbers(psnr(self.x, explained.x)), flag=flags)
+        if any(label is not None for label in self.block.labels):
+            self.rows.add(ids, **about, metric="correct", **correctness(found.logits, self.block.labels))
+        probability = batch.model.probabilities(found.logits).gather(1, found.target[:, None])[:, 0]
+        self.rows.add(ids, **about, metric="target-class", value=numbers(found.target), flag=flags)
+        self.rows.add(ids, **about, metric="probability", value=numbers(probability).round(DECIMALS), flag=flags)
+
+    def _prediction(self, found: Explanation) -> dict[str, Any]:
+        """Columns with the prediction under the reference and now; null where the model gave no number."""
+        before = self.model.probabilities(self.reference.found.logits).gather(1, self.clean_class[:, None])[:, 0]
+        now, probability = top_class(found.logits), self.model.probabilities(found.logits)
+        fine = [not flag for flag in first_flags(self.broken, non_finite(found.logits))]
+        nullable = lambda values: [v if ok else None for v, ok in zip(values.tolist(), fine, strict=True)]  # noqa: E731
+        return {
+            "changed": nullable(now != self.clean_class),
+            "clean_class": nullable(self.clean_class),
+            "perturbed_class": nullable(now),
+            "clean_probability": nullable(before),
+            "perturbed_probability": nullable(probability.amax(1)),
+        }
+
+    def _add(
+        self,
+        one: MethodScores,
+        due: Sequence[tuple[Measure, MetricRequest]],
+        about: Mapping[str, Any],
+        unusable: Sequence[Flag] | None,
+    ) -> None:
+        """Rows of one method: every measure, then the points of the curve behind it."""
+        outcomes = {outcome.metric: outcome for outcome in one.outcomes}
+        for measure, request in due:
+            outcome = outcomes[request.key]
+            flags = first_flags(self.broken, self._flags(outcome, request, unusable))
+            values = numbers(outcome.values).round(DECIMALS)
+            values[[bool(flag) for flag in self.broken]] = np.nan
+            segmented = request.paired and "segmenter" in request.options
+            count = self.reference_maps.counts(request.options["segmenter"]) if segmented else 0
+            columns = {**about, "segmenter": measure.segmenter}
+            self.rows.add(self.block.ids, **columns, metric=measure.column, value=values, flag=flags, n=count)
+            if outcome.curve is not None:
+                self._add_curve(outcome.curve, f"{measure.column}{CURVE}", columns, flags)
+
+    def _add_curve(
+        self, curve: tuple[torch.Tensor, torch.Tensor], metric: str, about: Mapping[str, Any], flags: Sequence[Flag]
+    ) -> None:
+        at, points = curve
+        ids, times = self.block.ids, len(at)
+        longer = {name: repeated(value, times) if isinstance(value, list) else value for name, value in about.items()}
+        longer |= {"strength": np.tile(numbers(at), len(ids)), "flag": repeated(flags, times), "metric": metric}
+        self.rows.add(repeated(ids, times), **longer, value=numbers(points).round(DECIMALS).reshape(-1))
+
+    def _flags(self, outcome: Outcome, request: MetricRequest, unusable: Sequence[Flag] | None) -> list[Flag]:
+        """The engine's flags, with the reason where a map made beforehand or a mask could not be used."""
+        flags = list(outcome.flags)
+        if unusable is not None:
+            flags = [why if why and flag.reason is Reason.NO_MAP else flag
+                     for flag, why in zip(flags, unusable, strict=True)]  # fmt: skip
+        if not needs_mask(request):
+            return flags
+        return [why if flag and why else flag for flag, why in zip(flags, self._masks[1], strict=True)]
+
+    # --- what comes with the images ---
+
+    def _given_maps(self, maps: Stored) -> tuple[GivenMaps, list[Flag]]:
+        """The maps made beforehand for these images, not a number where there is none that can be used, and why."""
+        found, reasons, absent = [], [], []
+        for row, (identity, size) in enumerate(zip(self.block.ids, self.block.sizes, strict=True)):
+            one, reason = None, FINE
+            try:
+                one = as_map(maps(identity), size, self.model.geometry)
+                if one is not None:
+                    one = fitted(one[None], self.x[row : row + 1], "display", maps.name)[0]
+            except InvalidPicture as error:
+                one, reason = None, Flag(Reason.NO_MAP, f"its map cannot be used: {error}", error)
+            absent.append(one is None)
+            reasons.append(reason)
+            found.append(self.x.new_full(self.x.shape[2:], torch.nan) if one is None else one)
+        return GivenMaps(maps.name, torch.stack(found), absent), reasons
+
+    @cached_property
+    def _masks(self) -> tuple[torch.Tensor, list[Flag]]:
+        """Where the objects are, nowhere where that is not known, and why it is not."""
+        geometry, masks, flags = self.model.geometry, [], []
+        for index, size in zip(self.block.indices, self.block.sizes, strict=True):
+            mask, why = None, Flag(Reason.NO_MASK)
+            try:
+                mask = self.dataset.ground_truth.mask(index, geometry, size)
+            except InvalidPicture as error:
+                why = Flag(Reason.NO_MASK, f"its mask cannot be used: {error}", error)
+            flags.append(why if mask is None else FINE)
+            masks.append(torch.zeros(geometry.size, dtype=torch.bool) if mask is None else mask)
+        return torch.stack(masks), flags
+
+    def _ground_truth(self, condition: Condition) -> torch.Tensor:
+        """The masks as the objects lie under a condition."""
+        masks = self._masks[0]
+        if not condition.transformation:
+            return masks
+        images = masks[:, None].to(self.x).expand(-1, 3, -1, -1)
+        return transformed(condition.transformation, images, self.block.ids, self.plan.seed, mask=True)[:, 0] > 0.5
+
+
+def strength_of(condition: Condition) -> float:
+    """The main parameter of the perturbation, in its own unit."""
+    return strength_at(condition.perturbation, condition.level, extrapolate=condition.calibrated)
+
+
+def repeated(values: Sequence[Any], times: int) -> list[Any]:
+    """Each value so many times."""
+    return [value for value in values for _ in range(times)]
+
+
+def numbers(values: torch.Tensor) -> np.ndarray:
+    """A tensor as float64 numpy."""
+    return values.detach().double().cpu().numpy()
+
+
+def non_finite(logits: torch.Tensor) -> list[Flag]:
+    """A flag for each image on which the model gives NaN or infinity."""
+    fine = torch.isfinite(logits).all(1).tolist()
+    return [FINE if ok else Flag(Reason.NO_ANSWER) for ok in fine]
+
+
+def correctness(logits: torch.Tensor, labels: Sequence[int | None]) -> dict[str, Any]:
+    """1 where the prediction is the label, 0 where not; NaN and flagged where there is no label."""
+    predicted = top_class(logits).tolist()
+    known = [label is not None for label in labels]
+    values = [float(p == label) if ok else float("nan") for p, label, ok in zip(predicted, labels, known, strict=True)]
+    flags = [FINE if ok else Flag(Reason.UNUSABLE, "no label") for ok in known]
+    return {"value": values, "flag": first_flags(flags, non_finite(logits))}
+
+
+def loss_gradient(model: Model, images: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+    """d cross-entropy to the clean prediction / d images; summed over the batch, so that rows do not mix."""
+    with model.evaluating(), torch.enable_grad():
+        images = images.detach().requires_grad_()
+        loss = torch.nn.functional.cross_entropy(model.logits(images), clean, reduction="sum")
+        return torch.autograd.grad(loss, images)[0]

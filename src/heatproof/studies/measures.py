@@ -1,0 +1,47 @@
+"""The measures of a study under its settings: which metrics, on which conditions, and what the rows call them."""
+
+from dataclasses import dataclass
+
+from heatproof.metrics.request import MetricRequest, requested_metrics
+from heatproof.studies.settings import Plan
+from heatproof.studies.study import ALL, OTHERS, REFERENCE, Measure, Study
+
+
+@dataclass(frozen=True)
+class Measures:
+    """The measures of a study under its settings, with their requests."""
+
+    taken: list[tuple[Measure, MetricRequest]]
+
+    @classmethod
+    def of(cls, study: Study, plan: Plan) -> "Measures":
+        """Parts of composites come before them.
+
+        Raises:
+            UnknownName, InvalidInput: a metric or an option that does not exist.
+            InvalidStudy: a pair metric in a study without a second condition.
+        """
+        taken: list[tuple[Measure, MetricRequest]] = []
+        several = len(study.all_conditions(plan)) > 1
+        for measure in study.measured(plan):
+            for request in requested_metrics([measure.metric], reference=several):
+                conditions = measure.conditions or (OTHERS if request.paired else REFERENCE)
+                column = measure.column or request.key
+                one = measure._replace(metric=request.key, column=column, conditions=conditions)
+                if (one, request) not in taken:
+                    taken.append((one, request))
+        return cls(taken)
+
+    def at(self, reference: bool, masked: bool) -> list[tuple[Measure, MetricRequest]]:
+        """Those taken on the reference, or on the other conditions; `masked`: whether there are masks."""
+        wanted = {ALL, REFERENCE if reference else OTHERS}
+        return [
+            (measure, request)
+            for measure, request in self.taken
+            if measure.conditions in wanted and (masked or not measure.optional or not needs_mask(request))
+        ]
+
+
+def needs_mask(request: MetricRequest) -> bool:
+    """Whether a metric asks where the object is."""
+    return "mask" in request.entry.needs

@@ -1,0 +1,142 @@
+"""The noise-robustness study (paper N): do maps keep their ranking under noise, and follow a changed prediction?"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from heatproof import spelling
+from heatproof.studies.cases import moved_and_held
+from heatproof.studies.conditions import CLEAN, Condition
+from heatproof.studies.settings import Plan, canonical, once, some
+from heatproof.studies.study import Measure, Study
+
+#: Flip rates that calibration looks for when none are named (protocols §3).
+FLIP_RATES = (0.05, 0.15, 0.3, 0.5)
+#: Metrics of a map and its clean map → the settings of the study that are options of theirs.
+PAIR_METRICS: Mapping[str, tuple[str, ...]] = {
+    "rbo": ("segmenter", "ties", "p"),
+    "kappa": ("segmenter", "ties", "p"),
+    "l1": (),
+    "spearman": ("segmenter",),
+    "ssim": (),
+    "cosine": (),
+}
+
+
+class NoisePlan(Plan):
+    """The settings of the noise-robustness study."""
+
+    study: str = "noise-robustness"
+    perturbations: tuple[str, ...] = Field(
+        (), validate_default=True, description="Kinds of noise and attacks; see `heatproof list perturbations`."
+    )
+    severities: tuple[int, ...] = Field((1, 2, 3, 4, 5), description="Among 1–5.")
+    calibrate: tuple[float, ...] = Field(
+        (),
+        description="Find strengths at which these shares of the predictions flip, in place of severities; "
+        "`true` for .05, .15, .3 and .5.",
+    )
+    segmenters: tuple[str, ...] = Field(
+        ("quickshift",), description="quickshift, slic, felzenszwalb, grid; several give the segmenter ablation."
+    )
+    ties: Literal["b", "a", "stable"] = Field(
+        "b", description="How equal ranks count in RBO: `b` (symmetric), `a`, or `stable` (by index)."
+    )
+    persistence: float = Field(0.9, gt=0, lt=1, description="RBO's p, between 0 and 1. Lower is more top-weighted.")
+
+    @field_validator("segmenters", "perturbations", mode="before")
+    @classmethod
+    def _one_name(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str | Mapping) else value
+
+    @field_validator("calibrate", mode="before")
+    @classmethod
+    def _default_shares(cls, value: Any) -> Any:
+        """`calibrate: true` takes the default flip rates."""
+        return (FLIP_RATES if value else ()) if isinstance(value, bool) else value
+
+    @field_validator("severities")
+    @classmethod
+    def _on_the_ladder(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        outside = [severity for severity in some(value) if not 1 <= severity <= 5]
+        if outside:
+            raise ValueError(f"must be among 1, 2, 3, 4, 5. Got {outside[0]}")
+        return tuple(sorted(set(value)))
+
+    @field_validator("calibrate")
+    @classmethod
+    def _shares(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not 0 < share < 1 for share in value):
+            raise ValueError(f"must be flip rates between 0 and 1. Got {list(value)}")
+        return tuple(sorted(set(value)))
+
+    @field_validator("perturbations")
+    @classmethod
+    def _known_perturbations(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        from heatproof.perturbations import PERTURBATIONS, default_kinds
+
+        return once([canonical(PERTURBATIONS, kind) for kind in value or default_kinds()])
+
+    @field_validator("segmenters")
+    @classmethod
+    def _known_segmenters(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        from heatproof.segments import SEGMENTERS
+
+        return once([canonical(SEGMENTERS, name) for name in some(value)])
+
+    @model_validator(mode="after")
+    def _one_scale(self) -> "NoisePlan":
+        if self.calibrate and "severities" in self.model_fields_set:
+            raise ValueError("give `severities` or `calibrate`, which finds strengths in their place. Got both")
+        return self
+
+    @property
+    def levels(self) -> int:
+        """How many severities each perturbation has."""
+        return len(self.calibrate) or len(self.severities)
+
+
+def noisy_conditions(plan: NoisePlan) -> list[Condition]:
+    """The clean images, then every perturbation at every severity; all severities of a kind together."""
+    rates = list(enumerate(plan.calibrate, 1))
+    noisy = [
+        [Condition(kind, severity, flip_rate=rate) for severity, rate in rates]
+        or [Condition(kind, severity) for severity in plan.severities]
+        for kind in plan.perturbations
+    ]
+    return [CLEAN, *(condition for kind in noisy for condition in kind)]
+
+
+def pair_measures(plan: NoisePlan) -> list[Measure]:
+    """The metrics of a map and its clean map, under every segmenter."""
+    given = {"ties": plan.ties, "p": plan.persistence}
+    return [
+        Measure(spelling.format(name, {k: {**given, "segmenter": segmenter}[k] for k in options}), name, segmenter)
+        for segmenter in plan.segmenters
+        for name, options in PAIR_METRICS.items()
+    ]
+
+
+def measures(plan: NoisePlan) -> Sequence[Measure]:
+    """The metrics of pairs, and the agreement of the clean maps with the object's mask where there are masks."""
+    return [*pair_measures(plan), Measure("mask-cosine", optional=True)]
+
+
+STUDY = Study(
+    name="noise-robustness",
+    summary="which maps keep their ranking under noise and change it when the prediction changes (paper N)",
+    heading="Which heatmap can be trusted when images are noisy?",
+    settings=NoisePlan,
+    conditions=noisy_conditions,
+    measures=measures,
+    tables={
+        "robustness.csv": "robustness",
+        "statistics.csv": "robustness_tests",
+        "truth.csv": "mask_cosine",
+        "pairs.parquet": "pairs",
+    },
+    sections=("robustness_verdict", "robustness", "segmenters", "mask_cosine", "gallery"),
+    cases=moved_and_held,
+    source="Sarkar et al. 2025, arXiv 2508.18154",
+)

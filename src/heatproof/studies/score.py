@@ -1,0 +1,191 @@
+"""The score study: how good the maps of methods, or maps made beforehand, are by any number of metrics."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from heatproof.errors import InvalidInput
+from heatproof.spelling import head
+from heatproof.studies.cases import telling_scores
+from heatproof.studies.settings import (
+    MapsPlan,
+    Plan,
+    maps_given,
+    once,
+    refuse_twice,
+    some,
+    spelled,
+    unknown_as_value,
+)
+from heatproof.studies.study import Measure, Study
+
+#: What is asked where nothing is named, as in `heatproof.score`.
+DEFAULT_METRICS = ("arcc", "insertion", "deletion")
+
+
+class ScorePlan(Plan):
+    """The settings of a score study."""
+
+    study: str = "score"
+    metrics: tuple[str, ...] = Field(
+        DEFAULT_METRICS,
+        description="Metrics (see `heatproof list metrics`), families such as fidelity or localisation, or all.",
+    )
+    metric_options: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="Options by metric: `{deletion: {steps: 56}}`."
+    )
+    maps: tuple[MapsPlan, ...] = Field(
+        (), description="Maps made beforehand, under *Maps made beforehand*; or paths, or paths by name."
+    )
+
+    @field_validator("metrics", mode="before")
+    @classmethod
+    def _metrics_spelled(cls, value: Any) -> Any:
+        """One may be written without a list, and options below a name: `- road: {ties: block}`."""
+        return spelled([value] if isinstance(value, str | Mapping) else value, "a metric's")
+
+    @field_validator("metrics")
+    @classmethod
+    def _known_metrics(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        with unknown_as_value():
+            return once([_canonical(spelling) for spelling in some(value)])
+
+    @field_validator("metric_options")
+    @classmethod
+    def _known_options(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        with unknown_as_value():
+            _by_metric(value)
+        return value
+
+    @field_validator("maps", mode="before")
+    @classmethod
+    def _maps_listed(cls, value: Any) -> Any:
+        return maps_given(value)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _maps_alone(cls, settings: Any) -> Any:
+        """Where maps are given and no methods are named, the maps are all there is to score."""
+        if isinstance(settings, Mapping) and settings.get("maps") and "methods" not in settings:
+            return {**settings, "methods": ()}
+        return settings
+
+    @model_validator(mode="after")
+    def _something(self) -> "ScorePlan":
+        if not self.methods and not self.maps:
+            raise ValueError("`methods` must name at least one, or `maps` must. Got none")
+        refuse_twice("maps", [one.label for one in self.maps])
+        taken = set(self.methods) | _controls()
+        if twice := [one.label for one in self.maps if one.label in taken]:
+            raise ValueError(f"maps: {twice[0]!r} is a method's name too. Give the maps another: NAME=PATH")
+        with unknown_as_value():
+            self.chosen_metrics(masked=True)
+        return self
+
+    @classmethod
+    def without_methods(cls) -> bool:
+        """Maps made beforehand may be all there is."""
+        return True
+
+    @property
+    def given_maps(self) -> tuple[MapsPlan, ...]:
+        return self.maps
+
+    def chosen_metrics(self, masked: bool) -> tuple[list[str], list[str]]:
+        """The metrics that families and options come to, with the parts of composites before them; those left out.
+
+        Args:
+            masked: whether any image has a mask; if not, metrics that need one are left out of families.
+        """
+        from heatproof.metrics.request import parsed_metric, requested_metrics
+
+        options = _by_metric(self.metric_options)
+        chosen, left = [], []
+        for spelling in self.metrics:
+            family = not _single(spelling)
+            for request in requested_metrics([spelling], parts=False, reference=False):
+                if family and not masked and "mask" in request.entry.needs:
+                    left.append(request.key)
+                    continue
+                given = {**request.options, **options.get(request.entry.name, {})}
+                chosen.append(parsed_metric(request.entry.name, given).key if given else request.key)
+        unused = set(options) - {parsed_metric(key).entry.name for key in [*chosen, *left]}
+        if unused:
+            raise InvalidInput(
+                f"Options go with a metric that is asked for. Got {min(unused)!r}, and the metrics "
+                f"{', '.join(self.metrics)}."
+            )
+        return [request.key for request in requested_metrics(once(chosen))] if chosen else [], list(once(left))
+
+
+def _single(spelling: str) -> bool:
+    """Whether one metric is meant, and not a family."""
+    from heatproof.metrics.catalogue import METRICS
+    from heatproof.metrics.foreign import PLUGIN_METRICS
+
+    name = head(spelling)
+    return PLUGIN_METRICS.by_name(name) or name in METRICS
+
+
+def _canonical(spelling: str) -> str:
+    """A metric's key; a family as it is written."""
+    from heatproof.metrics.request import parsed_metric, requested_metrics
+
+    if _single(spelling):
+        return parsed_metric(spelling).key
+    requested_metrics([spelling], parts=False, reference=False)
+    return spelling.strip()
+
+
+def _by_metric(given: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    from heatproof.metrics.request import parsed_metric
+
+    return {parsed_metric(name, options).entry.name: options for name, options in given.items()}
+
+
+def _controls() -> set[str]:
+    from heatproof.attributions import ATTRIBUTIONS
+
+    return {name for name, entry in ATTRIBUTIONS.items() if entry.traits["control"]}
+
+
+def with_metrics_named(plan: ScorePlan, datasets: Sequence[Any]) -> ScorePlan:
+    """The settings with every metric by name: those of families that need a mask only where there are masks.
+
+    Raises:
+        InvalidInput: no metric is left.
+    """
+    from heatproof.errors import warn
+
+    chosen, left = plan.chosen_metrics(any(one.masked for one in datasets))
+    if not chosen:
+        raise InvalidInput(f"Expected at least one metric that needs no mask. Got {', '.join(plan.metrics)}.")
+    if left:
+        warn(f"No masks, so these metrics are left out: {', '.join(left)}. --masks says where the objects are.")
+    return plan.model_copy(update={"metrics": tuple(chosen), "metric_options": {}})
+
+
+def measures(plan: ScorePlan) -> list[Measure]:
+    """Every metric of the settings."""
+    return [Measure(name) for name in plan.metrics]
+
+
+STUDY = Study(
+    name="score",
+    summary="how good maps are by any number of metrics, with intervals, and which metrics a useless map fools",
+    heading="Which heatmap can be believed, and by which score?",
+    settings=ScorePlan,
+    measures=measures,
+    tables={
+        "scores.csv": "scores",
+        "fooled.csv": "fooled",
+        "statistics.csv": "score_tests",
+        "curves.csv": "curves",
+        "agreement.csv": "agreement",
+        "pictures.parquet": "scores_by_image",
+    },
+    sections=("score_verdict", "scores", "gallery"),
+    cases=telling_scores,
+    check=with_metrics_named,
+)

@@ -1,0 +1,155 @@
+"""What a study is, and the one table of studies.
+
+Everything that runs over a folder of images is one loop (`worker`): for each model, batch and condition the maps of all
+methods, for each map the measures. A study declares what is particular to it. Nothing here imports torch, as the page
+of a study is written without it.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any, NamedTuple
+
+from heatproof.errors import InvalidStudy
+from heatproof.plugins import PYTHON, named_object
+from heatproof.registry import unknown
+from heatproof.studies.conditions import CLEAN, Condition
+from heatproof.studies.settings import Plan
+
+#: On which conditions a measure is taken.
+REFERENCE, OTHERS, ALL = "reference", "others", "all"
+
+
+class Measure(NamedTuple):
+    """A metric as a study takes it.
+
+    metric: its spelling. column: what the rows call it, the spelling by default. segmenter: the rows' column of that
+    name. conditions: `REFERENCE`, `OTHERS` or `ALL`; by default metrics of pairs are taken on all conditions but the
+    reference, and other metrics on the reference alone. optional: left out on datasets without the masks that it needs.
+    """
+
+    metric: str
+    column: str = ""
+    segmenter: str = ""
+    conditions: str = ""
+    optional: bool = False
+
+
+def only_clean(plan: Any) -> Sequence[Condition]:
+    """The images as they are."""
+    return [CLEAN]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study, declared.
+
+    Attributes:
+        name: what `heatproof run`, study files and rows call it.
+        summary: what it shows, in one line.
+        heading: the question at the top of its page.
+        settings: the class of its settings.
+        measures: the metrics taken, or settings → metrics; spellings or `Measure`.
+        conditions: settings → conditions, the first of them the reference.
+        tables: file name in `tables/` → how it is made: the name of a function of `heatproof.report.tables`, or any
+            function from findings to a data frame (`.csv` or `.parquet` by the file's name).
+        sections: of the page, in order: names of modules in `heatproof.report.sections`, or functions from findings to
+            a `Section` or None.
+        cases: for the gallery: `(rows, plan) → [Case, …]` (`heatproof.studies.gallery`), or None for no gallery.
+        check: `(plan, datasets) → plan`, before any work: refuses what cannot be, completes what only the images tell.
+        source: the paper.
+    """
+
+    name: str
+    summary: str
+    heading: str
+    settings: type[Plan]
+    measures: Sequence[str | Measure] | Callable[[Any], Sequence[str | Measure]]
+    conditions: Callable[[Any], Sequence[Condition]] = only_clean
+    tables: Mapping[str, str | Callable[[Any], Any]] = field(default_factory=dict)
+    sections: Sequence[str | Callable[[Any], Any]] = ()
+    cases: Callable[[Any, Any], Sequence[Any]] | None = None
+    check: Callable[[Any, Sequence[Any]], Any] | None = None
+    source: str = "ours"
+
+    def __post_init__(self) -> None:
+        for name in self.tables:
+            if PurePath(name).name != name or PurePath(name).suffix not in (".csv", ".parquet"):
+                raise InvalidStudy(f"A table must be named NAME.csv or NAME.parquet. Got {name!r}.")
+
+    def measured(self, plan: Plan) -> list[Measure]:
+        """The measures under these settings."""
+        found = self.measures(plan) if callable(self.measures) else self.measures
+        return [one if isinstance(one, Measure) else Measure(one) for one in found]
+
+    def all_conditions(self, plan: Plan) -> list[Condition]:
+        """The conditions under these settings.
+
+        Raises:
+            InvalidStudy: none, or one of them twice.
+        """
+        found = list(self.conditions(plan))
+        if not found:
+            raise InvalidStudy(f"The study {self.name!r} must have at least one condition. Got none.")
+        names = [condition.name for condition in found]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise InvalidStudy(f"The conditions of the study {self.name!r} must differ. Got {twice[0]!r} twice.")
+        return found
+
+
+#: Study → the module that declares it, as `STUDY`.
+BUILT_IN = {
+    "noise-robustness": "heatproof.studies.noise_robustness",
+    "score": "heatproof.studies.score",
+}
+
+_registered: dict[str, Study] = {}
+
+
+def register_study(study: Study) -> Study:
+    """Makes a study known by its name, in this process; `python:package.module:STUDY` is known everywhere.
+
+    Raises:
+        InvalidStudy: something that is no `Study`, or a name that is taken.
+    """
+    if not isinstance(study, Study):
+        raise InvalidStudy(f"`study` must be a `heatproof.studies.Study`. Got {type(study).__name__}.")
+    if study.name in BUILT_IN or _registered.get(study.name, study) != study:
+        raise InvalidStudy(f"There is a study named {study.name!r}. Take another name.")
+    _registered[study.name] = study
+    return study
+
+
+def unregister_study(name: str) -> None:
+    """Takes a registered study out again."""
+    _registered.pop(name, None)
+
+
+def study_names() -> list[str]:
+    """The studies there are."""
+    return [*BUILT_IN, *_registered]
+
+
+def all_studies() -> list[Study]:
+    """The studies there are, those of heatproof first."""
+    return [study_named(name) for name in study_names()]
+
+
+def study_named(name: str) -> Study:
+    """The study of that name, or the one that `python:package.module:STUDY` leads to.
+
+    Raises:
+        UnknownName: there is none, with near misses. InvalidStudy: the name leads to something else.
+    """
+    if name in _registered:
+        return _registered[name]
+    if name in BUILT_IN:
+        return importlib.import_module(BUILT_IN[name]).STUDY
+    if not name.startswith(PYTHON):
+        raise unknown("study", name, study_names())
+    found = named_object(name, InvalidStudy, "STUDY")
+    if not isinstance(found, Study):
+        raise InvalidStudy(f"{name} must be a `heatproof.studies.Study`. Got {type(found).__name__}.")
+    return found

@@ -1,0 +1,65 @@
+"""Transformations of an image before its map is made (paper F): the same image for every method, masks alike.
+
+Spelled as everything else: `rotation[degrees=90]`. They keep the size of the image, so that the network and the metrics
+of pairs can take what comes out.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from heatproof import seeds
+from heatproof.errors import InvalidInput
+from heatproof.registry import Registry
+
+TRANSFORMATIONS = Registry("transformation")
+
+
+def transformed(
+    spelling: str, images: torch.Tensor, ids: Sequence[str], seed: int = 0, *, mask: bool = False
+) -> torch.Tensor:
+    """Images `(N, C, H, W)` in [0, 1] under a transformation; `mask`: masks, which are empty outside of the image.
+
+    Random numbers depend on the seed, the image's id and the transformation alone.
+
+    Raises:
+        UnknownName: a transformation or an option that does not exist. InvalidInput: an option that cannot be.
+    """
+    entry, options = TRANSFORMATIONS.parse(spelling)
+    fill = torch.zeros_like(images[:, :, :1, :1]) if mask else images.mean((2, 3), keepdim=True)
+    given = {"x": images, "generator": seeds.generators(seed, ids, "transformation", entry.name)}
+    grid = entry({name: given[name] for name in entry.needs}, entry.checked_options(options))
+    sampled = torch.nn.functional.grid_sample(images - fill, grid.to(images), align_corners=False)
+    return (sampled + fill).clamp(0, 1)
+
+
+def affine_grid(matrix: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Where each pixel of the result is read, `(N, H, W, 2)`, for maps `(N, 2, 3)` of pixels about the centre."""
+    height, width = x.shape[2:]
+    sides = torch.tensor([width, height], dtype=matrix.dtype)
+    scaled = matrix.clone()  # the grid goes from -1 to 1 along both sides, so angles are those of a square
+    scaled[:, :, :2] = matrix[:, :, :2] * sides[None, None, :] / sides[None, :, None]
+    return torch.nn.functional.affine_grid(scaled, [len(x), x.shape[1], height, width], align_corners=False)
+
+
+@TRANSFORMATIONS.register("rotation", source="Zhang et al. 2024 (F), section 4")
+def rotation(x: torch.Tensor, *, degrees: float = 45.0) -> torch.Tensor:
+    """Counter-clockwise about the centre, bilinear; corners have the image's mean colour."""
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    matrix = torch.tensor([[cosine, -sine, 0.0], [sine, cosine, 0.0]])
+    return affine_grid(matrix.expand(len(x), 2, 3), x)
+
+
+@TRANSFORMATIONS.register("crop", aliases=["random-resized-crop"], source="Zhang et al. 2024 (F), section 4")
+def crop(x: torch.Tensor, generator: Sequence[torch.Generator], *, smallest: float = 0.08) -> torch.Tensor:
+    """A random part of the image, of its own shape, brought to its size; `smallest` is the least share of its area."""
+    if not 0 < smallest <= 1:
+        raise InvalidInput(f"`smallest` must lie in (0, 1], a share of the area. Got {smallest}.")
+    drawn = torch.stack([torch.rand(3, generator=one) for one in generator])
+    side = (smallest + (1 - smallest) * drawn[:, 0]).sqrt()
+    shift = (2 * drawn[:, 1:] - 1) * (1 - side)[:, None]
+    matrix = torch.zeros(len(x), 2, 3)
+    matrix[:, 0, 0] = matrix[:, 1, 1] = side
+    matrix[:, :, 2] = shift
+    return affine_grid(matrix, x)

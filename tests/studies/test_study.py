@@ -1,0 +1,224 @@
+"""A study is a declaration: one from outside is run, resumed and reported as the others are; bad ones are refused."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from heatproof.errors import InvalidInput, InvalidStudy, UnknownName
+from heatproof.report import write_report, write_tables
+from heatproof.studies import CLEAN, Condition, Measure, Plan, Study, register_study, run
+from heatproof.studies.plan import checked_plan
+from heatproof.studies.store import connect
+from heatproof.studies.study import all_studies, study_named, unregister_study
+
+TOY = Path(__file__).with_name("toy_study.py")
+NAME = "python:toy_study:STUDY"
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    """The toy study, registered by one line."""
+    monkeypatch.syspath_prepend(TOY.parent)
+    import toy_study
+
+    yield register_study(toy_study.STUDY)
+    unregister_study("toy")
+
+
+@pytest.fixture
+def toy_plan(toy, photographs):
+    """Its plan over five small images."""
+    given = {"models": "shapes", "datasets": str(photographs), "methods": ["gradcam", "eigencam"], "batch_size": 2}
+    return checked_plan({"study": toy.name, "controls": "none", **given})
+
+
+def rows(folder) -> pd.DataFrame:
+    return connect(folder).execute("SELECT * EXCLUDE version FROM rows ORDER BY ALL").df()
+
+
+def test_the_toy_study_is_short():
+    assert len(TOY.read_text("utf-8").splitlines()) <= 60
+
+
+def test_it_is_run_resumed_and_reported(toy_plan, tmp_path):
+    assert run.run(toy_plan, tmp_path / "whole", workers=1).ran == 3
+    run.run(toy_plan, tmp_path / "again", workers=1)
+    next((tmp_path / "again" / "rows").glob("*.parquet")).unlink()
+    resumed = run.run(toy_plan, tmp_path / "again", workers=2)
+    assert (resumed.ran, resumed.kept) == (1, 2)
+    pd.testing.assert_frame_equal(rows(tmp_path / "whole"), rows(tmp_path / "again"))
+    page = write_report(tmp_path / "again").read_text("utf-8")
+    for text in ("What changes the maps?", "change most", "Mean cosine with the reference map", "What was run"):
+        assert text in page
+    table = pd.read_csv(tmp_path / "again" / "tables" / "likeness.csv")
+    assert len(table) == 2 * 4 and (table["n"] == 5).all()
+
+
+def test_every_part_of_a_condition_does_what_it_says(toy_plan, photographs, tmp_path):
+    """Class, weights, transformation and noise, each against a map made by hand."""
+    import torch
+
+    import heatproof
+    from heatproof.models.randomisation import Randomised
+    from heatproof.perturbations import Perturber
+    from heatproof.transformations import transformed
+
+    run.run(toy_plan, tmp_path / "out", workers=1)
+    found = rows(tmp_path / "out")
+    model = heatproof.load_model("shapes")
+    names = sorted(path.name for path in photographs.iterdir())
+    x = torch.stack([model.geometry.picture(_opened(photographs / name)) for name in names])
+    turned = transformed("rotation[degrees=180]", x, names)
+    torch.testing.assert_close(turned, x.flip(2, 3), atol=1e-4, rtol=0)
+    noisy = Perturber(turned, names, 0).apply("gaussian-noise", 3)
+    drawn = Randomised(model, 0)
+    for block in drawn.blocks(0):
+        drawn.redraw(block)
+    made = {
+        ("predicted", "", "", ""): (model, x, "predicted"),
+        ("least", "", "", ""): (model, x, "least"),
+        ("predicted", "randomised", "", ""): (drawn.model, x, "predicted"),
+        ("predicted", "", "rotation[degrees=180]", ""): (model, turned, "predicted"),
+        ("predicted", "", "rotation[degrees=180]", "gaussian-noise"): (model, noisy, "predicted"),
+    }
+    clean = heatproof.explain(model, x, ["eigencam"])["eigencam"].flatten(1)
+    for (target, state, transformation, noise), (network, images, rule) in made.items():
+        maps = heatproof.explain(network, images, ["eigencam"], target=rule)["eigencam"].flatten(1)
+        here = found[(found["target"] == target) & (found["state"] == state) & (found["perturbation"] == noise)]
+        here = here[(here["transformation"] == transformation) & (here["method"] == "eigencam")]
+        complexity = here[here["metric"] == "complexity"].set_index("image").loc[names, "value"]
+        np.testing.assert_allclose(complexity, maps.mean(1), atol=1e-5)
+        cosine = here[here["metric"] == "cosine"].set_index("image")["value"]
+        if (target, state, transformation, noise) == ("predicted", "", "", ""):
+            assert cosine.empty  # the reference is compared with nothing
+        else:
+            expected = torch.nn.functional.cosine_similarity(maps, clean)
+            np.testing.assert_allclose(cosine.loc[names], expected, atol=1e-5)
+
+
+def _opened(path):
+    from heatproof.data.picture import open_picture
+
+    return open_picture(path)
+
+
+def test_a_study_named_by_its_module_needs_no_registration(photographs, tmp_path):
+    """In a process of its own, from the command line, with worker processes; the report finds it again."""
+    command = [sys.executable, "-m", "heatproof.cli"]
+    given = ["--model", "shapes", "--images", str(photographs), "--methods", "gradcam", "--controls", "none"]
+    done = subprocess.run(
+        [*command, "run", NAME, *given, "--batch-size", "2", "--workers", "2", "--out", str(tmp_path / "out")],
+        cwd=TOY.parent, capture_output=True, text=True,
+    )  # fmt: skip
+    assert not done.returncode, done.stderr
+    assert "The maps of gradcam change most." in done.stdout
+    again = subprocess.run([*command, "report", str(tmp_path / "out")], cwd=TOY.parent, capture_output=True, text=True)
+    assert not again.returncode, again.stderr
+    elsewhere = subprocess.run(
+        [*command, "report", str(tmp_path / "out")], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert elsewhere.returncode and "Expected to import 'toy_study'" in elsewhere.stderr
+
+
+# --- what is refused, whichever study it is ---
+
+
+def declared(**changes) -> Study:
+    """A small study."""
+    given = {"name": "mine", "summary": "", "heading": "", "settings": Plan, "measures": ("complexity",)}
+    return Study(**(given | changes))
+
+
+@pytest.mark.parametrize("name", ["score", "toy"])
+def test_two_studies_of_one_name_are_refused(toy, name):
+    assert register_study(toy) is toy  # the same again is free
+    with pytest.raises(InvalidStudy, match=f"There is a study named '{name}'. Take another name"):
+        register_study(declared(name=name))
+
+
+def test_a_study_is_checked_when_it_is_declared_and_registered():
+    with pytest.raises(InvalidStudy, match=r"NAME.csv or NAME.parquet. Got '../x.csv'"):
+        declared(tables={"../x.csv": "scores"})
+    with pytest.raises(InvalidStudy, match=r"must be a `heatproof.studies.Study`. Got str"):
+        register_study("mine")
+    with pytest.raises(UnknownName, match="Did you mean 'score'"):
+        study_named("scores")
+    with pytest.raises(InvalidStudy, match=r"python:package.module:STUDY"):
+        study_named("python:nowhere")
+    with pytest.raises(InvalidStudy, match=r"must be a `heatproof.studies.Study`. Got function"):
+        study_named("python:heatproof.studies.study:study_named")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"conditions": lambda plan: []}, "must have at least one condition. Got none"),
+        ({"conditions": lambda plan: [CLEAN, CLEAN]}, "must differ"),
+        ({"measures": ("rbo",)}, "compares maps with reference maps"),
+        ({"measures": ("complexty",)}, "Did you mean 'complexity'"),
+        ({"conditions": lambda plan: [CLEAN, Condition("jpg", 1)]}, "Did you mean 'jpeg'"),
+        ({"conditions": lambda plan: [CLEAN, Condition("jpeg", 7)]}, "severity"),
+        ({"conditions": lambda plan: [CLEAN, Condition(transformation="rotate")]}, "Did you mean 'rotation'"),
+        ({"conditions": lambda plan: [CLEAN, Condition(target="lest")]}, "Did you mean 'least'"),
+        ({"conditions": lambda plan: [CLEAN, Condition(state="weights.pt")]}, "weights.pt"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_before_any_work(photographs, tmp_path, changes, said):
+    register_study(declared(**changes))
+    try:
+        plan = checked_plan({"study": "mine", "models": "shapes", "datasets": str(photographs), "methods": "gradcam"})
+        with pytest.raises((InvalidInput, UnknownName), match=said):
+            run.run(plan, tmp_path / "out", workers=1)
+        assert not (tmp_path / "out").exists()
+    finally:
+        unregister_study("mine")
+
+
+def test_maps_made_beforehand_go_with_one_condition(photographs, tmp_path):
+    from heatproof.studies.score import ScorePlan
+
+    study = declared(settings=ScorePlan, conditions=lambda plan: [CLEAN, Condition("jpeg", 1)])
+    np.savez(tmp_path / "theirs.npz", np.random.default_rng(0).random((5, 9, 9)))
+    register_study(study)
+    try:
+        given = {"study": "mine", "models": "shapes", "datasets": str(photographs)}
+        plan = checked_plan({**given, "maps": str(tmp_path / "theirs.npz")})
+        with pytest.raises(InvalidStudy, match=r"'mine' changes them. Name methods in place of maps"):
+            run.run(plan, tmp_path / "out", workers=1)
+    finally:
+        unregister_study("mine")
+
+
+def test_a_study_that_cannot_be_sent_to_workers_is_refused(photographs, tmp_path):
+    register_study(declared(conditions=lambda plan: [CLEAN]))
+    try:
+        given = {"models": "shapes", "datasets": str(photographs), "methods": "gradcam", "batch_size": 1}
+        plan = checked_plan({"study": "mine", **given})
+        with pytest.raises(InvalidStudy, match=r"must be importable for several worker processes.*--workers 1"):
+            run.run(plan, tmp_path / "out", workers=2)
+    finally:
+        unregister_study("mine")
+
+
+def test_a_study_file_must_name_its_study():
+    names = ", ".join(study.name for study in all_studies())
+    with pytest.raises(InvalidStudy, match=rf"`study` is missing. Name one of {names}"):
+        checked_plan({"models": "shapes", "datasets": "shapes"})
+    with pytest.raises(InvalidStudy, match=r"`study` must be one of .*. Got 'scores'. Did you mean 'score'\?"):
+        checked_plan({"study": "scores", "models": "shapes", "datasets": "shapes"})
+
+
+def test_a_report_of_a_study_that_is_not_known_here_says_so(toy_plan, tmp_path):
+    run.run(toy_plan, tmp_path / "out", workers=1)
+    unregister_study("toy")
+    with pytest.raises(UnknownName, match="No study is called 'toy'"):
+        write_tables(tmp_path / "out")
+
+
+def test_measures_may_be_taken_on_every_condition():
+    assert Measure("complexity", conditions="all").conditions == "all"
+    assert study_named("score").measured(checked_plan({"study": "score", "models": "shapes", "datasets": "shapes"}))
