@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import heatproof
-from heatproof.cli import explaining, listing, scoring, study
+from heatproof.cli import explaining, listing, study
 from heatproof.errors import HeatproofError, InvalidInput, UnknownName
 
 app = typer.Typer(
@@ -106,7 +106,7 @@ app.command(
 app.command(
     epilog="Example: `heatproof score shapes --limit 12 --model shapes --methods gradcam,layercam --metrics "
     "average-drop,road,arcc --out out/scores`. The same command again finishes what is missing."
-)(scoring.score)
+)(study.score)
 app.command(epilog="Example: `heatproof report out/resnet18`")(study.report)
 app.command(
     epilog="Example: `heatproof query out/resnet18 \"select method, median(value) from rows where metric = 'rbo' "

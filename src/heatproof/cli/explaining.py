@@ -11,21 +11,19 @@ import typer
 
 from heatproof.cli import options
 from heatproof.errors import HeatproofWarning, InvalidInput
+from heatproof.studies.settings import DatasetPlan, ModelPlan, Plan
+
+MODEL = options.settings_of(ModelPlan, without=("spec", "name"))
+OTHERS = options.settings_of(DatasetPlan, Plan, names=("labels", "limit", "seed", "device"))
 
 
+@options.with_settings(MODEL, OTHERS)
 def explain(
-    pictures: Annotated[
+    images: Annotated[
         list[str],
-        typer.Argument(metavar="PICTURES...", help="Files, folders, patterns such as 'photos/*.jpg', or `shapes`."),
+        typer.Argument(metavar="IMAGES...", help="Files, folders, patterns such as 'photos/*.jpg', or `shapes`."),
     ],
     model: Annotated[str | None, typer.Option(help=options.SPECS)] = None,
-    checkpoint: options.Checkpoint = None,
-    model_arg: options.ModelArgs = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    size: options.Size = None,
-    layer: options.Layer = None,
-    multi_label: options.MultiLabel = False,
     methods: Annotated[
         str,
         typer.Option(
@@ -48,7 +46,7 @@ def explain(
             "index for each picture, with commas."
         ),
     ] = "predicted",
-    labels: options.Labels = None,
+    given: Any = None,
     output: Annotated[str, typer.Option(help="The number explained: logit, probability, log-probability.")] = "logit",
     upsample: Annotated[str, typer.Option(help="Map → picture: bilinear, bicubic, nearest.")] = "bilinear",
     colormap: Annotated[
@@ -57,18 +55,17 @@ def explain(
     alpha: Annotated[
         float, typer.Option(help="The share of the map's colour in an overlay; the grey picture has the rest.")
     ] = 0.5,
-    limit: options.Limit = None,
-    seed: options.Seed = None,
     batch_size: Annotated[
         int | None, typer.Option(help="Pictures per pass. Default: 16, fewer with costly methods.")
     ] = None,
-    device: options.Device = None,
     out: Annotated[Path | None, typer.Option(help="The folder for the results.")] = None,
 ) -> None:
     """Explain pictures: for each a panel (PNG) and its maps (NumPy), and one page; goes on where it was stopped."""
     for name, value, example in (("--model", model, "shapes"), ("--out", out, "out/maps")):
         if value is None:
             raise InvalidInput(f"{name} must be given. Got none. Example: {name} {example}.")
+    others = options.values(OTHERS, given)
+    device = others.pop("device", "auto")
     asked: dict[str, Any] = {
         "methods": [*(options.split(methods) or []), *options.methods_from(method_from)],
         "target": _target(target),
@@ -76,25 +73,16 @@ def explain(
         "options": options.method_options(option),
         "output": output,
         "upsample": upsample,
-        "labels": labels,
-        "seed": seed or 0,
         "batch_size": batch_size,
         "colormap": colormap,
         "alpha": alpha,
-        "limit": limit,
+        **others,
     }
-    _explain(
-        str(model),
-        options.model_settings(checkpoint, model_arg, mean, std, size, layer, multi_label),
-        device,
-        pictures,
-        asked,
-        out,
-    )
+    _explain(str(model), options.values(MODEL, given), device, images, asked, out)
 
 
 def _explain(
-    spec: str, settings: dict[str, Any], device: str | None, pictures: list[str], asked: dict[str, Any], out: Any
+    spec: str, settings: dict[str, Any], device: str, images: list[str], asked: dict[str, Any], out: Any
 ) -> None:
     from heatproof import progress
     from heatproof.models import load_model
@@ -103,8 +91,8 @@ def _explain(
     from heatproof.report.overlay import Look
 
     Look(asked["colormap"], asked["alpha"])  # said before a model is loaded
-    model = load_model(spec, device=device or "auto", **settings)
-    job = checked_job(model, pictures, **asked)
+    model = load_model(spec, device=device, **settings)
+    job = checked_job(model, images, **asked)
     if job.work.asked.refused:
         warnings.warn(f"Not applicable: {grouped(job.work.asked.refused)}.", HeatproofWarning, stacklevel=1)
     done = []
@@ -132,4 +120,4 @@ def _explain(
 
 def _target(text: str) -> Any:
     """A comma means one index for each picture."""
-    return options.integers("--target", text) if "," in text else text.strip()
+    return options.numbers("--target", text, kind=int) if "," in text else text.strip()

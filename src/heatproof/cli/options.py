@@ -1,26 +1,19 @@
-"""What several commands take, in one place: the shapes of options, and text → values."""
+"""Options of commands, made from the settings that they set; and text → values."""
 
+import inspect
 import re
-from collections.abc import Callable
+import typing
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from heatproof.errors import InvalidInput
 from heatproof.spelling import listed, scalar
 
-Checkpoint = Annotated[Path | None, typer.Option(help="Local weights: .safetensors, or a torch file without code.")]
-ModelArgs = Annotated[
-    list[str] | None, typer.Option(metavar="KEY=VALUE", help="An argument of the model's constructor. Repeatable.")
-]
-Mean = Annotated[str | None, typer.Option(help="Normalisation mean: one value or three (`.5` or `.485,.456,.406`).")]
-Std = Annotated[str | None, typer.Option(help="Normalisation standard deviation: one value or three.")]
-Size = Annotated[str | None, typer.Option(help="Input size: a side, or height,width.")]
-Layer = Annotated[str | None, typer.Option(help="The layer to explain; `auto` is the last feature map before pooling.")]
-MultiLabel = Annotated[
-    bool, typer.Option("--multi-label", help="Labels do not exclude each other: probabilities are sigmoids.")
-]
 MethodFrom = Annotated[
     list[str] | None,
     typer.Option(
@@ -33,60 +26,154 @@ MethodOptions = Annotated[
     list[str] | None,
     typer.Option(metavar="METHOD.OPTION=VALUE", help="An option of a method, as rise.masks=8000. Repeatable."),
 ]
-Labels = Annotated[Path | None, typer.Option(help="CSV with the columns file,class_index.")]
-Limit = Annotated[int | None, typer.Option(help="Only the first N pictures.")]
-Seed = Annotated[int | None, typer.Option(help="All random numbers come from it.")]
-Controls = Annotated[str | None, typer.Option(help="Uninformed maps as extra rows: all or none.")]
-Target = Annotated[str | None, typer.Option(help="The class explained: predicted, label, clean, least, or an index.")]
-Root = Annotated[Path | None, typer.Option(help="Where a torchvision: dataset lies.")]
-Download = Annotated[bool | None, typer.Option("--download", help="Fetch a torchvision: dataset that is not there.")]
 Workers = Annotated[int | None, typer.Option(help="Processes; changes no number. Default: one per core, one on a GPU.")]
-Threads = Annotated[int | None, typer.Option(help="Threads of each worker; part of the plan. Default: 1.")]
-BatchSize = Annotated[int | None, typer.Option(help="Pictures per pass and per job. Default: 8, on a GPU 64.")]
 Out = Annotated[Path | None, typer.Option(help="The folder for the results.")]
 NoReport = Annotated[bool, typer.Option("--no-report", help="Rows and tables only.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: a GPU where there is one.")]
 SPECS = "timm:NAME, torchvision:NAME, hf:NAME_OR_PATH, python:package.module:factory, shapes."
+Models = Annotated[list[str] | None, typer.Option(help=f"{SPECS} Repeatable.")]
+
+#: Settings whose option is given several times, or once for one: the option has another name.
+SINGULAR = {"segmenters": "segmenter", "metric_options": "metric_option", "model_args": "model_arg"}
 
 
-def model_settings(
-    checkpoint: Path | None,
-    arguments: list[str] | None,
-    mean: str | None,
-    std: str | None,
-    size: str | None,
-    layer: str | None,
-    multi_label: bool,
-) -> dict[str, Any]:
-    """What was said of the model, by the names that `load_model` and study files have for it."""
-    found = {
-        "checkpoint": None if checkpoint is None else str(checkpoint),
-        "model_args": pairs(arguments),
-        "mean": numbers("--mean", mean, (1, 3)),
-        "std": numbers("--std", std, (1, 3)),
-        "size": integers("--size", size, (1, 2)),
-        "layer": layer,
-        "multi_label": multi_label or None,
-    }
-    return {key: _one(value) for key, value in found.items() if value not in (None, {})}
+class Setting(NamedTuple):
+    """One setting of a class of settings, as an option."""
+
+    name: str
+    field: FieldInfo
+
+    @property
+    def parameter(self) -> str:
+        """The name of the command's parameter."""
+        return SINGULAR.get(self.name, self.name)
+
+    @property
+    def option(self) -> str:
+        """As it is typed: `--batch-size`."""
+        return f"--{self.parameter.replace('_', '-')}"
+
+    @property
+    def kind(self) -> tuple[str, tuple[int, ...]]:
+        """What its text is (`flag`, `text`, `int`, `float`, `pairs`, `maps`, `names`, `ints`, `floats`), how many."""
+        return _kind(self.field.annotation)
+
+    @property
+    def help(self) -> str:
+        """The field's description, and its default."""
+        text, default = self.field.description or "", self.field.get_default(call_default_factory=True)
+        commas = " With commas." if self.kind[0] in ("names", "ints", "floats") else ""
+        if isinstance(default, tuple) and default and not isinstance(default[0], BaseModel):
+            default = ",".join(map(str, default))
+        plain = isinstance(default, str | int | float) and not isinstance(default, bool)
+        known = f" Default: {default}." if plain and "Default" not in text and f"`{default}`" not in text else ""
+        return f"{text}{commas}{known}"
+
+    def declared(self) -> inspect.Parameter:
+        """The parameter for typer."""
+        kind = self.kind[0]
+        several = kind in ("pairs", "maps")
+        metavar = {"pairs": "KEY=VALUE", "maps": "[NAME=]PATH"}.get(kind)
+        if self.name == "metric_options":
+            metavar = "METRIC.OPTION=VALUE"
+        plain: Any = {"flag": bool, "int": int, "float": float}.get(kind, list[str] if several else str)
+        repeatable = " Repeatable." if several else ""
+        option = typer.Option(self.option, help=f"{self.help}{repeatable}", metavar=metavar)
+        default = False if kind == "flag" else None
+        wanted: Any = plain if default is False else plain | None
+        annotation = Annotated[wanted, option]
+        return inspect.Parameter(self.parameter, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+    def read(self, value: Any) -> Any:
+        """What was typed, as the settings take it; None where nothing was."""
+        kind, counts = self.kind
+        if value is None or value is False or value == []:
+            return None
+        if self.name == "metric_options":
+            return method_options(value, self.option, "deletion.steps=56")
+        if kind == "pairs":
+            return pairs(value, self.option)
+        if kind == "names":
+            return split(value)
+        if kind in ("ints", "floats"):
+            found = numbers(self.option, value, counts, int if kind == "ints" else float) or []
+            return found[0] if counts and len(found) == 1 else found
+        return value
 
 
-def pairs(arguments: list[str] | None) -> dict[str, Any]:
-    """`KEY=VALUE` arguments of a model, values read as YAML scalars."""
+def _kind(annotation: Any) -> tuple[str, tuple[int, ...]]:
+    parts = [part for part in typing.get_args(annotation) if part is not type(None)] or [annotation]
+    origin = typing.get_origin(annotation)
+    if origin is dict:
+        return "pairs", ()
+    if origin is tuple:
+        if isinstance(parts[0], type) and issubclass(parts[0], BaseModel):
+            return "maps", ()
+        return {int: "ints", float: "floats"}.get(parts[0], "names"), ()
+    if origin is typing.Literal:
+        return "text", ()
+    several = next((part for part in parts if typing.get_origin(part) is tuple), None)
+    if several is not None:  # one number, or so many
+        inside = typing.get_args(several)
+        return "ints" if inside[0] is int else "floats", (1, len(inside))
+    return {bool: "flag", int: "int", float: "float"}.get(parts[0], "text"), ()
+
+
+def settings_of(*owners: type[BaseModel], names: Collection[str] = (), without: Collection[str] = ()) -> list[Setting]:
+    """The settings of some classes, each name once; those of `names` only, where there are any."""
+    found: dict[str, Setting] = {}
+    for owner in owners:
+        for name, field in owner.model_fields.items():
+            if name not in without and (not names or name in names):
+                found.setdefault(name, Setting(name, field))
+    return list(found.values())
+
+
+def with_settings(*settings: Sequence[Setting]) -> Callable:
+    """Decorator: the command has an option for each of these settings, and gets what was typed in `given`, a mapping.
+
+    The options stand where `given` stands in the command's own parameters.
+    """
+
+    def decorate(command: Callable) -> Callable:
+        made = [setting.declared() for group in settings for setting in group]
+        own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+               for parameter in inspect.signature(command, eval_str=True).parameters.values()]  # fmt: skip
+        place = [parameter.name for parameter in own].index("given")
+        names = {parameter.name for parameter in made}
+
+        def called(**typed: Any) -> Any:
+            given = {name: typed.pop(name) for name in names}
+            return command(given=given, **typed)
+
+        parameters = [*own[:place], *made, *own[place + 1 :]]
+        called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        called.__name__, called.__doc__ = command.__name__, command.__doc__
+        return called
+
+    return decorate
+
+
+def values(settings: Iterable[Setting], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What was typed, by the names of the settings."""
+    found = {setting.name: setting.read(given.get(setting.parameter)) for setting in settings}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def pairs(arguments: Sequence[str], name: str) -> dict[str, Any]:
+    """`KEY=VALUE` arguments, values read as YAML scalars."""
     found = {}
-    for argument in arguments or []:
+    for argument in arguments:
         key, equals, value = argument.partition("=")
         if not equals or not key:
-            raise InvalidInput(f"--model-arg must be KEY=VALUE. Got {argument!r}.")
+            raise InvalidInput(f"{name} must be KEY=VALUE. Got {argument!r}.")
         found[key.strip()] = scalar(value)
     return found
 
 
 def split(text: str | None) -> list[str] | None:
     """Comma-separated names; commas inside brackets belong to a name's options."""
-    if text is None:
-        return None
-    return listed(text)
+    return None if text is None else listed(text)
 
 
 def methods_from(specs: list[str] | None) -> list[str]:
@@ -101,7 +188,7 @@ def methods_from(specs: list[str] | None) -> list[str]:
 
 
 def method_options(
-    given: list[str] | None, name: str = "--option", example: str = "rise.masks=8000"
+    given: Sequence[str] | None, name: str = "--option", example: str = "rise.masks=8000"
 ) -> dict[str, dict[str, Any]]:
     """`METHOD.OPTION=VALUE` → method → options, values read as YAML scalars; the same for metrics."""
     found: dict[str, dict[str, Any]] = {}
@@ -126,12 +213,3 @@ def numbers(option: str, text: str | None, counts: tuple[int, ...] = (), kind: C
         wanted = " or ".join(map(str, counts)) or "comma-separated"
         raise InvalidInput(f"{option} must be {wanted} numbers. Got {text!r}.")
     return found
-
-
-def integers(option: str, text: str | None, counts: tuple[int, ...] = ()) -> list[int] | None:
-    """Comma-separated whole numbers."""
-    return numbers(option, text, counts, int)
-
-
-def _one(value: Any) -> Any:
-    return value[0] if isinstance(value, list) and len(value) == 1 else value

@@ -1,5 +1,6 @@
-"""`heatproof run` and `heatproof report`: a study, and its page."""
+"""`heatproof run`, `score` and `report`: a study, and its page. Every setting of a study is an option."""
 
+import glob
 import shlex
 import sys
 from pathlib import Path
@@ -8,40 +9,33 @@ from typing import Annotated, Any
 import typer
 
 from heatproof.cli import options, scoretable
-from heatproof.cli.options import integers, numbers, split
+from heatproof.cli.options import settings_of, values, with_settings
 from heatproof.errors import InvalidInput, InvalidStudy
+from heatproof.studies.settings import DatasetPlan, ModelPlan, Plan
+from heatproof.studies.study import all_studies, study_named
+
+MODEL = settings_of(ModelPlan, without=("spec", "name"))
+DATASET = settings_of(DatasetPlan, without=("images", "name"))
+#: Settings that are made of other options.
+ELSEWHERE = ("study", "models", "datasets", "calibrate")
+#: Every setting that some study has, and those of the score study.
+ANY = settings_of(*(study.settings for study in all_studies()), without=ELSEWHERE)
+SCORE = settings_of(study_named("score").settings, without=ELSEWHERE)
+#: What stands for a set of images by its name.
+NAMED_IMAGES = ("shapes", "torchvision", "mosaic")
 
 
+@with_settings(MODEL, DATASET, ANY)
 def run(
     study: Annotated[str, typer.Argument(help="A study's name (see `heatproof list studies`), or a YAML study file.")],
-    model: Annotated[
-        list[str] | None,
-        typer.Option(help=f"{options.SPECS} Repeatable."),
-    ] = None,
-    checkpoint: options.Checkpoint = None,
-    model_arg: options.ModelArgs = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    size: options.Size = None,
-    layer: options.Layer = None,
-    multi_label: options.MultiLabel = False,
+    model: options.Models = None,
     images: Annotated[
         list[str] | None,
         typer.Option(
-            help="A folder of pictures (flat, or one subfolder per class), `shapes`, torchvision:NAME. Repeatable."
+            help="A folder of images (flat, or one subfolder per class), `shapes`, torchvision:NAME. Repeatable."
         ),
     ] = None,
-    labels: options.Labels = None,
-    root: options.Root = None,
-    download: options.Download = None,
-    methods: Annotated[str | None, typer.Option(help="Comma-separated; see `heatproof list methods`.")] = None,
-    method_from: options.MethodFrom = None,
-    option: options.MethodOptions = None,
-    controls: options.Controls = None,
-    perturbations: Annotated[
-        str | None, typer.Option(help="Comma-separated; see `heatproof list perturbations`.")
-    ] = None,
-    severities: Annotated[str | None, typer.Option(help="Comma-separated, among 1–5.")] = None,
+    given: Any = None,
     calibrate: Annotated[
         bool,
         typer.Option(
@@ -49,45 +43,19 @@ def run(
         ),
     ] = False,
     flip_rates: Annotated[str | None, typer.Option(help="The shares for --calibrate. Default: .05,.15,.3,.5.")] = None,
-    segmenter: Annotated[
-        str | None, typer.Option(help="quickshift, slic, felzenszwalb, grid; several give the segmenter ablation.")
-    ] = None,
-    target: options.Target = None,
-    limit: options.Limit = None,
-    seed: options.Seed = None,
+    method_from: options.MethodFrom = None,
+    option: options.MethodOptions = None,
     workers: options.Workers = None,
-    threads: options.Threads = None,
-    batch_size: options.BatchSize = None,
-    device: options.Device = None,
     out: options.Out = None,
     no_report: options.NoReport = False,
 ) -> None:
     """Run a study: rows, tables, statistics, a gallery and a page, in one folder; resumable."""
-    from heatproof.studies.plan import checked_plan
-    from heatproof.studies.settings import DEFAULT_METHODS
-
     settings, lines, source = _study_settings(study)
-    told = options.model_settings(checkpoint, model_arg, mean, std, size, layer, multi_label)
-    settings.update(models_of(settings, model, told))
-    settings.update(_data_settings(settings, images, labels, root, download))
-    given = {
-        "methods": split(methods),
-        "controls": controls,
-        "perturbations": split(perturbations),
-        "severities": integers("--severities", severities),
-        "calibrate": _flip_rates(calibrate, flip_rates),
-        "segmenters": split(segmenter),
-        "target": target,
-        "limit": limit,
-        "seed": seed,
-        "threads": threads,
-        "batch_size": batch_size,
-        "device": device,
-    }
-    settings.update({key: value for key, value in given.items() if value is not None})
-    if foreign := options.methods_from(method_from):
-        others = settings.get("methods", DEFAULT_METHODS)
-        settings["methods"] = [*([others] if isinstance(others, str | dict) else others), *foreign]
+    settings.update(_models(settings, model, values(MODEL, given)))
+    settings.update(_datasets_of_folders(images, values(DATASET, given)))
+    settings.update(values(ANY, given))
+    if (rates := _flip_rates(calibrate, flip_rates)) is not None:
+        settings["calibrate"] = rates
     file_out, file_workers = settings.pop("out", None), settings.pop("workers", None)
     folder = out or file_out
     if folder is None:
@@ -95,19 +63,40 @@ def run(
     for needed, key in (("--model", "models"), ("--images", "datasets")):
         if not settings.get(key):
             raise InvalidStudy(f"{needed} must say what to study. Got none. Try {needed} shapes.")
-    plan = with_options(checked_plan(settings, lines, source), options.method_options(option))
+    plan = _plan(settings, method_from, option, lines, source)
     start(plan, Path(folder), file_workers if workers is None else workers, no_report)
 
 
-def with_options(plan: Any, given: dict[str, dict[str, Any]]) -> Any:
-    """The plan with `METHOD.OPTION=VALUE` set."""
-    from heatproof.attributions import requested
-    from heatproof.panels.asked import with_options as changed
+@with_settings(MODEL, DATASET, SCORE)
+def score(
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGES...",
+            help="Folders (flat, or one subfolder per class), files, patterns such as 'photos/*.jpg', `shapes`, "
+            "torchvision:NAME; mosaic:FOLDER puts four images into one, for the grid pointing game.",
+        ),
+    ],
+    model: options.Models = None,
+    given: Any = None,
+    method_from: options.MethodFrom = None,
+    option: options.MethodOptions = None,
+    workers: options.Workers = None,
+    out: options.Out = None,
+    no_report: options.NoReport = False,
+) -> None:
+    """Score maps: how good they are by any number of metrics, in one table and one page; resumable."""
+    for name, value, example in (("--model", model, "shapes"), ("--out", out, "out/scores")):
+        if not value:
+            raise InvalidInput(f"{name} must be given. Got none. Example: {name} {example}.")
+    settings = {"study": "score", **_models({}, model, values(MODEL, given)), **values(SCORE, given)}
+    settings["datasets"] = datasets_of(images, values(DATASET, given))
+    start(_plan(settings, method_from, option), Path(str(out)), workers, no_report)
 
-    if not given:
-        return plan
-    methods = tuple(request.key for request in changed(requested(plan.methods), given))
-    return plan.model_copy(update={"methods": methods})
+
+def report(folder: Annotated[Path, typer.Argument(help="The --out folder of `heatproof run`.")]) -> None:
+    """Write the tables, the figures and the page of a study again, from its rows alone."""
+    _report(folder)
 
 
 def start(plan: Any, folder: Path, workers: int | None, no_report: bool) -> None:
@@ -134,9 +123,29 @@ def _report(folder: Path, page: bool = True) -> None:
     print(f"Report: {reports.write_page(findings)}" if page else f"Tables: {folder / 'tables'}")
 
 
-def report(folder: Annotated[Path, typer.Argument(help="The --out folder of `heatproof run`.")]) -> None:
-    """Write the tables, the figures and the page of a study again, from its rows alone."""
-    _report(folder)
+# --- settings from what was typed ---
+
+
+def _plan(
+    settings: dict[str, Any],
+    method_from: list[str] | None,
+    option: list[str] | None,
+    lines: dict[str, int] | None = None,
+    source: str = "",
+) -> Any:
+    """The checked plan, methods from elsewhere and `METHOD.OPTION=VALUE` included."""
+    from heatproof.attributions import requested
+    from heatproof.panels.asked import with_options
+    from heatproof.studies.plan import checked_plan
+
+    if foreign := options.methods_from(method_from):
+        others = settings.get("methods", () if settings.get("maps") else Plan.model_fields["methods"].default)
+        settings["methods"] = [*([others] if isinstance(others, str | dict) else others), *foreign]
+    plan = checked_plan(settings, lines, source)
+    if not (changed := options.method_options(option)):
+        return plan
+    methods = tuple(request.key for request in with_options(requested(plan.methods), changed))
+    return plan.model_copy(update={"methods": methods})
 
 
 def _study_settings(study: str) -> tuple[dict[str, Any], dict[str, int], str]:
@@ -154,7 +163,7 @@ def _study_settings(study: str) -> tuple[dict[str, Any], dict[str, int], str]:
     raise unknown("study (or study file)", study, study_names())
 
 
-def models_of(settings: dict[str, Any], specs: list[str] | None, given: dict[str, Any]) -> dict[str, Any]:
+def _models(settings: dict[str, Any], specs: list[str] | None, given: dict[str, Any]) -> dict[str, Any]:
     """The plan's `models`: those named, or those of the file with what was said of them on top."""
     if specs is None:
         if not given:
@@ -170,25 +179,40 @@ def models_of(settings: dict[str, Any], specs: list[str] | None, given: dict[str
     return {"models": [{"spec": spec, **given} for spec in specs]}
 
 
-def _data_settings(
-    settings: dict[str, Any],
-    folders: list[str] | None,
-    labels: Path | None,
-    root: Path | None,
-    download: bool | None,
-) -> dict[str, Any]:
-    given: dict[str, Any] = {"labels": labels and str(labels), "root": root and str(root), "download": download}
-    given = {key: value for key, value in given.items() if value}
+def _datasets_of_folders(folders: list[str] | None, given: dict[str, Any]) -> dict[str, Any]:
     if folders is None:
         if given:
             raise InvalidStudy(f"--{next(iter(given))} goes with --images. Got no --images.")
         return {}
-    if "labels" in given and len(folders) > 1:
-        raise InvalidStudy("--labels goes with one --images. Got several; write a study file instead.")
+    if given and len(folders) > 1:
+        raise InvalidStudy(f"--{next(iter(given))} goes with one --images. Got several; write a study file instead.")
     return {"datasets": [{"images": folder, **given} for folder in folders]}
+
+
+def datasets_of(words: list[str], given: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every folder or name is a set of images; files are one set together."""
+    files, sets = [], []
+    for word in words:
+        pattern = glob.has_magic(word) and not Path(word).exists()
+        found = glob.glob(word, recursive=True) if pattern else []  # noqa: PTH207 - may be absolute
+        matches = sorted(name for name in found if Path(name).is_file())
+        if matches or Path(word).is_file():
+            files += [name for name in matches or [word] if name not in files]
+        elif Path(word).is_dir() or word.partition(":")[0] in NAMED_IMAGES:
+            sets.append(word)
+        else:
+            raise InvalidInput(
+                "Images must be folders, files, patterns such as 'photos/*.jpg', `shapes` or torchvision:NAME. "
+                f"There is no {word}."
+            )
+    if files:
+        sets.insert(0, files)
+    if given and len(sets) > 1:
+        raise InvalidInput(f"--{next(iter(given))} goes with one set of images. Got several; write a study file.")
+    return [{"images": images, **given} for images in sets]
 
 
 def _flip_rates(calibrate: bool, rates: str | None) -> list[float] | bool | None:
     if rates is not None and not calibrate:
         raise InvalidInput("--flip-rates goes with --calibrate. Got no --calibrate.")
-    return (numbers("--flip-rates", rates) or True) if calibrate else None
+    return (options.numbers("--flip-rates", rates) or True) if calibrate else None

@@ -5,10 +5,6 @@ The connection has two tables: `rows`, and `kept`, the (dataset, image) that can
 
 from typing import Any, NamedTuple
 
-import pandas as pd
-
-from heatproof.rounding import ANSWER_STEP, largest, rounded
-
 #: Images of one kind.
 EACH = 4
 
@@ -95,11 +91,13 @@ def telling_scores(connection: Any, plan: Any) -> list[Case]:
 
 def _kinds(rows: Any, sign: float, metric: str) -> list[tuple[str, str, dict[Any, str], list[Any]]]:
     """Kind, title, (model, dataset, image) → why, and these in order."""
+    from heatproof.rounding import ANSWER_STEP, largest, rounded
+
     key = ["model", "dataset", "image"]
     real, controls = rows[~rows["control"]], rows[rows["control"]]
     if real.empty:
         return []
-    means: pd.Series = real.groupby("method")["value"].mean()
+    means: Any = real.groupby("method")["value"].mean()
     best = (sign * rounded(means, largest(means.to_numpy(), None), ANSWER_STEP)).sort_index().idxmax()
     own = real[real["method"] == best].set_index(key)["value"].sort_index()
     values = {position: f"{best}: {metric} {value:.2f}" for position, value in own.items()}
@@ -109,7 +107,7 @@ def _kinds(rows: Any, sign: float, metric: str) -> list[tuple[str, str, dict[Any
         ("bad", "The best method does badly", values, list(down.index[::-1])),
     ]
     if real["method"].nunique() > 1:
-        spans: pd.Series = real.groupby(key)["value"].agg(lambda values: values.max() - values.min())
+        spans: Any = real.groupby(key)["value"].agg(lambda values: values.max() - values.min())
         spans = spans.sort_values(ascending=False, kind="stable")
         why = {position: f"{metric} differs by {value:.2f} between methods" for position, value in spans.items()}
         found.append(("split", "The methods disagree", why, list(spans.index)))
