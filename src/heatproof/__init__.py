@@ -7,38 +7,46 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from heatproof.attributions.foreign import register
+    from heatproof.auditing import Audit, audit
     from heatproof.calibration import calibrate
     from heatproof.engine import Maps, Scores, explain, score
     from heatproof.metrics.foreign import register_metric
     from heatproof.models import Model, load_model, wrap
     from heatproof.panels.shown import Shown, show
+    from heatproof.studies.study import register_study
 
 _HOMES = {
+    "Audit": "heatproof.auditing",
     "Maps": "heatproof.engine",
     "Model": "heatproof.models",
     "Scores": "heatproof.engine",
     "Shown": "heatproof.panels.shown",
+    "audit": "heatproof.auditing",
     "calibrate": "heatproof.calibration",
     "explain": "heatproof.engine",
     "load_model": "heatproof.models",
     "register": "heatproof.attributions.foreign",
     "register_metric": "heatproof.metrics.foreign",
+    "register_study": "heatproof.studies.study",
     "score": "heatproof.engine",
     "show": "heatproof.panels.shown",
     "wrap": "heatproof.models",
 }
 
 __all__ = [
+    "Audit",
     "Maps",
     "Model",
     "Scores",
     "Shown",
     "__version__",
+    "audit",
     "calibrate",
     "explain",
     "load_model",
     "register",
     "register_metric",
+    "register_study",
     "score",
     "show",
     "wrap",

@@ -43,6 +43,7 @@ FLOORS = {
     "report": 5,
     "view": 6,
     "panels": 6,
+    "auditing": 6,
     "compat": 6,
     "cli": 7,
 }

@@ -107,6 +107,10 @@ app.command(
     epilog="Example: `heatproof score shapes --limit 12 --model shapes --methods gradcam,layercam --metrics "
     "average-drop,road,arcc --out out/scores`. The same command again finishes what is missing."
 )(study.score)
+app.command(
+    epilog="Example: `heatproof audit --model shapes --images shapes --limit 24 --segmenter grid --out out/audit`. "
+    "`--budget 10` takes as many images as fit into ten minutes."
+)(study.audit)
 app.command(epilog="Example: `heatproof report out/resnet18`")(study.report)
 app.command(
     epilog="Example: `heatproof query out/resnet18 \"select method, median(value) from rows where metric = 'rbo' "

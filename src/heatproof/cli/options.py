@@ -32,6 +32,11 @@ NoReport = Annotated[bool, typer.Option("--no-report", help="Rows and tables onl
 SPECS = "timm:NAME, torchvision:NAME, hf:NAME_OR_PATH, python:package.module:factory, shapes."
 Models = Annotated[list[str] | None, typer.Option(help=f"{SPECS} Repeatable.")]
 
+Images = Annotated[
+    list[str] | None,
+    typer.Option(help="A folder of images (flat, or one subfolder per class), `shapes`, torchvision:NAME. Repeatable."),
+]
+
 #: Settings whose option is given several times, or once for one: the option has another name.
 SINGULAR = {"segmenters": "segmenter", "metric_options": "metric_option", "model_args": "model_arg"}
 

@@ -15,10 +15,43 @@ REASONS = 5
 BROKEN = 14
 
 
+def print_tables(findings: Any) -> None:
+    """Prints the table that answers first: that of an audit, else that of the scores; of other studies nothing."""
+    if "audit.csv" in findings.tables:
+        print_audit(findings)
+    elif "scores.csv" in findings.tables:
+        print_scores(findings)
+
+
+def print_audit(findings: Any) -> None:
+    """Methods × questions: pass, fail, or cannot be told."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from heatproof.statistics.audit import FAIL, PASS
+
+    marks = {PASS: "[green]✓[/]", FAIL: "[red]✗[/]"}
+    console = Console(highlight=False)
+    console = Console(highlight=False, width=min(console.width, WIDTH) if console.is_terminal else WIDTH)
+    for one in findings.audits:
+        questions = list(dict.fromkeys(name for given in one.findings.values() for name in given))
+        table = Table("", *questions, box=None, pad_edge=False, header_style="bold")
+        table.columns[0].no_wrap = True
+        table.columns[0].min_width = max(map(len, one.findings), default=0)
+        for column in table.columns[1:]:
+            column.justify = "center"
+        for method, given in one.findings.items():
+            cells = [marks.get(given[name].answer, "?") if name in given else "–" for name in questions]
+            style = "bold" if method == one.recommended else ""
+            table.add_row(_plain(method), *cells, style=style)
+        if len(findings.audits) > 1:
+            console.print(f"\n[bold]{_plain(one.model)} on {_plain(one.dataset)}[/]")
+        console.print(table)
+    console.print("\n✓ pass  ✗ fail  ? cannot be told  – not asked")
+
+
 def print_scores(findings: Any) -> None:
-    """Prints the table of the scores of a study that has one."""
-    if "scores.csv" not in findings.tables:
-        return
+    """Methods × metrics."""
     from rich.console import Console
 
     from heatproof.report import score_grids

@@ -1,4 +1,4 @@
-"""`heatproof run`, `score` and `report`: a study, and its page. Every setting of a study is an option."""
+"""`heatproof run`, `score`, `audit` and `report`: a study, and its page. Every setting of a study is an option."""
 
 import glob
 import shlex
@@ -21,6 +21,7 @@ ELSEWHERE = ("study", "models", "datasets", "calibrate")
 #: Every setting that some study has, and those of the score study.
 ANY = settings_of(*(study.settings for study in all_studies()), without=ELSEWHERE)
 SCORE = settings_of(study_named("score").settings, without=ELSEWHERE)
+AUDIT = settings_of(study_named("audit").settings, without=ELSEWHERE)
 #: What stands for a set of images by its name.
 NAMED_IMAGES = ("shapes", "torchvision", "mosaic")
 
@@ -29,12 +30,7 @@ NAMED_IMAGES = ("shapes", "torchvision", "mosaic")
 def run(
     study: Annotated[str, typer.Argument(help="A study's name (see `heatproof list studies`), or a YAML study file.")],
     model: options.Models = None,
-    images: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A folder of images (flat, or one subfolder per class), `shapes`, torchvision:NAME. Repeatable."
-        ),
-    ] = None,
+    images: options.Images = None,
     given: Any = None,
     calibrate: Annotated[
         bool,
@@ -94,6 +90,26 @@ def score(
     start(_plan(settings, method_from, option), Path(str(out)), workers, no_report)
 
 
+@with_settings(MODEL, DATASET, AUDIT)
+def audit(
+    model: options.Models = None,
+    images: options.Images = None,
+    given: Any = None,
+    method_from: options.MethodFrom = None,
+    option: options.MethodOptions = None,
+    workers: options.Workers = None,
+    out: options.Out = None,
+    no_report: options.NoReport = False,
+) -> None:
+    """Say which heatmap may be shown for a model on some images, and how far it can be trusted; resumable."""
+    for name, value, example in (("--model", model, "shapes"), ("--images", images, "shapes"), ("--out", out, "out/x")):
+        if not value:
+            raise InvalidInput(f"{name} must be given. Got none. Example: {name} {example}.")
+    settings = {"study": "audit", **_models({}, model, values(MODEL, given)), **values(AUDIT, given)}
+    settings["datasets"] = datasets_of(list(images or []), values(DATASET, given))
+    start(_plan(settings, method_from, option), Path(str(out)), workers, no_report)
+
+
 def report(folder: Annotated[Path, typer.Argument(help="The --out folder of `heatproof run`.")]) -> None:
     """Write the tables, the figures and the page of a study again, from its rows alone."""
     _report(folder)
@@ -117,7 +133,7 @@ def _report(folder: Path, page: bool = True) -> None:
     from heatproof import report as reports
 
     findings = reports.write_tables(folder)
-    scoretable.print_scores(findings)
+    scoretable.print_tables(findings)
     answers = [f"{answer.where}: {answer.sentence}".removeprefix(": ") for answer in findings.answers]
     print("\n" + "\n".join(answers) + "\n")
     print(f"Report: {reports.write_page(findings)}" if page else f"Tables: {folder / 'tables'}")

@@ -13,6 +13,7 @@ from heatproof.report.robustness import Robustness
 from heatproof.report.scores import ScoreFindings
 from heatproof.report.source import Source
 from heatproof.report.style import Style, styles
+from heatproof.statistics.audit import Audit, audited
 from heatproof.studies.study import Study, study_named
 
 
@@ -53,6 +54,27 @@ class Findings:
     def scores(self) -> ScoreFindings | None:
         """What metrics say of the reference images; None where no row has one."""
         return ScoreFindings.of(self.source)
+
+    @cached_property
+    def audits(self) -> list[Audit]:
+        """What every method passes, fails, and of what it cannot be told, for each model and dataset with scores."""
+        robustness, scores = self.robustness, self.scores
+        found = []
+        for one in scores.settings if scores else ():
+            assert scores is not None
+            main = [s for s in robustness.main if s[:2] == one.setting] if robustness else []
+            found.append(
+                audited(
+                    one.setting.of(scores.scores),
+                    scores.facts,
+                    robustness.verdicts[main[0]] if robustness and main else None,
+                    one.standing.ranks if one.standing else {},
+                    model=one.setting.model,
+                    dataset=one.setting.dataset,
+                    layer=str(one.setting.of(scores.scores)["layer"].iloc[0]),
+                )
+            )
+        return found
 
     @cached_property
     def settings(self) -> list[tuple[str, str]]:

@@ -23,7 +23,8 @@ def critical_difference_figure(
     Upright, one method per line, to read on a narrow screen. `distance` is drawn as a scale unless NaN.
     """
     order = sorted(ranks, key=lambda m: (ranks[m], m))
-    canvas = figure(4.0, 1.1 + 0.25 * len(order))
+    names = max(map(len, order), default=0)
+    canvas = figure(max(4.0, 2.6 + 0.075 * names), 1.1 + 0.25 * len(order))
     axis = canvas.subplots()
     for place, method in enumerate(order):
         look = looks[method]
@@ -36,11 +37,11 @@ def critical_difference_figure(
         axis.plot([x, x], [min(places) - 0.25, max(places) + 0.25], color=INK, linewidth=3.2)
     method_axis(axis, order, looks)
     right = top + 0.5 + 0.28 * len(groups)
-    axis.set(xlim=(0.6, right), xticks=range(1, top + 1), ylim=(len(order) - 0.4, -1.5))
+    axis.set(xlim=(0.6, right), xticks=range(1, top + 1), ylim=(len(order) - 0.4, -1.75))
     axis.set_xlabel("average rank (1 = best)")
     if np.isfinite(distance):
-        axis.plot([1, 1 + distance], [-1.05, -1.05], "|-", color=INK, linewidth=1.6, clip_on=False)
-        axis.text(1 + distance + 0.25, -1.05, f"critical distance {distance:.2f}", va="center", fontsize=8)
+        axis.plot([1, min(1 + distance, right)], [-1.05, -1.05], "|-", color=INK, linewidth=1.6, clip_on=False)
+        axis.text(1, -1.25, f"critical distance {distance:.2f}", va="bottom", fontsize=8).set_in_layout(False)
     if note:
         canvas.suptitle(note, fontsize=8.5, color=INK)
     return canvas

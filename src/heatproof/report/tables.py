@@ -37,6 +37,12 @@ SCORE_TESTS = (
     *("statistic", "p", "p_holm", "effect", "worse"),
 )
 
+#: Columns of tables/audit.csv: the answer to a question, and the test of each metric behind it (`p` after Holm).
+AUDIT = (
+    *("model", "dataset", "layer", "method", "recommended", "question", "answer", "metric", "metric_answer"),
+    *("value", "against", "other", "p", "n", "why"),
+)
+
 
 def file_tables(folder: Path, tables: Mapping[str, Frame]) -> None:
     """Writes tables, each whole or not at all."""
@@ -107,6 +113,23 @@ def _tests(comparison: Comparison) -> Iterator[dict[str, Any]]:
     for pair in comparison.pairs:
         found = {name: getattr(pair, name) for name in ("first", "second", "n", "statistic", "p", "p_holm", "effect")}
         yield {"test": "wilcoxon", "dropped": test.dropped, **found}
+
+
+def audit(findings: Findings) -> Frame:
+    """Every question to every method, columns AUDIT: a row for each metric or quantity that was asked."""
+    lines = []
+    for one in findings.audits:
+        for method, given in one.findings.items():
+            for name, finding in given.items():
+                line = {"model": one.model, "dataset": one.dataset, "layer": one.layer, "method": method}
+                line |= {"recommended": method == one.recommended, "question": name, "answer": finding.answer}
+                for evidence in finding.evidence:
+                    figures = {"metric": evidence.what, "metric_answer": evidence.answer, "why": evidence.text}
+                    figures |= {field: getattr(evidence, field) for field in ("value", "against", "other", "p", "n")}
+                    lines.append(line | figures)
+                if not finding.evidence:
+                    lines.append(line | {"why": "; ".join(finding.why)})
+    return pd.DataFrame(lines, columns=list(AUDIT)).astype({"n": "Int64"})
 
 
 # --- scores ---

@@ -8,7 +8,7 @@ pooled figures, bootstrapped by image with simultaneous bounds for all methods.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,8 @@ NAMES = {
 }
 #: What may decide, in this order: N's measure, ours, and ours comparing only pairs of one severity.
 DECIDING = ("rm", "rm0", "rm0_within")
+#: Quantities of which every real method is compared with every control.
+BESIDE = ("consistency", "within")
 #: Blocks without which Wilcoxon's test cannot reach 5 % (two-sided, six differences of one sign: p = .03).
 BLOCKS = 6
 #: Pictures below which the verdict calls itself indicative.
@@ -45,8 +47,10 @@ class Verdict:
     best: highest by that. top: it and the methods that cannot be told from it at `level`, best first; empty
     where even the best does not respond (its AUC is not above .5). fooled: quantity → controls that are not
     significantly worse than the best real method (bootstrap by image). figures: quantity → method →
-    interval of the mean over the pooled cells; controls included. comparison: the tests over blocks, None
-    without blocks. notes: what must be said beside the sentence.
+    interval of the mean over the pooled cells; controls included. beside: the same of `BESIDE`, over the cells in which
+    every real method has that quantity (consistency needs no changed prediction). beats: quantity of `BESIDE` → real
+    method → the controls that it is significantly higher than (one-sided, corrected for all real methods). comparison:
+    the tests over blocks, None without blocks. notes: what must be said beside the sentence.
     """
 
     sentence: str
@@ -57,6 +61,9 @@ class Verdict:
     top: tuple[str, ...]
     fooled: Mapping[str, tuple[str, ...]]
     figures: Mapping[str, Mapping[str, Interval]]
+    beside: Mapping[str, Mapping[str, Interval]]
+    beats: Mapping[str, Mapping[str, tuple[str, ...]]]
+    controls: tuple[str, ...]
     comparison: Comparison | None
     n: int
     images: int
@@ -88,7 +95,12 @@ class _Evidence:
         found = self.cells[condition].get(method)
         return found is not None and not np.isnan(getattr(found.point, quantity))
 
-    def worse(self, methods: Sequence[str], best: str, quantity: str) -> set[str]:
+    def where_all_have(self, quantity: str) -> "_Evidence":
+        """The same over the cells in which every real method has the quantity."""
+        found = [c for c in self.cells if self.real and all(self.has(m, c, quantity) for m in self.real)]
+        return replace(self, conditions=tuple(sorted(found)))
+
+    def worse(self, methods: Sequence[str], best: str, quantity: str, level: float | None = None) -> set[str]:
         """Which of `methods` are significantly worse than `best`, paired by image, at `level` for all together.
 
         Simultaneous bounds (max-T): a difference counts where it exceeds its standard error by more than
@@ -108,7 +120,8 @@ class _Evidence:
         drawn = drawn[:, ~np.isnan(drawn).any(0)]
         error = drawn.std(1) if drawn.shape[1] else np.full(len(names), np.inf)
         scale = np.where(rounded(error) > 0, error, np.inf)  # twins: no difference, no error
-        reach = np.quantile(np.abs((drawn - point[:, None]) / scale[:, None]).max(0), self.level) if len(drawn.T) else 0
+        deviation = np.abs((drawn - point[:, None]) / scale[:, None]).max(0)
+        reach = np.quantile(deviation, level or self.level) if len(drawn.T) else 0
         return {name for name, bound in zip(names, point - reach * error, strict=True) if rounded(bound) > 0}
 
     def interval(self, method: str, quantity: str) -> Interval:
@@ -142,6 +155,9 @@ def verdict_on(
     images, given = _pictures(pairs, used=True), _pictures(pairs, used=False)
     figures = {q: {m: evidence.interval(m, q) for m in (*evidence.real, *evidence.controls)} for q in QUANTITIES}
     fooled = {q: _fooled(evidence, figures[q], q) for q in QUANTITIES} if evidence.conditions else {}
+    having = {q: evidence.where_all_have(q) for q in BESIDE}
+    beside = {q: {m: one.interval(m, q) for m in (*one.real, *one.controls)} for q, one in having.items()}
+    beats = {q: {m: _beaten(one, m, q) for m in one.real} for q, one in having.items()}
     by = next((q for q in DECIDING if q in fooled and not fooled[q]), None)
     comparison = _comparison(table, "rm" if by == "rm" else "rm0", 1 - level) if len(evidence.real) > 1 else None
     ranks_by = by or DECIDING[-1]
@@ -158,6 +174,9 @@ def verdict_on(
         top=top if by else (),
         fooled=fooled,
         figures=figures,
+        beside=beside,
+        beats=beats,
+        controls=evidence.controls,
         comparison=comparison,
         n=sum(found.point.n for cell in evidence.cells.values() for found in cell.values()),
         images=images,
@@ -194,8 +213,7 @@ def _evidence(
         cells.setdefault((cell.model, cell.dataset, cell.layer, cell.perturbation), {})[cell.method] = replicates
     real, controls = names
     evidence = _Evidence(real, controls, cells, level, seed)
-    conditions = [c for c in cells if real and all(evidence.has(m, c, "rm") for m in real)]
-    return _Evidence(real, controls, cells, level, seed, tuple(sorted(conditions)))
+    return evidence.where_all_have("rm")
 
 
 def _ordered(methods: Sequence[str], figures: Mapping[str, Interval]) -> list[str]:
@@ -209,6 +227,12 @@ def _fooled(evidence: _Evidence, figures: Mapping[str, Interval], quantity: str)
     present = [c for c in evidence.controls if not np.isnan(figures[c].value)]
     worse = evidence.worse(present, best, quantity)
     return tuple(control for control in present if control not in worse)
+
+
+def _beaten(evidence: _Evidence, method: str, quantity: str) -> tuple[str, ...]:
+    """The controls that a method is significantly higher than, each by itself, one-sided, corrected for all methods."""
+    strict = 1 - 2 * (1 - evidence.level) / max(1, len(evidence.real))
+    return tuple(c for c in evidence.controls if evidence.worse([c], method, quantity, strict))
 
 
 def _comparison(table: pd.DataFrame, quantity: str, alpha: float) -> Comparison | None:

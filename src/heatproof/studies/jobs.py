@@ -12,11 +12,15 @@ from heatproof.attributions import ATTRIBUTIONS, Request, requested
 from heatproof.attributions.stored import Stored
 from heatproof.data import Pictures
 from heatproof.data.pictures import without_caches
+from heatproof.engine import Batch, chosen_layer, resolve_layers
 from heatproof.errors import InvalidPicture
 from heatproof.models import Model, load_model
 from heatproof.studies.ground_truth import GroundTruth
 from heatproof.studies.settings import DatasetPlan, MapsPlan, Plan
 from heatproof.studies.study import Study, study_named
+
+#: Models of this process that a plan names by `given:NAME`; workers in other processes do not have them.
+GIVEN_MODELS: dict[str, Model] = {}
 
 
 class Job(NamedTuple):
@@ -138,9 +142,22 @@ def all_requests(plan: Plan) -> list[Request]:
 def load(plan: Plan, index: int, device: str, checkpoint: str | None = None) -> Model:
     """The model of that number, as the plan says, or with the weights of another checkpoint."""
     wanted = plan.models[index]
+    if wanted.spec.startswith("given:") and checkpoint is None:
+        return GIVEN_MODELS[wanted.spec.removeprefix("given:")]
     settings = wanted.model_dump(exclude={"spec", "name", "layer"})
     settings |= {"checkpoint": checkpoint} if checkpoint else {}
     return load_model(wanted.spec, device=device, name=wanted.label, **settings)
+
+
+def has_linear_head(plan: Plan, index: int) -> bool:
+    """Whether the logits of the model of that number are a linear layer on the average of the layer explained."""
+    model = load(plan, index, "cpu")
+    methods = requested(["gradcam"])
+    layer = chosen_layer(model, plan.models[index].layer, True)
+    x = torch.full((1, 3, *model.geometry.size), 0.5)
+    batch = Batch.of(model, resolve_layers(model, methods, layer), x)
+    with model.evaluating(), torch.no_grad():
+        return batch.head(layer) is not None
 
 
 def target_rule(target: str) -> int | str:

@@ -123,6 +123,13 @@ def measures(plan: NoisePlan) -> Sequence[Measure]:
     return [*pair_measures(plan), Measure("mask-cosine", optional=True)]
 
 
+def fewer_severities(plan: NoisePlan) -> NoisePlan | None:
+    """The same under the middle severity alone; None where there is one already, or strengths are calibrated."""
+    if plan.calibrate or len(plan.severities) == 1:
+        return None
+    return plan.model_copy(update={"severities": (plan.severities[len(plan.severities) // 2],)})
+
+
 STUDY = Study(
     name="noise-robustness",
     summary="which maps keep their ranking under noise and change it when the prediction changes (paper N)",
@@ -138,5 +145,6 @@ STUDY = Study(
     },
     sections=("robustness_verdict", "robustness", "segmenters", "mask_cosine", "gallery"),
     cases=moved_and_held,
+    cheaper=fewer_severities,
     source="Sarkar et al. 2025, arXiv 2508.18154",
 )

@@ -22,6 +22,7 @@ from heatproof.models.capture import captured
 from heatproof.perturbations import PERTURBATIONS
 from heatproof.plugins import PYTHON, imported
 from heatproof.progress import Silent
+from heatproof.studies.budget import within_budget
 from heatproof.studies.calibration import calibrated
 from heatproof.studies.conditions import INTACT, RANDOMISED, Condition
 from heatproof.studies.executors import Advance, Executor, Processes, Serial
@@ -87,12 +88,20 @@ def run(
     plan = plan.model_copy(update={"device": device, "batch_size": plan.batch_size or default_batch(device)})
     datasets = open_datasets(plan)
     plan, measures = checked_study(study, plan, datasets)
+    checked = [checked_model(plan, index, device, study.all_conditions(plan)) for index in range(len(plan.models))]
+    estimate = None
+    if plan.budget is not None:
+        progress.stage("Measuring what an image costs", 0)
+        layers, refused = tuple(c.layer for c in checked), tuple(c.refused for c in checked)
+        bare = Setup(plan, layers, datasets, "", "", device, refused=refused, declared=study)
+        plan, estimate = within_budget(bare, Store(folder), worker_count(workers, plan.threads, device))
+        datasets = open_datasets(plan)
     jobs = all_jobs(plan, datasets)
     spread = not isinstance(executor or chosen_executor(workers, plan.threads, device, len(jobs)), Serial)
     plugins, declared = (exported_plugins(plan, measures), exported_study(study, plan)) if spread else ((), study)
-    checked = [checked_model(plan, index, device, study.all_conditions(plan)) for index in range(len(plan.models))]
     with Store(folder).opened() as store:
-        facts = described(plan, measures, checked, datasets, jobs, command)
+        facts: dict[str, Any] = described(plan, measures, checked, datasets, jobs, command)
+        facts["estimate"] = estimate and estimate.facts
         refuse_other(store, facts)
         if store.plan() is None:
             store.write_plan(facts)
@@ -105,7 +114,7 @@ def run(
             todo = [job for job in jobs if job.key not in done]
             how = executor or chosen_executor(workers, plan.threads, device, len(todo))
             with how.running(prepare, setup) as map_jobs:
-                progress.stage("Measuring", len(jobs), len(jobs) - len(todo))
+                progress.stage(f"Measuring{estimate or ''}", len(jobs), len(jobs) - len(todo))
                 for _ in map_jobs(todo, progress.advance):
                     pass
                 write_gallery(store, setup, map_jobs, progress)
@@ -216,10 +225,15 @@ def default_batch(device: str) -> int:
     return BATCH.get(device, BATCH_ON_GPU)
 
 
+def worker_count(workers: int | None, threads: int, device: str) -> int:
+    """How many processes: as many as wanted, else one per core, one on a GPU."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return workers or (max(1, cores // threads) if device == "cpu" else 1)
+
+
 def chosen_executor(workers: int | None, threads: int, device: str, jobs: int) -> Executor:
     """Processes where there are several workers, else this process."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = workers or (max(1, cores // threads) if device == "cpu" else 1)
+    count = worker_count(workers, threads, device)
     return Processes(count) if min(count, jobs) > 1 else Serial()
 
 

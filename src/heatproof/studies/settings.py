@@ -103,6 +103,9 @@ class Plan(Strict):
     target: str = Field("predicted", description="The class explained: predicted, label, clean, least, or an index.")
     resamples: int = Field(1000, ge=100, description="Bootstrap resamples for the intervals.")
     limit: int | None = Field(None, ge=1, description="Only the first N images.")
+    budget: float | None = Field(
+        None, gt=0, description="Minutes: as many images as fit, measured beforehand in about ten seconds."
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="All random numbers come from it.")
     batch_size: int | None = Field(None, ge=1, description="Images per pass and per job. Default: 8, on a GPU 64.")
     threads: int = Field(1, ge=1, description="Threads of each worker; part of the plan.")

@@ -58,7 +58,7 @@ SCHEMA = pa.schema(
 )
 
 #: Settings that may differ between two runs of one study: they do not touch the numbers.
-FREE = ("command", "workers", "executor", "metric_facts")
+FREE = ("command", "workers", "executor", "metric_facts", "estimate")
 
 
 class Store:

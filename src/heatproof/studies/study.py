@@ -58,6 +58,7 @@ class Study:
             a `Section` or None.
         cases: for the gallery: `(rows, plan) → [Case, …]` (`heatproof.studies.gallery`), or None for no gallery.
         check: `(plan, datasets) → plan`, before any work: refuses what cannot be, completes what only the images tell.
+        cheaper: plan → a plan that costs less an image, or None: what a budget does before it takes very few images.
         source: the paper.
     """
 
@@ -71,6 +72,7 @@ class Study:
     sections: Sequence[str | Callable[[Any], Any]] = ()
     cases: Callable[[Any, Any], Sequence[Any]] | None = None
     check: Callable[[Any, Sequence[Any]], Any] | None = None
+    cheaper: Callable[[Any], Any] | None = None
     source: str = "ours"
 
     def __post_init__(self) -> None:
@@ -103,6 +105,7 @@ class Study:
 BUILT_IN = {
     "noise-robustness": "heatproof.studies.noise_robustness",
     "score": "heatproof.studies.score",
+    "audit": "heatproof.studies.audit",
 }
 
 _registered: dict[str, Study] = {}

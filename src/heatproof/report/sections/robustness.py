@@ -42,7 +42,9 @@ def section(findings: Findings) -> Iterator[Section]:
         yield Section(
             id=f"result{suffix}",
             title="Robustness of each method",
-            nav="Results" if len(found.main) == 1 else f"{setting.model} on {setting.dataset}",
+            nav=("Noise" if "scores" in findings.study.sections else "Results")
+            if len(found.main) == 1
+            else f"{setting.model} on {setting.dataset}",
             blocks=list(_blocks(findings, found, setting, suffix)),
             words=(
                 *("Heatmap", "Perturbation, severity", "RBO (rank-biased overlap)", "Consistency", "Responsiveness"),

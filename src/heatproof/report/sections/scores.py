@@ -49,9 +49,9 @@ def section(findings: Findings) -> Iterator[Section]:
         yield Section(
             id=f"result{suffix}",
             title="The methods" if count == 1 else where,
-            nav="Results" if count == 1 else where,
+            nav=("Scores" if beside else "Results") if count == 1 else where,
             blocks=list(_blocks(findings, found, one, shown, suffix)),
-            anchors=anchors if count == 1 else (),
+            anchors=anchors if count == 1 and not beside else (),
             words=(
                 *("Heatmap", "Score (metric)", "Control", "Fooled (⚑)", "★ and bold", "95 % interval", "Flagged"),
                 *WORDS,

@@ -1,0 +1,113 @@
+"""`heatproof.audit`: which heatmap may be shown for a model on some images, and how far it can be trusted."""
+
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from heatproof.errors import InvalidInput
+from heatproof.models import Model
+from heatproof.progress import shown
+from heatproof.report import write_page, write_tables
+from heatproof.report.findings import Findings
+from heatproof.studies.jobs import GIVEN_MODELS
+from heatproof.studies.plan import checked_plan
+from heatproof.studies.run import run
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found.
+
+    Attributes:
+        sentence: the answer. notes: what must be said beside it.
+        recommended: the method to show, None where none can be; of the first model and dataset where there are several.
+        table: a data frame, a row for each method, question and test (the columns of tables/audit.csv).
+        page: the page, with everything behind the answer. folder: the results; the same call again finishes them.
+    """
+
+    sentence: str
+    notes: Sequence[str]
+    recommended: str | None
+    table: Any = field(repr=False)
+    page: Path
+    folder: Path
+
+    def __str__(self) -> str:
+        return "\n".join([self.sentence, *self.notes, f"Page: {self.page}"])
+
+    @classmethod
+    def of(cls, findings: Findings) -> "Audit":
+        """From a finished study."""
+        first = findings.audits[0]
+        page = write_page(findings)
+        return cls(
+            first.sentence, first.notes, first.recommended, findings.tables["audit.csv"], page, findings.source.folder
+        )
+
+
+def audit(
+    model: "str | Model",
+    images: "str | os.PathLike | Iterable[str | os.PathLike]",
+    *,
+    labels: str | os.PathLike | None = None,
+    masks: str | os.PathLike | None = None,
+    budget: float | None = None,
+    out: str | os.PathLike | None = None,
+    methods: Sequence[str] | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+    **settings: Any,
+) -> Audit:
+    """Audits the heatmaps of a classifier: faithful, stable, responding, dependent on weights and class, at the object?
+
+    Args:
+        model: the spec of `heatproof.load_model`, or what it or `heatproof.wrap` gave (one process then).
+        images: a folder, `shapes`, or files.
+        labels: a CSV with the columns file,class_index. masks: a folder of masks or a CSV of boxes, for localisation.
+        budget: minutes; as many images as fit.
+        out: the folder for the results, a new temporary one by default. The same call again finishes what is missing.
+        methods: by default eight, Ablation-CAM among them only where it costs no pass.
+        workers: processes; by default one per core.
+        settings: any further setting of the study `audit` (docs/commands.md), and of its model: `checkpoint`, `layer`, …
+
+    Raises:
+        InvalidStudy, ModelError, UnknownName …: before any work is done. StoreError: `out` cannot be used.
+    """
+    from heatproof.studies.settings import ModelPlan
+
+    of_model = {name: settings.pop(name) for name in list(settings) if name in ModelPlan.model_fields}
+    spec = model
+    if isinstance(model, Model):
+        spec, workers, of_model["name"] = f"given:{model.name}", 1, model.name
+        GIVEN_MODELS[model.name] = model
+    elif not isinstance(model, str):
+        raise InvalidInput(
+            f"`model` must be a spec or a heatproof model. Got {type(model).__name__}. Wrap a module: "
+            "heatproof.wrap(module)."
+        )
+    files = images if isinstance(images, str | os.PathLike) else [os.fspath(file) for file in images]
+    dataset = {
+        "images": os.fspath(files) if isinstance(files, os.PathLike) else files,
+        "labels": labels,
+        "masks": masks,
+    }
+    dataset |= {name: os.fspath(dataset[name]) for name in ("labels", "masks") if dataset[name] is not None}
+    given = {"methods": methods, "budget": budget, **settings}
+    plan = checked_plan(
+        {"study": "audit", "models": [{"spec": spec, **of_model}], "datasets": [dataset]}
+        | {name: value for name, value in given.items() if value is not None}
+    )
+    folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="heatproof-audit-"))
+    try:
+        if progress:
+            with shown() as bar:
+                run(plan, folder, workers=workers, progress=bar)
+        else:
+            run(plan, folder, workers=workers)
+    finally:
+        if isinstance(model, Model):
+            GIVEN_MODELS.pop(model.name, None)
+    return Audit.of(write_tables(folder))

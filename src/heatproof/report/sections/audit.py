@@ -1,0 +1,144 @@
+"""The audit's answer: the method to show with an image or two, every question to every method, what not to conclude."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from heatproof.report.blocks import Answer, Details, Heading, Legend, Section, Text, sheet
+from heatproof.report.findings import Findings
+from heatproof.report.gallery import Case, cases
+from heatproof.report.numbers import number, probability
+from heatproof.statistics.audit import FAIL, OPEN, PASS, QUESTIONS, Audit, Finding
+
+#: Examples of the recommended method beside the answer.
+SHOWN = 2
+MARKS = {PASS: "✓ pass", FAIL: "✗ fail", OPEN: "? cannot be told"}
+RULE = (
+    "In the cells stands the control that comes closest; “?”: the difference may be chance. Tests are one-sided at 5 "
+    "%. A pass needs every control beaten by every metric, corrected for the number of methods. Where the metrics of "
+    "a question disagree, it cannot be told."
+)
+LIMITS = (
+    "A pass says that a map is better than useless maps by the tests named, not that it shows everything the model "
+    "used, nor that what it shows is a reason to trust the model.",
+    "It holds for this model, this layer, the class that was explained and images like these; other images need an "
+    "audit of their own.",
+    "“Stable” and “responds” hold for the kinds and strengths of noise that were tried.",
+    "Two methods with the same answers are not shown to be equally good, and “cannot be told” is no pass.",
+    "One image may differ from the whole: a fit method can fail on the image in front of you.",
+)
+
+
+@dataclass(frozen=True)
+class AnswerCell:
+    """One answer: pass, fail or cannot be told, and why."""
+
+    answer: str
+    mark: str
+    why: Sequence[str]
+
+
+@dataclass(frozen=True)
+class AuditTable:
+    """Methods × questions; a block of the page."""
+
+    kind: ClassVar[str] = "audit"
+    label: str
+    columns: Sequence[tuple[str, str]]
+    rows: Sequence[tuple[str, bool, Sequence[AnswerCell]]]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Images with the map of one method beside them; a block of the page."""
+
+    kind: ClassVar[str] = "examples"
+    method: str
+    cases: Sequence[tuple[Case, int]]
+
+
+def section(findings: Findings) -> Iterator[Section]:
+    """A section for each model and dataset."""
+    several = len(findings.audits) > 1
+    drawn = cases(findings.source.folder)
+    for place, one in enumerate(findings.audits):
+        where = f"{one.model} on {one.dataset}"
+        yield Section(
+            id=f"audit{findings.suffix(place, len(findings.audits), one.model)}",
+            title=f"Which method passes what: {where}" if several else "Which method passes what",
+            nav=where if several else "Verdict",
+            blocks=list(_blocks(findings, one, drawn)),
+            answers=[Answer(one.sentence, one.notes, where if several else "")],
+            facts=list(_budget(findings)) if place == 0 else (),
+            words=("Control", "Flagged"),
+        )
+
+
+def _budget(findings: Findings) -> Iterator[tuple[str, str]]:
+    estimate = findings.plan.get("estimate")
+    if estimate and estimate["images"] < estimate["of"]:
+        budget = f"{findings.plan.get('budget'):g} minutes"
+        yield "Chosen by the budget", f"{estimate['images']} of {estimate['of']} images, for {budget}"
+
+
+def _blocks(findings: Findings, one: Audit, drawn: Sequence[Case]) -> Iterator[Any]:
+    asked = [question for question in QUESTIONS if any(question.name in given for given in one.findings.values())]
+    yield Text(f"{one.model} · layer {one.layer} · {one.dataset} · {one.images} images", "kind")
+    if one.recommended and (shown := list(_examples(one, drawn))):
+        yield Examples(one.recommended, shown)
+    rows = [(m, m == one.recommended, [_cell(given.get(q.name)) for q in asked]) for m, given in one.findings.items()]
+    yield AuditTable(f"What each method passes: {one.model}", [(q.name, q.asks) for q in asked], rows)
+    yield Legend([(q.name, f"pass: {q.rule}.") for q in asked])
+    yield Text(RULE, "caption")
+    missing = [question for question in QUESTIONS if question not in asked]
+    if missing:
+        yield Text(
+            f"Not asked: {'; '.join(question.asks for question in missing)} There was nothing to answer it with."
+        )
+    yield Heading("What must not be concluded")
+    yield from map(Text, LIMITS)
+    yield Details("Every test behind the table", [_tests(one)])
+    yield from _studies(findings, one)
+
+
+def _examples(one: Audit, drawn: Sequence[Case]) -> Iterator[tuple[Case, int]]:
+    """The first images of the gallery on which the method has a map, each once."""
+    seen: set[str] = set()
+    for case in drawn:
+        facts = case.facts
+        here = (facts["model"], facts["dataset"]) == (one.model, one.dataset)
+        if here and one.recommended in facts["methods"] and facts["image"] not in seen and len(seen) < SHOWN:
+            seen.add(facts["image"])
+            yield case, 1 + facts["methods"].index(one.recommended)
+
+
+def _cell(finding: Finding | None) -> AnswerCell:
+    if finding is None:
+        return AnswerCell("", "–", ["not asked"])
+    return AnswerCell(finding.answer.split()[0], MARKS[finding.answer], finding.why)
+
+
+def _tests(one: Audit) -> Any:
+    header = ("method", "question", "answer", "by", "value", "held against", "its value", "p (Holm)", "images")
+    lines = [
+        (method, name, evidence.answer, evidence.what, number(evidence.value, 3), evidence.against,
+         number(evidence.other, 3), probability(evidence.p), str(evidence.n))
+        for method, given in one.findings.items()
+        for name, finding in given.items()
+        for evidence in finding.evidence
+    ]  # fmt: skip
+    return sheet("Each test; held against the control that comes closest", header, lines, {1, 2, 3, 5}, captioned=False)
+
+
+def _studies(findings: Findings, one: Audit) -> Iterator[Any]:
+    """What the two studies say by themselves."""
+    sentences = []
+    if findings.robustness is not None:
+        verdicts = findings.robustness.verdicts.items()
+        sentences += [verdict.sentence for setting, verdict in verdicts if setting[:2] == (one.model, one.dataset)]
+    if findings.scores is not None:
+        found = [s.standing for s in findings.scores.settings if s.setting == (one.model, one.dataset)]
+        sentences += [standing.sentence for standing in found if standing is not None]
+    if sentences:
+        yield Heading("What the parts say by themselves")
+        yield from map(Text, sentences)

@@ -1,0 +1,362 @@
+"""Which heatmap may be shown: questions to each method, each answered by a test against the controls.
+
+A question is asked of metrics (image by image, Wilcoxon's signed-rank test, one-sided) or of a quantity of the noise
+study (bootstrap by image). The answer is one of three: pass, fail, cannot be told. A pass means better than *every*
+control by *every* metric of the question, so the largest p of these tests counts (intersection-union); Holm corrects it
+over the methods. What the controls reach by construction (a map that ignores the network keeps all of itself when the
+weights change) is replaced by a stated bar.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from heatproof.rounding import ANSWER_STEP, largest, rounded
+from heatproof.statistics.paired import differences, holm, signed_ranks
+from heatproof.statistics.scores import better, enough, wide_scores
+from heatproof.statistics.verdict import Verdict, listed, number
+
+PASS, FAIL, OPEN = "pass", "fail", "cannot be told"
+#: Of all tests of one question together.
+LEVEL = 0.95
+#: The only control whose maps are drawn anew for every image: the others are steady whatever the noise.
+RANDOM = "random"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of every method.
+
+    Attributes:
+        name: as the table has it. asks: in full. true, false: what is said of a method that passes, that fails.
+        metrics: those asked; all must agree.
+        bar: what the metrics are held against in place of the controls (lower is better).
+        quantity: of the noise study (`statistics.verdict`), in place of metrics; controls: those it is held against.
+        needed: a method that fails it is not recommended.
+    """
+
+    name: str
+    asks: str
+    true: str
+    false: str
+    metrics: tuple[str, ...] = ()
+    bar: float | None = None
+    quantity: str = ""
+    controls: tuple[str, ...] = ()
+    needed: bool = True
+
+    @property
+    def rule(self) -> str:
+        """What a pass is."""
+        if self.bar is not None:
+            return (
+                f"{listed(self.metrics)} below {self.bar:g}; a map that ignores the network stays at 1 (random maps "
+                "are drawn anew and near 0, which proves nothing)"
+            )
+        if self.metrics:
+            return f"better than every control by {listed(self.metrics)}"
+        against = f"than {listed(self.controls)} maps" if self.controls else "than every control"
+        quantity = {"consistency": "RBO where the prediction held", "within": "responsiveness at equal severity"}
+        return f"higher {quantity[self.quantity]} {against}"
+
+
+QUESTIONS = (
+    Question(
+        name="faithful",
+        asks="Does the model need what the map shows?",
+        true="is faithful",
+        false="is not faithful",
+        metrics=("road", "insertion", "deletion-mean"),
+    ),
+    Question(
+        name="stable",
+        asks="Does the map stay under noise while the answer stays?",
+        true="is stable under noise",
+        false="is not stable under noise",
+        quantity="consistency",
+        controls=(RANDOM,),
+    ),
+    Question(
+        name="responds",
+        asks="Does the map change when the answer changes?",
+        true="responds when the answer changes",
+        false="does not respond when the answer changes",
+        quantity="within",
+    ),
+    Question(
+        name="depends on the weights",
+        asks="Does the map change when the weights are drawn anew?",
+        true="depends on the weights",
+        false="hardly depends on the weights",
+        metrics=("mprt",),
+        bar=0.5,
+    ),
+    Question(
+        name="depends on the class",
+        asks="Does the map change when another class is asked for?",
+        true="depends on the class",
+        false="hardly depends on the class",
+        metrics=("random-logit",),
+        bar=0.5,
+    ),
+    Question(
+        name="points at the object",
+        asks="Does the map show the object?",
+        true="points at the object",
+        false="does not point at the object",
+        metrics=("energy", "mask-cosine"),
+        needed=False,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One metric, or one quantity, of one method.
+
+    value: mean over the images, or the quantity. against: the control that comes closest, or the bar; other: its value.
+    p: the largest of the tests against the controls, after Holm's correction over the methods (NaN for a bootstrap).
+    n: images.
+    """
+
+    method: str
+    what: str
+    answer: str
+    value: float
+    against: str
+    other: float
+    p: float
+    n: int
+    why: str = ""
+
+    @property
+    def text(self) -> str:
+        """In short: `road 0.39, centre 0.31`, with a question mark where the difference may be chance."""
+        if self.why:
+            return self.why
+        beside = f"{self.against} {number(self.other)}".strip()
+        return f"{self.what} {number(self.value)}, {beside}{' ?' if self.answer == OPEN else ''}"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one question comes to for one method; `why`: a line for each metric."""
+
+    question: Question
+    method: str
+    answer: str
+    why: tuple[str, ...]
+    evidence: tuple[Evidence, ...] = ()
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found on one model and dataset, and what follows from them.
+
+    findings: method → question → finding, the methods with the most passes first. recommended: the method to show, None
+    where none can be; fit: all that can. sentence, notes: in words.
+    """
+
+    model: str
+    dataset: str
+    layer: str
+    findings: Mapping[str, Mapping[str, Finding]]
+    recommended: str | None
+    sentence: str
+    notes: tuple[str, ...]
+    fit: tuple[str, ...]
+    images: int
+
+
+def audited(
+    scores: Any,
+    directions: Mapping[str, Any],
+    verdict: Verdict | None,
+    ranks: Mapping[str, float],
+    *,
+    model: str,
+    dataset: str,
+    layer: str = "",
+    level: float = LEVEL,
+) -> Audit:
+    """Asks every question that the rows can answer.
+
+    Args:
+        scores: rows of one model and dataset: image, method, metric, value, control.
+        directions: metric → "high" or "low" (or study.json's `metric_facts`).
+        verdict: of the noise study on the same model and dataset.
+        ranks: method → average rank over the scores that count; decides between methods with equal answers.
+    """
+    real = [str(name) for name in dict.fromkeys(scores.loc[~scores["control"].astype(bool), "method"])]
+    findings: dict[str, dict[str, Finding]] = {method: {} for method in real}
+    for question in QUESTIONS:
+        for finding in _asked(question, scores, directions, verdict, real, level):
+            findings[finding.method][question.name] = finding
+    images = int(scores["image"].nunique())
+    findings = {method: findings[method] for method in _ordered(findings, ranks)}
+    fit = tuple(method for method in findings if _fit(findings[method]))
+    found = Audit(model, dataset, layer, findings, fit[0] if fit else None, "", (), fit, images)
+    return replace(found, sentence=_sentence(found), notes=tuple(_notes(found, verdict)))
+
+
+def _asked(
+    question: Question,
+    scores: Any,
+    directions: Mapping[str, Any],
+    verdict: Verdict | None,
+    real: Sequence[str],
+    level: float,
+) -> list[Finding]:
+    if question.quantity:
+        return [_of_quantity(question, verdict, method) for method in real] if verdict is not None else []
+    there = [metric for metric in question.metrics if scores.loc[scores["metric"] == metric, "value"].notna().any()]
+    by_metric = [_of_metric(scores, metric, directions, real, question.bar, level) for metric in there]
+    return [_together(question, method, [found[method] for found in by_metric]) for method in real if by_metric]
+
+
+@dataclass(frozen=True)
+class _Test:
+    """One method against one control, or against the bar: means, one-sided p of being better, and of being worse."""
+
+    against: str
+    value: float
+    other: float
+    ahead: bool
+    p: float
+    p_worse: float
+    n: int
+
+
+def _of_metric(
+    scores: Any, metric: str, directions: Mapping[str, Any], real: Sequence[str], bar: float | None, level: float
+) -> dict[str, Evidence]:
+    """Every method by one metric."""
+    here = scores[scores["metric"] == metric]
+    sign = -1 if better(directions, metric) == "low" else 1
+    wide: Any = wide_scores(here)
+    useless = [str(name) for name in dict.fromkeys(here.loc[here["control"].astype(bool), "method"])]
+    useless = [name for name in useless if wide[name].notna().any()]
+    tests = {m: list(_tests(wide, m, useless, sign, bar)) if m in wide else [] for m in real}
+    better_p = holm([max((test.p for test in tests[m]), default=np.nan) for m in real])
+    worse_p = holm([min((test.p_worse for test in tests[m]), default=np.nan) for m in real])
+    return {
+        m: _evidence(metric, m, tests[m], float(p), float(worse), bar is not None, len(real), level)
+        for m, p, worse in zip(real, better_p, worse_p, strict=True)
+    }
+
+
+def _tests(wide: Any, method: str, useless: Sequence[str], sign: int, bar: float | None):
+    for control in useless if bar is None else [""]:
+        pair = wide[[method, control]].dropna() if control else wide[[method]].dropna()
+        if len(pair):
+            own = pair[method].to_numpy(np.float64)
+            other = pair[control].to_numpy(np.float64) if control else np.full(len(own), bar)
+            _, p, effect, _ = signed_ranks(differences(sign * own, sign * other))
+            gap = rounded(sign * (own.mean() - other.mean()), largest(np.concatenate([own, other]), None), ANSWER_STEP)
+            p, p_worse = (p / 2, 1 - p / 2) if effect > 0 else (1 - p / 2, p / 2)
+            yield _Test(control or "bar", own.mean(), other.mean(), bool(gap > 0), p, p_worse, len(own))
+
+
+def _evidence(
+    metric: str, method: str, tests: Sequence[_Test], p: float, worse: float, barred: bool, methods: int, level: float
+) -> Evidence:
+    """Pass where it is better than all; fail where a control does at least as well, or it is worse than the bar."""
+    if not tests:
+        return Evidence(method, metric, OPEN, np.nan, "", np.nan, np.nan, 0, f"{metric}: nothing to compare")
+    nearest = max(tests, key=lambda test: (not test.ahead, test.p, test.against))
+    few = [test for test in tests if not enough(test.n, methods, level)]
+    answer = OPEN
+    if not few and p < 1 - level:
+        answer = PASS
+    elif not few and (worse < 1 - level if barred else not all(test.ahead for test in tests)):
+        answer = FAIL
+    why = f"{metric}: {few[0].n} images are too few" if few else ""
+    return Evidence(method, metric, answer, nearest.value, nearest.against, nearest.other, p, nearest.n, why)
+
+
+def _of_quantity(question: Question, verdict: Verdict | None, method: str) -> Finding:
+    """From the bootstrap of the noise study: significantly higher than the controls, or not higher at all."""
+    assert verdict is not None
+    figures = verdict.beside.get(question.quantity, {})
+    own = figures.get(method)
+    controls = [name for name in figures if name in verdict.controls and not np.isnan(figures[name].value)]
+    controls = [name for name in controls if not question.controls or name in question.controls]
+    if own is None or np.isnan(own.value):
+        return Finding(question, method, OPEN, ("too few predictions changed, or too few held",))
+    if not controls:
+        return Finding(question, method, OPEN, ("no control was run to compare with",))
+    left = [name for name in controls if name not in verdict.beats.get(question.quantity, {}).get(method, ())]
+    nearest = max(left or controls, key=lambda name: (figures[name].value, name))
+    ahead = all(rounded(np.float64(own.value - figures[name].value)) > 0 for name in left)
+    answer = PASS if not left else OPEN if ahead else FAIL
+    name = {"consistency": "RBO", "within": "responsiveness"}[question.quantity]
+    value, other = own.value, figures[nearest].value
+    evidence = Evidence(method, name, answer, value, nearest, other, np.nan, verdict.images)
+    return Finding(question, method, answer, (evidence.text,), (evidence,))
+
+
+def _together(question: Question, method: str, evidence: Sequence[Evidence]) -> Finding:
+    """Metrics that agree give their answer; where they do not, it cannot be told."""
+    given = {one.answer for one in evidence}
+    marks = {PASS: "✓ ", FAIL: "✗ ", OPEN: ""} if len(given) > 1 else {}
+    lines = tuple(f"{marks.get(one.answer, '')}{one.text}" for one in evidence)
+    return Finding(question, method, given.pop() if len(given) == 1 else OPEN, lines, tuple(evidence))
+
+
+def _ordered(findings: Mapping[str, Mapping[str, Finding]], ranks: Mapping[str, float]) -> list[str]:
+    """All methods: most passes first, then fewest failures, then by average rank."""
+
+    def key(method: str) -> tuple:
+        given = [one.answer for one in findings[method].values()]
+        rank = float(rounded(np.float64(ranks.get(method, np.inf)))) if method in ranks else np.inf
+        return -given.count(PASS), given.count(FAIL), rank, method
+
+    return sorted(findings, key=key)
+
+
+def _fit(given: Mapping[str, Finding]) -> bool:
+    """Whether a method is faithful and fails nothing that is needed."""
+    failed = any(one.answer == FAIL and one.question.needed for one in given.values())
+    return "faithful" in given and given["faithful"].answer == PASS and not failed
+
+
+def _said(found: Audit, method: str) -> str:
+    """What a method passed, what is open, what it failed, in words."""
+    given = found.findings[method].values()
+    passed = [one.question.true for one in given if one.answer == PASS]
+    failed = [one.question.false for one in given if one.answer == FAIL]
+    unsure = [one.question.true for one in given if one.answer == OPEN]
+    parts = [f"it {listed(passed)}"] if passed else []
+    parts += [f"it {listed(failed)}"] if failed else []
+    parts += [f"whether it {listed(unsure)} cannot be told"] if unsure else []
+    return "; ".join(parts)
+
+
+def _sentence(found: Audit) -> str:
+    where = f"on {found.images:,} image{'' if found.images == 1 else 's'}"
+    if not found.findings:
+        return "No verdict: no method has a number."
+    if found.recommended is None:
+        best = next(iter(found.findings))
+        return f"No heatmap can be recommended {where}. Nearest is {best}: {_said(found, best)}."
+    layer = f" at {found.layer}" if found.layer else ""
+    return f"Show {found.recommended}{layer}: {where} {_said(found, found.recommended)}."
+
+
+def _notes(found: Audit, verdict: Verdict | None):
+    """What must be said beside it."""
+    if len(found.fit) > 1:
+        others = listed(found.fit[1:])
+        yield f"Also fit to be shown: {others}. The first is the one with the most passes, then the best average rank."
+    unfit = [method for method in found.findings if method not in found.fit]
+    if found.recommended and unfit:
+        yield f"Not fit to be shown on this evidence: {listed(unfit)}."
+    unsure = {name for given in found.findings.values() for name, one in given.items() if one.answer == OPEN}
+    if unsure:
+        few = verdict is not None and not any(verdict.fooled.values()) and verdict.by is None
+        cure = "more images" + (" or stronger noise" if few or "responds" in unsure else "")
+        yield f"What cannot be told ({listed(sorted(unsure))}) would be settled by {cure}."
+    if found.images < 50:
+        yield f"Only {found.images} images: take this as an indication."

@@ -1,0 +1,77 @@
+"""The audit: which heatmap may be shown for this model on these images, and how far it can be trusted.
+
+The union of the noise study, of the metrics that decide most, and of the checks against the weights and the class, over
+a few methods and all controls; every quantity is worked out once.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import Field
+
+from heatproof.studies.cases import moved_and_held
+from heatproof.studies.noise_robustness import NoisePlan, fewer_severities, noisy_conditions, pair_measures
+from heatproof.studies.study import Measure, Study
+
+#: Methods that are looked at where none are named; Ablation-CAM only where the head is linear, and costs no pass.
+METHODS = (
+    *("gradcam", "gradcam++", "layercam", "eigencam", "ablationcam", "finercam", "refine:layercam"),
+    "integrated-gradients[steps=10]",
+)
+METRICS = ("road", "coherency", "complexity", "arcc", "insertion", "deletion-mean", "mprt", "random-logit")
+#: Those that need to know where the object is.
+LOCALISATION = ("energy", "mask-cosine", "pointing-game")
+
+
+class AuditPlan(NoisePlan):
+    """The settings of an audit."""
+
+    study: str = "audit"
+    methods: tuple[str, ...] = Field(METHODS, description="Methods; see `heatproof list methods`.")
+    perturbations: tuple[str, ...] = Field(
+        ("gaussian-noise", "jpeg", "fgsm"),
+        description="Kinds of noise and attacks; see `heatproof list perturbations`.",
+    )
+    severities: tuple[int, ...] = Field((1, 3, 5), description="Among 1–5.")
+
+
+def measures(plan: AuditPlan) -> list[Measure]:
+    """Pairs under noise; on the images as they are the metrics, and where there are masks localisation."""
+    located = [Measure(name, optional=True) for name in LOCALISATION]
+    return [*pair_measures(plan), *map(Measure, METRICS), *located]
+
+
+def with_cheap_methods(plan: AuditPlan, datasets: Sequence[Any]) -> AuditPlan:
+    """The plan without Ablation-CAM where it would run the network once for every channel, unless it was asked for."""
+    from heatproof.studies.jobs import has_linear_head
+
+    named = "methods" in plan.model_fields_set
+    if named or all(has_linear_head(plan, index) for index in range(len(plan.models))):
+        return plan
+    return plan.model_copy(update={"methods": tuple(name for name in plan.methods if name != "ablationcam")})
+
+
+STUDY = Study(
+    name="audit",
+    summary="which heatmap may be shown for a model on some images, and how far it can be trusted",
+    heading="Which heatmap may be shown for this model, and how far can it be trusted?",
+    settings=AuditPlan,
+    conditions=noisy_conditions,
+    measures=measures,
+    tables={
+        "audit.csv": "audit",
+        "robustness.csv": "robustness",
+        "statistics.csv": "robustness_tests",
+        "pairs.parquet": "pairs",
+        "scores.csv": "scores",
+        "fooled.csv": "fooled",
+        "score_statistics.csv": "score_tests",
+        "curves.csv": "curves",
+        "agreement.csv": "agreement",
+        "pictures.parquet": "scores_by_image",
+    },
+    sections=("audit", "robustness", "segmenters", "scores", "gallery"),
+    cases=moved_and_held,
+    check=with_cheap_methods,
+    cheaper=fewer_severities,
+)
