@@ -71,7 +71,7 @@ def audit(
         out: the folder for the results, a new temporary one by default. The same call again finishes what is missing.
         methods: by default eight, Ablation-CAM among them only where it costs no pass.
         workers: processes; by default one per core.
-        settings: any further setting of the study `audit` (docs/commands.md), and of its model: `checkpoint`, `layer`, …
+        settings: any other setting of the study `audit` (docs/commands.md) and of its model (`checkpoint`, `layer`, …).
 
     Raises:
         InvalidStudy, ModelError, UnknownName …: before any work is done. StoreError: `out` cannot be used.
@@ -85,8 +85,7 @@ def audit(
         GIVEN_MODELS[model.name] = model
     elif not isinstance(model, str):
         raise InvalidInput(
-            f"`model` must be a spec or a heatproof model. Got {type(model).__name__}. Wrap a module: "
-            "heatproof.wrap(module)."
+            f"`model` must be a spec or a heatproof model. Got {type(model).__name__}. heatproof.wrap takes a module."
         )
     files = images if isinstance(images, str | os.PathLike) else [os.fspath(file) for file in images]
     dataset = {

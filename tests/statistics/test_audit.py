@@ -1,0 +1,148 @@
+"""Pass, fail, cannot be told: against scipy's one-sided tests and statsmodels' Holm, and on cases made to be clear."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import wilcoxon
+from statsmodels.stats.multitest import multipletests
+
+from heatproof.statistics.audit import FAIL, OPEN, PASS, QUESTIONS, audited
+from heatproof.statistics.intervals import Interval
+
+FACTS = {"road": "high", "insertion": "high", "deletion-mean": "low", "mprt": "low", "random-logit": "low",
+         "energy": "high", "mask-cosine": "high"}  # fmt: skip
+CONTROLS = ("random", "edges")
+
+
+def rows(means: dict[str, dict[str, float]], images: int = 40, spread: float = 0.1, seed: int = 0) -> pd.DataFrame:
+    """metric → method → mean, with the image's own difficulty in every value."""
+    rng = np.random.default_rng(seed)
+    lines = []
+    for metric, methods in means.items():
+        hard = rng.normal(0, 0.2, images)
+        for method, mean in methods.items():
+            values = mean + hard + rng.normal(0, spread, images)
+            for image, value in enumerate(values):
+                lines.append((f"{image:03d}", method, metric, value, method in CONTROLS, ""))
+    return pd.DataFrame(lines, columns=["image", "method", "metric", "value", "control", "flag"])
+
+
+def of(frame, verdict=None, ranks=None, **given):
+    return audited(frame, FACTS, verdict, ranks or {}, model="m", dataset="d", layer="layer4", **given)
+
+
+def faithful(**methods: float) -> dict[str, dict[str, float]]:
+    """Means of the three metrics; the controls are at .2 (and .8 where lower is better)."""
+    controls = dict.fromkeys(CONTROLS, 0.2)
+    return {
+        "road": {**methods, **controls},
+        "insertion": {**methods, **controls},
+        "deletion-mean": {name: 1 - value for name, value in {**methods, **controls}.items()},
+    }
+
+
+def test_the_p_is_the_largest_one_sided_p_with_holm_over_the_methods():
+    frame = rows(faithful(good=0.3, fair=0.24, bad=0.19), images=30)
+    found = of(frame)
+    for metric, sign in (("road", 1), ("insertion", 1), ("deletion-mean", -1)):
+        wide = frame[frame["metric"] == metric].pivot(index="image", columns="method", values="value")
+        raw = [
+            max(wilcoxon(sign * (wide[method] - wide[control]), alternative="greater").pvalue for control in CONTROLS)
+            for method in ("good", "fair", "bad")
+        ]
+        corrected = multipletests(raw, method="holm")[1]
+        for method, expected in zip(("good", "fair", "bad"), corrected, strict=True):
+            (evidence,) = [e for e in found.findings[method]["faithful"].evidence if e.what == metric]
+            if expected < 0.5:  # beyond, the two sides of a discrete distribution share a point
+                assert evidence.p == pytest.approx(expected, rel=1e-6)
+            assert (evidence.answer == PASS) == (expected < 0.05)
+
+
+def test_pass_fail_and_cannot_be_told():
+    found = of(rows(faithful(good=0.5, even=0.21, bad=0.1)))
+    answers = {method: given["faithful"].answer for method, given in found.findings.items()}
+    assert answers == {"good": PASS, "even": OPEN, "bad": FAIL}
+    assert found.recommended == "good" and found.fit == ("good",)
+    assert found.sentence == "Show good at layer4: on 40 images it is faithful."
+    assert any("Not fit to be shown on this evidence: even and bad" in note for note in found.notes)
+
+
+def test_metrics_that_disagree_leave_it_open():
+    means = faithful(mixed=0.5)
+    means["insertion"]["mixed"] = 0.1
+    (finding,) = [given["faithful"] for given in of(rows(means)).findings.values()]
+    assert finding.answer == OPEN
+    assert [line[0] for line in finding.why] == ["✓", "✗", "✓"]
+
+
+def test_one_control_that_is_not_beaten_is_enough_to_leave_it_open_or_to_fail():
+    means = faithful(good=0.5)
+    means["road"]["edges"] = 0.6
+    assert of(rows(means)).findings["good"]["faithful"].evidence[0].answer == FAIL
+    assert of(rows(means)).findings["good"]["faithful"].evidence[0].against == "edges"
+
+
+def test_the_bar_fails_only_what_is_significantly_above_it():
+    means = {metric: {"low": 0.2, "near": 0.5, "high": 0.8, "random": 0.0, "edges": 1.0}
+             for metric in ("mprt", "random-logit")}  # fmt: skip
+    found = of(rows(means, spread=0.3))
+    for name in ("depends on the weights", "depends on the class"):
+        assert [found.findings[m][name].answer for m in ("low", "near", "high")] == [PASS, OPEN, FAIL]
+    assert found.recommended is None  # nobody asked whether they are faithful
+    assert found.sentence.startswith("No heatmap can be recommended on 40 images. Nearest is low: it depends on the")
+
+
+def test_too_few_images_tell_nothing():
+    found = of(rows(faithful(good=0.9), images=4, spread=0.01))
+    finding = found.findings["good"]["faithful"]
+    assert finding.answer == OPEN and "4 images are too few" in finding.why[0]
+    assert any("Only 4 images" in note for note in found.notes)
+
+
+def figures(**values: float) -> dict[str, Interval]:
+    return {name: Interval(value, value - 0.1, value + 0.1, 100, 0.95, 0) for name, value in values.items()}
+
+
+def test_stable_and_responding_come_from_the_noise_study():
+    verdict = SimpleNamespace(
+        beside={
+            "consistency": figures(good=0.7, bad=0.05, random=0.1, edges=1.0),
+            "within": figures(good=0.9, bad=0.7, random=0.5, edges=0.8),
+        },
+        beats={"consistency": {"good": ("random",), "bad": ()}, "within": {"good": ("random", "edges"), "bad": ()}},
+        controls=CONTROLS,
+        images=40,
+        fooled={},
+        by=None,
+    )
+    found = of(rows(faithful(good=0.5, bad=0.5)), verdict)
+    assert [found.findings["good"][name].answer for name in ("stable", "responds")] == [PASS, PASS]
+    # `edges` is steady by construction: only random maps count there, and every control counts for the other
+    assert [found.findings["bad"][name].answer for name in ("stable", "responds")] == [FAIL, FAIL]
+    assert found.findings["bad"]["responds"].evidence[0].against == "edges"
+    assert found.recommended == "good" and "bad" not in found.fit
+    verdict.beside["within"] = figures(good=np.nan, bad=np.nan)
+    assert of(rows(faithful(good=0.5, bad=0.5)), verdict).findings["good"]["responds"].answer == OPEN
+
+
+def test_between_equal_answers_the_average_rank_decides_and_what_is_beside_the_point_does_not_disqualify():
+    means = faithful(a=0.5, b=0.5) | {"energy": {"a": 0.1, "b": 0.1, "random": 0.3, "edges": 0.3}}
+    found = of(rows(means), ranks={"a": 2.0, "b": 1.0})
+    assert found.findings["a"]["points at the object"].answer == FAIL
+    assert found.recommended == "b" and found.fit == ("b", "a")
+    assert "Also fit to be shown: a." in found.notes[0]
+
+
+def test_every_question_says_what_a_pass_is():
+    assert len({question.name for question in QUESTIONS}) == len(QUESTIONS) == 6
+    assert all(question.rule and question.asks.endswith("?") for question in QUESTIONS)
+
+
+def test_rows_in_another_order_and_last_bits_change_nothing():
+    frame = rows(faithful(good=0.5, even=0.21, bad=0.1))
+    moved = frame.sample(frac=1, random_state=1)
+    moved["value"] *= 1 + 1e-12
+    for one, other in zip(of(frame).findings.values(), of(moved).findings.values(), strict=True):
+        assert [f.answer for f in one.values()] == [f.answer for f in other.values()]
