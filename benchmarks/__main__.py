@@ -32,7 +32,7 @@ LATEST = Path(__file__).with_name("latest.json")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the benchmarks asked for, all by default. Misses of an aim are shown, they are no error."""
     asked = parsed(arguments)
-    settings = Settings(asked.threads, asked.quick, asked.pictures)
+    settings = Settings(asked.threads, asked.quick, asked.images)
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # read once, when torch is imported
         os.environ[variable] = str(settings.threads)
     import torch
@@ -58,16 +58,16 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"among {', '.join(NAMES)}; all by default")
-    parser.add_argument("--quick", action="store_true", help="few repetitions, two pictures in the study")
+    parser.add_argument("--quick", action="store_true", help="few repetitions, two images in the study")
     parser.add_argument("--threads", type=int, default=cores(), help="of the methods; the study has one")
-    parser.add_argument("--pictures", type=int, default=8, help="in the study")
+    parser.add_argument("--images", type=int, default=8, help="in the study")
     parser.add_argument("--json", type=Path, default=LATEST, help="where the numbers go")
     asked = parser.parse_args(arguments)
     unknown = [name for name in asked.names if name not in NAMES]
     if unknown:
         parser.error(f"a benchmark must be one of {', '.join(NAMES)}. Got {unknown[0]!r}.")
-    if asked.threads < 1 or asked.pictures < 1:
-        parser.error("--threads and --pictures must be at least 1.")
+    if asked.threads < 1 or asked.images < 1:
+        parser.error("--threads and --images must be at least 1.")
     return asked
 
 

@@ -35,7 +35,7 @@ def _closed_form(settings: Settings) -> Result:
     }
     times = interleaved(works, settings.repeats(12))
     ours = times["ours"]
-    peers = [_per_picture(peer, ours, batch)] if peer else []
+    peers = [_per_image(peer, ours, batch)] if peer else []
     return compared(
         "ablation-closed", "ablationcam, resnet18, last layer (closed form)", ours, [times["floor"]], CLOSED,
         n=batch, threads=settings.threads, batch=batch, peers=peers,
@@ -56,7 +56,7 @@ def _tails(what: str, split: Split, batch: int, settings: Settings, repeats: int
     }
     times = interleaved(works, settings.repeats(repeats), warmups=1)
     return compared(
-        f"ablation-tails-{what.partition(',')[0]}", f"ablationcam, {what} (C = {activations.shape[1]} tails a picture)",
+        f"ablation-tails-{what.partition(',')[0]}", f"ablationcam, {what} (C = {activations.shape[1]} tails an image)",
         times["ours"], [times["forward"], times["tails"]], TAILS,
         n=batch, threads=settings.threads, batch=batch,
         parts=[
@@ -69,7 +69,7 @@ def _tails(what: str, split: Split, batch: int, settings: Settings, repeats: int
 
 
 def chunks(one: torch.Tensor) -> list[torch.Tensor]:
-    """The activations `(C, h, w)` of one picture without each channel in turn, `CHUNK` variants at a time."""
+    """The activations `(C, h, w)` of one image without each channel in turn, `CHUNK` variants at a time."""
     parts = []
     for first in range(0, len(one), CHUNK):
         count = min(CHUNK, len(one) - first)
@@ -85,10 +85,10 @@ def tails(split: Split, prepared: list[torch.Tensor]) -> torch.Tensor:
         return torch.cat([split.head(variants) for variants in prepared])
 
 
-def _per_picture(peer: Work, ours: Timing, batch: int) -> Peer:
-    """One repetition on one picture: the peer runs C whole forwards."""
+def _per_image(peer: Work, ours: Timing, batch: int) -> Peer:
+    """One repetition on one image: the peer runs C whole forwards."""
     seconds = interleaved({"peer": peer}, 1, warmups=0)["peer"].median
-    return Peer("pytorch-grad-cam", seconds, seconds / (ours.median / batch), "one picture, once; ours a picture")
+    return Peer("pytorch-grad-cam", seconds, seconds / (ours.median / batch), "one image, once; ours an image")
 
 
 def peer_work(split: Split, z: torch.Tensor) -> Work | None:

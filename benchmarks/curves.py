@@ -24,7 +24,7 @@ FEATURES = 224 * 28
 
 
 def results(settings: Settings) -> Iterator[Result]:
-    """One picture on ResNet-18, 224²: the two curves of 224 steps, and Quantus' pixel flipping."""
+    """One image on ResNet-18, 224²: the two curves of 224 steps, and Quantus' pixel flipping."""
     net = network("resnet18")
     model, x = heatproof.wrap(net), photographs(1)
     z, maps = model.normalise(x), torch.rand(1, *x.shape[2:], generator=torch.Generator().manual_seed(0))
@@ -41,12 +41,12 @@ def results(settings: Settings) -> Iterator[Result]:
         flips = 3 * maps[0].numel() // FEATURES
         seconds = times["peer"].median * 2 * STEPS / flips
         peers = [Peer("Quantus PixelFlipping", seconds, seconds / ours.median,
-                      f"{flips} steps, scaled to {2 * STEPS}; one picture at a time")]  # fmt: skip
+                      f"{flips} steps, scaled to {2 * STEPS}; one image at a time")]  # fmt: skip
     yield compared(
         "curves-resnet18", f"insertion + deletion, resnet18, {STEPS} steps", ours, [times["floor"]], AIM,
         n=1, threads=settings.threads, batch=1, parts=[Part(f"{2 * STEPS} forwards", times["floor"].median)],
         peers=peers,
-        notes=["the picture itself, blank and blurred ones included: 449 pictures go through the network"],
+        notes=["the image itself, blank and blurred ones included: 449 images go through the network"],
     )  # fmt: skip
 
 

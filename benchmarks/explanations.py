@@ -14,7 +14,7 @@ from benchmarks.result import Part, Result, compared
 from benchmarks.settings import Settings
 
 AIM = 1.2
-#: Pictures of a batch: as many as go through a CPU at a time; and explanations of each beside the first.
+#: Images of a batch: as many as go through a CPU at a time; and explanations of each beside the first.
 BATCH, AGAIN = 8, 10
 
 #: Name in the table → what it says there, and the metrics.

@@ -167,7 +167,7 @@ def _torchcam(name: str, net: nn.Module, layer: str, z: torch.Tensor) -> Work | 
 
 
 def _eigencam(settings: Settings) -> Result:
-    """One forward is the floor; the peer decomposes the whole activation matrix, picture by picture, in numpy."""
+    """One forward is the floor; the peer decomposes the whole activation matrix, image by image, in numpy."""
     net = network("resnet50")
     model, x = heatproof.wrap(net), photographs(BATCH)
     z = model.normalise(x)

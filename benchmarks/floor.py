@@ -2,7 +2,7 @@
 
 Three kinds of passes: a *forward* builds no graph; a *head* pass is a forward without a graph up to the layer, with
 one from there to the logits, and the gradient back to the layer; a *full* pass is a forward and the gradient back
-to the picture. `counting` sees which ones a piece of work really makes.
+to the image. `counting` sees which ones a piece of work really makes.
 """
 
 import gc
@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 Work = Callable[[], object]
 
-#: Gradients that a kind of perturbation needs: at the clean picture (once) and at each severity.
+#: Gradients that a kind of perturbation needs: at the clean image (once) and at each severity.
 ATTACKS = {"fgsm": (1, 0), "pgd-linf": (0, 10), "pgd-l2": (0, 10)}
 
 
@@ -39,7 +39,7 @@ class Passes:
 def study_passes(perturbations: Mapping[str, bool], severities: int) -> Passes:
     """What one batch of a noise study needs, for `perturbations`: kind → whether it is an attack.
 
-    One head pass for the clean pictures and one for every condition; for the attacks the gradients of `ATTACKS`.
+    One head pass for the clean images and one for every condition; for the attacks the gradients of `ATTACKS`.
     """
     unknown = [kind for kind, attack in perturbations.items() if attack and kind not in ATTACKS]
     if unknown:
@@ -149,15 +149,15 @@ def _due(number: int, repeats: int, wanted: int) -> bool:
 
 @dataclass
 class Made:
-    """The passes a piece of work made: how many of each kind, and of how many pictures."""
+    """The passes a piece of work made: how many of each kind, and of how many images."""
 
     passes: Passes = field(default_factory=Passes)
-    pictures: Passes = field(default_factory=Passes)
+    images: Passes = field(default_factory=Passes)
 
     def add(self, kind: str, rows: int, sign: int = 1) -> None:
-        """One more pass of `rows` pictures."""
+        """One more pass of `rows` images."""
         setattr(self.passes, kind, getattr(self.passes, kind) + sign)
-        setattr(self.pictures, kind, getattr(self.pictures, kind) + sign * rows)
+        setattr(self.images, kind, getattr(self.images, kind) + sign * rows)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Peak memory of a whole study at N and at 4 N pictures, each in a process of its own."""
+"""Peak memory of a whole study at N and at 4 N images, each in a process of its own."""
 
 import resource
 import subprocess
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def results(settings: Settings) -> Iterator[Result]:
-    """ResNet-18 with random weights on synthetic pictures, all methods, a noise and an attack at three severities.
+    """ResNet-18 with random weights on synthetic images, all methods, a noise and an attack at three severities.
 
     N is at least two jobs: the allocator finds its level in the second and third.
     """
@@ -24,7 +24,7 @@ def results(settings: Settings) -> Iterator[Result]:
     small, large = peak_in_process(few), peak_in_process(4 * few)
     yield Result(
         "memory",
-        f"peak memory of a study, {4 * few} pictures (floor: {few})",
+        f"peak memory of a study, {4 * few} images (floor: {few})",
         large,
         small,
         large / small,
@@ -35,15 +35,15 @@ def results(settings: Settings) -> Iterator[Result]:
         threads=1,
         batch=BATCH,
         unit="MB",
-        parts=[Part(f"{few} pictures", small)],
-        details={"kilobytes_a_picture": (large - small) / (3 * few) * 1000},
+        parts=[Part(f"{few} images", small)],
+        details={"kilobytes_a_image": (large - small) / (3 * few) * 1000},
     )
 
 
-def peak_in_process(pictures: int) -> float:
-    """Peak memory in MB of a fresh process that runs a study on so many pictures."""
+def peak_in_process(images: int) -> float:
+    """Peak memory in MB of a fresh process that runs a study on so many images."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "benchmarks.memory", str(pictures), folder]
+        command = [sys.executable, "-m", "benchmarks.memory", str(images), folder]
         done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     return float(done.stdout.split()[-1])
 
@@ -61,7 +61,7 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
 
 
-def run_study(pictures: int, folder: str) -> None:
+def run_study(images: int, folder: str) -> None:
     """The whole command in this process: jobs, rows and gallery."""
     from heatproof.studies.plan import checked_plan
     from heatproof.studies.run import run
@@ -70,7 +70,7 @@ def run_study(pictures: int, folder: str) -> None:
         {
             "models": [{"spec": "torchvision:resnet18", "model_args": {"pretrained": False}}],
             "datasets": ["shapes"],
-            "limit": pictures,
+            "limit": images,
             "batch_size": BATCH,
             "perturbations": ["gaussian-noise", "fgsm"],
             "severities": [1, 3, 5],

@@ -22,7 +22,7 @@ BATCH = 8
 
 @dataclass(frozen=True)
 class Needs:
-    """Passes a batch: forwards, forwards with a backward to the last stage, forwards with one to the picture."""
+    """Passes a batch: forwards, forwards with a backward to the last stage, forwards with one to the image."""
 
     forward: float = 0
     head: float = 0

@@ -14,12 +14,12 @@ from benchmarks.settings import Settings
 
 SCORECAM, RISE, SHAPLEY, GRADIENTS = 1.1, 1.1, 1.3, 1.0
 MASKS = 512
-#: Pictures in one pass: as many as our methods take on a CPU.
+#: Images in one pass: as many as our methods take on a CPU.
 ROWS = 8
 
 
 def results(settings: Settings) -> Iterator[Result]:
-    """One picture each on ResNet-18; ShapleyCAM also where the Hessian is not zero."""
+    """One image each on ResNet-18; ShapleyCAM also where the Hessian is not zero."""
     yield _scorecam(settings)
     yield _rise(settings)
     yield _shapleycam("resnet18", settings)

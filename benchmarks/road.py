@@ -47,8 +47,8 @@ def _road(name: str, net: nn.Module, x: torch.Tensor, maps: torch.Tensor, settin
     target = int(forward_pass(net, z).argmax())
     eight = z.expand(2 * len(KEPT), *z.shape[1:]).contiguous()
 
-    def score(pictures: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        return forward_pass(net, pictures).double().softmax(1)[:, target]
+    def score(images: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        return forward_pass(net, images).double().softmax(1)[:, target]
 
     works: dict[str, Work] = {
         "floor": lambda: forward_pass(net, eight),
@@ -59,7 +59,7 @@ def _road(name: str, net: nn.Module, x: torch.Tensor, maps: torch.Tensor, settin
     ours, peer = times["ours"], times["peer"]
     return compared(
         f"road-{name}", f"road, resnet18, four fractions, {name} map", ours, [times["floor"]], AIM,
-        n=1, threads=settings.threads, batch=8, parts=[Part("forward of 8 pictures", times["floor"].median)],
+        n=1, threads=settings.threads, batch=8, parts=[Part("forward of 8 images", times["floor"].median)],
         peers=[Peer("pytorch-grad-cam, ROADCombined", peer.median, peer.median / ours.median, "16 forwards, once")],
     )  # fmt: skip
 
@@ -73,7 +73,7 @@ def _peer(net: nn.Module, z: torch.Tensor, maps: torch.Tensor, target: int) -> W
 
 
 def _imputation(name: str, net: nn.Module, x: torch.Tensor, maps: torch.Tensor, settings: Settings) -> Result:
-    """The eight systems of one picture together, as ROAD has them; the floor is the limit."""
+    """The eight systems of one image together, as ROAD has them; the floor is the limit."""
     z, ranks = heatproof.wrap(net).normalise(x), pixel_ranks(maps, _generators())
     count = ranks.numel()
     pairs = {kept: (ranks < count * (100 - kept) // 100, ranks >= count * kept // 100) for kept in KEPT}
@@ -89,8 +89,8 @@ def _imputation(name: str, net: nn.Module, x: torch.Tensor, maps: torch.Tensor, 
 
 def _solver(z: torch.Tensor, masks: "list[torch.Tensor] | tuple[torch.Tensor, ...]") -> Work:
     removed = torch.cat(list(masks))
-    pictures = z.expand(len(removed), *z.shape[1:]).contiguous()
-    return lambda: imputed(pictures, removed)
+    images = z.expand(len(removed), *z.shape[1:]).contiguous()
+    return lambda: imputed(images, removed)
 
 
 def _within(
@@ -103,6 +103,6 @@ def _within(
         f"imputation-{name}", f"imputation, one system of 3 × 224², {name} mask", statistics.median(seconds), SYSTEM,
         statistics.median(ratios), quartiles(ratios), 1.0, n=8, repeats=len(ratios), threads=settings.threads, batch=8,
         parts=[Part("the limit", SYSTEM)],
-        details={**details, "forwards of one picture a system": statistics.median(seconds) / forwards},
+        details={**details, "forwards of one image a system": statistics.median(seconds) / forwards},
         notes=["the floor column holds the limit"],
     )  # fmt: skip

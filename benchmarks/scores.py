@@ -1,4 +1,4 @@
-"""All metrics of six methods on one picture, beside the passes that their union needs."""
+"""All metrics of six methods on one image, beside the passes that their union needs."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ def counted(net: nn.Module, work: Work) -> Counted:
     """What a piece of work really asks of the network."""
     with counting(net) as made:
         work()
-    return Counted(made.pictures.forward, made.pictures.head)
+    return Counted(made.images.forward, made.images.head)
 
 
 def _union(settings: Settings) -> Result:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Settings:
-    """`threads` for methods (a study's worker has one), `quick` for a few repetitions, `pictures` of the study."""
+    """`threads` for methods (a study's worker has one), `quick` for a few repetitions, `images` of the study."""
 
     threads: int
     quick: bool = False
-    pictures: int = 8
+    images: int = 8
 
     def repeats(self, usual: int) -> int:
         """How many repetitions: as usual, or a third of them and at least two."""

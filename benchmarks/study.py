@@ -28,7 +28,7 @@ from heatproof.studies.store import Store
 from heatproof.studies.worker import Worker
 
 AIM = 1.25
-#: Paper N: CAM and noise of one picture, one method, one condition.
+#: Paper N: CAM and noise of one image, one method, one condition.
 PAPER = 0.445
 
 #: Which functions of the study make up which part of its time (exclusive of each other).
@@ -62,28 +62,28 @@ def results(settings: Settings) -> Iterator[Result]:
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        yield _measured(2 if settings.quick else settings.pictures)
+        yield _measured(2 if settings.quick else settings.images)
     finally:
         torch.set_num_threads(threads)
 
 
-def _measured(pictures: int) -> Result:
-    plan = photograph_plan(pictures)
+def _measured(images: int) -> Result:
+    plan = photograph_plan(images)
     model = load_model("timm:mobilenetv2_100", CHECKPOINT, {"pad_type": "same"}, 0.5, 0.5, device="cpu")
     # Imports and memory, but no segments that would then be remembered.
     measured_job(photograph_plan(1, perturbations=["fgsm"], severities=[1], segmenters=["slic"]), model)
     return summary(plan, measured_job(plan, model, mobilenet(model.module)))
 
 
-def photograph_plan(pictures: int, **settings: Any) -> NoisePlan:
+def photograph_plan(count: int, **settings: Any) -> NoisePlan:
     """The study of the issue on the first photographs; one job holds them all, up to eight."""
     images = ASSETS / "images"
     dataset = {"images": str(images), "labels": str(images / "labels.csv")}
     base = {
         "models": ["timm:mobilenetv2_100"],
         "datasets": [dataset],
-        "limit": pictures,
-        "batch_size": min(8, pictures),
+        "limit": count,
+        "batch_size": min(8, count),
     }
     return checked_plan({**base, "device": "cpu", **settings})
 
@@ -111,7 +111,7 @@ class OneModel(Worker):
 
 
 def measured_job(plan: NoisePlan, model: Model, split: Split | None = None) -> JobTimes:
-    """Runs a study's jobs; with `split` each pass of the study is followed by the floor's on the same pictures."""
+    """Runs a study's jobs; with `split` each pass of the study is followed by the floor's on the same images."""
     kinds = {kind: bool(PERTURBATIONS.parse(kind)[0].traits["attack"]) for kind in plan.perturbations}
     watch, floor = Stopwatch(), {"head": Timing(), "full": Timing()}
     twins = _twins(watch, floor, split) if split else ()
@@ -175,7 +175,7 @@ def summary(plan: NoisePlan, job: JobTimes) -> Result:
             for kind, count in job.passes.items()
         ],
         details=_details(plan, job, total, floor),
-        notes=["each pass of the study was followed by the floor's on the same pictures; means, not medians"],
+        notes=["each pass of the study was followed by the floor's on the same images; means, not medians"],
     )
 
 
@@ -189,8 +189,8 @@ def _floor(job: JobTimes) -> Spent:
 
 def _details(plan: NoisePlan, job: JobTimes, total: Spent, floor: Spent) -> dict[str, Any]:
     parts = job.watch.parts
-    pictures = plan.limit or 1
-    explained = pictures * len(plan.perturbations) * plan.levels
+    images = plan.limit or 1
+    explained = images * len(plan.perturbations) * plan.levels
     cam_and_noise = sum(parts[name].seconds for name in CAM_AND_NOISE)
     return {
         "time_by_part": {
@@ -199,9 +199,9 @@ def _details(plan: NoisePlan, job: JobTimes, total: Spent, floor: Spent) -> dict
             if name != FLOOR
         },
         "ratio_with_segments": total.seconds / floor.seconds,
-        "seconds_a_picture": total.seconds / pictures,
-        "seconds_a_picture_and_condition_cam_and_noise_all_methods": cam_and_noise / explained,
-        "seconds_a_picture_and_condition_cam_and_noise_one_method": cam_and_noise / explained / len(plan.methods),
+        "seconds_a_image": total.seconds / images,
+        "seconds_a_image_and_condition_cam_and_noise_all_methods": cam_and_noise / explained,
+        "seconds_a_image_and_condition_cam_and_noise_one_method": cam_and_noise / explained / len(plan.methods),
         "paper_seconds": PAPER,
     }
 

@@ -55,14 +55,14 @@ command line, in study files and in Python: `gradcam++[compat=true]`. Case, hyph
 write `++` do not matter.
 
 A *raw* map is signed and has the layer's resolution. A *display* map is what people see and what the study
-scores: ReLU, bilinear upsampling to the picture's size, then each map scaled to [0, 1] by itself. A map
+scores: ReLU, bilinear upsampling to the image's size, then each map scaled to [0, 1] by itself. A map
 that is constant or not finite becomes zeros, and is flagged.""",
         table(header, map(method_row, real)),
         *map(section, real),
         """## Controls
 
 Maps that are uninformed on purpose. A study carries them as extra rows: a measure that praises one of them
-is fooled. They are made at the picture's size.""",
+is fooled. They are made at the image's size.""",
         table(header, map(method_row, controls)),
         *(section(entry, "###") for entry in controls),
         "## What a method may ask for",
@@ -79,21 +79,21 @@ def metrics_page() -> str:
     return page(
         "Metrics",
         """
-A metric says how good a map is, in one number for each picture. It names what it needs, and the engine works each of
+A metric says how good a map is, in one number for each image. It names what it needs, and the engine works each of
 these out once for all metrics together. Options go in brackets after the name, everywhere: `deletion[steps=224]`.
 A family stands for all its metrics, `all` for every one; where a metric has its family's name, `family:road` is the
 family.
 
 The probability is the softmax of the target's logit, the sigmoid for labels that go together. The target is the
 predicted class unless another is asked for. Metrics score *display* maps, scaled to [0, 1] each by itself; those that
-add maps up read the *raw* ones. Masked and removed places are filled with `black` (0 in the picture), `mean` (0 where
-the picture is normalised) or `blur`: an option of every metric that fills, and part of its name in the results where
+add maps up read the *raw* ones. Masked and removed places are filled with `black` (0 in the image), `mean` (0 where
+the image is normalised) or `blur`: an option of every metric that fills, and part of its name in the results where
 it is no default. A pixel is one unit, all channels together. Ties are broken by a seeded order, the same for every
 method.
 
 A map that is constant or not finite has the stated value below, or what the formula gives for a map of zeros; its row
 is flagged. A value that does not exist is NaN, and the flag says why. Rows are never dropped, so n is the same for
-every metric. Random numbers belong to the seed, the picture and the metric: every method meets the same ones.""",
+every metric. Random numbers belong to the seed, the image and the metric: every method meets the same ones.""",
         *(part for family, some in families.items() if some for part in _family(family, some)),
         """## Metrics from elsewhere
 
@@ -144,18 +144,18 @@ def perturbations_page() -> str:
     return page(
         "Perturbations and segments",
         """
-A perturbation takes pictures in [0, 1] and gives pictures in [0, 1], at five severities. A picture's random
-numbers depend on the seed, the picture and the kind; not on the severity, the method or the model. So every
+A perturbation takes images in [0, 1] and gives images in [0, 1], at five severities. An image's random
+numbers depend on the seed, the image and the kind; not on the severity, the method or the model. So every
 method sees the very same noise, and a higher severity is the same noise turned up. Kinds marked *default*
 are what a study takes when none are named. An *attack* leads away from the model's own clean prediction, so
 it needs no labels.
 
-Severity 0 is the picture itself. `--calibrate` searches the strength between the severities and beyond.""",
+Severity 0 is the image itself. `--calibrate` searches the strength between the severities and beyond.""",
         table(("name", *map(str, SEVERITIES), "unit", "", "source"), map(_kind_row, kinds)),
         *map(_kind_section, kinds),
         """## Segments
 
-Superpixels of the clean picture, held fixed for all methods and perturbations. A map is ranked by its mean
+Superpixels of the clean image, held fixed for all methods and perturbations. A map is ranked by its mean
 in each segment. Options go in brackets: `quickshift[kernel=3]`.""",
         table(("name", "options", "source"), ((f"`{e.name}`", options(e), e.source) for e in segmenters)),
         *(section(entry, "###") for entry in segmenters),

@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python scripts/train_shapes.py [--epochs 28] [--minutes 28] [--seed 0]
 
-AdamW with a cosine schedule; pictures are turned by quarters and mirrored at random, which no class minds.
-The weights kept are those of the epoch with the lowest validation loss. The 600 test pictures (other random
+AdamW with a cosine schedule; images are turned by quarters and mirrored at random, which no class minds.
+The weights kept are those of the epoch with the lowest validation loss. The 600 test images (other random
 streams, other backgrounds) are looked at once, at the end.
 """
 
@@ -27,10 +27,10 @@ MEAN = STD = 0.5
 BATCH, PEAK, DECAY = 64, 4e-3, 1e-2
 
 
-def tensors(pictures: Shapes) -> tuple[torch.Tensor, torch.Tensor]:
-    """All pictures of a split: uint8 `(N, 3, H, W)` and labels `(N,)`."""
-    pixels = np.stack([np.asarray(pictures.open(i)) for i in range(pictures.n)])
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.tensor(pictures.labels)
+def tensors(images: Shapes) -> tuple[torch.Tensor, torch.Tensor]:
+    """All images of a split: uint8 `(N, 3, H, W)` and labels `(N,)`."""
+    pixels = np.stack([np.asarray(images.open(i)) for i in range(images.n)])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.tensor(images.labels)
 
 
 def normalised(pixels: torch.Tensor) -> torch.Tensor:
@@ -71,7 +71,7 @@ def train(epochs: int, minutes: float, patience: int, seed: int) -> tuple[torch.
     generator = torch.Generator().manual_seed(seed)
     start = time.monotonic()
     train_set, val_set = tensors(demo_shapes("train")), tensors(demo_shapes("val"))
-    print(f"{len(train_set[0])} training pictures made in {time.monotonic() - start:.0f} s", flush=True)
+    print(f"{len(train_set[0])} training images made in {time.monotonic() - start:.0f} s", flush=True)
     net = shapesnet(len(CLASSES)).to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(net.parameters(), lr=PEAK, weight_decay=DECAY)
     steps = epochs * math.ceil(len(train_set[0]) / BATCH)
@@ -106,7 +106,7 @@ def main() -> None:
     net, story = train(arguments.epochs, arguments.minutes, arguments.patience, arguments.seed)
     test = demo_shapes("test")
     _, accuracy = loss_and_accuracy(net, *tensors(test))
-    print(f"test accuracy {accuracy:.4f} on {test.n} pictures")
+    print(f"test accuracy {accuracy:.4f} on {test.n} images")
     weights = {name: value.contiguous() for name, value in net.state_dict().items()}
     arguments.out.mkdir(parents=True, exist_ok=True)
     save_file(weights, arguments.out / "shapesnet.safetensors")
@@ -118,7 +118,7 @@ def main() -> None:
         "classes": list(CLASSES),
         "test_accuracy": round(accuracy, 4),
         "training": {
-            "pictures": {split: demo_shapes(split).n for split in ("train", "val", "test")},
+            "images": {split: demo_shapes(split).n for split in ("train", "val", "test")},
             "shapes": {key: DEMO[key] for key in ("size", "shape_sizes", "seed")},
             "generator": demo_shapes("test", 12).pixel_hash(),
             "optimiser": f"AdamW, one-cycle, peak lr {PEAK}, weight decay {DECAY}, batch {BATCH}",

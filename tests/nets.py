@@ -10,13 +10,13 @@ from .models.randomise import randomised
 
 
 def seeded(make: Any, seed: int = 0) -> nn.Module:
-    """A network in eval mode with reproducible weights whose logits differ between pictures."""
+    """A network in eval mode with reproducible weights whose logits differ between images."""
     torch.manual_seed(seed)
     return make().eval()
 
 
 def told_apart(net: nn.Module, side: int, seed: int = 0) -> nn.Module:
-    """Random weights whose logits depend on the picture by more than a tolerance could hide."""
+    """Random weights whose logits depend on the image by more than a tolerance could hide."""
     randomised(net, (side, side), seed)
     head = [part for part in net.modules() if isinstance(part, nn.Linear)][-1]
     with torch.no_grad():
@@ -24,7 +24,7 @@ def told_apart(net: nn.Module, side: int, seed: int = 0) -> nn.Module:
     return net
 
 
-def pictures(count: int = 3, height: int = 16, width: int | None = None, seed: int = 1) -> torch.Tensor:
+def images(count: int = 3, height: int = 16, width: int | None = None, seed: int = 1) -> torch.Tensor:
     """`(count, 3, height, width)` in [0, 1]."""
     return torch.rand(count, 3, height, width or height, generator=torch.Generator().manual_seed(seed))
 

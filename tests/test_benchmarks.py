@@ -28,7 +28,7 @@ stopwatch = importlib.import_module("benchmarks.stopwatch")
 study = importlib.import_module("benchmarks.study")
 Passes = floor.Passes
 
-#: Convolutions of `small_net` in one forward, and the side of its pictures.
+#: Convolutions of `small_net` in one forward, and the side of its images.
 CONVOLUTIONS, SIDE = 3, 32
 #: Its last feature map: after the last ReLU, before the pooling.
 LAYER = "5"
@@ -51,13 +51,13 @@ def two_layers() -> nn.Module:
 
 
 def wrapped(net: nn.Module) -> heatproof.Model:
-    """The net as a model for pictures of 32²."""
+    """The net as a model for images of 32²."""
     return heatproof.wrap(net, size=SIDE, device="cpu")
 
 
 @pytest.fixture
 def plan() -> Callable[..., Plan]:
-    """A study on synthetic pictures, all methods, two severities."""
+    """A study on synthetic images, all methods, two severities."""
 
     def made(**settings: Any) -> Plan:
         base = {"models": ["shapes"], "datasets": ["shapes"], "limit": 2, "batch_size": 2, "severities": [1, 3],
@@ -84,7 +84,7 @@ def test_counting_tells_the_passes_apart():
         floor.full_pass(net, z[:3], torch.zeros(3, dtype=torch.int64))
         net(z[:2])  # a graph to the weights that nobody follows back
     assert made.passes == Passes(forward=2, full=1)
-    assert made.pictures == Passes(forward=6, full=3)
+    assert made.images == Passes(forward=6, full=3)
 
 
 def test_a_second_backward_counts_again():
@@ -103,7 +103,7 @@ def test_five_cams_make_one_head_pass():
     with floor.counting(net) as made, floor.Convolutions() as convolutions:
         heatproof.explain(model, x, CAMS)
     assert made.passes == Passes(head=1)
-    assert made.pictures == Passes(head=4)
+    assert made.images == Passes(head=4)
     assert (convolutions.forward, convolutions.backward) == (CONVOLUTIONS, 0)  # the trunk builds no graph
 
 
@@ -125,7 +125,7 @@ def test_ablation_by_tails_runs_the_trunk_once():
 
 @pytest.mark.parametrize("perturbations", [["gaussian-noise", "jpeg"], ["fgsm", "pgd-linf", "pgd-l2", "speckle"]])
 def test_a_study_makes_exactly_the_floor(plan: Callable[..., Plan], perturbations: list[str], tmp_path: Path):
-    """Two jobs of two and one picture: no pass more than the mathematics needs, none of more pictures."""
+    """Two jobs of two and one image: no pass more than the mathematics needs, none of more images."""
     net = small_net()
     model = wrapped(net)
     settings = plan(perturbations=perturbations, limit=3)
@@ -136,7 +136,7 @@ def test_a_study_makes_exactly_the_floor(plan: Callable[..., Plan], perturbation
             runs(job, lambda share: None)
     assert len(jobs) == 2
     assert made.passes == Passes(head=2 * wanted.head, full=2 * wanted.full)
-    assert made.pictures == Passes(head=3 * wanted.head, full=3 * wanted.full)
+    assert made.images == Passes(head=3 * wanted.head, full=3 * wanted.full)
 
 
 def test_a_study_with_tails_convolves_no_more_than_the_floor(plan: Callable[..., Plan], tmp_path: Path):

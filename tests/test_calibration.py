@@ -21,7 +21,7 @@ from . import nets
 
 
 class Counted(nets.Signed):
-    """Counts the pictures that it sees."""
+    """Counts the images that it sees."""
 
     def __init__(self):
         super().__init__()
@@ -53,10 +53,10 @@ def forgotten(monkeypatch) -> None:
 def folder(tmp_path) -> Path:
     for i in range(5):
         pixels = np.random.default_rng(i).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-        path = tmp_path / "pictures" / f"{i}.png"
+        path = tmp_path / "images" / f"{i}.png"
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(pixels).save(path)
-    return tmp_path / "pictures"
+    return tmp_path / "images"
 
 
 def test_leaves_are_run_once_and_kept(kept, monkeypatch):
@@ -72,7 +72,7 @@ def test_leaves_are_run_once_and_kept(kept, monkeypatch):
     assert first[0].shape == first[1].shape == (7, 8, 6)
 
 
-def test_leaves_are_natural_enough_and_no_demo_picture():
+def test_leaves_are_natural_enough_and_no_demo_image():
     """They vary everywhere, are the same at every call, and are no background of the Shapes."""
     from heatproof.data import demo_shapes
 
@@ -115,10 +115,10 @@ def test_a_folder_is_a_source(folder, kept, monkeypatch):
     assert expected.count == 5
     torch.testing.assert_close(mean, expected.mean)
     torch.testing.assert_close(deviation, expected.deviation)
-    x = torch.stack([model.geometry.picture(Image.open(path)) for path in sorted(folder.iterdir())])
+    x = torch.stack([model.geometry.image(Image.open(path)) for path in sorted(folder.iterdir())])
     torch.testing.assert_close(calibrated(model, "two", [x]).mean, mean)
-    # Other pictures, another file; a broken picture is left out.
-    (folder / "0.png").write_bytes(b"no picture")
+    # Other images, another file; a broken image is left out.
+    (folder / "0.png").write_bytes(b"no image")
     forgotten(monkeypatch)
     assert calibrate(model, str(folder), batch_size=2).count == 4
     assert not torch.equal(calibration_of(model, "two", str(folder))[0], mean)
@@ -126,14 +126,14 @@ def test_a_folder_is_a_source(folder, kept, monkeypatch):
 
 
 def test_calibrate_writes_a_source(tmp_path):
-    model, x = model_of(), nets.pictures(7, 16, 12)
+    model, x = model_of(), nets.images(7, 16, 12)
     file = tmp_path / "calibration.safetensors"
     made = heatproof.calibrate(model, x, file, batch_size=3)
     assert (made.count, made.layer) == (7, "two") and model.module.seen == 7
     mean, deviation = calibration_of(model, "two", str(file))
     assert torch.equal(mean, made.mean) and torch.equal(deviation, made.deviation)
     # Written again in the same process, it is read again.
-    calibrate(model, nets.pictures(9, 16, 12, seed=4), file)
+    calibrate(model, nets.images(9, 16, 12, seed=4), file)
     os.utime(file, ns=(1, 1))
     assert not torch.equal(calibration_of(model, "two", str(file))[0], mean)
     with pytest.raises(InvalidInput, match=r"layer 'one'. Got one for layer 'two'"):
@@ -143,25 +143,25 @@ def test_calibrate_writes_a_source(tmp_path):
 
 
 def test_layers_are_named_as_elsewhere():
-    model, x = model_of(), nets.pictures(4, 16, 12)
+    model, x = model_of(), nets.images(4, 16, 12)
     assert calibrate(model, x, layer=model.module.one).layer == "one"
-    assert calibrate(nets.seeded(nets.Plain), nets.pictures(4, 32), layer="two").mean.shape == (8, 16, 16)
+    assert calibrate(nets.seeded(nets.Plain), nets.images(4, 32), layer="two").mean.shape == (8, 16, 16)
 
 
 def test_signals_are_calibrated_from_a_file_alone(tmp_path):
     net = nn.Sequential(nn.Conv1d(1, 4, 3), nn.Tanh(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(4, 3))
     model = wrap(net.eval(), input_shape=(1, 32), layer="1")
-    with pytest.raises(InvalidInput, match=r"must be a file that heatproof.calibrate wrote.*takes no pictures"):
+    with pytest.raises(InvalidInput, match=r"must be a file that heatproof.calibrate wrote.*takes no images"):
         calibration_of(model, "1")
     calibrate(model, torch.randn(6, 1, 32, generator=torch.Generator().manual_seed(0)), tmp_path / "one")
     assert calibration_of(model, "1", str(tmp_path / "one"))[0].shape == (4, 30)
 
 
 def test_a_source_that_does_not_exist(tmp_path):
-    with pytest.raises(InvalidInput, match=r"must be 'dead-leaves', a folder of pictures, or a file.*'dead-leafs'"):
+    with pytest.raises(InvalidInput, match=r"must be 'dead-leaves', a folder of images, or a file.*'dead-leafs'"):
         calibration_of(model_of(), "two", "dead-leafs")
     with pytest.raises(InvalidInput, match=r"`batch_size` must be at least 1. Got 0."):
-        calibrate(model_of(), nets.pictures(4, 16, 12), batch_size=0)
+        calibrate(model_of(), nets.images(4, 16, 12), batch_size=0)
 
 
 def test_a_cache_that_cannot_be_written_is_said_and_survived(tmp_path, monkeypatch):

@@ -31,7 +31,7 @@ def called(capsys, *arguments: str) -> tuple[int, str, str]:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    """Two pictures and a broken one; the working folder is the one they lie in."""
+    """Two images and a broken one; the working folder is the one they lie in."""
     monkeypatch.chdir(tmp_path)
     generator = np.random.default_rng(0)
     for name in ("cat.png", "dog.png"):
@@ -52,7 +52,7 @@ def test_panels_maps_and_a_page(capsys, folder):
         "--alpha", ".8", "--out", "out",
     )  # fmt: skip
     assert code == 0, err
-    assert "2 of 2 pictures explained by 2 methods." in out and str(Path("out") / "index.html") in out
+    assert "2 of 2 images explained by 2 methods." in out and str(Path("out") / "index.html") in out
     assert "note: Not applicable: cam: it explains logits alone; leave `output` as it is; chefer: it has no att" in err
     model = heatproof.load_model("shapes", device="cpu")
     maps = heatproof.explain(
@@ -70,10 +70,10 @@ def test_panels_maps_and_a_page(capsys, folder):
     assert "Drawn with cividis, alpha 0.8" in page and page.count("it has no attention") == 1
 
 
-def test_a_broken_picture_is_noted_and_the_others_go_on(capsys, folder):
+def test_a_broken_image_is_noted_and_the_others_go_on(capsys, folder):
     code, out, err = called(capsys, "explain", ".", "--model", "shapes", "--out", "out")
     assert code == 0
-    assert "2 of 3 pictures explained" in out and "note: Not explained: broken.jpg: is not a picture" in err
+    assert "2 of 3 images explained" in out and "note: Not explained: broken.jpg: is not an image" in err
     assert sorted(path.name for path in (folder / "out" / "maps").iterdir()) == ["cat.npz", "dog.npz"]
     code, out, _ = called(capsys, "explain", "*.png", "broken.jpg", "--model", "shapes", "--out", "out")
     assert code == 0 and "2 of them from before" in out
@@ -81,8 +81,8 @@ def test_a_broken_picture_is_noted_and_the_others_go_on(capsys, folder):
 
 def test_nothing_explained_is_a_failure(capsys, folder):
     code, out, _ = called(capsys, "explain", "broken.jpg", "--model", "shapes", "--out", "out")
-    assert code == 1 and "0 of 1 pictures" in out
-    assert "is not a picture" in (folder / "out" / "index.html").read_text()
+    assert code == 1 and "0 of 1 images" in out
+    assert "is not an image" in (folder / "out" / "index.html").read_text()
     code, _, err = called(capsys, "explain", "cat.png", "--model", "shapes", "--methods", "chefer", "--out", "out2")
     assert code == 1 and "No method asked for can explain shapes: chefer: it has no attention." in err
     assert not (folder / "out2").exists()
@@ -202,7 +202,7 @@ def test_ctrl_c_leaves_whole_files_and_a_page(tmp_path):
 def test_outputs_that_a_method_cannot_explain_are_noted_first(capsys):
     asked = ["--methods", "gradcam,cam,lrp", "--output", "probability", "--out", "out/early"]
     code, out, err = called(capsys, "explain", "shapes", "--limit", "1", "--model", "shapes", *asked)
-    assert code == 0 and "1 of 1 pictures explained by 1 method." in out
+    assert code == 0 and "1 of 1 images explained by 1 method." in out
     assert err.startswith("note: Not applicable: cam, lrp: it explains logits alone")
 
 
@@ -211,12 +211,12 @@ def test_what_cannot_serve_and_is_found_out_late_is_noted(capsys):
     @attribution("late", form="display", source="a test")
     def late(x):
         """Finds out while it runs."""
-        raise NotApplicable("the picture is too small")
+        raise NotApplicable("the image is too small")
 
     try:
         asked = ["--methods", "gradcam,late", "--out", "out/late"]
         code, out, err = called(capsys, "explain", "shapes", "--limit", "1", "--model", "shapes", *asked)
     finally:
         ATTRIBUTIONS.remove("late")
-    assert code == 0 and "1 of 1 pictures explained by 1 method." in out
-    assert "Not applicable: late: the picture is too small" in err
+    assert code == 0 and "1 of 1 images explained by 1 method." in out
+    assert "Not applicable: late: the image is too small" in err

@@ -146,7 +146,7 @@ def test_options_reach_the_plan(folder, monkeypatch):
 @pytest.mark.parametrize(
     "words", [["photos/a.png", "photos/b.png"], ["photos/*.png"], ["photos/a.png", "photos/?.png"]]
 )
-def test_files_and_patterns_are_one_set_of_pictures(folder, monkeypatch, words):
+def test_files_and_patterns_are_one_set_of_images(folder, monkeypatch, words):
     plan = caught(monkeypatch, "score", *words, *COMMON)
     assert [dataset.images for dataset in plan.datasets] == [("photos/a.png", "photos/b.png")]
 
@@ -189,7 +189,7 @@ def test_maps_of_a_colleague_beside_a_method(folder, capsys):
         (["photos", *COMMON, "--methods", "random"], "leave controls to"),
         (["photos", *COMMON, "--maps", "nowhere.npz"], "There is no nowhere.npz"),
         (["photos", *COMMON, "--masks", "nowhere", "--metrics", "iou"], "nowhere"),
-        (["photos", "shapes", *COMMON, "--labels", "l.csv"], "--labels goes with one set of pictures"),
+        (["photos", "shapes", *COMMON, "--labels", "l.csv"], "--labels goes with one set of images"),
         (["photos", *COMMON, "--target", "label"], "Target `label` needs labels"),
         (["photos", *COMMON, "--target", "9"], "0 … 5"),
         (["photos", *COMMON, "--controls", "some"], "'all' or 'none'"),

@@ -23,7 +23,7 @@ from heatproof.engine import (
     resolve_layers,
 )
 from heatproof.engine import batch as engine_batch
-from heatproof.errors import InvalidInput, InvalidPicture, InvalidTarget, LayerError, UnknownName
+from heatproof.errors import InvalidImage, InvalidInput, InvalidTarget, LayerError, UnknownName
 from heatproof.flags import Reason
 from heatproof.metrics.pairs import PAIR_SUPPLIERS
 from heatproof.models import wrap
@@ -39,7 +39,7 @@ ALL = [*GRADIENT, "ablationcam", *(name for name, entry in ATTRIBUTIONS.items() 
 
 @pytest.fixture
 def x() -> torch.Tensor:
-    return nets.pictures(5, SIDE)
+    return nets.images(5, SIDE)
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def plain() -> heatproof.Model:
 
 
 class Passes:
-    """Counts forward passes of a network, the pictures in them, and backward passes."""
+    """Counts forward passes of a network, the images in them, and backward passes."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, module: nn.Module):
         self.forwards: list[int] = []
@@ -166,7 +166,7 @@ def test_order_does_not_matter(signed, x):
 
 
 class Hungry(nets.Signed):
-    """Memory for so many pictures in a pass, and no more."""
+    """Memory for so many images in a pass, and no more."""
 
     most, error = 2, torch.OutOfMemoryError
     sizes: list[int]
@@ -195,7 +195,7 @@ def test_a_batch_that_does_not_fit_is_halved(error, x):
     assert nets.traces(net) == before
 
 
-def test_one_picture_that_does_not_fit_is_an_error(x):
+def test_one_image_that_does_not_fit_is_an_error(x):
     net = nets.seeded(Hungry)
     net.sizes, net.most = [], 0
     with pytest.raises(torch.OutOfMemoryError):
@@ -253,7 +253,7 @@ def test_targets(signed, x):
     assert explain(signed, x, "half", "label", labels=[0, 1, 2, 3, 4], batch_size=2).target.tolist() == [0, 1, 2, 3, 4]
 
 
-def test_each_picture_is_explained_for_its_own_target(signed, x):
+def test_each_image_is_explained_for_its_own_target(signed, x):
     mixed = explain(signed, x, "gradcam", [0, 1, 2, 3, 4], raw=True, batch_size=3)["gradcam"]
     for row, target in enumerate([0, 1, 2, 3, 4]):
         alone = explain(signed, x[row : row + 1], "gradcam", target, raw=True)["gradcam"]
@@ -301,7 +301,7 @@ def explained(model, x, ids, condition="", seed=0):
     return explanation(Batch.of(model, places, x, ids=ids, condition=condition, seed=seed), places).raw["random"]
 
 
-def test_random_maps_follow_the_picture_the_condition_and_the_seed(signed, x):
+def test_random_maps_follow_the_image_the_condition_and_the_seed(signed, x):
     first = explained(signed, x, list("abcde"), "clean")
     assert torch.equal(explained(signed, x, list("abcde"), "clean"), first)
     assert torch.equal(explained(signed, x.flip(0), list("edcba"), "clean"), first.flip(0))
@@ -315,7 +315,7 @@ def test_random_maps_follow_the_picture_the_condition_and_the_seed(signed, x):
 
 
 def test_tensors_are_named_by_their_content(signed, x):
-    """So the random control of a picture is the same in another batch, and another for another picture."""
+    """So the random control of an image is the same in another batch, and another for another image."""
     found = explain(signed, x, "random", seed=3)
     assert torch.equal(explain(signed, x[2:], "random", seed=3)["random"], found["random"][2:])
     assert not torch.equal(explain(signed, x, "random", seed=4)["random"], found["random"])
@@ -325,42 +325,42 @@ def test_tensors_are_named_by_their_content(signed, x):
 # --- what goes in ---
 
 
-def test_pictures_in_every_form_are_the_same_picture(tmp_path):
+def test_images_in_every_form_are_the_same_image(tmp_path):
     model = wrap(nets.seeded(nets.Plain), size=SIDE, resize=20, layer="two")
     pixels = np.random.default_rng(0).integers(0, 256, (33, 27, 3), dtype=np.uint8)
-    picture, path = Image.fromarray(pixels), tmp_path / "a.png"
-    picture.save(path)
-    x = model.geometry.picture(picture)[None]
+    image, path = Image.fromarray(pixels), tmp_path / "a.png"
+    image.save(path)
+    x = model.geometry.image(image)[None]
     expected = explain(model, x, GRADIENT)
     for images in (
-        picture, pixels, pixels / 255, (pixels / 255).astype(np.float32), path, str(path), [picture],
+        image, pixels, pixels / 255, (pixels / 255).astype(np.float32), path, str(path), [image],
         [pixels], pixels[None], (p for p in [path]),
     ):  # fmt: skip
         found = explain(model, images, GRADIENT)
         for name in GRADIENT:
             assert torch.equal(found[name], expected[name])
-    several = explain(model, [path, picture.rotate(90, expand=True), pixels], "gradcam")
+    several = explain(model, [path, image.rotate(90, expand=True), pixels], "gradcam")
     assert several["gradcam"].shape == (3, SIDE, SIDE)
     assert several.ids[0] == str(path) and several.ids[2] != several.ids[1]
     torch.testing.assert_close(several["gradcam"][[0]], expected["gradcam"], rtol=1e-4, atol=1e-6)
 
 
-def test_transparent_and_16_bit_pictures_look_the_same_opened_or_not(tmp_path):
-    """A PIL picture and the file it came from are one picture: white behind transparency, not what hides there."""
+def test_transparent_and_16_bit_images_look_the_same_opened_or_not(tmp_path):
+    """A PIL image and the file it came from are one image: white behind transparency, not what hides there."""
     model = wrap(nets.seeded(nets.Plain), size=SIDE, resize=None)
     rng = np.random.default_rng(0)
     clear = Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 4), dtype=np.uint8), "RGBA")
     deep = Image.fromarray(rng.integers(0, 65536, (SIDE, SIDE), dtype=np.uint16))
-    for name, picture in (("clear.png", clear), ("deep.png", deep), ("grey.png", clear.convert("L"))):
-        picture.save(tmp_path / name)
-        inputs = [as_inputs(item, model.geometry).batch(slice(0, 1)) for item in (picture, tmp_path / name)]
+    for name, image in (("clear.png", clear), ("deep.png", deep), ("grey.png", clear.convert("L"))):
+        image.save(tmp_path / name)
+        inputs = [as_inputs(item, model.geometry).batch(slice(0, 1)) for item in (image, tmp_path / name)]
         assert torch.equal(*inputs)
         assert float(inputs[0].std()) > 0.1  # not all white
 
 
 def test_tensors_are_never_resized(signed):
     for height, width in ((16, 16), (20, 12), (9, 31)):
-        x = nets.pictures(2, height, width)
+        x = nets.images(2, height, width)
         found = explain(signed, x, ["gradcam", "edges"])
         assert found["gradcam"].shape == found["edges"].shape == (2, height, width)
         raw = explain(signed, x, "gradcam", raw=True)["gradcam"]
@@ -389,27 +389,27 @@ def test_raw_maps_are_signed_and_display_maps_are_not(signed, x):
         (torch.zeros(1, 3, 8, 8).log(), "Got -inf"),
         (torch.rand(3, 8, 8), r"must be \(N, 3, H, W\). Got \(3, 8, 8\)"),
         (torch.rand(1, 1, 8, 8), r"Got \(1, 1, 8, 8\)"),
-        (torch.rand(0, 3, 8, 8), "at least one picture"),
-        (torch.rand(1, 3, 0, 8), "at least one picture"),
+        (torch.rand(0, 3, 8, 8), "at least one image"),
+        (torch.rand(1, 3, 0, 8), "at least one image"),
         (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "must be floating point"),
         ([torch.rand(3, 8, 8)], "as one tensor"),
-        ([], "at least one picture"),
-        (3, "Expected paths, PIL pictures, arrays or a tensor"),
+        ([], "at least one image"),
+        (3, "Expected paths, PIL images, arrays or a tensor"),
         (np.zeros((8, 8, 4), np.uint8), r"must be \(H, W, 3\) or \(H, W\). Got \(8, 8, 4\)"),
         (np.zeros((8, 8, 3), np.int64), "must be uint8, or floating point"),
         (np.full((8, 8, 3), 1.5), "must lie in"),
         (np.full((8, 8, 3), np.nan), "must lie in"),
     ],
 )
-def test_pictures_that_are_none(signed, images, says):
+def test_images_that_are_none(signed, images, says):
     with pytest.raises(InvalidInput, match=says):
         explain(signed, images, "gradcam")
 
 
-def test_files_that_are_no_pictures(signed, tmp_path):
-    (tmp_path / "text.jpg").write_text("no picture")
-    for path, says in (("text.jpg", "not a picture"), ("none.jpg", "missing file"), ("", "cannot be read")):
-        with pytest.raises(InvalidPicture, match=says):
+def test_files_that_are_no_images(signed, tmp_path):
+    (tmp_path / "text.jpg").write_text("no image")
+    for path, says in (("text.jpg", "not an image"), ("none.jpg", "missing file"), ("", "cannot be read")):
+        with pytest.raises(InvalidImage, match=says):
             explain(signed, tmp_path / path, "gradcam")
 
 
@@ -560,7 +560,7 @@ def test_maps_are_float32_whatever_the_weights_are(x, dtype):
         assert float(close) < (0.05 if dtype is torch.bfloat16 else 1e-5)
 
 
-def test_a_picture_that_breaks_the_model_does_not_spoil_the_others(x):
+def test_a_image_that_breaks_the_model_does_not_spoil_the_others(x):
     class Fragile(nets.Signed):
         def forward(self, x):
             logits = super().forward(x)
@@ -583,10 +583,10 @@ def test_a_picture_that_breaks_the_model_does_not_spoil_the_others(x):
 
 @pytest.mark.parametrize("raw", [True, False])
 @pytest.mark.parametrize("name", [*GRADIENT, "gradcam++[compat=true]", "ablationcam", "edges"])
-def test_maps_can_be_differentiated_by_the_picture(name, raw):
+def test_maps_can_be_differentiated_by_the_image(name, raw):
     """Against central differences along random directions, on a smooth network of 8 × 8 pixels."""
     model = wrap(nets.seeded(nets.Signed), size=8, layer="two")
-    x = 0.2 + 0.6 * nets.pictures(2, 8)
+    x = 0.2 + 0.6 * nets.images(2, 8)
     weights = torch.randn(2, 1, 1, generator=torch.Generator().manual_seed(5))
 
     def value(x: torch.Tensor, differentiable: bool) -> torch.Tensor:
@@ -609,7 +609,7 @@ def test_eigencam_with_dead_channels_can_be_differentiated():
     net = nets.seeded(nets.Plain)
     with torch.no_grad():
         net.two[0].bias[:4] = -100
-    x = nets.pictures(2, SIDE).requires_grad_()
+    x = nets.images(2, SIDE).requires_grad_()
     model = wrap(net, size=SIDE, layer="two")
     found = explain(model, x, "eigencam", raw=True, differentiable=True)["eigencam"]
     (gradient,) = torch.autograd.grad(found.square().sum(), x)
@@ -629,7 +629,7 @@ def test_the_arguments_stay_as_they_were(signed, x):
     assert torch.equal(x, before) and targets == [0, 1, 2, 3, 4] and x.grad is None
 
 
-def test_a_model_without_an_answer_flags_every_map_of_that_picture():
+def test_a_model_without_an_answer_flags_every_map_of_that_image():
     class Silent(torch.nn.Module):
         def __init__(self):
             super().__init__()

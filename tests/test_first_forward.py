@@ -42,7 +42,7 @@ def model_for(method: str) -> Model:
 
 
 def images_for(model: Model) -> torch.Tensor:
-    return nets.pictures(4, *model.input_shape[1:])
+    return nets.images(4, *model.input_shape[1:])
 
 
 @contextmanager
@@ -187,7 +187,7 @@ def test_an_image_without_an_answer_is_flagged(method):
             return super().forward(x) + torch.where(x[:, :1, 0, 0] > 0.9, torch.nan, 0.0)
 
     model = wrap(nets.seeded(Silent), size=SIDE, layer="two")
-    x = nets.pictures(3, SIDE)
+    x = nets.images(3, SIDE)
     x[:, :, 0, 0] = torch.tensor([0.5, 1.0, 0.5])[:, None]
     found = explain(model, x, method)
     assert [flag == Reason.NO_ANSWER.value for flag in found.flags[method]] == [False, True, False]
@@ -197,7 +197,7 @@ def test_an_image_without_an_answer_is_flagged(method):
 def test_where_the_forward_stays_the_engines():
     """In half precision a method's own order of rounding may name another class; a graph must lead to the image."""
     half = wrap(nets.seeded(nets.Plain).bfloat16(), size=SIDE, layer="two")
-    x = nets.pictures(2, SIDE)
+    x = nets.images(2, SIDE)
     explain(half, x, "guided-backprop")
     with forwards(half) as rows:
         explain(half, x, "guided-backprop")
@@ -239,7 +239,7 @@ class Writing(nn.Module):
 
 def test_a_network_that_writes_into_its_input_runs_once_too():
     model = wrap(Writing().eval(), size=SIDE, layer="net.two")
-    x = nets.pictures(2, SIDE)
+    x = nets.images(2, SIDE)
     explain(model, x, "guided-backprop")
     with forwards(model) as rows:
         found = explain(model, x, "guided-backprop")

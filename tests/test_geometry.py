@@ -1,4 +1,4 @@
-"""From picture to network input: torchvision's resize and crop, and masks the very same way."""
+"""From image to network input: torchvision's resize and crop, and masks the very same way."""
 
 import numpy as np
 import pytest
@@ -28,28 +28,28 @@ def photograph(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def torchvisions(picture: Image.Image, size: tuple[int, int], resize: int, interpolation: str) -> torch.Tensor:
+def torchvisions(image: Image.Image, size: tuple[int, int], resize: int, interpolation: str) -> torch.Tensor:
     steps = [transforms.Resize(resize, MODES[interpolation]), transforms.CenterCrop(size), transforms.ToTensor()]
-    return transforms.Compose(steps)(picture)
+    return transforms.Compose(steps)(image)
 
 
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(8, 40), st.integers(0, 9), st.integers(0, 9))
 @settings(max_examples=150, deadline=None)
-def test_pictures_equal_torchvisions(width, height, resize, less_height, less_width):
-    """Odd sizes, both orientations, crops of all parities; crops within the picture."""
+def test_images_equal_torchvisions(width, height, resize, less_height, less_width):
+    """Odd sizes, both orientations, crops of all parities; crops within the image."""
     size = (max(1, resize - less_height), max(1, resize - less_width))
-    picture = photograph(width, height)
-    found = Geometry(size, resize).picture(picture)
-    assert torch.equal(found, torchvisions(picture, size, resize, "bilinear"))
+    image = photograph(width, height)
+    found = Geometry(size, resize).image(image)
+    assert torch.equal(found, torchvisions(image, size, resize, "bilinear"))
 
 
 @pytest.mark.parametrize("interpolation", MODES)
 @pytest.mark.parametrize("size", [(224, 224), (192, 160)])
 def test_filters_equal_torchvisions(interpolation, size):
-    picture = photograph(333, 251)
-    found = Geometry(size, 235, interpolation).picture(picture)
+    image = photograph(333, 251)
+    found = Geometry(size, 235, interpolation).image(image)
     assert found.dtype == torch.float32 and found.shape == (3, *size)
-    assert torch.equal(found, torchvisions(picture, size, 235, interpolation))
+    assert torch.equal(found, torchvisions(image, size, 235, interpolation))
 
 
 def test_the_longer_side_is_cut_to_an_integer_without_rounding_errors():
@@ -61,24 +61,24 @@ def test_the_longer_side_is_cut_to_an_integer_without_rounding_errors():
         assert wide == expected
 
 
-def test_without_a_resize_pictures_are_squashed_straight_to_size():
-    picture = photograph(50, 30)
-    found = Geometry((20, 40), None).picture(picture)
-    expected = transforms.functional.to_tensor(picture.resize((40, 20), Image.Resampling.BILINEAR))
+def test_without_a_resize_images_are_squashed_straight_to_size():
+    image = photograph(50, 30)
+    found = Geometry((20, 40), None).image(image)
+    expected = transforms.functional.to_tensor(image.resize((40, 20), Image.Resampling.BILINEAR))
     assert torch.equal(found, expected)
     exact = photograph(40, 20)
-    assert torch.equal(Geometry((20, 40), None).picture(exact), transforms.functional.to_tensor(exact))
+    assert torch.equal(Geometry((20, 40), None).image(exact), transforms.functional.to_tensor(exact))
 
 
 @pytest.mark.parametrize("side", [(1, 1), (1, 7), (7, 1), (2, 3)])
-def test_tiny_pictures(side):
-    found = Geometry((24, 24), 28).picture(photograph(*side))
+def test_tiny_images(side):
+    found = Geometry((24, 24), 28).image(photograph(*side))
     assert found.shape == (3, 24, 24) and bool(found.isfinite().all())
 
 
-def test_a_crop_larger_than_the_resized_picture_is_filled_not_padded():
+def test_a_crop_larger_than_the_resized_image_is_filled_not_padded():
     """torchvision would put black bars around it."""
-    found = Geometry((24, 40), 24).picture(Image.new("RGB", (30, 30), (200, 100, 50)))
+    found = Geometry((24, 40), 24).image(Image.new("RGB", (30, 30), (200, 100, 50)))
     assert (found == torch.tensor([200, 100, 50]).view(3, 1, 1) / 255).all()
 
 
@@ -93,7 +93,7 @@ def test_a_strip_does_not_grow_without_bounds(monkeypatch):
 
     monkeypatch.setattr(Image.Image, "resize", watched)
     strip = photograph(20_000, 2)
-    found = Geometry((224, 224), 256).picture(strip)
+    found = Geometry((224, 224), 256).image(strip)
     assert max(w * h for w, h in calls) < 10**6
     # The same by hand: 224 of 256 rows, 224 of 2,560,000 columns, so the middle 1.75 source pixels.
     middle = resize(strip.crop((9_990, 0, 10_010, 2)), (2560, 256), Image.Resampling.BILINEAR)
@@ -101,27 +101,27 @@ def test_a_strip_does_not_grow_without_bounds(monkeypatch):
     assert float((found - expected).abs().max()) <= 1 / 255 + 1e-6
 
 
-def test_a_long_picture_is_the_same_by_the_short_way_and_the_long_one(monkeypatch):
-    picture = photograph(301, 40)
+def test_a_long_image_is_the_same_by_the_short_way_and_the_long_one(monkeypatch):
+    image = photograph(301, 40)
     geometry = Geometry((48, 56), 64)
-    long_way = geometry.picture(picture)
+    long_way = geometry.image(image)
     monkeypatch.setattr("heatproof.geometry._ROOM", 1000)
-    assert float((geometry.picture(picture) - long_way).abs().max()) <= 1 / 255 + 1e-6
+    assert float((geometry.image(image) - long_way).abs().max()) <= 1 / 255 + 1e-6
 
 
 @given(st.integers(20, 80), st.integers(20, 80), st.integers(0, 3))
 @settings(max_examples=40, deadline=None)
-def test_masks_go_where_the_picture_goes(width, height, seed):
-    """A white shape on black, sent as a picture and as a mask: the mask is where the picture is at least half white."""
+def test_masks_go_where_the_image_goes(width, height, seed):
+    """A white shape on black, sent as an image and as a mask: the mask is where the image is at least half white."""
     rng = np.random.default_rng(seed)
     top, left = rng.integers(0, height // 2), rng.integers(0, width // 2)
     mask = np.zeros((height, width), bool)
     mask[top : top + height // 3, left : left + width // 3] = True
-    picture = Image.fromarray(np.repeat(mask[..., None], 3, 2).astype(np.uint8) * 255)
+    image = Image.fromarray(np.repeat(mask[..., None], 3, 2).astype(np.uint8) * 255)
     for geometry in (Geometry((32, 32), 36), Geometry((32, 24), None), Geometry((20, 31), 33)):
         found = geometry.mask(mask)
         assert found.dtype == torch.bool and tuple(found.shape) == geometry.size
-        assert torch.equal(found, geometry.picture(picture)[0] >= 128 / 255)
+        assert torch.equal(found, geometry.image(image)[0] >= 128 / 255)
 
 
 def test_a_mask_in_the_corner_leaves_with_the_crop():
@@ -133,9 +133,9 @@ def test_a_mask_in_the_corner_leaves_with_the_crop():
 
 
 def test_the_argument_stays_as_it_is():
-    picture = photograph(31, 17)
-    before = picture.tobytes()
-    found = Geometry((16, 16), 17).picture(picture)
+    image = photograph(31, 17)
+    before = image.tobytes()
+    found = Geometry((16, 16), 17).image(image)
     found.zero_()
-    Geometry((17, 31), None).picture(picture).zero_()
-    assert picture.tobytes() == before
+    Geometry((17, 31), None).image(image).zero_()
+    assert image.tobytes() == before

@@ -19,7 +19,7 @@ WEIGHTS = {
 
 
 def system(z, removed):
-    """`D − W` and b of one picture (C, H, W) and its mask (H, W), from protocols §7, one neighbour at a time."""
+    """`D − W` and b of one image (C, H, W) and its mask (H, W), from protocols §7, one neighbour at a time."""
     channels, height, width = z.shape
     places = [(i, j) for i in range(height) for j in range(width) if removed[i, j]]
     number = {place: k for k, place in enumerate(places)}
@@ -38,7 +38,7 @@ def system(z, removed):
 
 
 def slow_imputed(z, removed):
-    """One picture, solved densely."""
+    """One image, solved densely."""
     places, matrix, right = system(z, removed)
     filled = z.double().clone()
     if places:
@@ -47,7 +47,7 @@ def slow_imputed(z, removed):
     return filled
 
 
-def pictures(count, height, width, seed=0):
+def images(count, height, width, seed=0):
     return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(seed))
 
 
@@ -88,7 +88,7 @@ MASKS = {
 @pytest.mark.parametrize("name", MASKS)
 @pytest.mark.parametrize("size", [(9, 7), (16, 16), (31, 20), (1, 40), (40, 1), (2, 33), (1, 1), (3, 3)])
 def test_it_is_the_dense_solution(name, size):
-    z = pictures(2, *size)
+    z = images(2, *size)
     removed = torch.stack([MASKS[name](*size, share) for share in (0.8, 0.4)])
     removed &= ~removed.flatten(1).all(1)[:, None, None]
     found = imputed(z, removed)
@@ -107,7 +107,7 @@ def test_any_mask_on_any_size(data):
     removed = torch.tensor(bits).view(1, height, width)
     if removed.all():
         removed[0, 0, 0] = False
-    z = pictures(1, height, width, seed=data.draw(st.integers(0, 9)))
+    z = images(1, height, width, seed=data.draw(st.integers(0, 9)))
     torch.testing.assert_close(
         imputed(z, removed).images[0].double(), slow_imputed(z[0], removed[0]), rtol=0, atol=2e-4
     )
@@ -131,7 +131,7 @@ def test_by_hand():
 
 @pytest.mark.parametrize("size", [(224, 224), (512, 300)])
 def test_a_slope_goes_on_through_a_hole(size):
-    """A picture that is linear is its own imputation, wherever the hole does not touch the edge."""
+    """An image that is linear is its own imputation, wherever the hole does not touch the edge."""
     down, right = (torch.linspace(-2, 2, side) for side in size)
     z = torch.stack([down[:, None].expand(size), right.expand(size), down[:, None] - right])[None]
     for mask in (smooth(*size, 0.8), noise(*size, 0.9)):
@@ -143,12 +143,12 @@ def test_a_slope_goes_on_through_a_hole(size):
 
 @pytest.mark.parametrize("make", [smooth, noise])
 @pytest.mark.parametrize("share", [0.2, 0.8])
-def test_large_pictures_agree_with_a_direct_sparse_solution(make, share):
+def test_large_images_agree_with_a_direct_sparse_solution(make, share):
     from scipy import sparse
     from scipy.sparse.linalg import spsolve
 
     side = 96
-    z, removed = pictures(1, side, side), make(side, side, share)
+    z, removed = images(1, side, side), make(side, side, share)
     z = F.avg_pool2d(F.pad(z, (2, 2, 2, 2), mode="reflect"), 5, 1)
     ones = sparse.diags_array([1.0, 1.0, 1.0], offsets=[-1, 0, 1], shape=(side, side))
     beside = sparse.diags_array([1.0, 1.0], offsets=[-1, 1], shape=(side, side))
@@ -164,7 +164,7 @@ def test_large_pictures_agree_with_a_direct_sparse_solution(make, share):
 
 
 def test_the_residual_reported_is_that_of_what_is_returned():
-    z, removed = pictures(3, 14, 11), torch.stack([noise(14, 11, share) for share in (0.3, 0.6, 0.9)])
+    z, removed = images(3, 14, 11), torch.stack([noise(14, 11, share) for share in (0.3, 0.6, 0.9)])
     found = imputed(z, removed, tolerance=0.3)
     for i in range(3):
         places, matrix, right = system(z[i], removed[i])
@@ -176,7 +176,7 @@ def test_the_residual_reported_is_that_of_what_is_returned():
 
 def test_smooth_masks_take_about_as_many_steps_as_noise():
     """Plain conjugate gradients take 112 to 193 on such masks (below), so none of the preconditioner may be lost."""
-    z = pictures(1, 224, 224)
+    z = images(1, 224, 224)
     steps = {
         (make.__name__, share): imputed(z, make(224, 224, share)[None]).iterations
         for make in (smooth, noise)
@@ -186,8 +186,8 @@ def test_smooth_masks_take_about_as_many_steps_as_noise():
 
 
 @pytest.mark.parametrize("size", [(1, 300), (300, 1), (2, 300), (300, 3)])
-def test_narrow_pictures_take_no_more(size):
-    z, removed = pictures(1, *size), (torch.arange(300) % 41 > 2).view(-1, 1).expand(300, max(size) * min(size) // 300)
+def test_narrow_images_take_no_more(size):
+    z, removed = images(1, *size), (torch.arange(300) % 41 > 2).view(-1, 1).expand(300, max(size) * min(size) // 300)
     removed = removed.reshape(size) if size[0] == 300 else removed.T.reshape(size)
     found = imputed(z, removed[None])
     assert found.iterations <= 8 and found.residual.item() <= 1e-4
@@ -200,7 +200,7 @@ def test_without_the_preconditioner_it_takes_many_times_as_long(monkeypatch):
 
     monkeypatch.setattr(Multigrid, "correct", only_jacobi)
     monkeypatch.setattr(imputation, "STEPS", 500)
-    z, removed = pictures(1, 112, 112), smooth(112, 112, 0.8)
+    z, removed = images(1, 112, 112), smooth(112, 112, 0.8)
     assert imputed(z, removed[None]).iterations > 60
 
 
@@ -214,9 +214,9 @@ def test_the_preconditioner_is_symmetric_and_positive(name):
 
     def corrected(x):
         grid.residual.zero_()
-        grid.residual_picture.copy_(x)
+        grid.residual_image.copy_(x)
         multigrid.correct()
-        return grid.change_picture.clone()
+        return grid.change_image.clone()
 
     one, other = torch.randn(2, 1, 2, 37, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * removed
     a, b = corrected(one), corrected(other)
@@ -225,7 +225,7 @@ def test_the_preconditioner_is_symmetric_and_positive(name):
 
 
 def test_imputed_values_stay_between_the_kept_ones():
-    z, removed = pictures(2, 40, 33), torch.stack([smooth(40, 33, 0.6), noise(40, 33, 0.9)])
+    z, removed = images(2, 40, 33), torch.stack([smooth(40, 33, 0.6), noise(40, 33, 0.9)])
     found = imputed(z, removed).images
     for image, mask in zip(found, removed, strict=True):
         kept = image[:, ~mask]
@@ -233,8 +233,8 @@ def test_imputed_values_stay_between_the_kept_ones():
         assert (image >= kept.amin(1)[:, None, None] - 1e-3).all()
 
 
-def test_it_is_linear_in_the_picture():
-    (one, other), mask = pictures(2, 30, 30), smooth(30, 30, 0.5)
+def test_it_is_linear_in_the_image():
+    (one, other), mask = images(2, 30, 30), smooth(30, 30, 0.5)
     together = imputed((2 * one - other + 3)[None], mask[None]).images
     apart = imputed(torch.stack([one, other]), mask.expand(2, -1, -1)).images
     torch.testing.assert_close(together[0], 2 * apart[0] - apart[1] + 3, rtol=0, atol=1e-3)
@@ -244,21 +244,21 @@ def test_it_is_linear_in_the_picture():
 
 
 def test_nothing_removed_is_nothing_changed():
-    z = pictures(2, 12, 9)
+    z = images(2, 12, 9)
     found = imputed(z, torch.zeros(2, 12, 9, dtype=torch.bool))
     assert torch.equal(found.images, z) and found.residual.tolist() == [0, 0] and found.iterations == 0
 
 
 def test_everything_removed_is_nan_and_says_so_in_the_residual():
-    z, removed = pictures(3, 20, 20), torch.stack([noise(20, 20, 0.5), torch.ones(20, 20) > 0, noise(20, 20, 0.7)])
+    z, removed = images(3, 20, 20), torch.stack([noise(20, 20, 0.5), torch.ones(20, 20) > 0, noise(20, 20, 0.7)])
     found = imputed(z, removed)
     assert found.images[1].isnan().all() and found.residual[1].isnan()
     assert found.images[[0, 2]].isfinite().all() and (found.residual[[0, 2]] <= 1e-4).all()
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_a_kept_pixel_that_is_not_finite_breaks_its_own_picture_only(bad):
-    z, removed = pictures(3, 20, 20), torch.stack([smooth(20, 20, 0.5, seed) for seed in range(3)])
+def test_a_kept_pixel_that_is_not_finite_breaks_its_own_image_only(bad):
+    z, removed = images(3, 20, 20), torch.stack([smooth(20, 20, 0.5, seed) for seed in range(3)])
     expected = imputed(z, removed).images
     broken = z.clone()
     broken[1, 0][~removed[1]] = bad
@@ -268,12 +268,12 @@ def test_a_kept_pixel_that_is_not_finite_breaks_its_own_picture_only(bad):
 
 
 def test_values_of_removed_pixels_are_not_looked_at():
-    z, removed = pictures(2, 20, 20), torch.stack([smooth(20, 20, 0.5), noise(20, 20, 0.4)])
+    z, removed = images(2, 20, 20), torch.stack([smooth(20, 20, 0.5), noise(20, 20, 0.4)])
     hidden = torch.where(removed[:, None], torch.nan, z)
     assert torch.equal(imputed(hidden, removed).images, imputed(z, removed).images)
 
 
-def test_a_constant_picture_stays_constant():
+def test_a_constant_image_stays_constant():
     z = torch.full((2, 3, 24, 24), 1.7)
     z[1] = 0
     found = imputed(z, torch.stack([smooth(24, 24, 0.8), noise(24, 24, 0.5)]))
@@ -281,9 +281,9 @@ def test_a_constant_picture_stays_constant():
 
 
 def test_a_system_that_is_done_at_once_waits_for_the_others(monkeypatch):
-    """Nothing removed, and a constant picture: their residual is 0, and 0 / 0 must not come in while others go on."""
+    """Nothing removed, and a constant image: their residual is 0, and 0 / 0 must not come in while others go on."""
     monkeypatch.setattr(imputation, "CPU_VALUES", 9 * 3 * 24 * 24)
-    z = pictures(4, 24, 24)
+    z = images(4, 24, 24)
     z[1] = 0.5
     removed = smooth(24, 24, 0.7).repeat(4, 1, 1)
     removed[0] = False
@@ -298,7 +298,7 @@ def test_a_system_that_is_done_at_once_waits_for_the_others(monkeypatch):
 @pytest.mark.parametrize("threads", [1, 3])
 def test_batch_equals_single_whatever_goes_together(monkeypatch, threads):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    z, count = pictures(7, 48, 40), 7
+    z, count = images(7, 48, 40), 7
     removed = torch.stack([(smooth if i % 2 else noise)(48, 40, 0.1 + 0.12 * i, seed=i) for i in range(count)])
     expected = torch.cat([imputed(z[i : i + 1], removed[i : i + 1]).images for i in range(count)])
     monkeypatch.setattr(imputation, "CPU_VALUES", 2 * 3 * 48 * 40)
@@ -307,7 +307,7 @@ def test_batch_equals_single_whatever_goes_together(monkeypatch, threads):
 
 
 def test_arguments_stay_and_the_answer_is_new():
-    z, removed = pictures(2, 16, 16), torch.stack([noise(16, 16, 0.5), MASKS["none"](16, 16, 0)])
+    z, removed = images(2, 16, 16), torch.stack([noise(16, 16, 0.5), MASKS["none"](16, 16, 0)])
     before, mask = z.clone(), removed.clone()
     found = imputed(z, removed)
     found.images.zero_()
@@ -315,7 +315,7 @@ def test_arguments_stay_and_the_answer_is_new():
 
 
 def test_layout_does_not_matter():
-    z, removed = pictures(2, 20, 28), torch.stack([noise(20, 28, 0.5), smooth(20, 28, 0.5)])
+    z, removed = images(2, 20, 28), torch.stack([noise(20, 28, 0.5), smooth(20, 28, 0.5)])
     expected = imputed(z, removed).images
     turned = removed.transpose(1, 2).contiguous().transpose(1, 2)
     assert torch.equal(imputed(z.contiguous(memory_format=torch.channels_last), turned).images, expected)
@@ -330,22 +330,22 @@ def test_any_number_of_channels(channels):
 
 
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-4), (torch.float16, 5e-3), (torch.bfloat16, 4e-2)])
-def test_the_dtype_of_the_pictures_is_kept(dtype, error):
-    z, removed = pictures(1, 18, 18).to(dtype), smooth(18, 18, 0.5)
+def test_the_dtype_of_the_images_is_kept(dtype, error):
+    z, removed = images(1, 18, 18).to(dtype), smooth(18, 18, 0.5)
     found = imputed(z, removed[None]).images
     assert found.dtype == dtype
     torch.testing.assert_close(found[0].double(), slow_imputed(z[0], removed), rtol=0, atol=error)
 
 
 def test_autocast_around_it_changes_nothing():
-    z, removed = pictures(1, 30, 30), smooth(30, 30, 0.7)[None]
+    z, removed = images(1, 30, 30), smooth(30, 30, 0.7)[None]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = imputed(z, removed)
     assert torch.equal(found.images, imputed(z, removed).images)
 
 
 def test_no_graph_is_built():
-    z = pictures(1, 12, 12).requires_grad_()
+    z = images(1, 12, 12).requires_grad_()
     assert not imputed(z, noise(12, 12, 0.5)[None]).images.requires_grad
 
 
@@ -353,7 +353,7 @@ def test_no_graph_is_built():
 
 
 def test_what_float32_does_not_reach_is_solved_again_in_float64(monkeypatch):
-    z, removed = pictures(2, 30, 30), torch.stack([smooth(30, 30, 0.7), noise(30, 30, 0.2)])
+    z, removed = images(2, 30, 30), torch.stack([smooth(30, 30, 0.7), noise(30, 30, 0.2)])
     expected, dtypes, solution = imputed(z, removed).images, [], Multigrid.solution
 
     def seen(self, *arguments) -> Imputed:
@@ -370,13 +370,13 @@ def test_what_float32_does_not_reach_is_solved_again_in_float64(monkeypatch):
 def test_a_residual_that_stays_is_said(monkeypatch):
     monkeypatch.setattr(imputation, "STEPS", 1)
     monkeypatch.setattr(imputation, "STEPS_AGAIN", 2)
-    with pytest.warns(HeatproofWarning, match=r"1 imputed pictures have a relative residual above 1\.0e-04, up to"):
-        found = imputed(pictures(1, 30, 30), smooth(30, 30, 0.7)[None])
+    with pytest.warns(HeatproofWarning, match=r"1 imputed images have a relative residual above 1\.0e-04, up to"):
+        found = imputed(images(1, 30, 30), smooth(30, 30, 0.7)[None])
     assert found.residual.item() > 1e-4
 
 
 def test_a_tolerance_beyond_float32_is_kept_to():
-    z, removed = pictures(1, 40, 40), smooth(40, 40, 0.7)
+    z, removed = images(1, 40, 40), smooth(40, 40, 0.7)
     found = imputed(z.double(), removed[None], tolerance=1e-10)
     assert found.residual.item() <= 1e-10
     torch.testing.assert_close(found.images[0], slow_imputed(z[0], removed), rtol=0, atol=1e-8)
@@ -385,8 +385,8 @@ def test_a_tolerance_beyond_float32_is_kept_to():
 # --- refuses ---
 
 
-def test_what_is_no_picture_is_refused():
-    with pytest.raises(NotApplicable, match=r"Imputation is for pictures \(N, C, H, W\).*\(2, 3, 16\)"):
+def test_what_is_no_image_is_refused():
+    with pytest.raises(NotApplicable, match=r"Imputation is for images \(N, C, H, W\).*\(2, 3, 16\)"):
         imputed(torch.zeros(2, 3, 16), torch.zeros(2, 16, dtype=torch.bool))
     with pytest.raises(NotApplicable, match="of floats"):
         imputed(torch.zeros(1, 3, 4, 4, dtype=torch.uint8), torch.zeros(1, 4, 4, dtype=torch.bool))

@@ -1,4 +1,4 @@
-"""Fills and masked pictures: against the definition in `x`, torchvision's blur, and by hand."""
+"""Fills and masked images: against the definition in `x`, torchvision's blur, and by hand."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def volume(*shape: int) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("fill", masking.FILLS)
 def test_masking_in_z_is_masking_in_x(fill, model):
     """The definition: x ⊙ m + fill ⊙ (1 − m) in [0, 1], then normalised."""
-    x = nets.pictures(3, 20, 14)
+    x = nets.images(3, 20, 14)
     mask = torch.rand(3, 20, 14, generator=torch.Generator().manual_seed(2))
     colours = {
         "mean": torch.tensor(MEAN).view(1, 3, 1, 1).expand_as(x),
@@ -42,15 +42,15 @@ def test_masking_in_z_is_masking_in_x(fill, model):
 
 @pytest.mark.parametrize("low", [0.0, 0.25, 0.9])
 @pytest.mark.parametrize("span", [1 / 255, 0.05])
-def test_black_is_read_off_pictures_of_hardly_any_contrast(low, span, model):
-    x = low + span * nets.pictures(2, 9)
+def test_black_is_read_off_images_of_hardly_any_contrast(low, span, model):
+    x = low + span * nets.images(2, 9)
     got = masking.black(x, model.normalise(x))[:, :, 0, 0]
     expected = model.normalise(torch.zeros_like(x))[:, :, 0, 0]
     torch.testing.assert_close(got, expected, rtol=0, atol=2e-3 if span < 0.01 else 5e-5)
 
 
-def test_black_of_a_picture_does_not_depend_on_its_neighbours(model):
-    x = nets.pictures(4, 9)
+def test_black_of_a_image_does_not_depend_on_its_neighbours(model):
+    x = nets.images(4, 9)
     x[1] = 0  # black all over
     x[2, 0] = 0.5  # one channel without a line to read
     x[3] = float("nan")
@@ -64,8 +64,8 @@ def test_black_of_a_picture_does_not_depend_on_its_neighbours(model):
         assert torch.equal(alone.nan_to_num(7), black[i].nan_to_num(7))
 
 
-def test_a_mask_of_ones_and_zeros_gives_the_picture_and_the_fill_bit_for_bit(model):
-    x = nets.pictures(2, 8)
+def test_a_mask_of_ones_and_zeros_gives_the_image_and_the_fill_bit_for_bit(model):
+    x = nets.images(2, 8)
     z = model.normalise(x)
     keep = torch.zeros(2, 8, 8)
     keep[:, :4] = 1
@@ -79,7 +79,7 @@ def test_a_mask_of_ones_and_zeros_gives_the_picture_and_the_fill_bit_for_bit(mod
 
 def test_masks_can_be_learned(model):
     """Methods that optimise a mask differentiate through it: d/dm of z m + f (1 − m) is z − f, over the channels."""
-    x = nets.pictures(2, 8)
+    x = nets.images(2, 8)
     z = model.normalise(x)
     ground = masking.ground("blur", x, z)
     mask = torch.full((2, 8, 8), 0.3, requires_grad=True)
@@ -90,7 +90,7 @@ def test_masks_can_be_learned(model):
 @pytest.mark.parametrize(("height", "width"), [(20, 13), (6, 31)])
 @pytest.mark.parametrize(("taps", "sigma"), [(11, 5.0), (5, 5.0), (1, 2.0)])
 def test_the_blur_is_torchvisions(height, width, taps, sigma):
-    images = nets.pictures(2, height, width)
+    images = nets.images(2, height, width)
     expected = tv.gaussian_blur(images, [taps, taps], [sigma, sigma])
     torch.testing.assert_close(masking.blurred(images, taps, sigma), expected, rtol=1e-5, atol=1e-6)
 
@@ -124,7 +124,7 @@ def test_signals_and_volumes(shape, fill):
         torch.testing.assert_close(ground, torch.full_like(z, -2.0), rtol=1e-4, atol=1e-4)
 
 
-def test_a_flat_picture_stays_flat_under_the_blur():
+def test_a_flat_image_stays_flat_under_the_blur():
     flat = torch.full((1, 3, 9, 9), 0.7)
     torch.testing.assert_close(masking.blurred(flat), flat)
 
@@ -133,7 +133,7 @@ def test_what_cannot_be():
     x, z = volume(2, 3, 8, 8)
     with pytest.raises(UnknownName, match=r"No `fill` is called 'blurr'. Did you mean 'blur'"):
         masking.ground("blurr", x, z)
-    with pytest.raises(InvalidInput, match=r"`x` and `z` must be the same pictures. Got \(2, 3, 8, 8\) and \(1, 3"):
+    with pytest.raises(InvalidInput, match=r"`x` and `z` must be the same images. Got \(2, 3, 8, 8\) and \(1, 3"):
         masking.ground("mean", x, z[:1])
     with pytest.raises(InvalidInput, match=r"`taps` must be odd, and `sigma` above 0. Got 4 and 5.0."):
         masking.blurred(z, 4)

@@ -18,7 +18,7 @@ CAMS = ["gradcam", "layercam", "gradcam++", "ablationcam", "refine:gradcam"]
 
 @pytest.fixture
 def x() -> torch.Tensor:
-    return nets.pictures(3, SIDE)
+    return nets.images(3, SIDE)
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_the_most_probable_classes(model, x):
 
 
 def by_hand(model, x, output):
-    """∂ output / ∂ activations and from it Grad-CAM, picture by picture, in plain autograd."""
+    """∂ output / ∂ activations and from it Grad-CAM, image by image, in plain autograd."""
     maps = []
     for one in x:
         kept = []
@@ -132,7 +132,7 @@ def test_ablation_of_a_probability_is_the_share_of_the_probability_lost(x):
 def test_outputs_that_mean_nothing(model, x):
     with pytest.raises(UnknownName, match=r"No output is called 'probabilty'. Did you mean 'probability'"):
         heatproof.explain(model, x, "gradcam", output="probabilty")
-    with pytest.raises(InvalidInput, match=r"one number for each of 3 pictures. Got \(3, 5\)"):
+    with pytest.raises(InvalidInput, match=r"one number for each of 3 images. Got \(3, 5\)"):
         heatproof.explain(model, x, "gradcam", output=lambda logits, target: logits)
     passes = []
     model.module.register_forward_hook(lambda *_: passes.append(1))

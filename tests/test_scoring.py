@@ -1,4 +1,4 @@
-"""Scores from shared passes: how many pictures go through the network, and who shares what."""
+"""Scores from shared passes: how many images go through the network, and who shares what."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ HEIGHT, WIDTH, COUNT = 28, 20, 2  # 28 steps divide the pixels
 
 
 class Rows(nn.Module):
-    """Counts the pictures that a network sees."""
+    """Counts the images that a network sees."""
 
     def __init__(self, inner: nn.Module):
         super().__init__()
@@ -31,7 +31,7 @@ def counted() -> tuple[Model, Rows]:
 
 
 METHODS = ["gradcam", "hirescam", "layercam"]
-#: Pictures for each picture and method, and for each picture whatever the number of methods.
+#: Images for each image and method, and for each image whatever the number of methods.
 NEEDED = {
     ("average-drop", "average-increase", "average-gain", "local-accuracy", "sufficiency"): (1, 0),
     ("average-drop", "average-drop[fill=mean]"): (2, 0),
@@ -53,30 +53,30 @@ NEEDED = {
 
 @pytest.mark.parametrize("metrics", NEEDED)
 @pytest.mark.parametrize("methods", [1, 3])
-def test_no_picture_goes_through_the_network_twice(metrics, methods):
+def test_no_image_goes_through_the_network_twice(metrics, methods):
     each, once = NEEDED[metrics]
     model, rows = counted()
-    x = nets.pictures(COUNT, HEIGHT, WIDTH)
+    x = nets.images(COUNT, HEIGHT, WIDTH)
     heatproof.explain(model, x, METHODS)  # what a network is asked once and for all
     rows.rows = 0
     heatproof.score(model, x, METHODS[:methods], metrics, masks=torch.ones(COUNT, HEIGHT, WIDTH))
     assert rows.rows == COUNT * (1 + once + methods * each)
 
 
-def test_steps_of_several_pictures_share_a_pass(monkeypatch):
+def test_steps_of_several_images_share_a_pass(monkeypatch):
     monkeypatch.setattr(passes, "CPU_ROWS", 30)
     model, rows = counted()
-    x = nets.pictures(COUNT, HEIGHT, WIDTH)
+    x = nets.images(COUNT, HEIGHT, WIDTH)
     heatproof.explain(model, x, "gradcam")
     rows.calls = 0
     heatproof.score(model, x, "gradcam", "deletion")
-    assert rows.calls == 1 + 1 + 2  # clean, black, and 54 masked pictures in two
+    assert rows.calls == 1 + 1 + 2  # clean, black, and 54 masked images in two
 
 
 def test_inserting_by_the_reversed_map_is_deleting_read_backwards():
     """On the same fill: what comes back first is what goes last."""
     model, _ = counted()
-    x, maps = nets.pictures(COUNT, HEIGHT, WIDTH), torch.rand(COUNT, HEIGHT, WIDTH)
+    x, maps = nets.images(COUNT, HEIGHT, WIDTH), torch.rand(COUNT, HEIGHT, WIDTH)
     found = heatproof.score(model, x, {"map": maps, "reversed": 1 - maps}, ["deletion", "insertion[fill=black]"])
     _, gone = found.curves["map", "deletion"]
     _, back = found.curves["reversed", "insertion[fill=black]"]

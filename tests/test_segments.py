@@ -29,7 +29,7 @@ def calls(monkeypatch):
     return made
 
 
-def picture(n=1, side=64, seed=0):
+def image(n=1, side=64, seed=0):
     """Smooth colours with some edges."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(n, 3, 6, 6, generator=generator)
@@ -37,8 +37,8 @@ def picture(n=1, side=64, seed=0):
 
 
 @pytest.mark.parametrize("name", list(SEGMENTERS))
-def test_labels_run_without_gaps_and_pictures_do_not_mix(name):
-    x = picture(3)
+def test_labels_run_without_gaps_and_images_do_not_mix(name):
+    x = image(3)
     together = segment(x, name)
     assert together.dtype == torch.int64 and together.shape == (3, 64, 64)
     for i, labels in enumerate(together):
@@ -49,12 +49,12 @@ def test_labels_run_without_gaps_and_pictures_do_not_mix(name):
 
 
 def test_the_grid_is_rectangles():
-    labels = segment(picture(side=12), "grid[rows=2, columns=3]")[0]
+    labels = segment(image(side=12), "grid[rows=2, columns=3]")[0]
     assert labels[0].tolist() == [0] * 4 + [1] * 4 + [2] * 4 and labels[6:, 0].tolist() == [3] * 6
-    assert int(counts(segment(picture(side=224), "grid"))[0]) == 121
+    assert int(counts(segment(image(side=224), "grid"))[0]) == 121
 
 
-def test_quickshift_scales_its_kernel_with_the_picture(monkeypatch):
+def test_quickshift_scales_its_kernel_with_the_image(monkeypatch):
     import skimage.segmentation
 
     seen = []
@@ -70,15 +70,15 @@ def test_quickshift_scales_its_kernel_with_the_picture(monkeypatch):
 
 
 def test_felzenszwalb_is_tuned_to_the_count():
-    x = picture(side=112)
+    x = image(side=112)
     x = (x + 0.05 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
     tuned = [int(counts(segment(x, "felzenszwalb", {"count": count}))[0]) for count in (30, 60)]
     assert abs(tuned[0] - 30) <= 3 and abs(tuned[1] - 60) <= 6
     assert int(counts(segment(x, "felzenszwalb[count=0]"))[0]) not in tuned
 
 
-def test_a_picture_is_segmented_once(calls):
-    x = picture(2)
+def test_a_image_is_segmented_once(calls):
+    x = image(2)
     first = segment(x, "grid")
     again = segment(x.flip(0), "grid")
     assert torch.equal(first, again.flip(0)) and len(calls) == 2
@@ -91,7 +91,7 @@ def test_a_picture_is_segmented_once(calls):
 
 def test_the_memory_is_bounded_and_forgets_the_longest_unused(calls, monkeypatch):
     monkeypatch.setattr(segments, "REMEMBERED", 2)
-    first, second, third = picture(3, side=8).split(1)
+    first, second, third = image(3, side=8).split(1)
     for x in (first, second, first, third):
         segment(x, "grid")
     assert len(calls) == 3 and len(segments._memory) == 2
@@ -102,7 +102,7 @@ def test_the_memory_is_bounded_and_forgets_the_longest_unused(calls, monkeypatch
 
 
 def test_the_folder_outlives_the_memory(calls, tmp_path):
-    x = picture(side=24)
+    x = image(side=24)
     first = segment(x, "grid", folder=tmp_path / "cache")
     segments._memory.clear()
     assert torch.equal(segment(x, "grid", folder=tmp_path / "cache"), first) and len(calls) == 1
@@ -121,7 +121,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(np, "save", full)
     with pytest.raises(OSError, match="No space"):
-        segment(picture(side=8), "grid", folder=tmp_path)
+        segment(image(side=8), "grid", folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -137,21 +137,21 @@ def test_wrong_values_and_names_are_named():
     with pytest.raises(InvalidInput, match="nan"):
         segment(torch.full((1, 3, 8, 8), float("nan")))
     with pytest.raises(UnknownName, match="quickshift"):
-        segment(picture(), "quickshit")
+        segment(image(), "quickshit")
     with pytest.raises(UnknownName, match="kernel"):
-        segment(picture(), "quickshift[kernal=3]")
+        segment(image(), "quickshift[kernal=3]")
 
 
 @pytest.mark.assets
 def test_photographs_get_about_120_segments(assets):
-    pictures = []
+    images = []
     for path in sorted((assets / "images").glob("*.JPEG"))[::50]:
         image = Image.open(path).convert("RGB")
         scale = 256 / min(image.size)
         image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
         left, top = (image.width - 224) // 2, (image.height - 224) // 2
-        pictures.append(np.asarray(image.crop((left, top, left + 224, top + 224)), np.float32) / 255)
-    x = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+        images.append(np.asarray(image.crop((left, top, left + 224, top + 224)), np.float32) / 255)
+    x = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
     for name, low, high in (("quickshift", 80, 135), ("slic", 90, 140), ("felzenszwalb", 112, 128)):
         found = counts(segment(x, name))
         assert found.min() >= low and found.max() <= high, (name, found.tolist())

@@ -1,4 +1,4 @@
-"""Signals, volumes and odd pictures go through the same code as pictures of 224 × 224."""
+"""Signals, volumes and odd images go through the same code as images of 224 × 224."""
 
 import numpy as np
 import pytest
@@ -83,14 +83,14 @@ def test_inputs_that_are_no_such_signal():
             wrap(nets.seeded(nets.Plain), input_shape=shape)
     longer = heatproof.explain(model, torch.randn(1, 2, 64), "gradcam")  # another length than it was wrapped with
     assert longer["gradcam"].shape == (1, 64)
-    with pytest.raises(InvalidInput, match=r"'bicubic' is for pictures. Got 1 spatial"):
+    with pytest.raises(InvalidInput, match=r"'bicubic' is for images. Got 1 spatial"):
         heatproof.explain(model, volumes((2, 40)), "gradcam", upsample="bicubic")
 
 
 @pytest.mark.parametrize("size", [(5, 5), (16, 13), (33, 70), (3, 200), (700, 300)])
-def test_pictures_of_any_size(size):
+def test_images_of_any_size(size):
     model = wrap(nets.seeded(nets.Signed), size=size, layer="two")
-    x = nets.pictures(2, *size)
+    x = nets.images(2, *size)
     found = heatproof.explain(model, x, CAMS, raw=False)
     for name in CAMS:
         assert found[name].shape == (2, *size) and found[name].isfinite().all()
@@ -100,18 +100,18 @@ def test_pictures_of_any_size(size):
     np.testing.assert_allclose(raw["gradcam"].numpy(), expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max())
 
 
-def test_a_picture_too_small_for_the_layer_says_so():
+def test_a_image_too_small_for_the_layer_says_so():
     net = nn.Sequential(
         nn.Conv2d(3, 4, 3, 2), nn.Conv2d(4, 4, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
     )
     model = wrap(nets.seeded(lambda: net), size=7)
     with pytest.raises(LayerError, match="places"):
-        heatproof.explain(model, nets.pictures(1, 7), "gradcam", layer="1")
+        heatproof.explain(model, nets.images(1, 7), "gradcam", layer="1")
 
 
 @pytest.mark.parametrize("how", ["nearest", "bicubic"])
 def test_maps_are_enlarged_as_asked(how):
-    model, x = wrap(nets.seeded(nets.Plain), size=16, layer="two"), nets.pictures(2, 16)
+    model, x = wrap(nets.seeded(nets.Plain), size=16, layer="two"), nets.images(2, 16)
     raw = heatproof.explain(model, x, "gradcam", raw=True)["gradcam"].relu()
     found = heatproof.explain(model, x, "gradcam", upsample=how)["gradcam"]
     if how == "nearest":

@@ -36,12 +36,12 @@ def test_rules(rule, expected):
     assert found.tolist() == expected and found.dtype == torch.int64 and found.shape == (3,)
 
 
-def test_on_the_clean_picture_clean_is_predicted():
+def test_on_the_clean_image_clean_is_predicted():
     assert resolved("clean", LOGITS).tolist() == resolved("predicted", LOGITS).tolist()
 
 
 @given(st.lists(st.integers(-4, 6), min_size=0, max_size=5))
-def test_only_one_class_of_the_model_for_each_picture(classes):
+def test_only_one_class_of_the_model_for_each_image(classes):
     fits = len(classes) == 3 and all(0 <= c < 3 for c in classes)
     if fits:
         assert resolved(classes, LOGITS).tolist() == classes

@@ -1,12 +1,12 @@
-"""Where a method's picture of normal activations comes from: made once for a model and layer, kept and used again.
+"""Where a method's image of normal activations comes from: made once for a model and layer, kept and used again.
 
 Sources:
 
-    dead-leaves     256 procedural pictures: nothing needs to be at hand, and no picture under test is among them
-    FOLDER          the pictures in a folder
+    dead-leaves     256 procedural images: nothing needs to be at hand, and no image under test is among them
+    FOLDER          the images in a folder
     FILE            what `heatproof.calibrate` wrote
 
-What is made of pictures is kept in a folder of the user's (`cache_folder`), one file for each model, layer and source.
+What is made of images is kept in a folder of the user's (`cache_folder`), one file for each model, layer and source.
 """
 
 import hashlib
@@ -22,16 +22,16 @@ import torch
 from PIL import Image
 from torch import nn
 
-from heatproof.data import load_pictures
+from heatproof.data import load_images
 from heatproof.data.inputs import as_inputs
 from heatproof.data.shapes import dead_leaves
-from heatproof.errors import HeatproofWarning, InvalidInput, InvalidPicture, StoreError
+from heatproof.errors import HeatproofWarning, InvalidImage, InvalidInput, StoreError
 from heatproof.models import Model, resolve_layer, wrap
 from heatproof.models.calibration import Calibration, calibrated, fingerprint
 from heatproof.seeds import derived_seed
 
 DEAD_LEAVES = "dead-leaves"
-#: Procedural pictures in a calibration, and how many pictures are run at a time.
+#: Procedural images in a calibration, and how many images are run at a time.
 LEAVES, BATCH = 256, 16
 
 #: The last few that were used, by file or by key: methods ask for theirs at every batch.
@@ -47,26 +47,26 @@ def calibrate(
     layer: str | nn.Module = "auto",
     batch_size: int = BATCH,
 ) -> Calibration:
-    """Mean and deviation of the activations at a layer over pictures, for methods that compare with what is normal.
+    """Mean and deviation of the activations at a layer over images, for methods that compare with what is normal.
 
     Args:
         model: from `load_model` or `wrap`, or a bare module.
-        images: a folder, or all that `explain` takes. Other pictures than those to be explained; the authors of IBA
+        images: a folder, or all that `explain` takes. Other images than those to be explained; the authors of IBA
             advise 10,000, and some hundred do.
         out: a file to write; give its path as `source` afterwards, `iba[source=FILE]`.
         layer: as in `explain`.
 
     Raises:
-        InvalidInput: fewer than two pictures, or pictures that cannot be used; StoreError: `out` cannot be written.
+        InvalidInput: fewer than two images, or images that cannot be used; StoreError: `out` cannot be written.
     """
     model = wrap(model) if isinstance(model, nn.Module) else model
     name = model.last_layer if isinstance(layer, str) and layer == "auto" else resolve_layer(model.module, layer)
     if batch_size < 1:
         raise InvalidInput(f"`batch_size` must be at least 1. Got {batch_size}.")
     if isinstance(images, str | os.PathLike) and Path(images).is_dir():
-        batches = _opened(model, load_pictures(images), batch_size)
+        batches = _opened(model, load_images(images), batch_size)
     else:
-        inputs = as_inputs(images, model.geometry, None if model.pictures else model.input_shape)
+        inputs = as_inputs(images, model.geometry, None if model.takes_images else model.input_shape)
         batches = (inputs.batch(slice(i, i + batch_size)) for i in range(0, len(inputs), batch_size))
     found = calibrated(model, name, batches)
     if out is not None:
@@ -75,7 +75,7 @@ def calibrate(
 
 
 def calibration_of(model: Model, layer: str, source: str = DEAD_LEAVES) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and deviation, each `(C, *spatial)`, of the activations at `layer` over the pictures of `source`.
+    """Mean and deviation, each `(C, *spatial)`, of the activations at `layer` over the images of `source`.
 
     Raises:
         InvalidInput: a source that does not exist, or a file made for another model or layer.
@@ -85,7 +85,7 @@ def calibration_of(model: Model, layer: str, source: str = DEAD_LEAVES) -> tuple
         key = f"{Path(source).resolve()} {state.st_mtime_ns} {state.st_size}"
         found = _kept(key, lambda: Calibration.load(source)).check(model, layer)
     else:
-        identity, batches = _pictures(model, source)
+        identity, batches = _images(model, source)
         key = hashlib.blake2b(f"{fingerprint(model)} {layer} {identity}".encode(), digest_size=16).hexdigest()
         found = _kept(key, lambda: _stored(model, layer, cache_folder() / f"{key}.safetensors", batches))
     return found.mean, found.deviation
@@ -131,29 +131,29 @@ def _stored(model: Model, layer: str, path: Path, batches: Callable[[], Iterator
     return found
 
 
-def _pictures(model: Model, source: str) -> tuple[str, Callable[[], Iterator[torch.Tensor]]]:
-    """What identifies the pictures of a source, and the batches."""
+def _images(model: Model, source: str) -> tuple[str, Callable[[], Iterator[torch.Tensor]]]:
+    """What identifies the images of a source, and the batches."""
     size = f"{model.geometry}"
     if source == DEAD_LEAVES:
-        if not model.pictures:
+        if not model.takes_images:
             raise InvalidInput(
-                f"`source` must be a file that heatproof.calibrate wrote, as {model.name!r} takes no pictures. "
+                f"`source` must be a file that heatproof.calibrate wrote, as {model.name!r} takes no images. "
                 f"Got {source!r}."
             )
         return f"{DEAD_LEAVES} {LEAVES} {size}", lambda: _leaves(model)
     if not Path(source).is_dir():
         raise InvalidInput(
-            f"`source` must be {DEAD_LEAVES!r}, a folder of pictures, or a file that heatproof.calibrate wrote. "
+            f"`source` must be {DEAD_LEAVES!r}, a folder of images, or a file that heatproof.calibrate wrote. "
             f"There is nothing at {source!r}."
         )
-    pictures = load_pictures(source)
-    return f"folder {pictures.fingerprint} {size}", lambda: _opened(model, pictures, BATCH)
+    images = load_images(source)
+    return f"folder {images.fingerprint} {size}", lambda: _opened(model, images, BATCH)
 
 
 def _leaves(model: Model) -> Iterator[torch.Tensor]:
     side = model.geometry.resize or max(model.geometry.size)
     for first in range(0, LEAVES, BATCH):
-        yield torch.stack([model.geometry.picture(_leaf(side, i)) for i in range(first, min(first + BATCH, LEAVES))])
+        yield torch.stack([model.geometry.image(_leaf(side, i)) for i in range(first, min(first + BATCH, LEAVES))])
 
 
 def _leaf(side: int, i: int) -> Image.Image:
@@ -161,13 +161,13 @@ def _leaf(side: int, i: int) -> Image.Image:
     return Image.fromarray(dead_leaves(side, stream))
 
 
-def _opened(model: Model, pictures: Any, batch_size: int) -> Iterator[torch.Tensor]:
-    """Batches of all pictures that can be opened."""
+def _opened(model: Model, images: Any, batch_size: int) -> Iterator[torch.Tensor]:
+    """Batches of all images that can be opened."""
     batch = []
-    for i in range(len(pictures.ids)):
+    for i in range(len(images.ids)):
         try:
-            batch.append(model.geometry.picture(pictures.open(i)))
-        except InvalidPicture:
+            batch.append(model.geometry.image(images.open(i)))
+        except InvalidImage:
             continue
         if len(batch) == batch_size:
             yield torch.stack(batch)

@@ -3,7 +3,7 @@
 HeatproofError
 ├── UnknownName       a method, perturbation, layer, option … that does not exist (also a KeyError)
 ├── InvalidInput      an argument of the wrong shape, range or type (also a ValueError)
-│   ├── InvalidPicture    a file that is no readable picture, or is too large to open safely
+│   ├── InvalidImage      a file that is no readable image, or is too large to open safely
 │   ├── InvalidTarget     too few targets, or one outside the model's classes
 │   └── InvalidStudy      a study file or plan that cannot be run
 ├── ModelError        a model that cannot be loaded, or does not answer like a classifier
@@ -16,6 +16,8 @@ HeatproofWarning      something was survived, and is said (also a UserWarning)
 """
 
 import warnings
+from importlib import import_module
+from typing import Any
 
 
 class HeatproofError(Exception):
@@ -33,8 +35,8 @@ class InvalidInput(HeatproofError, ValueError):
     """An argument of the wrong shape, range or type."""
 
 
-class InvalidPicture(InvalidInput):
-    """A file that is no readable picture."""
+class InvalidImage(InvalidInput):
+    """A file that is no readable image."""
 
 
 class InvalidTarget(InvalidInput):
@@ -72,3 +74,15 @@ class HeatproofWarning(UserWarning):
 def warn(text: str) -> None:
     """A HeatproofWarning that names the line of the caller's caller."""
     warnings.warn(text, HeatproofWarning, stacklevel=3)
+
+
+def renamed(module: str, names: dict[str, str], name: str) -> Any:
+    """What a module's `__getattr__` gives for a name of before: the same under its present name, with a warning."""
+    if name not in names:
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+    warnings.warn(f"{module}.{name} is called {names[name]} now.", HeatproofWarning, stacklevel=3)
+    return getattr(import_module(module), names[name])
+
+
+def __getattr__(name: str) -> Any:
+    return renamed(__name__, {"InvalidPicture": "InvalidImage"}, name)

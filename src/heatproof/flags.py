@@ -15,14 +15,14 @@ class Reason(Enum):
     CONSTANT = "constant map"
     NON_FINITE = "non-finite map"
     NO_ANSWER = "the model gave non-finite output"
-    NO_MAP = "there is no map of this picture"
+    NO_MAP = "there is no map of this image"
     MADE_ELSEWHERE = "needs the method, and these maps were made elsewhere"
     NO_MASKS = "no masks were given"
-    NO_MASK = "there is no mask of this picture"
+    NO_MASK = "there is no mask of this image"
     NO_REFERENCE = "there is no reference map"
     NOT_APPLICABLE = "not applicable"
     UNDEFINED = "the formula has no value here"
-    UNUSABLE = "the picture cannot be used"
+    UNUSABLE = "the image cannot be used"
     FAILED = "the method or metric raised an error"
 
 

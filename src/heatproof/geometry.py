@@ -1,4 +1,4 @@
-"""How a picture becomes the network's input: resize, crop, [0, 1]; masks go the very same way."""
+"""How an image becomes the network's input: resize, crop, [0, 1]; masks go the very same way."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ _FILTERS = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 
-#: A picture of 2 × 20,000 pixels would grow to 2.6 million pixels of width before the crop to 224.
+#: An image of 2 × 20,000 pixels would grow to 2.6 million pixels of width before the crop to 224.
 _ROOM = 50_000_000
 
 
@@ -25,8 +25,8 @@ class Geometry:
     resize: int | None = None
     interpolation: str = "bilinear"
 
-    def picture(self, image: Image.Image) -> torch.Tensor:
-        """An RGB PIL picture → `(3, h, w)` float32 in [0, 1]."""
+    def image(self, image: Image.Image) -> torch.Tensor:
+        """An RGB PIL image → `(3, h, w)` float32 in [0, 1]."""
         moved = self._moved(image, _FILTERS[self.interpolation])
         pixels = torch.from_numpy(np.asarray(moved, dtype=np.uint8).copy())
         return pixels.permute(2, 0, 1).float().div_(255)
@@ -37,7 +37,7 @@ class Geometry:
         return torch.from_numpy(np.asarray(moved).copy()) >= 128
 
     def map(self, values: np.ndarray) -> torch.Tensor:
-        """A map `(H, W)` of a whole picture, on any scale → float32 `(h, w)` through the same resize and crop."""
+        """A map `(H, W)` of a whole image, on any scale → float32 `(h, w)` through the same resize and crop."""
         moved = self._moved(Image.fromarray(np.ascontiguousarray(values, dtype=np.float32)), Image.Resampling.BILINEAR)
         return torch.from_numpy(np.asarray(moved, dtype=np.float32).copy())
 

@@ -1,11 +1,11 @@
 """Removed pixels filled from those around them: ROAD's linear imputation, before its noise (protocols §7).
 
-Every removed pixel is the weighted mean of its neighbours inside the picture, 1/6 for the four direct ones and 1/12
+Every removed pixel is the weighted mean of its neighbours inside the image, 1/6 for the four direct ones and 1/12
 for the four diagonal ones, and all removed pixels are solved together: `(D − W) u = b`. Conjugate gradients take up to
 200 steps on smooth masks. With one cycle of multigrid as preconditioner they take 4 to 7 on any mask. No matrix is
-built, and all that happens is a few additions of shifted pictures.
+built, and all that happens is a few additions of shifted images.
 
-The system looks the same on every grid: `cover` is the share of a place that is removed (0 or 1 on the picture), `tie`
+The system looks the same on every grid: `cover` is the share of a place that is removed (0 or 1 on the image), `tie`
 how strongly a place hangs on kept pixels; then `W = a S a` with `a = √cover` and the fixed stencil S, and
 `D = a S a 1 + tie`. A coarser grid gets both restricted like a residual. That is no Galerkin product, but it has the
 row sums of one for the price of a sweep. One undamped Jacobi sweep cuts every short wave of this stencil to a third.
@@ -22,7 +22,7 @@ from heatproof.passes import parts
 
 #: Conjugate gradients go on to this share of `tolerance`: on smooth masks the residual understates the error.
 AIM = 0.1
-#: Steps at most, in the dtype of the pictures and, where that was not enough, in float64.
+#: Steps at most, in the dtype of the images and, where that was not enough, in float64.
 STEPS, STEPS_AGAIN = 40, 400
 #: The grid from which on a cycle is gone through twice: 6 steps where there would be 8, and fine grids cost the most.
 TWICE = 2
@@ -39,11 +39,11 @@ Work = Callable[[], None]
 
 @dataclass(frozen=True)
 class Imputed:
-    """Pictures with their removed pixels filled.
+    """Images with their removed pixels filled.
 
     Attributes:
-        images: `(N, C, H, W)`; kept pixels are those of the picture, bit for bit.
-        residual: `(N,)` float64, `‖b − (D − W) u‖ / ‖b‖` of what is returned; NaN where a picture has no solution.
+        images: `(N, C, H, W)`; kept pixels are those of the image, bit for bit.
+        residual: `(N,)` float64, `‖b − (D − W) u‖ / ‖b‖` of what is returned; NaN where an image has no solution.
         iterations: steps of conjugate gradients, those of the slowest system.
     """
 
@@ -54,19 +54,19 @@ class Imputed:
 
 @torch.no_grad()
 def imputed(z: torch.Tensor, removed: torch.Tensor, *, tolerance: float = 1e-4) -> Imputed:
-    """The pictures with every removed pixel solved for, on their device, in their dtype (float32 at least).
+    """The images with every removed pixel solved for, on their device, in their dtype (float32 at least).
 
-    Where `tolerance` is not reached in float32, a picture is solved again in float64. A picture of which nothing is
+    Where `tolerance` is not reached in float32, an image is solved again in float64. An image of which nothing is
     removed stays as it is; one of which everything is removed is NaN, and so is what a kept pixel that is not finite
-    reaches. Values of removed pixels are not looked at. Each picture's answer is its own, whatever its neighbours.
+    reaches. Values of removed pixels are not looked at. Each image's answer is its own, whatever its neighbours.
 
     Args:
-        z: pictures `(N, C, H, W)`.
+        z: images `(N, C, H, W)`.
         removed: `(N, H, W)` bool, one mask for all channels.
         tolerance: relative residual that is kept to.
 
     Raises:
-        NotApplicable: signals or volumes: the weights are those of pictures.
+        NotApplicable: signals or volumes: the weights are those of images.
         InvalidInput: shapes that do not fit, a mask that is no mask, a tolerance that is not above 0.
 
     A HeatproofWarning says so if a residual stays above `tolerance` all the same.
@@ -83,7 +83,7 @@ def imputed(z: torch.Tensor, removed: torch.Tensor, *, tolerance: float = 1e-4) 
     missed = found.residual > tolerance
     if missed.any():
         warnings.warn(
-            f"{int(missed.sum())} imputed pictures have a relative residual above {tolerance:.1e}, up to "
+            f"{int(missed.sum())} imputed images have a relative residual above {tolerance:.1e}, up to "
             f"{float(found.residual[missed].max()):.1e}, after {STEPS_AGAIN} steps.",
             HeatproofWarning,
             stacklevel=3,
@@ -113,7 +113,7 @@ def _solved(z: torch.Tensor, removed: torch.Tensor, tolerance: float) -> Imputed
 
 def _check(z: torch.Tensor, removed: torch.Tensor, tolerance: float) -> None:
     if z.dim() != 4 or not z.is_floating_point():
-        raise NotApplicable(f"Imputation is for pictures (N, C, H, W) of floats. Got {z.dtype} {tuple(z.shape)}.")
+        raise NotApplicable(f"Imputation is for images (N, C, H, W) of floats. Got {z.dtype} {tuple(z.shape)}.")
     wanted = (len(z), *z.shape[2:])
     if removed.dtype != torch.bool or removed.shape != wanted:
         raise InvalidInput(f"`removed` must be bool {wanted}. Got {removed.dtype} {tuple(removed.shape)}.")
@@ -122,7 +122,7 @@ def _check(z: torch.Tensor, removed: torch.Tensor, tolerance: float) -> None:
 
 
 class Board:
-    """Room to work on one grid: fields `(B, C, length)` that hold padded pictures, row after row.
+    """Room to work on one grid: fields `(B, C, length)` that hold padded images, row after row.
 
     A row is `width + 2` long, so that a neighbour is a shift of the whole field, and an addition runs over memory once.
     The padding of a field is 0; one row more below lets a coarser grid reach over the edge. What works on fields comes
@@ -141,7 +141,7 @@ class Board:
         """A field of zeros."""
         return self.like.new_zeros(*self.shape[:2], self.length)
 
-    def picture(self, field: torch.Tensor) -> torch.Tensor:
+    def image(self, field: torch.Tensor) -> torch.Tensor:
         """A field as `(B, C, H, W)`: a view."""
         height, width = self.shape[2:]
         return field[..., self.core].unflatten(-1, (height, self.row))[..., :width]
@@ -163,7 +163,7 @@ class Board:
         return work
 
     def restriction(self, field: torch.Tensor, out: torch.Tensor) -> Work:
-        """[1 2 1]² around every other place, 4 Pᵀ x, into a picture of the coarser grid, `out`."""
+        """[1 2 1]² around every other place, 4 Pᵀ x, into an image of the coarser grid, `out`."""
         height, width = self.coarse
         rows = field.unflatten(-1, (-1, self.row))
         top, middle, bottom = (rows[..., start : start + 2 * height - 1 : 2, :] for start in range(3))
@@ -181,7 +181,7 @@ class Board:
         return work
 
     def prolongation(self, coarse: torch.Tensor, to: torch.Tensor) -> Work:
-        """Adds P e, bilinear between the places of the coarser grid, to a picture of this one, `to`."""
+        """Adds P e, bilinear between the places of the coarser grid, to an image of this one, `to`."""
         (batch, channels, height, width), down, right = self.shape, self.shape[2] // 2, self.shape[3] // 2
         wide = self.like.new_zeros(batch, channels, self.coarse[0], width)
         between = self.like.new_zeros(batch, channels, down, width)
@@ -217,7 +217,7 @@ class Grid:
         )
         self.couple = self.board.neighbours(self.weighted, self.coupled)
         self.couple_change = self.board.neighbours(self.change, self.coupled)
-        self.residual_picture, self.change_picture = (self.board.picture(f) for f in (self.residual, self.change))
+        self.residual_image, self.change_image = (self.board.image(f) for f in (self.residual, self.change))
 
     def set(self) -> None:
         """What follows from `cover` and `tie`."""
@@ -238,11 +238,11 @@ class Grid:
         count = height * width
         board = Board(batch, count, height, width, self.plan.like)
         unit, matrix = board.field(), board.field()
-        board.picture(unit).copy_(torch.eye(count, dtype=unit.dtype, device=unit.device).view(count, height, width))
+        board.image(unit).copy_(torch.eye(count, dtype=unit.dtype, device=unit.device).view(count, height, width))
         board.neighbours(unit * self.root, matrix)()
         core, diagonal = matrix[..., self.core], self.diagonal_core
         core.mul_(self.twelfth).neg_().addcmul_(unit[..., self.core], diagonal + (diagonal <= 0))
-        return torch.linalg.inv_ex(board.picture(matrix).flatten(2)).inverse
+        return torch.linalg.inv_ex(board.image(matrix).flatten(2)).inverse
 
 
 class Multigrid:
@@ -259,9 +259,9 @@ class Multigrid:
         for fine, grid in zip(self.grids, self.grids[1:], strict=False):
             plan = fine.plan
             pairs = ((fine.cover, grid.cover), (fine.tie, grid.tie))
-            self.coarsen.append([plan.restriction(one, grid.plan.picture(other)) for one, other in pairs])
-            self.down.append(fine.board.restriction(fine.coupled, grid.residual_picture))
-            self.up.append(fine.board.prolongation(grid.change_picture, fine.change_picture))
+            self.coarsen.append([plan.restriction(one, grid.plan.image(other)) for one, other in pairs])
+            self.down.append(fine.board.restriction(fine.coupled, grid.residual_image))
+            self.up.append(fine.board.prolongation(grid.change_image, fine.change_image))
         grid = self.grids[0]
         self.image, self.start, self.direction = (grid.board.field() for _ in range(3))
         self.couple_image, self.couple_start, self.couple_direction = (
@@ -272,8 +272,8 @@ class Multigrid:
     def set(self, removed: torch.Tensor) -> None:
         """The systems of masks `(B, H, W)`, on all grids."""
         grid = self.grids[0]
-        grid.plan.picture(grid.cover).copy_(removed[:, None])
-        grid.plan.picture(grid.root).copy_(~removed[:, None])
+        grid.plan.image(grid.cover).copy_(removed[:, None])
+        grid.plan.image(grid.root).copy_(~removed[:, None])
         grid.couple_root()
         torch.mul(grid.diagonal, grid.cover, out=grid.tie).div_(12)
         grid.set()
@@ -288,7 +288,7 @@ class Multigrid:
         """Puts into `change` what one cycle makes of `residual`; from the grid `TWICE` on, one cycle and another."""
         grid = self.grids[level]
         if level == len(self.grids) - 1:
-            grid.change_picture.copy_((grid.residual_picture.flatten(2) @ self.coarsest).view_as(grid.change_picture))
+            grid.change_image.copy_((grid.residual_image.flatten(2) @ self.coarsest).view_as(grid.change_image))
             return
         self._cycle(level)
         if level == TWICE:
@@ -318,12 +318,12 @@ class Multigrid:
         grid.change_core.mul_(grid.inverse_core)
 
     def solution(self, z: torch.Tensor, removed: torch.Tensor, tolerance: float, most: int) -> Imputed:
-        """The pictures filled; what is sought is the distance of `u` from the mean of the pixels it hangs on."""
+        """The images filled; what is sought is the distance of `u` from the mean of the pixels it hangs on."""
         hopeless = removed.flatten(1).all(1)
         self.set(removed & ~hopeless[:, None, None])
         grid, everywhere = self.grids[0], removed[:, None]
         self.start.zero_()
-        grid.board.picture(self.start).copy_(_chosen(everywhere, torch.zeros_like(z), z))
+        grid.board.image(self.start).copy_(_chosen(everywhere, torch.zeros_like(z), z))
         self.couple_start()
         right = grid.coupled_core.mul_(grid.twelfth)
         norm, tie = _dot(right, right), grid.tie.sum((1, 2), keepdim=True)
@@ -335,7 +335,7 @@ class Multigrid:
         self.couple_image()
         rest = grid.minus_applied(self.image[..., grid.core]).add_(self.start[..., grid.core])
         residual = (_dot(rest, rest) / (norm + (norm == 0))).sqrt().double().flatten()
-        filled = (grid.board.picture(self.image) + mean[..., None]).to(z.dtype)
+        filled = (grid.board.image(self.image) + mean[..., None]).to(z.dtype)
         return Imputed(_chosen(everywhere, filled, z), residual, steps)
 
     def _descend(self, goal: torch.Tensor, most: int) -> int:

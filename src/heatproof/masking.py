@@ -1,4 +1,4 @@
-"""What stands where a picture is masked: fills, and the mixing of a picture with one of them (protocols §1).
+"""What stands where an image is masked: fills, and the mixing of an image with one of them (protocols §1).
 
 A masked image is `x ⊙ m + fill ⊙ (1 − m)`. Everything here happens in `z`, what the network sees: normalising is
 affine, so mixing in `x` and mixing in `z` are the same. Pure functions, any number of spatial dimensions.
@@ -14,7 +14,7 @@ from heatproof.registry import unknown
 FILLS = {
     "mean": "0 in z: the colour that normalising takes away",
     "black": "0 in x",
-    "blur": "the picture itself, blurred (Gaussian, 11 pixels, σ 5)",
+    "blur": "the image itself, blurred (Gaussian, 11 pixels, σ 5)",
 }
 
 #: Gaussian of papers R and F (and of RISE's insertion): taps and standard deviation, in pixels.
@@ -29,15 +29,15 @@ def checked_fill(fill: str) -> str:
 
 
 def ground(fill: str, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-    """The picture of nothing but fill that belongs to each picture, in `z`: `(N, C, *spatial)`.
+    """The image of nothing but fill that belongs to each image, in `z`: `(N, C, *spatial)`.
 
     Args:
         fill: one of `FILLS`.
-        x, z: the pictures in [0, 1], and normalised.
+        x, z: the images in [0, 1], and normalised.
     """
     checked_fill(fill)
     if x.shape != z.shape:
-        raise InvalidInput(f"`x` and `z` must be the same pictures. Got {tuple(x.shape)} and {tuple(z.shape)}.")
+        raise InvalidInput(f"`x` and `z` must be the same images. Got {tuple(x.shape)} and {tuple(z.shape)}.")
     if fill == "mean":
         return torch.zeros_like(z)
     return blurred(z) if fill == "blur" else black(x, z).expand_as(z)
@@ -55,10 +55,10 @@ def masked(z: torch.Tensor, mask: torch.Tensor, background: torch.Tensor) -> tor
 
 
 def black(x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-    """What 0 in `x` is in `z`, `−mean / std` of every channel, read off the pictures themselves: `(N, C, 1, …)`.
+    """What 0 in `x` is in `z`, `−mean / std` of every channel, read off the images themselves: `(N, C, 1, …)`.
 
     `z` is affine in `x`, so a channel's lowest and highest value give the line (error about 1e-7 / range of x, on the
-    range of z). Each picture by itself, so that its answer does not depend on its neighbours. A channel that is zero
+    range of z). Each image by itself, so that its answer does not depend on its neighbours. A channel that is zero
     all over is black already; of one that is constant above zero the line cannot be known, and it is NaN.
     """
     flat, seen = x.flatten(2).double(), z.flatten(2).double()

@@ -27,13 +27,13 @@ def columns(output: str, logits: torch.Tensor, multi_label: bool = False) -> tor
 
 
 def of_target(output: Output, logits: torch.Tensor, target: torch.Tensor, multi_label: bool = False) -> torch.Tensor:
-    """The output of each picture's target, `(N,)`."""
+    """The output of each image's target, `(N,)`."""
     if isinstance(output, str):
         return columns(output, logits, multi_label).gather(1, target[:, None])[:, 0]
     found = output(logits, target)
     if not isinstance(found, torch.Tensor) or found.shape != target.shape:
         got = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
-        raise InvalidInput(f"A callable `output` must give one number for each of {len(target)} pictures. Got {got}.")
+        raise InvalidInput(f"A callable `output` must give one number for each of {len(target)} images. Got {got}.")
     return found
 
 

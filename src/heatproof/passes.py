@@ -1,4 +1,4 @@
-"""Passes of a network: how many variants of a picture go at a time."""
+"""Passes of a network: how many variants of an image go at a time."""
 
 import math
 from collections.abc import Iterator
@@ -9,14 +9,14 @@ from heatproof.errors import InvalidInput
 if TYPE_CHECKING:
     import torch
 
-#: Rows of one pass: at most so many, and so many input values. On a CPU eight pictures of 224² stay in the cache
-#: (ResNet-18, one thread: 23 ms a picture at 8, 28 at 16, 34 at 64); other devices want to be filled.
+#: Rows of one pass: at most so many, and so many input values. On a CPU eight images of 224² stay in the cache
+#: (ResNet-18, one thread: 23 ms an image at 8, 28 at 16, 34 at 64); other devices want to be filled.
 CPU_ROWS, CPU_VALUES = 64, 8 * 3 * 224**2
 DEVICE_ROWS, DEVICE_VALUES = 512, 128 * 3 * 224**2
 
 
 def rows_per_pass(z: "torch.Tensor") -> int:
-    """How many pictures of the size of those in `z` `(N, C, *spatial)` to give the network at a time."""
+    """How many images of the size of those in `z` `(N, C, *spatial)` to give the network at a time."""
     rows, values = (CPU_ROWS, CPU_VALUES) if z.device.type == "cpu" else (DEVICE_ROWS, DEVICE_VALUES)
     return max(1, min(rows, values // max(1, z[0].numel())))
 

@@ -1,7 +1,7 @@
-"""Superpixels: one label map per clean picture, cached by the picture's content and the settings.
+"""Superpixels: one label map per clean image, cached by the image's content and the settings.
 
-Paper N scores maps by the mean in each superpixel of the clean picture, about 120 of them; QuickShift is its
-default. scikit-image does the segmenting; ours are the scaling to small pictures, the tuning and the cache.
+Paper N scores maps by the mean in each superpixel of the clean image, about 120 of them; QuickShift is its
+default. scikit-image does the segmenting; ours are the scaling to small images, the tuning and the cache.
 
 Counts on ten photographs (shorter side 8/7 of the square cut out of it), mean (lowest to highest):
 
@@ -52,17 +52,17 @@ def segment(
     options: Mapping[str, Any] | None = None,
     folder: str | os.PathLike | None = None,
 ) -> torch.Tensor:
-    """Label maps `(N, H, W)` int64 of pictures `x` `(N, 3, H, W)` in [0, 1]; labels run from 0 to n − 1.
+    """Label maps `(N, H, W)` int64 of images `x` `(N, 3, H, W)` in [0, 1]; labels run from 0 to n − 1.
 
     `name` may carry options, as `quickshift[kernel=3]`; `options` come on top. `folder`: where label maps are
-    also kept on disk, shared by processes and runs. The answer depends on nothing but picture and settings.
-    Errors: UnknownName for a segmenter or an option; InvalidInput for pictures of another shape or range.
+    also kept on disk, shared by processes and runs. The answer depends on nothing but image and settings.
+    Errors: UnknownName for a segmenter or an option; InvalidInput for images of another shape or range.
     """
     entry, spelled = SEGMENTERS.parse(name)
     settings = entry.checked_options({**spelled, **(options or {})})
     _check(x)
-    pictures = x.detach().to("cpu", torch.float32).permute(0, 2, 3, 1).contiguous().numpy()
-    labels = [_cached(picture, entry.name, settings, folder) for picture in pictures]
+    images = x.detach().to("cpu", torch.float32).permute(0, 2, 3, 1).contiguous().numpy()
+    labels = [_cached(image, entry.name, settings, folder) for image in images]
     return torch.from_numpy(np.stack(labels).astype(np.int64)).to(x.device)
 
 
@@ -76,7 +76,7 @@ def quickshift(x, *, kernel=2.2, max_dist=200.0, ratio=0.2):
     """QuickShift, about 110 segments; `kernel` is meant at 224² and scales with the side of `x`, down to 1.
 
     Without the scaling, 2.2 gives 28 segments at 112² and 341 at 384². scikit-image takes no kernel below 1,
-    so pictures under about 100 pixels a side get fewer.
+    so images under about 100 pixels a side get fewer.
     """
     from skimage.segmentation import quickshift as run
 
@@ -86,7 +86,7 @@ def quickshift(x, *, kernel=2.2, max_dist=200.0, ratio=0.2):
 
 @SEGMENTERS.register("slic", source="Achanta et al. 2012; paper N")
 def slic(x, *, n_segments=160, compactness=10.0, sigma=1.0):
-    """SLIC, about 123 segments at its default 160; the count hardly depends on the picture's size."""
+    """SLIC, about 123 segments at its default 160; the count hardly depends on the image's size."""
     from skimage.segmentation import slic as run
 
     return run(x, n_segments=n_segments, compactness=compactness, sigma=sigma, start_label=0)
@@ -94,11 +94,11 @@ def slic(x, *, n_segments=160, compactness=10.0, sigma=1.0):
 
 @SEGMENTERS.register("felzenszwalb", source="Felzenszwalb & Huttenlocher 2004; paper N")
 def felzenszwalb(x, *, scale=100.0, sigma=0.5, min_size=60, count=120):
-    """Felzenszwalb, `scale` bisected for each picture (log axis, 10 to 10,000) towards `count` segments.
+    """Felzenszwalb, `scale` bisected for each image (log axis, 10 to 10,000) towards `count` segments.
 
     At a fixed scale of 100 photographs get 49 to 224. `scale` is the first try; the search stops within 5 %
     of `count` or after ten runs, and keeps the nearest. `count=0` keeps `scale` as it is. `min_size` is meant
-    at 224² and scales with the picture's area.
+    at 224² and scales with the image's area.
     """
     smallest = max(1, round(min_size * _scale(x) ** 2))
     if not count:
@@ -118,9 +118,9 @@ def felzenszwalb(x, *, scale=100.0, sigma=0.5, min_size=60, count=120):
     return nearest[1]
 
 
-@SEGMENTERS.register("grid", source="ours, for tests and for pictures without edges")
+@SEGMENTERS.register("grid", source="ours, for tests and for images without edges")
 def grid(x, *, rows=11, columns=11):
-    """Equal rectangles, 121 by default; blind to the picture. Fewer where the picture has fewer pixels."""
+    """Equal rectangles, 121 by default; blind to the image. Fewer where the image has fewer pixels."""
     height, width = x.shape[:2]
     down = np.arange(height) * rows // height
     across = np.arange(width) * columns // width
@@ -134,7 +134,7 @@ def _felzenszwalb(x: np.ndarray, scale: float, sigma: float, min_size: int) -> n
 
 
 def _scale(x: np.ndarray) -> float:
-    """The picture's side beside 224: the geometric mean of height and width."""
+    """The image's side beside 224: the geometric mean of height and width."""
     return math.sqrt(x.shape[0] * x.shape[1]) / REFERENCE_SIDE
 
 
@@ -148,19 +148,17 @@ def _check(x: torch.Tensor) -> None:
         raise InvalidInput(f"`x` must lie in [0, 1], not normalised. Got {low:.3g} to {high:.3g}.")
 
 
-def _cached(
-    picture: np.ndarray, name: str, settings: Mapping[str, Any], folder: str | os.PathLike | None
-) -> np.ndarray:
+def _cached(image: np.ndarray, name: str, settings: Mapping[str, Any], folder: str | os.PathLike | None) -> np.ndarray:
     """The label map from memory, else from `folder`, else worked out and filed in both."""
-    key = _key(picture, name, settings)
+    key = _key(image, name, settings)
     with _lock:
         if key in _memory:
             _memory.move_to_end(key)
             return _memory[key]
     path = Path(folder) / f"{key}.npy" if folder is not None else None
-    labels = _read(path, picture.shape[:2]) if path else None
+    labels = _read(path, image.shape[:2]) if path else None
     if labels is None:
-        labels = _contiguous(SEGMENTERS[name].function(picture.astype(np.float64), **settings))
+        labels = _contiguous(SEGMENTERS[name].function(image.astype(np.float64), **settings))
         if path:
             _write(path, labels)
     with _lock:
@@ -176,10 +174,10 @@ def _contiguous(labels: np.ndarray) -> np.ndarray:
     return inverse.reshape(labels.shape).astype(np.min_scalar_type(len(unique) - 1))
 
 
-def _key(picture: np.ndarray, name: str, settings: Mapping[str, Any]) -> str:
+def _key(image: np.ndarray, name: str, settings: Mapping[str, Any]) -> str:
     """A hash of the pixels, the settings and the versions that decide the answer."""
-    about = f"{VERSION}|{_SKIMAGE}|{name}|{sorted(settings.items())!r}|{picture.shape}"
-    return hashlib.blake2b(about.encode() + picture.tobytes(), digest_size=16).hexdigest()
+    about = f"{VERSION}|{_SKIMAGE}|{name}|{sorted(settings.items())!r}|{image.shape}"
+    return hashlib.blake2b(about.encode() + image.tobytes(), digest_size=16).hexdigest()
 
 
 def _read(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:

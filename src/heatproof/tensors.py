@@ -23,7 +23,7 @@ def upsampled(maps: torch.Tensor, size: tuple[int, ...], how: str = "bilinear") 
         return maps
     mode = UPSAMPLING[how].get(len(size))
     if mode is None:
-        raise InvalidInput(f"`upsample` {how!r} is for pictures. Got {len(size)} spatial dims. Take 'bilinear'.")
+        raise InvalidInput(f"`upsample` {how!r} is for images. Got {len(size)} spatial dims. Take 'bilinear'.")
     aligned = {} if how == "nearest" else {"align_corners": False}
     return F.interpolate(maps[:, None], size=tuple(size), mode=mode, **aligned)[:, 0]
 

@@ -12,7 +12,7 @@ At = tuple[int, int]
 
 
 def quantities(module: nn.Module, z: torch.Tensor, layer: str, targets: list[int]) -> tuple[Array, Array, Array]:
-    """Activations, gradients and logits of `z`, one picture at a time, by autograd from the picture on."""
+    """Activations, gradients and logits of `z`, one image at a time, by autograd from the image on."""
     found: list[tuple[Array, Array, Array]] = []
     for one, target in zip(z, targets, strict=True):
         kept: list[torch.Tensor] = []
@@ -170,10 +170,10 @@ def centre(height: int, width: int) -> Array:
     return made
 
 
-def edges(picture: Array) -> Array:
+def edges(image: Array) -> Array:
     """Sobel magnitude of the channels' mean, border pixels repeated."""
-    grey = np.pad(picture.mean(0), 1, mode="edge")
-    made = np.zeros(picture.shape[1:])
+    grey = np.pad(image.mean(0), 1, mode="edge")
+    made = np.zeros(image.shape[1:])
     for i in range(made.shape[0]):
         for j in range(made.shape[1]):
             w = grey[i : i + 3, j : j + 3]

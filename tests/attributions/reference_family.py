@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 Array = np.ndarray
-#: Logits of one picture and its class → a number.
+#: Logits of one image and its class → a number.
 Utility = Callable[[torch.Tensor, int], torch.Tensor]
 
 
@@ -22,7 +22,7 @@ def logit(logits: torch.Tensor, c: int) -> torch.Tensor:
 
 
 def gradient(after: nn.Module, activations: torch.Tensor, c: int, utility: Utility) -> torch.Tensor:
-    """Of the utility of one picture `(C, *spatial)`, what follows the layer being a function of its own."""
+    """Of the utility of one image `(C, *spatial)`, what follows the layer being a function of its own."""
     leaf = activations.clone().requires_grad_()
     (found,) = torch.autograd.grad(utility(after(leaf[None])[0], c), leaf)
     return found
@@ -124,7 +124,7 @@ def vit_attention(module: nn.Module, z: torch.Tensor) -> tuple[torch.Tensor, lis
 
 
 def rollout(matrices: list[Array], fuse: Callable[[Array], Array], rows: list[int], prefix: int) -> Array:
-    """Abnar & Zuidema 2020: whole matrices, layer by layer from the input up; one picture's `(heads, T, T)` each."""
+    """Abnar & Zuidema 2020: whole matrices, layer by layer from the input up; one image's `(heads, T, T)` each."""
     flow = np.eye(matrices[0].shape[-1])
     for matrix in matrices:
         mixed = 0.5 * fuse(matrix) + 0.5 * np.eye(len(flow))

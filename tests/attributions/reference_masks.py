@@ -1,4 +1,4 @@
-"""Slow references of the methods that cover parts of the picture: loops over one number at a time, in float64."""
+"""Slow references of the methods that cover parts of the image: loops over one number at a time, in float64."""
 
 import itertools
 import math
@@ -26,12 +26,12 @@ class Asked:
 
 
 def game_of(module: nn.Module, target: int, of: str = "logit") -> Game:
-    """One picture `(3, H, W)` → the target's score, all in float64."""
+    """One image `(3, H, W)` → the target's score, all in float64."""
     double = module.double()
 
-    def play(picture: np.ndarray) -> float:
+    def play(image: np.ndarray) -> float:
         with torch.no_grad():
-            logits = double(torch.from_numpy(picture)[None])[0]
+            logits = double(torch.from_numpy(image)[None])[0]
         return float((logits.softmax(0) if of == "probability" else logits)[target])
 
     return play
@@ -57,7 +57,7 @@ def enlarged(image: np.ndarray, size: Sequence[int], aligned: bool = False) -> n
 
 
 def scorecam(activations: np.ndarray, z: np.ndarray, fill: np.ndarray, game: Game, aligned: bool = False) -> np.ndarray:
-    """One picture: `(C, h, w)`, `(3, H, W)`, what stands where the mask is 0 → `(h, w)`."""
+    """One image: `(C, h, w)`, `(3, H, W)`, what stands where the mask is 0 → `(h, w)`."""
     increase = []
     for channel in activations:
         large = enlarged(channel, z.shape[1:], aligned)

@@ -1,4 +1,4 @@
-"""Slow references of the methods that optimise something for each picture: one picture, one number at a time, float64.
+"""Slow references of the methods that optimise something for each image: one image, one number at a time, float64.
 
 Masks are built by loops into matrices, so that the objectives are written as in the papers; their derivatives are
 autograd's, and the steps (Adam, momentum) are made by hand.
@@ -16,10 +16,10 @@ Score = Callable[[torch.Tensor], torch.Tensor]
 
 
 def score_of(module: torch.nn.Module, target: int, of: str = "logit") -> Score:
-    """One picture `(C, *size)` → the target's score; the module is in float64."""
+    """One image `(C, *size)` → the target's score; the module is in float64."""
 
-    def score(picture: torch.Tensor) -> torch.Tensor:
-        logits = module(picture[None])[0]
+    def score(image: torch.Tensor) -> torch.Tensor:
+        logits = module(image[None])[0]
         return (logits.softmax(0) if of == "probability" else logits)[target]
 
     return score
@@ -76,7 +76,7 @@ def opticam(maps: np.ndarray, z: torch.Tensor, fill: torch.Tensor, score: Score,
 
 def smooth_mask(parameters: torch.Tensor, size: Sequence[int], cell: int, sigma: float) -> torch.Tensor:
     """Fong et al. 2019, eq. 8, with TorchRay's kernel: for every pixel the smooth maximum over the cells around it;
-    outside the picture those of the border go on."""
+    outside the image those of the border go on."""
     radius, found = 1 + math.ceil(sigma / cell), []
     for pixel in np.ndindex(*size):
         values = []
@@ -119,15 +119,15 @@ def through(levels: Sequence[torch.Tensor], mask: torch.Tensor) -> torch.Tensor:
 def extremal(
     levels: Sequence[torch.Tensor], score: Score, area: float, steps: int, cell: int, sigma: float, variant: str
 ) -> np.ndarray:
-    """`levels`: the picture `(3, H, W)`, most blurred first."""
+    """`levels`: the image `(3, H, W)`, most blurred first."""
     size = tuple(levels[0].shape[1:])
 
     def objective(parameters: torch.Tensor, step: int) -> torch.Tensor:
         mask = smooth_mask(parameters, size, cell, sigma)
 
         def reward(shown: torch.Tensor) -> torch.Tensor:
-            picture = through(levels, shown)
-            return score(picture.flip(-1) if step % 2 == 0 else picture)
+            image = through(levels, shown)
+            return score(image.flip(-1) if step % 2 == 0 else image)
 
         gain = reward(mask) if variant != "delete" else 0
         gain = gain - (reward(1 - mask) if variant != "preserve" else 0)
@@ -230,7 +230,7 @@ def bottleneck(
     sigma: float,
     alpha: float,
 ) -> np.ndarray:
-    """One picture `(C, *spatial)`; `noise` `(steps, samples, C, *spatial)`; `logits`: `(C, *spatial)` → `(K,)`."""
+    """One image `(C, *spatial)`; `noise` `(steps, samples, C, *spatial)`; `logits`: `(C, *spatial)` → `(K,)`."""
     spatial = activations.shape[1:]
     smooth = matrix(lambda image: blurred(image, sigma, round(2 * sigma)), spatial)
     alive, deviation = deviation > 0, np.maximum(deviation, 0.01)

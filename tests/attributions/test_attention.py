@@ -61,9 +61,9 @@ class Network(nn.Module):
         return found if isinstance(found, torch.Tensor) else found.logits
 
 
-def pictures(side: int | tuple[int, int] = 32, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+def images(side: int | tuple[int, int] = 32, dtype: torch.dtype = torch.float64) -> torch.Tensor:
     height, width = (side, side) if isinstance(side, int) else side
-    return nets.pictures(3, height, width).to(dtype) * 2 - 1
+    return nets.images(3, height, width).to(dtype) * 2 - 1
 
 
 def maps(net: nn.Module, z: torch.Tensor, classes: tuple[int, ...] = (1, 4, 0), **options) -> list[torch.Tensor]:
@@ -90,7 +90,7 @@ FUSE = {"mean": lambda m: m.mean(0), "max": lambda m: m.max(0), "min": lambda m:
     [({}, [0], 1), ({"reg_tokens": 4}, [0], 5), ({"global_pool": "avg"}, list(range(1, 17)), 1)],
 )
 def test_both_methods_equal_the_papers_on_attention_worked_out_by_hand(options, rows, prefix):
-    net, z, classes = small(**options).double(), pictures(), (1, 4, 0)
+    net, z, classes = small(**options).double(), images(), (1, 4, 0)
     logits, matrices = reference_family.vit_attention(net, z.clone().requires_grad_())
     torch.testing.assert_close(logits, net(z))
     for n, c in enumerate(classes):
@@ -107,7 +107,7 @@ def test_both_methods_equal_the_papers_on_attention_worked_out_by_hand(options, 
 
 
 def test_distilled_transformers_are_read_at_both_their_tokens():
-    net, z = small("deit_tiny_distilled_patch16_224").double(), pictures()
+    net, z = small("deit_tiny_distilled_patch16_224").double(), images()
     assert reading(Network(net), net, z).rows == (0, 1)
     with torch.enable_grad(), Attention(3) as found:
         logits = net(z)
@@ -121,7 +121,7 @@ def test_distilled_transformers_are_read_at_both_their_tokens():
 
 
 def test_discarded_attention_is_the_smallest_and_never_a_prefix_tokens():
-    net, z = small().double(), pictures()
+    net, z = small().double(), images()
     with torch.no_grad(), Attention(3) as found:
         net(z)
     slow = []
@@ -141,7 +141,7 @@ def test_discarded_attention_is_the_smallest_and_never_a_prefix_tokens():
 
 
 def test_fused_and_open_attention_give_the_same_maps():
-    net, z = small(), pictures(dtype=torch.float32)
+    net, z = small(), images(dtype=torch.float32)
     fused = maps(net, z)
     for block in net.blocks:
         assert block.attn.fused_attn
@@ -152,7 +152,7 @@ def test_fused_and_open_attention_give_the_same_maps():
 
 def test_hugging_faces_eager_and_fused_attention_give_the_same_maps():
     transformers = pytest.importorskip("transformers")
-    z, found = pictures(dtype=torch.float32), []
+    z, found = images(dtype=torch.float32), []
     for kind in ("eager", "sdpa"):
         config = transformers.ViTConfig(
             hidden_size=24, num_hidden_layers=3, num_attention_heads=2, intermediate_size=48, image_size=32,
@@ -170,7 +170,7 @@ def vision_transformer() -> nn.Module:
 
 
 def test_torchvisions_transformer_equals_its_attention_by_hand():
-    net, z = vision_transformer().double(), pictures()
+    net, z = vision_transformer().double(), images()
     tokens = net.conv_proj(z).flatten(2).transpose(1, 2)
     tokens = torch.cat([net.class_token.expand(3, -1, -1), tokens], 1) + net.encoder.pos_embedding
     matrices = []
@@ -191,7 +191,7 @@ def test_torchvisions_transformer_equals_its_attention_by_hand():
 def test_pytorchs_fast_path_is_not_taken_while_attention_is_read(make):
     """It would run none of the functions that are watched; the output is the same but for rounding."""
     net = nets.seeded(make)
-    z = pictures(16 if make is nets.Fused else 32, torch.float32)
+    z = images(16 if make is nets.Fused else 32, torch.float32)
     with torch.no_grad():
         plain = net(z)
         with Attention(3) as found:
@@ -250,8 +250,8 @@ def test_multihead_attention_that_hands_its_weights_out():
 # --- grids and where nothing can be read ---
 
 
-def test_the_grid_of_a_rectangular_picture_is_rectangular():
-    net, z = small(img_size=(32, 48)), pictures((32, 48), torch.float32)
+def test_the_grid_of_a_rectangular_image_is_rectangular():
+    net, z = small(img_size=(32, 48)), images((32, 48), torch.float32)
     for found in maps(net, z):
         assert found.shape == (3, 4, 6)
 
@@ -286,7 +286,7 @@ def test_where_attention_cannot_be_read_it_says_why(make, side, said, name):
 
 def test_a_network_is_asked_once_for_each_size():
     net = nets.Counted(small())
-    z, network = pictures(dtype=torch.float32), Network(net)
+    z, network = images(dtype=torch.float32), Network(net)
     network.module = net
     for count in (2, 3):  # the probe and one forward, then one forward
         attention.attention_rollout(z, network, network)
@@ -296,7 +296,7 @@ def test_a_network_is_asked_once_for_each_size():
 
 
 def test_a_head_of_zeros_is_asked_again_when_it_has_been_trained():
-    net, z = small(), pictures(dtype=torch.float32)
+    net, z = small(), images(dtype=torch.float32)
     head = net.head.weight.clone()
     net.head.weight.zero_()
     assert reading(Network(net), net, z) == Reading(reading(Network(net), net, z).layout, (0,))
@@ -310,7 +310,7 @@ def test_a_head_of_zeros_is_asked_again_when_it_has_been_trained():
 
 
 def test_the_network_is_left_as_it_was_whatever_happens():
-    net, z = small(), pictures(dtype=torch.float32)
+    net, z = small(), images(dtype=torch.float32)
     before = nets.traces(net)
     maps(net, z)
     assert nets.traces(net) == before
@@ -330,8 +330,8 @@ def test_the_network_is_left_as_it_was_whatever_happens():
     assert torch.overrides._get_current_function_mode() is None
 
 
-def test_a_bad_picture_spoils_no_other():
-    net, z = small(), pictures(dtype=torch.float32)
+def test_a_bad_image_spoils_no_other():
+    net, z = small(), images(dtype=torch.float32)
     alone = maps(net, z)
     z[1] = float("nan")
     for together, expected in zip(maps(net, z), alone, strict=True):
@@ -340,7 +340,7 @@ def test_a_bad_picture_spoils_no_other():
 
 
 def test_relevance_knows_the_target_and_rollout_does_not():
-    net, z = small(), pictures(dtype=torch.float32)
+    net, z = small(), images(dtype=torch.float32)
     first, second = maps(net, z, (0, 0, 0)), maps(net, z, (1, 1, 1))
     assert torch.equal(first[0], second[0])
     assert float((first[1] - second[1]).abs().max()) > 0.1 * float(first[1].max())
@@ -348,7 +348,7 @@ def test_relevance_knows_the_target_and_rollout_does_not():
 
 def test_through_the_engine():
     net = small()
-    model, x = wrap(net, size=32), nets.pictures(3, 32)
+    model, x = wrap(net, size=32), nets.images(3, 32)
     found = heatproof.explain(model, x, METHODS, [1, 4, 0], raw=True)
     for name, expected in zip(METHODS, maps(net, model.normalise(x)), strict=True):
         close(found[name], expected)
@@ -358,6 +358,6 @@ def test_through_the_engine():
 @pytest.mark.parametrize("discard", [-0.1, 1.0])
 def test_options_that_mean_nothing_are_errors(discard):
     with pytest.raises(InvalidInput, match="`discard` must be at least 0 and below 1"):
-        attention.attention_rollout(pictures(), Network(nets.Plain()), nets.Plain(), discard=discard)
+        attention.attention_rollout(images(), Network(nets.Plain()), nets.Plain(), discard=discard)
     with pytest.raises(UnknownName, match="Did you mean 'mean'"):
-        attention.attention_rollout(pictures(), Network(nets.Plain()), nets.Plain(), fusion="meen")
+        attention.attention_rollout(images(), Network(nets.Plain()), nets.Plain(), fusion="meen")

@@ -140,7 +140,7 @@ def test_guided_gradcam_is_the_product(net):
     """Dense writes in place, on the layer's output too."""
     module = nets.seeded(net)
     layer = "two" if net is nets.Plain else "convs.1"
-    model, x = wrap(module, size=16, layer=layer), nets.pictures(2, 16, 12)
+    model, x = wrap(module, size=16, layer=layer), nets.images(2, 16, 12)
     found = heatproof.explain(model, x, ["guided-backprop", "gradcam", "guided-gradcam"], 2, layer, raw=True)
     places = F.interpolate(found["gradcam"].relu()[:, None], size=(16, 12), mode="bilinear", align_corners=False)
     torch.testing.assert_close(found["guided-gradcam"], found["guided-backprop"] * places)
@@ -169,7 +169,7 @@ class Bend(nn.Module):
 def test_a_network_without_relu_is_refused_before_any_work(name, function, said):
     model = wrap(Bend(function).eval(), size=16, layer="one")
     with pytest.raises(NotApplicable, match=said + r"\."):
-        heatproof.explain(model, nets.pictures(2, 16), name)
+        heatproof.explain(model, nets.images(2, 16), name)
 
 
 def test_a_network_that_cannot_be_seen_into_is_refused():
@@ -179,13 +179,13 @@ def test_a_network_that_cannot_be_seen_into_is_refused():
 
     model = wrap(Bend(torch.jit.script(Scripted())).eval(), size=16, layer="one")
     with pytest.raises(NotApplicable, match="what function computes with cannot be seen"):
-        heatproof.explain(model, nets.pictures(2, 16), "guided-backprop")
+        heatproof.explain(model, nets.images(2, 16), "guided-backprop")
 
 
 @pytest.mark.parametrize("name", ["guided-backprop", "deconvnet", "guided-gradcam"])
 def test_nothing_is_left_behind_after_an_exception(name):
     module = nets.Failing().eval()
-    model, x = wrap(module, size=16, layer="layer"), nets.pictures(2, 16)
+    model, x = wrap(module, size=16, layer="layer"), nets.images(2, 16)
     heatproof.explain(model, x, name)
     before = nets.traces(module)
     module.fails = "after"
@@ -198,7 +198,7 @@ def test_nothing_is_left_behind_after_an_exception(name):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_weights_of_another_precision(dtype):
-    x, maps = nets.pictures(2, 16), []
+    x, maps = nets.images(2, 16), []
     for kind in (torch.float32, dtype):
         model = wrap(nets.seeded(nets.Plain).to(kind), size=16, layer="two")
         maps.append(heatproof.explain(model, x, "guided-backprop", 2, raw=True)["guided-backprop"])

@@ -27,11 +27,11 @@ def generators(count: int = 3, seed: int = 5) -> list[torch.Generator]:
 
 
 class Asked:
-    """What the engine hands over: the tail of `Signed` after its second layer, and other pictures' activations."""
+    """What the engine hands over: the tail of `Signed` after its second layer, and other images' activations."""
 
     def __init__(self, module: nn.Module):
         self.module, self.rows = module, []
-        others = module.two(module.one(nets.pictures(20, 12, 16, seed=9).to(module.head.weight)))
+        others = module.two(module.one(nets.images(20, 12, 16, seed=9).to(module.head.weight)))
         others[:, 3] = 0.25  # one channel that never varies
         self.mean, self.deviation = others.mean(0), others.std(0)
 
@@ -51,7 +51,7 @@ def asked():
     """In float64, where a trajectory can be followed for long; logits are large enough to matter."""
     module = nets.seeded(nets.Signed).double().requires_grad_(False)
     module.head.weight.mul_(20)
-    activations = module.two(module.one(nets.pictures(3, 12, 16).double()))
+    activations = module.two(module.one(nets.images(3, 12, 16).double()))
     return activations, torch.tensor(TARGETS), Asked(module)
 
 
@@ -106,7 +106,7 @@ def test_more_beta_lets_fewer_bits_through(asked):
 
 @pytest.mark.parametrize("size", [(8, 8), (24,), (4, 6, 4)])
 def test_it_finds_the_corner_that_counts(size):
-    """A head that looks at one corner: bits stay there, and go elsewhere. Signals, pictures, volumes."""
+    """A head that looks at one corner: bits stay there, and go elsewhere. Signals, images, volumes."""
     inside = torch.zeros(size, dtype=torch.bool)
     inside[tuple(slice(0, side // 2) for side in size)] = True
     activations = torch.randn(2, 4, *size, generator=torch.Generator().manual_seed(0)).abs() + 0.5
@@ -175,7 +175,7 @@ def test_randomness_is_the_generators_alone(asked):
     assert not torch.equal(explained(asked, generators(seed=50), steps=3), first)
 
 
-def test_a_bad_picture_spoils_no_other(asked):
+def test_a_bad_image_spoils_no_other(asked):
     activations, target, asks = asked
     broken = activations.clone()
     broken[1, 0, 0, 0] = float("nan")
@@ -215,7 +215,7 @@ def test_through_the_engine_on_real_tails(net, tmp_path, monkeypatch):
     monkeypatch.setattr(calibration, "LEAVES", 24)
     model = wrap(nets.told_apart(nets.seeded(net), 32), size=32)
     before = nets.traces(model.module)
-    x = nets.pictures(3, 32)
+    x = nets.images(3, 32)
     options = {"iba": {"steps": 4, "samples": 2}}
     found = heatproof.explain(model, x, options, raw=True)["iba"]
     assert (found.flatten(1).std(1) > 0).all() and (found >= 0).all() and not found.requires_grad
@@ -229,5 +229,5 @@ def test_signals_need_a_calibration_of_their_own():
     net = nn.Sequential(nn.Conv1d(1, 4, 3), nn.Tanh(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(4, 3))
     model = wrap(net.eval(), input_shape=(1, 32), layer="1")
     refused = refusals(model, resolve_layers(model, requested("iba"), "1"))
-    assert "its inputs are no pictures" in str(refused)
+    assert "its inputs are no images" in str(refused)
     assert not refusals(model, resolve_layers(model, requested({"iba": {"source": "file"}}), "1"))

@@ -118,7 +118,7 @@ def test_eigencam_never_shows_the_background_instead_of_the_object(seed, wide):
         assert float(torch.corrcoef(torch.stack([found, total]))[0, 1]) >= -1e-6
 
 
-def test_eigencam_of_a_bad_picture_does_not_spoil_the_others():
+def test_eigencam_of_a_bad_image_does_not_spoil_the_others():
     activations = made(3, 5, 4, 4)
     alone = eigen.eigencam(activations)
     activations[1, 2, 0, 0] = float("nan")
@@ -128,7 +128,7 @@ def test_eigencam_of_a_bad_picture_does_not_spoil_the_others():
     torch.testing.assert_close(together[[0, 2]], alone[[0, 2]])
 
 
-def test_eigencam_of_one_constant_picture_is_constant():
+def test_eigencam_of_one_constant_image_is_constant():
     activations = made(2, 5, 4, 4)
     activations[0] = 2.5
     assert float(eigen.eigencam(activations)[0].abs().max()) < 1e-6
@@ -156,7 +156,7 @@ LAYERS = [
 
 @pytest.fixture(scope="module")
 def x() -> torch.Tensor:
-    return nets.pictures(3, 12, 8)
+    return nets.images(3, 12, 8)
 
 
 @pytest.mark.parametrize(("net", "layer"), LAYERS)

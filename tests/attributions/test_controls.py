@@ -15,7 +15,7 @@ from . import reference
 
 @pytest.fixture
 def x() -> torch.Tensor:
-    return nets.pictures(2, 9, 6)
+    return nets.images(2, 9, 6)
 
 
 @pytest.mark.parametrize(
@@ -37,25 +37,25 @@ def test_centre_is_highest_in_the_middle_and_even_on_all_sides():
 
 def test_edges_are_sobels_magnitude(x):
     found = controls.edge_map(x)
-    for one, picture in zip(found, x, strict=True):
-        np.testing.assert_allclose(one, reference.edges(picture.double().numpy()), rtol=1e-5, atol=1e-6)
+    for one, image in zip(found, x, strict=True):
+        np.testing.assert_allclose(one, reference.edges(image.double().numpy()), rtol=1e-5, atol=1e-6)
 
 
 def test_edges_of_a_step_are_on_the_step():
-    picture = torch.zeros(1, 3, 5, 8)
-    picture[..., 4:] = 1
-    found = controls.edge_map(picture)[0]
+    image = torch.zeros(1, 3, 5, 8)
+    image[..., 4:] = 1
+    found = controls.edge_map(image)[0]
     assert (found[:, 3:5] == 4).all()
     assert (found[:, :3] == 0).all() and (found[:, 5:] == 0).all()
 
 
-def test_edges_of_a_flat_picture_can_be_differentiated():
+def test_edges_of_a_flat_image_can_be_differentiated():
     x = torch.full((1, 3, 5, 5), 0.5, requires_grad=True)
     (gradient,) = torch.autograd.grad(controls.edge_map(x).sum(), x)
     assert gradient.isfinite().all()
 
 
-def test_random_is_drawn_from_the_seed_the_picture_and_the_condition(x):
+def test_random_is_drawn_from_the_seed_the_image_and_the_condition(x):
     generators = seeds.generators(3, ["a", "b"], "random", "clean")
     found = controls.random_map(x, generators)
     for one, name in zip(found, "ab", strict=True):
@@ -83,7 +83,7 @@ def test_what_counts_as_a_control():
 
 
 def test_controls_are_shown_as_they_are(x):
-    """Display maps of controls: min-max of themselves at the picture's size, and the network is not asked."""
+    """Display maps of controls: min-max of themselves at the image's size, and the network is not asked."""
     found = heatproof.explain(wrap(nets.seeded(nets.Plain), size=8), x, ["half", "ones", "all1scam"])
     np.testing.assert_allclose(found["half"][0], reference.half(9, 6), atol=1e-6)
     np.testing.assert_allclose(found["all1scam"][0], reference.ones(9, 6), atol=1e-6)

@@ -22,13 +22,13 @@ def test_by_hand():
     torch.testing.assert_close(found, torch.tensor([[0.0, 0.25, 0.75, 1.0]]))
 
 
-def test_maps_that_are_made_at_the_pictures_size_keep_their_negative_side():
+def test_maps_that_are_made_at_the_images_size_keep_their_negative_side():
     raw = torch.tensor([[[-2.0, 0.0], [1.0, 2.0]]])
     torch.testing.assert_close(display_maps(raw, "display", (2, 2))[0], torch.tensor([[0.0, 0.5], [0.75, 1.0]]))
 
 
 @pytest.mark.parametrize("spatial", [(3,), (3, 4), (2, 3, 4)])
-def test_signals_pictures_and_volumes(spatial):
+def test_signals_images_and_volumes(spatial):
     size = tuple(2 * side for side in spatial)
     found = display_maps(torch.rand(2, *spatial), "cam", size)
     assert found.shape == (2, *size)

@@ -91,7 +91,7 @@ def test_shapleycam_of_the_logit_of_a_relu_network_is_gradcam_and_the_hessian_co
 
 def test_shapleycam_keeps_its_hessian_through_the_engine():
     """At an inner layer, with the paper's utility; and at a ReLU network the logit has none."""
-    x = nets.pictures(3, 12, 8)
+    x = nets.images(3, 12, 8)
     for net, layer, option, differs in [
         (nets.Plain, "one", "[utility=logit]", False),
         (nets.Plain, "one", "", True),
@@ -109,7 +109,7 @@ def test_shapleycam_keeps_its_hessian_through_the_engine():
 
 
 def test_shapleycam_through_the_engine_is_the_reference():
-    module, x = nets.seeded(nets.Signed), nets.pictures(3, 12, 8)
+    module, x = nets.seeded(nets.Signed), nets.images(3, 12, 8)
     model = wrap(module, size=12)
     found = heatproof.explain(model, x, "shapleycam", CLASSES, "two", raw=True)["shapleycam"]
 
@@ -210,7 +210,7 @@ def test_cam_is_the_papers(spatial):
 
 
 def test_cam_is_gradcam_times_the_number_of_places():
-    x = nets.pictures(3, 12, 8)
+    x = nets.images(3, 12, 8)
     found = heatproof.explain(wrap(nets.seeded(nets.Plain), size=12), x, ["cam", "gradcam"], CLASSES, "two", raw=True)
     torch.testing.assert_close(found["cam"], 24 * found["gradcam"], rtol=1e-4, atol=1e-6)
 
@@ -285,7 +285,7 @@ def test_kpcacam_finds_the_same_by_lanczos(monkeypatch):
 
 
 @pytest.mark.parametrize("dense", [10, 512])
-def test_kpcacam_of_a_flat_and_of_a_bad_picture(dense, monkeypatch):
+def test_kpcacam_of_a_flat_and_of_a_bad_image(dense, monkeypatch):
     monkeypatch.setattr(eigen, "DENSE_PLACES", dense)
     activations = made(3, 5, 4, 4)
     alone = eigen.kpcacam(activations)

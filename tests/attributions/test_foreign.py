@@ -25,7 +25,7 @@ from .. import nets
 SIDE = 16
 
 
-MISSING = "there is no map of this picture"
+MISSING = "there is no map of this image"
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +44,7 @@ def model():
 
 @pytest.fixture
 def x():
-    return nets.pictures(3, SIDE)
+    return nets.images(3, SIDE)
 
 
 def gradient_times_input(model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -209,7 +209,7 @@ def test_shapes_that_are_maps(give):
 @pytest.mark.parametrize(
     ("maps", "said"),
     [
-        (torch.rand(8, 6), r"for each of 2 pictures: \(N, H, W\).*Got \(8, 6\)"),
+        (torch.rand(8, 6), r"for each of 2 images: \(N, H, W\).*Got \(8, 6\)"),
         (torch.rand(3, 8, 6), r"Got \(3, 8, 6\)"),
         (torch.rand(2, 3, 4, 8, 6), r"Got \(2, 3, 4, 8, 6\)"),
         (torch.rand(2, 0, 8, 6), r"Got \(2, 0, 8, 6\)"),
@@ -289,7 +289,7 @@ def test_a_function_by_name(model, x, project):
         ("python:toy_broken:f", InvalidInput, "cannot be imported. It raised ZeroDivisionError"),
         ("python:toy_methods:number", InvalidInput, "must be a function. Got int"),
         ("maps:nowhere", InvalidInput, "There is no nowhere"),
-        ("maps:toy_methods.py", InvalidInput, "must be a folder of .npy files or of grey pictures, or an .npz"),
+        ("maps:toy_methods.py", InvalidInput, "must be a folder of .npy files or of grey images, or an .npz"),
     ],
 )
 def test_a_name_that_leads_nowhere(model, x, project, spec, error, said):
@@ -322,7 +322,7 @@ def folder(tmp_path):
 
 @pytest.mark.parametrize("how", ["folder", "npz", "mapping"])
 @pytest.mark.parametrize("prefix", ["", "/photos/"])
-def test_maps_by_the_pictures_names(model, x, folder, how, prefix):
+def test_maps_by_the_images_names(model, x, folder, how, prefix):
     where, maps = folder
     spec = {"folder": f"maps:{where}", "npz": f"maps:{where}/all.npz", "mapping": "mine"}[how]
     if how == "mapping":
@@ -333,7 +333,7 @@ def test_maps_by_the_pictures_names(model, x, folder, how, prefix):
     assert found.flags[spec] == [""] * 3
 
 
-def test_maps_of_perturbed_pictures_and_missing_ones(model, x, folder):
+def test_maps_of_perturbed_images_and_missing_ones(model, x, folder):
     where, maps = folder
     spec = f"maps:{where}"
     found = explained(model, x, spec, ["cats/a.png", "cats/b.png", "cats/c.png"], "gaussian-noise:3")
@@ -365,7 +365,7 @@ def test_maps_by_the_names_that_explain_gives(model, x):
 
 def test_maps_need_names(model, x):
     heatproof.register("mine", {"a": np.ones((4, 4))})
-    with pytest.raises(InvalidInput, match=r"looks maps up by the pictures' names. Got 0 for 3"):
+    with pytest.raises(InvalidInput, match=r"looks maps up by the images' names. Got 0 for 3"):
         explained(model, x, "mine", ())
 
 

@@ -53,7 +53,7 @@ def convolution(dims: int) -> type[nn.Module]:
 
 
 class Any(nn.Module):
-    """A signal, a picture or a volume."""
+    """A signal, an image or a volume."""
 
     def __init__(self, dims: int):
         super().__init__()
@@ -107,7 +107,7 @@ NETS = [
 def test_the_shares_sum_to_the_output(make, side):
     """Srinivas & Fleuret 2019: f(x) = ∇x f · x + Σ ∇b f · b, with the implicit biases of what is curved."""
     net = ready(nets.seeded(make), side)
-    z, target = nets.pictures(3, side).double() * 4 - 2, torch.tensor([0, 3, 1])
+    z, target = nets.images(3, side).double() * 4 - 2, torch.tensor([0, 3, 1])
     output, total = shares(net, z, target)
     assert float(output.abs().min()) > 1e-3
     torch.testing.assert_close(total, output, rtol=1e-10, atol=1e-12)
@@ -131,7 +131,7 @@ def test_the_shares_sum_to_the_output_in_any_number_of_dimensions(dims):
 
 
 def slow(net: Plainer, z: torch.Tensor, c: int, rescale: str) -> np.ndarray:
-    """One picture: forward by hand, each bias a tensor of its own at every place, whose gradient autograd gives."""
+    """One image: forward by hand, each bias a tensor of its own at every place, whose gradient autograd gives."""
     x = z[None].clone().requires_grad_()
     norm = net.norm
     scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
@@ -160,10 +160,10 @@ def slow(net: Plainer, z: torch.Tensor, c: int, rescale: str) -> np.ndarray:
 @pytest.mark.parametrize("rescale", ["channel", "layer"])
 def test_the_map_is_the_papers(rescale):
     net = ready(nets.seeded(Plainer), 8)
-    z = nets.pictures(2, 8, 12).double() * 2 - 1
+    z = nets.images(2, 8, 12).double() * 2 - 1
     got = fullgrad.fullgrad(z, net, nets.of_target(torch.tensor([4, 1])), rescale=rescale)
-    for one, picture, c in zip(got, z, [4, 1], strict=True):
-        np.testing.assert_allclose(one, slow(net, picture, c, rescale), rtol=1e-4, atol=1e-5)
+    for one, image, c in zip(got, z, [4, 1], strict=True):
+        np.testing.assert_allclose(one, slow(net, image, c, rescale), rtol=1e-4, atol=1e-5)
 
 
 class Lifted(nn.Module):
@@ -183,8 +183,8 @@ class Lifted(nn.Module):
 
 
 @pytest.mark.parametrize("dims", [1, 2])
-def test_signals_pictures_and_volumes_go_by_the_same_formula(dims):
-    """A signal is a picture one pixel high, and a picture a volume one deep."""
+def test_signals_images_and_volumes_go_by_the_same_formula(dims):
+    """A signal is an image one pixel high, and an image a volume one deep."""
     net, target = any_net(dims), nets.of_target(torch.tensor([0, 3]))
     z = torch.randn(2, 3, *(9, 7)[:dims], dtype=torch.float64)
     found = fullgrad.fullgrad(z, net, target)
@@ -194,7 +194,7 @@ def test_signals_pictures_and_volumes_go_by_the_same_formula(dims):
 
 def test_one_forward_and_the_network_as_it_was():
     net = nets.seeded(lambda: nets.Counted(nets.Plain()))
-    model, x = wrap(net, size=12), nets.pictures(3, 12)
+    model, x = wrap(net, size=12), nets.images(3, 12)
     heatproof.explain(model, x, "fullgrad")  # asks once whether it serves
     before, calls = nets.traces(net), net.calls
     found = heatproof.explain(model, x, "fullgrad")
@@ -226,7 +226,7 @@ def test_where_it_cannot_serve():
         net = nets.told_apart(nets.seeded(transformer), 32)
         assert "not the sum of its input's and its biases' shares" in applies(wrap(net, size=32), "", {})
         with pytest.raises(NotApplicable):
-            heatproof.explain(wrap(net, size=32), nets.pictures(1, 32), "fullgrad")
+            heatproof.explain(wrap(net, size=32), nets.images(1, 32), "fullgrad")
     for net in (nets.Plain, nets.Signed, nets.Dense, nets.Shared):
         assert applies(wrap(nets.seeded(net), size=12), "", {}) == ""
 

@@ -29,23 +29,23 @@ def seeds(count: int) -> list[torch.Generator]:
 
 
 def z_of(count: int = 2, side: int = SIDE) -> torch.Tensor:
-    return 2 * nets.pictures(count, side) - 1
+    return 2 * nets.images(count, side) - 1
 
 
 def x_of(count: int = 2, side: int = SIDE) -> torch.Tensor:
-    return nets.pictures(count, side)
+    return nets.images(count, side)
 
 
 TARGET = torch.tensor([1, 3])
 
 
 def output(net: nn.Module, one: np.ndarray, target: int) -> float:
-    """The target's logit of one picture, in float64."""
+    """The target's logit of one image, in float64."""
     return float(net.double()(torch.from_numpy(one)[None])[0, target])
 
 
 def slow_gradient(net: nn.Module, one: np.ndarray, target: int, step: float = 1e-5) -> np.ndarray:
-    """Central differences, one number of the picture at a time."""
+    """Central differences, one number of the image at a time."""
     found = np.zeros_like(one)
     for place in np.ndindex(one.shape):
         up, down = one.copy(), one.copy()
@@ -56,7 +56,7 @@ def slow_gradient(net: nn.Module, one: np.ndarray, target: int, step: float = 1e
 
 
 def slow(net: nn.Module, z: torch.Tensor, formula) -> np.ndarray:
-    """`formula(net, picture, target, n)` for every picture, in float64; the network is put back to float32."""
+    """`formula(net, image, target, n)` for every image, in float64; the network is put back to float32."""
     try:
         return np.stack([formula(net, one.double().numpy(), int(TARGET[n]), n) for n, one in enumerate(z)])
     finally:
@@ -184,7 +184,7 @@ def classes(count: int) -> torch.Tensor:
 @pytest.mark.parametrize("name", MANY)
 @pytest.mark.parametrize("rows", [1, 3, 7, 16, 100])
 def test_memory_is_bounded_and_the_chunks_decide_nothing(name, rows, smooth, monkeypatch):
-    """As many rows as draws, no more than so many at a time, and the same map whichever pictures share a pass."""
+    """As many rows as draws, no more than so many at a time, and the same map whichever images share a pass."""
     expected = torch.cat([MANY[name](smooth, n)[n - 1 :] for n in (1, 2, 3)])
     monkeypatch.setattr(methods, "rows_per_pass", lambda _z: rows)
     counted = Rows(smooth)
@@ -195,7 +195,7 @@ def test_memory_is_bounded_and_the_chunks_decide_nothing(name, rows, smooth, mon
 
 
 @pytest.mark.parametrize("name", MANY)
-def test_a_picture_without_numbers_does_not_spoil_its_neighbours(name, smooth, monkeypatch):
+def test_a_image_without_numbers_does_not_spoil_its_neighbours(name, smooth, monkeypatch):
     expected = MANY[name](smooth, 3)
     good = z_of
 
@@ -210,7 +210,7 @@ def test_a_picture_without_numbers_does_not_spoil_its_neighbours(name, smooth, m
     torch.testing.assert_close(got[[0, 2]], expected[[0, 2]])
 
 
-def test_a_network_that_writes_into_its_input_changes_no_picture():
+def test_a_network_that_writes_into_its_input_changes_no_image():
     class Writes(nn.Module):
         def __init__(self):
             super().__init__()
@@ -243,7 +243,7 @@ def test_gradients_can_be_differentiated_again(smooth):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_weights_of_another_precision(dtype):
-    x = nets.pictures(2, 16)
+    x = nets.images(2, 16)
     maps = []
     for kind in (torch.float32, dtype):
         model = wrap(nets.seeded(nets.Signed).to(kind), size=16, layer="two")
@@ -254,7 +254,7 @@ def test_weights_of_another_precision(dtype):
 
 
 def test_the_output_explained_is_the_callers():
-    model, x = wrap(nets.seeded(nets.Signed), size=16, layer="two"), nets.pictures(2, 16)
+    model, x = wrap(nets.seeded(nets.Signed), size=16, layer="two"), nets.images(2, 16)
     z = model.normalise(x).requires_grad_()
     chances = model.module(z).softmax(1)[:, 2].sum()
     (expected,) = torch.autograd.grad(chances, z)
@@ -288,16 +288,16 @@ BAD = [
 def test_bad_options(asked, kind, said):
     model = wrap(nets.seeded(nets.Plain), size=16, layer="two")
     with pytest.raises(kind, match=said):
-        heatproof.explain(model, nets.pictures(2, 16), asked)
+        heatproof.explain(model, nets.images(2, 16), asked)
 
 
 def test_a_network_that_no_gradient_crosses():
-    with pytest.raises(NotApplicable, match="No gradient reaches the picture"):
+    with pytest.raises(NotApplicable, match="No gradient reaches the image"):
         methods.gradient_at(lambda z: z.detach().flatten(1), z_of(), TARGET)
 
 
 def test_the_gradient_shares_the_pass_of_the_cams_and_equals_one_of_its_own(monkeypatch):
-    model, x = wrap(nets.seeded(nets.Signed), size=16, layer="two"), nets.pictures(3, 16)
+    model, x = wrap(nets.seeded(nets.Signed), size=16, layer="two"), nets.images(3, 16)
     model.layers  # noqa: B018 - looked for now
     calls = {"forward": 0, "backward": 0}
     own, grad = model.module.forward, torch.autograd.grad
@@ -329,5 +329,5 @@ def test_a_network_that_no_gradient_crosses_says_so():
         def forward(self, x):
             return super().forward(x.detach())
 
-    with pytest.raises(LayerError, match="No gradient reaches the picture"):
-        heatproof.explain(wrap(nets.seeded(Cut), size=16), nets.pictures(1, 16), "gradient")
+    with pytest.raises(LayerError, match="No gradient reaches the image"):
+        heatproof.explain(wrap(nets.seeded(Cut), size=16), nets.images(1, 16), "gradient")

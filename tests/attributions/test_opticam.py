@@ -27,7 +27,7 @@ def frozen(module: nn.Module) -> nn.Module:
 def asked():
     """In float64, where a trajectory can be followed for long."""
     module = frozen(nets.seeded(nets.Signed).double())
-    x = nets.pictures(3, 14, 10).double()
+    x = nets.images(3, 14, 10).double()
     z = wrap(module, 0.4, 0.25, size=16).normalise(x)
     return module.two(module.one(z)), x, z, Asked(module, TARGETS)
 
@@ -103,7 +103,7 @@ def test_batch_equals_single(asked, monkeypatch):
         torch.testing.assert_close(alone[0], together[i])
 
 
-def test_a_bad_picture_spoils_no_other_and_a_dead_layer_says_nothing(asked):
+def test_a_bad_image_spoils_no_other_and_a_dead_layer_says_nothing(asked):
     maps, x, z, score = asked
     fine = opticam(maps, x, z, score, steps=10)
     broken, dead = z.clone(), maps.clone()
@@ -135,5 +135,5 @@ def test_what_cannot_be(asked, options, message):
 
 def test_a_network_without_gradients_is_said(asked):
     maps, x, z, _ = asked
-    with pytest.raises(NotApplicable, match="No gradient reaches the picture"):
+    with pytest.raises(NotApplicable, match="No gradient reaches the image"):
         opticam(maps, x, z, lambda seen, rows, of: seen.detach().flatten(1).sum(1))

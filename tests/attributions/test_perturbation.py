@@ -1,4 +1,4 @@
-"""Masks optimised on the picture against their slow references, and what they find."""
+"""Masks optimised on the image against their slow references, and what they find."""
 
 import math
 
@@ -34,7 +34,7 @@ def asked():
     """In float64, where a trajectory can be followed for long; the logits are large enough to matter."""
     module = nets.seeded(nets.Signed).double().requires_grad_(False)
     module.head.weight.mul_(20)
-    x = nets.pictures(3, HEIGHT, WIDTH).double()
+    x = nets.images(3, HEIGHT, WIDTH).double()
     return x, wrap(module, 0.4, 0.25, size=16).normalise(x), Asked(module, TARGETS)
 
 
@@ -54,7 +54,7 @@ def corner(size: tuple[int, ...]) -> torch.Tensor:
 
 
 def checkered(*size: int, count: int = 2) -> torch.Tensor:
-    """Pictures of +1 and −1."""
+    """Images of +1 and −1."""
     return torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(0)).sign()
 
 
@@ -87,7 +87,7 @@ def test_one_parameter_makes_a_disc_of_about_sigma():
 
 
 def test_equal_parameters_favour_no_place():
-    """As a start must not; with nothing outside the picture (TorchRay's padding) the corners stand out."""
+    """As a start must not; with nothing outside the image (TorchRay's padding) the corners stand out."""
     smooth = SmoothMask((48, 48), 2, 6.0, torch.zeros((), dtype=torch.float64))
     even = smooth(torch.ones(1, *smooth.cells).double())[0].unflatten(0, (-1, 2)).unflatten(2, (-1, 2))
     torch.testing.assert_close(even, even[:1, :, :1].expand_as(even))  # one value for each place within a cell
@@ -110,14 +110,14 @@ def test_the_area_term_is_that_of_sorted_masks():
 
 
 def test_the_authors_area_counts_a_margin():
-    """With TorchRay's σ 21 and step 7 the area is that of 260 × 260 pixels: 13.5 % of the picture, not 10 %."""
+    """With TorchRay's σ 21 and step 7 the area is that of 260 × 260 pixels: 13.5 % of the image, not 10 %."""
     side, sigma, step = 224, 21, 7
     padding, radius = 1 + math.ceil(2 * sigma / step), 1 + math.ceil(sigma / step)
     counted = step * (side // step + 2 * padding - (2 * radius + 1) + 1) - step + 1
     assert counted == 260 and 0.1 * counted**2 / side**2 == pytest.approx(0.1347, abs=1e-4)
 
 
-def test_a_pyramid_goes_from_the_strongest_blur_to_the_picture():
+def test_a_pyramid_goes_from_the_strongest_blur_to_the_image():
     z = torch.randn(1, 2, 9, 7, generator=torch.Generator().manual_seed(0)).double()
     levels = perturbation.pyramid(z)[0]
     assert torch.equal(levels[-1], z[0])
@@ -158,7 +158,7 @@ def test_float32_follows_the_same_path(asked):
 @pytest.mark.parametrize("variant", perturbation.VARIANTS)
 @pytest.mark.parametrize("fill", ["pyramid", "mean"])
 def test_an_extremal_mask_finds_the_corner_that_counts(variant, fill):
-    """Its area is spent there: the quarter that the network looks at is a quarter of the picture."""
+    """Its area is spent there: the quarter that the network looks at is a quarter of the image."""
     z, inside = checkered(16, 16), corner((16, 16))
     found = extremal_perturbation(
         (z + 1) / 2, z, Asked(Corner(), (1, 1)), steps=300, area=0.2, variant=variant, fill=fill, flip=False
@@ -227,7 +227,7 @@ def test_meaningful_perturbation_is_the_papers(asked, start, of):
         np.testing.assert_allclose(got[i], expected, atol=1e-8)
 
 
-def test_a_start_is_chosen_for_each_picture():
+def test_a_start_is_chosen_for_each_image():
     """The corner is gone under a large disc only; what looks at the middle is gone under a small one."""
 
     class Middle(Corner):
@@ -273,7 +273,7 @@ def test_the_papers_steps_are_the_default(asked):
 
 
 def test_nothing_to_delete_is_zero_everywhere():
-    """A network that ignores the picture: the L1 term takes the disc back, and nothing stays of it."""
+    """A network that ignores the image: the L1 term takes the disc back, and nothing stays of it."""
     z = checkered(12, 12)
     blind = Asked(nn.Sequential(nn.Flatten(), nn.Linear(432, 2)).requires_grad_(False), (0, 1))
     with torch.no_grad():
@@ -281,7 +281,7 @@ def test_nothing_to_delete_is_zero_everywhere():
     assert (meaningful_perturbation(z, z, blind, generators(2), steps=200) == 0).all()
 
 
-def test_moved_pictures_repeat_their_border():
+def test_moved_images_repeat_their_border():
     z = torch.arange(12.0).view(1, 1, 3, 4)
     got = perturbation._moved(z, torch.tensor([[1, -2]]))[0, 0]
     assert got.tolist() == [[4, 4, 4, 5], [8, 8, 8, 9], [8, 8, 8, 9]]
@@ -329,7 +329,7 @@ def test_randomness_is_the_generators_alone(asked, method):
 @both
 @pytest.mark.parametrize("fill", ["black", "mean", "blur"])
 def test_what_is_hidden_is_the_fill(asked, method, fill):
-    """Seen by the network at the start: the picture everywhere, or nearly, and what is not it is the fill."""
+    """Seen by the network at the start: the image everywhere, or nearly, and what is not it is the fill."""
     x, z, score = asked
     behind, seen = ground(fill, x, z), []
 
@@ -347,7 +347,7 @@ def test_what_is_hidden_is_the_fill(asked, method, fill):
 
 
 @both
-def test_a_bad_picture_spoils_no_other(asked, method):
+def test_a_bad_image_spoils_no_other(asked, method):
     x, z, score = asked
     broken = z.clone()
     broken[1] = float("nan")

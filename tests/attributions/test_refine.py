@@ -19,7 +19,7 @@ SIDE = 16
 
 
 def slow(raws: list[np.ndarray], size: tuple[int, int], operator: str) -> np.ndarray:
-    """Eq. 7 of Domeniconi et al. 2026 for one picture: pixel by pixel, in float64."""
+    """Eq. 7 of Domeniconi et al. 2026 for one image: pixel by pixel, in float64."""
     layers = []
     for raw in raws:
         positive = np.where(raw > 0, raw, 0).astype(np.float64)
@@ -50,7 +50,7 @@ def model() -> heatproof.Model:
 
 @pytest.fixture(scope="module")
 def x() -> torch.Tensor:
-    return nets.pictures(3, SIDE)
+    return nets.images(3, SIDE)
 
 
 @pytest.mark.parametrize("operator", OPERATORS)

@@ -132,7 +132,7 @@ def test_lrp_is_the_epsilon_rule(name, epsilon):
     agrees(relevance.lrp(z, net, TARGETS, epsilon=epsilon), np.stack(expected), 1e-4)
 
 
-def test_lrp_without_epsilon_is_the_gradient_times_the_picture_on_a_relu_network():
+def test_lrp_without_epsilon_is_the_gradient_times_the_image_on_a_relu_network():
     """Ancona et al. 2018, prop. 1; and ReLU6 is where it is not."""
     for function, equal in ((F.relu, True), (F.relu6, False)):
         net, z = Layered(function), 3 * z_of()
@@ -140,7 +140,7 @@ def test_lrp_without_epsilon_is_the_gradient_times_the_picture_on_a_relu_network
         assert torch.allclose(relevance.lrp(z, net, TARGETS, epsilon=0.0), plain.sum(1), rtol=1e-3, atol=1e-3) is equal
 
 
-# --- networks of pictures: what is conserved ---
+# --- networks of images: what is conserved ---
 
 
 class Residual(nn.Module):
@@ -176,7 +176,7 @@ def test_deeplift_adds_up_to_the_difference_of_outputs(net, baseline):
         "dense": lambda: nets.told_apart(nets.seeded(nets.Dense), 16),
         "plain": lambda: nets.told_apart(nets.seeded(nets.Plain), 16),
     }[net]().requires_grad_(False)
-    x = nets.pictures(3, 16)
+    x = nets.images(3, 16)
     z = 2 * x - 1
     start = heatproof.masking.ground("mean" if baseline == "zero" else baseline, x, z)
     expected = (made(z) - made(start)).gather(1, TARGET[:, None])[:, 0]
@@ -203,7 +203,7 @@ def test_deeplift_of_an_overlapping_max_pool_by_hand():
 def test_lrp_conserves_the_output_without_biases_and_not_with(act):
     for bias in (False, True):
         net = residual(bias, act)
-        z = 2 * nets.pictures(3, 16) - 1
+        z = 2 * nets.images(3, 16) - 1
         expected = net(z).gather(1, TARGET[:, None])[:, 0]
         got = relevance.lrp(z, net, TARGETS).sum((1, 2))
         assert torch.allclose(got, expected, rtol=1e-3, atol=1e-4) is not bias
@@ -231,14 +231,14 @@ def test_the_secant_of_a_relu_is_that_of_any_function(relu):
 
 
 class Windows(Layered):
-    """Several rows for each picture, as in windows, on the way."""
+    """Several rows for each image, as in windows, on the way."""
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         rows = F.relu(z.flatten(1).reshape(len(z) * 4, 3) + torch.arange(3.0))
         return self.layers[-1](F.relu(self.layers[1](self.layers[0](rows.reshape(len(z), 12)))))
 
 
-def test_deeplift_of_a_batch_is_that_of_its_pictures_also_in_windows():
+def test_deeplift_of_a_batch_is_that_of_its_images_also_in_windows():
     net, z = Windows(F.relu), z_of()
     together = relevance.deeplift(z, z, net, net, TARGETS)
     for n in range(3):
@@ -286,44 +286,44 @@ def test_what_has_no_rule_is_refused_by_name_before_any_work(what, method):
     function, said = REFUSED[what]
     model = wrap(Bend(function).eval(), size=16, layer="one")
     with pytest.raises(NotApplicable, match=said):
-        heatproof.explain(model, nets.pictures(2, 16), method)
+        heatproof.explain(model, nets.images(2, 16), method)
 
 
 @pytest.mark.parametrize("name", ["vit", "swin"])
 def test_transformers_are_refused(name):
     model = wrap(nets.seeded(getattr(nets, name)), size=32)
     with pytest.raises(NotApplicable, match="LRP has no rule for layer_norm"):
-        heatproof.explain(model, nets.pictures(1, 32), "lrp")
+        heatproof.explain(model, nets.images(1, 32), "lrp")
 
 
 def test_lrp_refuses_functions_that_do_not_go_through_zero():
     assert torch.sigmoid(torch.zeros(())) > 0 and ELEMENTWISE > THROUGH_ZERO
     model = wrap(Bend(torch.sigmoid).eval(), size=16, layer="one")
     with pytest.raises(NotApplicable, match="LRP has no rule for sigmoid"):
-        heatproof.explain(model, nets.pictures(2, 16), "lrp")
-    heatproof.explain(model, nets.pictures(2, 16), "deeplift")
+        heatproof.explain(model, nets.images(2, 16), "lrp")
+    heatproof.explain(model, nets.images(2, 16), "deeplift")
 
 
 @pytest.mark.parametrize("method", ["deeplift", "lrp"])
 def test_a_probability_is_refused(method):
     model = wrap(nets.seeded(nets.Plain), size=16, layer="two")
     with pytest.raises(NotApplicable, match="it explains logits alone"):
-        heatproof.explain(model, nets.pictures(2, 16), method, output="probability")
+        heatproof.explain(model, nets.images(2, 16), method, output="probability")
 
 
 def test_a_network_that_goes_another_way_on_the_baseline_is_refused():
     net = (
         Bend(lambda x: F.relu(x) if float(x.detach().abs().max()) > 1.5 else torch.tanh(x)).eval().requires_grad_(False)
     )
-    z = 9 * (2 * nets.pictures(1, 16) - 1)
-    with pytest.raises(NotApplicable, match="computes the same way on the picture and the baseline"):
+    z = 9 * (2 * nets.images(1, 16) - 1)
+    with pytest.raises(NotApplicable, match="computes the same way on the image and the baseline"):
         relevance.deeplift(z, z, net, net, FIRST)
 
 
 @pytest.mark.parametrize("method", ["deeplift", "lrp"])
 def test_nothing_is_left_behind_after_an_exception(method):
     module = nets.Failing().eval()
-    model, x = wrap(module, size=16, layer="layer"), nets.pictures(2, 16)
+    model, x = wrap(module, size=16, layer="layer"), nets.images(2, 16)
     heatproof.explain(model, x, method)
     before, names = nets.traces(module), [sorted(vars(part)) for part in module.modules()]
     module.fails = "after"
@@ -333,7 +333,7 @@ def test_nothing_is_left_behind_after_an_exception(method):
 
 
 def test_bad_options():
-    model, x = wrap(nets.seeded(nets.Plain), size=16, layer="two"), nets.pictures(2, 16)
+    model, x = wrap(nets.seeded(nets.Plain), size=16, layer="two"), nets.images(2, 16)
     with pytest.raises(InvalidInput, match=r"`epsilon` must be at least 0\. Got -1\."):
         heatproof.explain(model, x, "lrp[epsilon=-1]")
     with pytest.raises(UnknownName, match="Did you mean 'zero'"):

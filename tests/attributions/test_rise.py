@@ -29,7 +29,7 @@ def drawn(count: int, grid: int, size: tuple[int, ...], probability: float = 0.5
 @pytest.fixture
 def asked():
     module = nets.seeded(nets.Signed)
-    x = nets.pictures(3, HEIGHT, WIDTH)
+    x = nets.images(3, HEIGHT, WIDTH)
     return x, wrap(module, 0.4, 0.25, size=16).normalise(x), slow.Asked(module, (0, 4, 2))
 
 
@@ -109,7 +109,7 @@ def test_more_masks_go_on_where_fewer_stopped():
     assert torch.equal(many[slice(0, 64)][40:50], many[slice(40, 50)])
 
 
-def test_each_picture_has_masks_of_its_own_whatever_the_batch(asked):
+def test_each_image_has_masks_of_its_own_whatever_the_batch(asked):
     x, z, score = asked
     with torch.no_grad():
         together = rise(x, z, score, generators(), masks=50)
@@ -133,7 +133,7 @@ def test_the_global_generator_decides_nothing_and_stays(asked):
     assert not torch.equal(rise(x, z, score, generators(seed=50), masks=9), first)
 
 
-def test_a_bad_picture_spoils_no_other(asked):
+def test_a_bad_image_spoils_no_other(asked):
     x, z, score = asked
     broken = z.clone()
     broken[1] = float("nan")
@@ -143,7 +143,7 @@ def test_a_bad_picture_spoils_no_other(asked):
 
 
 def test_it_finds_the_pixels_that_count():
-    """A score that looks at one corner of a signal, a picture and a volume."""
+    """A score that looks at one corner of a signal, an image and a volume."""
     for size in [(40,), (21, 28), (9, 9, 9)]:
         x = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)) + 1
         corner = tuple(slice(0, side // 3) for side in size)

@@ -21,7 +21,7 @@ SIDE = 14
 def asked(net, layer: str = "two", count: int = 3, dead: int = 0, classes=(0, 4, 2)):
     """Quantities of a small network: activations (some channels dead), x, z, and the score that counts its rows."""
     module = nets.seeded(net)
-    x = nets.pictures(count, SIDE, 10)
+    x = nets.images(count, SIDE, 10)
     z = wrap(module, 0.4, 0.25, size=SIDE).normalise(x)
     kept = []
     with module.get_submodule(layer).register_forward_hook(lambda _m, _i, output: kept.append(output)), torch.no_grad():
@@ -84,7 +84,7 @@ def test_a_layer_of_constants_gives_a_constant_map():
 
 @pytest.mark.parametrize("limit", [1, 5, 8])
 def test_the_rows_of_a_pass_do_not_grow_with_the_channels(limit, monkeypatch):
-    """The memory is that of the largest pass: with 4 or with 200 channels at most `limit` pictures, filled to the last
+    """The memory is that of the largest pass: with 4 or with 200 channels at most `limit` images, filled to the last
     pass; and it depends on nothing else."""
     monkeypatch.setattr(passes, "CPU_ROWS", limit)
     maps = {}
@@ -99,13 +99,13 @@ def test_the_rows_of_a_pass_do_not_grow_with_the_channels(limit, monkeypatch):
         torch.testing.assert_close(scorecam(activations, x, z, score), maps[200], rtol=1e-4, atol=1e-6)
 
 
-def test_large_pictures_go_in_smaller_passes():
+def test_large_images_go_in_smaller_passes():
     small, large, huge = (torch.zeros(1, 1, 1, 1).expand(1, 3, side, side) for side in (32, 224, 900))
     assert passes.rows_per_pass(small) == passes.CPU_ROWS
     assert passes.rows_per_pass(large) == 8 and passes.rows_per_pass(huge) == 1
 
 
-def test_the_masked_pictures_are_never_together_in_memory():
+def test_the_masked_images_are_never_together_in_memory():
     """No tensor as large as C × 3 × H × W is ever made, nor C × H × W."""
     activations, x, z, _ = asked(lambda: nets.Signed(channels=300), count=1)
     largest = 0
@@ -123,7 +123,7 @@ def test_the_masked_pictures_are_never_together_in_memory():
     assert largest <= passes.CPU_ROWS * z[0].numel() < 300 * z[0, 0].numel()
 
 
-def test_batch_equals_single_and_a_bad_picture_spoils_no_other():
+def test_batch_equals_single_and_a_bad_image_spoils_no_other():
     activations, x, z, score = asked(nets.Signed, dead=2)
     with torch.no_grad():
         fine = scorecam(activations, x, z, score)
@@ -139,7 +139,7 @@ def test_batch_equals_single_and_a_bad_picture_spoils_no_other():
             torch.testing.assert_close(got[[0, 2]], fine[[0, 2]], rtol=1e-4, atol=1e-6)
 
 
-def test_one_channel_without_numbers_makes_no_other_picture_and_no_other_score_worse():
+def test_one_channel_without_numbers_makes_no_other_image_and_no_other_score_worse():
     activations, x, z, score = asked(nets.Signed)
     activations[1, 3, 0, 0] = float("nan")
     with torch.no_grad():
@@ -162,7 +162,7 @@ def test_signals_and_volumes(shape):
             activations[i].double().numpy(),
             z[i].double().numpy(),
             behind[i],
-            lambda picture: float((picture * weights.double().numpy()).sum()),
+            lambda image: float((image * weights.double().numpy()).sum()),
         )
         np.testing.assert_allclose(got[i], expected, rtol=1e-3, atol=1e-5)
 

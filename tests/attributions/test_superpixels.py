@@ -24,7 +24,7 @@ GRID = "grid[rows=2]"
 
 
 class Interacting(nn.Module):
-    """A strong interaction between quarters of the picture: the logits are far from a sum over them."""
+    """A strong interaction between quarters of the image: the logits are far from a sum over them."""
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         a, b, c, d = (part.mean((1, 2, 3)) for half in z.chunk(2, 2) for part in half.chunk(2, 3))
@@ -34,7 +34,7 @@ class Interacting(nn.Module):
 @pytest.fixture(params=[nets.Signed, Interacting])
 def asked(request):
     module = nets.seeded(request.param)
-    x = nets.pictures(3, HEIGHT, WIDTH)
+    x = nets.images(3, HEIGHT, WIDTH)
     x[:, :, :, 5:] += 0.2 * (1 - x[:, :, :, 5:])  # the quarters differ
     return x, wrap(module, 0.4, 0.25, size=16).normalise(x), slow.Asked(module, (0, 1, 2))
 
@@ -44,7 +44,7 @@ def generators(count: int = 3, seed: int = 5) -> list[torch.Generator]:
 
 
 def quarters(x: torch.Tensor) -> np.ndarray:
-    """Four segments; the last picture's too, as nothing here looks at the pixels."""
+    """Four segments; the last image's too, as nothing here looks at the pixels."""
     return segment(x, "grid", {"rows": 2, "columns": 2}).numpy()
 
 
@@ -90,7 +90,7 @@ def test_kernelshap_comes_to_the_exact_shapley_values(asked, four, of, fill):
 
 def test_kernelshap_of_a_sum_is_exact_with_a_few_samples(four):
     """No interactions, so nothing to average: each value is what its superpixel adds."""
-    x = nets.pictures(2, HEIGHT, WIDTH)
+    x = nets.images(2, HEIGHT, WIDTH)
     z = (x - 0.4) / 0.25
     segments = quarters(x)
     got = kernelshap(x, z, lambda variants, row, of: variants.sum((1, 2, 3)), generators(2), samples=30, segmenter=four)
@@ -104,7 +104,7 @@ def test_kernelshap_of_a_sum_is_exact_with_a_few_samples(four):
 
 @pytest.mark.parametrize("options", [{}, {"kernel": "euclidean", "width": 12.0}, {"alpha": 0.002, "width": 0.25}])
 def test_lime_is_the_weighted_lasso_of_what_was_seen(asked, four, options):
-    """The samples are read off the pictures that were shown; the fit is another one, to the end."""
+    """The samples are read off the images that were shown; the fit is another one, to the end."""
     x, z, score = asked
     seen = []
 
@@ -120,12 +120,12 @@ def test_lime_is_the_weighted_lasso_of_what_was_seen(asked, four, options):
     for i, values in enumerate(by_segment(got, segments)):
         shown = torch.cat([variants for row, variants, _ in seen if row == i]).double().numpy()
         answers = torch.cat([answer for row, _, answer in seen if row == i]).double().numpy()
-        picture = z[i].double().numpy()
+        image = z[i].double().numpy()
         there = np.array([[(one[:, segments[i] == k] != 0).any() for k in range(4)] for one in shown], dtype=float)
         assert 0.4 < there.mean() < 0.6 and len(np.unique(there, axis=0)) == 16
         weights = []
         for one in shown:
-            flat, other = picture.ravel(), one.ravel()
+            flat, other = image.ravel(), one.ravel()
             norms = np.linalg.norm(flat) * np.linalg.norm(other)
             distance = 1 - flat @ other / max(norms, 1e-8) if kernel == "cosine" else np.linalg.norm(flat - other)
             weights.append(np.exp(-(distance**2) / (2 * width**2)))
@@ -162,7 +162,7 @@ def test_occlusion_is_the_mean_loss_over_the_squares(asked, fill, window, stride
         game = slow.game_of(module, i)
         steps = (min(stride, sides[0]), min(stride, sides[1]))
         expected, count = slow.occlusion(z[i].double().numpy(), behind[i], game, sides, steps)
-        squares += count + 1  # and the whole picture
+        squares += count + 1  # and the whole image
         np.testing.assert_allclose(got[i], expected, rtol=1e-3, atol=1e-5 + 1e-4 * np.abs(expected).max())
     assert sum(score.rows) == squares
 
@@ -193,7 +193,7 @@ def run(method, x, z, score, seeds, **options):
 
 
 @pytest.mark.parametrize("method", EVERY)
-def test_batch_equals_single_and_a_bad_picture_spoils_no_other(asked, method):
+def test_batch_equals_single_and_a_bad_image_spoils_no_other(asked, method):
     x, z, score = asked
     together = run(method, x, z, score, generators())
     for i in range(3):
@@ -250,7 +250,7 @@ def test_no_gradient_and_no_argument_is_touched(asked, method):
 
 
 @pytest.mark.parametrize("method", [lime, kernelshap])
-def test_segments_are_those_of_the_picture(asked, method):
+def test_segments_are_those_of_the_image(asked, method):
     x, z, score = asked
     for segmenter in ("slic[n_segments=12]", "grid[rows=3]", "felzenszwalb[count=5]"):
         got = run(method, x, z, score, generators(), segmenter=segmenter, samples=60)
@@ -258,7 +258,7 @@ def test_segments_are_those_of_the_picture(asked, method):
 
 
 @pytest.mark.parametrize("method", [lime, kernelshap])
-def test_a_picture_of_one_superpixel_has_a_map_of_zeros(asked, method, monkeypatch):
+def test_a_image_of_one_superpixel_has_a_map_of_zeros(asked, method, monkeypatch):
     x, z, score = asked
     monkeypatch.setattr(superpixels, "segment", lambda x, name: torch.zeros(1, HEIGHT, WIDTH, dtype=torch.long))
     assert (run(method, x, z, score, generators()) == 0).all() and score.rows == []
@@ -283,7 +283,7 @@ def test_black_is_refused_by_a_map_without_numbers_where_it_cannot_be_known(aske
 @pytest.mark.parametrize("method", EVERY)
 def test_signals_are_refused(method):
     x = torch.rand(1, 3, 50)
-    with pytest.raises(NotApplicable, match=r"Superpixels and squares are parts of pictures.*Got \(1, 3, 50\)"):
+    with pytest.raises(NotApplicable, match=r"Superpixels and squares are parts of images.*Got \(1, 3, 50\)"):
         run(method, x, x, None, generators(1))
 
 

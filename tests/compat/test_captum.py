@@ -18,7 +18,7 @@ SIDE = 16
 
 @pytest.fixture
 def z():
-    return 4 * nets.pictures(3, SIDE) - 2
+    return 4 * nets.images(3, SIDE) - 2
 
 
 @pytest.mark.parametrize("relu", [True, False])
@@ -71,7 +71,7 @@ def test_attributions_of_the_input(name, options, z):
 def test_any_method_by_name(z):
     module = nets.seeded(nets.Signed)
     model = heatproof.wrap(module, mean=0.5, std=0.25, size=SIDE)
-    x = nets.pictures(3, SIDE)
+    x = nets.images(3, SIDE)
     for method, options in (("layercam", {}), ("eigencam", {"sign": "raw"}), ("random", {})):
         found = ours.Attribution(method, module, module.two, **options).attribute(z, 2)
         expected = heatproof.explain(model, x, {method: options}, 2, "two", raw=True)[method]

@@ -24,17 +24,17 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 def names(tmp_path, monkeypatch):
     """What the examples take for given."""
     monkeypatch.chdir(tmp_path)
-    picture = np.random.default_rng(0).integers(0, 255, (96, 96, 3), np.uint8)
-    Image.fromarray(picture).save(tmp_path / "cat.jpg")
+    image = np.random.default_rng(0).integers(0, 255, (96, 96, 3), np.uint8)
+    Image.fromarray(image).save(tmp_path / "cat.jpg")
     model = heatproof.load_model("shapes")
-    x = torch.from_numpy(picture.copy()).permute(2, 0, 1).float()[None] / 255
+    x = torch.from_numpy(image.copy()).permute(2, 0, 1).float()[None] / 255
     before, metrics = set(ATTRIBUTIONS), set(METRICS)
     yield {
         "model": model.module.eval(),
         "layer": model.submodule("auto"),
         "inputs": model.normalise(torch.cat([x, x.flip(3)])),
         "labels": np.array([2, 2]),
-        "picture": picture / np.float32(255),
+        "image": image / np.float32(255),
         "maps": np.random.default_rng(1).random((2, 96, 96), np.float32),
     }
     for name in set(ATTRIBUTIONS) - before:

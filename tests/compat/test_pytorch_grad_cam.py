@@ -49,7 +49,7 @@ def run(home: str, name: str, net: nn.Module, layers, z, targets="classes", **ca
 
 @pytest.fixture
 def z():
-    return 4 * nets.pictures(3, SIDE) - 2
+    return 4 * nets.images(3, SIDE) - 2
 
 
 def needs(name: str) -> None:
@@ -276,7 +276,7 @@ def test_reshape_transforms():
 
 def test_tokens_need_no_transform():
     module = nets.seeded(nets.vit)
-    z = 2 * nets.pictures(2, 32) - 1
+    z = 2 * nets.images(2, 32) - 1
     transform = lambda tokens: tokens[:, 1:].transpose(1, 2).unflatten(2, (4, 4))  # noqa: E731
     layer = module.blocks[-1].norm1
     with contextlib.redirect_stderr(io.StringIO()):
@@ -296,7 +296,7 @@ def test_tokens_need_no_transform():
 def test_a_transform_to_another_grid_is_said(transform, said):
     module = nets.seeded(nets.vit)
     with pytest.warns(HeatproofWarning, match=said):
-        ours.GradCAM(module, [module.blocks[-1].norm1], transform)(2 * nets.pictures(2, 32) - 1)
+        ours.GradCAM(module, [module.blocks[-1].norm1], transform)(2 * nets.images(2, 32) - 1)
 
 
 def test_nothing_is_left_in_the_model(z):
@@ -327,7 +327,7 @@ def test_one_forward_pass(z):
 @pytest.mark.parametrize(
     ("targets", "said"),
     [
-        ([model_targets.ClassifierOutputTarget(0)], "one target for each of the 3 pictures. Got 1"),
+        ([model_targets.ClassifierOutputTarget(0)], "one target for each of the 3 images. Got 1"),
         ([model_targets.ClassifierOutputTarget(0)] * 4, "Got 4"),
         ([], "Got 0"),
         (model_targets.ClassifierOutputTarget(0), "must be a list with one target"),
@@ -354,7 +354,7 @@ def test_the_peer_gives_zeros_for_missing_targets(z):
 def test_maps_of_zeros_are_said(z):
     module = nets.seeded(nets.Plain)
     nn.init.zeros_(module.two[0].weight), nn.init.zeros_(module.two[0].bias)
-    with pytest.warns(HeatproofWarning, match="GradCAM: zeros for picture 0, 1, 2: constant map"):
+    with pytest.warns(HeatproofWarning, match="GradCAM: zeros for image 0, 1, 2: constant map"):
         assert not ours.GradCAM(module, [module.two])(z).any()
 
 
@@ -386,47 +386,45 @@ def test_corrected_formulas_are_an_option_away(z):
     assert np.abs(theirs - right).max() > 1e-3
 
 
-# --- pictures ---
+# --- images ---
 
 
 @pytest.mark.parametrize("use_rgb", [True, False])
 @pytest.mark.parametrize("weight", [0.5, 0.2])
 def test_show_cam_on_image(use_rgb, weight):
     rng = np.random.default_rng(0)
-    picture, mask = rng.random((9, 7, 3)).astype(np.float32), rng.random((9, 7)).astype(np.float32)
+    rgb, mask = rng.random((9, 7, 3)).astype(np.float32), rng.random((9, 7)).astype(np.float32)
     mask.flat[:5] = [0, 1, 0.5, 254.5 / 255, 1e-3]
-    found, expected = (m.show_cam_on_image(picture, mask, use_rgb, image_weight=weight) for m in (image, peer_image))
+    found, expected = (m.show_cam_on_image(rgb, mask, use_rgb, image_weight=weight) for m in (image, peer_image))
     assert found.dtype == np.uint8
     assert np.abs(found.astype(int) - expected).max() <= 1  # OpenCV's table of jet rounds halves either way
 
 
 @pytest.mark.parametrize("number", image.COLORMAPS)
 def test_colour_maps_are_opencvs(number):
-    picture, mask = np.zeros((16, 16, 3), np.float32), (np.arange(256) / 255 + 1e-6).clip(0, 1).reshape(16, 16)
-    found, expected = (m.show_cam_on_image(picture, mask, True, number, 0.0) for m in (image, peer_image))
+    rgb, mask = np.zeros((16, 16, 3), np.float32), (np.arange(256) / 255 + 1e-6).clip(0, 1).reshape(16, 16)
+    found, expected = (m.show_cam_on_image(rgb, mask, True, number, 0.0) for m in (image, peer_image))
     assert np.abs(found.astype(int) - expected).max() <= 3
 
 
 def test_colour_maps_by_name():
-    picture, mask = np.zeros((4, 4, 3), np.float32), np.linspace(0, 1, 16).reshape(4, 4)
-    by_name, by_number = (image.show_cam_on_image(picture, mask, colormap=c) for c in ("viridis", 16))
+    rgb, mask = np.zeros((4, 4, 3), np.float32), np.linspace(0, 1, 16).reshape(4, 4)
+    by_name, by_number = (image.show_cam_on_image(rgb, mask, colormap=c) for c in ("viridis", 16))
     np.testing.assert_array_equal(by_name, by_number)
     with pytest.raises(UnknownName, match="'viridis'"):
-        image.show_cam_on_image(picture, mask, colormap="viridi")
+        image.show_cam_on_image(rgb, mask, colormap="viridi")
     with pytest.raises(InvalidInput, match=r"in \[0, 1\]"):
-        image.show_cam_on_image(picture + 2, mask)
+        image.show_cam_on_image(rgb + 2, mask)
     with pytest.raises(InvalidInput, match="image_weight"):
-        image.show_cam_on_image(picture, mask, image_weight=2)
+        image.show_cam_on_image(rgb, mask, image_weight=2)
 
 
 def test_small_helpers():
     rng = np.random.default_rng(0)
     bytes_, floats = rng.integers(0, 255, (5, 4, 3), dtype=np.uint8), rng.random((5, 4, 3)).astype(np.float32)
-    for picture in (bytes_, floats):
+    for rgb in (bytes_, floats):
         mean, std = [0.4, 0.5, 0.6], [0.2, 0.3, 0.1]
-        torch.testing.assert_close(
-            image.preprocess_image(picture, mean, std), peer_image.preprocess_image(picture, mean, std)
-        )
+        torch.testing.assert_close(image.preprocess_image(rgb, mean, std), peer_image.preprocess_image(rgb, mean, std))
     np.testing.assert_array_equal(image.deprocess_image(floats), peer_image.deprocess_image(floats))
     maps = rng.standard_normal((3, 5, 4)).astype(np.float32)
     for size in (None, (9, 11)):
@@ -437,6 +435,6 @@ def test_guided_backprop():
     if "guided-backprop" not in ATTRIBUTIONS:
         pytest.skip("not there yet")
     module = nets.seeded(nets.Plain)
-    z = 2 * nets.pictures(1, SIDE) - 1
+    z = 2 * nets.images(1, SIDE) - 1
     found, expected = both(lambda home: part(home).GuidedBackpropReLUModel(module, "cpu")(z.clone(), 2))
     np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -15,14 +15,14 @@ SIDE = 16
 
 @pytest.fixture
 def z():
-    return 4 * nets.pictures(3, SIDE) - 2
+    return 4 * nets.images(3, SIDE) - 2
 
 
 @pytest.mark.parametrize("kind", [lambda t: t.numpy(), lambda t: t.double().numpy(), lambda t: t])
 def test_display_maps(kind, z):
     module = nets.seeded(nets.Signed)
     model = heatproof.wrap(module, mean=0.5, std=0.25, size=SIDE, layer="two")
-    x = nets.pictures(3, SIDE)
+    x = nets.images(3, SIDE)
     methods = ["gradcam", "refine:layercam@one+two", "ablationcam[compat=true]"]
     expected = heatproof.explain(model, x, methods, [0, 4, 2])
     for method in methods:
@@ -53,7 +53,7 @@ def test_wrong_use(z):
 
 @pytest.mark.parametrize("method", ["gradcam", "layercam"])
 def test_metrics_of_quantus(method, z):
-    """End to end: a metric that explains again, and one that also explains perturbed pictures."""
+    """End to end: a metric that explains again, and one that also explains perturbed images."""
     quantus = pytest.importorskip("quantus")
     module, y = nets.seeded(nets.Signed), np.array([0, 4, 2])
     common = {"disable_warnings": True, "display_progressbar": False}

@@ -28,12 +28,12 @@ def model():
 
 @pytest.fixture
 def z(model):
-    return model.normalise(nets.pictures(3, SIDE)).numpy()
+    return model.normalise(nets.images(3, SIDE)).numpy()
 
 
 @pytest.fixture
 def x(z):
-    """To the last bit what is made of `z`: a picture's random numbers belong to its content."""
+    """To the last bit what is made of `z`: an image's random numbers belong to its content."""
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
     return (torch.from_numpy(z) * std + mean).clamp(0, 1)
 
@@ -55,7 +55,7 @@ QUICK = {"samples": 3, "steps": 4, "kept": "40 80"}
 
 @pytest.mark.parametrize("name", [n for n, e in METRICS.items() if not e.traits.get("foreign")])
 def test_every_metric_gives_the_values_of_score(name, model, x, z):
-    """Told mean and deviation, it sees the pictures; the maps are those of our own `explain_func`."""
+    """Told mean and deviation, it sees the images; the maps are those of our own `explain_func`."""
     options = {option: value for option, value in QUICK.items() if option in METRICS[name].options}
     ours = metric(name, mean=MEAN, std=STD, **options)
     paired = parsed_metric(name).paired
@@ -88,7 +88,7 @@ def test_where_nothing_is_said_of_the_normalisation_black_is_zero(model, x, z, m
     np.testing.assert_allclose(found, mean.values("maps", "deletion-mean"), atol=1e-4)
     assert (np.abs(np.array(found) - mean.values("maps", "deletion").numpy()) > 1e-3).any()
     for name in ("irof", "sic", "monotonicity-correlation", "pixel-flipping"):
-        with pytest.raises(InvalidInput, match=f"'{name}' sees the colours of a picture.*Give the `mean` and `std`"):
+        with pytest.raises(InvalidInput, match=f"'{name}' sees the colours of an image.*Give the `mean` and `std`"):
             metric(name)(model.module, z, Y, maps)
 
 
@@ -147,7 +147,7 @@ def test_signed_maps(model, z):
 
 
 def test_values_do_not_depend_on_the_neighbours(model, z, maps):
-    """What Quantus normalises by the maximum of the batch is here each picture's own."""
+    """What Quantus normalises by the maximum of the batch is here each image's own."""
     loud = maps * np.array([1, 0.1, 0.01], np.float32).reshape(3, 1, 1, 1)
     for name in ("road", "sparseness", "complexity"):
         together = metric(name)(model.module, z, Y, loud)
@@ -198,7 +198,7 @@ def test_wrong_use(model, z, maps):
         metric("deletion", step=3)
     with pytest.raises(UnknownName, match="`form`"):
         metric("deletion", form="cam")
-    with pytest.raises(InvalidInput, match="'coherency' explains other pictures too"):
+    with pytest.raises(InvalidInput, match="'coherency' explains other images too"):
         metric("coherency")(model.module, z, Y, maps)
     with pytest.raises(InvalidInput, match="Got neither"):
         metric("deletion")(model.module, z, Y)

@@ -23,7 +23,7 @@ SIDE = 16
 
 @pytest.fixture
 def z():
-    return 4 * nets.pictures(3, SIDE) - 2
+    return 4 * nets.images(3, SIDE) - 2
 
 
 def run(library, name, net: nn.Module, layer, z, classes, **call) -> list[torch.Tensor]:
@@ -156,13 +156,13 @@ def test_no_hook_outlives_it(z):
     ("call", "error", "said"),
     [
         (lambda e, m, z: e(1), InvalidInput, "Run the model on an input while"),
-        (lambda e, m, z: e(1, m(z)[:2]), InvalidInput, "3 pictures. Got 2"),
+        (lambda e, m, z: e(1, m(z)[:2]), InvalidInput, "3 images. Got 2"),
         (lambda e, m, z: e(scores=m(z)), InvalidTarget, "Got none"),
         (lambda e, m, z: e(1, m(z), targets=lambda row: row[0]), InvalidTarget, "Got both"),
         (lambda e, m, z: e([1, 2], m(z)), InvalidTarget, "each of the 3 images. Got"),
         (lambda e, m, z: e(5, m(z)), InvalidTarget, "0 … 4"),
         (lambda e, m, z: e(-1, m(z)), InvalidTarget, "Got -1"),
-        (lambda e, m, z: e(None, m(z), targets=[lambda row: row[0]]), InvalidTarget, "each of 3 pictures"),
+        (lambda e, m, z: e(None, m(z), targets=[lambda row: row[0]]), InvalidTarget, "each of 3 images"),
         (lambda e, m, z: e.fuse_cams([]), InvalidInput, "at least one tensor"),
         (lambda e, m, z: ours.GradCAM(m, [nn.ReLU()]), LayerError, "part of Plain"),
         (lambda e, m, z: ours.GradCAM(m, ["two", m.two]), InvalidInput, "every layer once"),
@@ -180,21 +180,21 @@ def test_what_cannot_be(call, error, said, z):
 @pytest.mark.parametrize("alpha", [0.7, 0.0])
 def test_overlay_mask(mode, alpha):
     rng = np.random.default_rng(0)
-    picture = Image.fromarray(rng.integers(0, 255, (24, 20, 3), dtype=np.uint8)).convert(mode)
+    image = Image.fromarray(rng.integers(0, 255, (24, 20, 3), dtype=np.uint8)).convert(mode)
     mask = Image.fromarray(rng.random((5, 4)).astype(np.float32), mode="F")
-    found, expected = (m.overlay_mask(picture, mask, alpha=alpha) for m in (utils, peer_utils))
+    found, expected = (m.overlay_mask(image, mask, alpha=alpha) for m in (utils, peer_utils))
     np.testing.assert_array_equal(np.asarray(found), np.asarray(expected))
 
 
 def test_overlay_of_a_map_in_bytes():
     """theirs squares bytes, which overflow: 16² is 0."""
-    picture, shares = Image.new("RGB", (8, 8)), np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+    image, shares = Image.new("RGB", (8, 8)), np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
     whole, bytes_ = Image.fromarray(shares, mode="F"), Image.fromarray((255 * shares).round().astype(np.uint8))
-    a, b = (np.asarray(utils.overlay_mask(picture, mask)).astype(int) for mask in (whole, bytes_))
+    a, b = (np.asarray(utils.overlay_mask(image, mask)).astype(int) for mask in (whole, bytes_))
     assert np.abs(a - b).max() <= 4
-    theirs = np.asarray(peer_utils.overlay_mask(picture, bytes_)).astype(int)
+    theirs = np.asarray(peer_utils.overlay_mask(image, bytes_)).astype(int)
     assert np.abs(a - theirs).max() > 30
     with pytest.raises(InvalidInput, match="`alpha`"):
-        utils.overlay_mask(picture, whole, alpha=1.0)
-    with pytest.raises(InvalidInput, match="`mask` must be a PIL picture"):
-        utils.overlay_mask(picture, shares)
+        utils.overlay_mask(image, whole, alpha=1.0)
+    with pytest.raises(InvalidInput, match="`mask` must be a PIL image"):
+        utils.overlay_mask(image, shares)

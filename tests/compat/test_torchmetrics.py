@@ -32,7 +32,7 @@ def model() -> heatproof.Model:
 
 @pytest.fixture
 def x() -> torch.Tensor:
-    return nets.pictures(5, SIDE)
+    return nets.images(5, SIDE)
 
 
 def told_apart() -> heatproof.Model:
@@ -107,11 +107,11 @@ def test_maps_made_elsewhere(model, x):
     assert {k: v.item() for k, v in found(x, maps[:, None]).items()} == pytest.approx(
         {name: mean(expected, name) for name in expected.metrics}, abs=1e-6
     )
-    with pytest.raises(InvalidInput, match=r"'arcc' explains other pictures too.*Leave `maps` out"):
+    with pytest.raises(InvalidInput, match=r"'arcc' explains other images too.*Leave `maps` out"):
         metric("arcc", model).update(x, maps)
 
 
-def test_a_module_takes_its_own_normalised_pictures(model, x):
+def test_a_module_takes_its_own_normalised_images(model, x):
     z = model.normalise(x)
     expected = heatproof.score(model, x, ["gradcam"], ["deletion", "average-drop"], layer="two")
     told = metrics(["deletion", "average-drop"], model.module, layer="two", mean=MEAN, std=STD)
@@ -121,7 +121,7 @@ def test_a_module_takes_its_own_normalised_pictures(model, x):
     assert untold["deletion"] == pytest.approx(untold["deletion-mean"].item(), abs=1e-9), "black is zero: the mean"
     other = heatproof.score(model, x, ["gradcam"], ["deletion-mean"], layer="two")
     assert untold["deletion"].item() == pytest.approx(mean(other, "deletion-mean"), abs=1e-4)
-    with pytest.raises(InvalidInput, match="must be those that the pictures were normalised with"):
+    with pytest.raises(InvalidInput, match="must be those that the images were normalised with"):
         metric("deletion", model.module, layer="two", mean=0.5, std=0.5).update(z)
     with pytest.raises(InvalidInput, match=r"for a module. Got a Model"):
         metric("deletion", model, mean=0.5).update(x)
@@ -141,7 +141,7 @@ def test_what_has_no_value_is_counted_and_not_averaged(model, x):
 
 
 def test_values_do_not_depend_on_the_order_or_the_batches(model, x):
-    """Also where random numbers are drawn: they belong to the content of a picture."""
+    """Also where random numbers are drawn: they belong to the content of an image."""
     several = metrics(["road", "max-sensitivity[samples=2]"], model)
     several.update(x)
     others = several.clone()
@@ -245,7 +245,7 @@ def _one_of_two(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     distributed = torch.distributed
     distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=2)
-    x = nets.pictures(5, SIDE)
+    x = nets.images(5, SIDE)
     mine = x[:2] if rank == 0 else x[2:]
     several, one = metrics(DISTRIBUTED, told_apart(), "eigencam"), metric("insertion", told_apart(), "eigencam")
     each = metric("insertion", told_apart(), "eigencam", dist_sync_on_step=True)
@@ -262,7 +262,7 @@ DISTRIBUTED = ["road", "average-drop", "max-sensitivity[samples=2]", "coherency"
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are forked")
 def test_two_processes_come_to_what_one_does(model, x, tmp_path):
-    """Distributed data parallel, with gloo: each has its own pictures, both know the mean over all."""
+    """Distributed data parallel, with gloo: each has its own images, both know the mean over all."""
     from torch.multiprocessing import start_processes
 
     start_processes(_one_of_two, (str(tmp_path),), nprocs=2, start_method="fork")

@@ -89,7 +89,7 @@ every_network = pytest.mark.parametrize("label", NETWORKS)
 
 @pytest.fixture(scope="module")
 def x() -> torch.Tensor:
-    return nets.pictures(4, SIDE, 12)
+    return nets.images(4, SIDE, 12)
 
 
 @every_method
@@ -184,7 +184,7 @@ def test_constant_activations_are_flagged_and_no_crash(name, x):
 
 
 @every_method
-def test_a_flat_picture_is_no_crash(name, x):
+def test_a_flat_image_is_no_crash(name, x):
     flat = torch.cat([x[:1], torch.full_like(x[:1], 0.5)])
     found = explain(model_of(network_for(name)), flat, asked(name))
     assert found[name].isfinite().all()
@@ -195,8 +195,8 @@ def test_a_flat_picture_is_no_crash(name, x):
 
 
 @every_method
-def test_a_picture_without_numbers_is_flagged_and_the_others_are_fine(name, x):
-    """Inside the engine, where a network's own NaN would arrive; `explain` refuses such pictures."""
+def test_a_image_without_numbers_is_flagged_and_the_others_are_fine(name, x):
+    """Inside the engine, where a network's own NaN would arrive; `explain` refuses such images."""
     broken = x.clone()
     broken[1] = float("nan")
     model = model_of(network_for(name))

@@ -53,12 +53,12 @@ def model_of() -> Model:
     return wrap(nets.told_apart(nets.seeded(nets.Signed), WIDTH), size=(HEIGHT, WIDTH), layer="two")
 
 
-def pictures(count: int = 4) -> torch.Tensor:
-    return nets.pictures(count, HEIGHT, WIDTH, seed=8)  # of which the network says more than of what `sic` starts from
+def images(count: int = 4) -> torch.Tensor:
+    return nets.images(count, HEIGHT, WIDTH, seed=8)  # of which the network says more than of what `sic` starts from
 
 
 def smooth_maps(count: int = 4) -> torch.Tensor:
-    """Maps without ties: a slope, a bell and noise, each picture its own."""
+    """Maps without ties: a slope, a bell and noise, each image its own."""
     generator = torch.Generator().manual_seed(5)
     coarse = torch.rand(count, 1, 4, 4, generator=generator)
     smooth = torch.nn.functional.interpolate(coarse, (HEIGHT, WIDTH), mode="bilinear", align_corners=False)[:, 0]
@@ -116,10 +116,10 @@ def again(name: str) -> bool:
 
 @pytest.fixture(scope="module")
 def x() -> torch.Tensor:
-    return pictures()
+    return images()
 
 
-IDS = [f"picture {i}" for i in range(4)]
+IDS = [f"image {i}" for i in range(4)]
 
 
 @every_metric
@@ -266,7 +266,7 @@ def test_a_map_that_says_nothing_is_flagged_and_not_praised(name, empty, x):
 
 
 @every_scored
-def test_a_picture_without_an_answer_is_flagged_and_its_neighbours_are_not(name, x):
+def test_a_image_without_an_answer_is_flagged_and_its_neighbours_are_not(name, x):
     if not having(METRICS[name].needs, "asks"):
         return  # it asks the network nothing
     broken = x.clone()
@@ -360,7 +360,7 @@ def test_controls_are_further_arms(x):
 @pytest.mark.parametrize(
     ("maps", "said"),
     [
-        ({"mine": torch.rand(3, HEIGHT, WIDTH)}, "one for each of 4 pictures"),
+        ({"mine": torch.rand(3, HEIGHT, WIDTH)}, "one for each of 4 images"),
         ({}, "at least one method"),
         ({"mine": "a text"}, "must be"),
     ],
@@ -371,7 +371,7 @@ def test_maps_that_do_not_fit_are_refused(maps, said, x):
 
 
 def test_options_that_cannot_be_are_refused_before_any_work(x):
-    """On a toy, so that a long study does not end at its first picture; the global generator does not move."""
+    """On a toy, so that a long study does not end at its first image; the global generator does not move."""
     state = torch.get_rng_state()
     for spelling, said in {
         "deletion[steps=0]": "`steps`",
@@ -395,9 +395,9 @@ def test_a_list_in_words_may_be_numbers(x):
     torch.testing.assert_close(alone.values("mine", "road[kept=50]"), points[:, 1], rtol=1e-5, atol=1e-7)
 
 
-def test_black_is_known_for_a_picture_of_one_colour():
-    """It cannot be read off such a picture; the model says it."""
-    x = pictures(2)
+def test_black_is_known_for_a_image_of_one_colour():
+    """It cannot be read off such an image; the model says it."""
+    x = images(2)
     x[0], x[1, 2] = 0.5, 1.0
     found = heatproof.score(model_of(), x, {"mine": smooth_maps(2)}, ["average-drop", "local-accuracy", "deletion"])
     assert {row.flag for row in found.rows} == {""}
@@ -411,8 +411,8 @@ def test_black_is_known_for_a_picture_of_one_colour():
     torch.testing.assert_close(shown.values("mine", "local-accuracy"), expected, rtol=1e-4, atol=1e-6)
 
 
-def test_maps_and_masks_in_the_pictures_own_pixels_go_through_its_geometry():
-    """As the picture is resized and cropped, so are they: a perfect map scores 1 (protocols §12)."""
+def test_maps_and_masks_in_the_images_own_pixels_go_through_its_geometry():
+    """As the image is resized and cropped, so are they: a perfect map scores 1 (protocols §12)."""
     sides = [(31, 45), (40, 33)]
     images = [(torch.rand(*size, 3, generator=torch.Generator().manual_seed(i)) * 255).byte().numpy()
               for i, size in enumerate(sides)]  # fmt: skip
@@ -423,7 +423,7 @@ def test_maps_and_masks_in_the_pictures_own_pixels_go_through_its_geometry():
     squeezed = [torch.nn.functional.interpolate(torch.tensor(one)[None, None], (HEIGHT, WIDTH))[0, 0] for one in own]
     other = heatproof.score(model_of(), images, {"own": torch.stack(squeezed)}, "iou", masks=[o > 0 for o in own])
     assert (other.values("own", "iou") < found.values("own", "iou") - 0.05).any(), "the geometry matters"
-    with pytest.raises(InvalidInput, match="Mask 1 must have its picture's 40 × 33"):
+    with pytest.raises(InvalidInput, match="Mask 1 must have its image's 40 × 33"):
         heatproof.score(model_of(), images, "gradcam", "energy", masks=[own[0] > 0, own[0] > 0])
 
 
@@ -456,13 +456,13 @@ def test_maps_need_a_name_of_their_own(x):
 
 
 def test_a_metric_that_cannot_serve_is_flagged():
-    """ROAD is for pictures; the others go on."""
+    """ROAD is for images; the others go on."""
     net = torch.nn.Sequential(torch.nn.Conv1d(1, 4, 5), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool1d(1),
                               torch.nn.Flatten(), torch.nn.Linear(4, 3))  # fmt: skip
     model = wrap(net.eval(), input_shape=(1, 64), layer="0")
     found = heatproof.score(model, torch.randn(2, 1, 64), "gradcam", ["road", "deletion-mean"])
     assert found.values("gradcam", "road").isnan().all() and found.values("gradcam", "deletion-mean").isfinite().all()
-    assert "pictures" in found.rows[0].flag
+    assert "images" in found.rows[0].flag
 
 
 def test_masks_of_another_size_are_refused(x):

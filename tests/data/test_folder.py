@@ -1,4 +1,4 @@
-"""Folders, label files and named datasets → Pictures."""
+"""Folders, label files and named datasets → Images."""
 
 import os
 import pickle
@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from heatproof.data import PictureFolder, Pictures, load_pictures, pictures_from_list
-from heatproof.errors import InvalidInput, InvalidPicture, UnknownName
+from heatproof.data import ImageFolder, Images, images_from_list, load_images
+from heatproof.errors import InvalidImage, InvalidInput, UnknownName
 
 
 def grown(folder, *names):
-    """`folder` with a small picture of its own grey under each name."""
+    """`folder` with a small image of its own grey under each name."""
     for k, name in enumerate(names):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,35 +31,35 @@ def labelled(path, text):
 
 def test_a_flat_folder(tmp_path):
     grown(tmp_path, "b.JPG", "a.png", "10.jpeg", ".hidden.png", ".git/x.png")
-    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / "words.jpg").write_text("flagged when it is opened")
-    pictures = load_pictures(tmp_path)
-    assert isinstance(pictures, Pictures)
-    assert pictures.ids == ["10.jpeg", "a.png", "b.JPG", "words.jpg"]
-    assert pictures.labels == [None] * 4 and pictures.class_names is None and pictures.flags == {}
-    assert (pictures.name, load_pictures(tmp_path, name="mine").name) == (tmp_path.name, "mine")
-    assert np.asarray(pictures.open(2)).flat[0] == 0 and pictures.mask(2) is None
-    with pytest.raises(InvalidPicture, match=r"^words\.jpg: is not a picture"):
-        pictures.open(3)
+    images = load_images(tmp_path)
+    assert isinstance(images, Images)
+    assert images.ids == ["10.jpeg", "a.png", "b.JPG", "words.jpg"]
+    assert images.labels == [None] * 4 and images.class_names is None and images.flags == {}
+    assert (images.name, load_images(tmp_path, name="mine").name) == (tmp_path.name, "mine")
+    assert np.asarray(images.open(2)).flat[0] == 0 and images.mask(2) is None
+    with pytest.raises(InvalidImage, match=r"^words\.jpg: is not an image"):
+        images.open(3)
 
 
 def test_one_subfolder_per_class(tmp_path):
-    """Nested pictures belong to the top folder; an empty class keeps its index."""
+    """Nested images belong to the top folder; an empty class keeps its index."""
     grown(tmp_path, "dog/1.png", "dog/young/2.png", "cat/1.png", "yak/z.png")
     (tmp_path / "eel").mkdir()
     (tmp_path / ".cache").mkdir()
-    pictures = load_pictures(tmp_path)
-    assert pictures.ids == ["cat/1.png", "dog/1.png", "dog/young/2.png", "yak/z.png"]
-    assert pictures.class_names == ["cat", "dog", "eel", "yak"]
-    assert pictures.labels == [0, 1, 1, 3]
-    assert load_pictures(tmp_path, limit=2).labels == [0, 1]
+    images = load_images(tmp_path)
+    assert images.ids == ["cat/1.png", "dog/1.png", "dog/young/2.png", "yak/z.png"]
+    assert images.class_names == ["cat", "dog", "eel", "yak"]
+    assert images.labels == [0, 1, 1, 3]
+    assert load_images(tmp_path, limit=2).labels == [0, 1]
 
 
 @pytest.mark.parametrize("names", [("cat/1.png", "dog/1.png", "stray.png"), ("only/1.png", "only/2.png")])
 def test_other_layouts_give_no_labels(tmp_path, names):
-    pictures = load_pictures(grown(tmp_path, *names))
-    assert pictures.ids == sorted(names)
-    assert set(pictures.labels) == {None} and pictures.class_names is None
+    images = load_images(grown(tmp_path, *names))
+    assert images.ids == sorted(names)
+    assert set(images.labels) == {None} and images.class_names is None
 
 
 def test_links_are_followed_once_and_dangling_ones_kept(tmp_path):
@@ -67,10 +67,10 @@ def test_links_are_followed_once_and_dangling_ones_kept(tmp_path):
     (tmp_path / "in/b").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "in/b/loop").symlink_to(tmp_path / "in")
     (tmp_path / "in/gone.png").symlink_to(tmp_path / "nowhere.png")
-    pictures = load_pictures(tmp_path / "in")
-    assert pictures.ids == ["a/1.png", "b/2.png", "gone.png"]
-    with pytest.raises(InvalidPicture, match=r"^gone\.png: missing file"):
-        pictures.open(2)
+    images = load_images(tmp_path / "in")
+    assert images.ids == ["a/1.png", "b/2.png", "gone.png"]
+    with pytest.raises(InvalidImage, match=r"^gone\.png: missing file"):
+        images.open(2)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
@@ -83,23 +83,23 @@ def test_odd_names(tmp_path):
     ]
     grown(tmp_path, *odd, "raw\udce9.png")
     labels = labelled(tmp_path / "l.csv", b'file,class_index\nraw\xe9.png,4\na b.png,2\n"new\nline.png",3\n')
-    pictures = load_pictures(tmp_path, labels)
-    assert set(pictures.ids) == {*odd, "raw\\xe9.png"}
-    assert all(id.encode() and pictures.open(i).size == (5, 4) for i, id in enumerate(pictures.ids))
-    found = dict(zip(pictures.ids, pictures.labels, strict=True))
+    images = load_images(tmp_path, labels)
+    assert set(images.ids) == {*odd, "raw\\xe9.png"}
+    assert all(id.encode() and images.open(i).size == (5, 4) for i, id in enumerate(images.ids))
+    found = dict(zip(images.ids, images.labels, strict=True))
     assert (found["raw\\xe9.png"], found["a b.png"], found["new\nline.png"]) == (4, 2, 3)
-    assert pickle.loads(pickle.dumps(pictures)).open(0).size == (5, 4)
+    assert pickle.loads(pickle.dumps(images)).open(0).size == (5, 4)
 
 
-def test_no_pictures_is_an_error(tmp_path):
-    with pytest.raises(InvalidInput, match="at least one picture"):
-        load_pictures(tmp_path)
+def test_no_images_is_an_error(tmp_path):
+    with pytest.raises(InvalidInput, match="at least one image"):
+        load_images(tmp_path)
     with pytest.raises(InvalidInput, match=r"There is no .*nowhere"):
-        load_pictures(tmp_path / "nowhere")
+        load_images(tmp_path / "nowhere")
     with pytest.raises(InvalidInput, match=r"a\.png is a file"):
-        load_pictures(grown(tmp_path, "a.png") / "a.png")
+        load_images(grown(tmp_path, "a.png") / "a.png")
     with pytest.raises(InvalidInput, match=r"`limit` must be at least 1\. Got 0\."):
-        load_pictures(tmp_path, limit=0)
+        load_images(tmp_path, limit=0)
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")
@@ -108,7 +108,7 @@ def test_a_folder_that_may_not_be_read(tmp_path):
     (tmp_path / "a").chmod(0)
     try:
         with pytest.raises(InvalidInput, match="must be readable"):
-            load_pictures(tmp_path)
+            load_images(tmp_path)
     finally:
         (tmp_path / "a").chmod(0o755)
 
@@ -121,9 +121,9 @@ def test_labels_from_a_csv(tmp_path):
     grown(tmp_path, "x/a.png", "x/b.png", "y/c, d.png", "y/e.png")
     text = '\ufeffname, class_index ,file\r\ntench, 7 ,x/a.png\r\n\r\nhen,0,"y/c, d.png"\r\n'
     text += 'hen,0,"./y/c, d.png"\r\n'
-    pictures = load_pictures(tmp_path, labelled(tmp_path / "labels.csv", text))
-    assert pictures.ids == ["x/a.png", "x/b.png", "y/c, d.png", "y/e.png"]
-    assert pictures.labels == [7, None, 0, None] and pictures.class_names is None and pictures.flags == {}
+    images = load_images(tmp_path, labelled(tmp_path / "labels.csv", text))
+    assert images.ids == ["x/a.png", "x/b.png", "y/c, d.png", "y/e.png"]
+    assert images.labels == [7, None, 0, None] and images.class_names is None and images.flags == {}
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_labels_from_a_csv(tmp_path):
         ("file,class_index\na.png,1.0\n", r"line 2: got '1\.0'"),
         ("file,class_index\na.png,\n", r"line 2: got 'nothing'"),
         ("file,class_index\na.png\n", r"line 2: got 'nothing'"),
-        ("file,class_index\n,3\n", r"`file` must name a picture\. .*line 2"),
+        ("file,class_index\n,3\n", r"`file` must name an image\. .*line 2"),
         ("file,class_index\na.png,1\nb.png,2\na.png,3\n", r"line 4: a\.png has 1 too"),
         ('file,class_index\n"a.png,1\n', "must be a CSV file"),
         (
@@ -150,30 +150,30 @@ def test_labels_from_a_csv(tmp_path):
 def test_label_files_that_cannot_be_used(tmp_path, text, message):
     grown(tmp_path, "a.png", "b.png")
     with pytest.raises(InvalidInput, match=message):
-        load_pictures(tmp_path, labelled(tmp_path / "l.csv", text))
+        load_images(tmp_path, labelled(tmp_path / "l.csv", text))
 
 
 def test_a_label_file_that_is_not_there(tmp_path):
     with pytest.raises(InvalidInput, match=r"`labels` must be a readable file.*gone\.csv"):
-        load_pictures(grown(tmp_path, "a.png"), tmp_path / "gone.csv")
+        load_images(grown(tmp_path, "a.png"), tmp_path / "gone.csv")
 
 
 def test_labelled_files_that_are_not_there_are_flagged(tmp_path):
     grown(tmp_path, "a.png", "c.png", "d.png")
     labels = labelled(tmp_path / "l.csv", "file,class_index\na.png,1\nb.png,5\nd.png,2\nz.png,3\n")
-    pictures = load_pictures(tmp_path, labels)
-    assert pictures.ids == ["a.png", "b.png", "c.png", "d.png", "z.png"]
-    assert pictures.labels == [1, 5, None, 2, 3]
-    assert pictures.flags == {"b.png": "missing file", "z.png": "missing file"}
-    with pytest.raises(InvalidPicture, match=r"^b\.png: missing file$"):
-        pictures.open(1)
-    first = load_pictures(tmp_path, labels, limit=2)
+    images = load_images(tmp_path, labels)
+    assert images.ids == ["a.png", "b.png", "c.png", "d.png", "z.png"]
+    assert images.labels == [1, 5, None, 2, 3]
+    assert images.flags == {"b.png": "missing file", "z.png": "missing file"}
+    with pytest.raises(InvalidImage, match=r"^b\.png: missing file$"):
+        images.open(1)
+    first = load_images(tmp_path, labels, limit=2)
     assert (first.ids, first.flags) == (["a.png", "b.png"], {"b.png": "missing file"})
 
 
 def test_the_shared_photographs(assets):
-    pictures = load_pictures(assets / "images", assets / "images" / "labels.csv", limit=5)
-    assert pictures.ids[0] == "n01440764_tench.JPEG" and pictures.labels[:2] == [0, 8] and not pictures.flags
+    images = load_images(assets / "images", assets / "images" / "labels.csv", limit=5)
+    assert images.ids[0] == "n01440764_tench.JPEG" and images.labels[:2] == [0, 8] and not images.flags
 
 
 # --- sameness -------------------------------------------------------------------------------------
@@ -182,37 +182,37 @@ def test_the_shared_photographs(assets):
 def test_the_fingerprint_follows_content_names_and_labels(tmp_path):
     grown(tmp_path, "a.png", "b.png", "c.png")
     labels = labelled(tmp_path / "l.csv", "file,class_index\na.png,1\n")
-    seen = [load_pictures(tmp_path).fingerprint, load_pictures(tmp_path, limit=2).fingerprint]
+    seen = [load_images(tmp_path).fingerprint, load_images(tmp_path, limit=2).fingerprint]
     os.utime(tmp_path / "a.png", (1, 1))
-    assert seen == [load_pictures(tmp_path).fingerprint, load_pictures(tmp_path, limit=2).fingerprint]
-    seen.append(load_pictures(tmp_path, labels).fingerprint)
+    assert seen == [load_images(tmp_path).fingerprint, load_images(tmp_path, limit=2).fingerprint]
+    seen.append(load_images(tmp_path, labels).fingerprint)
     (tmp_path / "c.png").rename(tmp_path / "d.png")
-    seen.append(load_pictures(tmp_path).fingerprint)
+    seen.append(load_images(tmp_path).fingerprint)
     (tmp_path / "a.png").write_bytes((tmp_path / "b.png").read_bytes())
-    seen.append(load_pictures(tmp_path).fingerprint)
+    seen.append(load_images(tmp_path).fingerprint)
     (tmp_path / "a.png").write_bytes(b"words")
-    seen.append(load_pictures(tmp_path).fingerprint)
+    seen.append(load_images(tmp_path).fingerprint)
     assert len(set(seen)) == 6
 
 
 def test_a_list_of_files_keeps_its_order(tmp_path):
     grown(tmp_path, "b.png", "a.png")
     paths = [tmp_path / "b.png", str(tmp_path / "a.png"), tmp_path / "gone.png"]
-    pictures = pictures_from_list(paths)
-    assert isinstance(pictures, PictureFolder) and pictures.ids == [str(path) for path in paths]
-    assert [np.asarray(pictures.open(i)).flat[0] for i in (0, 1)] == [0, 1]
-    assert pictures.flags == {str(paths[2]): "missing file"} and pictures.labels == [None] * 3
+    images = images_from_list(paths)
+    assert isinstance(images, ImageFolder) and images.ids == [str(path) for path in paths]
+    assert [np.asarray(images.open(i)).flat[0] for i in (0, 1)] == [0, 1]
+    assert images.flags == {str(paths[2]): "missing file"} and images.labels == [None] * 3
     with pytest.raises(InvalidInput, match=r"a\.png twice"):
-        pictures_from_list([*paths, tmp_path / "a.png"])
+        images_from_list([*paths, tmp_path / "a.png"])
     with pytest.raises(InvalidInput, match="Got none"):
-        pictures_from_list([])
+        images_from_list([])
 
 
 # --- named datasets -------------------------------------------------------------------------------
 
 
 def pets(root):
-    """OxfordIIITPet as torchvision lays it out: two test pictures and one for training."""
+    """OxfordIIITPet as torchvision lays it out: two test images and one for training."""
     base = root / "oxford-iiit-pet"
     grown(base / "images", "Abyssinian_1.jpg", "pug_1.jpg", "pug_2.jpg")
     (base / "annotations").mkdir()
@@ -222,36 +222,36 @@ def pets(root):
 
 
 def test_a_torchvision_dataset(tmp_path):
-    pictures = load_pictures("torchvision:oxford-iiit-pet", root=pets(tmp_path))
-    assert isinstance(pictures, Pictures) and pictures.name == "torchvision:OxfordIIITPet"
-    assert pictures.ids == ["OxfordIIITPet/000000", "OxfordIIITPet/000001"] and pictures.labels == [0, 1]
-    assert pictures.class_names == ["Abyssinian", "Pug"] and pictures.mask(0) is None
-    again = pickle.loads(pickle.dumps(pictures))
+    images = load_images("torchvision:oxford-iiit-pet", root=pets(tmp_path))
+    assert isinstance(images, Images) and images.name == "torchvision:OxfordIIITPet"
+    assert images.ids == ["OxfordIIITPet/000000", "OxfordIIITPet/000001"] and images.labels == [0, 1]
+    assert images.class_names == ["Abyssinian", "Pug"] and images.mask(0) is None
+    again = pickle.loads(pickle.dumps(images))
     assert again.open(1).mode == "RGB" and np.asarray(again.open(1)).flat[0] == 2
-    assert again.fingerprint == pictures.fingerprint
-    first = load_pictures("torchvision:OxfordIIITPet", root=tmp_path, limit=1, name="pets")
+    assert again.fingerprint == images.fingerprint
+    first = load_images("torchvision:OxfordIIITPet", root=tmp_path, limit=1, name="pets")
     assert (first.name, first.ids, first.fingerprint == again.fingerprint) == (
         "pets",
-        pictures.ids[:1],
+        images.ids[:1],
         False,
     )
     (tmp_path / "oxford-iiit-pet/images/pug_2.jpg").write_text("words")
-    with pytest.raises(InvalidPicture, match=r"^OxfordIIITPet/000001: is broken"):
-        pictures.open(1)
+    with pytest.raises(InvalidImage, match=r"^OxfordIIITPet/000001: is broken"):
+        images.open(1)
 
 
 def test_named_datasets_that_cannot_be_had(tmp_path, monkeypatch):
     with pytest.raises(UnknownName, match=r"Did you mean 'OxfordIIITPet'"):
-        load_pictures("torchvision:OxfordPets", root=tmp_path)
+        load_images("torchvision:OxfordPets", root=tmp_path)
     with pytest.raises(InvalidInput, match="`root` must be the folder"):
-        load_pictures("torchvision:CIFAR10")
+        load_images("torchvision:CIFAR10")
     for name, todo in (
         ("OxfordIIITPet", "--download"),
         ("ImageNet", "ILSVRC2012_img_val"),
         ("DTD", "--download"),
     ):
         with pytest.raises(InvalidInput, match=f"{name}.*{todo}"):
-            load_pictures(f"torchvision:{name}", root=tmp_path)
+            load_images(f"torchvision:{name}", root=tmp_path)
 
 
 def test_downloads_happen_only_when_asked_for(tmp_path, monkeypatch):
@@ -265,10 +265,10 @@ def test_downloads_happen_only_when_asked_for(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torchvision.datasets.OxfordIIITPet, "_download", fetched)
     with pytest.raises(InvalidInput, match="Download it first"):
-        load_pictures("torchvision:OxfordIIITPet", root=tmp_path)
+        load_images("torchvision:OxfordIIITPet", root=tmp_path)
     assert not asked
     with pytest.raises(InvalidInput, match=r"no network.*Check the connection"):
-        load_pictures("torchvision:OxfordIIITPet", root=tmp_path, download=True)
+        load_images("torchvision:OxfordIIITPet", root=tmp_path, download=True)
     assert len(asked) == 1
 
 
@@ -284,3 +284,15 @@ def test_every_named_dataset_exists_in_torchvision():
         takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         assert takes_all or set(options) <= set(parameters), name
         assert name == "ImageNet" or takes_all or "download" in parameters, name
+
+
+def test_names_of_before_are_found_with_a_warning():
+    from heatproof import data, errors
+    from heatproof.errors import HeatproofWarning
+
+    with pytest.warns(HeatproofWarning, match=r"heatproof.data.load_pictures is called load_images now"):
+        assert data.load_pictures is data.load_images
+    with pytest.warns(HeatproofWarning, match="InvalidImage now"):
+        assert errors.InvalidPicture is errors.InvalidImage
+    with pytest.raises(AttributeError, match="no attribute 'load_films'"):
+        _ = data.load_films

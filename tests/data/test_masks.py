@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from heatproof.data.image import open_mask
 from heatproof.data.masks import Boxes, load_masks
-from heatproof.data.picture import open_mask
-from heatproof.errors import InvalidInput, InvalidPicture
+from heatproof.errors import InvalidImage, InvalidInput
 from heatproof.geometry import Geometry
 
 SIZE = (12, 20)
@@ -90,14 +90,14 @@ def test_the_nearest_name_counts_and_one_that_is_not_there_is_none(tmp_path):
 
 def test_a_mask_of_another_size_is_refused_with_both_sizes(tmp_path):
     saved(tmp_path / "a.png", as_image("grey"))
-    with pytest.raises(InvalidPicture, match=r"a\.png: is 20 × 12 pixels, and its picture cats/a\.jpg is 12 × 20"):
+    with pytest.raises(InvalidImage, match=r"a\.png: is 20 × 12 pixels, and its image cats/a\.jpg is 12 × 20"):
         load_masks(tmp_path).mask("cats/a.jpg", (20, 12))
 
 
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.png", b"no picture", "a.png: is not a picture"),
+        ("a.png", b"no image", "a.png: is not an image"),
         ("a.npy", b"no array", "a.npy: cannot be read"),
         ("a.png", b"", "is empty"),
     ],
@@ -106,34 +106,34 @@ def test_files_that_are_no_masks_are_refused_when_they_are_needed(tmp_path, name
     (tmp_path / name).write_bytes(content)
     masks = load_masks(tmp_path)
     assert masks.mask("b.jpg", SIZE) is None
-    with pytest.raises(InvalidPicture, match=said):
+    with pytest.raises(InvalidImage, match=said):
         masks.mask("a.jpg", SIZE)
 
 
 @pytest.mark.parametrize("array", [np.zeros((2, 3, 4)), np.zeros(5), np.array([["a"]]), np.zeros((2, 2), complex)])
 def test_arrays_that_are_no_masks_are_refused(tmp_path, array):
     np.save(tmp_path / "a.npy", array)
-    with pytest.raises(InvalidPicture, match="numbers \\(height, width\\)"):
+    with pytest.raises(InvalidImage, match="numbers \\(height, width\\)"):
         load_masks(tmp_path).mask("a.jpg", SIZE)
 
 
 def test_what_is_too_large_is_refused_before_it_is_read(tmp_path, monkeypatch):
     saved(tmp_path / "a.png", as_image("grey"))
-    with pytest.raises(InvalidPicture, match="over the limit of 200"):
+    with pytest.raises(InvalidImage, match="over the limit of 200"):
         open_mask(tmp_path / "a.png", max_pixels=200)
     np.save(tmp_path / "b.npy", TRUTH)
     monkeypatch.setattr("heatproof.data.masks.MAX_PIXELS", 200)
-    with pytest.raises(InvalidPicture, match="240 values, over the limit of 200"):
+    with pytest.raises(InvalidImage, match="240 values, over the limit of 200"):
         load_masks(tmp_path).mask("b.jpg", SIZE)
 
 
 def test_a_pickle_is_not_run(tmp_path):
     np.save(tmp_path / "a.npy", np.array([[{}]]), allow_pickle=True)
-    with pytest.raises(InvalidPicture, match="cannot be read"):
+    with pytest.raises(InvalidImage, match="cannot be read"):
         load_masks(tmp_path).mask("a.jpg", SIZE)
 
 
-def test_an_orientation_is_obeyed_as_in_pictures(tmp_path):
+def test_an_orientation_is_obeyed_as_in_images(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned a quarter clockwise
     saved(tmp_path / "a.png", as_image("grey"), exif=exif)
@@ -168,12 +168,12 @@ def test_boxes_are_edges_and_several_are_one_object(tmp_path):
     assert masks.mask("c.jpg", SIZE) is None
 
 
-def test_a_box_ends_with_its_picture_and_one_beside_it_is_refused(tmp_path):
+def test_a_box_ends_with_its_image_and_one_beside_it_is_refused(tmp_path):
     masks = load_masks(csv_of(tmp_path, "a.jpg,-5,-5,4,999", "b.jpg,30,0,40,5"))
     expected = np.zeros(SIZE, dtype=bool)
     expected[:, :4] = True
     assert np.array_equal(masks.mask("a.jpg", SIZE), expected)
-    with pytest.raises(InvalidPicture, match=r"b\.jpg: its boxes hold no pixel of it, which is 20 × 12"):
+    with pytest.raises(InvalidImage, match=r"b\.jpg: its boxes hold no pixel of it, which is 20 × 12"):
         masks.mask("b.jpg", SIZE)
 
 
@@ -184,7 +184,7 @@ def test_a_box_ends_with_its_picture_and_one_beside_it_is_refused(tmp_path):
         ("a.jpg,1,2,three,4", "four numbers.*x1='three'"),
         ("a.jpg,5,2,3,4", "x0 < x1 and y0 < y1.*got 5, 2, 3, 4"),
         ("a.jpg,1,2,nan,4", "x0 < x1"),
-        (",1,2,3,4", "name a picture.*line 2"),
+        (",1,2,3,4", "name an image.*line 2"),
     ],
 )
 def test_rows_that_are_no_boxes_are_refused_with_their_line(tmp_path, line, said):
@@ -206,14 +206,14 @@ def test_workers_can_have_them(tmp_path):
         assert np.array_equal(pickle.loads(pickle.dumps(masks)).mask("a.jpg", SIZE), TRUTH)
 
 
-def test_a_mask_goes_the_way_of_its_picture(tmp_path):
-    """A perfect map of a picture that was resized and cropped is perfect: R's code squashed the mask instead."""
+def test_a_mask_goes_the_way_of_its_image(tmp_path):
+    """A perfect map of an image that was resized and cropped is perfect: R's code squashed the mask instead."""
     rows = np.zeros((300, 400), dtype=np.uint8)
     rows[60:200, 250:330] = 255
     saved(tmp_path / "a.png", rows)
     geometry = Geometry((64, 64), 72)
     mask = geometry.mask(load_masks(tmp_path).mask("a.jpg", (300, 400))).numpy()
-    shown = geometry.picture(Image.fromarray(rows).convert("RGB"))[0].numpy()
+    shown = geometry.image(Image.fromarray(rows).convert("RGB"))[0].numpy()
     assert np.array_equal(mask, shown > 0.5) and mask.any()
     squashed = np.asarray(Image.fromarray(rows).resize((64, 64))) > 127
     assert (mask & squashed).sum() / np.sqrt(mask.sum() * squashed.sum()) < 0.8

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from scipy.stats import chi2_contingency
 
 import heatproof.models.shapesnet as network
-from heatproof.data import Pictures, Shapes, demo_shapes, load_pictures
+from heatproof.data import Images, Shapes, demo_shapes, load_images
 from heatproof.data.shapes import CLASSES, DEMO, NEAR, SPLITS, background_files, dead_leaves, drawn
 from heatproof.errors import InvalidInput, UnknownName
 from heatproof.geometry import Geometry
@@ -31,7 +31,7 @@ def content(pixels: np.ndarray) -> str:
     return hashlib.sha256(pixels.tobytes()).hexdigest()
 
 
-# --- the pictures ---------------------------------------------------------------------------------
+# --- the images ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -41,10 +41,10 @@ def content(pixels: np.ndarray) -> str:
 @pytest.mark.parametrize("angle", [0.0, 0.4, 2.0])
 def test_areas_are_those_of_the_figures(kind, area, angle):
     """Filled: by school geometry, size = diameter, side, height. Outline: less the figure inside its band."""
-    size, picture, centre = 80, 160, (79.3, 81.6)
+    size, image, centre = 80, 160, (79.3, 81.6)
     inner = 1 - 2 * (size // 5) / size if kind != "triangle" else 1 - 3 * (size // 5) / size
-    filled = drawn(f"{kind}-filled", picture, size, centre, angle)
-    outline = drawn(f"{kind}-outline", picture, size, centre, angle)
+    filled = drawn(f"{kind}-filled", image, size, centre, angle)
+    outline = drawn(f"{kind}-outline", image, size, centre, angle)
     assert filled.sum() == pytest.approx(area * size**2, rel=0.01)
     assert outline.sum() == pytest.approx(area * size**2 * (1 - inner**2), rel=0.02)
     assert not (outline & ~filled).any()
@@ -65,10 +65,10 @@ def test_a_triangle_turns_with_the_angle():
 @given(st.integers(0, 10_000), st.sampled_from(SPLITS), st.integers(0, 11))
 def test_every_shape_is_whole_and_the_mask_is_what_was_drawn(seed, split, i):
     shapes = Shapes(split, 12, seed=seed, **SMALL)
-    mask, picture, background = shapes.mask(i), np.asarray(shapes.open(i)), shapes.background(i)
+    mask, image, background = shapes.mask(i), np.asarray(shapes.open(i)), shapes.background(i)
     assert not (mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any())
-    assert (picture[mask] == shapes.colour(i)).all() and mask.any()
-    assert (picture[~mask] == background[~mask]).all()
+    assert (image[mask] == shapes.colour(i)).all() and mask.any()
+    assert (image[~mask] == background[~mask]).all()
 
 
 def test_shapes_differ_from_what_they_lie_on():
@@ -80,7 +80,7 @@ def test_shapes_differ_from_what_they_lie_on():
     assert np.mean(shares) > 0.95 and min(shares) > 0.7
 
 
-def test_labels_are_balanced_and_do_not_depend_on_the_number_of_pictures():
+def test_labels_are_balanced_and_do_not_depend_on_the_number_of_images():
     labels = Shapes("train", 600, **SMALL).labels
     assert [labels.count(k) for k in range(6)] == [100] * 6
     assert labels[:50] == Shapes("train", 50, **SMALL).labels
@@ -88,7 +88,7 @@ def test_labels_are_balanced_and_do_not_depend_on_the_number_of_pictures():
 
 
 def test_dead_leaves_have_many_scales():
-    """Neighbours are much alike, far pixels are not, and no picture is flat: as in photographs."""
+    """Neighbours are much alike, far pixels are not, and no image is flat: as in photographs."""
     leaves = [dead_leaves(96, np.random.Generator(np.random.PCG64(k))).astype(float) for k in range(6)]
     near = np.mean([np.abs(np.diff(one, axis=1)).mean() / one.std() for one in leaves])
     far = np.mean([np.abs(one[:, 40:] - one[:, :-40]).mean() / one.std() for one in leaves])
@@ -134,12 +134,12 @@ def test_folder_backgrounds_are_disjoint_by_content(tmp_path):
     [(Geometry((224, 224), 256), 0.9999, 0.3), (Geometry((224, 224), 235), 0.94, 0.1)],
 )
 def test_a_perfect_map_scores_one_through_the_models_geometry(geometry, least, gap):
-    """The perfect map is read off the network's input itself: where it differs from the shapeless picture."""
+    """The perfect map is read off the network's input itself: where it differs from the shapeless image."""
     shapes = Shapes("test", 18, shape_sizes=((20, 24), (40, 49)))
     scores, defective = [], []
     for i in range(18):
-        bare = geometry.picture(Image.fromarray(shapes.background(i)))
-        perfect = ((geometry.picture(shapes.open(i)) - bare).abs().amax(0) > 0.1).float().flatten()
+        bare = geometry.image(Image.fromarray(shapes.background(i)))
+        perfect = ((geometry.image(shapes.open(i)) - bare).abs().amax(0) > 0.1).float().flatten()
         straight = Image.fromarray(shapes.mask(i)).resize((224, 224))
         for mask, into in ((geometry.mask(shapes.mask(i)), scores), (np.asarray(straight), defective)):
             truth = torch.as_tensor(np.array(mask)).float().flatten()
@@ -181,7 +181,7 @@ def test_another_class_changes_nothing_but_the_outline(monkeypatch):
 # --- the set --------------------------------------------------------------------------------------
 
 
-def test_another_process_makes_the_same_pictures():
+def test_another_process_makes_the_same_images():
     code = "from heatproof.data import Shapes as S; print(S('val', 6, 48, ((14, 22),)).pixel_hash())"
     hashes = [
         subprocess.run(
@@ -196,9 +196,9 @@ def test_another_process_makes_the_same_pictures():
     assert hashes == [Shapes("val", 6, **SMALL).pixel_hash()] * 2
 
 
-def test_shapes_are_pictures_that_can_be_pickled():
-    shapes = load_pictures("shapes", limit=7)
-    assert isinstance(shapes, Pictures) and isinstance(shapes, Shapes)
+def test_shapes_are_images_that_can_be_pickled():
+    shapes = load_images("shapes", limit=7)
+    assert isinstance(shapes, Images) and isinstance(shapes, Shapes)
     assert shapes == demo_shapes("test", 7)
     assert (shapes.name, shapes.ids[6], shapes.class_names) == ("shapes:test", "test/00006", list(CLASSES))
     again = pickle.loads(pickle.dumps(shapes))
@@ -212,12 +212,12 @@ def test_shapes_refuses_what_it_cannot_draw():
         Shapes("all", 5)
     with pytest.raises(InvalidInput, match="`n` must be at least 1"):
         Shapes("test", 0)
-    with pytest.raises(InvalidInput, match="between 5 and 43 pixels for pictures of 64"):
+    with pytest.raises(InvalidInput, match="between 5 and 43 pixels for images of 64"):
         Shapes("test", 5, size=64)
     with pytest.raises(UnknownName, match="Did you mean 'test'"):
-        load_pictures("shapes:tset")
+        load_images("shapes:tset")
     with pytest.raises(InvalidInput, match="labels of its own"):
-        load_pictures("shapes", labels="labels.csv")
+        load_images("shapes", labels="labels.csv")
 
 
 # --- the bundled network --------------------------------------------------------------------------
@@ -229,7 +229,7 @@ def accuracy(count: int) -> float:
     net.eval()
     shapes = demo_shapes("test", count)
     geometry = Geometry(tuple(card["size"]), card["resize"])
-    x = torch.stack([geometry.picture(shapes.open(i)) for i in range(count)])
+    x = torch.stack([geometry.image(shapes.open(i)) for i in range(count)])
     mean, std = (torch.tensor(card[key]).view(3, 1, 1) for key in ("mean", "std"))
     with torch.inference_mode():
         return float((net((x - mean) / std).argmax(1) == torch.tensor(shapes.labels)).float().mean())

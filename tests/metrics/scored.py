@@ -1,4 +1,4 @@
-"""The engine on a few pictures with names and a seed of one's own: method → metric → values."""
+"""The engine on a few images with names and a seed of one's own: method → metric → values."""
 
 from collections.abc import Sequence
 

@@ -21,7 +21,7 @@ def model():
 
 @pytest.fixture
 def x():
-    return nets.pictures(3, HEIGHT, WIDTH)
+    return nets.images(3, HEIGHT, WIDTH)
 
 
 def by_hand(model, x, method: str, fill: str = "mean") -> np.ndarray:
@@ -37,13 +37,13 @@ def by_hand(model, x, method: str, fill: str = "mean") -> np.ndarray:
 
 @pytest.mark.parametrize("method", ["gradcam", "refine:gradcam++", "gradient"])
 @pytest.mark.parametrize("fill", ["mean", "black"])
-def test_it_is_the_correlation_with_the_map_of_the_masked_picture(model, x, method, fill):
-    """RefineCAM's published code multiplied by the deeper layers' maps of the unmasked picture."""
+def test_it_is_the_correlation_with_the_map_of_the_masked_image(model, x, method, fill):
+    """RefineCAM's published code multiplied by the deeper layers' maps of the unmasked image."""
     found = heatproof.score(model, x, [method], {"coherency": {"fill": fill}}).rows
     np.testing.assert_allclose([row.value for row in found], by_hand(model, x, method, fill), atol=2e-4)
 
 
-def test_deeper_layers_kept_from_the_clean_picture_would_score_otherwise(model, x):
+def test_deeper_layers_kept_from_the_clean_image_would_score_otherwise(model, x):
     """What the reference code did: new at the shallowest layer alone."""
     whole = heatproof.score(model, x, ["refine:gradcam@one+two"], "coherency").rows
     first = heatproof.explain(model, x, ["refine:gradcam@one+two", "gradcam@one", "gradcam@two"])
@@ -72,22 +72,22 @@ def test_a_method_that_repeats_itself_scores_one_and_its_opposite_zero(model, x)
 def test_the_method_is_given_what_the_map_showed_and_nothing_else(model, x):
     seen = []
 
-    def explain(pictures, condition):
-        seen.append((pictures, condition))
-        return pictures[:, 0]
+    def explain(images, condition):
+        seen.append((images, condition))
+        return images[:, 0]
 
     maps = torch.zeros(3, HEIGHT, WIDTH)
     maps[:, :12], maps[:, 12:, 0] = 1, 0.5
     coherency(x, model.normalise(x), maps, explain, model)
-    pictures, condition = seen[0]
+    images, condition = seen[0]
     assert condition == "coherency"
-    torch.testing.assert_close(pictures[:, :, :12], x[:, :, :12], atol=1e-6, rtol=0)
+    torch.testing.assert_close(images[:, :, :12], x[:, :, :12], atol=1e-6, rtol=0)
     mean = torch.tensor(model.mean).view(1, 3, 1, 1)
-    torch.testing.assert_close(pictures[:, :, 12:, 1:], mean.expand(3, 3, 12, WIDTH - 1), atol=1e-6, rtol=0)
-    torch.testing.assert_close(pictures[..., 12:, 0], (x[..., 12:, 0] + mean[..., 0]) / 2, atol=1e-6, rtol=0)
+    torch.testing.assert_close(images[:, :, 12:, 1:], mean.expand(3, 3, 12, WIDTH - 1), atol=1e-6, rtol=0)
+    torch.testing.assert_close(images[..., 12:, 0], (x[..., 12:, 0] + mean[..., 0]) / 2, atol=1e-6, rtol=0)
 
 
-def test_a_control_that_is_drawn_anew_is_not_coherent_and_one_that_ignores_its_picture_is(model, x):
+def test_a_control_that_is_drawn_anew_is_not_coherent_and_one_that_ignores_its_image_is(model, x):
     found = heatproof.score(model, x, ["random", "centre"], "coherency")
     assert (found.values("random", "coherency") - 0.5).abs().max() < 0.1
     torch.testing.assert_close(found.values("centre", "coherency"), torch.ones(3, dtype=torch.float64))

@@ -17,7 +17,7 @@ SIDE = 8
 
 
 def given(answers, nothing, logits=None):
-    """What a network says that says `answers` of the pictures, and `nothing` of the fill."""
+    """What a network says that says `answers` of the images, and `nothing` of the fill."""
     answers = torch.tensor(answers).double()
     logits = answers[:, None] if logits is None else logits
     said = lambda fill, of: torch.full((len(answers),), float(nothing), dtype=torch.float64)  # noqa: E731
@@ -73,11 +73,11 @@ GAP = ["completeness", "completeness-holds", "completeness[fill=black]"]
 
 def found(module: nn.Module, methods, metrics=GAP, count: int = 4):
     model = wrap(module, size=(16, 16))
-    return heatproof.score(model, nets.pictures(count, 16), methods, metrics)
+    return heatproof.score(model, nets.images(count, 16), methods, metrics)
 
 
 class Lin(nn.Module):
-    """Linear in the picture, with a bias."""
+    """Linear in the image, with a bias."""
 
     def __init__(self):
         super().__init__()
@@ -100,7 +100,7 @@ def test_equality_of_floats_calls_even_that_incomplete():
     """The defect of paper F's code, and of Quantus: `Σ m == f(x) − f(x₀)`, nearly always False."""
     module = nets.seeded(Lin)
     model = wrap(module, size=(16, 16))
-    x = nets.pictures(12, 16)
+    x = nets.images(12, 16)
     z = model.normalise(x)
     with torch.no_grad():
         logits = module(z)
@@ -121,14 +121,14 @@ def test_integrated_gradients_add_up_the_better_the_more_steps():
     assert cam.values("gradcam", "completeness").mean() > 0.5
 
 
-def test_one_pass_for_each_picture_and_none_for_a_second_method():
+def test_one_pass_for_each_image_and_none_for_a_second_method():
     asked = []
     module = nets.seeded(nets.Plain)
     module.register_forward_hook(lambda net, given, answer: asked.append(len(answer)))
-    x, maps = nets.pictures(3, 16), {"one": torch.rand(3, 16, 16), "other": torch.rand(3, 16, 16)}
+    x, maps = nets.images(3, 16), {"one": torch.rand(3, 16, 16), "other": torch.rand(3, 16, 16)}
     model = wrap(module, size=16)
     heatproof.score(model, x, maps, "completeness")
-    assert sum(asked) == 3 + 3  # the pictures, and nothing but mean
+    assert sum(asked) == 3 + 3  # the images, and nothing but mean
     asked.clear()
     heatproof.score(model, x, maps, ["completeness", "completeness[fill=black]", "completeness-holds", "deletion-mean"])
     assert sum(asked) == 3 + 6 + 2 * 3 * 27  # black too; the curves end at what is known

@@ -147,8 +147,8 @@ def ranked(m: torch.Tensor) -> torch.Tensor:
     return (-m).flatten(1).argsort(dim=1, stable=True).argsort(1).view(m.shape)
 
 
-def slow_score(picture, seen):
-    return np.mean([picture[c, a, b] for c in range(3) for a, b in zip(*np.where(seen), strict=True)])
+def slow_score(image, seen):
+    return np.mean([image[c, a, b] for c in range(3) for a, b in zip(*np.where(seen), strict=True)])
 
 
 def slow_effective(z, seen, rank, tolerance, steps, samples):
@@ -199,7 +199,7 @@ def test_the_share_is_what_the_network_looks_at():
     assert effective_complexity(z, p, lambda: bad, generator=generators(), **ask).tolist() == [1, 1, 1]
 
 
-def test_no_pass_is_spent_on_a_picture_that_is_done():
+def test_no_pass_is_spent_on_a_image_that_is_done():
     z, seen = scene()
     watched = Watched(seen)
     p = watched(z)

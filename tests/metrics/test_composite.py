@@ -46,7 +46,7 @@ def test_the_parts_are_those_of_the_papers():
 
 def test_the_engine_makes_them_of_the_values_it_shows():
     model = wrap(nets.told_apart(nets.seeded(nets.Signed), 20), size=(24, 20), layer="two")
-    found = heatproof.score(model, nets.pictures(3, 24, 20), ["gradcam", "half"], ["adcc", "arcc"])
+    found = heatproof.score(model, nets.images(3, 24, 20), ["gradcam", "half"], ["adcc", "arcc"])
     for method in found.methods:
         part = {name: found.values(method, name) for name in found.metrics}
         drop = part["average-drop[fill=mean]"]

@@ -17,7 +17,7 @@ MODEL = SimpleNamespace(normalise=lambda x: (x - 0.4) / 0.3)
 
 
 class Linear:
-    """`f = Σ w z` (“logit”) and a squashed form of it (“probability”), each picture with weights of its own."""
+    """`f = Σ w z` (“logit”) and a squashed form of it (“probability”), each image with weights of its own."""
 
     def __init__(self, weight: torch.Tensor):
         self.weight, self.rows = weight.double(), 0
@@ -30,7 +30,7 @@ class Linear:
 
 
 def scene(seed: int = 0):
-    """Pictures, normalised pictures, weights, and signed maps that have nothing to do with the weights."""
+    """Images, normalised images, weights, and signed maps that have nothing to do with the weights."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.rand(COUNT, CHANNELS, SIDE, SIDE, generator=generator)
     weight = torch.randn(COUNT, CHANNELS, SIDE, SIDE, generator=generator)
@@ -55,10 +55,10 @@ def ranked(m: torch.Tensor) -> torch.Tensor:
 
 
 def slow_monotonicity(z, weight, maps, rank, groups, samples, generator):
-    """One picture, one group and one draw at a time."""
+    """One image, one group and one draw at a time."""
 
-    def probability(picture):
-        return 1 / (1 + math.exp(-float((weight * picture).sum())))
+    def probability(image):
+        return 1 / (1 + math.exp(-float((weight * image).sum())))
 
     pixels, p = maps.size, probability(z)
     drawn = [MODEL.normalise(torch.rand(z.shape, generator=generator)).double().numpy() for _ in range(samples)]
@@ -224,7 +224,7 @@ def test_a_map_of_few_pixels_gets_nothing_for_the_sizes_that_miss_them():
     assert (curve.points[[0, 2], 0] == 0).all() and curve.points.isfinite().all()
 
 
-def test_a_broken_picture_leaves_its_neighbours_alone():
+def test_a_broken_image_leaves_its_neighbours_alone():
     x, z, weight, raw = scene()
     broken = z.clone()
     broken[1] = math.nan
@@ -235,7 +235,7 @@ def test_a_broken_picture_leaves_its_neighbours_alone():
     assert found[1].isnan() and torch.equal(found[[0, 2]], whole[[0, 2]])
 
 
-def test_signed_maps_are_brought_to_the_picture_and_to_one_channel():
+def test_signed_maps_are_brought_to_the_image_and_to_one_channel():
     maps = torch.rand(2, 4, 6)
     channels = torch.randn(2, 3, 4, 6)
     torch.testing.assert_close(signed(channels, maps), channels.double().sum(1))

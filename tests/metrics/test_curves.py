@@ -12,7 +12,7 @@ from heatproof.metrics import curves
 
 
 def generators(count: int, seed: int = 0) -> list[torch.Generator]:
-    return seeds.generators(seed, [f"picture {i}" for i in range(count)], "ties")
+    return seeds.generators(seed, [f"image {i}" for i in range(count)], "ties")
 
 
 def ranks_of(maps: torch.Tensor, ties: str = "jitter", seed: int = 0) -> torch.Tensor:
@@ -20,7 +20,7 @@ def ranks_of(maps: torch.Tensor, ties: str = "jitter", seed: int = 0) -> torch.T
 
 
 class Weighted:
-    """`f(z) = Σ w z` over channels and places, with its own weights for each picture; counts what it is asked."""
+    """`f(z) = Σ w z` over channels and places, with its own weights for each image; counts what it is asked."""
 
     def __init__(self, weights: torch.Tensor, square: bool = False):
         self.weights, self.square = weights.double(), square
@@ -35,7 +35,7 @@ class Weighted:
 
 
 def slow_curve(z, background, values, weights, steps, first, restore, square=False):
-    """One picture, one pixel at a time; values without ties."""
+    """One image, one pixel at a time; values without ties."""
     places = list(itertools.product(*(range(side) for side in values.shape)))
     places.sort(key=lambda place: float(values[place]), reverse=first == "most")
     found = []
@@ -72,7 +72,7 @@ def test_with_jitter_exactly_k_pixels_have_a_rank_below_k(size):
     assert (ordered.diff(dim=1) <= 0).all(), "a larger value never comes later"
 
 
-def test_the_order_among_ties_is_the_pictures_own_and_the_same_for_every_map():
+def test_the_order_among_ties_is_the_images_own_and_the_same_for_every_map():
     flat, other = torch.zeros(2, 8, 8), torch.ones(2, 8, 8)
     assert torch.equal(ranks_of(flat), ranks_of(other))
     assert not torch.equal(ranks_of(flat)[0], ranks_of(flat)[1])
@@ -152,7 +152,7 @@ def test_numbers_do_not_depend_on_how_many_go_at_a_time(monkeypatch):
         score = Weighted(weights)
         points = curves.curve_points(z, background, ranks, score, steps=9)
         assert max(score.passes) <= rows and score.rows == 50
-        assert len(score.passes) == -(-50 // rows), "pictures and steps share the passes"
+        assert len(score.passes) == -(-50 // rows), "images and steps share the passes"
         expected = points if expected is None else expected
         assert torch.equal(points, expected)
 
@@ -166,7 +166,7 @@ def test_known_ends_and_steps_that_are_equal_take_no_pass():
     assert score.rows == 2 * 3 and points[:, 0].tolist() == [5, 6] and points[:, -1].tolist() == [-1, -2]
     score = Weighted(torch.ones(2, 3, 3, 3))
     points = curves.curve_points(z, torch.zeros_like(z), ranks, score, steps=100)
-    assert score.rows == 2 * 10, "nine pixels: ten pictures, however many steps"
+    assert score.rows == 2 * 10, "nine pixels: ten images, however many steps"
     assert points.shape == (2, 101)
 
 
@@ -193,7 +193,7 @@ def test_a_block_of_ties_goes_at_once():
     assert back.tolist() == [[0, 1000, 1110, 1110, 1111]]
 
 
-def test_thresholds_of_each_pictures_own_and_no_argument_changed():
+def test_thresholds_of_each_images_own_and_no_argument_changed():
     z, background = torch.ones(2, 1, 3), torch.zeros(2, 1, 3)
     ranks = torch.tensor([[0, 1, 2], [2, 1, 0]])
     counts = torch.tensor([[1, 2, 3], [0, 2, -1]])
@@ -203,7 +203,7 @@ def test_thresholds_of_each_pictures_own_and_no_argument_changed():
     assert all(torch.equal(one, copy) for one, copy in zip((z, background, ranks, counts), copies, strict=True))
 
 
-def test_an_answer_that_is_not_a_number_stays_in_its_picture():
+def test_an_answer_that_is_not_a_number_stays_in_its_image():
     z = torch.ones(3, 1, 4)
     z[1] = torch.nan
     points = curves.curve_points(

@@ -1,4 +1,4 @@
-"""Fidelity by hand: a network whose logit is a weighted sum of the pixels, and pictures of sixteen of them."""
+"""Fidelity by hand: a network whose logit is a weighted sum of the pixels, and images of sixteen of them."""
 
 import math
 from itertools import pairwise
@@ -45,7 +45,7 @@ def scored(model: Model, x: torch.Tensor, maps: torch.Tensor, metric: str, targe
 RAMP = torch.arange(1.0, 17).view(4, 4)
 
 
-def test_the_masked_picture_by_hand():
+def test_the_masked_image_by_hand():
     """All pixels 1/2, weights 1/8; the map shows the upper half: Σ over 3 channels goes from 3 to 3/2."""
     model, x = linear(torch.full((4, 4), 1 / 8)), torch.full((1, 3, 4, 4), 0.5)
     x[0, :, 3, 3] = 0.0  # so that black is known: Σ = 15/16 · 3
@@ -118,7 +118,7 @@ def test_sufficiency_looks_at_the_networks_own_class():
 
 
 def test_a_constant_map_has_the_worst_value_of_each():
-    model, x = linear(torch.full((4, 4), -0.1)), nets.pictures(1, 4)
+    model, x = linear(torch.full((4, 4), -0.1)), nets.images(1, 4)
     stated = {"average-drop": 1, "average-increase": 0, "average-gain": 0, "local-accuracy": 1, "sufficiency": 0}
     found = heatproof.score(model, x, {"mine": torch.full((1, 4, 4), 0.3)}, list(stated), target=0)
     for metric, worst in stated.items():
@@ -176,8 +176,8 @@ def slow_areas(model: Model, x: torch.Tensor, one: torch.Tensor, target: int, st
     n = one.numel()
     order = torch.argsort(one.flatten(), descending=True).tolist()
 
-    def answer(picture: torch.Tensor) -> float:
-        return float(model.of_normalised(picture).detach().double().softmax(1)[0, target])
+    def answer(image: torch.Tensor) -> float:
+        return float(model.of_normalised(image).detach().double().softmax(1)[0, target])
 
     areas = []
     for start, finish in ((z, torch.zeros_like(z)), (blurred(z), z)):
@@ -195,19 +195,19 @@ def slow_areas(model: Model, x: torch.Tensor, one: torch.Tensor, target: int, st
 def test_rise_curves_one_row_of_pixels_a_step():
     side = 14
     model = wrap(nets.told_apart(nets.seeded(nets.Plain), side), size=side)
-    x = nets.pictures(3, side)
+    x = nets.images(3, side)
     maps = torch.rand(3, side, side, generator=torch.Generator().manual_seed(3))
     found = heatproof.score(model, x, {"mine": maps}, [f"deletion-mean[steps={side}]", f"insertion[steps={side}]"])
     expected = [slow_areas(model, x[i], maps[i], int(found.target[i]), side) for i in range(3)]
     deleted, inserted = zip(*expected, strict=True)
     torch.testing.assert_close(found.values("mine", f"deletion-mean[steps={side}]"), torch.tensor(deleted).double())
     torch.testing.assert_close(found.values("mine", f"insertion[steps={side}]"), torch.tensor(inserted).double())
-    assert len({round(value, 6) for value in deleted + inserted}) == 6, "the pictures are told apart"
+    assert len({round(value, 6) for value in deleted + inserted}) == 6, "the images are told apart"
 
 
 def test_ranks_are_all_that_curves_look_at():
     model = wrap(nets.told_apart(nets.seeded(nets.Signed), 16), size=16)
-    x, maps = nets.pictures(3, 16), torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(3))
+    x, maps = nets.images(3, 16), torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(3))
     metrics = ["deletion", "deletion-mean", "insertion"]
     found = heatproof.score(model, x, {"one": maps, "other": (4 * maps).exp(), "back": -maps}, metrics)
     for metric in metrics:
@@ -217,7 +217,7 @@ def test_ranks_are_all_that_curves_look_at():
 
 def test_insertion_of_a_map_is_deletion_of_its_reverse_on_the_same_fill():
     model = wrap(nets.told_apart(nets.seeded(nets.Signed), 16), size=16)
-    x, maps = nets.pictures(3, 16), torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(3))
+    x, maps = nets.images(3, 16), torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(3))
     for fill in ("black", "mean", "blur"):
         inserted = f"insertion[fill={fill},steps=7]" if fill != "blur" else "insertion[steps=7]"
         deleted = f"deletion[fill={fill},steps=7]" if fill != "black" else "deletion[steps=7]"
@@ -244,15 +244,15 @@ def test_the_order_of_a_linear_network_is_the_best_there_is():
 
 
 def test_passes_are_shared_and_no_more_than_needed():
-    """Five metrics of the masked picture: one row. Deletion and monotonicity on black: the same ones."""
+    """Five metrics of the masked image: one row. Deletion and monotonicity on black: the same ones."""
     counted = nets.Counted(nets.told_apart(nets.seeded(nets.Plain), 16))
     rows = []
     counted.register_forward_pre_hook(lambda _module, inputs: rows.append(len(inputs[0])))
     model = wrap(counted, size=16)
     maps = {f"map {i}": torch.rand(2, 16, 16) for i in range(3)}
     metrics = ["average-drop", "average-increase", "average-gain", "local-accuracy", "sufficiency"]
-    heatproof.score(model, nets.pictures(2, 16), maps, metrics)
-    assert sum(rows) == 2 * (1 + 3), "the picture, and each map's masked picture"
+    heatproof.score(model, nets.images(2, 16), maps, metrics)
+    assert sum(rows) == 2 * (1 + 3), "the image, and each map's masked image"
     rows.clear()
     curves = [
         "deletion[steps=8]",
@@ -260,7 +260,7 @@ def test_passes_are_shared_and_no_more_than_needed():
         "monotonicity-strict[steps=8]",
         "insertion[fill=black,steps=8]",
     ]
-    heatproof.score(model, nets.pictures(2, 16), maps, curves)
+    heatproof.score(model, nets.images(2, 16), maps, curves)
     assert sum(rows) == 2 * (1 + 1 + 3 * (7 + 7)), "monotonicity reads deletion backwards; insertion is another order"
 
 

@@ -39,7 +39,7 @@ def test_a_grid_of_squares():
 
 
 def test_flipping_by_hand():
-    """Weights say what each quarter of the picture is worth; the map ranks them; black comes in their place."""
+    """Weights say what each quarter of the image is worth; the map ranks them; black comes in their place."""
     weights = torch.tensor([[0.4, 0.3], [0.2, 0.1]]).repeat_interleave(2, 0).repeat_interleave(2, 1) / 3
     model, x = linear(weights), torch.ones(1, 3, 4, 4)
     x[0, :, 3, 3] = 0  # so that black is known
@@ -59,7 +59,7 @@ def test_flipping_by_hand():
 @pytest.mark.parametrize(("region", "fill"), [(5, "uniform"), (1, "black"), (9, "mean"), (4, "blur")])
 def test_flipping_agrees_with_a_loop_over_squares(region, fill):
     side, steps = 24, 10
-    model, x, maps = toy(side), nets.pictures(3, side), maps_of(3, side)
+    model, x, maps = toy(side), nets.images(3, side), maps_of(3, side)
     options = {"region": region, "fill": fill, "steps": steps}
     found = heatproof.score(model, x, {"mine": maps}, {"pixel-flipping": options}, seed=5)
     values = found.values("mine", found.metrics[0])
@@ -87,7 +87,7 @@ def test_flipping_agrees_with_a_loop_over_squares(region, fill):
 
 
 def test_flipped_noise_is_the_same_for_every_method_and_another_for_another_seed():
-    model, x, maps = toy(), nets.pictures(2, 24), maps_of(2, 24)
+    model, x, maps = toy(), nets.images(2, 24), maps_of(2, 24)
     found = heatproof.score(model, x, {"a": maps, "b": maps}, "pixel-flipping")
     assert torch.equal(found.values("a", "pixel-flipping"), found.values("b", "pixel-flipping"))
     again = heatproof.score(model, x, {"a": maps}, "pixel-flipping", seed=1).values("a", "pixel-flipping")
@@ -110,7 +110,7 @@ def slow_irof(model, x, one, labels, target, ground) -> float:
 def test_irof_agrees_with_a_loop_over_superpixels(segmenter, fill):
     side = 24
     model, maps = toy(side), maps_of(3, side)
-    x = torch.nn.functional.interpolate(nets.pictures(3, 6), side, mode="bilinear")
+    x = torch.nn.functional.interpolate(nets.images(3, 6), side, mode="bilinear")
     labels = segment(x, segmenter)
     found = heatproof.score(model, x, {"mine": maps}, {"irof": {"segmenter": segmenter, "fill": fill}})
     ground = masking.ground(fill, x, model.normalise(x))
@@ -118,7 +118,7 @@ def test_irof_agrees_with_a_loop_over_superpixels(segmenter, fill):
     np.testing.assert_allclose(found.values("mine", found.metrics[0]), expected, atol=1e-6)
     assert len({round(value, 5) for value in expected}) == 3
     if segmenter != "grid":
-        assert len({int(one.max()) for one in labels}) > 1, "pictures of different numbers of superpixels in one batch"
+        assert len({int(one.max()) for one in labels}) > 1, "images of different numbers of superpixels in one batch"
 
 
 def test_irof_by_hand():
@@ -152,7 +152,7 @@ def test_irof_by_hand():
 def test_neighbours_change_nothing():
     """Superpixels differ in number, so a batch is padded: nobody's numbers move."""
     model, maps = toy(), maps_of(3, 24).mul(3).round()
-    x = torch.nn.functional.interpolate(nets.pictures(3, 6), 24, mode="bilinear")
+    x = torch.nn.functional.interpolate(nets.images(3, 6), 24, mode="bilinear")
     metrics = ["irof", "pixel-flipping"]
     together = heatproof.score(model, x, {"mine": maps}, metrics, target=1)
     for batch_size in (1, 2):
@@ -164,7 +164,7 @@ def test_neighbours_change_nothing():
 
 
 def test_what_cannot_be_is_refused():
-    model, x, maps = toy(), nets.pictures(1, 24), maps_of(1, 24)
+    model, x, maps = toy(), nets.images(1, 24), maps_of(1, 24)
     for options, error, said in (
         ({"region": 0}, InvalidInput, "`region` must be at least 1. Got 0"),
         ({"steps": 0}, InvalidInput, "`steps` must be at least 1. Got 0"),

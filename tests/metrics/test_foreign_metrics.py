@@ -44,7 +44,7 @@ def model():
 
 @pytest.fixture
 def x():
-    return nets.pictures(3, SIDE)
+    return nets.images(3, SIDE)
 
 
 def masks(*there: bool) -> torch.Tensor:
@@ -62,7 +62,7 @@ def flags(scores: heatproof.Scores, metric: str, method: str = "gradcam") -> lis
 
 
 def drop_of_brightest(model: nn.Module, x_batch, y_batch, a_batch, share=0.1):
-    """What the logit loses when the map's brightest places are covered, picture by picture."""
+    """What the logit loses when the map's brightest places are covered, image by image."""
     found = []
     for x, y, a in zip(x_batch, y_batch, a_batch, strict=True):
         covered = x.copy()
@@ -117,7 +117,7 @@ def test_what_a_function_asks_for_besides(model, x):
 
 @pytest.mark.parametrize("one_by_one", [False, True])
 def test_a_function_that_explains_again(model, x, one_by_one):
-    """The method under test, at other pictures and at another network."""
+    """The method under test, at other images and at another network."""
 
     def again(model, x_batch, y_batch, a_batch, explain_func=None):
         same = explain_func(model=model, inputs=x_batch, targets=y_batch)
@@ -140,7 +140,7 @@ def test_a_function_that_explains_again(model, x, one_by_one):
     np.testing.assert_allclose(np.concatenate([other for _, other in seen])[:, 0], expected, atol=1e-3)
 
 
-def test_one_picture_at_a_time_has_no_neighbours_and_its_own_numbers(model, x):
+def test_one_image_at_a_time_has_no_neighbours_and_its_own_numbers(model, x):
     def noisy(model, x_batch, y_batch, a_batch):
         return a_batch.mean((1, 2, 3)) / a_batch.mean() + np.random.rand() + torch.rand(1).item()
 
@@ -179,9 +179,9 @@ def test_maps_that_say_nothing_are_flagged_and_never_praised(model, x):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (lambda model, x_batch, y_batch, a_batch: [1.0, 2.0], r"3 numbers, one for each picture. Got \(2,\)"),
-        (lambda model, x_batch, y_batch, a_batch: np.ones((3, 2)), r"one for each picture. Got \(3, 2\)"),
-        (lambda model, x_batch, y_batch, a_batch: "good", "one number for each picture. Got str"),
+        (lambda model, x_batch, y_batch, a_batch: [1.0, 2.0], r"3 numbers, one for each image. Got \(2,\)"),
+        (lambda model, x_batch, y_batch, a_batch: np.ones((3, 2)), r"one for each image. Got \(3, 2\)"),
+        (lambda model, x_batch, y_batch, a_batch: "good", "one number for each image. Got str"),
     ],
 )
 def test_what_is_no_score_is_an_error(model, x, given, message):
@@ -330,7 +330,7 @@ def test_options_directions_and_raw_maps(model, x):
         parsed_metric("quantus:PixelFlipping[features_in_steps=3]")
     with pytest.raises(UnknownName, match=r"metric of Quantus.*Did you mean 'Sparseness'"):
         parsed_metric("quantus:Sparsenes")
-    with pytest.raises(NotApplicable, match="compares the maps of different pictures"):
+    with pytest.raises(NotApplicable, match="compares the maps of different images"):
         parsed_metric("quantus:Sufficiency")
     shown, raw = "quantus:Sparseness", "quantus:Sparseness[attributions=raw]"  # takes magnitudes by itself
     scores = heatproof.score(model, x, ["gradcam", "input-x-gradient"], [shown, raw])

@@ -15,7 +15,7 @@ MEAN, STD = 0.4, 0.3
 
 
 class Known:
-    """`logit = Σ w z + c (Σ w z)²`, each picture with weights of its own: linear where c = 0."""
+    """`logit = Σ w z + c (Σ w z)²`, each image with weights of its own: linear where c = 0."""
 
     def __init__(self, weight: torch.Tensor, bend: float = 0.0):
         self.weight, self.bend, self.rows = weight.double(), bend, 0
@@ -50,10 +50,10 @@ def asked(model, x, z, raw, **options):
 
 
 def slow_infidelity(z, weight, bend, raw, fill, kind, samples, sigma, normalise, generator):
-    """One picture, one change, one value at a time."""
+    """One image, one change, one value at a time."""
 
-    def answer(picture):
-        line = float((weight * picture).sum())
+    def answer(image):
+        line = float((weight * image).sum())
         return line + bend * line * line
 
     pairs = []
@@ -106,7 +106,7 @@ def test_one_channel_stands_for_all_of_a_pixels_channels():
 
 
 def test_a_linear_network_is_foretold_exactly():
-    """By its slopes where the picture moves a little, by input × slope where pixels go; whether scaled or not."""
+    """By its slopes where the image moves a little, by input × slope where pixels go; whether scaled or not."""
     x, z, weight, raw = scene()
     model = Known(weight)
     for normalise in (True, False):
@@ -144,7 +144,7 @@ def test_a_map_that_says_nothing_explains_none_of_the_change():
 
 
 def test_every_square_is_as_likely_as_any_other():
-    """Sides 1, 2 and 3 of a 9 × 10 picture: 90, 72 and 56 places."""
+    """Sides 1, 2 and 3 of a 9 × 10 image: 90, 72 and 56 places."""
     generator, draws = torch.Generator().manual_seed(0), 8000
     seen = Counter()
     for _ in range(draws):

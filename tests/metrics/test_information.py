@@ -24,9 +24,9 @@ def toy():
     return wrap(nets.told_apart(nets.seeded(nets.Plain), SIDE), size=SIDE)
 
 
-def pictures(count: int) -> torch.Tensor:
+def images(count: int) -> torch.Tensor:
     """Smooth, as photographs are: what is known of a few pixels says little of noise."""
-    coarse = nets.pictures(count, 4)
+    coarse = nets.images(count, 4)
     return torch.nn.functional.interpolate(coarse, SIDE, mode="bicubic", align_corners=False).clamp(0, 1)
 
 
@@ -34,19 +34,19 @@ def maps_of(count: int) -> torch.Tensor:
     return torch.rand(count, SIDE, SIDE, generator=torch.Generator().manual_seed(3))
 
 
-def stored(picture: np.ndarray) -> int:
+def stored(image: np.ndarray) -> int:
     """`(3, H, W)` in [0, 1] as lossless WebP."""
     file = io.BytesIO()
-    Image.fromarray(np.rint(picture * 255).astype(np.uint8).transpose(1, 2, 0)).save(
+    Image.fromarray(np.rint(image * 255).astype(np.uint8).transpose(1, 2, 0)).save(
         file, format="webp", lossless=True, quality=50
     )
     return len(file.getvalue())
 
 
-def filled(picture: np.ndarray, kept: np.ndarray) -> np.ndarray:
+def filled(image: np.ndarray, kept: np.ndarray) -> np.ndarray:
     """Every unknown pixel is the weighted mean of its neighbours: one dense system for each channel."""
-    side = picture.shape[1]
-    system, right = np.eye(side * side), picture.reshape(3, -1).copy()
+    side = image.shape[1]
+    system, right = np.eye(side * side), image.reshape(3, -1).copy()
     for row, column in zip(*np.nonzero(~kept), strict=True):
         line = np.zeros(side * side)
         for down in (-1, 0, 1):
@@ -57,10 +57,10 @@ def filled(picture: np.ndarray, kept: np.ndarray) -> np.ndarray:
         system[row * side + column] = -line / line.sum()
         system[row * side + column, row * side + column] = 1
         right[:, row * side + column] = 0
-    return np.linalg.solve(system, right.T).T.reshape(picture.shape).clip(0, 1)
+    return np.linalg.solve(system, right.T).T.reshape(image.shape).clip(0, 1)
 
 
-def slow_curve(model, picture, one, generator):
+def slow_curve(model, image, one, generator):
     """Sizes and probabilities at the start, at each threshold, and of the whole."""
     known = np.zeros(SIDE * SIDE, bool)
     known[torch.randperm(SIDE * SIDE, generator=generator)[: SIDE * SIDE // 100].numpy()] = True
@@ -71,7 +71,7 @@ def slow_curve(model, picture, one, generator):
     for share in (0, *THRESHOLDS, 1):
         kept = known.copy()
         kept.flat[order[: round(share * SIDE * SIDE)]] = True
-        shown = filled(picture.double().numpy(), kept)
+        shown = filled(image.double().numpy(), kept)
         sizes.append(stored(shown))
         z = model.normalise(torch.from_numpy(shown)[None].float())
         answers.append(model.of_normalised(z).detach().double().softmax(1)[0].numpy())
@@ -85,7 +85,7 @@ def slow_area(sizes, values) -> float:
 
 
 def test_the_librarys_procedure_with_loops():
-    model, x, maps = toy(), pictures(4), maps_of(4)
+    model, x, maps = toy(), images(4), maps_of(4)
     found = heatproof.score(model, x, {"mine": maps}, {"sic": SPELLED, "aic": SPELLED}, seed=2)
     sic, aic = (found.values("mine", metric) for metric in found.metrics)
     compared = 0
@@ -106,12 +106,12 @@ def test_the_librarys_procedure_with_loops():
 
 
 def test_sizes_are_those_of_the_file():
-    x = pictures(2)
+    x = images(2)
     assert information.stored_bytes(x).tolist() == [stored(one.double().numpy()) for one in x]
-    noise = information.stored_bytes(nets.pictures(1, 32))
+    noise = information.stored_bytes(nets.images(1, 32))
     flat = information.stored_bytes(torch.full((1, 3, 32, 32), 0.3))
     assert noise > 3000 and flat < 60, "32² pixels of three random bytes, and of one colour"
-    grey = nets.pictures(1, 16)[:, :1]
+    grey = nets.images(1, 16)[:, :1]
     assert torch.equal(information.stored_bytes(grey), information.stored_bytes(grey.expand(-1, 3, -1, -1)))
 
 
@@ -148,7 +148,7 @@ def test_what_is_known_from_the_start():
 
 
 def test_the_curve_sees_the_right_class_early_with_the_right_map():
-    """The answer is in one corner of a busy picture: the map that names it needs next to no information."""
+    """The answer is in one corner of a busy image: the map that names it needs next to no information."""
     corner = torch.zeros(SIDE, SIDE)
     corner[:3, :3] = 1.0
 
@@ -157,7 +157,7 @@ def test_the_curve_sees_the_right_class_early_with_the_right_map():
             total = (z.mean(1) * corner).sum((1, 2)) - 2
             return torch.stack([4 * total, -4 * total], 1)
 
-    x = nets.pictures(8, SIDE)
+    x = nets.images(8, SIDE)
     x[..., :3, :3] = 1.0
     x[..., 0, 0] = x[..., 0, -1] = x[..., -1, 0] = x[..., -1, -1] = 0.0  # the corners are known: let them say no
     maps = {"right": corner[None] + maps_of(8) / 9, "wrong": 1 - corner[None] + maps_of(8) / 9}
@@ -168,7 +168,7 @@ def test_the_curve_sees_the_right_class_early_with_the_right_map():
 
 
 def test_neighbours_and_monotone_maps_change_nothing():
-    model, x, maps = toy(), pictures(3), maps_of(3)
+    model, x, maps = toy(), images(3), maps_of(3)
     asked = {"sic": SPELLED, "aic": SPELLED}
     together = heatproof.score(model, x, {"a": maps, "b": maps.exp()}, asked, target=1)
     apart = heatproof.score(model, x, {"a": maps}, asked, target=1, batch_size=1)
@@ -179,16 +179,16 @@ def test_neighbours_and_monotone_maps_change_nothing():
 
 
 def test_what_cannot_be_is_refused():
-    model, x, maps = toy(), pictures(1), maps_of(1)
+    model, x, maps = toy(), images(1), maps_of(1)
     for text in ("0.5 0.2", "0 0.5", "0.5 1", "half", "", "0.2 0.2"):
         with pytest.raises(InvalidInput, match=r"`thresholds` must be rising shares"):
             heatproof.score(model, x, {"mine": maps}, {"sic": {"thresholds": text}})
-    with pytest.raises(NotApplicable, match="picture"):
-        information.picture_information(torch.ones(1, 3, 8), *[None] * 6)
+    with pytest.raises(NotApplicable, match="image"):
+        information.image_information(torch.ones(1, 3, 8), *[None] * 6)
 
 
 def test_weighted_means_in_place_of_triangles_tell_nearly_the_same_information():
-    """The library interpolates linearly between known pixels (Delaunay), a second a picture at 224²."""
+    """The library interpolates linearly between known pixels (Delaunay), a second an image at 224²."""
     interpolate = pytest.importorskip("scipy.interpolate")
     side, generator = 64, torch.Generator().manual_seed(6)
     coarse = torch.rand(1, 3, 14, 14, generator=generator)

@@ -1,4 +1,4 @@
-"""Localisation: by hand on 4×4 pictures, slow references over all orders of ties, and nothing for nothing."""
+"""Localisation: by hand on 4×4 images, slow references over all orders of ties, and nothing for nothing."""
 
 import itertools
 import math
@@ -182,7 +182,7 @@ def test_a_map_of_zeros_is_never_good(name):
 
 
 @every_metric
-def test_pictures_do_not_see_each_other(name):
+def test_images_do_not_see_each_other(name):
     """Quantus divides by the maximum of the whole batch first."""
     generator = torch.Generator().manual_seed(2)
     maps = torch.rand(3, 8, 8, generator=generator) * torch.tensor([1.0, 100.0, 0.01]).view(3, 1, 1)
@@ -231,7 +231,7 @@ def test_tolerance_in_one_and_three_dimensions():
 
 
 def test_the_cosine_is_what_the_noise_study_reports():
-    """The published number: a map and a mask of another picture get no more than their overlap."""
+    """The published number: a map and a mask of another image get no more than their overlap."""
     maps = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(6))
     mask = torch.zeros(3, 8, 8, dtype=torch.bool)
     mask[0, 2:4] = mask[1, :, 1] = True

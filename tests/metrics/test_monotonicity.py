@@ -81,7 +81,7 @@ def aix360(model, x, one, target, places):
 
 def test_the_loop_of_aix360():
     model = wrap(nets.told_apart(nets.seeded(nets.Signed), 8), size=8)
-    x, maps = nets.pictures(4, 8), torch.rand(4, 8, 8, generator=torch.Generator().manual_seed(7))
+    x, maps = nets.images(4, 8), torch.rand(4, 8, 8, generator=torch.Generator().manual_seed(7))
     for steps in (64, 16):
         found = heatproof.score(model, x, {"mine": maps}, {name: {"steps": steps} for name in THREE})
         rows = [aix360(model, x[i], maps[i], int(found.target[i]), steps) for i in range(4)]
@@ -121,7 +121,7 @@ def test_pearson_by_hand():
 
 
 def test_where_nothing_moves_there_is_no_correlation():
-    x = nets.pictures(2, 4)
+    x = nets.images(2, 4)
     found = all_three(linear(torch.zeros(4, 4)), x, torch.rand(2, 4, 4), steps=4)
     assert found[:2] == [[1.0, 1.0], [1.0, 1.0]] and all(map(math.isnan, found[2]))
     constant = all_three(linear(RAMP / 100), x, torch.full((2, 4, 4), 0.4), steps=4)
@@ -137,7 +137,7 @@ def test_sums_of_growing_sets():
 
 def test_neighbours_and_monotone_maps_change_nothing():
     model = wrap(nets.told_apart(nets.seeded(nets.Signed), 8), size=8)
-    x, maps = nets.pictures(3, 8), torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(7))
+    x, maps = nets.images(3, 8), torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(7))
     together, stretched = all_three(model, x, maps), all_three(model, x, maps.exp())
     alone = [all_three(model, x[i : i + 1], maps[i : i + 1]) for i in range(3)]
     for number in range(3):

@@ -1,4 +1,4 @@
-"""ROAD beside a reference that removes, solves and averages one picture, one fraction and one pixel at a time."""
+"""ROAD beside a reference that removes, solves and averages one image, one fraction and one pixel at a time."""
 
 import itertools
 import math
@@ -43,12 +43,12 @@ def generators(count, seed=0):
     return [torch.Generator().manual_seed(seed + i) for i in range(count)]
 
 
-def slow_fill(picture, gone):
+def slow_fill(image, gone):
     """`(C, H, W)` float64 with the pixels of `gone` as weighted means of their neighbours, all at once."""
     height, width = gone.shape
     places = np.argwhere(gone)
     number = {tuple(place): k for k, place in enumerate(places)}
-    matrix, right = np.zeros((len(places), len(places))), np.zeros((len(places), len(picture)))
+    matrix, right = np.zeros((len(places), len(places))), np.zeros((len(places), len(image)))
     for k, (i, j) in enumerate(places):
         for (dy, dx), weight in WEIGHTS.items():
             y, x = i + dy, j + dx
@@ -57,15 +57,15 @@ def slow_fill(picture, gone):
                 if (y, x) in number:
                     matrix[k, number[y, x]] -= weight
                 else:
-                    right[k] += weight * picture[:, y, x]
-    filled = picture.copy()
+                    right[k] += weight * image[:, y, x]
+    filled = image.copy()
     filled[:, gone] = np.linalg.solve(matrix, right).T
     return filled
 
 
 def slow_road(z, map_, network, target, kept=KEPT, noise=None):
     """Rong et al. 2022 as protocols §7 has it, for a map without ties: p_MoRF and p_LeRF for every P."""
-    picture, flat = z.double().numpy(), map_.flatten().tolist()
+    image, flat = z.double().numpy(), map_.flatten().tolist()
     order = sorted(range(len(flat)), key=lambda i: -flat[i])
     found = []
     for percent in kept:
@@ -74,7 +74,7 @@ def slow_road(z, map_, network, target, kept=KEPT, noise=None):
             gone = np.zeros(len(flat), dtype=bool)
             gone[group] = True
             gone = gone.reshape(map_.shape)
-            filled = slow_fill(picture, gone)
+            filled = slow_fill(image, gone)
             if noise is not None:
                 filled += np.where(gone, noise, 0)
             found.append(float(network(torch.from_numpy(filled)[None])[0, target]))
@@ -120,7 +120,7 @@ def test_it_is_the_reference(z, kept):
     assert (found.residual <= 1e-4).all()
 
 
-def test_noise_is_one_field_for_each_picture_on_what_was_removed(z):
+def test_noise_is_one_field_for_each_image_on_what_was_removed(z):
     maps, network = maps_without_ties(3, 9, 9), linear(9)
     found, _ = scored(z, maps, network, TARGETS, noise=0.3)
     for i, generator in enumerate(generators(3, 9)):
@@ -138,8 +138,8 @@ def test_by_hand():
     z = torch.tensor([0.0, 0, 1, 1]).expand(1, 3, 4, 4).contiguous()
     ranks = torch.tensor([0, 4, 8, 12]) + torch.arange(4)[:, None]
 
-    def score(pictures, rows):
-        return pictures.double().mean((1, 2, 3))
+    def score(images, rows):
+        return images.double().mean((1, 2, 3))
 
     found = removal_scores(z, ranks[None], score, generators(1), kept=(50,), noise=0.0)
     assert found.morf.item() == pytest.approx(1, abs=1e-6) and found.lerf.item() == pytest.approx(0, abs=1e-6)
@@ -232,7 +232,7 @@ def test_chunks_batch_and_order_decide_nothing(z, rows, monkeypatch):
 
 
 def test_the_noise_is_the_same_for_every_method_and_seeded(z):
-    """Two maps that remove the same pixels in another order get the same picture."""
+    """Two maps that remove the same pixels in another order get the same image."""
     maps, network = maps_without_ties(3, 9, 9), linear(9)
     ranks = pixel_ranks(maps, generators(3))
     stay = math.ceil(80 * 50 / 100)
@@ -247,30 +247,30 @@ def test_the_noise_is_the_same_for_every_method_and_seeded(z):
     assert (one.morf != third.morf).all()
 
 
-@pytest.mark.parametrize("bad", ["picture", "map"])
+@pytest.mark.parametrize("bad", ["image", "map"])
 def test_what_is_broken_breaks_no_neighbour(z, bad):
     maps, network = maps_without_ties(3, 9, 9), linear(9)
     expected, _ = scored(z, maps, network, TARGETS)
-    if bad == "picture":
+    if bad == "image":
         z = z.clone()
         z[1] = torch.nan
     else:
         maps[1] = 0  # a broken map is shown as zeros
     found, _ = scored(z, maps, network, TARGETS)
     torch.testing.assert_close(found.morf[[0, 2]], expected.morf[[0, 2]], rtol=0, atol=1e-6)
-    assert found.morf[1].isnan().all() if bad == "picture" else found.morf[1].isfinite().all()
+    assert found.morf[1].isnan().all() if bad == "image" else found.morf[1].isfinite().all()
 
 
 # --- ties ---
 
 
 def changed(z, maps, ties, kept=KEPT):
-    """How many pixels of each variant are not the picture's any more, `(N, P, 2)`; noise tells them all."""
+    """How many pixels of each variant are not the image's any more, `(N, P, 2)`; noise tells them all."""
     counts = []
 
-    def score(pictures, rows):
-        counts.append((pictures != z[rows]).any(1).flatten(1).sum(1))
-        return pictures.double().mean((1, 2, 3))
+    def score(images, rows):
+        counts.append((images != z[rows]).any(1).flatten(1).sum(1))
+        return images.double().mean((1, 2, 3))
 
     ranks = pixel_ranks(maps, generators(len(z), 50), ties)
     found = removal_scores(z, ranks, score, generators(len(z)), kept=kept, noise=0.5)
@@ -314,7 +314,7 @@ def test_block_without_ties_is_jitter(z):
 
 def test_by_name_the_metrics_share_their_forwards():
     counted = nets.Counted(nets.told_apart(nets.seeded(nets.Plain), 20))
-    model, x = wrap(counted, size=(20, 20), layer="inner.two"), nets.pictures(2, 20)
+    model, x = wrap(counted, size=(20, 20), layer="inner.two"), nets.images(2, 20)
     maps = maps_without_ties(2, 20, 20)
     counted.calls = 0
     found = heatproof.score(model, x, {"mine": maps}, ["road", "road-morf", "road-lerf"], batch_size=2)
@@ -342,5 +342,5 @@ def test_noise_that_is_none_is_refused(z, noise):
 
 @pytest.mark.parametrize("shape", [(2, 1, 30), (2, 1, 5, 5, 5)])
 def test_signals_and_volumes_are_refused(shape):
-    with pytest.raises(NotApplicable, match="ROAD imputes the pixels of pictures"):
+    with pytest.raises(NotApplicable, match="ROAD imputes the pixels of images"):
         removal_scores(torch.zeros(shape), torch.zeros(2, *shape[2:]), lambda z, rows: z, generators(2))

@@ -38,7 +38,7 @@ def model():
 
 @pytest.fixture
 def x():
-    return nets.pictures(3, HEIGHT, WIDTH)
+    return nets.images(3, HEIGHT, WIDTH)
 
 
 def slow_spearman(a: np.ndarray, b: np.ndarray) -> float:
@@ -130,9 +130,9 @@ def test_the_smooth_test_compares_means_of_noisy_maps(model, x):
     """By hand: the same noise for the intact network and for every stage."""
     z, seen = model.normalise(x), []
 
-    def explain(pictures, condition, model):
-        seen.append((pictures, condition, model))
-        return pictures[:, 0] if model is not asked else pictures[:, 1]
+    def explain(images, condition, model):
+        seen.append((images, condition, model))
+        return images[:, 0] if model is not asked else images[:, 1]
 
     asked = model
     generators = [torch.Generator().manual_seed(i) for i in range(3)]
@@ -190,9 +190,9 @@ def test_it_costs_one_explanation_for_each_stage(x, stages, expected):
     model = wrap(counted, size=(HEIGHT, WIDTH), layer="inner.two")
     seen = []
 
-    def explain(pictures, model):
+    def explain(images, model):
         seen.append(model)
-        return pictures[:, 0]
+        return images[:, 0]
 
     mprt(x, x[:, 0], explain, model, 0, stages=stages)
     assert len(seen) == expected and counted.calls == 0, "nothing but explanations asks the network"

@@ -1,4 +1,4 @@
-"""Sensitivity: by hand on maps that are linear in the picture, by loops, and with the same method on both sides."""
+"""Sensitivity: by hand on maps that are linear in the image, by loops, and with the same method on both sides."""
 
 import math
 from types import SimpleNamespace
@@ -21,7 +21,7 @@ SIDE = 6
 
 
 def linear(x: torch.Tensor, rows=None, condition: str = "") -> torch.Tensor:
-    """The first channel in units of z: a method that is linear in the picture."""
+    """The first channel in units of z: a method that is linear in the image."""
     return x[:, 0] / STD[0]
 
 
@@ -37,7 +37,7 @@ def shifts_of(explain, x: torch.Tensor, samples: int = 4, radius: float = 0.2, s
 
 
 def test_each_draw_is_the_norm_of_its_change_over_the_norm_of_the_map():
-    x = nets.pictures(3, SIDE)
+    x = nets.images(3, SIDE)
     found = shifts_of(linear, x)
     for i in range(3):
         drawn = torch.Generator().manual_seed(5 + i)
@@ -55,7 +55,7 @@ def test_the_noise_is_uniform_in_z_and_within_the_radius():
         seen.append(x)
         return linear(x)
 
-    x = nets.pictures(2, SIDE)
+    x = nets.images(2, SIDE)
     shifts_of(noted, x, samples=60, radius=0.3)
     noise = (torch.stack(seen[1:]) - x) / torch.tensor(STD).view(1, 1, 3, 1, 1)
     assert 0.298 < noise.abs().max() <= 0.3 + 1e-5
@@ -63,7 +63,7 @@ def test_the_noise_is_uniform_in_z_and_within_the_radius():
 
 
 def test_the_shift_grows_with_the_radius_and_is_zero_without_noise():
-    x = nets.pictures(2, SIDE)
+    x = nets.images(2, SIDE)
     one, two = shifts_of(linear, x, radius=0.1), shifts_of(linear, x, radius=0.2)
     torch.testing.assert_close(two, 2 * one, rtol=1e-4, atol=0)
     assert (shifts_of(linear, x, radius=0) == 0).all()
@@ -83,7 +83,7 @@ def test_maximum_and_mean_are_of_the_same_draws():
 
 
 def test_a_map_of_zeros_has_no_relative_change():
-    found = shifts_of(lambda x, rows=None, condition="": torch.zeros_like(x[:, 0]), nets.pictures(2, SIDE))
+    found = shifts_of(lambda x, rows=None, condition="": torch.zeros_like(x[:, 0]), nets.images(2, SIDE))
     assert found.isnan().all()
 
 
@@ -95,7 +95,7 @@ def test_every_draw_has_a_condition_of_its_own():
         seen.append(condition)
         return linear(x)
 
-    shifts_of(noted, nets.pictures(1, SIDE), samples=3)
+    shifts_of(noted, nets.images(1, SIDE), samples=3)
     assert seen[1:] == ["sensitivity-0", "sensitivity-1", "sensitivity-2"]
 
 
@@ -110,13 +110,13 @@ def test_every_draw_has_a_condition_of_its_own():
 )
 def test_options_that_cannot_be_are_refused(options, said):
     with pytest.raises(InvalidInput, match=said):
-        shifts_of(linear, nets.pictures(1, SIDE), **options)
+        shifts_of(linear, nets.images(1, SIDE), **options)
 
 
 @pytest.fixture
 def asked():
     model = wrap(nets.told_apart(nets.seeded(nets.Signed), 20), size=(24, 20), layer="two")
-    return SimpleNamespace(model=model, x=nets.pictures(3, 24, 20))
+    return SimpleNamespace(model=model, x=nets.images(3, 24, 20))
 
 
 def test_without_noise_a_method_is_compared_with_itself(asked):

@@ -78,7 +78,7 @@ def test_ssim_is_scikit_images(size):
     assert ssim(one, one).item() == pytest.approx(1, abs=1e-12)
 
 
-def test_a_picture_without_a_window_has_no_ssim():
+def test_a_image_without_a_window_has_no_ssim():
     assert math.isnan(ssim(noise(6, 30), noise(6, 30)).item())
 
 
@@ -131,7 +131,7 @@ def scored(maps, reference, x=None, metrics=SCORES, **more):
     height, width = maps.shape[1:]
     net = nets.told_apart(nets.seeded(nets.Plain), width)
     model = wrap(net, size=(height, width), layer="two")
-    x = nets.pictures(len(maps), height, width) if x is None else x
+    x = nets.images(len(maps), height, width) if x is None else x
     named = {name: {"segmenter": "grid"} if name in ("rbo", "kappa", "spearman") else {} for name in metrics}
     given = {"reference": {"mine": reference}, **more}
     return heatproof.score(model, x, {"mine": maps}, named, **given)
@@ -142,7 +142,7 @@ def test_images_with_ragged_segments():
     maps, reference = noise(2, 40, 40), noise(2, 40, 40, seed=1)
     together = scored(maps, reference)
     for i in range(2):
-        model_input = nets.pictures(2, 40, 40)[i : i + 1]
+        model_input = nets.images(2, 40, 40)[i : i + 1]
         alone = scored(maps[i : i + 1], reference[i : i + 1], model_input)
         for name in together.metrics:
             torch.testing.assert_close(
@@ -169,7 +169,7 @@ def test_maps_without_a_value_are_flagged():
     checkers = ((torch.arange(44)[:, None] + torch.arange(44)) % 2).float()  # equal in segments of 4 × 4
     maps = torch.stack([good, half, broken, checkers])
     fine = torch.stack([good.flip(0)] * 4)
-    x = nets.pictures(4, 44, 44)
+    x = nets.images(4, 44, 44)
     equal = "one of the two maps is equal in all segments"
     for mine, reference, expected in (
         (maps, fine, ["", "constant map", "non-finite map", equal]),
@@ -192,7 +192,7 @@ def test_a_constant_pair_is_no_perfect_score():
 def test_a_methods_maps_beside_those_of_the_clean_images():
     """`heatproof.score(…, reference=images)` is the formula on the display maps of `explain`."""
     model = wrap(nets.told_apart(nets.seeded(nets.Plain), 44), size=(44, 44), layer="two")
-    clean = nets.pictures(3, 44, 44)
+    clean = nets.images(3, 44, 44)
     x = (clean + 0.2 * noise(3, 3, 44, 44, seed=4)).clamp(0, 1)
     names = {"rbo": {"segmenter": "slic"}, "ssim": {}, "l1": {}}
     found = heatproof.score(model, x, ["gradcam", "centre"], names, reference=clean, batch_size=2)
@@ -210,7 +210,7 @@ def test_a_methods_maps_beside_those_of_the_clean_images():
 
 
 def test_a_metric_of_pairs_without_a_reference_is_refused():
-    model, x = wrap(nets.seeded(nets.Plain), size=(44, 44), layer="two"), nets.pictures(2, 44, 44)
+    model, x = wrap(nets.seeded(nets.Plain), size=(44, 44), layer="two"), nets.images(2, 44, 44)
     with pytest.raises(InvalidInput, match=r"'rbo' compares maps with reference maps\. Got none"):
         heatproof.score(model, x, "gradcam", "rbo")
     with pytest.raises(InvalidInput, match=r"one reference image for each of 2. Got 1"):
@@ -225,7 +225,7 @@ def test_a_metric_of_pairs_without_a_reference_is_refused():
 
 def test_a_family_of_nothing_but_pairs_is_refused_too():
     """Leaving all of them out would give an empty table without a word."""
-    model, x = wrap(nets.seeded(nets.Plain), size=(44, 44), layer="two"), nets.pictures(2, 44, 44)
+    model, x = wrap(nets.seeded(nets.Plain), size=(44, 44), layer="two"), nets.images(2, 44, 44)
     with pytest.raises(InvalidInput, match="'stability' compares maps with reference maps"):
         heatproof.score(model, x, "gradcam", "stability")
     found = heatproof.score(model, x, "gradcam", ["stability", "complexity"])
@@ -234,7 +234,7 @@ def test_a_family_of_nothing_but_pairs_is_refused_too():
 
 def test_a_mapping_may_hold_references_of_some_methods():
     """What is given is used, whatever the others lack; equal maps are as alike as can be."""
-    model, x = wrap(nets.told_apart(nets.seeded(nets.Plain), 44), size=(44, 44), layer="two"), nets.pictures(2, 44, 44)
+    model, x = wrap(nets.told_apart(nets.seeded(nets.Plain), 44), size=(44, 44), layer="two"), nets.images(2, 44, 44)
     own = heatproof.explain(model, x, "gradcam")["gradcam"]
     found = heatproof.score(model, x, ["hirescam", "gradcam"], ["l1", "ssim"], reference={"gradcam": own})
     assert found.values("gradcam", "l1").tolist() == pytest.approx([0, 0], abs=1e-6)
@@ -244,7 +244,7 @@ def test_a_mapping_may_hold_references_of_some_methods():
 
 def test_random_maps_are_drawn_anew_for_the_reference():
     """The control would otherwise look perfectly stable: its numbers come from the image's name."""
-    model, x = wrap(nets.told_apart(nets.seeded(nets.Plain), 44), size=(44, 44), layer="two"), nets.pictures(2, 44, 44)
+    model, x = wrap(nets.told_apart(nets.seeded(nets.Plain), 44), size=(44, 44), layer="two"), nets.images(2, 44, 44)
     found = heatproof.score(model, x, ["random", "gradcam"], "l1", reference=x)
     assert found.values("random", "l1").tolist() == pytest.approx([1 / 3] * 2, abs=0.03), "two maps of U[0, 1]"
     assert found.values("gradcam", "l1").tolist() == pytest.approx([0, 0], abs=1e-6)
@@ -252,7 +252,7 @@ def test_random_maps_are_drawn_anew_for_the_reference():
 
 def test_the_reference_is_explained_only_for_metrics_of_pairs():
     net = nets.told_apart(nets.seeded(nets.Plain), 44)
-    model, x = wrap(net, size=(44, 44), layer="two"), nets.pictures(2, 44, 44)
+    model, x = wrap(net, size=(44, 44), layer="two"), nets.images(2, 44, 44)
     heatproof.explain(model, x, "gradcam")  # what a network is asked once and for all
     passes = []
     handle = net.register_forward_hook(lambda module, inputs, output: passes.append(len(output)))

@@ -1,8 +1,8 @@
-"""Random weights with which a network's answers depend on the picture.
+"""Random weights with which a network's answers depend on the image.
 
 torchvision's MobileNets, EfficientNet and ViT give constant logits or a zero head as they are built, and a test on
 constant logits proves nothing. One pass over noise in train mode sets the batch norms' statistics, the head is drawn
-from N(0, .02), and the helper itself asserts that two pictures get different logits.
+from N(0, .02), and the helper itself asserts that two images get different logits.
 """
 
 import torch
@@ -23,7 +23,7 @@ def randomised(module: nn.Module, size: tuple[int, int], seed: int = 0) -> nn.Mo
         module.eval()
         logits = Model.unwrap(None, module(noise))  # type: ignore[arg-type]
     spread = (logits[0] - logits[1]).abs().max()
-    assert spread > 1e-4 * logits.abs().max() > 0, "the logits do not depend on the picture"
+    assert spread > 1e-4 * logits.abs().max() > 0, "the logits do not depend on the image"
     return module
 
 

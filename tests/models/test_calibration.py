@@ -19,7 +19,7 @@ def model_of(seed: int = 0, **about):
 
 @pytest.fixture(scope="module")
 def x() -> torch.Tensor:
-    return nets.pictures(11, 16, 12)
+    return nets.images(11, 16, 12)
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def made(x) -> Calibration:
     return calibrated(model_of(), "two", [x])
 
 
-def test_mean_and_deviation_are_those_of_all_pictures(x, made):
+def test_mean_and_deviation_are_those_of_all_images(x, made):
     module = model_of()
     z = module.normalise(x)
     with torch.no_grad():
@@ -42,8 +42,8 @@ def test_mean_and_deviation_are_those_of_all_pictures(x, made):
 
 @pytest.mark.parametrize("batches", [[1] * 11, [4, 7], [10, 1], [1, 5, 5]])
 def test_it_depends_neither_on_the_batches_nor_on_the_order(x, made, batches):
-    for pictures in (x, x.flip(0)):
-        found = calibrated(model_of(), "two", pictures.split(batches))
+    for images in (x, x.flip(0)):
+        found = calibrated(model_of(), "two", images.split(batches))
         torch.testing.assert_close(found.mean, made.mean, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(found.deviation, made.deviation, rtol=1e-5, atol=1e-6)
         assert found.count == 11
@@ -74,7 +74,7 @@ def test_a_neuron_that_never_varies_has_no_deviation():
     model = model_of()
     with torch.no_grad():
         model.module.two[0].weight[3] = 0
-    found = calibrated(model, "two", nets.pictures(9, 16, 12).split(2))
+    found = calibrated(model, "two", nets.images(9, 16, 12).split(2))
     assert (found.deviation[3] == 0).all() and (found.deviation[[0, 1, 2, 4, 5, 6]] > 0).all()
 
 
@@ -136,9 +136,9 @@ def test_a_folder_that_cannot_be_written_is_said(made, tmp_path):
 def test_what_cannot_be(x):
     model = model_of()
     for batches, count in (([], 0), ([x[:1]], 1)):
-        with pytest.raises(InvalidInput, match=rf"at least 2 pictures. Got {count}."):
+        with pytest.raises(InvalidInput, match=rf"at least 2 images. Got {count}."):
             calibrated(model, "two", batches)
-    with pytest.raises(InvalidInput, match=r"pictures of one size. Got \(16, 12\) and \(12, 16\)."):
+    with pytest.raises(InvalidInput, match=r"images of one size. Got \(16, 12\) and \(12, 16\)."):
         calibrated(model, "two", [x, x.transpose(2, 3)])
     with pytest.raises(InvalidInput, match="Layer 'two' of 'Signed' gave others"):
         calibrated(model, "two", [x, torch.full_like(x, torch.nan)])

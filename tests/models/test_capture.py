@@ -42,9 +42,9 @@ def big(name: str) -> tuple[nn.Module, list[str], int]:
 def built(case: str) -> tuple[nn.Module, list[str], torch.Tensor]:
     if case in CASES:
         make, layers = CASES[case]
-        return nets.seeded(make), layers, nets.pictures(3, SIDE)
+        return nets.seeded(make), layers, nets.images(3, SIDE)
     net, layers, side = big(case)
-    return net, layers, nets.pictures(2, side)
+    return net, layers, nets.images(2, side)
 
 
 ALL = [*CASES, "densenet121", "resnet18", "vit", "swin"]
@@ -65,7 +65,7 @@ def test_logits_are_bit_equal_to_a_plain_forward(case, gradients):
 
 @pytest.mark.parametrize("case", ALL)
 def test_activations_and_gradients_are_those_of_plain_autograd(case):
-    """By hooks that clone, from the picture on: the whole graph, every layer on its own."""
+    """By hooks that clone, from the image on: the whole graph, every layer on its own."""
     net, layers, x = built(case)
     model = wrap(net, size=x.shape[-1])
     target = torch.arange(len(x))
@@ -100,7 +100,7 @@ def test_tokens_become_grids(case, shapes):
 
 
 def test_the_class_token_is_left_out_and_places_keep_their_order():
-    """A picture that is bright in one patch: the patch embedding's grid has its maximum there."""
+    """An image that is bright in one patch: the patch embedding's grid has its maximum there."""
     net = nets.vit().eval()
     model = wrap(net, size=32)
     x = torch.zeros(1, 3, 32, 32)
@@ -116,7 +116,7 @@ def test_nested_layers_in_one_pass():
     net = nets.told_apart(torchvision.models.resnet18(num_classes=5), 64)
     model = wrap(net, size=64)
     layers = ["layer4", "layer4.1", "layer4.1.conv1", "layer3"]
-    x, target = nets.pictures(2, 64), torch.tensor([0, 1])
+    x, target = nets.images(2, 64), torch.tensor([0, 1])
     with model.evaluating():
         together = captured(model, x, layers, gradients=True)
         gradients = together.gradients(target)
@@ -151,8 +151,8 @@ def test_gradients_go_to_the_shallowest_layer_and_no_further():
         nn.Conv2d(3, 4, 3, 2, 1), Gate(), nn.ReLU(), Gate(), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
         nn.Linear(4, 3)
     ).eval()  # fmt: skip
-    model, x = wrap(net, size=SIDE), nets.pictures(2, SIDE)
-    for asks in (False, True):  # a picture that asks for a gradient must not make the trunk build a graph
+    model, x = wrap(net, size=SIDE), nets.images(2, SIDE)
+    for asks in (False, True):  # an image that asks for a gradient must not make the trunk build a graph
         Watched.passes = 0
         with model.evaluating():
             found = captured(model, x.clone().requires_grad_(asks), ["4", "2"], gradients=True)
@@ -163,14 +163,14 @@ def test_gradients_go_to_the_shallowest_layer_and_no_further():
 
 def test_no_graph_where_no_gradient_is_asked():
     net = nets.seeded(nets.Plain)
-    found = captured(wrap(net, size=SIDE), nets.pictures(2, SIDE).requires_grad_(), ["two"], gradients=False)
+    found = captured(wrap(net, size=SIDE), nets.images(2, SIDE).requires_grad_(), ["two"], gradients=False)
     assert not found.logits.requires_grad and not found.native["two"].requires_grad
 
 
 def test_what_was_kept_is_not_written_over_by_what_follows():
     """DenseNet's in-place ReLU would make the signed output of the batch norm non-negative."""
     net = nets.seeded(nets.Dense)
-    found = captured(wrap(net, size=SIDE), nets.pictures(2, SIDE), ["last"], gradients=True)
+    found = captured(wrap(net, size=SIDE), nets.images(2, SIDE), ["last"], gradients=True)
     assert float(found.activations("last").detach().min()) < -0.1
 
 
@@ -187,7 +187,7 @@ def test_nothing_is_left_behind(fails, training):
 
     def work() -> None:
         with model.evaluating():
-            captured(model, nets.pictures(2, SIDE), ["layer"], gradients=True).gradients(torch.tensor([0, 1]))
+            captured(model, nets.images(2, SIDE), ["layer"], gradients=True).gradients(torch.tensor([0, 1]))
 
     if fails:
         with pytest.raises(FloatingPointError, match=fails):
@@ -201,12 +201,12 @@ def test_an_error_in_the_hooks_themselves_leaves_nothing_either():
     net = nets.seeded(nets.Plain)
     before = nets.traces(net)
     with pytest.raises(LayerError, match="N × 5 from Linear"):
-        captured(wrap(net, size=SIDE), nets.pictures(2, SIDE), ["two", "head"], gradients=True)
+        captured(wrap(net, size=SIDE), nets.images(2, SIDE), ["two", "head"], gradients=True)
     assert nets.traces(net) == before
 
 
 def test_layers_that_cannot_be_explained():
-    x = nets.pictures(2, SIDE)
+    x = nets.images(2, SIDE)
     net = nets.seeded(nets.Plain)
     net.spare = nn.Conv2d(3, 3, 1)
     with pytest.raises(LayerError, match="'spare' did not run"):
@@ -224,11 +224,11 @@ def test_layers_that_cannot_be_explained():
             found.gradients(torch.tensor([0, 1]))
 
 
-def test_windows_are_no_pictures():
-    """Swin's attention gives one row for each window: eight maps of two pictures would be nonsense."""
+def test_windows_are_no_images():
+    """Swin's attention gives one row for each window: eight maps of two images would be nonsense."""
     net = nets.swin().eval()
-    with pytest.raises(LayerError, match=r"one row for each picture. Got 8 rows for 2 \(windows\?\)"):
-        captured(wrap(net, size=32), nets.pictures(2, 32), ["layers.0.blocks.0.attn"], gradients=True)
+    with pytest.raises(LayerError, match=r"one row for each image. Got 8 rows for 2 \(windows\?\)"):
+        captured(wrap(net, size=32), nets.images(2, 32), ["layers.0.blocks.0.attn"], gradients=True)
 
 
 def test_a_layer_of_integers_is_not_spatial():
@@ -240,7 +240,7 @@ def test_a_layer_of_integers_is_not_spatial():
     net = nn.Sequential(net, nn.LazyLinear(3))
     net[0][2].register_forward_hook(lambda _m, _i, out: out.float())
     with pytest.raises(LayerError, match="Expected a layer whose output has places"):
-        captured(wrap(net, size=SIDE), nets.pictures(2, SIDE), ["0.1"], gradients=True)
+        captured(wrap(net, size=SIDE), nets.images(2, SIDE), ["0.1"], gradients=True)
 
 
 def test_putting_a_tensor_back_into_an_output():

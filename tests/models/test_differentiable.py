@@ -27,15 +27,15 @@ class Cut(nets.Plain):
 def test_no_gradient_is_said_before_any_work(method):
     model = wrap(nets.seeded(Cut), size=16, layer="two")
     with pytest.raises(NotApplicable, match=f"{method}' cannot explain Cut: no gradient reaches"):
-        heatproof.explain(model, nets.pictures(1, 16), method)
+        heatproof.explain(model, nets.images(1, 16), method)
 
 
 def test_a_quantised_network_says_that_it_is():
     net = torch.ao.quantization.quantize_dynamic(nets.seeded(nets.Plain), {nn.Linear}, dtype=torch.qint8)
     model = wrap(net, size=16, layer="two")
-    assert gradient_missing(model) == "no gradient reaches the picture from the logits (it is quantised)"
+    assert gradient_missing(model) == "no gradient reaches the image from the logits (it is quantised)"
     with pytest.raises(NotApplicable, match="it is quantised"):
-        heatproof.explain(model, nets.pictures(1, 16), "smoothgrad")
+        heatproof.explain(model, nets.images(1, 16), "smoothgrad")
 
 
 def test_it_is_asked_once_and_leaves_nothing():

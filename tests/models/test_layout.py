@@ -1,4 +1,4 @@
-"""Where the places of a native output are, by hand-made cases and by all patch sizes of many pictures."""
+"""Where the places of a native output are, by hand-made cases and by all patch sizes of many images."""
 
 import pytest
 import torch
@@ -63,7 +63,7 @@ def test_layout_of_known_outputs(module, shape, size, expected) -> None:
 
 
 @pytest.mark.parametrize("prefix", [0, 1, 2, 5])
-def test_every_patch_size_that_divides_the_picture_is_recovered(prefix: int) -> None:
+def test_every_patch_size_that_divides_the_image_is_recovered(prefix: int) -> None:
     """Wherever the rule decides, it decides right: all grids of at least 4 × 4 on many aspects."""
     for patch in (8, 14, 16, 32):
         for rows in range(4, 17):

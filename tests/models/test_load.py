@@ -45,19 +45,19 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["mobilenetv2_100", "efficientnet_b0", "mobilenetv3_small_050", "mixer_s32_224"])
-def test_timm_pictures_are_timms_own(name: str, photograph: Image.Image) -> None:
+def test_timm_images_are_timms_own(name: str, photograph: Image.Image) -> None:
     model = load_model(f"timm:{name}", pretrained=False, device="cpu")
     config = resolve_model_data_config(model.module)
     theirs = create_transform(**config, is_training=False)(photograph)
-    ours = model.normalise(model.geometry.picture(photograph)[None])[0]
+    ours = model.normalise(model.geometry.image(photograph)[None])[0]
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_small", "shufflenet_v2_x0_5"])
-def test_torchvision_pictures_are_torchvisions_own(name: str, photograph: Image.Image) -> None:
+def test_torchvision_images_are_torchvisions_own(name: str, photograph: Image.Image) -> None:
     model = load_model(f"torchvision:{name}", pretrained=False, device="cpu")
     theirs = torchvision_models.get_model_weights(name).DEFAULT.transforms()(photograph)
-    ours = model.normalise(model.geometry.picture(photograph)[None])[0]
+    ours = model.normalise(model.geometry.image(photograph)[None])[0]
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
@@ -76,7 +76,7 @@ def test_what_the_user_gives_wins() -> None:
     assert load_model("timm:resnet10t", pretrained=False, size=96, resize=96).geometry.resize == 96
 
 
-def test_an_image_size_among_the_arguments_is_the_size_of_the_pictures() -> None:
+def test_an_image_size_among_the_arguments_is_the_size_of_the_images() -> None:
     model = load_model("timm:vit_tiny_patch16_224", pretrained=False, model_args={"img_size": "64"})
     assert model.geometry.size == (64, 64)
 
@@ -348,14 +348,14 @@ def test_a_residual_network_of_transformers(transformers, tmp_path: Path) -> Non
         ("EfficientNetImageProcessor", {"size": {"height": 48, "width": 48}, "include_top": False}),
     ],
 )
-def test_pictures_are_those_of_the_image_processor(kind, settings, transformers, photograph: Image.Image) -> None:
+def test_images_are_those_of_the_image_processor(kind, settings, transformers, photograph: Image.Image) -> None:
     from heatproof.models.huggingface import _from_processor
 
     processor = getattr(transformers, kind)(**settings)
     found = _from_processor(processor)
     theirs = processor(photograph, return_tensors="pt")["pixel_values"][0]
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (found.mean, found.std))
-    ours = (found.geometry.picture(photograph) - mean) / std
+    ours = (found.geometry.image(photograph) - mean) / std
     assert ours.shape == theirs.shape
     # Their resizing may run in torch, which rounds a few pixels the other way.
     assert (ours - theirs).abs().max() <= 2.01 / 255 / min(found.std)
@@ -411,9 +411,9 @@ def test_the_real_network_knows_the_photographs(assets: Path) -> None:
     )
     with (assets / "images" / "labels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))[10:20]
-    pictures = [model.geometry.picture(Image.open(assets / "images" / row["file"]).convert("RGB")) for row in rows]
+    images = [model.geometry.image(Image.open(assets / "images" / row["file"]).convert("RGB")) for row in rows]
     with torch.no_grad():
-        found = model.logits(torch.stack(pictures)).argmax(1).tolist()
+        found = model.logits(torch.stack(images)).argmax(1).tolist()
     assert sum(i == int(row["class_index"]) for i, row in zip(found, rows, strict=True)) >= 8
     assert model.classes is not None
     named = [

@@ -151,7 +151,7 @@ def network(request: pytest.FixtureRequest) -> Iterator[tuple[Case, Model]]:
 
 @pytest.fixture(scope="module")
 def passed(network: tuple[Case, Model]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Logits of two pictures and the native output of every stage, each with a graph to the logits."""
+    """Logits of two images and the native output of every stage, each with a graph to the logits."""
     case, model = network
     native: dict[str, torch.Tensor] = {}
 

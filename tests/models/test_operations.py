@@ -89,11 +89,11 @@ def test_calls_are_told_with_their_module_and_operands():
     assert found.runs["act"] == len(relus) == 5 and found.runs["again"] == 3 and found.runs["layer"] == 1
     assert {call.module for call in relus} == {"act"} and {call.kind for call in relus} == {"ReLU"}
     assert [(call.module, call.operands) for call in found.calls if call.name == "add"] == [("", (0, 1))] * 3
-    assert {call.operands for call in found.calls if call.name == "conv2d"} == {(0,)}  # weights do not know the picture
+    assert {call.operands for call in found.calls if call.name == "conv2d"} == {(0,)}  # weights do not know the image
     assert found.activations == ["ReLU", "Tanh"] and found.hidden == ()
 
 
-def test_what_does_not_depend_on_the_picture_is_no_operation():
+def test_what_does_not_depend_on_the_image_is_no_operation():
     class Table(nn.Module):
         def __init__(self):
             super().__init__()

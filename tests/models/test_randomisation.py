@@ -212,7 +212,7 @@ def test_transformers_lose_all_they_learnt(make):
     drawn = Randomised(model, 0)
     for block in drawn.blocks(10):
         drawn.redraw(block)
-    x = nets.pictures(4, 32)
+    x = nets.images(4, 32)
     with torch.no_grad():
         one, other = (wrap(m.module, size=32).logits(x) for m in (model, drawn.model))
     assert other.isfinite().all() and not math.isclose(one.std().item(), other.std().item(), rel_tol=1e-3)

@@ -90,7 +90,7 @@ TOYS = [
 @pytest.mark.parametrize(("net", "layer"), TOYS)
 @pytest.mark.parametrize("count", [1, 3])
 def test_replay_equals_whole_forwards(net, layer, count):
-    assert agrees(nets.seeded(net), layer, nets.pictures(count, SIDE)).mode != "whole"
+    assert agrees(nets.seeded(net), layer, nets.images(count, SIDE)).mode != "whole"
 
 
 def library_case(name: str) -> tuple[nn.Module, str, int]:
@@ -121,14 +121,14 @@ LIBRARY = ["resnet18", "resnet18, inside a block", "mobilenet", "densenet", "den
 @pytest.mark.parametrize("count", [1, 2])
 def test_replay_equals_whole_forwards_on_known_architectures(case, count):
     net, layer, side = library_case(case)
-    assert agrees(net, layer, nets.pictures(count, side)).mode != "whole"
+    assert agrees(net, layer, nets.images(count, side)).mode != "whole"
 
 
 def test_only_what_follows_the_layer_runs():
     parts = [nets.Counted(nn.Conv2d(3 if i == 0 else 4, 4, 3, padding=1)) for i in range(4)]
     net = nn.Sequential(nn.Sequential(*parts[:2]), parts[2], nn.Tanh(), parts[3], nn.AdaptiveAvgPool2d(1),
                         nn.Flatten(), nn.Linear(4, 3))  # fmt: skip
-    _, found, tail = recorded(net, "1", nets.pictures(2, SIDE))
+    _, found, tail = recorded(net, "1", nets.images(2, SIDE))
     for part in parts:
         part.calls = 0
     for _ in range(3):
@@ -140,7 +140,7 @@ def test_a_shared_module_runs_after_the_layer_with_what_it_is_given_there():
     """One recorded call before the layer must not answer the call after it, nor the other way round."""
     net = nets.seeded(nets.Shared)
     net.again = nets.Counted(net.again)
-    x = nets.pictures(2, SIDE)
+    x = nets.images(2, SIDE)
     agrees(net, "layer", x)
     _, found, tail = recorded(net, "layer", x)
     net.again.calls = 0
@@ -149,7 +149,7 @@ def test_a_shared_module_runs_after_the_layer_with_what_it_is_given_there():
 
 
 def test_a_model_that_cannot_be_replayed_is_run_whole_and_that_is_said():
-    net, x = nets.seeded(nets.Stubborn), nets.pictures(3, SIDE)
+    net, x = nets.seeded(nets.Stubborn), nets.images(3, SIDE)
     with pytest.warns(HeatproofWarning, match="layer 'layer' cannot be replayed"):
         tail = agrees(net, "layer", x)
     assert tail.mode == "whole"
@@ -164,7 +164,7 @@ def test_whole_passes_are_no_larger_than_the_batch_that_fitted():
             Narrow.largest = max(Narrow.largest, len(x))
             return super().forward(x)
 
-    net, x = nets.seeded(Narrow), nets.pictures(10, SIDE)
+    net, x = nets.seeded(Narrow), nets.images(10, SIDE)
     with pytest.warns(HeatproofWarning):
         model, found, tail = recorded(net, "layer", x)
     Narrow.largest = 0
@@ -175,17 +175,17 @@ def test_whole_passes_are_no_larger_than_the_batch_that_fitted():
 
 
 def test_a_table_with_as_many_rows_as_windows_would_have_is_left_alone():
-    """16 rows are 2 for each of 8 pictures, or no rows of pictures at all: found anew for every batch size."""
+    """16 rows are 2 for each of 8 images, or no rows of images at all: found anew for every batch size."""
     net = nets.seeded(nets.Placed)
     for count in (3, 8, 1, 5):
-        assert agrees(net, "norm", nets.pictures(count, SIDE)).mode != "whole"
-    with pytest.warns(HeatproofWarning):  # 16 pictures: one row for each of them, or a table
-        agrees(net, "norm", nets.pictures(16, SIDE))
+        assert agrees(net, "norm", nets.images(count, SIDE)).mode != "whole"
+    with pytest.warns(HeatproofWarning):  # 16 images: one row for each of them, or a table
+        agrees(net, "norm", nets.images(16, SIDE))
 
 
 def test_fused_paths_do_not_pass_the_layer_by():
     """Without a hook nn.TransformerEncoderLayer never calls its norm; every ablation would then look harmless."""
-    _, found, tail = recorded(nets.seeded(nets.Fused), "encoder.layers.1.norm1", nets.pictures(2, SIDE))
+    _, found, tail = recorded(nets.seeded(nets.Fused), "encoder.layers.1.norm1", nets.images(2, SIDE))
     grid = found.activations("encoder.layers.1.norm1")
     moved = tail(torch.zeros_like(grid), torch.tensor([0, 1])) - found.logits
     assert float(moved.abs().max()) > 0.01
@@ -193,7 +193,7 @@ def test_fused_paths_do_not_pass_the_layer_by():
 
 def test_rows_with_broken_logits_do_not_decide():
     net = nets.seeded(nets.Signed)
-    x = nets.pictures(3, SIDE)
+    x = nets.images(3, SIDE)
     x[1] = float("nan")
     _, found, tail = recorded(net, "two", x)
     assert tail.mode == "view"
@@ -203,7 +203,7 @@ def test_rows_with_broken_logits_do_not_decide():
     torch.testing.assert_close(tail(grid, 2), expected, rtol=1e-5, atol=1e-6)
     _, _, tail = recorded(net, "two", torch.full_like(x, float("nan")))  # nothing to learn, nothing to say
     assert tail.mode == "whole"
-    assert recorded(net, "two", nets.pictures(3, SIDE))[2].mode == "view"
+    assert recorded(net, "two", nets.images(3, SIDE))[2].mode == "view"
 
 
 def test_memory_running_out_in_the_check_is_no_answer():
@@ -216,7 +216,7 @@ def test_memory_running_out_in_the_check_is_no_answer():
             return super().forward(x)
 
     net = nets.seeded(Hungry)
-    model, x = wrap(net, size=SIDE), nets.pictures(2, SIDE)
+    model, x = wrap(net, size=SIDE), nets.images(2, SIDE)
     with model.evaluating(), recording(model, "two") as record:
         found = captured(model, x, ["two"], gradients=False)
     net.full = True
@@ -232,7 +232,7 @@ def test_nothing_is_left_behind_when_something_raises(fails):
     net = nets.Failing().train()
     net.two.weight.requires_grad_(False)
     before, net.fails = nets.traces(net), fails
-    model, x = wrap(net, size=SIDE), nets.pictures(2, SIDE)
+    model, x = wrap(net, size=SIDE), nets.images(2, SIDE)
     if fails == "second pass":
         with pytest.warns(HeatproofWarning, match="cannot be replayed"):
             _, found, tail = recorded(net, "layer", x)
@@ -248,7 +248,7 @@ def test_nothing_is_left_behind_by_ablationcam():
     torch.manual_seed(0)
     net = nets.Failing().train()
     before = nets.traces(net)
-    heatproof.explain(wrap(net, size=SIDE), nets.pictures(2, SIDE), "ablationcam", layer="layer")
+    heatproof.explain(wrap(net, size=SIDE), nets.images(2, SIDE), "ablationcam", layer="layer")
     assert nets.traces(net) == before
 
 
@@ -257,14 +257,14 @@ def test_a_forward_that_the_owner_replaced_is_put_back():
     own = net.two.forward
     net.two.forward = lambda x: own(x) * 2
     mine = net.two.forward
-    agrees(net, "three", nets.pictures(2, SIDE))
+    agrees(net, "three", nets.images(2, SIDE))
     assert vars(net.two)["forward"] is mine
 
 
 def test_the_owners_hooks_see_the_new_activations():
     net, seen = nets.seeded(nets.Signed), []
     handle = net.two.register_forward_hook(lambda _m, _i, output: seen.append(float(output.detach().sum())))
-    _, found, tail = recorded(net, "two", nets.pictures(2, SIDE))
+    _, found, tail = recorded(net, "two", nets.images(2, SIDE))
     tail(torch.zeros_like(found.activations("two")), torch.tensor([0, 1]))
     handle.remove()
     assert seen[-1] == 0
@@ -276,7 +276,7 @@ def test_a_layer_that_runs_twice_gives_its_last_call():
             return super().forward(x) + super().forward(x.flip(3))
 
     net = nets.seeded(Twice)
-    model, x = wrap(net, size=SIDE), nets.pictures(2, SIDE)
+    model, x = wrap(net, size=SIDE), nets.images(2, SIDE)
     with pytest.warns(HeatproofWarning, match="cannot be replayed"):
         _, found, tail = recorded(net, "two", x)
     once = nets.seeded(nets.Signed)
@@ -291,7 +291,7 @@ def test_a_layer_that_runs_twice_gives_its_last_call():
 
 def test_with_a_graph_the_tail_is_differentiable():
     net = nets.seeded(nets.Signed).double()
-    x = nets.pictures(2, SIDE)
+    x = nets.images(2, SIDE)
     _, found, tail = recorded(net, "two", x, graph=True)
     grid = found.activations("two").detach().float().requires_grad_()
     (gradient,) = torch.autograd.grad(tail(grid, torch.tensor([0, 1]))[:, 2].sum(), grid)

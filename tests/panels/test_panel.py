@@ -16,7 +16,7 @@ from heatproof.report.overlay import Look, overlay
 GENERATOR = np.random.default_rng(0)
 
 
-def picture(height: int = 40, width: int = 60) -> np.ndarray:
+def image(height: int = 40, width: int = 60) -> np.ndarray:
     """Noise."""
     return GENERATOR.integers(0, 256, (height, width, 3), np.uint8)
 
@@ -34,9 +34,9 @@ def entry_of(shown: np.ndarray, methods: list[Method], classes: int = 1, flags: 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("name", ["inferno", "viridis", "tab10"])
-def test_a_pixel_is_the_colour_of_its_map_and_the_brightness_of_its_picture(alpha, name):
+def test_a_pixel_is_the_colour_of_its_map_and_the_brightness_of_its_image(alpha, name):
     """One pixel at a time, by hand."""
-    shown, layer = picture(4, 5), GENERATOR.random((4, 5)).astype(np.float32)
+    shown, layer = image(4, 5), GENERATOR.random((4, 5)).astype(np.float32)
     layer[0, 0], layer[0, 1] = 1, 0
     found = overlay(shown, layer, Look(name, alpha))
     for y, x in np.ndindex(4, 5):
@@ -128,15 +128,15 @@ def same(image: Image.Image, part: np.ndarray) -> list[tuple[int, int]]:
     ]  # fmt: skip
 
 
-def test_a_panel_holds_the_picture_every_map_and_one_colour_bar():
-    shown = picture(224, 300)
+def test_a_panel_holds_the_image_every_map_and_one_colour_bar():
+    shown = image(224, 300)
     methods = [Method("gradcam", "gradcam", ("layer4",)), Method("flat", "flat")]
     look = Look()
     entry = entry_of(shown, methods, 2, {"flat": "constant map"})
     drawn = panel(entry, (tuple(methods),), look)
     assert tile_size(shown) == (300, 224)
     assert len(same(drawn, overlay(shown, entry.blocks[0].maps["gradcam"].display, look))) == 2, "one for each class"
-    assert len(same(drawn, shown)) == 3, "the picture, and in place of each flat map"
+    assert len(same(drawn, shown)) == 3, "the image, and in place of each flat map"
     bar = np.asarray(Image.fromarray(look.palette[None]).resize((300, 12), Image.Resampling.BILINEAR))
     assert len(same(drawn, bar[1:-1, 1:-1])) == 1
     assert (bar[5, 0] == look.palette[0]).all() and (bar[5, -1] == look.palette[-1]).all()
@@ -152,7 +152,7 @@ def test_what_is_written_is_in_the_panel(monkeypatch):
     method = Method("refine:gradcam", "refine:gradcam", ("stage1", "stage2"))
     maps = {method.key: Map(np.zeros((2, 2)), np.zeros((40, 60)), "the model gave non-finite output")}
     answer = Answer(2, name, 0.42)
-    panel(Entry("x/a.png", "a.png", picture(), answer, answer, (Block(answer, maps),)), ((method,),), Look())
+    panel(Entry("x/a.png", "a.png", image(), answer, answer, (Block(answer, maps),)), ((method,),), Look())
     text = " ".join(" ".join(written).split())
     for part in ("a.png", f"Explained: {name} (2), 42 %", "refine:gradcam", "stage1 + stage2",
                  "great white shark, 42 %", "the model gave non-finite output"):  # fmt: skip
@@ -163,8 +163,8 @@ def test_what_is_written_is_in_the_panel(monkeypatch):
 @pytest.mark.parametrize("count", [1, 7, 40])
 def test_panels_of_any_shape(height, width, count):
     methods = [Method(f"method-{i}", f"method-{i}", ("layer",)) for i in range(count)]
-    drawn = panel(entry_of(picture(height, width), methods), (tuple(methods),), Look())
-    assert max(tile_size(picture(height, width))) in range(224, 385)
+    drawn = panel(entry_of(image(height, width), methods), (tuple(methods),), Look())
+    assert max(tile_size(image(height, width))) in range(224, 385)
     assert drawn.mode == "RGB" and drawn.width <= 8 * 400 + 500
     assert Image.open(io.BytesIO(png(drawn))).size == drawn.size
 
@@ -172,7 +172,7 @@ def test_panels_of_any_shape(height, width, count):
 def test_rows_of_a_grid_keep_their_columns():
     stages = [Method(f"gradcam@{i}", "gradcam", (f"{i}",)) for i in range(4)]
     finer = [Method(f"refine:gradcam@{i}", "refine:gradcam", (f"{i}",)) for i in range(3)]
-    shown, look = picture(224, 224), Look()
+    shown, look = image(224, 224), Look()
     entry = entry_of(shown, [*stages, *finer])
     places = same(panel(entry, (tuple(stages), tuple(finer)), look),
                   overlay(shown, entry.blocks[0].maps["gradcam@0"].display, look))  # fmt: skip
@@ -185,12 +185,12 @@ def test_drawing_leaves_matplotlib_as_it_was():
 
     before = dict(matplotlib.rcParams)
     methods = [Method("a", "a")]
-    panel(entry_of(picture(), methods), (tuple(methods),), Look("cividis"))
+    panel(entry_of(image(), methods), (tuple(methods),), Look("cividis"))
     assert dict(matplotlib.rcParams) == before
     assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
 
 
-def test_a_picture_that_could_not_be_read_says_why():
+def test_a_image_that_could_not_be_read_says_why():
     drawn = np.asarray(panel(Entry("b.png", "b.png", flag="is empty (0 bytes)"), (), Look()))
     assert drawn.min() < 100 and drawn[0, 0].tolist() == [255, 255, 255]
 
@@ -199,15 +199,15 @@ def test_a_map_that_single_pixels_outshine_is_brightened_and_says_so():
     """Only where it is worked out pixel by pixel, and never RefineCAM's."""
     display = np.full((40, 50), 0.1, np.float32)
     display[0, 0] = 1
-    shown, look, flat = picture(40, 50), Look(), Method("gradient", "gradient")
+    shown, look, flat = image(40, 50), Look(), Method("gradient", "gradient")
     fine, coarse = Map(display[None].repeat(3, 0), display), Map(display[::4, ::4], display)
-    image = Image.fromarray(shown)
+    below = Image.fromarray(shown)
     assert drawing.brightened(flat, fine) == "brightened 10 ×"
-    drawn = np.asarray(drawing.over(image, flat, fine, look))
+    drawn = np.asarray(drawing.over(below, flat, fine, look))
     assert (drawn == overlay(shown, np.ones((40, 50)), look)).all()
     for method, found in ((flat, coarse), (Method("refine:x", "refine:x", ("a", "b")), fine)):
         assert drawing.brightened(method, found) == ""
-        assert (np.asarray(drawing.over(image, method, found, look)) == overlay(shown, display, look)).all()
+        assert (np.asarray(drawing.over(below, method, found, look)) == overlay(shown, display, look)).all()
     assert Map(display[None], np.sqrt(display * 4).clip(0, 1)).dazzled == 1
 
 
@@ -217,7 +217,7 @@ def test_a_map_that_single_pixels_outshine_is_brightened_and_says_so():
 @pytest.mark.parametrize("classes", [1, 3])
 def test_arrays_hold_all_that_an_entry_does(classes):
     methods = [Method("gradcam++[compat=true]@a.b", "x"), Method("refine:é@l1+l2", "y")]
-    entry = entry_of(picture(), methods, classes, {methods[1].key: "constant map"})
+    entry = entry_of(image(), methods, classes, {methods[1].key: "constant map"})
     entry = Entry(**{**entry.__dict__, "label": Answer(7, "", float("nan")), "refused": {"lrp": "no rule"}})
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **as_arrays(entry, {"digest": "d"}))
@@ -227,7 +227,7 @@ def test_arrays_hold_all_that_an_entry_does(classes):
     assert about["digest"] == "d"
     assert (found.id, found.name, found.predicted) == (entry.id, entry.name, entry.predicted)
     assert found.label is not None and found.label.index == 7 and found.refused == {"lrp": "no rule"}
-    assert (found.picture == entry.picture).all()
+    assert (found.image == entry.image).all()
     for one, other in zip(found.blocks, entry.blocks, strict=True):
         assert one.answer == other.answer and list(one.maps) == list(other.maps)
         for key in one.maps:

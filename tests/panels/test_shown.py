@@ -17,7 +17,7 @@ from heatproof.attributions import ATTRIBUTIONS, attribution
 from heatproof.errors import InvalidInput, InvalidTarget, NotApplicable, UnknownName
 from heatproof.panels import shown as showing
 from heatproof.panels.asked import asked
-from heatproof.panels.pictures import shots, stems
+from heatproof.panels.images import shots, stems
 from heatproof.panels.shown import checked_job, explained_into
 from heatproof.progress import Silent
 
@@ -49,7 +49,7 @@ def model() -> heatproof.Model:
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """Four pictures, two of one name, and a file that is no picture."""
+    """Four images, two of one name, and a file that is no image."""
     generator = np.random.default_rng(0)
     for name in ("a/cat.png", "b/cat.png", "b/dog.png", "b/<i>& eel.png"):
         path = tmp_path / "photos" / name
@@ -69,7 +69,7 @@ def names_in(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("target", ["predicted", "least", 3, "top3"])
 def test_maps_are_those_of_explain(model, target):
-    x = nets.pictures(3, SIDE)
+    x = nets.images(3, SIDE)
     found = heatproof.show(model, x, METHODS, target, upsample="bicubic", output="probability", seed=4)
     display = heatproof.explain(model, x, METHODS, target, upsample="bicubic", output="probability", seed=4)
     raw = heatproof.explain(model, x, METHODS, target, upsample="bicubic", output="probability", seed=4, raw=True)
@@ -101,16 +101,16 @@ def test_files_hold_the_same_maps_as_explain(model, folder, tmp_path):
             about = json.loads(str(stored["about"]))
             assert about["methods"] == METHODS and about["id"] == str(files[i]) and about["label"][0] == i + 1
             assert stored["target"].tolist() == [int(maps.target[i])]
-            x = model.geometry.picture(Image.open(files[i]).convert("RGB"))
-            assert (stored["picture"] == (x * 255).round().byte().permute(1, 2, 0).numpy()).all()
+            x = model.geometry.image(Image.open(files[i]).convert("RGB"))
+            assert (stored["image"] == (x * 255).round().byte().permute(1, 2, 0).numpy()).all()
             for key in METHODS:
                 np.testing.assert_allclose(stored[f"display/{key}"], maps[key][i].numpy(), rtol=1e-4, atol=1e-6)
                 np.testing.assert_allclose(stored[f"raw/{key}"], raw[key][i].numpy(), rtol=1e-4, atol=1e-6)
         assert Image.open(tmp_path / "out" / "panels" / f"{name}.png").size[0] > 224
 
 
-def test_pictures_of_different_sizes_and_batches_give_the_same(model):
-    x = nets.pictures(5, SIDE)
+def test_images_of_different_sizes_and_batches_give_the_same(model):
+    x = nets.images(5, SIDE)
     one, two = (heatproof.show(model, x, METHODS, batch_size=size).entries for size in (1, 5))
     for a, b in zip(one, two, strict=True):
         for key in METHODS:
@@ -121,7 +121,7 @@ def test_cheap_methods_share_one_pass_and_the_network_is_left_as_it_was(model, m
     assert model.layers.stages == ("one", "two", "three")  # found once, by a pass of its own
     calls = []
     handle = model.module.register_forward_hook(lambda *_: calls.append(1))
-    heatproof.show(model, nets.pictures(4, SIDE), ["gradcam", "layercam", "refine:gradcam", "xgradcam"])
+    heatproof.show(model, nets.images(4, SIDE), ["gradcam", "layercam", "refine:gradcam", "xgradcam"])
     handle.remove()
     assert len(calls) == 1
     assert not model.module._forward_hooks and all(p.requires_grad for p in model.module.parameters())
@@ -130,15 +130,15 @@ def test_cheap_methods_share_one_pass_and_the_network_is_left_as_it_was(model, m
 # --- what cannot be explained ---
 
 
-def test_a_broken_picture_is_an_entry_that_says_so(model, folder, tmp_path):
+def test_a_broken_image_is_an_entry_that_says_so(model, folder, tmp_path):
     found = heatproof.show(model, folder, "gradcam")
     flags = {entry.name: entry.flag for entry in found.entries}
     assert list(flags) == ["a/cat.png", "b/<i>& eel.png", "b/broken.jpg", "b/cat.png", "b/dog.png"]
-    assert flags.pop("b/broken.jpg") == "is not a picture in a known format" and not any(flags.values())
+    assert flags.pop("b/broken.jpg") == "is not an image in a known format" and not any(flags.values())
     assert len(found.panels) == 5
     found.save(tmp_path / "out")
     assert len(list((tmp_path / "out" / "maps").iterdir())) == 4
-    assert "Not explained: is not a picture" in (tmp_path / "out" / "index.html").read_text()
+    assert "Not explained: is not an image" in (tmp_path / "out" / "index.html").read_text()
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def filed():
 
 @pytest.mark.usefixtures("filed")
 def test_methods_that_cannot_serve_are_left_out_with_reasons_once(model, tmp_path):
-    x = nets.pictures(3, SIDE)
+    x = nets.images(3, SIDE)
     found = heatproof.show(model, x, ["never-serves", "gradcam", "finds-out", "breaks"], batch_size=1)
     assert found.not_applicable == {"never-serves": "it has no wheels", "finds-out": "it has no wings"}
     for entry in found.entries:
@@ -194,7 +194,7 @@ def test_signals_and_volumes_are_refused(model):
         def forward(self, x):
             return x.mean(2)
 
-    with pytest.raises(InvalidInput, match="Only pictures can be shown"):
+    with pytest.raises(InvalidInput, match="Only images can be shown"):
         heatproof.show(heatproof.wrap(Signal(), input_shape=(4, 32)), torch.rand(2, 4, 32))
 
 
@@ -216,7 +216,7 @@ def test_all_layers_plain_and_refined(model):
     ]
     assert [method.layers for method in found.rows[1]] == [("one", "two", "three"), ("two", "three")]
     assert {method.title for method in found.rows[1]} == {"refine:gradcam"}
-    x = nets.pictures(2, SIDE)
+    x = nets.images(2, SIDE)
     shown = heatproof.show(model, x, ["gradcam"], layers="all").entries[0].blocks[0].maps
     wanted = heatproof.explain(model, x, ["gradcam@two", "refine:gradcam@two"])
     np.testing.assert_allclose(shown["gradcam@two"].display, wanted["gradcam@two"][0].numpy(), atol=1e-5)
@@ -304,10 +304,10 @@ def test_a_network_without_places_is_shown_by_what_reads_no_layer():
     assert [place.key for place in found.places] == ["centre"] and list(found.refused) == ["gradcam"]
 
 
-# --- pictures ---
+# --- images ---
 
 
-def test_pictures_by_file_folder_pattern_and_name(model, folder, monkeypatch):
+def test_images_by_file_folder_pattern_and_name(model, folder, monkeypatch):
     monkeypatch.chdir(folder.parent)
     assert [s.name for s in shots("photos/b", model)] == ["<i>& eel.png", "broken.jpg", "cat.png", "dog.png"]
     found = shots(["photos/a", "photos/*/cat.png", "photos/b/dog.png", "shapes:val"], model)
@@ -319,12 +319,12 @@ def test_pictures_by_file_folder_pattern_and_name(model, folder, monkeypatch):
             shots(wrong, model)
 
 
-def test_pictures_without_a_file_are_numbered_and_equal_ones_both_kept(model, folder, tmp_path):
+def test_images_without_a_file_are_numbered_and_equal_ones_both_kept(model, folder, tmp_path):
     one = Image.open(folder / "a" / "cat.png")
     found = heatproof.show(model, [one, one, folder / "b" / "dog.png"], "gradcam", target=[0, 1, 2])
-    assert [entry.name for entry in found.entries] == ["picture 1", "picture 2", "dog.png"]
+    assert [entry.name for entry in found.entries] == ["image 1", "image 2", "dog.png"]
     found.save(tmp_path / "out")
-    assert names_in(tmp_path / "out" / "maps") == ["dog.npz", "picture-1.npz", "picture-2.npz"]
+    assert names_in(tmp_path / "out" / "maps") == ["dog.npz", "image-1.npz", "image-2.npz"]
     assert [e.blocks[0].answer.index for e in found.entries] == [0, 1, 2]
 
 
@@ -353,23 +353,23 @@ def test_labels_from_a_csv(model, folder, tmp_path):
     assert flags["b/dog.png"] == "has no label, and target `label` needs one" and not flags["a/cat.png"]
     assert [e.blocks[0].answer.index for e in shown.entries if e.blocks] == [1, 2]
     file.write_text("file,class_index\nelse.png,1\n")
-    with pytest.raises(InvalidInput, match=r"names 'else\.png', and no picture"):
+    with pytest.raises(InvalidInput, match=r"names 'else\.png', and no image"):
         shots(folder, model, file)
     with pytest.raises(InvalidTarget, match="needs labels"):
-        heatproof.show(model, nets.pictures(2, SIDE), "gradcam", "label")
+        heatproof.show(model, nets.images(2, SIDE), "gradcam", "label")
 
 
 @pytest.mark.parametrize("target", [[1, 2], [[1, 2], [3, 4]], 9, "predictd", "top9"])
 def test_targets_that_cannot_be(model, target):
     with pytest.raises(InvalidTarget):
-        heatproof.show(model, nets.pictures(3, SIDE), "gradcam", target)
+        heatproof.show(model, nets.images(3, SIDE), "gradcam", target)
 
 
 # --- folders that outlive a kill ---
 
 
 def counted(monkeypatch) -> list[int]:
-    """How many pictures each batch of the engine held."""
+    """How many images each batch of the engine held."""
     sizes: list[int] = []
     real = showing.entries.__globals__["_batch"]
 
@@ -396,7 +396,7 @@ def test_what_is_written_stays_and_the_same_call_goes_on(model, folder, tmp_path
     with pytest.raises(KeyboardInterrupt):
         explained_into(out, checked_job(model, folder, ["gradcam", "random"], batch_size=1), Silent(), advance=stop)
     assert len(names_in(out / "maps")) == len(names_in(out / "panels")) == 2
-    assert "3 pictures are missing" in (out / "index.html").read_text()
+    assert "3 images are missing" in (out / "index.html").read_text()
     sizes = counted(monkeypatch)
     album = into(out, model, folder, ["gradcam", "random"])
     assert sizes == [1, 1] and album.kept == 2
@@ -428,7 +428,7 @@ def test_only_the_very_same_is_taken_over(model, folder, tmp_path, monkeypatch):
     assert sizes == [1] * 4
     shutil.copy(folder / "a" / "cat.png", folder / "b" / "dog.png")
     into(out, other, folder)
-    assert sizes == [1] * 5, "a picture that changed"
+    assert sizes == [1] * 5, "an image that changed"
     (out / "maps" / "dog.npz").write_bytes(b"damaged")
     assert into(out, other, folder).kept == 3
     assert sizes == [1] * 6
@@ -487,19 +487,19 @@ def test_flags_are_said_at_the_map_and_at_the_method(model, tmp_path):
     broken = heatproof.wrap(nets.seeded(nets.Plain), size=SIDE, layer="two")
     with torch.no_grad():
         broken.module.head.weight[2] = 0
-    text = heatproof.show(broken, nets.pictures(2, SIDE), ["gradcam", "eigencam"], target=2).save(tmp_path).read_text()
+    text = heatproof.show(broken, nets.images(2, SIDE), ["gradcam", "eigencam"], target=2).save(tmp_path).read_text()
     page = Read(text)
     assert " ".join(page.words).count("constant map") == 2 + 2
-    assert "so the plain picture is shown" in text
+    assert "so the plain image is shown" in text
     links = [link for link in page.links if link.startswith("#method-")]
     assert links == ["#method-1", "#method-2"] * 2
 
 
 def test_a_notebook_shows_the_same_without_a_page_around_it(model):
-    shown = heatproof.show(model, nets.pictures(2, SIDE), ["gradcam", "layercam"], "top2", layers=["one", "three"])
+    shown = heatproof.show(model, nets.images(2, SIDE), ["gradcam", "layercam"], "top2", layers=["one", "three"])
     text = shown._repr_html_()
     page = Read(text)
     assert not {"html", "body", "script", "head"} & set(page.tags) and "{{" not in text
     assert len(page.sources) == 2 * (1 + 2 * 6)
     assert ".heatproof-shown {" in text and "gradcam@one" in repr(shown)
-    assert "picture 2" in " ".join(page.words)
+    assert "image 2" in " ".join(page.words)

@@ -44,7 +44,7 @@ def chain(**settings) -> nn.Module:
 
 
 def x_of(count: int = 3) -> torch.Tensor:
-    return nets.pictures(count, SIDE)
+    return nets.images(count, SIDE)
 
 
 def z_of(count: int = 3) -> torch.Tensor:
@@ -88,7 +88,7 @@ def test_gradients_agree(net):
 
 
 def test_smoothgrad_agrees_on_the_same_noise(monkeypatch):
-    """Captum draws from the global generator, for all pictures at once: it is handed our draws."""
+    """Captum draws from the global generator, for all images at once: it is handed our draws."""
     module, z = chain(), z_of()
     spreads = 0.15 * (z.flatten(1).amax(1) - z.flatten(1).amin(1))
     noise = torch.stack([torch.stack([torch.randn(z[0].shape, generator=one) for _ in range(4)]) for one in seeds()])
@@ -293,7 +293,7 @@ def once(act) -> nn.Module:
 
 
 def test_noise_does_not_depend_on_the_neighbours_or_the_global_generator():
-    """Theirs draws for all pictures at once: a map depends on its place in the batch, and a global state moves."""
+    """Theirs draws for all images at once: a map depends on its place in the batch, and a global state moves."""
     module, z = chain(), z_of()
     peer = captum.NoiseTunnel(captum.Saliency(module))
 

@@ -24,7 +24,7 @@ PAIRS = {"Lime": lime, "KernelShap": kernelshap}
 @pytest.fixture
 def asked():
     module = nets.seeded(nets.Signed)
-    x = nets.pictures(3, HEIGHT, WIDTH)
+    x = nets.images(3, HEIGHT, WIDTH)
     return x, wrap(module, size=16).normalise(x), slow.Asked(module, CLASSES)
 
 
@@ -33,7 +33,7 @@ def generators() -> list[torch.Generator]:
 
 
 def seed_of(generator: torch.Generator) -> int:
-    """The seed that a picture's generator gives."""
+    """The seed that an image's generator gives."""
     return int(torch.randint(2**62, (), generator=generator))
 
 
@@ -117,8 +117,8 @@ def test_the_defaults_of_lime_are_captums_but_for_the_unit_of_the_penalty(asked)
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_a_map_does_not_depend_on_its_neighbours(name, asked):
-    """Captum draws one picture after the other from one global stream, so the second map of a batch is another alone;
-    and all pictures of a batch are taken to have as many superpixels as the one with the most."""
+    """Captum draws one image after the other from one global stream, so the second map of a batch is another alone;
+    and all images of a batch are taken to have as many superpixels as the one with the most."""
     x, z, score = asked
     segments = segment(x, SEGMENTER)[:, None]
     options = {"alpha": 1e-3} if name == "Lime" else {}

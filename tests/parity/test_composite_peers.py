@@ -31,11 +31,11 @@ def model():
 
 @pytest.fixture
 def x():
-    return nets.pictures(3, HEIGHT, WIDTH)
+    return nets.images(3, HEIGHT, WIDTH)
 
 
 class Ours:
-    """Our method in the place of theirs: called with masked pictures, normalised."""
+    """Our method in the place of theirs: called with masked images, normalised."""
 
     def __init__(self, model, method: str, target: torch.Tensor):
         self.model, self.method, self.target, self.seen = model, method, target, []

@@ -1,9 +1,9 @@
 """Correlations, infidelity and completeness beside Quantus 0.6.0 and Captum 0.9.0.
 
-On pictures of one channel, with the same draws, Quantus' MonotonicityCorrelation and FaithfulnessCorrelation agree, and
+On images of one channel, with the same draws, Quantus' MonotonicityCorrelation and FaithfulnessCorrelation agree, and
 Captum's infidelity does on three. What Quantus gets wrong is shown: with three channels it takes single values for
 pixels; its uniform draw is one number for a whole group; an unlikely target in a batch is an error; its SensitivityN
-knows no random subsets and correlates over the pictures; its Completeness asks for equal floats of a rescaled map.
+knows no random subsets and correlates over the images; its Completeness asks for equal floats of a rescaled map.
 """
 
 import itertools
@@ -36,7 +36,7 @@ class Net(nn.Module):
 
 
 def scene(channels: int):
-    """Pictures that are their own normalised form, a network, what it says, and maps."""
+    """Images that are their own normalised form, a network, what it says, and maps."""
     generator = torch.Generator().manual_seed(4)
     z = torch.rand(COUNT, channels, SIDE, SIDE, generator=generator)
     net = nets.seeded(lambda: Net(channels))
@@ -82,7 +82,7 @@ def quantus_of(name: str, net: nn.Module, z: torch.Tensor, a: torch.Tensor, call
 
 
 class Replayed:
-    """A perturbation for Quantus that puts the same random pictures where ours does: sample by sample, all groups."""
+    """A perturbation for Quantus that puts the same random images where ours does: sample by sample, all groups."""
 
     def __init__(self, samples: int, shape: tuple[int, ...]):
         every = generators()
@@ -179,7 +179,7 @@ def exact(z: torch.Tensor) -> tuple[nn.Module, torch.Tensor]:
 
 def test_quantus_sensitivity_n_is_another_quantity():
     """It takes the top features away one group after the other and keeps them away, sets the drop so far against the
-    sum of the last group, and correlates over the pictures of the batch: one number a step, none for one picture.
+    sum of the last group, and correlates over the images of the batch: one number a step, none for one image.
     """
     z, *_ = scene(1)
     net, raw = exact(z)
@@ -188,7 +188,7 @@ def test_quantus_sensitivity_n_is_another_quantity():
     theirs = np.array(
         quantus_of("SensitivityN", net, z, raw, features_in_step=8, normalise=False, perturb_baseline=0.0)
     )
-    assert len(theirs) == int(0.8 * 8), "steps, where there are three pictures"
+    assert len(theirs) == int(0.8 * 8), "steps, where there are three images"
     assert theirs.min() < 0.9, "and the exact explanation fails"
     with pytest.raises(ValueError, match="at least 2"):
         quantus_of("SensitivityN", net, z[:1], raw[:1], features_in_step=8)
@@ -198,7 +198,7 @@ def test_quantus_sensitivity_n_is_another_quantity():
 
 
 def test_quantus_completeness_calls_an_exact_map_incomplete():
-    """Equal floats of a map divided by the batch's maximum, over a picture of its own minimum."""
+    """Equal floats of a map divided by the batch's maximum, over an image of its own minimum."""
     z, *_ = scene(1)
     net, raw = exact(z)
     assert not any(quantus_of("Completeness", net, z, raw))
@@ -216,7 +216,7 @@ def test_captum_infidelity_agrees_with_the_same_changes(kind, normalise):
     samples = 6
 
     def perturb(inputs):
-        assert len(inputs) == COUNT * samples, "each picture's copies follow each other"
+        assert len(inputs) == COUNT * samples, "each image's copies follow each other"
         rows = torch.arange(COUNT).repeat_interleave(samples)
         every = generators()
         factor, changed = PERTURBATIONS[kind](Setting(z, torch.zeros_like(z), 0.2), rows, [every[i] for i in rows])

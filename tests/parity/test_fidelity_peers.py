@@ -1,7 +1,7 @@
 """Fidelity metrics of torchcam 0.5.0 and Quantus 0.6.0: agreement where they are right, their values where not.
 
 Known of the peers: torchcam masks what the network sees, so its fill is the mean; its drop divides by p + 1e-7.
-Quantus ranks single channels, so three of its features are one pixel; its "black" is the picture's own minimum; its
+Quantus ranks single channels, so three of its features are one pixel; its "black" is the image's own minimum; its
 IROF breaks on three channels, leaves the first superpixel out of the area, and in a batch counts superpixels that
 are not there; its Monotonicity never restores a pixel; its areas call `np.trapz`, which NumPy 2.4 no longer has.
 """
@@ -41,7 +41,7 @@ def model() -> Model:
 
 @pytest.fixture(scope="module")
 def x() -> torch.Tensor:
-    return nets.pictures(4, SIDE)
+    return nets.images(4, SIDE)
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +113,8 @@ def test_quantus_pixel_flipping_is_our_deletion_curve_without_its_first_point(mo
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_black_of_quantus_is_the_least_value_of_each_picture(model, x, maps):
-    """Lifted pictures have no black in them: theirs is the darkest grey, ours is black."""
+def test_the_black_of_quantus_is_the_least_value_of_each_image(model, x, maps):
+    """Lifted images have no black in them: theirs is the darkest grey, ours is black."""
     lifted = x / 2 + 0.5
     metric = f"deletion[steps={STEPS}]"
     found = heatproof.score(model, lifted, {"mine": maps}, metric, target=TARGET)
@@ -143,7 +143,7 @@ def test_quantus_monotonicity_never_restores_a_pixel():
 
 
 class Grey(nn.Module):
-    """A network for pictures of one channel."""
+    """A network for images of one channel."""
 
     def __init__(self, weights: torch.Tensor):
         super().__init__()
@@ -155,7 +155,7 @@ class Grey(nn.Module):
 
 @pytest.fixture(scope="module")
 def grey() -> tuple[Model, torch.Tensor, torch.Tensor]:
-    """Pictures of one channel, and the superpixels that Quantus finds in them."""
+    """Images of one channel, and the superpixels that Quantus finds in them."""
     felzenszwalb = pytest.importorskip("skimage.segmentation").felzenszwalb
     generator = torch.Generator().manual_seed(8)
     net = Grey(torch.randn(5, SIDE, SIDE, generator=generator) / 20).eval()
@@ -173,8 +173,8 @@ def answers(model: Model, z: torch.Tensor, classes: list[int]) -> torch.Tensor:
 def our_irof(
     model: Model, z: torch.Tensor, maps: torch.Tensor, labels: torch.Tensor, classes: list[int]
 ) -> list[float]:
-    def score(pictures, rows, of="probability"):
-        return answers(model, pictures, [classes[row] for row in rows.tolist()])
+    def score(images, rows, of="probability"):
+        return answers(model, images, [classes[row] for row in rows.tolist()])
 
     generators = [torch.Generator().manual_seed(i) for i in range(len(z))]
     p = answers(model, z, classes)
@@ -182,7 +182,7 @@ def our_irof(
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_quantus_irof_agrees_on_one_picture_of_one_channel(grey, maps):
+def test_quantus_irof_agrees_on_one_image_of_one_channel(grey, maps):
     """Theirs is in superpixels and starts at the first one removed: L · ours + (1 + f(x₁) / f(x₀)) / 2."""
     model, z, labels = grey
     for i, target in enumerate(CLASSES):
@@ -197,7 +197,7 @@ def test_quantus_irof_agrees_on_one_picture_of_one_channel(grey, maps):
 
 @pytest.mark.filterwarnings("ignore")
 def test_quantus_irof_depends_on_its_neighbours(grey, maps):
-    """A picture with fewer superpixels than another of its batch gets half a step from its last answer to nothing."""
+    """An image with fewer superpixels than another of its batch gets half a step from its last answer to nothing."""
     model, z, labels = grey
     pieces = [int(one.max()) + 1 for one in labels]
     assert len(set(pieces)) > 1

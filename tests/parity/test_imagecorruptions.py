@@ -36,15 +36,15 @@ PEERS = {
 
 @pytest.fixture(scope="module")
 def photograph() -> Image.Image:
-    """A made 8-bit picture at least 224 a side: waves, edges, black, white and grey."""
+    """A made 8-bit image at least 224 a side: waves, edges, black, white and grey."""
     rows, columns = np.mgrid[0:224, 0:240] / 224
     waves = [np.sin(9 * rows + k) * np.cos(7 * columns * (k + 1)) * 0.5 + 0.5 for k in range(3)]
-    picture = np.stack(waves, -1)
-    picture[40:90, 30:100] *= 0.3
-    picture[120:150, 150:200] = 1
-    picture[160:200, 20:60] = 0
-    picture[20:40, 180:220] = 0.5
-    return Image.fromarray((picture * 255).round().astype(np.uint8))
+    image = np.stack(waves, -1)
+    image[40:90, 30:100] *= 0.3
+    image[120:150, 150:200] = 1
+    image[160:200, 20:60] = 0
+    image[20:40, 180:220] = 0.5
+    return Image.fromarray((image * 255).round().astype(np.uint8))
 
 
 @pytest.fixture(scope="module")

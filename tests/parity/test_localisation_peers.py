@@ -46,11 +46,11 @@ def masks() -> torch.Tensor:
 
 def theirs(name: str, maps: torch.Tensor, masks: torch.Tensor, **options) -> np.ndarray:
     metric = getattr(quantus, name)(**{"disable_warnings": True, "normalise": False, **options})
-    pictures = np.zeros((len(maps), 1, SIDE, SIDE), dtype=np.float32)
+    images = np.zeros((len(maps), 1, SIDE, SIDE), dtype=np.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = metric(
-            model=None, x_batch=pictures, y_batch=np.zeros(len(maps), dtype=int),
+            model=None, x_batch=images, y_batch=np.zeros(len(maps), dtype=int),
             a_batch=maps[:, None].double().numpy(), s_batch=masks[:, None].numpy(),
         )  # fmt: skip
     return np.asarray(found, dtype=float)
@@ -97,7 +97,7 @@ def test_equal_pixels_count_by_where_they_lie_for_quantus(maps, masks):
 
 
 def test_quantus_normalises_by_the_whole_batch(maps, masks):
-    """A picture's score must not depend on its neighbours: with the default normalisation Quantus' maps do."""
+    """An image's score must not depend on its neighbours: with the default normalisation Quantus' maps do."""
     mixed = maps * torch.logspace(0, -5, COUNT).view(-1, 1, 1)
     together = quantus.normalise_by_max(mixed[:, None].double().numpy())
     alone = quantus.normalise_by_max(mixed[5:, None].double().numpy())

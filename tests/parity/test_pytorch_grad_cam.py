@@ -59,7 +59,7 @@ def shown(raw: np.ndarray, side: int) -> np.ndarray:
 @pytest.mark.parametrize("name", PAIRS)
 @pytest.mark.parametrize(("net", "layer"), [(nets.Plain, "one"), (nets.Plain, "two"), (nets.Signed, "two")])
 def test_gradient_cams_agree(name, net, layer):
-    module, x, classes = nets.seeded(net), nets.pictures(3, SIDE), [0, 4, 2]
+    module, x, classes = nets.seeded(net), nets.images(3, SIDE), [0, 4, 2]
     model = wrap(module, size=SIDE)
     ours = heatproof.explain(model, x, name, classes, layer)
     other = theirs(PAIRS[name], module, layer, model.normalise(x), classes)
@@ -70,7 +70,7 @@ def test_gradient_cams_agree(name, net, layer):
 @pytest.mark.parametrize(("layer", "wide"), [("one", False), ("two", True)])
 def test_eigencam_agrees_up_to_its_sign(layer, wide):
     """Places × channels: 256 × 6 at `one`, 16 × 40 at `two`."""
-    module, x = nets.seeded(lambda: nets.Plain(channels=40)), nets.pictures(3, 8 if wide else SIDE)
+    module, x = nets.seeded(lambda: nets.Plain(channels=40)), nets.images(3, 8 if wide else SIDE)
     model = wrap(module, size=SIDE)
     raw = heatproof.explain(model, x, "eigencam[sign=raw]", layer=layer, raw=True)["eigencam[sign=raw]"]
     activations = torch.from_numpy(reference.quantities(module, model.normalise(x), layer, [0] * 3)[0]).float()
@@ -82,7 +82,7 @@ def test_eigencam_agrees_up_to_its_sign(layer, wide):
 
 @pytest.mark.parametrize(("net", "layer"), [(nets.Plain, "one"), (nets.Plain, "two")])
 def test_ablationcam_agrees_where_the_logit_is_positive(net, layer):
-    module, x = nets.seeded(net), nets.pictures(3, SIDE)
+    module, x = nets.seeded(net), nets.images(3, SIDE)
     model = wrap(module, size=SIDE)
     ours = heatproof.explain(model, x, "ablationcam", layer=layer)
     assert (ours.logits.amax(1) > 0).all()
@@ -102,7 +102,7 @@ def real(assets) -> tuple[heatproof.Model, torch.Tensor]:
         device="cpu",
     )
     paths = sorted((assets / "images").glob("*.JPEG"))[10:40:10]
-    return model, torch.stack([model.geometry.picture(Image.open(path).convert("RGB")) for path in paths])
+    return model, torch.stack([model.geometry.image(Image.open(path).convert("RGB")) for path in paths])
 
 
 @pytest.mark.assets
@@ -138,7 +138,7 @@ def test_ablationcam_agrees_on_a_photograph(real):
 
 
 def test_too_few_targets_are_an_error_not_maps_of_zeros():
-    module, x = nets.seeded(nets.Plain), nets.pictures(3, SIDE)
+    module, x = nets.seeded(nets.Plain), nets.images(3, SIDE)
     model = wrap(module, size=SIDE)
     other = theirs("GradCAM", module, "two", model.normalise(x), [0])
     assert (other[0] > 0).any() and (other[1:] == 0).all()  # silently
@@ -176,7 +176,7 @@ def test_no_hook_and_no_layer_of_ours_outlives_an_exception():
     module = module_that_fails_later()
     before = nets.traces(module)
     with pytest.raises(FloatingPointError), pytest.warns(heatproof.errors.HeatproofWarning):
-        heatproof.explain(wrap(module, size=SIDE), nets.pictures(2, SIDE), "ablationcam", layer="layer")
+        heatproof.explain(wrap(module, size=SIDE), nets.images(2, SIDE), "ablationcam", layer="layer")
     assert nets.traces(module) == before
 
 
@@ -197,7 +197,7 @@ def test_the_object_does_not_vanish_from_eigencam():
 
 
 def test_ablationcam_keeps_its_side_where_the_logit_is_negative():
-    module, x = nets.seeded(nets.Plain), nets.pictures(3, SIDE)
+    module, x = nets.seeded(nets.Plain), nets.images(3, SIDE)
     model = wrap(module, size=SIDE)
     ours = heatproof.explain(model, x, ["ablationcam", "ablationcam[compat=true]"], "least", "one")
     assert (ours.logits.amin(1) < 0).all()
@@ -210,7 +210,7 @@ def test_ablationcam_keeps_its_side_where_the_logit_is_negative():
 
 def test_ablated_channels_are_zero_also_where_the_layer_is_signed():
     """Theirs sets a channel to the minimum less ten million, and the next one of the batch to the minimum of that."""
-    module, x = nets.seeded(nets.Signed), nets.pictures(2, SIDE)
+    module, x = nets.seeded(nets.Signed), nets.images(2, SIDE)
     model = wrap(module, size=SIDE)
     ours = heatproof.explain(model, x, "ablationcam", layer="two", raw=True)
     z, classes = model.normalise(x), ours.target.tolist()

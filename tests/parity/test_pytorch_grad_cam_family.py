@@ -50,7 +50,7 @@ def ours(model: Model, x: torch.Tensor, name: str, layer: str = "auto", target: 
 
 
 def made(net: Any) -> tuple[nn.Module, Model, torch.Tensor, torch.Tensor]:
-    module, x = nets.seeded(net), nets.pictures(3, SIDE)
+    module, x = nets.seeded(net), nets.images(3, SIDE)
     model = wrap(module, size=SIDE)
     return module, model, x, model.normalise(x)
 
@@ -253,7 +253,7 @@ def test_fullgrad_sees_norms_of_any_class():
     with quiet():
         method = peer.FullGrad(module, [])
     assert method.bias_data == []
-    x = nets.pictures(1, 32)
+    x = nets.images(1, 32)
     model = wrap(module, size=32)
     with torch.no_grad():
         module.classifier.weight.mul_(1e4)

@@ -1,7 +1,7 @@
 """ROAD in pytorch-grad-cam 1.5.7 and Quantus 0.6.0: agreement where they are right, and what they do where not.
 
-Both solve one picture at a time with a direct sparse solver, from the code of ROAD's authors. pytorch-grad-cam makes
-sixteen forwards for four fractions where eight are needed: it subtracts the score of the picture each time, which
+Both solve one image at a time with a direct sparse solver, from the code of ROAD's authors. pytorch-grad-cam makes
+sixteen forwards for four fractions where eight are needed: it subtracts the score of the image each time, which
 cancels in the combined score. Its noise cannot be turned off in the ready-made classes, so they are put together here.
 """
 
@@ -32,7 +32,7 @@ def network():
 
 
 def normalised(count=3):
-    return 4 * nets.pictures(count, SIDE) - 2
+    return 4 * nets.images(count, SIDE) - 2
 
 
 def maps(count=3, seed=1):
@@ -45,16 +45,16 @@ def maps(count=3, seed=1):
 def ours(z, shown, ties="jitter", noise=0.0, seed=0):
     net, target = network(), torch.tensor(CLASSES[: len(z)])
 
-    def score(pictures, rows):
-        return net(pictures).double().softmax(1).gather(1, target[rows][:, None])[:, 0]
+    def score(images, rows):
+        return net(images).double().softmax(1).gather(1, target[rows][:, None])[:, 0]
 
     generators = [torch.Generator().manual_seed(seed + i) for i in range(len(z))]
     with torch.no_grad():
         return removal_scores(z, pixel_ranks(shown, generators, ties), score, generators, kept=KEPT, noise=noise)
 
 
-def theirs(peer, z, shown, noise=0.0, pictures=False):
-    """`(2, N, P)`: the probability most and least relevant first, or the imputed pictures."""
+def theirs(peer, z, shown, noise=0.0, images=False):
+    """`(2, N, P)`: the probability most and least relevant first, or the imputed images."""
     from pytorch_grad_cam.metrics.perturbation_confidence import (
         PerturbationConfidenceMetric,
         RemoveLeastRelevantFirst,
@@ -68,7 +68,7 @@ def theirs(peer, z, shown, noise=0.0, pictures=False):
         for percent in KEPT:
             measure = PerturbationConfidenceMetric(remove(percent, peer.NoisyLinearImputer(noise=noise)))
             values, filled = measure(z, shown.numpy(), wanted, network(), return_visualization=True, return_diff=False)
-            found.append(filled if pictures else torch.from_numpy(values).double())
+            found.append(filled if images else torch.from_numpy(values).double())
     return torch.stack(found).unflatten(0, (2, len(KEPT)))
 
 
@@ -80,7 +80,7 @@ def test_both_directions_agree_with_pytorch_grad_cam(peer):
     found, expected = ours(z, shown), theirs(peer, z, shown)
     torch.testing.assert_close(found.morf, expected[0].T, rtol=0, atol=1e-4)
     torch.testing.assert_close(found.lerf, expected[1].T, rtol=0, atol=1e-4)
-    assert (found.morf.amax(0) - found.morf.amin(0)).min() > 0.01  # the networks tells the pictures apart
+    assert (found.morf.amax(0) - found.morf.amin(0)).min() > 0.01  # the networks tells the images apart
 
 
 def test_the_ready_made_combination_agrees_up_to_its_noise(peer):
@@ -93,10 +93,10 @@ def test_the_ready_made_combination_agrees_up_to_its_noise(peer):
     np.testing.assert_allclose(value, expected, atol=5e-3)
 
 
-def test_imputed_pictures_agree_with_the_direct_solution(peer):
+def test_imputed_images_agree_with_the_direct_solution(peer):
     """Largest difference seen: 1e-4, a hundredth of the noise that goes on top."""
     z, shown = normalised(), maps()
-    expected = theirs(peer, z, shown, pictures=True)
+    expected = theirs(peer, z, shown, images=True)
     for p, percent in enumerate(KEPT):
         removed = torch.stack([one >= np.percentile(one.numpy(), percent) for one in shown])
         torch.testing.assert_close(imputed(z, removed).images, expected[0, p], rtol=0, atol=5e-4)
@@ -115,7 +115,7 @@ def test_block_is_what_pytorch_grad_cam_does_with_ties(peer):
 
 
 def gone(filled, z):
-    """How many pixels of each picture are no longer its own."""
+    """How many pixels of each image are no longer its own."""
     return (filled != z).any(1).flatten(1).sum(1).tolist()
 
 
@@ -125,7 +125,7 @@ def test_pytorch_grad_cam_removes_tied_pixels_all_together(peer):
     shown = torch.where(shown >= np.percentile(shown.numpy(), 75), shown, 0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        filled = theirs(peer, z, shown, noise=0.01, pictures=True)
+        filled = theirs(peer, z, shown, noise=0.01, images=True)
     # of the 576 pixels, 432 of them zero, it should remove 461, 346, 231, 116
     assert [gone(each, z)[0] for each in filled[1]] == [461, 432, 432, 432]
     assert [gone(each, z)[0] for each in filled[0]] == [576, 576, 576, 116]
@@ -136,7 +136,7 @@ def test_pytorch_grad_cam_removes_every_pixel_of_a_constant_map(peer):
     z, shown = normalised(1), torch.full((1, SIDE, SIDE), 0.5)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        filled = theirs(peer, z, shown, pictures=True)
+        filled = theirs(peer, z, shown, images=True)
     kept = (filled - z).abs().amax(2) < 1e-3
     assert not kept.any()
     found = ours(z, shown)
@@ -161,7 +161,7 @@ def quantus_road(z, shown, batch_size=64):
 
 
 def test_quantus_breaks_on_three_channels():
-    """Its flattened attributions are three times as long as the picture has places."""
+    """Its flattened attributions are three times as long as the image has places."""
     with pytest.raises(IndexError):
         quantus_road(normalised(), maps())
 

@@ -2,7 +2,7 @@
 
 Its defects: the mean of the randomisation test counts the intact model, whose likeness is 1 (it looks for the key
 `orig`, and writes `original`); every layer is drawn from one seed, so layers of one shape get equal weights; SSIM is of
-the flattened pictures, one long row; the class of the random-logit test depends on a picture's place in its batch.
+the flattened images, one long row; the class of the random-logit test depends on an image's place in its batch.
 """
 
 import warnings
@@ -33,7 +33,7 @@ def model():
 
 @pytest.fixture
 def x():
-    return nets.pictures(3, HEIGHT, WIDTH)
+    return nets.images(3, HEIGHT, WIDTH)
 
 
 def maps_of(module, x: torch.Tensor, target: torch.Tensor) -> np.ndarray:
@@ -90,9 +90,9 @@ def test_ssim_is_of_one_long_row_for_quantus(model, x):
         x, torch.as_tensor(clean), first.target, first.logits, lambda x, target: other,
         [torch.Generator() for _ in range(3)], similarity="ssim",
     )  # fmt: skip
-    pictures = [structural_similarity(a.astype(float), b.astype(float), win_size=7, data_range=1.0)
+    images = [structural_similarity(a.astype(float), b.astype(float), win_size=7, data_range=1.0)
                 for a, b in zip(clean, other.numpy(), strict=True)]  # fmt: skip
-    np.testing.assert_allclose(ours, pictures, rtol=1e-4)
+    np.testing.assert_allclose(ours, images, rtol=1e-4)
     assert np.abs(ours.numpy() - np.asarray(found)).max() > 1e-3
 
 
@@ -104,8 +104,8 @@ def test_the_other_class_depends_on_the_place_in_the_batch_for_quantus(model, x)
         return np.random.default_rng(0).random((len(targets), HEIGHT, WIDTH), dtype=np.float32)
 
     theirs("RandomLogit", model, x[:1].expand(6, -1, -1, -1), first, explained, num_classes=5)
-    assert len(set(seen[0])) > 1, "six times the same picture"
-    same = [seeds.generator(0, "picture", "metric random-logit") for _ in range(6)]
+    assert len(set(seen[0])) > 1, "six times the same image"
+    same = [seeds.generator(0, "image", "metric random-logit") for _ in range(6)]
     assert len(set(other_classes(first.target, 5, same).tolist())) == 1
 
 

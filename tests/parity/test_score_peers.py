@@ -1,6 +1,6 @@
 """Score-CAM beside pytorch-grad-cam 1.5.7 and torchcam 0.5.0.
 
-Where layer and picture are of one size nothing is resized, and all three agree. Elsewhere the peers' masks are others:
+Where layer and image are of one size nothing is resized, and all three agree. Elsewhere the peers' masks are others:
 pytorch-grad-cam upsamples with the corners aligned (masks are off by up to half a cell at the border), and
 torchcam scales to [0, 1] before it upsamples, so that its masks reach neither 0 nor 1. Each is shown to be just that.
 """
@@ -44,8 +44,8 @@ def ours(module: nn.Module, layer: str, x: torch.Tensor, z: torch.Tensor) -> np.
     return shown(raw)
 
 
-def pictures(count: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
-    x = nets.pictures(count, SIDE)
+def images(count: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    x = nets.images(count, SIDE)
     return x, wrap(nn.Identity(), size=SIDE).normalise(x)
 
 
@@ -71,10 +71,8 @@ def by_reference(module: nn.Module, layer: str, z: torch.Tensor, **options) -> n
     double = copy.deepcopy(module)
     maps = []
     for i, target in enumerate(CLASSES[: len(z)]):
-        picture = z[i].double().numpy()
-        maps.append(
-            slow.scorecam(activations[i], picture, np.zeros_like(picture), slow.game_of(double, target), **options)
-        )
+        image = z[i].double().numpy()
+        maps.append(slow.scorecam(activations[i], image, np.zeros_like(image), slow.game_of(double, target), **options))
     return np.stack(maps)
 
 
@@ -82,7 +80,7 @@ def by_reference(module: nn.Module, layer: str, z: torch.Tensor, **options) -> n
 
 
 def test_all_agree_where_nothing_is_resized():
-    module, (x, z) = nets.seeded(nets.Plain), pictures()
+    module, (x, z) = nets.seeded(nets.Plain), images()
     found = ours(module, "one", x, z)
     assert found.max() == 1
     np.testing.assert_allclose(grad_cam(module, "one", z)[0], found, atol=1e-5)
@@ -91,7 +89,7 @@ def test_all_agree_where_nothing_is_resized():
 
 @pytest.mark.parametrize("net", [nets.Plain, nets.Signed])
 def test_pytorch_grad_cam_aligns_the_corners(net):
-    module, (x, z) = nets.seeded(net), pictures()
+    module, (x, z) = nets.seeded(net), images()
     other, _ = grad_cam(module, "two", z)
     np.testing.assert_allclose(other, shown(by_reference(module, "two", z, aligned=True)), atol=1e-4)
     np.testing.assert_allclose(ours(module, "two", x, z), shown(by_reference(module, "two", z)), atol=1e-4)
@@ -100,7 +98,7 @@ def test_pytorch_grad_cam_aligns_the_corners(net):
 @pytest.mark.parametrize("net", [nets.Plain, nets.Signed])
 def test_torchcam_scales_before_it_upsamples(net):
     """So a mask of what it enlarges is within [0, 1] but does not fill it: the paper's alg. 1 normalises last."""
-    module, z = nets.seeded(net), pictures()[1]
+    module, z = nets.seeded(net), images()[1]
     other = torchcam(module, "two", z)
     activations = layer_output(module, "two", z).double().numpy()
     low, high = activations.min((2, 3), keepdims=True), activations.max((2, 3), keepdims=True)
@@ -123,7 +121,7 @@ def test_torchcam_scales_before_it_upsamples(net):
 def test_a_layer_in_other_units_has_the_same_map():
     """The layer's output times 1e-8, the head's weights divided by it: the same function. Both peers add 1e-8 to the
     range of every channel, so their masks fade, the network sees nothing, and the map is the mean activation."""
-    module, (x, z) = nets.seeded(nets.Plain), pictures()
+    module, (x, z) = nets.seeded(nets.Plain), images()
     with torch.no_grad():
         module.head.weight.mul_(20)
     small = copy.deepcopy(module)
@@ -138,9 +136,9 @@ def test_a_layer_in_other_units_has_the_same_map():
         assert np.abs(other - mean_map).mean() < np.abs(one - mean_map).mean()
 
 
-def test_no_pass_is_kept_and_the_pictures_of_all_channels_are_never_one_tensor():
+def test_no_pass_is_kept_and_the_images_of_all_channels_are_never_one_tensor():
     """pytorch-grad-cam makes N × C × 3 × H × W at once, and its hooks keep the layer's output of every pass."""
-    module, (x, z) = nets.seeded(lambda: nets.Plain(channels=100)), pictures(2)
+    module, (x, z) = nets.seeded(lambda: nets.Plain(channels=100)), images(2)
     sizes: list[int] = []
 
     class Watch(torch.overrides.TorchFunctionMode):
@@ -162,9 +160,9 @@ def test_no_pass_is_kept_and_the_pictures_of_all_channels_are_never_one_tensor()
     assert nets.traces(module) == before
 
 
-def test_a_picture_without_numbers_is_said():
-    """torchcam sums what is not NaN, so its map of a broken picture is zeros, as of a picture without evidence."""
-    module, (x, z) = nets.seeded(nets.Plain), pictures()
+def test_a_image_without_numbers_is_said():
+    """torchcam sums what is not NaN, so its map of a broken image is zeros, as of an image without evidence."""
+    module, (x, z) = nets.seeded(nets.Plain), images()
     z = z.clone()
     z[1] = float("nan")
     assert (torchcam(module, "two", z)[1] == 0).all()

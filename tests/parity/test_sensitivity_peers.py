@@ -27,7 +27,7 @@ def model():
 
 @pytest.fixture
 def x():
-    return 0.3 + 0.4 * nets.pictures(3, HEIGHT, WIDTH)  # with our noise still in [0, 1], which `explain` asks for
+    return 0.3 + 0.4 * nets.images(3, HEIGHT, WIDTH)  # with our noise still in [0, 1], which `explain` asks for
 
 
 def unnormalised(model, z: torch.Tensor) -> torch.Tensor:
@@ -41,7 +41,7 @@ def ours(model, x, method: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Noise:
-    """Our draws, one for all pictures at each call."""
+    """Our draws, one for all images at each call."""
 
     def __init__(self, seed: int = 0):
         self.generators = [seeds.generator(seed, name, "metric shifts") for name in IDS]
@@ -56,7 +56,7 @@ def test_captum(model, x, method):
     metrics = pytest.importorskip("captum.metrics")
     noise, target = Noise(), heatproof.explain(model, x, [method]).target
 
-    def explained(z):  # a tuple for the clean pictures, a tensor for the others
+    def explained(z):  # a tuple for the clean images, a tensor for the others
         z = z[0] if isinstance(z, tuple) else z
         maps = heatproof.explain(model, unnormalised(model, z), [method], target=target)[method]
         return (torch.as_tensor(np.asarray(maps)).double(),)
@@ -96,8 +96,8 @@ def test_quantus(model, x, name):
 def test_a_method_that_shows_nothing_is_perfectly_stable_for_captum(model, x):
     metrics = pytest.importorskip("captum.metrics")
 
-    def nothing(pictures, **_):
-        return (torch.zeros_like(pictures[0]),)
+    def nothing(images, **_):
+        return (torch.zeros_like(images[0]),)
 
     assert (metrics.sensitivity_max(nothing, (x,)) == 0).all()
     generators = seeds.generators(0, IDS, "metric shifts")
@@ -109,8 +109,8 @@ def test_a_method_that_shows_nothing_is_perfectly_stable_for_captum(model, x):
 def test_peers_draw_other_noise_for_every_method(x):
     metrics = pytest.importorskip("captum.metrics")
 
-    def channel(pictures, **_):
-        return (pictures[0][:, :1],)
+    def channel(images, **_):
+        return (images[0][:, :1],)
 
     with torch.random.fork_rng():
         torch.manual_seed(0)

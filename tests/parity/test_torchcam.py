@@ -27,7 +27,7 @@ def theirs(name: str, module: nn.Module, layer: str, z: torch.Tensor, classes: l
 @pytest.mark.parametrize("name", PAIRS)
 @pytest.mark.parametrize(("net", "layer"), [(nets.Plain, "one"), (nets.Plain, "two"), (nets.Signed, "two")])
 def test_gradient_cams_agree(name, net, layer):
-    module, x, classes = nets.seeded(net), nets.pictures(3, SIDE), [0, 4, 2]
+    module, x, classes = nets.seeded(net), nets.images(3, SIDE), [0, 4, 2]
     model = wrap(module, size=SIDE)
     ours = heatproof.explain(model, x, name, classes, layer, raw=True)[name].relu()
     other = theirs(PAIRS[name], module, layer, model.normalise(x), classes)
@@ -46,7 +46,7 @@ def test_gradient_cams_agree_on_photographs(assets):
         device="cpu",
     )
     paths = sorted((assets / "images").glob("*.JPEG"))[5:55:25]
-    x = torch.stack([model.geometry.picture(Image.open(path).convert("RGB")) for path in paths])
+    x = torch.stack([model.geometry.image(Image.open(path).convert("RGB")) for path in paths])
     found = heatproof.explain(model, x, list(PAIRS), raw=True)
     for name, other in PAIRS.items():
         expected = theirs(other, model.module, found.layer, model.normalise(x), found.target.tolist())
@@ -55,7 +55,7 @@ def test_gradient_cams_agree_on_photographs(assets):
 
 def test_gradcam_plus_plus_divides():
     """Theirs edits a copy in place, so α is never divided and the weights are Σ G² relu(G) (protocols, section 12)."""
-    module, x, classes = nets.seeded(nets.Plain), nets.pictures(3, SIDE), [0, 4, 2]
+    module, x, classes = nets.seeded(nets.Plain), nets.images(3, SIDE), [0, 4, 2]
     model = wrap(module, size=SIDE)
     z = model.normalise(x)
     activations, gradients, _ = reference.quantities(module, z, "two", classes)

@@ -1,4 +1,4 @@
-"""Small 8-bit pictures with structure, flat areas, black, white and grey."""
+"""Small 8-bit images with structure, flat areas, black, white and grey."""
 
 import pytest
 import torch
@@ -8,8 +8,8 @@ from heatproof import seeds
 IDS = ["a.jpg", "sub/b.jpg", "c c.png"]
 
 
-def made_pictures(count: int, height: int, width: int, seed: int = 3) -> torch.Tensor:
-    """Smooth random pictures on the 8-bit grid, with a black, a white and a grey patch each."""
+def made_images(count: int, height: int, width: int, seed: int = 3) -> torch.Tensor:
+    """Smooth random images on the 8-bit grid, with a black, a white and a grey patch each."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(count, 3, 5, 6, generator=generator)
     smooth = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bicubic").clamp(0, 1)
@@ -20,8 +20,8 @@ def made_pictures(count: int, height: int, width: int, seed: int = 3) -> torch.T
 
 
 @pytest.fixture
-def pictures() -> torch.Tensor:
-    return made_pictures(3, 40, 48)
+def images() -> torch.Tensor:
+    return made_images(3, 40, 48)
 
 
 @pytest.fixture
@@ -30,8 +30,8 @@ def ids() -> list[str]:
 
 
 @pytest.fixture
-def make_pictures():
-    return made_pictures
+def make_images():
+    return made_images
 
 
 @pytest.fixture

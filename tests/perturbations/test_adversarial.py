@@ -12,7 +12,7 @@ IDS = ["a", "b", "c", "d"]
 
 
 class Linear(torch.nn.Module):
-    """`logits = W x + b` on flattened pictures."""
+    """`logits = W x + b` on flattened images."""
 
     def __init__(self, weight, bias):
         super().__init__()
@@ -54,7 +54,7 @@ def gradient_of(network, x):
 
 
 def interior(count: int = 4, size: int = 6, seed: int = 5) -> torch.Tensor:
-    """Pictures in [.3, .7]: no attack here reaches the ends."""
+    """Images in [.3, .7]: no attack here reaches the ends."""
     generator = torch.Generator().manual_seed(seed)
     return 0.3 + 0.4 * torch.rand(count, 3, size, size, generator=generator, dtype=torch.float64)
 
@@ -108,8 +108,8 @@ def slow_pgd(x, gradient, start, epsilon, steps, norm):
 
 
 @pytest.mark.parametrize(("kind", "epsilon"), [("pgd-linf", 2 / 255), ("pgd-l2", 1.0)])
-def test_pgd_against_a_slow_loop(kind, epsilon, field, make_pictures):
-    network, x = small_network(), make_pictures(4, 12, 12).double()  # with black and white: clipping matters
+def test_pgd_against_a_slow_loop(kind, epsilon, field, make_images):
+    network, x = small_network(), make_images(4, 12, 12).double()  # with black and white: clipping matters
     y = Perturber(x, IDS, SEED, gradient_of(network, x)).apply(kind, 5)
     for n in range(4):
         one = gradient_of(network, x[n : n + 1])
@@ -232,8 +232,8 @@ def slow_deepfool(network, x, iterations=50):
     return 1.02 * total
 
 
-def test_deepfool_against_a_slow_loop_with_rows_that_finish_apart(make_pictures):
-    network, x = small_network(), make_pictures(4, 12, 12).double()
+def test_deepfool_against_a_slow_loop_with_rows_that_finish_apart(make_images):
+    network, x = small_network(), make_images(4, 12, 12).double()
     step = deepfool_step(x, network)
     for n in range(4):
         torch.testing.assert_close(step[n], slow_deepfool(network, x[n]), rtol=0, atol=1e-10)
@@ -249,7 +249,7 @@ def test_deepfool_says_when_a_prediction_cannot_be_changed():
         rows = torch.cdist(images.flatten(1), x.flatten(1)).argmin(1)
         return network(images) + offset[rows]
 
-    with pytest.warns(HeatproofWarning, match="prediction of 1 of 4 pictures in 3 iterations"):
+    with pytest.warns(HeatproofWarning, match="prediction of 1 of 4 images in 3 iterations"):
         step = deepfool_step(x, scores, iterations=3)
     assert step.isfinite().all()
     for n in (0, 2, 3):
@@ -272,8 +272,8 @@ def test_what_deepfool_refuses():
 
 
 @pytest.mark.parametrize("kind", ["fgsm", "pgd-linf", "pgd-l2", "deepfool-scaled"])
-def test_parameters_are_left_alone_and_rows_do_not_mix(kind, make_pictures):
-    network, x = small_network(), make_pictures(4, 12, 12).double()
+def test_parameters_are_left_alone_and_rows_do_not_mix(kind, make_images):
+    network, x = small_network(), make_images(4, 12, 12).double()
     y = Perturber(x, IDS, SEED, gradient_of(network, x), network).apply(kind, 4)
     assert all(p.grad is None and p.requires_grad for p in network.parameters())
     assert not y.requires_grad

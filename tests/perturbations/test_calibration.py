@@ -34,7 +34,7 @@ def test_a_smooth_curve_is_inverted():
     assert all(0 < level <= 10 for level in curve.asked)
 
 
-def test_steps_of_a_few_pictures_are_met_exactly():
+def test_steps_of_a_few_images_are_met_exactly():
     found = calibrate("fgsm", lambda level: math.floor(20 * min(1, level / 8)) / 20, tolerance=0)
     assert [(one.flip_rate, one.reached) for one in found] == [
         (0.05, True),

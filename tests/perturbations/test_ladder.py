@@ -33,7 +33,7 @@ TABLE = {
     "deepfool-scaled": (0.25, 0.5, 0.75, 1, 1.25),
 }
 
-#: What leaves a picture as it is.
+#: What leaves an image as it is.
 IDENTITY = {"shot": math.inf, "contrast": 1, "jpeg": 100}
 
 

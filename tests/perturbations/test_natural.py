@@ -22,28 +22,28 @@ def applied(x, ids, kind, severity):
 
 
 @pytest.mark.parametrize(("severity", "sigma"), [(1, 0.08), (5, 0.38)])
-def test_gaussian_noise_is_x_plus_sigma_n(pictures, ids, field, severity, sigma):
+def test_gaussian_noise_is_x_plus_sigma_n(images, ids, field, severity, sigma):
     expected = [
         (x + sigma * field("normal", x.shape, i, "gaussian-noise")).clamp(0, 1)
-        for x, i in zip(pictures, ids, strict=True)
+        for x, i in zip(images, ids, strict=True)
     ]
-    got = applied(pictures, ids, "gaussian-noise", severity)
+    got = applied(images, ids, "gaussian-noise", severity)
     torch.testing.assert_close(got, torch.stack(expected), rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize(("severity", "sigma"), [(2, 0.2), (4, 0.45)])
-def test_speckle_is_x_plus_x_sigma_n(pictures, ids, field, severity, sigma):
+def test_speckle_is_x_plus_x_sigma_n(images, ids, field, severity, sigma):
     expected = [
-        (x + x * sigma * field("normal", x.shape, i, "speckle")).clamp(0, 1) for x, i in zip(pictures, ids, strict=True)
+        (x + x * sigma * field("normal", x.shape, i, "speckle")).clamp(0, 1) for x, i in zip(images, ids, strict=True)
     ]
-    got = applied(pictures, ids, "speckle", severity)
+    got = applied(images, ids, "speckle", severity)
     torch.testing.assert_close(got, torch.stack(expected), rtol=0, atol=1e-6)
-    assert (got[pictures == 0] == 0).all()
+    assert (got[images == 0] == 0).all()
 
 
 @pytest.mark.parametrize("kind", ["gaussian-noise", "speckle"])
-def test_the_noise_field_is_the_same_at_every_severity(pictures, ids, kind):
-    x = 0.45 + 0.1 * pictures  # far from both ends, so that most values are not clamped
+def test_the_noise_field_is_the_same_at_every_severity(images, ids, kind):
+    x = 0.45 + 0.1 * images  # far from both ends, so that most values are not clamped
     perturber = Perturber(x, ids, SEED)
     fields = []
     sigmas = {"gaussian-noise": (0.08, 0.12, 0.18), "speckle": (0.15, 0.2, 0.35)}[kind]
@@ -59,17 +59,17 @@ def test_the_noise_field_is_the_same_at_every_severity(pictures, ids, kind):
     assert abs(fields[0][~fields[0].isnan()].std() - 1) < 0.03
 
 
-def test_salt_and_pepper_by_a_loop(pictures, ids, field):
-    got = applied(pictures[:1], ids[:1], "salt-and-pepper", 4)[0]
+def test_salt_and_pepper_by_a_loop(images, ids, field):
+    got = applied(images[:1], ids[:1], "salt-and-pepper", 4)[0]
     u = field("uniform", (3, 40, 48), ids[0], "salt-and-pepper")
     for channel, row, column in np.ndindex(3, 40, 48):
         draw = u[channel, row, column].item()
-        expected = 0 if draw < 0.17 / 2 else 1 if draw >= 1 - 0.17 / 2 else pictures[0, channel, row, column].item()
+        expected = 0 if draw < 0.17 / 2 else 1 if draw >= 1 - 0.17 / 2 else images[0, channel, row, column].item()
         assert got[channel, row, column].item() == pytest.approx(expected, abs=0)
 
 
-def test_salted_values_stay_salted_and_the_share_is_right(make_pictures):
-    x = 0.3 + 0.4 * make_pictures(2, 150, 160)
+def test_salted_values_stay_salted_and_the_share_is_right(make_images):
+    x = 0.3 + 0.4 * make_images(2, 150, 160)
     perturber = Perturber(x, ["p", "q"], SEED)
     before = torch.zeros_like(x, dtype=torch.bool)
     for severity, amount in zip((1, 2, 3, 4, 5), (0.03, 0.06, 0.09, 0.17, 0.27), strict=True):
@@ -87,9 +87,9 @@ def test_salted_values_stay_salted_and_the_share_is_right(make_pictures):
 
 
 @pytest.mark.parametrize(("severity", "rate"), [(1, 60), (3, 12), (5, 3)])
-def test_shot_is_the_poisson_quantile_of_one_field(pictures, ids, field, severity, rate):
-    got = applied(pictures, ids, "shot", severity)
-    for x, y, i in zip(pictures, got, ids, strict=True):
+def test_shot_is_the_poisson_quantile_of_one_field(images, ids, field, severity, rate):
+    got = applied(images, ids, "shot", severity)
+    for x, y, i in zip(images, got, ids, strict=True):
         u = field("uniform", x.shape, i, "shot").double().numpy()
         counts = scipy.stats.poisson.ppf(u, x.double().numpy() * rate)
         np.testing.assert_allclose(y, np.clip(counts / rate, 0, 1), atol=1e-6)
@@ -115,23 +115,23 @@ def test_poisson_quantile_has_the_mean_and_variance_of_its_rate():
 
 
 @pytest.mark.parametrize(("severity", "sigma"), [(1, 1), (3, 3), (5, 6)])
-def test_gaussian_blur_equals_skimage_at_224(make_pictures, severity, sigma):
-    x = make_pictures(1, 224, 224)
+def test_gaussian_blur_equals_skimage_at_224(make_images, severity, sigma):
+    x = make_images(1, 224, 224)
     got = applied(x, ["p"], "gaussian-blur", severity)[0]
     expected = skimage.filters.gaussian(x[0].double().numpy(), sigma=sigma, truncate=4, mode="nearest", channel_axis=0)
     np.testing.assert_allclose(got, expected, atol=2e-6)
 
 
-def test_gaussian_blur_scales_with_the_shorter_side(pictures, ids):
-    got = applied(pictures.double(), ids, "gaussian-blur", 5)
-    for x, y in zip(pictures.double().numpy(), got, strict=True):
+def test_gaussian_blur_scales_with_the_shorter_side(images, ids):
+    got = applied(images.double(), ids, "gaussian-blur", 5)
+    for x, y in zip(images.double().numpy(), got, strict=True):
         expected = skimage.filters.gaussian(x, sigma=6 * 40 / 224, truncate=4, mode="nearest", channel_axis=0)
         np.testing.assert_allclose(y, expected, atol=1e-12)
 
 
 @pytest.mark.parametrize(("radius", "alias"), [(3, 0.1), (8, 0.5), (10, 0.5)])
-def test_defocus_by_a_disk_drawn_with_loops(make_pictures, radius, alias):
-    x = make_pictures(1, 64, 56).double()
+def test_defocus_by_a_disk_drawn_with_loops(make_images, radius, alias):
+    x = make_images(1, 64, 56).double()
     got = natural.defocus_blur(x, radius=radius * 224 / 56, alias=alias)[0]
     reach, half = max(8, radius), 1 if radius <= 8 else 2
     disk = np.zeros((2 * reach + 1, 2 * reach + 1))
@@ -156,8 +156,8 @@ def test_a_radius_between_whole_numbers_mixes_the_two_disks():
 
 
 @pytest.mark.parametrize(("radius", "sigma"), [(5, 1.5), (3.5, 4)])
-def test_motion_blur_by_a_loop_over_pixels(make_pictures, ids, field, radius, sigma):
-    x = make_pictures(2, 28, 33).double()
+def test_motion_blur_by_a_loop_over_pixels(make_images, ids, field, radius, sigma):
+    x = make_images(2, 28, 33).double()
     scale = 224 / 28
     generators = Perturber(x, ids[:2], SEED)._draws("motion-blur")
     got = natural.motion_blur(x, generators, radius=radius * scale, sigma=sigma * scale)
@@ -190,9 +190,9 @@ def test_motion_has_one_angle_per_image_over_all_severities(ids):
 
 
 @pytest.mark.parametrize(("severity", "shift"), [(1, 0.1), (3, 0.3), (5, 0.5)])
-def test_brightness_equals_the_way_through_hsv(pictures, ids, severity, shift):
-    got = applied(pictures, ids, "brightness", severity)
-    for x, y in zip(pictures, got, strict=True):
+def test_brightness_equals_the_way_through_hsv(images, ids, severity, shift):
+    got = applied(images, ids, "brightness", severity)
+    for x, y in zip(images, got, strict=True):
         hsv = skimage.color.rgb2hsv(x.permute(1, 2, 0).double().numpy())
         hsv[..., 2] = np.clip(hsv[..., 2] + shift, 0, 1)
         np.testing.assert_allclose(y.permute(1, 2, 0), skimage.color.hsv2rgb(hsv), atol=1e-6)
@@ -207,22 +207,22 @@ def test_contrast_by_hand():
 
 
 @pytest.mark.parametrize(("severity", "quality"), [(1, 25), (5, 7)])
-def test_jpeg_is_pillows_at_420(pictures, ids, severity, quality):
-    got = applied(pictures, ids, "jpeg", severity)
-    for x, y in zip(pictures, got, strict=True):
+def test_jpeg_is_pillows_at_420(images, ids, severity, quality):
+    got = applied(images, ids, "jpeg", severity)
+    for x, y in zip(images, got, strict=True):
         file = io.BytesIO()
-        picture = Image.fromarray((x.permute(1, 2, 0) * 255).round().byte().numpy())
-        picture.save(file, "JPEG", quality=quality, subsampling=2)
+        image = Image.fromarray((x.permute(1, 2, 0) * 255).round().byte().numpy())
+        image.save(file, "JPEG", quality=quality, subsampling=2)
         assert np.array_equal((y * 255).round().byte().permute(1, 2, 0), np.asarray(Image.open(file)))
 
 
 @pytest.mark.parametrize("kind", ["gaussian-blur", "defocus-blur", "motion-blur", "jpeg", "shot", "brightness"])
 @pytest.mark.parametrize("size", [(1, 1), (2, 7)])
-def test_tiny_pictures_survive(kind, size):
+def test_tiny_images_survive(kind, size):
     x = torch.full((1, 3, *size), 0.4)
     y = Perturber(x, ["p"], SEED).apply(kind, 5)
     assert y.shape == x.shape
-    if kind.endswith("blur"):  # a flat picture stays as it is
+    if kind.endswith("blur"):  # a flat image stays as it is
         torch.testing.assert_close(y, x)
 
 
@@ -237,9 +237,9 @@ def test_tiny_pictures_survive(kind, size):
         ("contrast", {"factor": "much"}, "`factor` must be at least 0. Got 'much'"),
     ],
 )
-def test_strengths_out_of_range_are_refused(pictures, ids, kind, options, said):
+def test_strengths_out_of_range_are_refused(images, ids, kind, options, said):
     function = getattr(natural, kind)
     generators = [torch.Generator() for _ in ids]
-    arguments = [pictures, generators] if kind in ("gaussian_noise", "salt_and_pepper", "shot") else [pictures]
+    arguments = [images, generators] if kind in ("gaussian_noise", "salt_and_pepper", "shot") else [images]
     with pytest.raises(InvalidInput, match=said):
         function(*arguments, **options)

@@ -18,7 +18,7 @@ HOSTILE = synthetic.Recipe(
     datasets=("<img src=x onerror=alert(4)>",),
     perturbations=("jpeg", "fgsm"),
     severities=(1, 3, 5),
-    flagged={"7.jpg": "not a picture: <svg onload=alert(5)>"},
+    flagged={"7.jpg": "not an image: <svg onload=alert(5)>"},
     class_names=("<i>hen</i>", 'quote"d', "it's"),
     masks=True,
     gallery=2,

@@ -53,10 +53,10 @@ def study(folder: Path, recipe: Recipe | None = None, **changes) -> Path:
         "severities": list(recipe.severities),
         "segmenters": list(recipe.segmenters),
         "models": [{"name": name, "layer": "blocks.6", "classes": 3} for name in recipe.models],
-        "datasets": [{"name": name, "pictures": len(recipe.images)} for name in recipe.datasets],
+        "datasets": [{"name": name, "image_count": len(recipe.images)} for name in recipe.datasets],
         "resamples": recipe.resamples,
         "jobs": len(jobs) + recipe.missing,
-        "command": "heatproof run noise-robustness --model timm:mobilenetv2_100 --images pictures --out out",
+        "command": "heatproof run noise-robustness --model timm:mobilenetv2_100 --images images --out out",
         "version": "heatproof 0.1.0, torch 2.15.0, python 3.11.2",
     }
     (folder / "study.json").write_text(json.dumps(plan, indent=1), encoding="utf-8")
@@ -66,7 +66,7 @@ def study(folder: Path, recipe: Recipe | None = None, **changes) -> Path:
 
 
 def rows(recipe: Recipe, model: str, dataset: str, perturbation: str) -> pd.DataFrame:
-    """All rows of one model, dataset and kind (and, with the first kind, those of the clean pictures)."""
+    """All rows of one model, dataset and kind (and, with the first kind, those of the clean images)."""
     rng = np.random.default_rng([recipe.seed, *model.encode(), *dataset.encode(), *perturbation.encode()])
     base = {"study": "noise-robustness", "model": model, "dataset": dataset, "layer": "blocks.6"}
     records = []
@@ -126,7 +126,7 @@ def _changed(flips: str, severity: int, hard: float, rng: np.random.Generator) -
 
 
 def _pair(steadiness: float, severity: int, changed: bool, rng: np.random.Generator) -> dict[str, float]:
-    """Companions of one pair: a method that ignores the picture (steadiness 1) is always equal to itself."""
+    """Companions of one pair: a method that ignores the image (steadiness 1) is always equal to itself."""
     if steadiness >= 1:
         return dict.fromkeys(("rbo", "kappa", "spearman", "ssim", "cosine"), 1.0) | {"l1": 0.0}
     rbo = np.clip(steadiness + 0.3 - 0.06 * severity - 0.16 * changed + rng.normal(0, 0.1), 0.02, 0.999)
@@ -172,17 +172,17 @@ def as_rows(records: list[dict], seed: int) -> pd.DataFrame:
 
 
 def gallery(folder: Path, recipe: Recipe) -> None:
-    """`gallery` cases: soft blobs as pictures, sharper blobs as maps."""
+    """`gallery` cases: soft blobs as images, sharper blobs as maps."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(recipe.seed)
     methods, columns = list(recipe.methods), 1 + len(recipe.severities)
     cases = []
     for index in range(recipe.gallery):
         name, image = f"case-{index:02d}.npz", recipe.images[index % len(recipe.images)]
-        picture = np.stack([_blob(rng, 224, 60) for _ in range(3)], axis=-1)
-        pictures = np.stack([_noisy(picture, 0.08 * s, rng) for s in range(columns)])
+        pixels = np.stack([_blob(rng, 224, 60) for _ in range(3)], axis=-1)
+        images = np.stack([_noisy(pixels, 0.08 * s, rng) for s in range(columns)])
         maps = np.stack([[_blob(rng, 56, 9) for _ in range(columns)] for _ in methods])
-        np.savez_compressed(folder / name, pictures=_bytes(pictures), maps=_bytes(maps))
+        np.savez_compressed(folder / name, images=_bytes(images), maps=_bytes(maps))
         cases.append(_case(recipe, index, name, image, methods, rng))
     (folder / "index.json").write_text(json.dumps(cases), encoding="utf-8")
 
@@ -224,8 +224,8 @@ def _blob(rng: np.random.Generator, size: int, width: float) -> np.ndarray:
     return total / total.max()
 
 
-def _noisy(picture: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
-    return np.clip(picture + sigma * rng.standard_normal(picture.shape), 0, 1)
+def _noisy(image: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
+    return np.clip(image + sigma * rng.standard_normal(image.shape), 0, 1)
 
 
 def _bytes(array: np.ndarray) -> np.ndarray:

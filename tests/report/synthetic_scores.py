@@ -83,11 +83,11 @@ def study(folder: Path, recipe: Recipe | None = None, **changes) -> Path:
         "metrics": list(recipe.metrics),
         "metric_facts": recipe.metrics,
         "models": [{"name": name, "layer": "layer4", "classes": 2} for name in recipe.models],
-        "datasets": [{"name": name, "pictures": len(recipe.images)} for name in recipe.datasets],
+        "datasets": [{"name": name, "image_count": len(recipe.images)} for name in recipe.datasets],
         "target": "predicted",
         "resamples": recipe.resamples,
         "jobs": len(jobs) + recipe.missing,
-        "command": "heatproof score pictures --model timm:resnet18 --metrics all --out out",
+        "command": "heatproof score images --model timm:resnet18 --metrics all --out out",
         "version": "heatproof 0.1.0, torch 2.15.0, python 3.11.2",
     }
     (folder / "study.json").write_text(json.dumps(plan, indent=1, sort_keys=True), encoding="utf-8")
@@ -97,7 +97,7 @@ def study(folder: Path, recipe: Recipe | None = None, **changes) -> Path:
 
 
 def rows(recipe: Recipe, model: str, dataset: str) -> pd.DataFrame:
-    """All rows of one model and dataset: facts of the pictures, scores, points of the curves."""
+    """All rows of one model and dataset: facts of the images, scores, points of the curves."""
     rng = np.random.default_rng([recipe.seed, *model.encode(), *dataset.encode()])
     base = {"study": "score", "model": model, "dataset": dataset, "layer": "layer4"}
     base |= {"perturbation": "", "severity": 0, "strength": 0.0, "n": 0}
@@ -139,16 +139,16 @@ def _value(recipe: Recipe, method: str, quality: float, metric: str, fact: dict,
 
 
 def gallery(folder: Path, recipe: Recipe) -> None:
-    """Cases with one column: a picture and the map of every method."""
+    """Cases with one column: an image and the map of every method."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(recipe.seed)
     methods = [*recipe.methods, *recipe.controls]
     cases = []
     for index in range(recipe.gallery):
         name, image = f"case-{index:02d}.npz", recipe.images[index % len(recipe.images)]
-        picture = np.stack([_blob(rng, 224, 60) for _ in range(3)], axis=-1)[None]
+        pixels = np.stack([_blob(rng, 224, 60) for _ in range(3)], axis=-1)[None]
         maps = np.stack([[_blob(rng, 56, 9)] for _ in methods])
-        np.savez_compressed(folder / name, pictures=_bytes(picture), maps=_bytes(maps))
+        np.savez_compressed(folder / name, images=_bytes(pixels), maps=_bytes(maps))
         column = {
             "condition": "",
             "severity": 0,
@@ -156,7 +156,7 @@ def gallery(folder: Path, recipe: Recipe) -> None:
             "class_name": (recipe.class_names or (None,))[0],
             "probability": 0.9,
         }
-        case = {"file": name, "title": f"Picture {index + 1}", "why": "the methods disagree most", "image": image}
+        case = {"file": name, "title": f"Image {index + 1}", "why": "the methods disagree most", "image": image}
         case |= {"model": recipe.models[0], "dataset": recipe.datasets[0], "label": 0}
         case |= {"label_name": (recipe.class_names or (None,))[0], "columns": [column], "methods": methods}
         cases.append(case)

@@ -110,15 +110,13 @@ def test_equal_rows_give_an_equal_frame_whatever_the_shards(tmp_path):
 
 
 def test_psnr_flagged_and_truth(tmp_path):
-    folder = synthetic.study(
-        tmp_path, images=("a.jpg", "b.jpg"), masks=True, flagged={"b.jpg": "no picture"}, gallery=0
-    )
+    folder = synthetic.study(tmp_path, images=("a.jpg", "b.jpg"), masks=True, flagged={"b.jpg": "no image"}, gallery=0)
     connection = open_source(folder).connection
     noise = psnr(connection)
     assert len(noise) == 2 * 3 * 5
     assert noise.loc[noise["image"] == "b.jpg", "psnr"].isna().all()
     assert flagged(connection).to_dict("records") == [
-        {"dataset": "photographs", "image": "b.jpg", "reason": "no picture"}
+        {"dataset": "photographs", "image": "b.jpg", "reason": "no image"}
     ]
     masks = truth(connection)
     assert len(masks) == 2 * 6
@@ -137,7 +135,7 @@ def test_what_is_no_study_is_refused_with_what_to_do(tmp_path, missing):
         open_source(folder)
 
 
-def test_segments_are_counted_once_per_picture_and_flagged_ones_left_out(tmp_path):
+def test_segments_are_counted_once_per_image_and_flagged_ones_left_out(tmp_path):
     folder = synthetic.study(
         tmp_path, images=("a.jpg", "b.jpg"), segmenters=("slic", "grid"), flagged={"b.jpg": "no"}, gallery=0
     )
@@ -146,7 +144,7 @@ def test_segments_are_counted_once_per_picture_and_flagged_ones_left_out(tmp_pat
     assert set(found["segments"]) == {118}
 
 
-def test_accuracy_counts_clean_labelled_pictures_only(tmp_path):
+def test_accuracy_counts_clean_labelled_images_only(tmp_path):
     clean = WHERE | {"metric": "correct", "method": "", "segmenter": "", "perturbation": "", "severity": 0}
     records = [clean | {"image": f"{i}.jpg", "value": v} for i, v in enumerate((1.0, 1.0, 0.0, math.nan))]
     records.append(clean | {"image": "0.jpg", "value": 0.0, "perturbation": "jpeg", "severity": 1})

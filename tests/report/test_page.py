@@ -95,7 +95,7 @@ def test_strengths_are_told(told):
     assert re.search(r"<th[^>]*>fgsm</th>\s*<td>0.1</td><td>0.3</td><td>0.5</td>", told.html)
 
 
-def test_flagged_pictures_are_listed_with_the_reason_and_their_count(told):
+def test_flagged_images_are_listed_with_the_reason_and_their_count(told):
     assert "1 image was set aside" in told.text
     assert "41 of 42" in told.text
 
@@ -149,15 +149,15 @@ def test_every_prediction_flips(tmp_path):
     assert "only 0 held" in page(tmp_path, flips="all").text
 
 
-def test_one_method_one_picture_no_control_no_label(tmp_path):
+def test_one_method_one_image_no_control_no_label(tmp_path):
     shown = page(tmp_path, images=("only.jpg",), methods={"gradcam": 0.5}, controls={}, labels=False)
     assert "Nothing can be compared" in shown.text
     assert "Right on these images" not in shown.text
     assert "No control was run" in shown.text or "No verdict" in shown.text
 
 
-def test_nothing_but_flagged_pictures(tmp_path):
-    shown = page(tmp_path, images=("a.jpg", "b.jpg"), flagged={"a.jpg": "empty file", "b.jpg": "no picture"})
+def test_nothing_but_flagged_images(tmp_path):
+    shown = page(tmp_path, images=("a.jpg", "b.jpg"), flagged={"a.jpg": "empty file", "b.jpg": "no image"})
     assert "2 images were set aside" in shown.text
     assert "no usable pair" in shown.text
 
@@ -194,10 +194,10 @@ def test_several_models_and_segmenters(tmp_path):
     assert (table["model"] == "(all)").any()
 
 
-def test_an_overlay_is_half_picture_half_colour():
-    picture = Image.fromarray(np.full((4, 4, 3), 100, np.uint8))
-    dark = np.asarray(_overlay(picture, np.zeros((2, 2), np.uint8)))
-    bright = np.asarray(_overlay(picture, np.full((2, 2), 255, np.uint8)))
+def test_an_overlay_is_half_image_half_colour():
+    image = Image.fromarray(np.full((4, 4, 3), 100, np.uint8))
+    dark = np.asarray(_overlay(image, np.zeros((2, 2), np.uint8)))
+    bright = np.asarray(_overlay(image, np.full((2, 2), 255, np.uint8)))
     np.testing.assert_array_equal(dark[0, 0], [50, 50, 52])  # inferno starts at (0, 0, 4)
     np.testing.assert_array_equal(bright[0, 0], [176, 177, 132])  # and ends at (252, 255, 164)
 

@@ -35,7 +35,7 @@ HOSTILE = synthetic_scores.Recipe(
     curves={"deletion": 5, "<script>alert(1)</script>": 4},
     models=('timm:"><script>alert(3)</script>',),
     datasets=("<svg onload=alert(4)>",),
-    flagged={"7.jpg": "not a picture: <svg onload=alert(5)>"},
+    flagged={"7.jpg": "not an image: <svg onload=alert(5)>"},
     class_names=("<i>hen</i>",),
     masks=False,
     gallery=1,
@@ -110,10 +110,10 @@ def test_the_tables_have_the_promised_columns_and_rows(reported):
     methods = len(HOSTILE.methods) + len(HOSTILE.controls)
     assert len(table) == methods * len(HOSTILE.metrics)
     assert (table["n"] == len(HOSTILE.images)).all()  # the same for every metric
-    pictures = pd.read_parquet(folder / "pictures.parquet")
-    assert {"image", "method", "metric", "value", "flag"} <= set(pictures)
-    assert len(pictures) == len(table) * len(HOSTILE.images)
-    cell = pictures[(pictures["method"] == "x&y") & (pictures["metric"] == "deletion")]
+    images = pd.read_parquet(folder / "pictures.parquet")
+    assert {"image", "method", "metric", "value", "flag"} <= set(images)
+    assert len(images) == len(table) * len(HOSTILE.images)
+    cell = images[(images["method"] == "x&y") & (images["metric"] == "deletion")]
     line = table[(table["method"] == "x&y") & (table["metric"] == "deletion")].iloc[0]
     np.testing.assert_allclose([line["mean"], line["std"]], [cell["value"].mean(), cell["value"].std()])
     assert (line["better"], line["flagged"]) == ("low", (cell["flag"] != "").sum())
@@ -161,7 +161,7 @@ def test_metrics_without_any_number_are_named_with_the_reason(told):
     assert "the mask is empty" in told.text[told.text.index("Flagged values") :]
 
 
-def test_flagged_pictures_and_the_command_are_told(told, reported):
+def test_flagged_images_and_the_command_are_told(told, reported):
     assert "1 image was set aside" in told.text and "20 of 21" in told.text
     plan = json.loads((reported[0] / "study.json").read_text())
     assert plan["command"] in told.text and plan["version"] in told.text
@@ -189,15 +189,15 @@ def test_families_with_many_scores_are_cut_into_tables(tmp_path):
     assert "insertion[steps=19]" in shown.text
 
 
-def test_one_method_one_picture_no_control(tmp_path):
+def test_one_method_one_image_no_control(tmp_path):
     shown = page(tmp_path, images=("only.jpg",), methods={"gradcam": 0.5}, controls={}, labels=False)
     assert "Nothing can be compared" in shown.text and "No control was run" in shown.text
     assert "Right on these images" not in shown.text
     assert "nan" not in shown.text.lower().replace("explanation", "")
 
 
-def test_nothing_but_flagged_pictures(tmp_path):
-    shown = page(tmp_path, images=("a.jpg", "b.jpg"), flagged={"a.jpg": "empty file", "b.jpg": "no picture"})
+def test_nothing_but_flagged_images(tmp_path):
+    shown = page(tmp_path, images=("a.jpg", "b.jpg"), flagged={"a.jpg": "empty file", "b.jpg": "no image"})
     assert "2 images were set aside" in shown.text and "No verdict" in shown.text
 
 

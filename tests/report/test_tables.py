@@ -53,7 +53,7 @@ def test_pairs_are_filed_as_they_are_handed_over(hostile):
     assert (types["clean_class"], types["perturbed_class"]) == ("int32", "int32")
     filed = pd.read_parquet(hostile / "tables" / "pairs.parquet")
     pd.testing.assert_frame_equal(filed, pairs(hostile), check_dtype=False)
-    assert (filed["flag"] != "").sum() == 4 * 2 * 3  # methods × perturbations × severities of the flagged picture
+    assert (filed["flag"] != "").sum() == 4 * 2 * 3  # methods × perturbations × severities of the flagged image
 
 
 def test_the_tests_on_file_are_scipys(hostile):

@@ -33,8 +33,8 @@ def test_it_is_the_mean_of_spearman_over_the_images():
     assert list(found.columns) == ["up", "down", "noise"] == list(found.index)
     real = rows[~rows["control"]]
     each = []
-    for _, picture in real.groupby("image"):
-        wide = picture.pivot(index="method", columns="metric", values="value")
+    for _, image in real.groupby("image"):
+        wide = image.pivot(index="method", columns="metric", values="value")
         each.append(spearmanr(wide["up"], wide["noise"]).statistic)
     assert found.loc["up", "noise"] == pytest.approx(np.mean(each))
     np.testing.assert_allclose(np.diag(found), 1)
@@ -48,7 +48,7 @@ def test_directions_are_turned():
     assert "noise" not in metric_agreement(rows, {"up": "high", "down": "low"})
 
 
-def test_pictures_without_a_number_or_a_difference_take_no_part():
+def test_images_without_a_number_or_a_difference_take_no_part():
     rows = frame()
     rows.loc[(rows["image"] == "0") & (rows["method"] == "m0"), "value"] = np.nan
     fewer = metric_agreement(rows[rows["image"] != "0"], DIRECTIONS)

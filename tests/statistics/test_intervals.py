@@ -1,4 +1,4 @@
-"""DeLong beside its structural components one by one; the bootstrap beside repeating every picture."""
+"""DeLong beside its structural components one by one; the bootstrap beside repeating every image."""
 
 import math
 
@@ -98,7 +98,7 @@ def data(images=40, severities=3, seed=0):
     return rbo, (rbo - 0.1) / 0.9, changed, image
 
 
-def test_a_resample_is_the_cell_of_the_pictures_drawn():
+def test_a_resample_is_the_cell_of_the_images_drawn():
     rbo, kappa, changed, image = data()
     drawn, severity = multiplicities(40, 12, 7), np.tile(np.arange(3), 40)
     found = bootstrap(rbo, kappa, changed, image, drawn, 7, severity)
@@ -125,8 +125,8 @@ def test_the_bootstrap_is_seeded_and_blind_to_order():
     assert (drawn.sum(0) == 40).all()
 
 
-def test_drawing_pictures_is_wider_than_drawing_pairs_when_severities_agree():
-    """Five copies of every picture's pair are no more evidence than one; drawing pairs would believe so."""
+def test_drawing_images_is_wider_than_drawing_pairs_when_severities_agree():
+    """Five copies of every image's pair are no more evidence than one; drawing pairs would believe so."""
     rbo, kappa, changed, _ = data(60, 1)
     rows = np.tile(np.arange(60), 5)
     copies = rbo[rows], kappa[rows], changed[rows]

@@ -18,7 +18,7 @@ FAMILIES = {name: fact["family"] for name, fact in DIRECTIONS.items()}
 
 
 def frame(scores, images=30, seed=0, spread=0.05, **more):
-    """Rows: `scores` maps (method, metric) to a mean; a picture's difficulty is shared by all methods."""
+    """Rows: `scores` maps (method, metric) to a mean; an image's difficulty is shared by all methods."""
     generator = np.random.default_rng(seed)
     hard = 0.1 * generator.standard_normal(images)
     parts = []
@@ -79,7 +79,7 @@ def test_flagged_rows_are_counted_and_not_dropped():
     assert empty[["mean", "std", "low", "high"]].isna().all(axis=None) and (empty["n"] == 30).all()
 
 
-def test_one_picture_has_a_mean_and_no_interval():
+def test_one_image_has_a_mean_and_no_interval():
     line = score_table(frame({("good", "road"): 0.5}, images=1)).iloc[0]
     assert line["n"] == 1 and not math.isnan(line["mean"])
     assert all(math.isnan(line[name]) for name in ("std", "low", "high"))
@@ -90,13 +90,13 @@ def test_equal_values_have_an_interval_of_no_width():
     assert (line["mean"], line["std"], line["low"], line["high"]) == (0.1, 0.0, 0.1, 0.1)
 
 
-def test_the_bootstrap_draws_pictures_not_rows():
+def test_the_bootstrap_draws_images_not_rows():
     rows = frame(CLEAR)
-    twice = pd.concat([rows, rows])  # two targets, say, of the same pictures: no more is known than before
+    twice = pd.concat([rows, rows])  # two targets, say, of the same images: no more is known than before
     np.testing.assert_allclose(score_table(twice)[["low", "high"]], score_table(rows)[["low", "high"]])
 
 
-def test_facts_of_pictures_and_points_of_curves_are_no_scores():
+def test_facts_of_images_and_points_of_curves_are_no_scores():
     rows = frame(CLEAR | {("good", "deletion-curve"): 0.5, ("", "correct"): 1.0})
     assert set(score_table(rows)["metric"]) == {"road"}
     with pytest.raises(InvalidInput, match="Got none called 'value'"):
@@ -146,13 +146,13 @@ def test_controls_may_be_named_beside_rows_that_do_not_know_them():
     assert fooled(rows, {}) == []
 
 
-def test_too_few_pictures_fool_nothing_and_say_so():
+def test_too_few_images_fool_nothing_and_say_so():
     rows = frame(BOTH, images=4)
     road, deletion = fooled(rows, DIRECTIONS)
     assert not road.exposed and not deletion.fooled and not road.ranked
     (verdict,) = standings(rows, [road, deletion], FAMILIES)
     assert "nothing can be told for sure" in verdict.sentence
-    assert any("too few pictures" in note for note in verdict.notes)
+    assert any("too few images" in note for note in verdict.notes)
 
 
 def test_a_method_or_control_without_numbers_takes_no_part():
@@ -175,10 +175,10 @@ def test_rounding_noise_is_no_difference():
     assert found.fooled == ("half",) and found.tests["half"].ties == 30
 
 
-def test_the_best_is_found_on_the_pictures_that_all_methods_have():
+def test_the_best_is_found_on_the_images_that_all_methods_have():
     rows = frame({("good", "road"): 0.6, ("easy", "road"): 0.5, ("random", "road"): 0.0}, spread=0.01)
     rows = rows.assign(value=rows["value"] + 0.5 * (rows["image"] < "10.jpg"))
-    rows.loc[(rows["method"] == "easy") & (rows["image"] >= "10.jpg"), "value"] = np.nan  # has the easy pictures only
+    rows.loc[(rows["method"] == "easy") & (rows["image"] >= "10.jpg"), "value"] = np.nan  # has the easy images only
     (found,) = fooled(rows, DIRECTIONS)
     assert found.means["easy"] > found.means["good"] and found.best == "good"
 
@@ -190,11 +190,11 @@ def test_the_verdict_counts_what_no_control_fooled():
     assert (verdict.model, verdict.dataset, verdict.images) == ("net", "pets", 30)
     assert verdict.counted == ("road",) and verdict.fooled == {"deletion": ("random",)}
     assert verdict.sentence == (
-        "On 30 pictures good comes out best by the 1 score that no control fooled: it beats the other method at 95 % "
+        "On 30 images good comes out best by the 1 score that no control fooled: it beats the other method at 95 % "
         "confidence."
     )
     assert "Fooled: 1 of 2 scores, deletion (by random)." in verdict.notes[0]
-    assert not any("with more pictures" in note for note in verdict.notes)  # random is better than the best
+    assert not any("with more images" in note for note in verdict.notes)  # random is better than the best
     assert verdict.firsts == {"good": ("road",), "bad": ()}
 
 
@@ -207,7 +207,7 @@ def test_twins_share_the_top():
 
 
 def test_a_family_counts_once_and_size_does_not():
-    # by road `a` is first, by two fidelity scores `b`: the families are even on every picture
+    # by road `a` is first, by two fidelity scores `b`: the families are even on every image
     directions = {name: {"better": "high"} for name in ("road", "f1", "f2", "small")}
     families = {"road": "road", "f1": "fidelity", "f2": "fidelity", "small": "complexity"}
     scores = {("a", "road"): 0.9, ("b", "road"): 0.1}
@@ -240,7 +240,7 @@ def test_a_control_that_is_only_not_told_apart_is_said_to_be_so():
     judged = fooled(rows, DIRECTIONS)
     assert (judged[0].fooled, judged[0].ahead) == (("half",), ())
     (verdict,) = standings(rows, judged, FAMILIES)
-    assert any("cannot be told apart on 30 pictures, and with more" in note for note in verdict.notes)
+    assert any("cannot be told apart on 30 images, and with more" in note for note in verdict.notes)
 
 
 def test_one_method_and_no_control():

@@ -99,7 +99,7 @@ def test_flagged_pairs_are_left_out_and_an_empty_cell_keeps_its_row(pairs):
     holes = pairs.copy()
     holes.loc[(holes["method"] == "good") & (holes["severity"] == 1), ["rbo", "kappa"]] = np.nan
     first = (holes["method"] == "dull") & (holes["image"] == "000.jpg")
-    holes.loc[first, "changed"] = pd.NA  # the picture could not be read
+    holes.loc[first, "changed"] = pd.NA  # the image could not be read
     found = robustness_table(holes, resamples=20)
     nothing = row(found, method="good", perturbation="kind0", severity="1")
     assert nothing["n"] == 0 and math.isnan(nothing["flip_rate"]) and math.isnan(nothing["consistency"])

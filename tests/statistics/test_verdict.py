@@ -17,7 +17,7 @@ def test_one_method_wins_and_rm_is_fooled_by_the_constant_control(made):
     found = judged(made({"good": 0.4, "fair": 0.15, "dull": 0.05}, kinds=4, base=0.45))
     assert found.by == "rm0" and "half" in found.fooled["rm"] and found.best == "good" and found.top == ("good",)
     assert "half" in found.fooled["consistency"] and found.fooled["rm0"] == ()
-    assert found.sentence.startswith("On 60 pictures under 4 perturbations good holds up best (RM₀ ")
+    assert found.sentence.startswith("On 60 images under 4 perturbations good holds up best (RM₀ ")
     assert found.sentence.endswith("it beats each of the other 2 methods at 95 % confidence.")
     assert found.comparison is not None and found.comparison.friedman.n == 8
     assert any(note.startswith("Fooled: ") and "RM (half); RM₀ decides" in note for note in found.notes)
@@ -43,7 +43,7 @@ def test_methods_that_cannot_be_told_apart(made):
     found = judged(made({"one": 0.3, "two": 0.3, "three": 0.3}, images=25))
     assert set(found.top) == {"one", "two", "three"}
     assert "no method can be told from the others" in found.sentence
-    assert "Only 25 pictures: take this as an indication." in found.notes
+    assert "Only 25 images: take this as an indication." in found.notes
     assert any(note.startswith("Only ") and "block" in note for note in found.notes)
 
 

@@ -1,4 +1,4 @@
-"""A small study that is quick to run: few pictures, the bundled network, grid segments."""
+"""A small study that is quick to run: few images, the bundled network, grid segments."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,21 +14,21 @@ from heatproof.studies.settings import Plan
 
 @pytest.fixture(scope="session")
 def photographs(shared_folder: Callable[..., Path]) -> Path:
-    """Five small pictures with something in them."""
+    """Five small images with something in them."""
 
     def drawn(folder: Path) -> None:
         folder.mkdir()
         rng = np.random.default_rng(0)
         for index in range(5):
             coarse = rng.integers(0, 255, (9, 9, 3), dtype=np.uint8)
-            Image.fromarray(coarse).resize((110, 100), Image.Resampling.BICUBIC).save(folder / f"picture {index}.png")
+            Image.fromarray(coarse).resize((110, 100), Image.Resampling.BICUBIC).save(folder / f"image {index}.png")
 
     return shared_folder("photographs", drawn)
 
 
 @pytest.fixture
 def small_plan(photographs: Path) -> Callable[..., Plan]:
-    """A plan over those pictures; keyword arguments replace settings."""
+    """A plan over those images; keyword arguments replace settings."""
 
     def plan(**settings: Any) -> Plan:
         base = {

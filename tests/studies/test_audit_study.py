@@ -92,7 +92,7 @@ def budgeted(minutes: float, images: int = 200, **changes):
     plan = checked_plan(
         {"study": "audit", **SMALL, "severities": [1, 3, 5], "limit": None, "budget": minutes, **changes}
     )
-    dataset = jobs.Dataset(plan.datasets[0], heatproof.data.load_pictures("shapes", limit=images))
+    dataset = jobs.Dataset(plan.datasets[0], heatproof.data.load_images("shapes", limit=images))
     return jobs.Setup(plan, ("stage4",), (dataset,), "", "", "cpu")
 
 

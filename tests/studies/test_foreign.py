@@ -87,7 +87,7 @@ def test_maps_made_beforehand(module, small_plan, photographs, tmp_path):
     assert same[:2] == (1, 5)
     assert same[2] == pytest.approx(1)
     assert without[0] == 3
-    assert without[4] == "there is no map of this picture"
+    assert without[4] == "there is no map of this image"
 
 
 def test_in_a_study_file(module, tmp_path):

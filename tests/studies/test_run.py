@@ -124,14 +124,14 @@ def test_a_changed_setting_is_refused_and_named(own_copy):
         run.run(other, folder)
 
 
-def test_changed_pictures_are_refused(own_copy, tmp_path, photographs):
+def test_changed_images_are_refused(own_copy, tmp_path, photographs):
     plan, folder = own_copy
     moved = tmp_path / photographs.name
     moved.mkdir()
     for path in photographs.iterdir():
         Image.open(path).rotate(90).save(moved / path.name)
     dataset = plan.datasets[0].model_copy(update={"images": str(moved)})
-    with pytest.raises(StoreError, match=r"the pictures or labels of \w+ are not the same"):
+    with pytest.raises(StoreError, match=r"the images or labels of \w+ are not the same"):
         run.run(plan.model_copy(update={"datasets": (dataset,)}), folder)
 
 
@@ -193,7 +193,7 @@ def test_the_gallery_shows_cases_of_the_rows(undisturbed):
     assert 1 <= len(cases) <= 16
     case = cases[0]
     arrays = np.load(folder / "gallery" / case["file"])
-    assert arrays["pictures"].shape == (3, 96, 96, 3)
+    assert arrays["images"].shape == (3, 96, 96, 3)
     assert arrays["maps"].shape == (3, 3, 96, 96)
     assert case["methods"] == ["gradcam", "hirescam", "eigencam"]
     kind = case["columns"][1]["perturbation"]
@@ -206,14 +206,14 @@ def test_the_gallery_shows_cases_of_the_rows(undisturbed):
     assert [column["severity"] for column in case["columns"]] == [0, 1, 3]
 
 
-def test_bad_pictures_become_flagged_rows_and_the_rest_is_measured(small_plan, photographs, tmp_path):
+def test_bad_images_become_flagged_rows_and_the_rest_is_measured(small_plan, photographs, tmp_path):
     folder = tmp_path / "mixed"
     folder.mkdir()
     for path in photographs.iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
     whole = next(photographs.iterdir()).read_bytes()
     (folder / "a truncated.png").write_bytes(whole[: len(whole) // 2])
-    (folder / "b text.jpg").write_text("no picture")
+    (folder / "b text.jpg").write_text("no image")
     plan = small_plan(datasets=[str(folder)])
     run.run(plan, tmp_path / "out", workers=1)
     found = frame(
@@ -228,10 +228,10 @@ def test_bad_pictures_become_flagged_rows_and_the_rest_is_measured(small_plan, p
     assert (fine["flagged"] == 0).all() and (fine["nan"] == 0).all()
 
 
-def test_a_folder_of_broken_pictures_alone_still_gives_rows(small_plan, tmp_path):
+def test_a_folder_of_broken_images_alone_still_gives_rows(small_plan, tmp_path):
     folder = tmp_path / "broken"
     folder.mkdir()
-    (folder / "x.jpg").write_text("no picture")
+    (folder / "x.jpg").write_text("no image")
     run.run(small_plan(datasets=[str(folder)]), tmp_path / "out", workers=1)
     assert frame(tmp_path / "out")["flag"].ne("").all()
 
@@ -265,7 +265,7 @@ def nan_where_bright(logits, z):
 
 
 def test_a_model_that_gives_nan_is_flagged_where_it_does(toy, small_plan, tmp_path):
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     rng = np.random.default_rng(1)
     for name, level in (("bright", 170), ("dark", 40), ("darker", 20)):
@@ -317,7 +317,7 @@ def test_when_every_prediction_flips_there_is_no_consistency_but_there_are_rows(
     seen = {}
 
     def contrary(logits, z):
-        """Another class for every picture that was not seen before."""
+        """Another class for every image that was not seen before."""
         keys = [one.numpy().tobytes() for one in z.detach()]
         for key in keys:
             seen.setdefault(key, len(seen) % 3)
@@ -469,17 +469,17 @@ def test_a_study_of_methods_that_cannot_serve_is_refused(small_plan, tmp_path):
 def test_a_method_that_fails_is_flagged_and_the_others_are_fine(small_plan, tmp_path):
     from heatproof.attributions import ATTRIBUTIONS, attribution
 
-    @attribution("breaks on bright pictures", form="display")
+    @attribution("breaks on bright images", form="display")
     def breaks(x):
         """Raises."""
         raise ZeroDivisionError("no light")
 
     try:
-        run.run(small_plan(methods=["gradcam", "breaks on bright pictures"]), tmp_path / "out", workers=1)
+        run.run(small_plan(methods=["gradcam", "breaks on bright images"]), tmp_path / "out", workers=1)
     finally:
-        ATTRIBUTIONS.remove("breaks on bright pictures")
+        ATTRIBUTIONS.remove("breaks on bright images")
     found = frame(tmp_path / "out", "select method, flag, value from rows where metric = 'rbo'")
-    broken = found[found["method"] == "breaks on bright pictures"]
+    broken = found[found["method"] == "breaks on bright images"]
     assert broken["value"].isna().all() and broken["flag"].str.contains("ZeroDivisionError: no light").all()
     assert found[found["method"] == "gradcam"]["value"].notna().any()
 

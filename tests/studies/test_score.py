@@ -29,7 +29,7 @@ METHODS = {"gradcam", "eigencam", "random", "half", "ones", "centre", "edges"}
 
 @pytest.fixture
 def score_plan(photographs: Path) -> Callable[..., ScorePlan]:
-    """A plan over five pictures; keyword arguments replace settings."""
+    """A plan over five images; keyword arguments replace settings."""
 
     def plan(**settings: Any) -> ScorePlan:
         base = {"study": "score", "models": ["shapes"], "datasets": [str(photographs)], "metrics": METRICS_ASKED,
@@ -76,7 +76,7 @@ def undisturbed(shared_folder, photographs):
     return plan, shared_folder("score-study", lambda folder: run.run(plan, folder, workers=1))
 
 
-def test_every_picture_method_and_metric_has_one_row(undisturbed):
+def test_every_image_method_and_metric_has_one_row(undisturbed):
     _, folder = undisturbed
     found = frame(folder, "select * from rows where method <> '' and not suffix(metric, '-curve')")
     assert list(found.columns) == SCHEMA.names
@@ -88,7 +88,7 @@ def test_every_picture_method_and_metric_has_one_row(undisturbed):
 
 
 def test_the_numbers_are_those_of_the_public_call(undisturbed):
-    """Random numbers come from the pictures' names: tensors named alike give the very numbers."""
+    """Random numbers come from the images' names: tensors named alike give the very numbers."""
     plan, folder = undisturbed
     model = heatproof.load_model("shapes")
     paths = sorted(Path(plan.datasets[0].images).iterdir())
@@ -146,7 +146,7 @@ def test_the_plan_of_the_folder_says_what_the_metrics_are(undisturbed):
     assert said["metric_facts"]["adcc"]["parts"] == ["coherency", "complexity", "average-drop[fill=mean]"]
 
 
-def test_the_gallery_shows_pictures_with_the_maps_that_were_scored(undisturbed):
+def test_the_gallery_shows_images_with_the_maps_that_were_scored(undisturbed):
     plan, folder = undisturbed
     cases = json.loads((folder / "gallery" / "index.json").read_text())
     assert {case["kind"] for case in cases} >= {"good", "bad", "split"} and len(cases) <= 16
@@ -163,18 +163,18 @@ def test_the_gallery_shows_pictures_with_the_maps_that_were_scored(undisturbed):
     )
 
 
-def test_bad_pictures_are_flagged_rows_of_every_method_and_metric(score_plan, photographs, tmp_path):
+def test_bad_images_are_flagged_rows_of_every_method_and_metric(score_plan, photographs, tmp_path):
     folder = tmp_path / "mixed"
     folder.mkdir()
     for path in photographs.iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
-    (folder / "b text.jpg").write_text("no picture")
+    (folder / "b text.jpg").write_text("no image")
     run.run(score_plan(datasets=[str(folder)]), tmp_path / "out", workers=1)
     found = frame(tmp_path / "out", "select metric, count(*) n, count(*) filter (flag <> '') flagged from rows "
                                     "where method <> '' and not suffix(metric, '-curve') group by metric")  # fmt: skip
     assert set(found["n"]) == {6 * 7} and set(found["flagged"]) == {7}
     assert set(frame(tmp_path / "out", "select flag from rows where image = 'b text.jpg'")["flag"]) == {
-        "b text.jpg: is not a picture in a known format"
+        "b text.jpg: is not an image in a known format"
     }
 
 
@@ -232,7 +232,7 @@ def test_labels_give_accuracy_and_the_class_explained(score_plan, photographs, t
     assert list(rows["flag"]) == ["", "", "", "", "no label"]
 
 
-def test_a_picture_on_which_the_model_gives_nan_is_flagged(score_plan, photographs, tmp_path, monkeypatch):
+def test_a_image_on_which_the_model_gives_nan_is_flagged(score_plan, photographs, tmp_path, monkeypatch):
     class Sometimes(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -244,7 +244,7 @@ def test_a_picture_on_which_the_model_gives_nan_is_flagged(score_plan, photograp
             dark = torch.where(z.mean((1, 2, 3)) < -0.9, torch.nan, 0.0)
             return self.head(self.features(z).mean((2, 3))) + dark[:, None]
 
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     for path in sorted(photographs.iterdir())[:2]:
         (folder / path.name).write_bytes(path.read_bytes())
@@ -269,7 +269,7 @@ def test_masks_of_the_dataset_itself_serve_localisation(score_plan, tmp_path):
     assert len(found) == 6 and found["value"].between(0, 1).all() and found["flag"].eq("").all()
 
 
-def test_masks_of_a_folder_and_a_picture_without_one(score_plan, photographs, tmp_path):
+def test_masks_of_a_folder_and_a_image_without_one(score_plan, photographs, tmp_path):
     masks = tmp_path / "masks"
     masks.mkdir()
     names = sorted(photographs.iterdir())
@@ -283,15 +283,15 @@ def test_masks_of_a_folder_and_a_picture_without_one(score_plan, photographs, tm
     found = frame(tmp_path / "out", "select value, flag from rows where method = 'gradcam' order by image")
     assert list(found["flag"][:3]) == ["", "", ""] and found["value"][:3].between(0, 1).all()
     assert "its mask cannot be used" in found["flag"][3] and "110 × 50" in found["flag"][3]
-    assert found["flag"][4] == "there is no mask of this picture" and found["value"][3:].isna().all()
+    assert found["flag"][4] == "there is no mask of this image" and found["value"][3:].isna().all()
     assert json.loads((tmp_path / "out" / "study.json").read_text())["masks"]
 
 
-def test_masks_of_other_pictures_are_refused_before_any_work(score_plan, photographs, tmp_path):
+def test_masks_of_other_images_are_refused_before_any_work(score_plan, photographs, tmp_path):
     (tmp_path / "masks").mkdir()
     Image.fromarray(np.ones((4, 4), np.uint8)).save(tmp_path / "masks" / "other.png")
     plan = score_plan(datasets=[{"images": str(photographs), "masks": str(tmp_path / "masks")}], metrics=["energy"])
-    with pytest.raises(InvalidInput, match=r"names of the images, such as 'picture 0.png'. None of 5"):
+    with pytest.raises(InvalidInput, match=r"names of the images, such as 'image 0.png'. None of 5"):
         run.run(plan, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -304,7 +304,7 @@ def test_without_masks_families_leave_localisation_out_and_a_name_gives_flagged_
     with pytest.warns(HeatproofWarning, match="energy will have no values"):
         run.run(score_plan(metrics=["energy"], controls="none"), tmp_path / "name", workers=1)
     found = frame(tmp_path / "name", "select value, flag from rows where metric = 'energy'")
-    assert len(found) == 10 and set(found["flag"]) == {"there is no mask of this picture"}
+    assert len(found) == 10 and set(found["flag"]) == {"there is no mask of this image"}
     with pytest.raises(InvalidInput, match="at least one metric that needs no mask"):
         run.run(score_plan(metrics=["localisation"]), tmp_path / "none", workers=1)
 

@@ -12,20 +12,20 @@ from PIL import Image
 import heatproof
 from heatproof.attributions import ATTRIBUTIONS
 from heatproof.attributions.stored import Stored, as_map
-from heatproof.data.picture import open_grey
-from heatproof.errors import HeatproofWarning, InvalidInput, InvalidPicture, StoreError
+from heatproof.data.image import open_grey
+from heatproof.errors import HeatproofWarning, InvalidImage, InvalidInput, StoreError
 from heatproof.studies import run
 from heatproof.studies.executors import Processes
 from heatproof.studies.plan import checked_plan
 from heatproof.studies.score import ScorePlan
 from heatproof.studies.store import connect
 
-NAMES = [f"picture {i}.png" for i in range(5)]
+NAMES = [f"image {i}.png" for i in range(5)]
 
 
 @pytest.fixture
 def plan(photographs: Path) -> Callable[..., ScorePlan]:
-    """A plan over five pictures of 110 × 100 pixels; keyword arguments replace settings."""
+    """A plan over five images of 110 × 100 pixels; keyword arguments replace settings."""
 
     def planned(**settings: Any) -> ScorePlan:
         base = {"study": "score", "models": "shapes", "datasets": str(photographs), "controls": "none",
@@ -71,16 +71,16 @@ def test_every_form_gives_the_numbers_of_the_public_call(plan, maps, photographs
             np.testing.assert_allclose(group["value"], wanted.values("theirs", metric), atol=1e-6)
 
 
-def test_grey_pictures_with_8_and_16_bits_are_maps(plan, maps, tmp_path):
+def test_grey_images_with_8_and_16_bits_are_maps(plan, maps, tmp_path):
     """Sixteen bits tell apart what eight cannot: a map within one level of grey is no constant map."""
     for name, bits in (("eight", 8), ("sixteen", 16)):
         (tmp_path / name).mkdir()
-        for picture, one in zip(NAMES, maps, strict=True):
+        for image, one in zip(NAMES, maps, strict=True):
             values = (one * (2**bits - 1)).round().astype(np.uint8 if bits == 8 else np.uint16)
-            Image.fromarray(values).save(tmp_path / name / picture)
+            Image.fromarray(values).save(tmp_path / name / image)
     (tmp_path / "faint").mkdir()
-    for picture, one in zip(NAMES, maps, strict=True):
-        Image.fromarray((30000 + 200 * one).astype(np.uint16)).save(tmp_path / "faint" / picture)
+    for image, one in zip(NAMES, maps, strict=True):
+        Image.fromarray((30000 + 200 * one).astype(np.uint16)).save(tmp_path / "faint" / image)
     np.save(tmp_path / "exact.npy", maps)
     names = ("eight", "sixteen", "faint", "exact.npy")
     found = scored(plan(maps=[str(tmp_path / name) for name in names]), tmp_path / "out")
@@ -91,15 +91,15 @@ def test_grey_pictures_with_8_and_16_bits_are_maps(plan, maps, tmp_path):
     np.testing.assert_allclose(values["faint"], values["exact"], atol=2e-2)
 
 
-def test_a_map_in_the_pictures_own_pixels_goes_where_the_picture_goes(tmp_path):
-    """Pytorch-grad-cam's users save overlays at the picture's size; stretching them would shift every score."""
+def test_a_map_in_the_images_own_pixels_goes_where_the_image_goes(tmp_path):
+    """Pytorch-grad-cam's users save overlays at the image's size; stretching them would shift every score."""
     model = heatproof.load_model("shapes")
     wide = np.zeros((100, 300), np.float32)
     wide[40:60, 140:160] = 1  # the centre stays in the centre crop
     shown = as_map(wide, (100, 300), model.geometry)
-    picture = model.geometry.picture(Image.fromarray((np.stack([wide] * 3, -1) * 255).astype(np.uint8)))
+    image = model.geometry.image(Image.fromarray((np.stack([wide] * 3, -1) * 255).astype(np.uint8)))
     assert shown is not None
-    np.testing.assert_allclose(shown, picture[0].numpy(), atol=0.01)
+    np.testing.assert_allclose(shown, image[0].numpy(), atol=0.01)
     small = np.eye(7, dtype=np.float32)
     assert np.array_equal(
         as_map(small, (100, 300), model.geometry), small
@@ -116,7 +116,7 @@ def test_a_channel_dimension_is_allowed(shape):
 @pytest.mark.parametrize("array", [np.ones(5), np.ones((2, 2, 2, 2)), np.array(["a"]), np.ones((0, 4)),
                                    np.ones((96, 96, 3))])  # fmt: skip
 def test_what_is_no_map_is_said(array):
-    with pytest.raises(InvalidPicture, match=r"a map must be an array \(H, W\)"):
+    with pytest.raises(InvalidImage, match=r"a map must be an array \(H, W\)"):
         as_map(array, (50, 50), heatproof.load_model("shapes").geometry)
 
 
@@ -124,16 +124,16 @@ def test_missing_broken_and_coloured_maps_are_flagged_and_the_rest_is_scored(pla
     folder = tmp_path / "theirs"
     folder.mkdir()
     grey = [Image.fromarray((one * 255).astype(np.uint8)) for one in maps]
-    grey[0].save(folder / "picture 0.png")
-    Image.fromarray(np.random.default_rng(1).integers(0, 255, (9, 9, 3), dtype=np.uint8)).save(folder / "picture 1.png")
-    (folder / "picture 2.npy").write_bytes(b"no array")
-    Image.fromarray(np.full((9, 9), 7, np.uint8)).save(folder / "picture 3.png")
-    with pytest.warns(HeatproofWarning, match=r"theirs holds no map of 'picture 4.png'\."):
+    grey[0].save(folder / "image 0.png")
+    Image.fromarray(np.random.default_rng(1).integers(0, 255, (9, 9, 3), dtype=np.uint8)).save(folder / "image 1.png")
+    (folder / "image 2.npy").write_bytes(b"no array")
+    Image.fromarray(np.full((9, 9), 7, np.uint8)).save(folder / "image 3.png")
+    with pytest.warns(HeatproofWarning, match=r"theirs holds no map of 'image 4.png'\."):
         found = scored(plan(maps=str(folder)), tmp_path / "out")
     flags = found["flag"].tolist()
-    assert flags[0] == "" and flags[3] == "constant map" and flags[4] == "there is no map of this picture"
-    assert flags[1].startswith("its map cannot be used: picture 1.png: is in colour")
-    assert flags[2].startswith("its map cannot be used: picture 2.npy: cannot be read")
+    assert flags[0] == "" and flags[3] == "constant map" and flags[4] == "there is no map of this image"
+    assert flags[1].startswith("its map cannot be used: image 1.png: is in colour")
+    assert flags[2].startswith("its map cannot be used: image 2.npy: cannot be read")
     assert found["value"].isna().tolist() == [False, True, True, False, True]
 
 
@@ -149,7 +149,7 @@ def test_metrics_that_explain_again_are_flagged_for_maps_made_elsewhere(plan, ma
     assert rows(tmp_path / "out", "road")["value"].notna().all()
 
 
-def test_one_array_is_counted_against_the_pictures(plan, maps, tmp_path):
+def test_one_array_is_counted_against_the_images(plan, maps, tmp_path):
     np.savez(tmp_path / "theirs.npz", maps[:4])
     with pytest.raises(InvalidInput, match=r"one map for each image of photographs.*Got 4 maps .* for 5 images"):
         run.run(plan(maps=str(tmp_path / "theirs.npz")), tmp_path / "out")
@@ -161,9 +161,9 @@ def test_one_array_is_counted_against_the_pictures(plan, maps, tmp_path):
     assert list(found["value"][:3]) == list(found["value"][3:])
 
 
-def test_maps_of_other_pictures_are_refused_before_any_work(plan, maps, tmp_path):
+def test_maps_of_other_images_are_refused_before_any_work(plan, maps, tmp_path):
     np.savez(tmp_path / "theirs.npz", a=maps[0], b=maps[1])
-    with pytest.raises(InvalidInput, match=r"such as 'picture 0.png' of photographs. It holds 'a', 'b'\."):
+    with pytest.raises(InvalidInput, match=r"such as 'image 0.png' of photographs. It holds 'a', 'b'\."):
         run.run(plan(maps=str(tmp_path / "theirs.npz")), tmp_path / "out")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InvalidInput, match="It holds no maps"):
@@ -184,7 +184,7 @@ def test_other_maps_are_refused_in_the_same_folder(plan, maps, tmp_path):
         run.run(plan(maps=str(tmp_path / "theirs.npz")), tmp_path / "out")
 
 
-def test_a_folder_of_pictures_is_a_method_too(photographs, maps, tmp_path):
+def test_a_folder_of_images_is_a_method_too(photographs, maps, tmp_path):
     """`maps:FOLDER`, as `heatproof explain` and the noise study take it."""
     for name, one in zip(NAMES, maps, strict=True):
         Image.fromarray((one * 255).astype(np.uint8)).save(tmp_path / name)
@@ -195,7 +195,7 @@ def test_a_folder_of_pictures_is_a_method_too(photographs, maps, tmp_path):
     torch.testing.assert_close(found[f"maps:{tmp_path}"][0].double(), wanted, atol=1e-5, rtol=0)
 
 
-def test_an_array_goes_before_a_picture_and_a_whole_name_before_its_stem(tmp_path):
+def test_an_array_goes_before_a_image_and_a_whole_name_before_its_stem(tmp_path):
     Image.fromarray(np.full((2, 2), 9, np.uint8)).save(tmp_path / "a.png")
     stored = Stored("m", tmp_path)
     assert stored("a.jpg").max() == 9 and stored("photos/a.jpg").max() == 9

@@ -114,6 +114,6 @@ def test_a_setting_of_scores_is_none_of_the_noise_study():
         checked_plan({"study": "noise-robustness", "models": "shapes", "datasets": "shapes", "metrics": "road"})
 
 
-def test_files_are_one_set_of_pictures():
+def test_files_are_one_set_of_images():
     plan = planned(datasets=[{"images": ["a.png", "b.png"]}])
     assert plan.datasets[0].images == ("a.png", "b.png") and plan.datasets[0].label == "images"

@@ -71,7 +71,7 @@ def test_every_part_of_a_condition_does_what_it_says(toy_plan, photographs, tmp_
     found = rows(tmp_path / "out")
     model = heatproof.load_model("shapes")
     names = sorted(path.name for path in photographs.iterdir())
-    x = torch.stack([model.geometry.picture(_opened(photographs / name)) for name in names])
+    x = torch.stack([model.geometry.image(_opened(photographs / name)) for name in names])
     turned = transformed("rotation[degrees=180]", x, names)
     torch.testing.assert_close(turned, x.flip(2, 3), atol=1e-4, rtol=0)
     noisy = Perturber(turned, names, 0).apply("gaussian-noise", 3)
@@ -101,9 +101,9 @@ def test_every_part_of_a_condition_does_what_it_says(toy_plan, photographs, tmp_
 
 
 def _opened(path):
-    from heatproof.data.picture import open_picture
+    from heatproof.data.image import open_image
 
-    return open_picture(path)
+    return open_image(path)
 
 
 def test_a_study_named_by_its_module_needs_no_registration(photographs, tmp_path):

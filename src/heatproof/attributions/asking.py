@@ -17,5 +17,5 @@ def checked_score(of: str) -> str:
 
 
 def no_gradient(model: Model, _layer: str, _options: Mapping[str, Any]) -> str:
-    """Why a method that goes back to the picture cannot serve, for `applies`."""
+    """Why a method that goes back to the image cannot serve, for `applies`."""
     return gradient_missing(model)

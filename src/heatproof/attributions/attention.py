@@ -98,7 +98,7 @@ def _grid(flow: torch.Tensor, found: Reading) -> torch.Tensor:
 
 
 def _discarded(fused: torch.Tensor, share: float, prefix: int) -> torch.Tensor:
-    """`(N, T, T)` without the smallest `share` of the entries of each picture; columns of prefix tokens stay."""
+    """`(N, T, T)` without the smallest `share` of the entries of each image; columns of prefix tokens stay."""
     if share == 0:
         return fused
     patches = fused[:, :, prefix:]

@@ -82,7 +82,7 @@ def deconvnet(z: Tensor, forward, of_target) -> Tensor:
     applies=without_relu,
 )
 def guided_gradcam(activations: Tensor, gradients: Tensor, z: Tensor, forward, of_target) -> Tensor:
-    """Guided Grad-CAM: guided backpropagation times `relu(gradcam)`, upsampled to the picture (bilinear).
+    """Guided Grad-CAM: guided backpropagation times `relu(gradcam)`, upsampled to the image (bilinear).
 
     One forward and backward pass more than Grad-CAM.
     """

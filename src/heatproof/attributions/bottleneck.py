@@ -20,9 +20,9 @@ LEAST_DEVIATION = 0.01
 
 
 def _unfit(model: Model, layer: str, options: Mapping[str, Any]) -> str:
-    if model.pictures or options["source"] != "dead-leaves":
+    if model.takes_images or options["source"] != "dead-leaves":
         return gradient_missing(model, layer)
-    return "its inputs are no pictures, and `source` is 'dead-leaves'; give a file that heatproof.calibrate wrote"
+    return "its inputs are no images, and `source` is 'dead-leaves'; give a file that heatproof.calibrate wrote"
 
 
 @attribution(
@@ -48,15 +48,15 @@ def iba(
 ) -> torch.Tensor:
     """IBA: the bits that pass each place of a noisy layer, `Σk KL(p(Z | A) ‖ q(Z)) / ln 2`; never below 0.
 
-    `Z = λ A + (1 − λ) ε`, ε from N(μ, σ²) of the layer over other pictures, q(Z) that same Gaussian; λ is the sigmoid
+    `Z = λ A + (1 − λ) ε`, ε from N(μ, σ²) of the layer over other images, q(Z) that same Gaussian; λ is the sigmoid
     of a parameter for every number of the layer (from `alpha` on), blurred by `sigma` places. It minimises
-    `cross-entropy of the target + beta · mean KL` by Adam, `samples` draws of ε at each step from the picture's own
+    `cross-entropy of the target + beta · mean KL` by Adam, `samples` draws of ε at each step from the image's own
     generator. Passes: `steps` · `samples` forwards and backwards of what follows the layer.
 
-    μ and σ come from `source`: `dead-leaves` (procedural pictures, worked out once and kept), a folder of pictures, or
-    a file that `heatproof.calibrate` wrote; never from the pictures explained. Photographs are the better source:
+    μ and σ come from `source`: `dead-leaves` (procedural images, worked out once and kept), a folder of images, or
+    a file that `heatproof.calibrate` wrote; never from the images explained. Photographs are the better source:
     under dead leaves a quarter of MobileNetV2's last layer never varies, and what never varied carries no bits. (The
-    authors ask for activity in 1 % of 10,000 pictures.)
+    authors ask for activity in 1 % of 10,000 images.)
 
     The defaults are those of the authors' code, but its map is that of one step before the last. The cross-entropy is
     a softmax's, of the outputs that are explained.
@@ -67,7 +67,7 @@ def iba(
     if mean.shape != activations.shape[1:]:
         raise InvalidInput(
             f"`source` must be calibrated for activations of {tuple(activations.shape[1:])}. Got {tuple(mean.shape)}. "
-            "Calibrate with pictures of the size that is explained."
+            "Calibrate with images of the size that is explained."
         )
     found = []
     for i, one in enumerate(activations.detach()):
@@ -86,7 +86,7 @@ def iba(
 
 
 class _Bottleneck:
-    """One picture's activations `(C, *spatial)`, normalised, and the noise that they meet."""
+    """One image's activations `(C, *spatial)`, normalised, and the noise that they meet."""
 
     def __init__(self, one: torch.Tensor, mean: torch.Tensor, deviation: torch.Tensor, sigma: float):
         self.alive = deviation > 0

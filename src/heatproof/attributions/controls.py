@@ -35,7 +35,7 @@ def ones_map(x: torch.Tensor) -> torch.Tensor:
 
 @attribution("centre", form="display", control=True, aliases=["center", "gaussian"], source="control")
 def centre_map(x: torch.Tensor) -> torch.Tensor:
-    """A Gaussian at the picture's centre, its standard deviation a quarter of each side."""
+    """A Gaussian at the image's centre, its standard deviation a quarter of each side."""
     bells = [torch.exp(-0.5 * (torch.linspace(-2, 2, side, device=x.device)).square()) for side in x.shape[2:]]
     bell = bells[0]
     for other in bells[1:]:
@@ -45,7 +45,7 @@ def centre_map(x: torch.Tensor) -> torch.Tensor:
 
 @attribution("edges", form="display", control=True, aliases=["sobel"], source="Adebayo et al. 2018 (edge detector)")
 def edge_map(x: torch.Tensor) -> torch.Tensor:
-    """Sobel magnitude of the grey picture: it looks like an explanation and knows no network."""
+    """Sobel magnitude of the grey image: it looks like an explanation and knows no network."""
     grey = x.mean(1)
     dims = range(1, grey.dim())
     for dim in dims:

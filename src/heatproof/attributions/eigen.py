@@ -60,7 +60,7 @@ def kpcacam(
 
     `√λ v` for the largest eigenvalue λ of the centred kernel matrix. `kernel` is one of `KERNELS` (`sigmoid` is
     tanh(γ ⟨a, b⟩ + 1), `polynomial` its third power); `gamma` = 0 is one over the number of channels. The sign as in
-    `eigencam`. Takes a places × places matrix for each picture, so at most `KERNEL_PLACES` places.
+    `eigencam`. Takes a places × places matrix for each image, so at most `KERNEL_PLACES` places.
     """
     one_of("sign", sign, ("activation", "raw"))
     made = KERNELS[one_of("kernel", kernel, KERNELS)]
@@ -86,7 +86,7 @@ def _projected(values: torch.Tensor, projection: Callable[[torch.Tensor], torch.
     places = values.flatten(2).transpose(1, 2)
     centred = places - places.mean(1, keepdim=True)
     finite = torch.isfinite(centred).flatten(1).all(1)
-    if not finite.all():  # eigensolvers raise on NaN; one bad picture must not cost the batch
+    if not finite.all():  # eigensolvers raise on NaN; one bad image must not cost the batch
         centred = torch.where(per_image(finite, centred), centred, torch.zeros_like(centred))
     found = projection(centred)
     if not finite.all():
@@ -133,7 +133,7 @@ def _kernel_component(kernel: torch.Tensor) -> torch.Tensor:
     rows = kernel.mean(0, keepdim=True)
     centred = kernel - rows - rows.T + kernel.mean()
     negligible = 1e-12 * len(kernel) * kernel.detach().abs().amax()
-    if centred.detach().abs().amax() * len(kernel) <= negligible:  # a flat picture: nothing for a solver to find
+    if centred.detach().abs().amax() * len(kernel) <= negligible:  # a flat image: nothing for a solver to find
         return centred[0] * 0
     if len(centred) <= DENSE_PLACES or centred.requires_grad:
         value, vector = (found[0] for found in _leading(centred[None]))

@@ -2,10 +2,10 @@
 
     heatproof.register("mine", fn)          a function in this process
     python:package.module:fn                the same by name; worker processes find it by themselves
-    maps:FOLDER, maps:FILE.npz              maps by the pictures' names
+    maps:FOLDER, maps:FILE.npz              maps by the images' names
 
 A function names quantities of the engine, as every method here does, or it is `fn(model, inputs, targets)`, as most
-libraries have it. Foreign maps are at the picture's size or are brought there; every one of them is checked.
+libraries have it. Foreign maps are at the image's size or are brought there; every one of them is checked.
 """
 
 import inspect
@@ -37,7 +37,7 @@ from heatproof.registry import Entry
 
 MAPS = "maps:"
 
-#: What a foreign map can be; a map at layer resolution is brought to the picture's size as it comes.
+#: What a foreign map can be; a map at layer resolution is brought to the image's size as it comes.
 FOREIGN_FORMS = ("display", "signed", "rgb")
 
 
@@ -76,14 +76,14 @@ def register(
             gradient, and classes `(N,)`. Maps are `(N, H, W)`, or have a channel dimension, which is summed where the
             map is signed and of which the largest magnitude is taken where it is not. Further parameters with a
             default (bool, number, text) are the method's options;
-            maps made beforehand: a mapping from the pictures' names to arrays, a folder of `NAME.npy`, or an `.npz`.
-            Those of a perturbed picture are under `CONDITION/NAME`, such as `gaussian-noise-3/cat.png`.
+            maps made beforehand: a mapping from the images' names to arrays, a folder of `NAME.npy`, or an `.npz`.
+            Those of a perturbed image are under `CONDITION/NAME`, such as `gaussian-noise-3/cat.png`.
         form: `display` (min–max only), `signed` (ReLU first) or `rgb`; a function of quantities also `cam`, which is
             its default where it reads a layer. `display` else.
         source: what to cite.
         aliases: other spellings.
-        one_by_one: the function is called with one picture at a time, so that random numbers it draws from the global
-            generators of torch and numpy belong to the picture alone. Else they are seeded once for each batch.
+        one_by_one: the function is called with one image at a time, so that random numbers it draws from the global
+            generators of torch and numpy belong to the image alone. Else they are seeded once for each batch.
 
     Returns:
         The name.
@@ -109,10 +109,10 @@ def _file(recipe: ForeignMethod) -> None:
     details: dict[str, Any] = {"source": recipe.source or "foreign", "aliases": recipe.aliases}
     if isinstance(method, str | Path | Mapping):
         found, form = looked_up(Stored(name, method)), one_of("form", form or "display", FOREIGN_FORMS)
-        details["stored"] = True  # what is only looked up cannot be asked about another picture
+        details["stored"] = True  # what is only looked up cannot be asked about another image
     elif not callable(method):
         raise InvalidInput(
-            f"A method must be a function, or maps by the pictures' names (a mapping, a folder, an .npz). "
+            f"A method must be a function, or maps by the images' names (a mapping, a folder, an .npz). "
             f"Got {type(method).__name__}."
         )
     elif (parameters := required(method)) and parameters[0].name in ATTRIBUTIONS.vocabulary:

@@ -92,7 +92,7 @@ def fullgrad(z: torch.Tensor, forward, of_target, *, rescale: str = "channel") -
 
 
 def _rescaled(places: torch.Tensor, rescale: str) -> torch.Tensor:
-    """|·| of `(N, C, *spatial)`, each channel or each layer of a picture in [0, 1]."""
+    """|·| of `(N, C, *spatial)`, each channel or each layer of an image in [0, 1]."""
     if rescale == "layer":
         return minmax(places.abs())
     return minmax(places.abs().flatten(0, 1)).view_as(places)

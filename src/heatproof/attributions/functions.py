@@ -22,7 +22,7 @@ _ELSEWHERE = """
 
 #: Sum with weights; where LRP's epsilon goes, as in Captum.
 WEIGHTED = frozenset(_WEIGHTED.split())
-#: Linear in one operand while the others do not depend on the picture.
+#: Linear in one operand while the others do not depend on the image.
 LINEAR_IN_ONE = WEIGHTED | {"matmul", "mm", "bmm", "einsum", "mul", "div", "tensordot"}
 #: Linear whatever the operands, or moving numbers about.
 LINEAR = frozenset(_PASSED_ON.split())
@@ -36,7 +36,7 @@ ELEMENTWISE = THROUGH_ZERO | frozenset(_ELSEWHERE.split())
 
 
 def linear(name: str, operands: tuple[int, ...]) -> bool:
-    """Whether a call is affine in what depends on the picture (positions among its tensors)."""
+    """Whether a call is affine in what depends on the image (positions among its tensors)."""
     if name in ("div", "batch_norm"):
         return operands == (0,)
     return name in LINEAR or (name in LINEAR_IN_ONE and len(operands) == 1)

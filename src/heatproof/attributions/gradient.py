@@ -1,7 +1,7 @@
-"""Gradients of the output explained by the picture, plain, averaged over noise, and along a path from a baseline.
+"""Gradients of the output explained by the image, plain, averaged over noise, and along a path from a baseline.
 
-All are `(N, C, *spatial)`, signed, in the network's own input `z`. Methods that need many gradients of a picture send
-pictures and draws through the network together, so many rows at a time as `rows_per_pass` says: memory does not grow
+All are `(N, C, *spatial)`, signed, in the network's own input `z`. Methods that need many gradients of an image send
+images and draws through the network together, so many rows at a time as `rows_per_pass` says: memory does not grow
 with the number of draws.
 """
 
@@ -19,7 +19,7 @@ from heatproof.passes import rows_per_pass, whole
 
 Tensor = torch.Tensor
 
-#: Pictures that stand for nothing: the fills of `heatproof.masking`, "zero" (0 in z, the mean colour) for its "mean".
+#: Images that stand for nothing: the fills of `heatproof.masking`, "zero" (0 in z, the mean colour) for its "mean".
 BASELINES = {"zero": "mean", "black": "black", "blur": "blur"}
 
 #: Other devices hold the activations of a backward pass beside the rows: a share of `rows_per_pass`.
@@ -34,12 +34,12 @@ def gradient_at(network, z: Tensor, target: Tensor) -> Tensor:
         # Not the leaf itself: a network may write into what it is given.
         outputs = network(at * 1.0).gather(1, target[:, None])
         if not outputs.requires_grad:
-            raise NotApplicable("No gradient reaches the picture from the network's output.")
+            raise NotApplicable("No gradient reaches the image from the network's output.")
         return torch.autograd.grad(outputs.sum(), at, create_graph=twice)[0]
 
 
 def baseline_of(baseline: str, x: Tensor, z: Tensor) -> Tensor:
-    """The picture that stands for nothing, in `z`, for every picture: `(N, C, *spatial)`."""
+    """The image that stands for nothing, in `z`, for every image: `(N, C, *spatial)`."""
     return ground(BASELINES[one_of("baseline", baseline, BASELINES)], x, z)
 
 
@@ -48,9 +48,9 @@ Draw = tuple[Tensor, "Tensor | float"]
 
 
 def summed_gradients(network, z: Tensor, target: Tensor, draws: Callable[[int], Iterator[Draw]]) -> Tensor:
-    """`Σ_s weight_s · gradient(point_s)` for every picture; `draws(n)` gives those of picture n, one after the other.
+    """`Σ_s weight_s · gradient(point_s)` for every image; `draws(n)` gives those of image n, one after the other.
 
-    As many forward and backward rows as there are draws, in chunks that may hold several pictures or part of one.
+    As many forward and backward rows as there are draws, in chunks that may hold several images or part of one.
     """
     rows = rows_per_pass(z) if z.device.type == "cpu" else max(1, rows_per_pass(z) // GRADIENT_SHARE)
     total = [torch.zeros_like(one) for one in z]
@@ -65,7 +65,7 @@ def summed_gradients(network, z: Tensor, target: Tensor, draws: Callable[[int], 
 
 @attribution("gradient", form="rgb", aliases=["saliency", "vanilla-gradient"], source="Simonyan et al. 2014, eq. 4")
 def gradient(input_gradients: Tensor) -> Tensor:
-    """The gradient of the output by the picture, `∂y/∂z`. One forward and one backward pass, shared with all CAMs."""
+    """The gradient of the output by the image, `∂y/∂z`. One forward and one backward pass, shared with all CAMs."""
     return input_gradients
 
 
@@ -76,7 +76,7 @@ def gradient(input_gradients: Tensor) -> Tensor:
     source="Shrikumar et al. 2016, §2.3",
 )
 def input_x_gradient(z: Tensor, input_gradients: Tensor) -> Tensor:
-    """The picture times its gradient, `z · ∂y/∂z`: the output's first-order part. Passes as for `gradient`."""
+    """The image times its gradient, `z · ∂y/∂z`: the output's first-order part. Passes as for `gradient`."""
     return z * input_gradients
 
 
@@ -84,7 +84,7 @@ def input_x_gradient(z: Tensor, input_gradients: Tensor) -> Tensor:
 def smoothgrad(z: Tensor, network, target: Tensor, generator, *, samples: int = 50, noise: float = 0.15) -> Tensor:
     """SmoothGrad: the mean gradient over noisy copies, `1/S Σ ∂y/∂z (z + ε)`, with `ε ~ N(0, σ²)`.
 
-    `σ = noise · (max z − min z)` of each picture: the paper finds 10–20 % noise and 50 samples enough (§3.1, 3.2).
+    `σ = noise · (max z − min z)` of each image: the paper finds 10–20 % noise and 50 samples enough (§3.1, 3.2).
     Noise is drawn on what the network sees. `samples` forward and backward passes.
     """
     samples = whole("samples", samples)
@@ -111,7 +111,7 @@ def integrated_gradients(
 
     The integral is the Gauss–Legendre quadrature with `steps` nodes, as in Captum (eq. 3 is a Riemann sum, which needs
     several times as many). Completeness: the map adds up to `y(z) − y(b)`, to the error of the quadrature. `baseline`:
-    `zero` (in z: the mean colour), `black`, or `blur` (the picture blurred). `steps` forward and backward passes.
+    `zero` (in z: the mean colour), `black`, or `blur` (the image blurred). `steps` forward and backward passes.
     """
     nodes, weights = np.polynomial.legendre.leggauss(whole("steps", steps))
     path = list(zip((nodes + 1) / 2, weights / 2, strict=True))
@@ -145,7 +145,7 @@ def gradientshap(
     """GradientSHAP: `1/S Σ (z' − b) · ∂y/∂z (b + α (z' − b))` at random α ~ U[0, 1], as Captum has it.
 
     `z' = z + ε` as in `smoothgrad` where `noise` is above 0. `baseline` as in `integrated-gradients`, or `normal`: a
-    new one at every draw, N(0, 1) in z (there pictures have mean 0 and deviation 1). Captum's default is 5 samples; 50
+    new one at every draw, N(0, 1) in z (there images have mean 0 and deviation 1). Captum's default is 5 samples; 50
     take the error of the mean to a third. Without noise the map adds up to `y(z) − y(b)` on average. `samples` forward
     and backward passes.
     """

@@ -1,4 +1,4 @@
-"""Opti-CAM: the weights of a CAM found by gradient ascent, for each picture by itself."""
+"""Opti-CAM: the weights of a CAM found by gradient ascent, for each image by itself."""
 
 import torch
 
@@ -30,7 +30,7 @@ def opticam(
     map shown is the mask that was optimised, at layers with signed activations too.
 
     That code masks before it normalises (`fill="black"`). It also ends when the summed loss of the batch no longer
-    falls, so that a picture's map hangs on its neighbours; here every picture has all its steps.
+    falls, so that an image's map hangs on its neighbours; here every image has all its steps.
     """
     steps, lr = whole("steps", steps), positive("lr", lr)
     checked_score(of)
@@ -51,7 +51,7 @@ def opticam(
 
 
 class _Seen:
-    """Pictures through the mask that weights of their channels give."""
+    """Images through the mask that weights of their channels give."""
 
     def __init__(self, maps: torch.Tensor, z: torch.Tensor, background: torch.Tensor):
         self.maps, self.z, self.background = maps, z, background

@@ -1,7 +1,7 @@
-"""What the methods share that optimise something for each picture: Adam, gradients, lengths that suit the picture.
+"""What the methods share that optimise something for each image: Adam, gradients, lengths that suit the image.
 
-All pictures of a batch go through the network together and are optimised each by itself: every update is elementwise,
-and the objective is a sum over pictures, so that none has a say in another's gradient.
+All images of a batch go through the network together and are optimised each by itself: every update is elementwise,
+and the objective is a sum over images, so that none has a say in another's gradient.
 """
 
 import math
@@ -36,7 +36,7 @@ def gradient(total: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
     """∂ total / ∂ parameters; NotApplicable where the network gives none."""
     if not total.requires_grad:
         raise NotApplicable(
-            "No gradient reaches the picture from the output, so nothing can be optimised. Take a network that can be "
+            "No gradient reaches the image from the output, so nothing can be optimised. Take a network that can be "
             "differentiated, or a method that needs no gradient, such as 'rise'."
         )
     return torch.autograd.grad(total, parameters)[0]
@@ -50,7 +50,7 @@ def positive(option: str, value: float, *, zero: bool = False) -> float:
 
 
 def scale(size: Sequence[int]) -> float:
-    """How much longer the picture's longer side is than the papers' 224 pixels."""
+    """How much longer the image's longer side is than the papers' 224 pixels."""
     return max(size) / PAPER_SIDE
 
 

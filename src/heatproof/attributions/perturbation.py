@@ -1,6 +1,6 @@
-"""Masks optimised on the picture itself: what must stay for the class, or go, and how little of it is enough.
+"""Masks optimised on the image itself: what must stay for the class, or go, and how little of it is enough.
 
-Lengths are the papers', for pictures of 224 pixels; they grow and shrink with the picture's longer side.
+Lengths are the papers', for images of 224 pixels; they grow and shrink with the image's longer side.
 """
 
 import re
@@ -53,13 +53,13 @@ def extremal_perturbation(
 
     Maximises `score(z through m) − λ mean (sorted m − r)²`, where r is 0 for the lowest 1 − `area` of the pixels and 1
     for the rest, and λ = 300 · 1.0035^t. `areas="0.025+0.05+0.1+0.2"` gives the mean of the masks of several areas.
-    Masks are `SmoothMask`s of `sigma` pixels. A pixel with m < 1 shows the picture under a Gaussian of up to 20 pixels
+    Masks are `SmoothMask`s of `sigma` pixels. A pixel with m < 1 shows the image under a Gaussian of up to 20 pixels
     (`fill="pyramid"`: eight blurs, mixed between neighbours), or mixed with one of `masking.FILLS`. `variant`:
     `preserve`, `delete` (1 − m is shown, its score falls) or `dual` (the difference). `flip`: every other step sees the
-    picture mirrored. Values in [0, 1]. Passes: `steps` forwards and backwards for each area; `dual` twice as many.
+    image mirrored. Values in [0, 1]. Passes: `steps` forwards and backwards for each area; `dual` twice as many.
 
     Defaults are those of TorchRay, the authors' code, which this follows but for two things. The area is that of the
-    picture; theirs counts a margin of σ around it too, so that 10 % are up to 13.5 % of 224 × 224 pixels. And blurs
+    image; theirs counts a margin of σ around it too, so that 10 % are up to 13.5 % of 224 × 224 pixels. And blurs
     mirror the border where theirs fade to the mean colour.
     """
     wanted, steps, size = _areas(area, areas), whole("steps", steps), tuple(z.shape[2:])
@@ -87,7 +87,7 @@ def _areas(area: float, areas: str) -> list[float]:
 
 
 class _Game:
-    """What a mask is worth: the pictures of a part, each as often as there are areas, and how they are perturbed."""
+    """What a mask is worth: the images of a part, each as often as there are areas, and how they are perturbed."""
 
     def __init__(self, x, z, first: int, score, of: str, fill: str, variant: str, copies: int):
         self.score, self.of, self.variant = score, of, variant
@@ -108,7 +108,7 @@ class _Game:
 
 
 def _extremal(game: _Game, smooth: SmoothMask, areas: list[float], steps: int, flip: bool) -> torch.Tensor:
-    """Masks `(M, *size)`, picture after picture, area after area. Gradient ascent with momentum, from all ones."""
+    """Masks `(M, *size)`, image after image, area after area. Gradient ascent with momentum, from all ones."""
     z = game.z
     wanted = torch.tensor(areas, dtype=torch.float64).repeat(len(z) // len(areas))
     parameters, momentum = z.new_ones(len(z), *smooth.cells), None
@@ -141,7 +141,7 @@ def _excess(mask: torch.Tensor, areas: torch.Tensor) -> torch.Tensor:
 
 
 def pyramid(z: torch.Tensor) -> torch.Tensor:
-    """The pictures under ever weaker Gaussians, `(N, 8, C, *spatial)`; the last are the pictures themselves."""
+    """The images under ever weaker Gaussians, `(N, 8, C, *spatial)`; the last are the images themselves."""
     strongest = STRONGEST * scale(z.shape[2:])
     return torch.stack([gaussian(z, strongest * (1 - level / (LEVELS - 1))) for level in range(LEVELS)], 1)
 
@@ -189,14 +189,14 @@ def meaningful_perturbation(
     """Meaningful perturbation: 1 − m, m the smallest smooth deletion after which the class is gone.
 
     Minimises `l1 Σ |1 − m| + tv Σ |∇m|³ + score(z ⊙ M + blurred z ⊙ (1 − M))` by Adam, m in [0, 1] on a grid of 28
-    cells along the longer side, M = m brought to the picture's size and blurred by σ = 5 pixels. What is deleted shows
-    the picture under a Gaussian of `blur` pixels, or with `fill` one of `masking.FILLS`. The picture moves under the
+    cells along the longer side, M = m brought to the image's size and blurred by σ = 5 pixels. What is deleted shows
+    the image under a Gaussian of `blur` pixels, or with `fill` one of `masking.FILLS`. The image moves under the
     mask by up to `jitter` pixels at each step, drawn from its own generator. `start="disc"` is the paper's: the
     smallest disc in the middle that takes 99 % of the score (35 forwards), `start="ones"` deletes nothing. Values in
     [0, 1]. Passes: `steps` forwards and backwards.
 
     Defaults are the paper's and its code's; the λ of .01 and .2 that go round multiply means, not sums, in a PyTorch
-    port. As there, moved pictures are cut from larger ones; here the border is repeated, and nothing resized. 0
+    port. As there, moved images are cut from larger ones; here the border is repeated, and nothing resized. 0
     everywhere where the score cannot be lowered.
     """
     steps, jitter = whole("steps", steps), whole("jitter", jitter, 0)
@@ -222,7 +222,7 @@ def meaningful_perturbation(
 
 
 class _Deletion:
-    """Pictures of a part and what stands where their masks are 0."""
+    """Images of a part and what stands where their masks are 0."""
 
     def __init__(self, z: torch.Tensor, behind: torch.Tensor, first: int, score, of: str):
         self.z, self.behind, self.of, self._score = z, behind, of, score
@@ -231,11 +231,11 @@ class _Deletion:
         self.cells = tuple(max(1, min(side, round(GRID * side / max(self.size)))) for side in self.size)
 
     def large(self, mask: torch.Tensor) -> torch.Tensor:
-        """Masks on the grid → at the pictures' size."""
+        """Masks on the grid → at the images' size."""
         return gaussian(upsampled(mask, self.size)[:, None], SMOOTHING * self.scale)[:, 0]
 
     def score(self, mask: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-        """`(N,)`: of the pictures moved by `shift` `(N, dims)` and seen through their masks."""
+        """`(N,)`: of the images moved by `shift` `(N, dims)` and seen through their masks."""
         return self._score(
             masked(_moved(self.z, shift), self.large(mask), _moved(self.behind, shift)), self.rows, of=self.of
         )
@@ -244,7 +244,7 @@ class _Deletion:
         return self.z.new_ones(len(self.z), *self.cells)
 
     def disc(self) -> torch.Tensor:
-        """Of each picture the smallest disc deleted from the middle that leaves 1 % of what deleting all takes away."""
+        """Of each image the smallest disc deleted from the middle that leaves 1 % of what deleting all takes away."""
         everything = self.z.new_ones(len(self.z), *self.size)
         whole, none = self._asked(everything), self._asked(0 * everything)
         chosen, done = self.ones(), torch.zeros_like(self.rows, dtype=torch.bool)
@@ -279,7 +279,7 @@ def _roughness(mask: torch.Tensor) -> torch.Tensor:
 
 
 def _shifts(generators: Sequence[torch.Generator], steps: int, dims: int, jitter: int) -> torch.Tensor:
-    """`(steps, N, dims)` whole pixels, `jitter` values about 0; each picture's own."""
+    """`(steps, N, dims)` whole pixels, `jitter` values about 0; each image's own."""
     if not jitter:
         return torch.zeros(steps, len(generators), dims, dtype=torch.long)
     drawn = [torch.randint(jitter, (steps, dims), generator=one) for one in generators]

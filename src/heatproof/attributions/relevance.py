@@ -1,4 +1,4 @@
-"""DeepLIFT and LRP: the output handed back to the picture by shares, in which functions that bend answer by a rule.
+"""DeepLIFT and LRP: the output handed back to the image by shares, in which functions that bend answer by a rule.
 
 Both are a gradient times a difference, where a function `f` of one value has as derivative the slope of a secant
 (Ancona et al. 2018, prop. 1–2): for DeepLIFT from its value at a baseline, for LRP from zero. So one backward pass
@@ -97,14 +97,14 @@ def deeplift(x: Tensor, z: Tensor, network, forward, of_target, *, baseline: str
     """DeepLIFT with the rescale rule: `(z − b) · m`, m by the chain rule with `Δf / Δa` for every derivative `f'(a)`.
 
     Δ is the difference from the same place when the network sees the baseline b (as in `integrated-gradients`); where
-    Δa vanishes it is the derivative. A max pool's Δ goes to its winners on the picture and on the baseline (as in
+    Δa vanishes it is the derivative. A max pool's Δ goes to its winners on the image and on the baseline (as in
     SHAP), overlapping windows added. The map adds up to `y(z) − y(b)`. One forward and one backward pass, and a forward
     pass of the baseline: one row for the baseline `zero`.
     """
     same = baseline in BASELINES and BASELINES[baseline] == "mean"
     start = baseline_of(baseline, x[:1], z[:1]) if same else baseline_of(baseline, x, z)
     reference = _Reference()
-    with torch.enable_grad(), Watching(reference.kept):  # with a graph: it shows what depends on the picture
+    with torch.enable_grad(), Watching(reference.kept):  # with a graph: it shows what depends on the image
         network(start.detach().requires_grad_() * 1.0)
     return (z - start) * ruled_gradient(z, forward, of_target, reference.compared)
 
@@ -153,7 +153,7 @@ class _Reference:
         self.at += 1
         fits = call is not None and call.name == name and call.values.shape[1:] == values.shape[1:]
         if call is None or not fits or len(values) % len(call.values):
-            raise NotApplicable("DeepLIFT needs a network that computes the same way on the picture and the baseline.")
+            raise NotApplicable("DeepLIFT needs a network that computes the same way on the image and the baseline.")
         times = len(values) // len(call.values)
         if times == 1 or len(call.values) == 1:
             return call
@@ -185,7 +185,7 @@ def _secant_of_relu(values: Tensor, output: Tensor, call: _Call, plain: Callable
 
 
 def _cross_max(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any], name: str, call: _Call) -> Any:
-    """Max pooling: what the maximum gained over the baseline's comes from the winner on the picture, what it lost from
+    """Max pooling: what the maximum gained over the baseline's comes from the winner on the image, what it lost from
     the winner on the baseline, each by its own step."""
     values, rest, named = first_and_rest(args, kwargs)
     if named.get("return_indices"):

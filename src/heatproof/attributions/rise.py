@@ -1,4 +1,4 @@
-"""RISE: the mean of many random masks, each weighted by what the network says of the picture seen through it."""
+"""RISE: the mean of many random masks, each weighted by what the network says of the image seen through it."""
 
 import math
 
@@ -28,11 +28,11 @@ def rise(
     """RISE: `1 / (N E[M]) Σ_i f(z ⊙ M_i) M_i` over random masks M, which are 1 with probability E[M] = `probability`.
 
     A mask is a `grid` × `grid` of zeros and ones, brought to `(grid + 1) · cell` pixels a side (bilinear) and cropped
-    at random; `cell` = ⌈side / grid⌉. The defaults are the paper's for ResNet50: 8000 passes a picture. Non-negative
+    at random; `cell` = ⌈side / grid⌉. The defaults are the paper's for ResNet50: 8000 passes an image. Non-negative
     where the score is a probability.
 
     As in the authors' code the cell is rounded up (the paper's ⌊side / grid⌋ leaves too few pixels unless it divides),
-    and the crop starts at 0 … cell − 1, so that every phase of the grid is as likely. Every picture has masks of its
+    and the crop starts at 0 … cell − 1, so that every phase of the grid is as likely. Every image has masks of its
     own, from its generator; the first n of N masks are those of a run with `masks=n`. Works on signals and volumes.
     """
     masks, grid = whole("masks", masks), whole("grid", grid)
@@ -53,7 +53,7 @@ def rise(
 
 
 class RandomMasks:
-    """The masks of one picture: all bits and shifts drawn at once, the masks themselves made when a part is asked for.
+    """The masks of one image: all bits and shifts drawn at once, the masks themselves made when a part is asked for.
 
     Bilinear upsampling is a product of one matrix for each axis, and a crop takes rows of it, so a mask costs two
     small matrix products and the uncropped one is never made.

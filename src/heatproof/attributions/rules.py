@@ -1,4 +1,4 @@
-"""Gradients by the picture in which some functions answer by a rule of a method's own, instead of their derivative.
+"""Gradients by the image in which some functions answer by a rule of a method's own, instead of their derivative.
 
 The functions are met where they are called, by a function mode: as modules, as `F.relu`, in place, used again. No hook
 is set and nothing is written into a module, so there is nothing to leave behind.
@@ -35,7 +35,7 @@ Answer = Callable[[Function, tuple[Any, ...], dict[str, Any]], Any]
 
 
 def answered_by(answer: Answer, names: Iterable[str]) -> Answer:
-    """`answer` where one of the functions `names` (`operation_name`) is called on what depends on the picture."""
+    """`answer` where one of the functions `names` (`operation_name`) is called on what depends on the image."""
     names = frozenset(names)
 
     def watched(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -47,7 +47,7 @@ def answered_by(answer: Answer, names: Iterable[str]) -> Answer:
 
 
 def depends(*values: Any) -> bool:
-    """Whether anything there depends on the picture: parameters are frozen while a method runs."""
+    """Whether anything there depends on the image: parameters are frozen while a method runs."""
     return any(tensor.requires_grad for tensor in tensors_in(values))
 
 

@@ -1,6 +1,6 @@
-"""Score-CAM: channels weighted by what the network says of the picture seen through each of them.
+"""Score-CAM: channels weighted by what the network says of the image seen through each of them.
 
-The C masked pictures are never together in memory: a few at a time are made, shown to the network and dropped.
+The C masked images are never together in memory: a few at a time are made, shown to the network and dropped.
 """
 
 import torch
@@ -20,7 +20,7 @@ def scorecam(
     """Score-CAM: `Σk w_k A_k`, w = softmax over k of the target's score for `z ⊙ minmax(up(A_k))`.
 
     One pass for each channel that is not constant, and one more for all that are: their mask is zero everywhere, so
-    the network sees nothing but the fill. The paper's weight is the increase over a baseline picture, `f(x ⊙ M_k) −
+    the network sees nothing but the fill. The paper's weight is the increase over a baseline image, `f(x ⊙ M_k) −
     f(x_b)`; the baseline is the same for all k and drops out of the softmax, so its pass is saved.
 
     The score is the logit, as in the paper and in pytorch-grad-cam and torchcam. With `of="probability"`, which lies in
@@ -35,7 +35,7 @@ def scorecam(
 def _channel_scores(
     activations: torch.Tensor, z: torch.Tensor, background: torch.Tensor, score, of: str
 ) -> torch.Tensor:
-    """The target's score for every picture through every channel, `(N, C)`; constant channels share one pass."""
+    """The target's score for every image through every channel, `(N, C)`; constant channels share one pass."""
     count, channels = activations.shape[:2]
     flat = activations.flatten(0, 1)
     dead = degenerate(flat).view(count, channels)
@@ -48,5 +48,5 @@ def _channel_scores(
         found.append(score(masked(z[rows], masks, background[rows]), rows, of=of))
     scores = torch.cat(found)
     scores = scores.new_zeros(count * channels).index_put((wanted,), scores).view(count, channels)
-    nothing_seen = scores.masked_fill(~first_dead, 0).sum(1, keepdim=True)  # not a product: a NaN stays its picture's
+    nothing_seen = scores.masked_fill(~first_dead, 0).sum(1, keepdim=True)  # not a product: a NaN stays its image's
     return torch.where(dead, nothing_seen, scores)

@@ -20,7 +20,7 @@ COLDNESS = 20.0
 class SmoothMask:
     """From parameters `(M, *cells)` to masks `(M, *size)` in [0, 1]; any number of spatial dimensions.
 
-    Places see the parameters at most `1 + ⌈σ / cell⌉` cells away; outside the picture those of the border go on, so
+    Places see the parameters at most `1 + ⌈σ / cell⌉` cells away; outside the image those of the border go on, so
     that equal parameters make an even mask. (With nothing there, as in TorchRay, it is highest in the four corners, and
     where the score weighs little they are what the area is spent on.)
     """

@@ -1,4 +1,4 @@
-"""Maps from outside: brought to the shape that maps have here, and looked up by the pictures' names."""
+"""Maps from outside: brought to the shape that maps have here, and looked up by the images' names."""
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from heatproof.data.files import EXTENSIONS, names_for
-from heatproof.data.picture import open_array, open_grey
-from heatproof.errors import HeatproofWarning, InvalidInput, InvalidPicture
+from heatproof.data.image import open_array, open_grey
+from heatproof.errors import HeatproofWarning, InvalidImage, InvalidInput
 from heatproof.geometry import Geometry
 from heatproof.tensors import one_channel, upsampled
 
-#: Names of conditions under which a picture is the picture itself.
+#: Names of conditions under which an image is the image itself.
 CLEAN = ("", "clean")
 
 
@@ -24,7 +24,7 @@ def fitted(maps: Any, inputs: torch.Tensor, form: str, name: str) -> torch.Tenso
     """What a foreign method gave for `inputs` `(N, C, *size)` → `(N, *size)`, or `(N, C, *size)` for `rgb`.
 
     Raises:
-        InvalidInput: no array, or not one map for each picture.
+        InvalidInput: no array, or not one map for each image.
     """
     try:
         found = maps if isinstance(maps, torch.Tensor) else torch.from_numpy(np.asarray(maps))
@@ -35,7 +35,7 @@ def fitted(maps: Any, inputs: torch.Tensor, form: str, name: str) -> torch.Tenso
     if found.dim() not in (len(size) + 1, len(size) + 2) or len(found) != len(inputs) or not found.numel():
         sides = ", ".join("HW" if len(size) == 2 else [f"side {i + 1}" for i in range(len(size))])
         raise InvalidInput(
-            f"{name!r} must give one map for each of {len(inputs)} pictures: (N, {sides}) or (N, channels, {sides}). "
+            f"{name!r} must give one map for each of {len(inputs)} images: (N, {sides}) or (N, channels, {sides}). "
             f"Got {tuple(found.shape)}."
         )
     channels = found if found.dim() == len(size) + 2 else found[:, None]
@@ -49,9 +49,9 @@ def fitted(maps: Any, inputs: torch.Tensor, form: str, name: str) -> torch.Tenso
 
 @dataclass(frozen=True)
 class Stored:
-    """Maps by the pictures' names: a mapping, a folder of `.npy` files or grey pictures, or an `.npz`.
+    """Maps by the images' names: a mapping, a folder of `.npy` files or grey images, or an `.npz`.
 
-    `order` are the names of all pictures, for an `.npz` or `.npy` of one array `(N, H, W)` in their order.
+    `order` are the names of all images, for an `.npz` or `.npy` of one array `(N, H, W)` in their order.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Stored:
         if not path.is_dir() and not (path.is_file() and path.suffix.lower() in (".npz", ".npy")):
             there = f"{path} is another file" if path.is_file() else f"There is no {path}"
             raise InvalidInput(
-                f"{self.name!r} must be a folder of .npy files or of grey pictures, or an .npz file. {there}."
+                f"{self.name!r} must be a folder of .npy files or of grey images, or an .npz file. {there}."
             )
 
     @cached_property
@@ -104,10 +104,10 @@ class Stored:
         return {identity: place for place, identity in enumerate(self.order)}
 
     def __call__(self, identity: str, condition: str = "") -> Any:
-        """The map of a picture, or None: by the whole name, else without its first folders, each also unsuffixed.
+        """The map of an image, or None: by the whole name, else without its first folders, each also unsuffixed.
 
         Raises:
-            InvalidPicture: a file that is no map.
+            InvalidImage: a file that is no map.
         """
         if self.order and self.stack is not None:
             place = self._places.get(identity, len(self.stack))
@@ -120,7 +120,7 @@ class Stored:
         return None
 
     def holds(self, identity: str) -> bool:
-        """Whether there is a map of the clean picture; it is not opened."""
+        """Whether there is a map of the clean image; it is not opened."""
         if self.order and self.stack is not None:
             return self._places.get(identity, len(self.stack)) < len(self.stack)
         arrays = self.arrays
@@ -144,7 +144,7 @@ class Stored:
         return open_array(path) if path.suffix == ".npy" else open_grey(path)
 
     def _files(self, key: str) -> Iterator[Path]:
-        """Where the map of that name may lie: an array first, then a picture."""
+        """Where the map of that name may lie: an array first, then an image."""
         folder = Path(self.where)
         yield from (folder / f"{key}{suffix}" for suffix in _SUFFIXES)
         if PurePosixPath(key).suffix.lower() in EXTENSIONS:
@@ -155,18 +155,18 @@ _SUFFIXES = (".npy", *(spelt for suffix in sorted(EXTENSIONS) for spelt in (suff
 
 
 def looked_up(maps: Stored) -> Callable:
-    """The method that gives the maps of the pictures asked for."""
+    """The method that gives the maps of the images asked for."""
     name = maps.name
 
     def method(x: torch.Tensor, ids: Sequence[str], condition: str) -> torch.Tensor:
-        """Maps made beforehand, by the pictures' names; not a number where there is none, which is flagged."""
+        """Maps made beforehand, by the images' names; not a number where there is none, which is flagged."""
         if len(ids) != len(x):
-            raise InvalidInput(f"{name!r} looks maps up by the pictures' names. Got {len(ids)} for {len(x)} pictures.")
+            raise InvalidInput(f"{name!r} looks maps up by the images' names. Got {len(ids)} for {len(x)} images.")
         rows, missing = [], []
         for i, identity in enumerate(ids):
             try:
                 found = maps(identity, condition)
-            except InvalidPicture as error:
+            except InvalidImage as error:
                 warnings.warn(f"{name}: {error}.", HeatproofWarning, stacklevel=2)
                 found = x.new_full(x.shape[2:], torch.nan).cpu().numpy()
             if found is None:
@@ -186,23 +186,23 @@ def looked_up(maps: Stored) -> Callable:
 
 
 def as_map(found: Any, size: tuple[int, int], geometry: Geometry) -> np.ndarray | None:
-    """What was stored for a picture of that size (height, width) → `(h, w)` or `(channels, h, w)`, None if nothing.
+    """What was stored for an image of that size (height, width) → `(h, w)` or `(channels, h, w)`, None if nothing.
 
-    A map that has the picture's own pixels goes through the resize and crop that the picture goes through; any other
+    A map that has the image's own pixels goes through the resize and crop that the image goes through; any other
     is taken to show what the network sees.
 
     Raises:
-        InvalidPicture: no map.
+        InvalidImage: no map.
     """
     if found is None:
         return None
     array = np.asarray(found)
     if array.dtype.kind not in "buif" or array.ndim not in (2, 3) or not array.size:
-        raise InvalidPicture(f"a map must be an array (H, W) of numbers; it is {array.shape} {array.dtype}")
+        raise InvalidImage(f"a map must be an array (H, W) of numbers; it is {array.shape} {array.dtype}")
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
     if array.ndim == 3 and array.shape[0] > 3:
-        raise InvalidPicture(f"a map must be an array (H, W); it is {array.shape}")
+        raise InvalidImage(f"a map must be an array (H, W); it is {array.shape}")
     channels = np.array(array, dtype=np.float32).reshape(-1, *array.shape[-2:])
     if channels.shape[1:] == size and size != tuple(geometry.size):
         channels = torch.stack([geometry.map(channel) for channel in channels]).numpy()

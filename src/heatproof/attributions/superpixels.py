@@ -1,8 +1,8 @@
-"""LIME, KernelSHAP and occlusion: what the target's score loses when parts of the picture are covered.
+"""LIME, KernelSHAP and occlusion: what the target's score loses when parts of the image are covered.
 
 Captum 0.9.0 does the sampling, the fitting and the sliding; around it are our target, normalisation, fills, segments
-and seeds. Captum draws from torch's global generator, so that one is seeded from the picture's own while it runs, and
-put back. Maps are signed, one channel, at the picture's size: positive speaks for the target.
+and seeds. Captum draws from torch's global generator, so that one is seeded from the image's own while it runs, and
+put back. Maps are signed, one channel, at the image's size: positive speaks for the target.
 """
 
 import math
@@ -21,22 +21,22 @@ from heatproof.models import Model
 from heatproof.passes import rows_per_pass, whole
 from heatproof.segments import REFERENCE_SIDE, SEGMENTERS, segment
 
-#: (one picture in z, its fill, its segments, its score) → one number for each segment.
+#: (one image in z, its fill, its segments, its score) → one number for each segment.
 Fit = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Callable], torch.Tensor]
 
-#: Distances that LIME's kernel may take, between pictures in z.
+#: Distances that LIME's kernel may take, between images in z.
 DISTANCES = ("cosine", "euclidean")
 
 
-def _pictures_only(model: Model, _layer: str, _options: Mapping[str, Any]) -> str:
-    return "" if len(model.input_shape) == 3 else "superpixels and squares are parts of pictures; take rise"
+def _images_only(model: Model, _layer: str, _options: Mapping[str, Any]) -> str:
+    return "" if len(model.input_shape) == 3 else "superpixels and squares are parts of images; take rise"
 
 
 def _colours_only(model: Model, layer: str, options: Mapping[str, Any]) -> str:
     channels = model.input_shape[0]
     if len(model.input_shape) == 3 and channels != 3:
-        return f"superpixels are cut in pictures of three colours, and its inputs have {channels}; take rise"
-    return _pictures_only(model, layer, options)
+        return f"superpixels are cut in images of three colours, and its inputs have {channels}; take rise"
+    return _images_only(model, layer, options)
 
 
 @attribution("lime", form="signed", applies=_colours_only, source="Ribeiro et al. 2016, eq. 2 and alg. 1; Captum 0.9.0")
@@ -58,14 +58,14 @@ def lime(
 
     The model minimises `1 / (2 Σπ) Σ_i π_i (f(z_i) − b − w·s_i)² + alpha σ ‖w‖₁` over `samples` random s, each
     superpixel there with probability ½; `π = exp(−d² / 2 width²)`, d the cosine or euclidean distance of `z_i` to z; σ
-    the deviation of the scores `f(z_i)`. `samples` passes a picture. Of paper F's code and R's come 25 to 40 samples
+    the deviation of the scores `f(z_i)`. `samples` passes an image. Of paper F's code and R's come 25 to 40 samples
     for ~100 superpixels: too few.
 
     Kernel, Lasso and alpha are Captum's defaults, but for σ, by which the same alpha serves any score: in units of the
     score, .01 keeps 64 to 80 % of a photograph for MobileNetV2's logits, and nothing at all for its probabilities.
     The paper's own code differs: width .25, distances between the s, ridge on selected superpixels.
     `segmenter` is any of `heatproof.segments`, options too: `slic[n_segments=60]`; slic gives about 123.
-    A picture of one superpixel has a map of zeros.
+    An image of one superpixel has a map of zeros.
     """
     from captum.attr import Lime
     from captum.attr._core.lime import get_exp_kernel_similarity_function
@@ -104,8 +104,8 @@ def kernelshap(
     """KernelSHAP: estimated Shapley values of the superpixels in the game `f(z with these superpixels, else fill)`.
 
     Least squares over `samples` coalitions drawn from the Shapley kernel, the full and the empty one first and held by
-    a weight of 10⁶, so that the values sum to `f(z) − f(fill)`. `samples` passes a picture; take several times as many
-    as superpixels. `segmenter` as for `lime`. A picture of one superpixel has a map of zeros.
+    a weight of 10⁶, so that the values sum to `f(z) − f(fill)`. `samples` passes an image; take several times as many
+    as superpixels. `segmenter` as for `lime`. An image of one superpixel has a map of zeros.
     """
     from captum.attr import KernelShap
 
@@ -117,7 +117,7 @@ def kernelshap(
     return _by_segment(fit, x, z, score, generator, segmenter, fill, of)
 
 
-@attribution("occlusion", form="signed", applies=_pictures_only, source="Zeiler & Fergus 2014, §4.2; Captum 0.9.0")
+@attribution("occlusion", form="signed", applies=_images_only, source="Zeiler & Fergus 2014, §4.2; Captum 0.9.0")
 def occlusion(
     x: torch.Tensor,
     z: torch.Tensor,
@@ -130,13 +130,13 @@ def occlusion(
 ) -> torch.Tensor:
     """Occlusion: the score lost when a square covers a pixel, the mean over all squares that do.
 
-    `window` and `stride` are pixels at 224² (Captum's tutorial: 15 and 8) and scale with the picture's side. Passes a
-    picture: 1 + (⌈(H − window) / stride⌉ + 1) (⌈(W − window) / stride⌉ + 1), so 785 at 224²; the last square of a line
+    `window` and `stride` are pixels at 224² (Captum's tutorial: 15 and 8) and scale with the image's side. Passes a
+    image: 1 + (⌈(H − window) / stride⌉ + 1) (⌈(W − window) / stride⌉ + 1), so 785 at 224²; the last square of a line
     may reach over the edge.
     """
     from captum.attr import Occlusion
 
-    _must_be_pictures(z)
+    _must_be_images(z)
     if not 0 < stride <= window:  # else some pixels are never covered
         raise InvalidInput(f"`stride` must be above 0, at most `window`. Got {stride!r} and {window!r}.")
     checked_score(of)
@@ -174,8 +174,8 @@ def _scaled_lasso(alpha: float):
 
 
 def _by_segment(fit: Fit, x, z, score, generator, segmenter: str, fill: str, of: str) -> torch.Tensor:
-    """One picture after the other: segmented, fitted under its own seed, its numbers spread over its segments."""
-    _must_be_pictures(z)
+    """One image after the other: segmented, fitted under its own seed, its numbers spread over its segments."""
+    _must_be_images(z)
     SEGMENTERS.parse(segmenter)
     checked_score(of)
     background = ground(fill, x, z)
@@ -207,7 +207,7 @@ def _coefficients(method, one, background, segments: torch.Tensor, samples: int)
 
 
 class _Answers:
-    """A picture's score as Captum asks for it; scikit-learn refuses NaN, so that is remembered and said afterwards."""
+    """An image's score as Captum asks for it; scikit-learn refuses NaN, so that is remembered and said afterwards."""
 
     def __init__(self, score, row: int, of: str):
         self.score, self.row, self.of, self.finite = score, row, of, True
@@ -234,8 +234,8 @@ def _global_seed(generator: torch.Generator) -> Iterator[None]:
         np.random.set_state(numpy_state)
 
 
-def _must_be_pictures(z: torch.Tensor) -> None:
+def _must_be_images(z: torch.Tensor) -> None:
     if z.dim() != 4:
         raise NotApplicable(
-            f"Superpixels and squares are parts of pictures (N, 3, H, W). Got {tuple(z.shape)}. Take 'rise'."
+            f"Superpixels and squares are parts of images (N, 3, H, W). Got {tuple(z.shape)}. Take 'rise'."
         )

@@ -1,4 +1,4 @@
-"""`heatproof explain`: pictures → panels, maps and a page."""
+"""`heatproof explain`: images → panels, maps and a page."""
 
 import shlex
 import sys
@@ -43,24 +43,24 @@ def explain(
         str,
         typer.Option(
             help="The class explained: predicted, label, least, an index, top3 (the three most probable), or one "
-            "index for each picture, with commas."
+            "index for each image, with commas."
         ),
     ] = "predicted",
     given: Any = None,
     output: Annotated[str, typer.Option(help="The number explained: logit, probability, log-probability.")] = "logit",
-    upsample: Annotated[str, typer.Option(help="Map → picture: bilinear, bicubic, nearest.")] = "bilinear",
+    upsample: Annotated[str, typer.Option(help="Map → image: bilinear, bicubic, nearest.")] = "bilinear",
     colormap: Annotated[
         str, typer.Option(help="A colour map of matplotlib, by name. The default is perceptually uniform.")
     ] = "inferno",
     alpha: Annotated[
-        float, typer.Option(help="The share of the map's colour in an overlay; the grey picture has the rest.")
+        float, typer.Option(help="The share of the map's colour in an overlay; the grey image has the rest.")
     ] = 0.5,
     batch_size: Annotated[
-        int | None, typer.Option(help="Pictures per pass. Default: 16, fewer with costly methods.")
+        int | None, typer.Option(help="Images per pass. Default: 16, fewer with costly methods.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The folder for the results.")] = None,
 ) -> None:
-    """Explain pictures: for each a panel (PNG) and its maps (NumPy), and one page; goes on where it was stopped."""
+    """Explain images: for each a panel (PNG) and its maps (NumPy), and one page; goes on where it was stopped."""
     for name, value, example in (("--model", model, "shapes"), ("--out", out, "out/maps")):
         if value is None:
             raise InvalidInput(f"{name} must be given. Got none. Example: {name} {example}.")
@@ -112,12 +112,12 @@ def _explain(
     served = job.work.units - len(late)
     methods = f"{served} {'method' if served == 1 else 'methods'}"
     kept = f", {album.kept} of them from before" if album.kept else ""
-    print(f"{len(done) - len(unread)} of {len(done)} pictures explained by {methods}{kept}.")
+    print(f"{len(done) - len(unread)} of {len(done)} images explained by {methods}{kept}.")
     print(f"Page: {album.folder / 'index.html'}")
     if not any(entry.says_something for entry in done):
         raise typer.Exit(1)
 
 
 def _target(text: str) -> Any:
-    """A comma means one index for each picture."""
+    """A comma means one index for each image."""
     return options.numbers("--target", text, kind=int) if "," in text else text.strip()

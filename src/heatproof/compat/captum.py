@@ -5,7 +5,7 @@
     LayerGradCam(model, model.layer4).attribute(inputs, target=281)       (N, 1, h, w)
     Attribution("rise", model, masks=4000).attribute(inputs, target=281)  (N, 1, H, W), any of our methods
 
-Inputs are normalised, as the network takes them; targets are an integer or one for each picture. `target=None`
+Inputs are normalised, as the network takes them; targets are an integer or one for each image. `target=None`
 explains the most probable class (Captum: only models with one output).
 """
 

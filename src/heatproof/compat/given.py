@@ -71,7 +71,7 @@ class AsGiven(Model):
 
 
 class Scored(AsGiven):
-    """The same under a score of its owner's, a function of one picture's output: two logits, 0 and the score."""
+    """The same under a score of its owner's, a function of one image's output: two logits, 0 and the score."""
 
     def __init__(self, module: nn.Module, shape: Sequence[int], score: Callable[[Any], Any]):
         super().__init__(module, shape)
@@ -82,7 +82,7 @@ class Scored(AsGiven):
         if not isinstance(output, torch.Tensor | list):
             output = first_tensor(getattr(output, "logits", output))[0]
         if output is None:
-            raise InvalidInput("Expected the model to return a tensor, or a list with one entry for each picture.")
+            raise InvalidInput("Expected the model to return a tensor, or a list with one entry for each image.")
         scores = torch.stack([self._of_one(row) for row in output])
         return torch.stack([torch.zeros_like(scores), scores], 1)
 
@@ -90,23 +90,23 @@ class Scored(AsGiven):
         found = self._score(row)
         if not isinstance(found, torch.Tensor) or found.numel() != 1:
             got = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
-            raise InvalidTarget(f"A target must give one number, as a tensor, for each picture's output. Got {got}.")
+            raise InvalidTarget(f"A target must give one number, as a tensor, for each image's output. Got {got}.")
         return found.reshape(()).float()
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be explained: classes by a rule, or a function of each picture's own output."""
+    """What is to be explained: classes by a rule, or a function of each image's own output."""
 
     rule: Any = None
     output: Output = "logit"
     scores: tuple[Callable[[Any], Any], ...] = ()
 
 
-def by_pictures(
+def by_images(
     module: nn.Module, inputs: Any, wanted: Wanted, work: Callable[[AsGiven, torch.Tensor, Any, Output], T]
 ) -> list[T]:
-    """`work(model, inputs, rule, output)`: once, or picture by picture where each has a score of its own."""
+    """`work(model, inputs, rule, output)`: once, or image by image where each has a score of its own."""
     inputs = checked(inputs)
     shape = inputs.shape[1:]
     if wanted.scores:
@@ -145,7 +145,7 @@ def raw_maps(
         found = explain(model, some, methods, rule, layer, raw=True, output=output)
         return found, found.logits[:, :1] if model.one_logit else found.logits
 
-    parts = by_pictures(module, inputs, wanted, work)
+    parts = by_images(module, inputs, wanted, work)
     forms = {request.key: request.form for request in requested(methods)}
     return Found(
         {key: torch.cat([found[key] for found, _ in parts]) for key in methods},
@@ -157,7 +157,7 @@ def raw_maps(
 
 
 def as_rule(target: Any, count: int) -> Any:
-    """An integer, or one for each picture (list, array, tensor); None where nothing is said."""
+    """An integer, or one for each image (list, array, tensor); None where nothing is said."""
     if target is None:
         return None
     found = rules.as_classes(target)

@@ -69,7 +69,7 @@ def explain_func(
 def metric(
     name: str, *, form: str = "display", mean: Any = None, std: Any = None, seed: int = 0, **options: Any
 ) -> "Metric":
-    """A metric of heatproof's as a callable with Quantus's signature: one float for each picture, NaN where none is.
+    """A metric of heatproof's as a callable with Quantus's signature: one float for each image, NaN where none is.
 
     Args:
         name: a spelling (`heatproof list metrics`), with options in brackets or not.
@@ -102,7 +102,7 @@ class Metric:
 
     @property
     def explains(self) -> bool:
-        """Whether it explains other pictures too, and so needs `explain_func`."""
+        """Whether it explains other images too, and so needs `explain_func`."""
         return self.request.having("explains")
 
     def __call__(
@@ -122,12 +122,12 @@ class Metric:
         reference: Any = None,
         **others: Any,
     ) -> list[float]:
-        """One number for each picture.
+        """One number for each image.
 
         Args:
             x_batch: normalised, as the network takes them; `channel_first=False` for `(N, H, W, C)`.
             y_batch: classes; None: the most probable.
-            a_batch: maps; None: `explain_func` makes them. Where the metric explains other pictures too, all maps are
+            a_batch: maps; None: `explain_func` makes them. Where the metric explains other images too, all maps are
                 those of `explain_func`.
             s_batch: masks `(N, 1, H, W)`, for metrics of localisation.
             reference: for metrics of stability: the clean images, as `x_batch` is; beside `a_batch`, the maps of those.
@@ -151,7 +151,7 @@ class Metric:
         again = self.explains or a_batch is None
         if again and explain_func is None:
             raise InvalidInput(
-                f"{self.name!r} explains other pictures too, so it needs `explain_func`. Got none."
+                f"{self.name!r} explains other images too, so it needs `explain_func`. Got none."
                 if self.explains
                 else "Expected `a_batch`, or `explain_func` to make the maps. Got neither."
             )

@@ -1,4 +1,4 @@
-"""`heatproof.score` for other call styles: pictures that their owner has normalised, arrays or tensors."""
+"""`heatproof.score` for other call styles: images that their owner has normalised, arrays or tensors."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -17,7 +17,7 @@ from heatproof.models import Layers, Model
 from heatproof.models.model import bare, module_device
 from heatproof.models.preprocessing import Preprocessing, per_channel
 
-#: How far outside [0, 1] a picture may come out of its normalisation: rounding, and no more.
+#: How far outside [0, 1] an image may come out of its normalisation: rounding, and no more.
 ROUNDING = 1e-3
 
 
@@ -31,7 +31,7 @@ class Given(AsGiven):
 
 
 class Told(Model):
-    """A module of which is known how its pictures were normalised."""
+    """A module of which is known how its images were normalised."""
 
     @cached_property
     def layers(self) -> Layers:
@@ -49,12 +49,12 @@ def scored(
     std: Any = None,
     **more: Any,
 ) -> Scores:
-    """Scores of pictures as their owner has them.
+    """Scores of images as their owner has them.
 
     Args:
-        model: a `heatproof.Model`, with pictures in [0, 1]; or a module, with pictures as it takes them.
+        model: a `heatproof.Model`, with images in [0, 1]; or a module, with images as it takes them.
         inputs: `(N, C, *spatial)`.
-        mean, std: with which a module's pictures were normalised, so that black is black. Where neither is given, black
+        mean, std: with which a module's images were normalised, so that black is black. Where neither is given, black
             is zero, as the mean is, and a metric that sees colours is an error.
         more: as for `heatproof.score`; a `reference` that is no mapping is images as `inputs` are.
     """
@@ -85,22 +85,22 @@ def _tensor(given: Any) -> Any:
 
 
 def _refuse_colours(metrics: Any) -> None:
-    """A metric that cuts superpixels, counts bytes, or normalises pictures of its own making must know [0, 1]."""
+    """A metric that cuts superpixels, counts bytes, or normalises images of its own making must know [0, 1]."""
     for request in requested_metrics(metrics):
         needs, foreign = set(request.entry.needs), request.entry.traits.get("foreign", False)
         if needs & {"model", "segments", "segment_ranks", "information"} and "explain" not in needs and not foreign:
             raise InvalidInput(
-                f"{request.key!r} sees the colours of a picture, and these are normalised. Give the `mean` and `std` "
+                f"{request.key!r} sees the colours of an image, and these are normalised. Give the `mean` and `std` "
                 "that they were normalised with."
             )
 
 
 def _as_model(module: nn.Module, z: torch.Tensor, mean: Any, std: Any) -> tuple[Model, torch.Tensor]:
-    """The module as a model, and its pictures as that takes them."""
+    """The module as a model, and its images as that takes them."""
     if mean is None and std is None:
         return Given(module, z.shape[1:]), z
     if z.dim() != 4 or z.shape[1] != 3:
-        raise InvalidInput(f"`mean` and `std` are for pictures (N, 3, H, W). Got {tuple(z.shape)}.")
+        raise InvalidInput(f"`mean` and `std` are for images (N, 3, H, W). Got {tuple(z.shape)}.")
     known = Preprocessing(
         per_channel("mean", 0 if mean is None else mean),
         per_channel("std", 1 if std is None else std),
@@ -113,8 +113,8 @@ def _as_model(module: nn.Module, z: torch.Tensor, mean: Any, std: Any) -> tuple[
     low, high = float(x.amin()), float(x.amax())
     if not (low >= -ROUNDING and high <= 1 + ROUNDING):
         raise InvalidInput(
-            f"`mean` and `std` must be those that the pictures were normalised with. Taking them back gives "
-            f"{low:.3g} … {high:.3g}, and pictures lie in [0, 1]."
+            f"`mean` and `std` must be those that the images were normalised with. Taking them back gives "
+            f"{low:.3g} … {high:.3g}, and images lie in [0, 1]."
         )
     return model, x.clamp(0, 1)
 

@@ -5,12 +5,12 @@
     drop = metric("average-drop", model, method="gradcam")
     drop.update(images)                          explains with the method, and scores its maps
     drop.update(images, maps)                    scores maps made elsewhere
-    drop.compute()                               the mean over the pictures that have a value
+    drop.compute()                               the mean over the images that have a value
 
     several = metrics(["road", "insertion", "deletion"], model, method="layercam")     a MetricCollection, shared passes
 
 Every metric of the registry, each a class of its own (`AverageDrop`), made from what the registry knows: no formula
-stands here. Random numbers belong to a picture's content, so a value depends neither on order nor on the process.
+stands here. Random numbers belong to an image's content, so a value depends neither on order nor on the process.
 """
 
 import itertools
@@ -42,7 +42,7 @@ PASSED = (
     *("sync_on_compute", "compute_with_cache"),
 )
 
-#: What is said of the pictures and their maps, for `heatproof.compat.scoring.scored`.
+#: What is said of the images and their maps, for `heatproof.compat.scoring.scored`.
 SAID = ("mean", "std", "layer", "output", "seed", "batch_size")
 
 #: What maps made elsewhere are called.
@@ -75,7 +75,7 @@ class Subject:
             for request in requests:
                 if request.having("explains"):
                     raise InvalidInput(
-                        f"{request.key!r} explains other pictures too, and maps made elsewhere cannot be made again. "
+                        f"{request.key!r} explains other images too, and maps made elsewhere cannot be made again. "
                         "Leave `maps` out, and name the method."
                     )
         asked = {MAPS: maps} if maps is not None else [self.method]
@@ -87,10 +87,10 @@ class Subject:
 
 
 class Score(Metric):
-    """The mean of one metric over pictures; subclasses are made for each metric of the registry.
+    """The mean of one metric over images; subclasses are made for each metric of the registry.
 
-    `count` pictures had a value, `missing` had none: a map that says nothing, no mask, a metric without a value there.
-    Each is a sum, so processes are added up. Where no picture has a value the mean is NaN.
+    `count` images had a value, `missing` had none: a map that says nothing, no mask, a metric without a value there.
+    Each is a sum, so processes are added up. Where no image has a value the mean is NaN.
     """
 
     is_differentiable = False
@@ -121,7 +121,7 @@ class Score(Metric):
     def update(
         self, images: Any, maps: Any = None, target: Any = None, mask: Any = None, reference: Any = None
     ) -> None:
-        """Adds pictures.
+        """Adds images.
 
         Args:
             images: `(N, C, H, W)`: in [0, 1] for a `heatproof.Model`, as the network takes them for a module; or the
@@ -148,7 +148,7 @@ class Score(Metric):
             setattr(self, name, state + more.to(state))
 
     def compute(self) -> torch.Tensor:
-        """The mean over the pictures that have a value, NaN where none has."""
+        """The mean over the images that have a value, NaN where none has."""
         return self.total / self.count
 
     @property
@@ -158,7 +158,7 @@ class Score(Metric):
 
     @property
     def count(self) -> torch.Tensor:
-        """How many pictures had a value."""
+        """How many images had a value."""
         return getattr(self, self._states[1])
 
     @property
@@ -174,7 +174,7 @@ class Score(Metric):
 
 
 class ScoreCollection(MetricCollection):
-    """Several metrics of the same maps: pictures are explained and passed once for all of them."""
+    """Several metrics of the same maps: images are explained and passed once for all of them."""
 
     def __init__(self, members: Mapping[str, Score], **more: Any):
         super().__init__(dict(members), compute_groups=False, **more)
@@ -191,7 +191,7 @@ class ScoreCollection(MetricCollection):
         super().update(self._scores(images, *given, **named))
 
     def forward(self, images: Any, *given: Any, **named: Any) -> dict[str, Any]:
-        """Adds pictures, and gives the means over these alone."""
+        """Adds images, and gives the means over these alone."""
         return super().forward(self._scores(images, *given, **named))
 
 
@@ -200,9 +200,9 @@ def metric(name: str, model: Model | nn.Module, method: str = "gradcam", **optio
 
     Args:
         name: a spelling, with options in brackets or not (`heatproof list metrics`).
-        model: a `heatproof.Model`, with pictures in [0, 1]; or a module, with pictures as it takes them.
+        model: a `heatproof.Model`, with images in [0, 1]; or a module, with images as it takes them.
         method: that explains, where `update` gets no maps.
-        options: of the metric; `target`, a rule or a class; `mean` and `std` of a module's pictures, see
+        options: of the metric; `target`, a rule or a class; `mean` and `std` of a module's images, see
             `heatproof.compat.scoring.scored`; `layer`, `output`, `seed`, `batch_size` as for `heatproof.score`; what
             `torchmetrics.Metric` takes, such as `dist_sync_on_step`.
     """

@@ -1,16 +1,31 @@
-"""Pictures in: folders, lists, named datasets, and the synthetic Shapes with their masks."""
+"""Images in: folders, lists, named datasets, and the synthetic Shapes with their masks."""
 
-from heatproof.data.folder import PictureFolder, load_pictures, pictures_from_list
-from heatproof.data.picture import open_picture
-from heatproof.data.pictures import Pictures
+from typing import Any
+
+from heatproof.data.folder import ImageFolder, images_from_list, load_images
+from heatproof.data.image import open_image
+from heatproof.data.images import Images
 from heatproof.data.shapes import Shapes, demo_shapes
+from heatproof.errors import renamed
 
 __all__ = [
-    "PictureFolder",
-    "Pictures",
+    "ImageFolder",
+    "Images",
     "Shapes",
     "demo_shapes",
-    "load_pictures",
-    "open_picture",
-    "pictures_from_list",
+    "images_from_list",
+    "load_images",
+    "open_image",
 ]
+
+_BEFORE = {
+    "PictureFolder": "ImageFolder",
+    "Pictures": "Images",
+    "load_pictures": "load_images",
+    "open_picture": "open_image",
+    "pictures_from_list": "images_from_list",
+}
+
+
+def __getattr__(name: str) -> Any:
+    return renamed(__name__, _BEFORE, name)

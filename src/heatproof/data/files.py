@@ -1,4 +1,4 @@
-"""Which files in a folder are pictures, and how their names are written."""
+"""Which files in a folder are images, and how their names are written."""
 
 import os
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ def printable(name: str | os.PathLike) -> str:
 
 
 def names_for(identity: str) -> Iterator[str]:
-    """What the map or the mask of a picture may be called: its whole name, then without its first folders.
+    """What the map or the mask of an image may be called: its whole name, then without its first folders.
 
     Each is given as it is and without its ending: `a/b.png`, `a/b`, `b.png`, `b`.
     """
@@ -30,16 +30,16 @@ def names_for(identity: str) -> Iterator[str]:
         yield name.removesuffix(PurePosixPath(name).suffix)
 
 
-def picture_files(folder: Path) -> list[Path]:
-    """The pictures below `folder` at any depth, sorted by path; hidden files and folders are passed over.
+def image_files(folder: Path) -> list[Path]:
+    """The images below `folder` at any depth, sorted by path; hidden files and folders are passed over.
 
     Links are followed, each folder is visited once. Raises InvalidInput where there is no such folder, or
     one of its folders cannot be read.
     """
     if not folder.exists():
-        raise InvalidInput(f"`images` must be a folder of pictures. There is no {printable(folder)}.")
+        raise InvalidInput(f"`images` must be a folder of images. There is no {printable(folder)}.")
     if not folder.is_dir():
-        raise InvalidInput(f"`images` must be a folder of pictures. {printable(folder)} is a file.")
+        raise InvalidInput(f"`images` must be a folder of images. {printable(folder)} is a file.")
     try:
         return sorted(_walked(folder, set()), key=lambda path: os.fsencode(path.relative_to(folder)))
     except OSError as error:
@@ -66,11 +66,11 @@ def _walked(folder: Path, seen: set[str]) -> Iterator[Path]:
             continue
         if entry.is_dir():
             yield from _walked(folder / entry.name, seen)
-        elif _is_picture(entry):
+        elif _is_image(entry):
             yield folder / entry.name
 
 
-def _is_picture(entry: os.DirEntry) -> bool:
+def _is_image(entry: os.DirEntry) -> bool:
     """A dangling link keeps its place: it is flagged when it is opened, not passed over."""
     known = os.path.splitext(entry.name)[1].lower() in EXTENSIONS  # noqa: PTH122
     return known and (entry.is_file() or entry.is_symlink())

@@ -1,4 +1,4 @@
-"""Pictures from a folder, a list of files, or a name such as `shapes` or `torchvision:OxfordIIITPet`."""
+"""Images from a folder, a list of files, or a name such as `shapes` or `torchvision:OxfordIIITPet`."""
 
 import hashlib
 import os
@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from heatproof.data.files import EXTENSIONS, picture_files, printable, subfolders
+from heatproof.data.files import EXTENSIONS, image_files, printable, subfolders
+from heatproof.data.image import open_image
+from heatproof.data.images import Images
 from heatproof.data.labels import read_labels
-from heatproof.data.picture import open_picture
-from heatproof.data.pictures import Pictures
-from heatproof.errors import InvalidInput, InvalidPicture
+from heatproof.errors import InvalidImage, InvalidInput
 from heatproof.registry import unknown
 
 MISSING = "missing file"
@@ -22,8 +22,8 @@ _HEAD = 64 * 1024
 
 
 @dataclass(frozen=True)
-class PictureFolder:
-    """Files with ids and labels; obeys `Pictures`. Made by `load_pictures` and `pictures_from_list`."""
+class ImageFolder:
+    """Files with ids and labels; obeys `Images`. Made by `load_images` and `images_from_list`."""
 
     name: str
     ids: list[str]
@@ -45,35 +45,35 @@ class PictureFolder:
         return digest.hexdigest()
 
     def open(self, i: int) -> Image.Image:
-        """Picture `i` as RGB; raises InvalidPicture where it is missing, broken or too large."""
+        """Image `i` as RGB; raises InvalidImage where it is missing, broken or too large."""
         if self.ids[i] in self.flags:
-            raise InvalidPicture(f"{self.ids[i]}: {self.flags[self.ids[i]]}")
-        return open_picture(self.paths[i])
+            raise InvalidImage(f"{self.ids[i]}: {self.flags[self.ids[i]]}")
+        return open_image(self.paths[i])
 
     def mask(self, i: int) -> np.ndarray | None:
         """None: a folder does not say where the objects are."""
         return None
 
 
-def load_pictures(
+def load_images(
     images: str | os.PathLike,
     labels: str | os.PathLike | None = None,
     root: str | os.PathLike | None = None,
     limit: int | None = None,
     download: bool = False,
     name: str | None = None,
-) -> Pictures:
-    """Pictures, in the order of their ids, the first `limit` of them.
+) -> Images:
+    """Images, in the order of their ids, the first `limit` of them.
 
-    `images` is a folder, `shapes` or `shapes:SPLIT` (the demo's pictures, with masks), `torchvision:NAME`
+    `images` is a folder, `shapes` or `shapes:SPLIT` (the demo's images, with masks), `torchvision:NAME`
     (test data of that name under `root`, fetched only with `download=True`), or `mosaic:` before one of these: two by
-    two of its labelled pictures, of different classes, with the target's cell as mask. A folder called `shapes` is
+    two of its labelled images, of different classes, with the target's cell as mask. A folder called `shapes` is
     `./shapes`. A folder's labels come from the CSV `labels` (`file,class_index`), else from its subfolders
-    when every picture lies in one of at least two: the class index is the subfolder's place in sorted order,
-    empty ones counted. Labelled files that are not there become flagged pictures. `name` is the dataset's
+    when every image lies in one of at least two: the class index is the subfolder's place in sorted order,
+    empty ones counted. Labelled files that are not there become flagged images. `name` is the dataset's
     name in the results.
 
-    Raises InvalidInput for a folder that does not exist, cannot be read or holds no picture, a label file
+    Raises InvalidInput for a folder that does not exist, cannot be read or holds no image, a label file
     that cannot be used or of which most rows name files that are not there, and a limit below 1; UnknownName
     for a dataset or split that does not exist.
     """
@@ -83,7 +83,7 @@ def load_pictures(
     if kind == "mosaic" and rest:
         from heatproof.data.mosaics import Mosaics
 
-        return Mosaics(load_pictures(rest, labels, root, download=download), limit=limit, title=name or "")
+        return Mosaics(load_images(rest, labels, root, download=download), limit=limit, title=name or "")
     if kind in ("shapes", "torchvision"):
         if labels is not None:
             raise InvalidInput(f"`labels` must be left out for {images!r}, which has labels of its own. Got {labels}.")
@@ -92,7 +92,7 @@ def load_pictures(
     files = _by_id(folder)
     if not files:
         raise InvalidInput(
-            f"`images` must hold at least one picture. None is in {printable(folder)}. Known endings: "
+            f"`images` must hold at least one image. None is in {printable(folder)}. Known endings: "
             f"{' '.join(sorted(EXTENSIONS))}."
         )
     class_names, known = _class_folders(folder, list(files))
@@ -101,8 +101,8 @@ def load_pictures(
         class_names, known = None, read_labels(labels)
         missing = _missing(known, files, labels, folder)
     ids = sorted({*files, *missing})[:limit]
-    return PictureFolder(
-        name=name or printable(folder.resolve().name) or "pictures",
+    return ImageFolder(
+        name=name or printable(folder.resolve().name) or "images",
         ids=ids,
         paths=[files.get(id, folder / id) for id in ids],
         labels=[known.get(id) for id in ids],
@@ -111,7 +111,7 @@ def load_pictures(
     )
 
 
-def pictures_from_list(paths: Iterable[str | os.PathLike], name: str = "pictures") -> PictureFolder:
+def images_from_list(paths: Iterable[str | os.PathLike], name: str = "images") -> ImageFolder:
     """These files in this order, unlabelled; the id is the path as given. InvalidInput if one is twice."""
     files = [Path(path) for path in paths]
     ids = [printable(path.as_posix()) for path in files]
@@ -121,12 +121,12 @@ def pictures_from_list(paths: Iterable[str | os.PathLike], name: str = "pictures
             f"`paths` must name at least one file, each once. Got {f'{twice[0]} twice' if twice else 'none'}."
         )
     flags = {id: MISSING for id, path in zip(ids, files, strict=True) if not path.exists()}
-    return PictureFolder(name, ids, files, [None] * len(ids), None, flags)
+    return ImageFolder(name, ids, files, [None] * len(ids), None, flags)
 
 
 def _by_id(folder: Path) -> dict[str, Path]:
-    """Id → path of every picture below `folder`."""
-    paths = picture_files(folder)
+    """Id → path of every image below `folder`."""
+    paths = image_files(folder)
     files = {printable(path.relative_to(folder).as_posix()): path for path in paths}
     if len(files) != len(paths):  # a literal `\\xe9` beside the byte it stands for
         raise InvalidInput(f"File names must differ when printed. Two in {printable(folder)} do not: rename one.")
@@ -146,7 +146,7 @@ def _class_folders(folder: Path, ids: list[str]) -> tuple[list[str] | None, dict
 
 
 def _missing(known: dict[str, int], files: dict[str, Path], labels: str | os.PathLike, folder: Path) -> set[str]:
-    """Labelled pictures without a file; when they are most, folder and labels do not belong together."""
+    """Labelled images without a file; when they are most, folder and labels do not belong together."""
     missing = set(known) - set(files)
     if 2 * len(missing) > len(known):
         raise InvalidInput(
@@ -167,19 +167,19 @@ def _content(path: Path) -> tuple[int, str]:
         return -1, ""
 
 
-def _shapes(split: str, limit: int | None, name: str | None) -> Pictures:
-    from heatproof.data.shapes import DEMO_PICTURES, demo_shapes
+def _shapes(split: str, limit: int | None, name: str | None) -> Images:
+    from heatproof.data.shapes import DEMO_IMAGES, demo_shapes
 
     split = split or "test"
-    if split not in DEMO_PICTURES:
-        raise unknown("split of shapes", split, DEMO_PICTURES)
-    count = DEMO_PICTURES[split]
+    if split not in DEMO_IMAGES:
+        raise unknown("split of shapes", split, DEMO_IMAGES)
+    count = DEMO_IMAGES[split]
     return demo_shapes(split, min(limit or count, count), title=name or "")
 
 
 def _torchvision(
     spec: str, root: str | os.PathLike | None, limit: int | None, download: bool, name: str | None
-) -> Pictures:
-    from heatproof.data.named import named_pictures
+) -> Images:
+    from heatproof.data.named import named_images
 
-    return named_pictures(spec, root, limit, download, name)
+    return named_images(spec, root, limit, download, name)

@@ -1,4 +1,4 @@
-"""Whatever a user calls pictures → a batch `(N, 3, H, W)` in [0, 1] with a name for each."""
+"""Whatever a user calls images → a batch `(N, 3, H, W)` in [0, 1] with a name for each."""
 
 import hashlib
 import os
@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from heatproof.data.picture import as_rgb, open_picture
+from heatproof.data.image import as_rgb, open_image
 from heatproof.errors import InvalidInput
 from heatproof.geometry import Geometry
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Pictures that become tensors only when a batch asks for them, and names when somebody asks for those."""
+    """Images that become tensors only when a batch asks for them, and names when somebody asks for those."""
 
     items: Sequence[Any] | torch.Tensor
     geometry: Geometry
@@ -35,12 +35,12 @@ class Inputs:
         return [_id(item) for item in self.items]
 
     def size(self, row: int) -> tuple[int, int] | None:
-        """(height, width) of a picture in its own pixels; None for a tensor, which is never resized."""
+        """(height, width) of an image in its own pixels; None for a tensor, which is never resized."""
         item = self.items[row]
         if isinstance(item, torch.Tensor):
             return None
         if isinstance(item, str | os.PathLike):
-            item = open_picture(Path(item))
+            item = open_image(Path(item))
         if isinstance(item, Image.Image):
             return item.height, item.width
         height, width = np.asarray(item).shape[:2]
@@ -54,12 +54,12 @@ class Inputs:
 
 
 def as_inputs(images: Any, geometry: Geometry, shape: tuple[int, ...] | None = None) -> Inputs:
-    """Paths, PIL pictures, arrays, lists of those, or a tensor `(N, 3, H, W)` in [0, 1].
+    """Paths, PIL images, arrays, lists of those, or a tensor `(N, 3, H, W)` in [0, 1].
 
     `shape` `(channels, *spatial)` is that of signals or volumes: a float tensor of those, any size, is all they can be.
 
     Raises:
-        InvalidInput: nothing, a wrong shape, or values outside [0, 1]; InvalidPicture: a file that cannot be read.
+        InvalidInput: nothing, a wrong shape, or values outside [0, 1]; InvalidImage: a file that cannot be read.
     """
     if shape is not None:
         return Inputs(_checked_volumes(images, shape), geometry)
@@ -67,7 +67,7 @@ def as_inputs(images: Any, geometry: Geometry, shape: tuple[int, ...] | None = N
         return Inputs(_checked_tensor(images), geometry)
     items = _listed(images)
     if not items:
-        raise InvalidInput("Expected at least one picture. Got none.")
+        raise InvalidInput("Expected at least one image. Got none.")
     return Inputs(items, geometry)
 
 
@@ -87,20 +87,20 @@ def _listed(images: Any) -> list[Any]:
         return [images] if images.ndim <= 3 else list(images)
     if isinstance(images, Iterable):
         return list(images)
-    raise InvalidInput(f"Expected paths, PIL pictures, arrays or a tensor (N, 3, H, W). Got {type(images).__name__}.")
+    raise InvalidInput(f"Expected paths, PIL images, arrays or a tensor (N, 3, H, W). Got {type(images).__name__}.")
 
 
 def _checked_tensor(images: torch.Tensor) -> torch.Tensor:
     if images.dim() != 4 or images.shape[1] != 3:
-        raise InvalidInput(f"A tensor of pictures must be (N, 3, H, W). Got {tuple(images.shape)}.")
+        raise InvalidInput(f"A tensor of images must be (N, 3, H, W). Got {tuple(images.shape)}.")
     if not images.numel():
-        raise InvalidInput("Expected at least one picture. Got none.")
+        raise InvalidInput("Expected at least one image. Got none.")
     if not images.dtype.is_floating_point:
-        raise InvalidInput(f"A tensor of pictures must be floating point in [0, 1]. Got {images.dtype}.")
+        raise InvalidInput(f"A tensor of images must be floating point in [0, 1]. Got {images.dtype}.")
     low, high = float(images.detach().amin()), float(images.detach().amax())
     if not (low >= 0 and high <= 1):  # also catches NaN
         raise InvalidInput(
-            f"A tensor of pictures must lie in [0, 1]; heatproof normalises it itself. Got {low:.3g} … {high:.3g}. "
+            f"A tensor of images must lie in [0, 1]; heatproof normalises it itself. Got {low:.3g} … {high:.3g}. "
             "Undo your own normalisation, or divide bytes by 255."
         )
     return images.float()
@@ -108,12 +108,12 @@ def _checked_tensor(images: torch.Tensor) -> torch.Tensor:
 
 def _tensor(item: Any, geometry: Geometry) -> torch.Tensor:
     if isinstance(item, str | os.PathLike):
-        return geometry.picture(open_picture(Path(item)))
+        return geometry.image(open_image(Path(item)))
     if isinstance(item, Image.Image):
-        return geometry.picture(as_rgb(item))
+        return geometry.image(as_rgb(item))
     if isinstance(item, torch.Tensor):
         raise InvalidInput("Give several tensors as one tensor (N, 3, H, W). Got a list that holds a tensor.")
-    return geometry.picture(_from_array(np.asarray(item)))
+    return geometry.image(_from_array(np.asarray(item)))
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
@@ -122,7 +122,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
     if array.ndim != 3 or array.shape[2] != 3:
         raise InvalidInput(f"An array must be (H, W, 3) or (H, W). Got {array.shape}.")
     if not array.size:
-        raise InvalidInput(f"An array must hold a picture. Got {array.shape}: no pixel at all.")
+        raise InvalidInput(f"An array must hold an image. Got {array.shape}: no pixel at all.")
     if array.dtype == np.uint8:
         return Image.fromarray(array)
     if not np.issubdtype(array.dtype, np.floating):

@@ -13,10 +13,10 @@ COLUMNS = ("file", "class_index")
 
 
 def read_labels(path: str | os.PathLike) -> dict[str, int]:
-    """Picture id (path relative to the pictures' folder, with `/`) → class index.
+    """Image id (path relative to the images' folder, with `/`) → class index.
 
     Raises InvalidInput, naming the file and the line, for a file that cannot be read, a column that is
-    missing, an index that is not a whole number from 0 up, and a picture with two different indices.
+    missing, an index that is not a whole number from 0 up, and an image with two different indices.
     """
     where, rows = printable(path), csv.DictReader(io.StringIO(_text(path), newline=""), strict=True)
     labels: dict[str, int] = {}
@@ -33,7 +33,7 @@ def read_labels(path: str | os.PathLike) -> dict[str, int]:
             line = f"{where}, line {rows.line_num}"
             file, index = _file(row["file"], line), _index(row["class_index"], line)
             if labels.setdefault(file, index) != index:
-                raise InvalidInput(f"`labels` must give each picture one class. {line}: {file} has {labels[file]} too.")
+                raise InvalidInput(f"`labels` must give each image one class. {line}: {file} has {labels[file]} too.")
     except csv.Error as error:
         raise InvalidInput(f"`labels` must be a CSV file. {where}, line {rows.line_num}: {error}.") from error
     if not labels:
@@ -63,7 +63,7 @@ def _by_ending(identity: str, known: dict[str, int]) -> int | None:
 
 
 def _text(path: str | os.PathLike) -> str:
-    """Bytes that are not UTF-8 are written as in the ids of pictures, so that such names match."""
+    """Bytes that are not UTF-8 are written as in the ids of images, so that such names match."""
     try:
         return Path(path).read_bytes().decode("utf-8-sig", "backslashreplace")
     except OSError as error:
@@ -73,7 +73,7 @@ def _text(path: str | os.PathLike) -> str:
 def _file(text: str | None, line: str) -> str:
     name = str(PurePosixPath(text)) if text else ""
     if not name:
-        raise InvalidInput(f"`file` must name a picture. {line}: got nothing.")
+        raise InvalidInput(f"`file` must name an image. {line}: got nothing.")
     return name
 
 

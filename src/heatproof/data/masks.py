@@ -1,7 +1,7 @@
-"""Where the objects are: masks from a folder, or boxes from a CSV, by the names of the pictures.
+"""Where the objects are: masks from a folder, or boxes from a CSV, by the names of the images.
 
-Masks are in the pixels of the picture as it is opened (upright). The engine brings them through the model's own
-geometry, the way the picture goes.
+Masks are in the pixels of the image as it is opened (upright). The engine brings them through the model's own
+geometry, the way the image goes.
 """
 
 import csv
@@ -15,9 +15,9 @@ from typing import Protocol
 
 import numpy as np
 
-from heatproof.data.files import EXTENSIONS, names_for, picture_files, printable
-from heatproof.data.picture import MAX_PIXELS, open_array, open_mask
-from heatproof.errors import InvalidInput, InvalidPicture
+from heatproof.data.files import EXTENSIONS, image_files, names_for, printable
+from heatproof.data.image import MAX_PIXELS, open_array, open_mask
+from heatproof.errors import InvalidImage, InvalidInput
 
 COLUMNS = ("file", "x0", "y0", "x1", "y1")
 
@@ -25,28 +25,28 @@ Box = tuple[float, float, float, float]
 
 
 class Masks(Protocol):
-    """Masks by the names of pictures; can be pickled, so that worker processes can have it."""
+    """Masks by the names of images; can be pickled, so that worker processes can have it."""
 
     def mask(self, identity: str, size: tuple[int, int]) -> np.ndarray | None:
-        """Where the object is, bool `(height, width)`; None where nothing is said of the picture.
+        """Where the object is, bool `(height, width)`; None where nothing is said of the image.
 
         Args:
-            identity: the picture's id.
+            identity: the image's id.
             size: its own (height, width).
 
         Raises:
-            InvalidPicture: a mask that cannot be read, or does not fit the picture.
+            InvalidImage: a mask that cannot be read, or does not fit the image.
         """
         ...
 
 
 def load_masks(path: str | os.PathLike) -> Masks:
-    """Masks of a folder of pictures and `.npy` files, or the boxes of a CSV.
+    """Masks of a folder of images and `.npy` files, or the boxes of a CSV.
 
-    A mask has the name of its picture with any ending (`cats/a.png` or `cats/a.jpg.png` for `cats/a.jpg`), its folders
+    A mask has the name of its image with any ending (`cats/a.png` or `cats/a.jpg.png` for `cats/a.jpg`), its folders
     may be left out from the front, and it is of the same size. What is not black (and not transparent) is the object,
-    in an array what is not 0. A CSV has the columns `file,x0,y0,x1,y1`: edges in the picture's pixels, from the upper
-    left corner, so that a box is x1 − x0 wide; several rows of one picture are one object.
+    in an array what is not 0. A CSV has the columns `file,x0,y0,x1,y1`: edges in the image's pixels, from the upper
+    left corner, so that a box is x1 − x0 wide; several rows of one image are one object.
 
     Raises:
         InvalidInput: no such file or folder, a folder without masks, two masks of one name, a CSV that cannot be used.
@@ -71,11 +71,11 @@ class MaskFolder:
         """All masks below the folder; they are opened when they are needed."""
         arrays = (path for path in folder.rglob("*.npy") if not any(part.startswith(".") for part in path.parts))
         found: dict[str, Path] = {}
-        for path in sorted([*picture_files(folder), *arrays]):
+        for path in sorted([*image_files(folder), *arrays]):
             name = printable(path.relative_to(folder).with_suffix("").as_posix())
             if name in found:
                 raise InvalidInput(
-                    f"`masks` must hold one mask for each picture. Got {printable(found[name].name)} and "
+                    f"`masks` must hold one mask for each image. Got {printable(found[name].name)} and "
                     f"{printable(path.name)}. Remove one."
                 )
             found[name] = path
@@ -93,8 +93,8 @@ class MaskFolder:
             return None
         found = _array(path) if path.suffix.lower() == ".npy" else open_mask(path)
         if found.shape != tuple(size):
-            raise InvalidPicture(
-                f"{printable(path.name)}: is {found.shape[1]} × {found.shape[0]} pixels, and its picture {identity} is "
+            raise InvalidImage(
+                f"{printable(path.name)}: is {found.shape[1]} × {found.shape[0]} pixels, and its image {identity} is "
                 f"{size[1]} × {size[0]}"
             )
         return found
@@ -102,7 +102,7 @@ class MaskFolder:
 
 @dataclass(frozen=True)
 class Boxes:
-    """Boxes by the pictures' names as the CSV has them, with or without their endings."""
+    """Boxes by the images' names as the CSV has them, with or without their endings."""
 
     boxes: dict[str, list[Box]]
 
@@ -126,7 +126,7 @@ class Boxes:
         for x0, y0, x1, y1 in boxes:
             found |= ((down >= y0) & (down < y1))[:, None] & ((across >= x0) & (across < x1))
         if not found.any():
-            raise InvalidPicture(f"{identity}: its boxes hold no pixel of it, which is {size[1]} × {size[0]}")
+            raise InvalidImage(f"{identity}: its boxes hold no pixel of it, which is {size[1]} × {size[0]}")
         return found
 
 
@@ -135,7 +135,7 @@ def _array(path: Path) -> np.ndarray:
     found = open_array(path, MAX_PIXELS)
     plain = found.reshape([side for side in found.shape if side != 1] if found.ndim == 3 else found.shape)
     if plain.ndim != 2 or found.dtype.kind not in "biuf":
-        raise InvalidPicture(
+        raise InvalidImage(
             f"{printable(path.name)}: must be numbers (height, width). Got {found.dtype} {tuple(found.shape)}"
         )
     return np.nan_to_num(np.asarray(plain)) != 0
@@ -166,7 +166,7 @@ def _rows(path: Path) -> Iterator[tuple[str, Box]]:
 def _row(row: dict[str, str | None], line: str) -> tuple[str, Box]:
     name = str(PurePosixPath((row["file"] or "").strip().replace("\\", "/"))) if row["file"] else ""
     if not name:
-        raise InvalidInput(f"`file` must name a picture. {line}: got nothing.")
+        raise InvalidInput(f"`file` must name an image. {line}: got nothing.")
     try:
         x0, y0, x1, y1 = (float(row[side] or "") for side in COLUMNS[1:])
     except ValueError:

@@ -1,8 +1,8 @@
-"""Mosaics for the grid pointing game: pictures of different classes side by side, with the target's cell as mask.
+"""Mosaics for the grid pointing game: images of different classes side by side, with the target's cell as mask.
 
-Böhle et al. 2021 (CoDA-Nets), section 4.2. Which pictures stand beside which depends on the seed and the picture's
-name alone, not on the batch. Their mosaics are 3 × 3 of pictures that the network is sure of, and as many times larger
-than one picture: for that, give a model whose input has this size; otherwise its geometry shrinks them.
+Böhle et al. 2021 (CoDA-Nets), section 4.2. Which images stand beside which depends on the seed and the image's
+name alone, not on the batch. Their mosaics are 3 × 3 of images that the network is sure of, and as many times larger
+than one image: for that, give a model whose input has this size; otherwise its geometry shrinks them.
 """
 
 import hashlib
@@ -13,21 +13,21 @@ import numpy as np
 from PIL import Image
 
 from heatproof import seeds
-from heatproof.data.pictures import Pictures
+from heatproof.data.images import Images
 from heatproof.errors import InvalidInput
 
 
 @dataclass(frozen=True)
 class Mosaics:
-    """One mosaic for each usable labelled picture of `source`; obeys `Pictures`.
+    """One mosaic for each usable labelled image of `source`; obeys `Images`.
 
     Attributes:
         cells: along one side.
-        pixels: the side of a cell; a picture is resized and cropped to it about its centre.
-        limit: the first so many; the pictures beside them come from all.
+        pixels: the side of a cell; an image is resized and cropped to it about its centre.
+        limit: the first so many; the images beside them come from all.
     """
 
-    source: Pictures
+    source: Images
     cells: int = 2
     pixels: int = 224
     seed: int = 0
@@ -40,8 +40,8 @@ class Mosaics:
             raise InvalidInput(f"`cells` must be at least 2, `pixels` at least 1. Got {self.cells} and {self.pixels}.")
         if len(self._by_class) < self.cells**2:
             raise InvalidInput(
-                f"A mosaic of {self.cells} × {self.cells} must have pictures of {self.cells**2} classes. "
-                f"{self.source.name} has labelled pictures of {len(self._by_class)}."
+                f"A mosaic of {self.cells} × {self.cells} must have images of {self.cells**2} classes. "
+                f"{self.source.name} has labelled images of {len(self._by_class)}."
             )
 
     @property
@@ -65,7 +65,7 @@ class Mosaics:
 
     @property
     def ids(self) -> list[str]:
-        """Those of the pictures in the target's cell."""
+        """Those of the images in the target's cell."""
         return [self.source.ids[i] for i in self._usable[: self.limit]]
 
     @property
@@ -85,7 +85,7 @@ class Mosaics:
         return hashlib.blake2b(said.encode(), digest_size=16).hexdigest()
 
     def layout(self, i: int) -> list[int]:
-        """Which picture of the source lies in each cell, row by row; all of different classes."""
+        """Which image of the source lies in each cell, row by row; all of different classes."""
         own = self._usable[i]
         rng = np.random.default_rng(seeds.derived_seed(self.seed, self.ids[i], "mosaic"))
         others = [label for label in self._by_class if label != self.source.labels[own]]
@@ -100,12 +100,12 @@ class Mosaics:
         return int(rng.integers(self.cells**2))
 
     def open(self, i: int) -> Image.Image:
-        """Mosaic `i`; raises InvalidPicture where one of its pictures cannot be had."""
+        """Mosaic `i`; raises InvalidImage where one of its images cannot be had."""
         side = self.cells * self.pixels
         mosaic = Image.new("RGB", (side, side))
-        for place, picture in enumerate(self.layout(i)):
+        for place, image in enumerate(self.layout(i)):
             row, column = divmod(place, self.cells)
-            mosaic.paste(_square(self.source.open(picture), self.pixels), (column * self.pixels, row * self.pixels))
+            mosaic.paste(_square(self.source.open(image), self.pixels), (column * self.pixels, row * self.pixels))
         return mosaic
 
     def mask(self, i: int) -> np.ndarray:

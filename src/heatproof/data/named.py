@@ -12,12 +12,12 @@ import numpy as np
 from PIL import Image
 
 from heatproof.data.files import printable
-from heatproof.data.pictures import without_caches
-from heatproof.errors import InvalidInput, InvalidPicture
+from heatproof.data.images import without_caches
+from heatproof.errors import InvalidImage, InvalidInput
 from heatproof.registry import fold, unknown
 
 _TEST = {"split": "test"}
-#: Name → the arguments that select its test (or only) pictures.
+#: Name → the arguments that select its test (or only) images.
 NAMED: Mapping[str, Mapping[str, Any]] = {
     "Caltech101": {},
     "Caltech256": {},
@@ -47,8 +47,8 @@ _LABELS = ("targets", "_labels", "labels", "y")
 
 
 @dataclass(frozen=True)
-class NamedPictures:
-    """The first pictures of a torchvision dataset; obeys `Pictures`. Made by `named_pictures`."""
+class NamedImages:
+    """The first images of a torchvision dataset; obeys `Images`. Made by `named_images`."""
 
     dataset: str
     root: str
@@ -63,21 +63,21 @@ class NamedPictures:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of name, labels and the pixels of the first and the last picture."""
+        """A hash of name, labels and the pixels of the first and the last image."""
         digest = hashlib.blake2b(repr((self.dataset, self.labels)).encode(), digest_size=16)
         for i in (0, len(self.ids) - 1):
             digest.update(self.open(i).tobytes())
         return digest.hexdigest()
 
     def open(self, i: int) -> Image.Image:
-        """Picture `i` as RGB; raises InvalidPicture where its file is broken."""
+        """Image `i` as RGB; raises InvalidImage where its file is broken."""
         try:
             return self._source[i][0].convert("RGB")
-        except Exception as error:  # as `open_picture`: decoders fail in every way
-            raise InvalidPicture(f"{self.ids[i]}: is broken or cut off ({error})") from error
+        except Exception as error:  # as `open_image`: decoders fail in every way
+            raise InvalidImage(f"{self.ids[i]}: is broken or cut off ({error})") from error
 
     def mask(self, i: int) -> np.ndarray | None:
-        """None: these are labelled pictures only."""
+        """None: these are labelled images only."""
         return None
 
     @cached_property
@@ -88,10 +88,10 @@ class NamedPictures:
         return without_caches(self, ["_source"])
 
 
-def named_pictures(
+def named_images(
     spec: str, root: str | os.PathLike | None, limit: int | None, download: bool, name: str | None = None
-) -> NamedPictures:
-    """`torchvision:SPEC`: the test pictures of the dataset SPEC in the folder `root`.
+) -> NamedImages:
+    """`torchvision:SPEC`: the test images of the dataset SPEC in the folder `root`.
 
     Raises UnknownName with near misses; InvalidInput where no `root` is given or the data is not there.
     """
@@ -105,11 +105,11 @@ def named_pictures(
     n = min(limit or len(source), len(source))
     ids = [f"{dataset}/{i:06d}" for i in range(n)]
     title = name or f"torchvision:{dataset}"
-    return NamedPictures(dataset, str(Path(root)), title, ids, _labels(source, n), _class_names(source))
+    return NamedImages(dataset, str(Path(root)), title, ids, _labels(source, n), _class_names(source))
 
 
 def _labels(source: Any, n: int) -> list[int | None]:
-    """The first `n` labels, without decoding pictures where the dataset holds its labels apart."""
+    """The first `n` labels, without decoding images where the dataset holds its labels apart."""
     held = next((values for key in _LABELS if (values := getattr(source, key, None)) is not None), None)
     if held is None and hasattr(source, "_samples"):
         held = [label for _, label in source._samples]

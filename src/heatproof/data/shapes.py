@@ -1,9 +1,9 @@
 """Shapes: a circle, square or triangle, filled or outlined, on a busy background, with the truth as mask.
 
 Paper R, section 3.4. Class, shape (size, place, rotation), colour and background come from four separate
-random streams, and every split has streams and background pictures of its own: in R's code the label could be
+random streams, and every split has streams and background images of its own: in R's code the label could be
 read off the colour, and all validation and test backgrounds were also used in training. Only
-`Generator.random`, elementary arithmetic, square roots and cosines decide a pixel, so a picture is the same
+`Generator.random`, elementary arithmetic, square roots and cosines decide a pixel, so an image is the same
 on every machine.
 """
 
@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from heatproof.data.files import picture_files, printable
-from heatproof.data.picture import open_picture
+from heatproof.data.files import image_files, printable
+from heatproof.data.image import open_image
 from heatproof.errors import InvalidInput
 from heatproof.seeds import derived_seed
 
@@ -32,11 +32,11 @@ CLASSES = (
     "triangle-outline",
 )
 SPLITS = ("train", "val", "test")
-#: The sizes of paper R, for 256 × 256 pictures: (smallest, largest) in pixels, both included.
+#: The sizes of paper R, for 256 × 256 images: (smallest, largest) in pixels, both included.
 PAPER_SIZES = ((80, 99), (40, 49), (20, 24))
-#: What the bundled network was trained on: small pictures, so that the demo is quick.
+#: What the bundled network was trained on: small images, so that the demo is quick.
 DEMO: Mapping[str, Any] = {"size": 96, "shape_sizes": ((36, 45), (24, 29)), "seed": 0}
-DEMO_PICTURES = {"train": 8192, "val": 256, "test": 600}
+DEMO_IMAGES = {"train": 8192, "val": 256, "test": 600}
 
 #: Contrast rule: at most this share of the background around the shape may lie nearer than `NEAR` to its
 #: colour (Euclidean distance in RGB, 0 … 255).
@@ -47,11 +47,11 @@ _LEAVES = 260
 
 @dataclass(frozen=True)
 class Shapes:
-    """`n` pictures of one split, made when opened; obeys `heatproof.data.Pictures` and can be pickled.
+    """`n` images of one split, made when opened; obeys `heatproof.data.Images` and can be pickled.
 
-    `shape_sizes` are (smallest, largest) pixel ranges, one of them drawn for each picture: the diameter of a
+    `shape_sizes` are (smallest, largest) pixel ranges, one of them drawn for each image: the diameter of a
     circle, the side of a square, the height of an equilateral triangle; an outline is `size // 5` thick.
-    `backgrounds` is a folder of pictures, shared out between the splits (`background_files`), or None for
+    `backgrounds` is a folder of images, shared out between the splits (`background_files`), or None for
     procedural dead leaves. `title` replaces the name `shapes:SPLIT`. Raises InvalidInput for a split that
     does not exist or a shape that cannot fit.
     """
@@ -74,7 +74,7 @@ class Shapes:
                 largest = int(self.size / math.sqrt(2)) - 2
                 raise InvalidInput(
                     f"`shape_sizes` must be (smallest, largest) pairs between 5 and {largest} pixels for "
-                    f"pictures of {self.size}. Got {self.shape_sizes!r}."
+                    f"images of {self.size}. Got {self.shape_sizes!r}."
                 )
 
     @property
@@ -87,7 +87,7 @@ class Shapes:
 
     @property
     def labels(self) -> list[int | None]:
-        """Every six pictures in a row hold each class once, in an order drawn from the class stream."""
+        """Every six images in a row hold each class once, in an order drawn from the class stream."""
         return self._labels
 
     @cached_property
@@ -124,7 +124,7 @@ class Shapes:
         return digest.hexdigest()
 
     def open(self, i: int) -> Image.Image:
-        """Picture `i`, RGB, `size` × `size`."""
+        """Image `i`, RGB, `size` × `size`."""
         background = self.background(i)
         return Image.fromarray(np.where(self.mask(i)[..., None], self._colour(i, background), background))
 
@@ -136,7 +136,7 @@ class Shapes:
         return drawn(CLASSES[label], self.size, size, centre, angle)
 
     def background(self, i: int) -> np.ndarray:
-        """The picture without its shape, uint8 `(size, size, 3)`."""
+        """The image without its shape, uint8 `(size, size, 3)`."""
         stream = self._stream("background", self.ids[i])
         if self.backgrounds is None:
             return dead_leaves(self.size, stream)
@@ -182,14 +182,14 @@ class Shapes:
 
 
 def demo_shapes(split: str = "test", n: int | None = None, title: str = "") -> Shapes:
-    """The pictures of the bundled demo: what `shapesnet` was trained (train, val) and is tested (test) on."""
-    return Shapes(split, DEMO_PICTURES.get(split, 1) if n is None else n, **DEMO, title=title)
+    """The images of the bundled demo: what `shapesnet` was trained (train, val) and is tested (test) on."""
+    return Shapes(split, DEMO_IMAGES.get(split, 1) if n is None else n, **DEMO, title=title)
 
 
-def drawn(kind: str, picture: int, size: int, centre: tuple[float, float], angle: float) -> np.ndarray:
-    """The pixels of one shape, bool `(picture, picture)`; `kind` from `CLASSES`, `centre` (y, x)."""
+def drawn(kind: str, image: int, size: int, centre: tuple[float, float], angle: float) -> np.ndarray:
+    """The pixels of one shape, bool `(image, image)`; `kind` from `CLASSES`, `centre` (y, x)."""
     shape, _, style = kind.partition("-")
-    y, x = _centres(picture)
+    y, x = _centres(image)
     y, x = y - centre[0], x - centre[1]
     cos, sin = math.cos(angle), math.sin(angle)
     depth = _DEPTHS[shape](cos * x + sin * y, cos * y - sin * x, size)
@@ -230,7 +230,7 @@ def dead_leaves(size: int, stream: np.random.Generator) -> np.ndarray:
 
     Radii follow the density r⁻³ between size/24 and size/2 (Lee, Mumford & Huang 2001: scale invariance). A
     leaf is {u² + ((v + b(u² − ½)) / a)² ≤ 1} with a ≤ .6, so none is a circle, a square or a triangle. Half
-    of each leaf's colour is the picture's own tint.
+    of each leaf's colour is the image's own tint.
     """
     tint = stream.random(3)
     u = stream.random((_LEAVES, 10))
@@ -259,19 +259,19 @@ def dead_leaves(size: int, stream: np.random.Generator) -> np.ndarray:
 
 
 def background_files(folder: str | Path, split: str) -> list[tuple[str, Path]]:
-    """(content hash, path) of the pictures in `folder` for `split`: ⅕ test, ⅒ val, the rest train.
+    """(content hash, path) of the images in `folder` for `split`: ⅕ test, ⅒ val, the rest train.
 
     Files are shared out in the order of their content's hash and a content counts once, so copies of a
-    picture under two names cannot land in two splits. Raises InvalidInput for fewer than three different
-    pictures.
+    image under two names cannot land in two splits. Raises InvalidInput for fewer than three different
+    images.
     """
     by_content: dict[str, Path] = {}
-    for path in picture_files(Path(folder)):
+    for path in image_files(Path(folder)):
         by_content.setdefault(hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest(), path)
     files = sorted(by_content.items())
     if len(files) < 3:
         raise InvalidInput(
-            f"`backgrounds` must hold at least 3 different pictures, one for each split. "
+            f"`backgrounds` must hold at least 3 different images, one for each split. "
             f"Got {len(files)} in {printable(folder)}."
         )
     test = max(1, len(files) // 5)
@@ -281,9 +281,9 @@ def background_files(folder: str | Path, split: str) -> list[tuple[str, Path]]:
 
 
 def _photograph(files: list[Path], size: int, stream: np.random.Generator) -> np.ndarray:
-    """A random square of a random picture, at random mirrored, uint8 `(size, size, 3)`."""
+    """A random square of a random image, at random mirrored, uint8 `(size, size, 3)`."""
     u = stream.random(5)
-    image = open_picture(files[int(u[0] * len(files))])
+    image = open_image(files[int(u[0] * len(files))])
     side = max(1, int(min(image.size) * (0.5 + 0.5 * u[1])))
     left, top = int(u[2] * (image.width - side + 1)), int(u[3] * (image.height - side + 1))
     square = image.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.BILINEAR)

@@ -53,7 +53,7 @@ class Call:
             InvalidInput, InvalidTarget, UnknownName, LayerError, NotApplicable: as `explain`.
         """
         outputs.checked_output(output)
-        inputs = as_inputs(images, model.geometry, None if model.pictures else model.input_shape)
+        inputs = as_inputs(images, model.geometry, None if model.takes_images else model.input_shape)
         if batch_size < 1:
             raise InvalidInput(f"`batch_size` must be at least 1. Got {batch_size}.")
         name = chosen_layer(model, layer, any(request.spatial for request in requests))

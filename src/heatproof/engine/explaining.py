@@ -21,7 +21,7 @@ from heatproof.tensors import UPSAMPLING
 class Maps(Mapping[str, torch.Tensor]):
     """Method → maps `(N, H, W)`, by the spellings asked for; also what they were made with.
 
-    With several targets for each picture, `target` is `(N, T)`, maps are `(N, T, H, W)` and flags a list for each.
+    With several targets for each image, `target` is `(N, T)`, maps are `(N, T, H, W)` and flags a list for each.
 
     Attributes:
         target: `(N,)` the classes explained.      logits: `(N, K)`.

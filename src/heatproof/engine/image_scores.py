@@ -89,7 +89,7 @@ class ImageScores:
         """The images of nothing but fill, normalised."""
 
         def work() -> torch.Tensor:
-            if fill == "black" and self.model.pictures:  # told by the model: a image of one colour cannot tell it
+            if fill == "black" and self.model.takes_images:  # told by the model: an image of one colour cannot tell it
                 return self.model.normalise(torch.zeros_like(self.x[:1])).expand_as(self.z)
             return masking.ground(fill, self.x, self.z)
 
@@ -213,7 +213,7 @@ class MapScores:
 
         def work() -> Any:
             images = self.of_images
-            return information.picture_information(
+            return information.image_information(
                 images.x, self.ranks(ties), images.generators("information"), images.model, images.probabilities,
                 thresholds, images.logits,
             )  # fmt: skip

@@ -18,7 +18,7 @@ from heatproof.engine.dry_run import dry_run
 from heatproof.engine.evaluation import GivenMaps, MethodScores, evaluate
 from heatproof.engine.explanation import explanation
 from heatproof.engine.references import ReferenceMaps
-from heatproof.errors import InvalidInput, InvalidPicture
+from heatproof.errors import InvalidImage, InvalidInput
 from heatproof.flags import as_text
 from heatproof.metrics.request import MetricRequest, requested_metrics
 from heatproof.models import Model
@@ -28,7 +28,7 @@ DEFAULT_METRICS = ("arcc", "insertion", "deletion")
 
 
 class Row(NamedTuple):
-    """What a metric says of one method's map of one picture; `flag` is empty where all is well."""
+    """What a metric says of one method's map of one image; `flag` is empty where all is well."""
 
     image: str
     method: str
@@ -38,12 +38,12 @@ class Row(NamedTuple):
 
 
 class Scores:
-    """Scores by picture, method and metric.
+    """Scores by image, method and metric.
 
     Attributes:
         model: its name.
         methods, metrics: keys in order; metrics with what their composites are made of.
-        images: the pictures' names.       target: `(N,)` the classes explained.
+        images: the images' names.       target: `(N,)` the classes explained.
         facts: metric → which way is better, range, family, one sentence, source.
         curves: (method, metric) → shares `(P,)` and points `(N, P)`, where a curve lies behind a score.
     """
@@ -78,7 +78,7 @@ class Scores:
 
     @cached_property
     def rows(self) -> list[Row]:
-        """One for every picture, method and metric; nothing is dropped."""
+        """One for every image, method and metric; nothing is dropped."""
         return [
             Row(image, method, metric, value, flag)
             for (method, metric), values in self._values.items()
@@ -133,15 +133,15 @@ def score(
     Args:
         model, images, target, layer, labels, output: as for `explain`.
         maps_or_methods: names as for `explain`; or a mapping from a name to maps `(N, H, W)`, tensor or array, on any
-            scale, or one array for each picture; a map in the picture's own pixels is resized and cropped as the
-            picture is, any other is taken to show what the network sees. Each is scaled to [0, 1] by itself: rectify
+            scale, or one array for each image; a map in the image's own pixels is resized and cropped as the
+            image is, any other is taken to show what the network sees. Each is scaled to [0, 1] by itself: rectify
             signed ones before. A mapping may hold both: the value of a method is None or its options.
         metrics: names (`heatproof list metrics`), `name[option=value]`, families, `all`, or a mapping from names to
             options. A composite brings what it is made of.
         controls: score the uninformed maps (`random`, `half`, `ones`, `centre`, `edges`) too: a metric that praises
             one of them is fooled.
         masks: where the objects are, `(N, H, W)` at the size of the model's input, or one array `(h, w)` for each
-            picture in the picture's own pixels (None where there is none); metrics of localisation need it.
+            image in the image's own pixels (None where there is none); metrics of localisation need it.
         reference: for metrics of stability, which compare a map with its reference: as many images, whose maps of the
             same methods for the same target rule are the reference (`images` are then the perturbed ones); or a mapping
             from names in `maps_or_methods` to maps, which maps made elsewhere need. Segments are those of the
@@ -200,7 +200,7 @@ class _References:
                 raise InvalidInput(f"`reference` must name {', '.join(names)}. Got {strange[0]!r}.")
             return cls(call, None, {key: _checked(maps, call.inputs, key) for key, maps in reference.items()})
         model = call.model
-        inputs = as_inputs(reference, model.geometry, None if model.pictures else model.input_shape)
+        inputs = as_inputs(reference, model.geometry, None if model.takes_images else model.input_shape)
         if len(inputs) != len(call.inputs):
             raise InvalidInput(f"Expected one reference image for each of {len(call.inputs)}. Got {len(inputs)}.")
         return cls(call, replace(call, inputs=inputs), {})
@@ -239,14 +239,14 @@ def _methods_and_maps(asked: Any) -> tuple[dict[str, Mapping[str, Any]], dict[st
 
 
 def _checked(maps: Any, inputs: Inputs, key: str) -> Any:
-    """Maps one for each picture: an array, or arrays of any sizes."""
+    """Maps one for each image: an array, or arrays of any sizes."""
     if isinstance(maps, torch.Tensor):
         maps = maps.detach().cpu().numpy()
     if not isinstance(maps, np.ndarray | list | tuple):
         raise InvalidInput(f"The maps of {key!r} must be an array (N, H, W). Got {type(maps).__name__}.")
     if len(maps) != len(inputs) or np.ndim(maps[0]) < 1:
         got = tuple(maps.shape) if isinstance(maps, np.ndarray) else f"{len(maps)} of them"
-        raise InvalidInput(f"The maps of {key!r} must be one for each of {len(inputs)} pictures, (N, H, W). Got {got}.")
+        raise InvalidInput(f"The maps of {key!r} must be one for each of {len(inputs)} images, (N, H, W). Got {got}.")
     return maps
 
 
@@ -262,7 +262,7 @@ def _fitted(key: str, maps: Any, rows: slice, x: torch.Tensor, inputs: Inputs) -
         if size is not None and np.ndim(one) in (2, 3):
             try:
                 one = as_map(one, size, inputs.geometry)
-            except InvalidPicture as error:
+            except InvalidImage as error:
                 raise InvalidInput(f"The maps of {key!r}: {error}.") from None
         found.append(fitted(np.asarray(one)[None], x[row - rows.start :][:1], "display", key))
     return torch.cat(found)
@@ -272,29 +272,29 @@ def _ground_truth(masks: Any, model: Model, inputs: Inputs) -> torch.Tensor | No
     """`(N, *size)` bool at the model's size."""
     if masks is None:
         return None
-    size = tuple(model.geometry.size) if model.pictures else tuple(model.input_shape[1:])
+    size = tuple(model.geometry.size) if model.takes_images else tuple(model.input_shape[1:])
     if len(masks) != len(inputs):
-        raise InvalidInput(f"Expected one mask for each of {len(inputs)} pictures. Got {len(masks)}.")
+        raise InvalidInput(f"Expected one mask for each of {len(inputs)} images. Got {len(masks)}.")
     if isinstance(masks, torch.Tensor | np.ndarray):
         found = torch.as_tensor(masks)
         found = found[:, 0] if found.dim() == len(size) + 2 and found.shape[1] == 1 else found
         if tuple(found.shape[1:]) != size:
             raise InvalidInput(
                 f"`masks` must be (N, {', '.join(map(str, size))}), the size of the model's input, or a list of arrays "
-                f"in the pictures' own pixels. Got {tuple(found.shape)}."
+                f"in the images' own pixels. Got {tuple(found.shape)}."
             )
         return found > 0
     return torch.stack([_mask(mask, size, inputs, row) for row, mask in enumerate(masks)])
 
 
 def _mask(mask: Any, size: tuple[int, ...], inputs: Inputs, row: int) -> torch.Tensor:
-    """One picture's mask, in its own pixels (of a tensor: at its size), through the model's geometry."""
+    """One image's mask, in its own pixels (of a tensor: at its size), through the model's geometry."""
     if mask is None:
         return torch.zeros(size, dtype=torch.bool)
     array, own = np.asarray(mask) > 0, inputs.size(row)
     if array.shape != (own or size):
         wanted = " × ".join(map(str, own or size))
-        raise InvalidInput(f"Mask {row} must have its picture's {wanted} pixels. Got {array.shape}.")
+        raise InvalidInput(f"Mask {row} must have its image's {wanted} pixels. Got {array.shape}.")
     return torch.from_numpy(array.copy()) if own is None else inputs.geometry.mask(array)
 
 

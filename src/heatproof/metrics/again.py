@@ -1,4 +1,4 @@
-"""Maps of other pictures by the method under test, for code that is not ours: `explain_func`."""
+"""Maps of other images by the method under test, for code that is not ours: `explain_func`."""
 
 import itertools
 from collections.abc import Callable
@@ -18,7 +18,7 @@ def explainer(
     """The engine's `explain` in the style of Quantus: normalised inputs in, display maps `(M, 1, H, W)` out.
 
     Args:
-        part: the pictures of the batch that its inputs are variants of, in their order; or the one they all are of.
+        part: the images of the batch that its inputs are variants of, in their order; or the one they all are of.
         name: of the metric: with the number of the call, what a method's own random numbers are drawn from.
     """
     calls, size = itertools.count(1), part.stop - part.start
@@ -27,19 +27,19 @@ def explainer(
         device = classifier.device
         z = torch.as_tensor(np.ascontiguousarray(inputs), dtype=torch.float32, device=device)
         if size not in (1, len(z)):
-            raise InvalidInput(f"{name!r} must explain {size} pictures at a time, those it was given. Got {len(z)}.")
+            raise InvalidInput(f"{name!r} must explain {size} images at a time, those it was given. Got {len(z)}.")
         rows = torch.arange(part.start, part.stop).expand(len(z))
         classes = torch.as_tensor(np.asarray(targets), dtype=torch.int64, device=device).reshape(-1).expand(len(z))
         other = None if model is None else _other(classifier, network, model)
-        maps = explain(pictures(classifier, z), rows, f"{name} {next(calls)}", classes, other)
+        maps = explain(images(classifier, z), rows, f"{name} {next(calls)}", classes, other)
         return maps[:, None].cpu().numpy()
 
     return explain_func
 
 
-def pictures(model: Model, z: torch.Tensor) -> torch.Tensor:
-    """Normalised pictures → `x`, the inverse of `model.normalise`; need not lie in [0, 1]."""
-    if not model.pictures:
+def images(model: Model, z: torch.Tensor) -> torch.Tensor:
+    """Normalised images → `x`, the inverse of `model.normalise`; need not lie in [0, 1]."""
+    if not model.takes_images:
         return z
     shape = (1, -1) + (1,) * (z.dim() - 2)
     mean, std = (torch.tensor(v, device=z.device, dtype=z.dtype).view(shape) for v in (model.mean, model.std))

@@ -52,8 +52,8 @@ def with_arrays(
     """A metric of quantities that calls `called(module, x, y, a, also, options)` with arrays, seeded.
 
     Args:
-        again: it explains other pictures too, so it is not asked about maps made elsewhere.
-        needs_mask: it is not asked about a picture without one.
+        again: it explains other images too, so it is not asked about maps made elsewhere.
+        needs_mask: it is not asked about an image without one.
         signed: the option `attributions` says which maps it gets, `display` or `raw`.
     """
 
@@ -86,7 +86,7 @@ def with_arrays(
 
 
 def _channels(maps: torch.Tensor, raw: torch.Tensor, which: str) -> torch.Tensor:
-    """`(N, channels, *spatial)`: display maps, or those the method made, at the picture's size."""
+    """`(N, channels, *spatial)`: display maps, or those the method made, at the image's size."""
     if which not in ("display", "raw"):
         raise unknown("`attributions`", str(which), ("display", "raw"))
     if which == "display":
@@ -95,7 +95,7 @@ def _channels(maps: torch.Tensor, raw: torch.Tensor, which: str) -> torch.Tensor
 
 
 def _hopeless(recipe: ForeignMetric, z: torch.Tensor, maps: torch.Tensor, mask: torch.Tensor, needs_mask: bool) -> bool:
-    """Nothing that a function could say: the picture is no picture, the map no map, the mask empty."""
+    """Nothing that a function could say: the image is no image, the map no map, the mask empty."""
     constant = recipe.degenerate is not None and bool(maps.amin() == maps.amax())
     return constant or (needs_mask and not mask.any()) or not bool(torch.isfinite(z).all())
 
@@ -106,7 +106,7 @@ def _numbers(given: Any, count: int, name: str) -> torch.Tensor:
         found = given.detach().cpu() if isinstance(given, torch.Tensor) else np.asarray(given, dtype=np.float64)
         found = torch.as_tensor(found, dtype=torch.float64)
     except (TypeError, ValueError):
-        raise InvalidInput(f"{name!r} must give one number for each picture. Got {type(given).__name__}.") from None
+        raise InvalidInput(f"{name!r} must give one number for each image. Got {type(given).__name__}.") from None
     if found.numel() != count or found.dim() > 1:
-        raise InvalidInput(f"{name!r} must give {count} numbers, one for each picture. Got {tuple(found.shape)}.")
+        raise InvalidInput(f"{name!r} must give {count} numbers, one for each image. Got {tuple(found.shape)}.")
     return found.reshape(count)

@@ -15,8 +15,8 @@ FAMILIES = {
     "fidelity": "does the network need what the map shows?",
     "road": "the same, with removed pixels filled so that they leave no trace",
     "composite": "several scores in one",
-    "complexity": "how much of the picture does the map name?",
-    "sensitivity": "does the map stay when the picture hardly moves?",
+    "complexity": "how much of the image does the map name?",
+    "sensitivity": "does the map stay when the image hardly moves?",
     "localisation": "does the map show the object? Needs masks or boxes",
     "sanity": "does the map change with the network and the class?",
     "stability": "is the map like that of the clean image? Needs reference maps",
@@ -56,7 +56,7 @@ def metric(
         family: one of `FAMILIES`.
         better: `high` or `low`.
         range: lowest and highest value, None where there is no bound.
-        passes: of the network, for each picture, in the options' names.
+        passes: of the network, for each image, in the options' names.
         degenerate: the stated value of a map that is constant or not finite; NaN is one; None: what the formula
             gives for zeros. Never a value that would praise the map.
         undefined: one phrase, why a value is NaN.

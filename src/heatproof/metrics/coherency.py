@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 
 from heatproof import masking
-from heatproof.metrics.again import pictures
+from heatproof.metrics.again import images
 from heatproof.metrics.catalogue import metric
 from heatproof.models import Model
 
@@ -26,7 +26,7 @@ _FLAT = 1e-6
 def coherency(
     x: torch.Tensor, z: torch.Tensor, maps: torch.Tensor, explain: Callable, model: Model, *, fill: str = "mean"
 ) -> torch.Tensor:
-    """Likeness of the map to that of the picture masked by it: `(pearson(m, S(x ⊙ m)) + 1) / 2`.
+    """Likeness of the map to that of the image masked by it: `(pearson(m, S(x ⊙ m)) + 1) / 2`.
 
     S is the same method, whole (RefineCAM: all its layers), for the same target; what is masked away becomes `fill`
     (`mean`, as in the published codes). In [0, 1], higher is better; .5 where the second map is constant, which
@@ -34,7 +34,7 @@ def coherency(
     """
     background = masking.ground(fill, x, z)
     masked = masking.masked(z, maps, background)
-    again = explain(pictures(model, masked), condition="coherency")
+    again = explain(images(model, masked), condition="coherency")
     return (pearson(maps, again) + 1) / 2
 
 

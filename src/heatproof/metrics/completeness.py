@@ -1,4 +1,4 @@
-"""Completeness: does a map add up to what the network says of the picture, over what it says of nothing?"""
+"""Completeness: does a map add up to what the network says of the image, over what it says of nothing?"""
 
 import math
 
@@ -10,7 +10,7 @@ from heatproof.metrics.catalogue import metric
 from heatproof.metrics.variants import answer
 from heatproof.rounding import ANSWER_STEP, largest, rounded
 
-UNDEFINED = "the network says the same of the picture and of the fill"
+UNDEFINED = "the network says the same of the image and of the fill"
 SOURCE = "Sundararajan et al. 2017, proposition 1"
 
 

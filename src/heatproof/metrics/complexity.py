@@ -1,4 +1,4 @@
-"""Complexity of a map: how much of the picture does it name (protocols §8)?
+"""Complexity of a map: how much of the image does it name (protocols §8)?
 
 All read the display map. One that says nothing (constant, or not finite) is a map of zeros, which would look like the
 simplest there is: each metric gives the worst value it has instead.
@@ -10,7 +10,7 @@ import torch
 
 from heatproof.errors import InvalidInput
 from heatproof.metrics.catalogue import metric
-from heatproof.metrics.variants import random_pictures, streamed
+from heatproof.metrics.variants import random_images, streamed
 from heatproof.models import Model
 from heatproof.passes import whole
 from heatproof.rounding import ANSWER_STEP, rounded
@@ -26,7 +26,7 @@ from heatproof.rounding import ANSWER_STEP, rounded
     source="Poppi et al. 2021; Domeniconi et al. 2026",
 )
 def complexity(maps: torch.Tensor) -> torch.Tensor:
-    """Mean of the map, `Σ |m| / pixels`: the share of the picture that it lights up.
+    """Mean of the map, `Σ |m| / pixels`: the share of the image that it lights up.
 
     `(N,)`, in [0, 1], lower is simpler. 1 where the map says nothing.
     """
@@ -121,17 +121,17 @@ def effective_complexity(
     """The smallest share of top pixels that holds the answer: `min k/P` with `E[(p(x_k) − p)²] / p² ≤ tolerance`.
 
     x_k keeps the k most important pixels, the others are U[0, 1] in x, each channel by itself, as in
-    `monotonicity-correlation`. Shares are tried on a grid of `steps`, smallest first, and a picture is done at the
+    `monotonicity-correlation`. Shares are tried on a grid of `steps`, smallest first, and an image is done at the
     first that will do (the loss need not fall with k, so halving the interval could miss it); all share their random
-    pictures. `(N,)`, from 1/steps to 1, lower is simpler; 1 where the map says nothing.
+    images. `(N,)`, from 1/steps to 1, lower is simpler; 1 where the map says nothing.
 
     The paper leaves loss, tolerance and distribution open. The loss is relative here, or else every map would be
-    simple on a picture of which the network is unsure. What Quantus calls by this name is `nonzero-count`.
+    simple on an image of which the network is unsure. What Quantus calls by this name is `nonzero-count`.
 
     Args:
         tolerance: of the expected squared loss, in units of p²; .1: the probability is off by a third.
         steps: of the grid of shares.
-        samples: random pictures for each share.
+        samples: random images for each share.
     """
     steps, samples = whole("steps", steps, 2), whole("samples", samples)
     _bounded("tolerance", tolerance, 0, float("inf"))
@@ -153,11 +153,11 @@ def effective_complexity(
 def _expected_loss(
     kept: torch.Tensor, left: torch.Tensor, samples: int, z: torch.Tensor, p: torch.Tensor, score, model, generator
 ) -> torch.Tensor:
-    """Mean over `samples` of `(p(x') / p − 1)²` for the pictures `left`, where x' is random outside `kept`."""
+    """Mean over `samples` of `(p(x') / p − 1)²` for the images `left`, where x' is random outside `kept`."""
 
     def loss(owner: torch.Tensor, _turn: torch.Tensor) -> torch.Tensor:
         rows = left[owner]
-        drawn = random_pictures(rows.tolist(), z, model, generator)
+        drawn = random_images(rows.tolist(), z, model, generator)
         variants = torch.where(kept[rows, None], z[rows], drawn)
         return (score(variants, rows) / p[rows] - 1).square()
 

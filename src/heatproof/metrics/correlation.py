@@ -12,7 +12,7 @@ from heatproof.errors import InvalidInput
 from heatproof.masking import checked_fill, ground, masked
 from heatproof.metrics.catalogue import Curve, metric
 from heatproof.metrics.rankings import ranking_of, spearman
-from heatproof.metrics.variants import random_pictures, signed, streamed
+from heatproof.metrics.variants import random_images, signed, streamed
 from heatproof.models import Model
 from heatproof.passes import parts, rows_per_pass, whole
 from heatproof.rounding import ANSWER_STEP, STEP, largest, logit_scale, rounded
@@ -51,22 +51,22 @@ def monotonicity_correlation(
     `√E` apart. 0 where all groups' attributions are alike or the map says nothing, NaN where all answers are.
 
     Nguyen & Martínez 2020 take one pixel a group. Seven groups, and ten draws, are paper F's: 7168 pixels each at 224².
-    Quantus 0.6.0 draws U[0, 1] in z, which is not what pictures hold, one value for a whole group; its division by p²
-    changes no rank. One random picture serves all groups here, as they share no pixel.
+    Quantus 0.6.0 draws U[0, 1] in z, which is not what images hold, one value for a whole group; its division by p²
+    changes no rank. One random image serves all groups here, as they share no pixel.
 
     Args:
         groups: of pixels, from the highest to the lowest.
-        samples: random pictures.
+        samples: random images.
     """
     groups, samples, pixels = whole("groups", groups, 2), whole("samples", samples), maps[0].numel()
     if groups > pixels:
-        raise InvalidInput(f"`groups` must be at most {pixels}, the pixels of a picture. Got {groups}.")
+        raise InvalidInput(f"`groups` must be at most {pixels}, the pixels of an image. Got {groups}.")
     group = ranks() * groups // pixels
     means = torch.zeros(len(z), groups, dtype=torch.float64, device=z.device)
     means.scatter_reduce_(1, group.flatten(1), maps.flatten(1).double(), "mean", include_self=False)
 
     def change(rows: torch.Tensor, _turn: torch.Tensor) -> torch.Tensor:
-        drawn, found = random_pictures(rows.tolist(), z, model, generator), []
+        drawn, found = random_images(rows.tolist(), z, model, generator), []
         for part in parts(groups, rows_per_pass(z)):
             some = torch.arange(groups, device=z.device)[part]
             here = group[rows, None] == per_image(some, group)
@@ -107,16 +107,16 @@ def faithfulness_correlation(
 ) -> torch.Tensor:
     """Pearson correlation of `Σ_{i∈S} a_i` with `f(x) − f(x without S)` over random subsets S of one size.
 
-    a is the signed map, channels summed, at the picture's size; f the logit of the target (the probability saturates,
+    a is the signed map, channels summed, at the image's size; f the logit of the target (the probability saturates,
     and then moves by rounding only). `(N,)`, in [−1, 1], higher is better. 0 where all sums are alike or the map says
     nothing, NaN where all answers are. A subset is of pixels, all channels together. f(x) cancels, so it is not asked.
 
     Bhatt et al. 2020. 100 subsets of 224 are the values of Quantus, where they are of single channels' values and
-    black is the picture's own minimum.
+    black is the image's own minimum.
 
     Args:
         samples: subsets; the same for every method.
-        subset: pixels in each; on small pictures at most half of them.
+        subset: pixels in each; on small images at most half of them.
         fill: what comes in their place.
         of: `logit` or `probability`.
     """
@@ -160,11 +160,11 @@ def sensitivity_n(
     are is left out, for every method alike, and NaN where that is every size. 0 where the map says nothing.
 
     Ancona et al. 2018: 100 subsets of each size, up to about 80 % of the pixels, zeros in z, logits. What Quantus calls
-    by this name removes the top pixels step by step and correlates over pictures.
+    by this name removes the top pixels step by step and correlates over images.
 
     Args:
         samples: subsets of each size; the same for every method.
-        steps: sizes; those that coincide on a small picture are taken once.
+        steps: sizes; those that coincide on a small image are taken once.
         largest: the last size as a share of the pixels.
         fill: what comes in the place of removed pixels.
         of: `logit` or `probability`.
@@ -220,7 +220,7 @@ def _ask(score, row: int, of: str, variants: torch.Tensor) -> torch.Tensor:
 
 
 def _without(z: torch.Tensor, background: torch.Tensor, order: torch.Tensor, sizes: list[int], ask) -> torch.Tensor:
-    """The answers to one picture without the first n pixels of each row of `order`, `(sizes, samples)`."""
+    """The answers to one image without the first n pixels of each row of `order`, `(sizes, samples)`."""
     pairs = [(one, size) for size in sizes for one in range(len(order))]
     found = []
     for part in parts(len(pairs), rows_per_pass(z[None])):

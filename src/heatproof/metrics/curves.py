@@ -1,6 +1,6 @@
 """The curve engine: pixels ranked once, and the network's answers while they go or come back.
 
-A picture at any step is a threshold on the ranks, so the masked pictures of many steps and many pictures are built on
+An image at any step is a threshold on the ranks, so the masked images of many steps and many images are built on
 the device, as many at a time as one pass takes. No number depends on how they were grouped.
 """
 
@@ -29,7 +29,7 @@ def pixel_ranks(maps: torch.Tensor, generators: Sequence[torch.Generator], ties:
     """Rank of every pixel in its own map, 0 the most important: `(N, *spatial)` → the same shape, int64.
 
     Maps are in [0, 1] and rounded to six digits first (`heatproof.rounding`): what differs by less is a tie.
-    `jitter` breaks ties by a permutation that depends on the picture's generator and the number of pixels alone, so
+    `jitter` breaks ties by a permutation that depends on the image's generator and the number of pixels alone, so
     every rank from 0 to n − 1 occurs once; `block` gives a group of equal pixels the rank of its first. What is not a
     number ranks last. Ranks of `block` need no random numbers.
     """
@@ -108,7 +108,7 @@ def curve_points(
     Args:
         z, background: `(N, C, *spatial)`; a pixel is all its channels.
         ranks: `(N, *spatial)`, see `pixel_ranks`.
-        score: `(pictures, rows=which, of=of)` → `(M,)`; one pass each.
+        score: `(images, rows=which, of=of)` → `(M,)`; one pass each.
         first: `most` or `least` important first.
         start, end: `(N,)`, what is known of the first and the last step; then they take no pass.
     """
@@ -134,20 +134,20 @@ def threshold_scores(
     restore: bool = False,
     of: str = "probability",
 ) -> torch.Tensor:
-    """What the network says of pictures whose pixels of rank < count are the background's: `(N, P)` float64.
+    """What the network says of images whose pixels of rank < count are the background's: `(N, P)` float64.
 
     Args:
-        counts: `(N, P)` int64, each picture its own; a negative one is not asked for, and NaN in the result.
-        restore: the pixels of rank < count are the picture's, all others the background's.
+        counts: `(N, P)` int64, each image its own; a negative one is not asked for, and NaN in the result.
+        restore: the pixels of rank < count are the image's, all others the background's.
     """
     found = torch.full(counts.shape, torch.nan, dtype=torch.float64, device=z.device)
     counts = counts.cpu()
-    pictures, columns = (counts >= 0).nonzero(as_tuple=True)
+    images, columns = (counts >= 0).nonzero(as_tuple=True)
     below, above = (z, background) if restore else (background, z)
     rows = rows_per_pass(z)
-    buffer = z.new_empty(min(rows, len(pictures)), *z.shape[1:])
-    for part in parts(len(pictures), rows):
-        which, column = pictures[part], columns[part]
+    buffer = z.new_empty(min(rows, len(images)), *z.shape[1:])
+    for part in parts(len(images), rows):
+        which, column = images[part], columns[part]
         mixed = buffer[: len(which)]
         _mix(mixed, which, counts[which, column].to(z.device), ranks, below, above)
         found[which, column] = score(mixed, rows=which, of=of).to(found)
@@ -162,13 +162,13 @@ def _mix(
     below: torch.Tensor,
     above: torch.Tensor,
 ) -> None:
-    """Writes a picture for each limit: `below` where the rank is below it, else `above`; `which` in order, on the CPU.
+    """Writes an image for each limit: `below` where the rank is below it, else `above`; `which` in order, on the CPU.
 
-    A picture is spread over its limits; to make as many copies of it first would take four times as long.
+    An image is spread over its limits; to make as many copies of it first would take four times as long.
     """
     first = 0
-    for picture, many in zip(*(one.tolist() for one in which.unique_consecutive(return_counts=True)), strict=True):
+    for image, many in zip(*(one.tolist() for one in which.unique_consecutive(return_counts=True)), strict=True):
         here = slice(first, first + many)
-        reached = ranks[picture] < limits[here].view(-1, *[1] * (ranks.dim() - 1))
-        torch.where(reached[:, None], below[picture], above[picture], out=out[here])
+        reached = ranks[image] < limits[here].view(-1, *[1] * (ranks.dim() - 1))
+        torch.where(reached[:, None], below[image], above[image], out=out[here])
         first += many

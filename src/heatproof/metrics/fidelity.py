@@ -1,8 +1,8 @@
 """Fidelity: does the network say the same of what the map shows, and how fast does it change as pixels go?
 
-`p` is the probability of the target, `q` the same on the masked picture `x ⊙ m + fill ⊙ (1 − m)`, so six metrics here
+`p` is the probability of the target, `q` the same on the masked image `x ⊙ m + fill ⊙ (1 − m)`, so six metrics here
 share one forward pass. Black is paper F's fill (protocols, section 6). A map that is constant shows nothing: it gets
-the worst value of these six, since a network may well like the blank picture better than the real one.
+the worst value of these six, since a network may well like the blank image better than the real one.
 """
 
 import torch
@@ -28,7 +28,7 @@ F_TEXT = "Zhang, Torres & Hermanns 2024"
     source="Chattopadhay et al. 2018",
 )
 def average_drop(p: torch.Tensor, q, *, fill: str = "black") -> torch.Tensor:
-    """The share of its probability that the target loses on the masked picture: `relu(p − q) / p`.
+    """The share of its probability that the target loses on the masked image: `relu(p − q) / p`.
 
     In [0, 1], lower is better. NaN where p is 0. A constant map scores 1. Chattopadhay et al. 2018, section 4.1, there
     in percent. A map of ones loses nothing: `ones` fools it.
@@ -48,9 +48,9 @@ def average_drop(p: torch.Tensor, q, *, fill: str = "black") -> torch.Tensor:
     source="Chattopadhay et al. 2018",
 )
 def average_increase(p: torch.Tensor, q, *, fill: str = "black") -> torch.Tensor:
-    """Whether the target gains on the masked picture: `1[q > p]`.
+    """Whether the target gains on the masked image: `1[q > p]`.
 
-    0 or 1 for each picture, the mean is the paper's rate; higher is better. A gain that five digits of a logit cannot
+    0 or 1 for each image, the mean is the paper's rate; higher is better. A gain that five digits of a logit cannot
     tell is none. A constant map scores 0. Chattopadhay et al. 2018, section 4.1.
     """
     masked = q(checked_fill(fill))
@@ -69,7 +69,7 @@ def average_increase(p: torch.Tensor, q, *, fill: str = "black") -> torch.Tensor
     source="Zhang et al. 2023 (Opti-CAM)",
 )
 def average_gain(p: torch.Tensor, q, *, fill: str = "black") -> torch.Tensor:
-    """The share of what it lacks that the target gains on the masked picture: `relu(q − p) / (1 − p)`.
+    """The share of what it lacks that the target gains on the masked image: `relu(q − p) / (1 − p)`.
 
     In [0, 1], higher is better. NaN where p is 1 to the last digit. A constant map scores 0. Zhang et al. 2023
     (Opti-CAM), section 4.2; there in percent.
@@ -89,7 +89,7 @@ def average_gain(p: torch.Tensor, q, *, fill: str = "black") -> torch.Tensor:
     source=F_TEXT,
 )
 def local_accuracy(p: torch.Tensor, q, *, fill: str = "black") -> torch.Tensor:
-    """How far the target's probability moves on the masked picture: `|p − q|`.
+    """How far the target's probability moves on the masked image: `|p − q|`.
 
     In [0, 1], lower is better. A constant map scores 1. Lundberg & Lee 2017 asked for it; as used by Zhang, Torres &
     Hermanns 2024, section 2.
@@ -104,13 +104,13 @@ def local_accuracy(p: torch.Tensor, q, *, fill: str = "black") -> torch.Tensor:
     range=(0, 1),
     passes="1 forward",
     degenerate=0,
-    undefined="the network has no answer to the masked picture",
+    undefined="the network has no answer to the masked image",
     source=F_TEXT,
 )
 def sufficiency(logits: torch.Tensor, masked_probabilities, *, fill: str = "black") -> torch.Tensor:
-    """Whether the masked picture is still given the same class: `1[argmax f(x ⊙ m) = argmax f(x)]`.
+    """Whether the masked image is still given the same class: `1[argmax f(x ⊙ m) = argmax f(x)]`.
 
-    0 or 1 for each picture, higher is better. The class is the network's own, whatever the target. A constant map
+    0 or 1 for each image, higher is better. The class is the network's own, whatever the target. A constant map
     scores 0. Zhang, Torres & Hermanns 2024, section 2.
     """
     masked = masked_probabilities(checked_fill(fill))
@@ -129,7 +129,7 @@ def _yes(condition: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
     better="low",
     range=(0, 1),
     passes="steps forwards",
-    undefined="the network has no answer to a masked picture",
+    undefined="the network has no answer to a masked image",
     source="Petsiuk et al. 2018 (RISE)",
 )
 def deletion(curve, *, fill: str = "black", steps: int = 28, ties: str = "jitter") -> Curve:
@@ -149,7 +149,7 @@ def deletion(curve, *, fill: str = "black", steps: int = 28, ties: str = "jitter
     better="low",
     range=(0, 1),
     passes="steps forwards",
-    undefined="the network has no answer to a masked picture",
+    undefined="the network has no answer to a masked image",
     source="Petsiuk et al. 2018 (RISE)",
 )
 def deletion_mean(curve, *, steps: int = 28, ties: str = "jitter") -> Curve:
@@ -166,15 +166,15 @@ def deletion_mean(curve, *, steps: int = 28, ties: str = "jitter") -> Curve:
     better="high",
     range=(0, 1),
     passes="steps forwards",
-    undefined="the network has no answer to a masked picture",
+    undefined="the network has no answer to a masked image",
     source="Petsiuk et al. 2018 (RISE)",
 )
 def insertion(curve, *, fill: str = "blur", steps: int = 28, ties: str = "jitter") -> Curve:
-    """Area under the target's probability while pixels return, most important first, on the blurred picture.
+    """Area under the target's probability while pixels return, most important first, on the blurred image.
 
     Over the share of pixels that are back, in [0, 1], both ends included, by trapezoids; higher is better. The blur
     has 11 taps and σ 5 (RISE's code, and Domeniconi et al. 2026). Steps and ties as in `deletion`. steps − 1
-    forwards, and one of the blurred picture for all methods. Petsiuk et al. 2018, section 4.1.
+    forwards, and one of the blurred image for all methods. Petsiuk et al. 2018, section 4.1.
     """
     return _area(curve, fill, steps, ties, restore=True)
 

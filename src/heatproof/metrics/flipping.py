@@ -1,4 +1,4 @@
-"""Pieces of the picture flipped, most relevant first: squares of a grid (Samek) or superpixels (IROF).
+"""Pieces of the image flipped, most relevant first: squares of a grid (Samek) or superpixels (IROF).
 
 A piece is ranked by its own number and hands the rank to its pixels, so the curve engine does the rest.
 """
@@ -14,7 +14,7 @@ from heatproof.passes import whole
 from heatproof.registry import unknown
 from heatproof.rounding import largest, rounded
 
-#: Points of IROF's curve, which pictures with different numbers of superpixels share.
+#: Points of IROF's curve, which images with different numbers of superpixels share.
 POINTS = 101
 FILLS = ("uniform", *masking.FILLS)
 
@@ -25,7 +25,7 @@ FILLS = ("uniform", *masking.FILLS)
     better="high",
     range=(-1, 1),
     passes="steps forwards",
-    undefined="the network has no answer to a flipped picture",
+    undefined="the network has no answer to a flipped image",
     aliases=["aopc", "region-perturbation"],
     source="Bach et al. 2015; Samek et al. 2017",
 )
@@ -42,12 +42,12 @@ def pixel_flipping(
     steps: int = 100,
     fill: str = "uniform",
 ) -> Curve:
-    """What the target loses on average while squares of the picture are flipped, most relevant first (AOPC).
+    """What the target loses on average while squares of the image are flipped, most relevant first (AOPC).
 
     `1/(L+1) Σ_{k=0…L} (f(x₀) − f(x_k))` with one more square flipped at each of L = `steps` steps (as many as there
     are, if fewer). In (−1, 1), higher is better. Squares of `region` pixels a side on a fixed grid (smaller at the
     lower and right border), ranked by the sum of the map in them, ties by a seeded order. Samek et al. 2017, eq. 12
-    and section IV: 9×9, 100 steps, uniform noise in place of the pixels, here one seeded field for each picture, the
+    and section IV: 9×9, 100 steps, uniform noise in place of the pixels, here one seeded field for each image, the
     same for all methods. `region=1` is the pixel-flipping of Bach et al. 2015; other fills: black, mean, blur. f is
     the target's probability (theirs: the classifier's score). Any number of spatial dims. `steps` forwards.
     """
@@ -80,7 +80,7 @@ def _sums(maps: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def _noise(x: torch.Tensor, generators) -> torch.Tensor:
-    """Uniform in [0, 1], each picture from its own generator."""
+    """Uniform in [0, 1], each image from its own generator."""
     fields = [torch.rand(x.shape[1:], generator=generator, dtype=x.dtype) for generator in generators]
     return torch.stack(fields).to(x.device)
 
@@ -108,14 +108,14 @@ def irof(
 ) -> Curve:
     """Area over the target's relative probability while superpixels go, highest mean attribution first.
 
-    `1 − ∫ f(x_l) / f(x₀) d(l/L)`, l of the picture's L superpixels gone, both ends included, by trapezoids: 1 where
+    `1 − ∫ f(x_l) / f(x₀) d(l/L)`, l of the image's L superpixels gone, both ends included, by trapezoids: 1 where
     the prediction is gone at once, below 0 where it grows; higher is better. NaN where f(x₀) is 0. Rieger & Hansen
-    2020, eq. 1 and 2 (IROF): superpixels of SLIC on the clean picture, the mean colour of the data in their place;
-    their area is in superpixels, this one is divided by L so that pictures can be averaged. Ties by a seeded order.
-    L forwards for each picture.
+    2020, eq. 1 and 2 (IROF): superpixels of SLIC on the clean image, the mean colour of the data in their place;
+    their area is in superpixels, this one is divided by L so that images can be averaged. Ties by a seeded order.
+    L forwards for each image.
     """
     if maps.dim() != 3:
-        raise NotApplicable(f"`irof` is for pictures, which have superpixels. Got {maps.dim() - 1} spatial dims.")
+        raise NotApplicable(f"`irof` is for images, which have superpixels. Got {maps.dim() - 1} spatial dims.")
     labels = segments(segmenter)
     ranks, pieces = _piece_ranks(maps, labels, generator)
     counts = torch.arange(1, max(pieces) + 1, device=z.device).expand(len(z), -1)
@@ -130,7 +130,7 @@ def irof(
 
 
 def _piece_ranks(maps: torch.Tensor, labels: torch.Tensor, generators) -> tuple[torch.Tensor, list[int]]:
-    """Each pixel's rank is that of its superpixel by mean attribution, `(N, H, W)`; and how many each picture has."""
+    """Each pixel's rank is that of its superpixel by mean attribution, `(N, H, W)`; and how many each image has."""
     finite = torch.where(maps.isfinite(), maps, 0)
     ranks, pieces = [], []
     for one, of, generator in zip(finite, labels, generators, strict=True):

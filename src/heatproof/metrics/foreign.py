@@ -61,17 +61,17 @@ def register_metric(
         function: one of
             a function whose positional parameters name quantities of the engine and whose keyword-only ones are its
             options: as `@heatproof.metrics.metric`, tensors in, `(N,)` values or a `Curve` out;
-            a function `(model, x_batch, y_batch, a_batch)` → one number for each picture: the module, normalised
-            pictures `(N, C, H, W)`, classes `(N,)` and display maps `(N, 1, H, W)`, as arrays. It also gets
+            a function `(model, x_batch, y_batch, a_batch)` → one number for each image: the module, normalised
+            images `(N, C, H, W)`, classes `(N,)` and display maps `(N, 1, H, W)`, as arrays. It also gets
             `s_batch` (the masks), `explain_func`, `explain_func_kwargs`, `channel_first` or `device` where it names
             them. Further parameters with a default (bool, number, text) are the metric's options;
-            a metric of Quantus, `quantus.Sparseness(abs=True)`, called with one picture at a time.
+            a metric of Quantus, `quantus.Sparseness(abs=True)`, called with one image at a time.
         better: `high` or `low`; a metric of Quantus says it itself.
         range, family, passes, source, undefined: as `heatproof list metrics` and the reports show them.
         degenerate: what it says of a map that is constant or not finite; NaN by default; None: what the function gives.
         aliases: other spellings.
-        one_by_one: the function is called with one picture at a time, so that a value cannot depend on the neighbours,
-            and random numbers from the global generators of torch and numpy belong to the picture alone. Else they are
+        one_by_one: the function is called with one image at a time, so that a value cannot depend on the neighbours,
+            and random numbers from the global generators of torch and numpy belong to the image alone. Else they are
             seeded once for each batch.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Infidelity: does what a map predicts for a change of the picture agree with what the network does?"""
+"""Infidelity: does what a map predicts for a change of the image agree with what the network does?"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ LARGEST = 10 / 28
     better="low",
     range=(0, None),
     passes="samples forwards, once for all methods",
-    undefined="the network has no answer to a changed picture",
+    undefined="the network has no answer to a changed image",
     source="Yeh et al. 2019, definition 2.1",
 )
 def infidelity(
@@ -52,18 +52,18 @@ def infidelity(
     map says nothing) or less. Without it Φ must be in the units of f, which CAMs are not. β may be negative: a map and
     its negative score the same.
 
-    `square`: a square of pixels, any as likely as any other, sides up to 10/28 of the picture's, is replaced by `fill`.
+    `square`: a square of pixels, any as likely as any other, sides up to 10/28 of the image's, is replaced by `fill`.
     Φ is a contribution, as from IG or a CAM, and I is 1 inside: Iᵀ Φ is the sum of the map there, channels included.
     `gaussian`: I ~ N(0, sigma²) in z, each pixel and channel by itself. Φ is a slope, as from `gradient`; a map of one
     channel has the same slope for all channels, so Iᵀ Φ multiplies each pixel by the sum of I over the channels.
     `noisy-baseline`: the same with I = z − ε, that is, the network sees nothing but ε ~ N(0, sigma²).
 
-    The code of Yeh et al. 2019 averages over all squares of an MNIST digit, and over 10000 pictures of noise (σ .2 in
+    The code of Yeh et al. 2019 averages over all squares of an MNIST digit, and over 10000 images of noise (σ .2 in
     x, clipped).
 
     Args:
         perturbation: one of `square`, `gaussian`, `noisy-baseline`.
-        samples: changes of each picture; the same for every method.
+        samples: changes of each image; the same for every method.
         normalise: scale the map to fit best.
         sigma: of the noise, in z.
         fill: what a square is replaced by.
@@ -103,7 +103,7 @@ def _weights(raw: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Setting:
-    """What a change of pictures is made from: the pictures, what stands for nothing, and the size of noise."""
+    """What a change of images is made from: the images, what stands for nothing, and the size of noise."""
 
     z: torch.Tensor
     background: torch.Tensor
@@ -129,7 +129,7 @@ def _noisy_baseline(setting: Setting, rows: torch.Tensor, generator: Sequence[to
     return (setting.z[rows] - noise).double(), noise
 
 
-#: What is done to the pictures: → what multiplies Φ, `(M, channels or 1, *size)`, and the changed pictures.
+#: What is done to the images: → what multiplies Φ, `(M, channels or 1, *size)`, and the changed images.
 PERTURBATIONS: dict[str, Change] = {"square": _square, "gaussian": _gaussian, "noisy-baseline": _noisy_baseline}
 
 

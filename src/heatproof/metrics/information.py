@@ -1,7 +1,7 @@
-"""Performance information curves: how much of the network's answer does how much of the picture's information buy?
+"""Performance information curves: how much of the network's answer does how much of the image's information buy?
 
-From a picture of which next to nothing is known, the most important pixels are given back; everything else is filled
-in smoothly from what is known. The information in such a picture is what it takes to store it without loss.
+From an image of which next to nothing is known, the most important pixels are given back; everything else is filled
+in smoothly from what is known. The information in such an image is what it takes to store it without loss.
 """
 
 import io
@@ -29,9 +29,9 @@ PIC = "Kapishnikov et al. 2019 (XRAI)"
 
 
 class Information(NamedTuple):
-    """Pictures as pixels come back: `bytes` `(N, T + 2)` and `probabilities` `(N, T + 2, K)`.
+    """Images as pixels come back: `bytes` `(N, T + 2)` and `probabilities` `(N, T + 2, K)`.
 
-    First what is known from the start, then one for each threshold, last the whole picture.
+    First what is known from the start, then one for each threshold, last the whole image.
     """
 
     bytes: torch.Tensor
@@ -44,7 +44,7 @@ class Information(NamedTuple):
     better="high",
     range=(0, 1),
     passes="a forward for each threshold, 1 forward; one set for `sic` and `aic`",
-    undefined="what is known from the start says as much to the network as the picture, or takes as much to store",
+    undefined="what is known from the start says as much to the network as the image, or takes as much to store",
     aliases=["softmax-information-curve"],
     source=PIC,
 )
@@ -57,13 +57,13 @@ def sic(
 ) -> Curve:
     """Area under the target's probability over the information given back, most important pixels first.
 
-    Both are scaled so that what is known from the start is 0 and the whole picture is 1, and clipped to [0, 1]; the
-    curve runs through both and never falls; trapezoids. In [0, 1], higher is better. NaN where the whole picture is
+    Both are scaled so that what is known from the start is 0 and the whole image is 1, and clipped to [0, 1]; the
+    curve runs through both and never falls; trapezoids. In [0, 1], higher is better. NaN where the whole image is
     not likelier than the start, or takes no more to store. Kapishnikov et al. 2019, section 4, with the facts of the
     authors' library (PAIR-code/saliency, `pic`): its thresholds; 1 % of the pixels, drawn at random, and the corners
     are known from the start; the information is the size as lossless WebP, 8 bits. Deviations: unknown pixels are
     ROAD's weighted means (theirs: linear between the known ones, in triangles); the running maximum is taken along
-    the information, and not the thresholds; a picture of low confidence (theirs: below .8) is not left out. One
+    the information, and not the thresholds; an image of low confidence (theirs: below .8) is not left out. One
     forward for each threshold and one for the start.
     """
     found = information(_thresholds(thresholds), ties)
@@ -78,7 +78,7 @@ def sic(
     range=(0, 1),
     passes="a forward for each threshold, 1 forward; one set for `sic` and `aic`",
     degenerate=0,
-    undefined="the picture holds no more information than what is known from the start",
+    undefined="the image holds no more information than what is known from the start",
     aliases=["accuracy-information-curve"],
     source=PIC,
 )
@@ -89,12 +89,12 @@ def aic(
     thresholds: str = THRESHOLDS,
     ties: str = "jitter",
 ) -> Curve:
-    """The share of the picture's information that is not needed for the target to be the network's answer.
+    """The share of the image's information that is not needed for the target to be the network's answer.
 
     Area under `1[f_target = max f]` over the information given back, most important pixels first; parameters and
-    cost as in `sic`. In [0, 1], higher is better. A picture whose class can be told from the start scores 1 whatever
-    the map, one that is not of the target's class scores next to nothing; the paper's mean over pictures holds both
-    (its library leaves them out). NaN where the whole picture takes no more to store. A constant map scores 0.
+    cost as in `sic`. In [0, 1], higher is better. An image whose class can be told from the start scores 1 whatever
+    the map, one that is not of the target's class scores next to nothing; the paper's mean over images holds both
+    (its library leaves them out). NaN where the whole image takes no more to store. A constant map scores 0.
     """
     found = information(_thresholds(thresholds), ties)
     behind = behind_largest(found.probabilities.log())
@@ -112,7 +112,7 @@ def _thresholds(text: str) -> list[float]:
     return values
 
 
-def picture_information(
+def image_information(
     x: torch.Tensor,
     ranks: torch.Tensor,
     generators: Sequence[torch.Generator],
@@ -121,17 +121,17 @@ def picture_information(
     thresholds: Sequence[float],
     logits: torch.Tensor,
 ) -> Information:
-    """Size and probabilities of the pictures at every threshold, `rows_per_pass` at a time."""
+    """Size and probabilities of the images at every threshold, `rows_per_pass` at a time."""
     if x.dim() != 4 or x.shape[1] not in (1, 3):
-        raise NotApplicable(f"Information is that of a picture (N, 3, H, W). Got {tuple(x.shape)}.")
+        raise NotApplicable(f"Information is that of an image (N, 3, H, W). Got {tuple(x.shape)}.")
     n = ranks[0].numel()
     known = _known(x, generators)
     counts = torch.tensor([0, *(round(share * n) for share in thresholds)], device=x.device)
-    pictures = torch.arange(len(x), device=x.device).repeat_interleave(len(counts))
+    images = torch.arange(len(x), device=x.device).repeat_interleave(len(counts))
     limits = counts.repeat(len(x))
     sizes, answers = [], []
-    for part in parts(len(pictures), rows_per_pass(x)):
-        which = pictures[part]
+    for part in parts(len(images), rows_per_pass(x)):
+        which = images[part]
         kept = known[which] | (ranks[which] < limits[part].view(-1, 1, 1))
         filled = imputed(x[which].nan_to_num(), ~kept).images.clamp(0, 1)
         sizes.append(stored_bytes(filled))
@@ -156,7 +156,7 @@ def _known(x: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tens
 
 
 def stored_bytes(x: torch.Tensor) -> torch.Tensor:
-    """What pictures in [0, 1] take as lossless WebP of 8 bits, `(N,)` float64; one at a time, on the CPU."""
+    """What images in [0, 1] take as lossless WebP of 8 bits, `(N,)` float64; one at a time, on the CPU."""
     from PIL import Image
 
     sizes = []
@@ -170,7 +170,7 @@ def stored_bytes(x: torch.Tensor) -> torch.Tensor:
 
 
 def _curve(information: torch.Tensor, performance: torch.Tensor) -> Curve:
-    """From the start (first column) to the whole picture (last): a rising curve over shares of the information."""
+    """From the start (first column) to the whole image (last): a rising curve over shares of the information."""
     given = _scaled(information)
     undefined = performance.isnan().any(1) | given.isnan().any(1)
     at, order = given.nan_to_num().sort(dim=1, stable=True)

@@ -1,7 +1,7 @@
 """Localisation: does the map show the object, where a mask or a box says where that is (protocols §8)?
 
 `mask` is true on the object. Where it is empty there is nothing to find: NaN, never a hit. Where it covers the whole
-picture every map is right and only the area under the ROC curve, which needs both sides, is NaN. Pixels of equal value
+image every map is right and only the area under the ROC curve, which needs both sides, is NaN. Pixels of equal value
 count by their expectation under a random order among them, so plateaus gain nothing from where they happen to lie.
 No metric here asks the network anything, and all of them hold for signals and volumes too.
 """
@@ -41,7 +41,7 @@ def pointing_game(maps: torch.Tensor, mask: torch.Tensor, *, tolerance: int = 0)
 
     0 or 1; where several pixels share the maximum, the share of them that is on the object. `tolerance` in pixels: a
     point this near to the object hits as well (15 in Zhang et al. 2018, section 4.1; 0 by default, since that is worth
-    less the larger the picture). Higher is better. NaN for an empty mask; a constant map scores 0.
+    less the larger the image). Higher is better. NaN for an empty mask; a constant map scores 0.
     """
     tolerance = whole("tolerance", tolerance, least=0)
     flat = maps.flatten(1)
@@ -83,7 +83,7 @@ def relevance_rank(ranks: Ranks, mask: torch.Tensor) -> torch.Tensor:
     """Of as many of the highest pixels as the object has, the share that is on it.
 
     In [0, 1], higher is better; equal pixels by expectation, so a constant map scores the object's share of the
-    picture. NaN for an empty mask.
+    image. NaN for an empty mask.
     """
     groups = Groups.of(ranks("block"), mask)
     return _known(groups.inside_top(groups.positives) / groups.positives, mask)
@@ -102,7 +102,7 @@ def relevance_rank(ranks: Ranks, mask: torch.Tensor) -> torch.Tensor:
 def top_k_intersection(ranks: Ranks, mask: torch.Tensor, *, k: float = 0.02) -> torch.Tensor:
     """The share of the k highest pixels that is on the object: `|top-k ∩ object| / k`.
 
-    `k` is a number of pixels, or below 1 a share of the picture; .02 is the 1000 pixels of Quantus at 224². At most
+    `k` is a number of pixels, or below 1 a share of the image; .02 is the 1000 pixels of Quantus at 224². At most
     `|object| / k`. In [0, 1], higher is better; equal pixels by expectation. NaN for an empty mask.
     """
     pixels = mask[0].numel() if len(mask) else 1
@@ -141,7 +141,7 @@ def iou(maps: torch.Tensor, mask: torch.Tensor, *, threshold: float = 0.5) -> to
     better="high",
     range=(0, 1),
     passes="none",
-    undefined="the mask is empty or covers the picture",
+    undefined="the mask is empty or covers the image",
     aliases=["localisation-auc"],
     source="Fawcett 2006",
 )
@@ -149,7 +149,7 @@ def roc_auc(ranks: Ranks, mask: torch.Tensor) -> torch.Tensor:
     """The chance that a pixel of the object is higher in the map than one beside it (ties count one half).
 
     Area under the ROC curve of pixels. In [0, 1], higher is better, .5 by chance and for a constant map. NaN where the
-    mask is empty or covers the picture.
+    mask is empty or covers the image.
     """
     groups = Groups.of(ranks("block"), mask)
     negatives = groups.size - groups.hits
@@ -166,13 +166,13 @@ def roc_auc(ranks: Ranks, mask: torch.Tensor) -> torch.Tensor:
     passes="none",
     undefined=EMPTY,
     aliases=["ap", "pxap"],
-    source="Choe et al. 2020 (PxAP), of each picture by itself",
+    source="Choe et al. 2020 (PxAP), of each image by itself",
 )
 def average_precision(ranks: Ranks, mask: torch.Tensor) -> torch.Tensor:
     """Precision of the pixels above a threshold, averaged over the object's pixels: `Σ (R_i − R_(i−1)) P_i`.
 
     Thresholds are the values of the map, as in scikit-learn. In [0, 1], higher is better; a constant map scores the
-    object's share of the picture. NaN for an empty mask.
+    object's share of the image. NaN for an empty mask.
     """
     groups = Groups.of(ranks("block"), mask)
     precision = groups.hits.cumsum(1) / groups.size.cumsum(1).clamp(min=1)
@@ -213,7 +213,7 @@ def mask_cosine(maps: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 def grid_pointing_game(raw: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """The share of the positive attribution that lies in the mask: `Σ relu(a) inside / Σ relu(a)`.
 
-    The game is played on mosaics of pictures of different classes, with the cell of the target as mask
+    The game is played on mosaics of images of different classes, with the cell of the target as mask
     (`heatproof.data.mosaics` makes both): 1 / cells by chance. Of the raw map, whose zero means nothing: three channels
     are summed, maps at a layer's resolution upsampled after the ReLU. In [0, 1], higher is better. NaN for an empty
     mask and where nothing is positive; a constant map scores 0.
@@ -264,7 +264,7 @@ def _known(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 def _pixels(k: float, pixels: int) -> int:
     """A number of pixels, or a share of all: at least one."""
     if not (math.isfinite(k) and k > 0):
-        raise InvalidInput(f"`k` must be above 0: a number of pixels, or below 1 a share of the picture. Got {k}.")
+        raise InvalidInput(f"`k` must be above 0: a number of pixels, or below 1 a share of the image. Got {k}.")
     return max(1, round(k * pixels)) if k < 1 else whole("k", k)
 
 

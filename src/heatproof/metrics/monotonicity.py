@@ -1,6 +1,6 @@
 """Monotonicity: pixels come back, least important first. Does the network's belief grow with what the map says?
 
-The sets grow on a fill, by default black in 28 steps: the pictures of `deletion`, read backwards, so where both are
+The sets grow on a fill, by default black in 28 steps: the images of `deletion`, read backwards, so where both are
 asked for these three cost no pass of their own.
 """
 
@@ -23,7 +23,7 @@ ARYA = "Arya et al. 2019 (AIX360); Luss et al. 2019"
     range=(0, 1),
     passes="steps forwards",
     degenerate=0,
-    undefined="the network has no answer to a masked picture",
+    undefined="the network has no answer to a masked image",
     source=ARYA,
 )
 def monotonicity(
@@ -32,7 +32,7 @@ def monotonicity(
     """The share of steps at which the target's probability does not fall while pixels return, least important first.
 
     In [0, 1], higher is better; about half for an order that means nothing. A fall of no more than `tolerance` is
-    rounding. From the picture of nothing but fill to the whole one, so `steps` steps; AIX360 has single features and
+    rounding. From the image of nothing but fill to the whole one, so `steps` steps; AIX360 has single features and
     leaves out the first step. A constant map scores 0. NaN where the network has no answer.
     """
     points, rising = _rising(curve, fill, steps, ties, tolerance)
@@ -46,7 +46,7 @@ def monotonicity(
     range=(0, 1),
     passes="steps forwards",
     degenerate=0,
-    undefined="the network has no answer to a masked picture",
+    undefined="the network has no answer to a masked image",
     source=ARYA,
 )
 def monotonicity_strict(
@@ -55,7 +55,7 @@ def monotonicity_strict(
     """Whether the target's probability never falls while pixels return, least important first: AIX360's boolean.
 
     0 or 1, higher is better; parameters and deviations as in `monotonicity`, which says how nearly. (Quantus 0.6.0
-    fills an already blank picture with blank, so its curve is flat and its answer always yes.)
+    fills an already blank image with blank, so its curve is flat and its answer always yes.)
     """
     return _rising(curve, fill, steps, ties, tolerance)[1].amin(1)
 
@@ -93,7 +93,7 @@ def monotonicity_pearson(
     `f(x ⊙ 1_{S_i})`, the fill elsewhere. In [−1, 1], higher is better; 1 where the map is what each pixel adds. NaN
     where either stays the same, as for a constant map of zeros. Zhang, Torres & Hermanns 2024, section 2: their text
     (“m_i with f(x ⊙ m_i)”) leaves open what a set weighs, here the attributions in it; the “mono” of their Table 1 is
-    another metric, Quantus' MonotonicityCorrelation. One set of pictures serves all three metrics of this module.
+    another metric, Quantus' MonotonicityCorrelation. One set of images serves all three metrics of this module.
     """
     points = _returning(curve, fill, steps, ties)
     counts = torch.tensor(pixel_counts(maps.shape[1:].numel(), points.shape[1] - 1), device=maps.device)

@@ -1,8 +1,8 @@
 """Metrics of Quantus (0.6.0) as metrics here: `quantus:Sparseness`, or an object of theirs that is registered.
 
-They are called with one picture at a time, since they normalise by the maximum of whatever batch they get. Where one
-gives several numbers for a picture (a curve, one for each layer), their mean stands. They get display maps, or signed
-ones with `attributions=raw`; noise is drawn from the global generators, which are seeded by the picture.
+They are called with one image at a time, since they normalise by the maximum of whatever batch they get. Where one
+gives several numbers for an image (a curve, one for each layer), their mean stands. They get display maps, or signed
+ones with `attributions=raw`; noise is drawn from the global generators, which are seeded by the image.
 """
 
 import importlib
@@ -29,7 +29,7 @@ CATEGORIES = {
     "Randomisation": "sanity",
 }
 
-#: Those that explain other pictures, targets or weights (a test reads this off their source).
+#: Those that explain other images, targets or weights (a test reads this off their source).
 EXPLAINS = frozenset(
     {
         *("AvgSensitivity", "Continuity", "EfficientMPRT", "InputInvariance", "LocalLipschitzEstimate"),
@@ -38,12 +38,12 @@ EXPLAINS = frozenset(
     }
 )
 
-#: Those that have no value for one picture and its map.
+#: Those that have no value for one image and its map.
 ABSENT = {
-    "Consistency": "compares the maps of different pictures with one another",
-    "Focus": "is about mosaics of several pictures",
-    "SensitivityN": "correlates over pictures",
-    "Sufficiency": "compares the maps of different pictures with one another",
+    "Consistency": "compares the maps of different images with one another",
+    "Focus": "is about mosaics of several images",
+    "SensitivityN": "correlates over images",
+    "Sufficiency": "compares the maps of different images with one another",
 }
 
 #: What they are told here, and are not asked about.
@@ -81,14 +81,12 @@ def described(recipe: ForeignMetric) -> tuple[ForeignMetric, Any]:
     """The recipe with what the metric says of itself, and the function of quantities that calls it.
 
     Raises:
-        NotApplicable: a metric that has no value for one picture (`ABSENT`).
+        NotApplicable: a metric that has no value for one image (`ABSENT`).
     """
     kind = recipe.function if isinstance(recipe.function, type) else type(recipe.function)
     for base in kind.__mro__:
         if base.__name__ in ABSENT:
-            raise NotApplicable(
-                f"{base.__name__} of Quantus {ABSENT[base.__name__]}: no picture has a value by itself."
-            )
+            raise NotApplicable(f"{base.__name__} of Quantus {ABSENT[base.__name__]}: no image has a value by itself.")
     direction = getattr(getattr(kind, "score_direction", None), "value", "")
     category = getattr(getattr(kind, "evaluation_category", None), "value", "")
     family, localises = CATEGORIES.get(category, recipe.family), category == "Localisation"
@@ -128,7 +126,7 @@ def _called(recipe: ForeignMetric, made: list[str]) -> Any:
 
 
 def one_number(given: Any) -> float:
-    """What Quantus gave for one picture → the number, or the mean of several; NaN where there is none."""
+    """What Quantus gave for one image → the number, or the mean of several; NaN where there is none."""
     numbers = [float(number) for number in _flat(given)]
     return float(np.mean(numbers)) if numbers else float("nan")
 

@@ -42,7 +42,7 @@ def road(
     """`mean_P (p_LeRF − p_MoRF) / 2`: how much more the target loses with its most relevant pixels than with the least.
 
     P percent of the pixels are kept, the others imputed (`removal_scores`). The curve is the term of every P, over
-    the share removed. In [−.5, .5], 0 for an order that says nothing. The probability of the picture itself, which the
+    the share removed. In [−.5, .5], 0 for an order that says nothing. The probability of the image itself, which the
     reference subtracts from both, cancels. NaN where `ties="block"` removes every pixel.
 
     Args:
@@ -67,7 +67,7 @@ def road_morf(
 ) -> Curve:
     """`mean_P p_MoRF`: the target's probability without its most relevant pixels, imputed; low is better.
 
-    In [0, 1]; the reference subtracts the probability of the picture itself. Options, NaN and errors as `road`.
+    In [0, 1]; the reference subtracts the probability of the image itself. Options, NaN and errors as `road`.
     """
     percents, found = _removal(removal, kept, ties, noise)
     return _curve(found.morf, percents)
@@ -82,7 +82,7 @@ def road_lerf(
 ) -> Curve:
     """`mean_P p_LeRF`: the target's probability without its least relevant pixels, imputed; high is better.
 
-    In [0, 1]; the reference subtracts the probability of the picture itself. Options, NaN and errors as `road`.
+    In [0, 1]; the reference subtracts the probability of the image itself. Options, NaN and errors as `road`.
     """
     percents, found = _removal(removal, kept, ties, noise)
     return _curve(found.lerf, percents)
@@ -97,22 +97,22 @@ def removal_scores(
     kept: Sequence[float] = (20, 40, 60, 80),
     noise: float = 0.01,
 ) -> Removal:
-    """The target's score on pictures with the top, and with the bottom, (100 − P) % of their pixels imputed.
+    """The target's score on images with the top, and with the bottom, (100 − P) % of their pixels imputed.
 
     Of n pixels `⌈(n − 1) P / 100⌉` stay, which is how many lie below NumPy's percentile in the reference. Ranks that
-    are shared (`ties="block"`) go together. The noise is one field for each picture, drawn once, so that fractions,
-    both directions and all methods share it; kept pixels get none. 2 P network passes for each picture.
+    are shared (`ties="block"`) go together. The noise is one field for each image, drawn once, so that fractions,
+    both directions and all methods share it; kept pixels get none. 2 P network passes for each image.
 
     Args:
-        z: pictures `(N, C, H, W)`, normalised.
+        z: images `(N, C, H, W)`, normalised.
         ranks: `(N, H, W)`, 0 the most important; tied pixels have the first rank of their group.
-        score: `score(pictures, rows)`, the target's score of variants of the pictures `rows`.
-        generator: one for each picture.
+        score: `score(images, rows)`, the target's score of variants of the images `rows`.
+        generator: one for each image.
         kept: percents P, `noise` the standard deviation.
     """
     if z.dim() != 4:
         raise NotApplicable(
-            f"ROAD imputes the pixels of pictures (N, C, H, W). Got {tuple(z.shape)}. Take `deletion` or `insertion`."
+            f"ROAD imputes the pixels of images (N, C, H, W). Got {tuple(z.shape)}. Take `deletion` or `insertion`."
         )
     fields = _noise(z, generator, noise)
     flat, count = ranks.flatten(1), 2 * len(kept)

@@ -88,16 +88,16 @@ def smooth_mprt(
     samples: int = 10,
     noise: float = 0.1,
 ) -> Curve:
-    """`mprt` of maps without their noise: each is the mean over `samples` pictures with Gaussian noise.
+    """`mprt` of maps without their noise: each is the mean over `samples` images with Gaussian noise.
 
-    The noise has `noise` times the range of the normalised picture as deviation, and is the same for every stage and
+    The noise has `noise` times the range of the normalised image as deviation, and is the same for every stage and
     method. Hedström et al. 2023, section 4.1; their code takes 50 samples, of raw attributions, and the last of them
     without noise. In [−1, 1], lower is better. `samples` × (`stages` + 1) explanations.
     """
     samples, noise = whole("samples", samples), _positive("noise", noise)
-    pictures = _noisy(x, z, model, generator, samples, noise)
-    like = _likeness(similarity, _mean_map(explain, pictures, model))
-    points = [like(_mean_map(explain, pictures, drawn)) for drawn in _stages(model, seed, order, stages)]
+    images = _noisy(x, z, model, generator, samples, noise)
+    like = _likeness(similarity, _mean_map(explain, images, model))
+    points = [like(_mean_map(explain, images, drawn)) for drawn in _stages(model, seed, order, stages)]
     return _averaged(points)
 
 
@@ -160,7 +160,7 @@ def random_logit(
 
 
 def other_classes(target: torch.Tensor, classes: int, generator: Sequence[torch.Generator]) -> torch.Tensor:
-    """A class for each picture that is not its target, each of the others as likely."""
+    """A class for each image that is not its target, each of the others as likely."""
     drawn = [int(torch.randint(classes - 1, (), generator=one)) for one in generator]
     found = torch.tensor(drawn, device=target.device, dtype=target.dtype)
     return found + (found >= target)
@@ -214,7 +214,7 @@ def _likeness(similarity: str, maps: torch.Tensor) -> Callable[[torch.Tensor], t
 
 
 def _structural(maps: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """SSIM of pictures; of a volume the mean over its slices, of a signal NaN: it has no window."""
+    """SSIM of images; of a volume the mean over its slices, of a signal NaN: it has no window."""
     one, other = (part[:, None] if part.dim() == 2 else part for part in (maps, others))
     return ssim(one, other).reshape(len(maps), -1).mean(1)
 
@@ -241,7 +241,7 @@ def _averaged(points: list[torch.Tensor]) -> Curve:
 def _noisy(
     x: torch.Tensor, z: torch.Tensor, model: Model, generator: Sequence[torch.Generator], samples: int, noise: float
 ) -> list[torch.Tensor]:
-    """The pictures with each of the draws."""
+    """The images with each of the draws."""
     flat = z.flatten(1)
     deviation = (noise * (flat.amax(1) - flat.amin(1))).view(-1, *[1] * (z.dim() - 1))
     found = []
@@ -251,13 +251,13 @@ def _noisy(
     return found
 
 
-def _mean_map(explain: Explain, pictures: list[torch.Tensor], model: Model) -> torch.Tensor:
+def _mean_map(explain: Explain, images: list[torch.Tensor], model: Model) -> torch.Tensor:
     total: torch.Tensor | None = None
-    for draw, noisy in enumerate(pictures):
+    for draw, noisy in enumerate(images):
         found = explain(noisy, condition=f"smooth-{draw}", model=model)
         total = found if total is None else total + found
     assert total is not None
-    return total / len(pictures)
+    return total / len(images)
 
 
 def _positive(option: str, value: float) -> float:

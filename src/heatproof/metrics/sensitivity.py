@@ -1,7 +1,7 @@
-"""Sensitivity: does the map stay when the picture hardly moves (protocols §8)?
+"""Sensitivity: does the map stay when the image hardly moves (protocols §8)?
 
-Both metrics read one set of explanations of pictures with a little noise, by the same method for the same target. A
-map that ignores its picture does not move at all and scores a perfect 0: the controls show that.
+Both metrics read one set of explanations of images with a little noise, by the same method for the same target. A
+map that ignores its image does not move at all and scores a perfect 0: the controls show that.
 """
 
 import math
@@ -32,7 +32,7 @@ ZERO = "the map is constant: its change has no measure"
 def max_sensitivity(shifts: Shifts, *, samples: int = 10, radius: float = 0.2) -> torch.Tensor:
     """The largest relative change of the map under a little noise: `max ‖S(x') − S(x)‖ / ‖S(x)‖`.
 
-    Over `samples` draws of uniform noise in [−radius, radius] on the normalised picture; S is the same method, whole,
+    Over `samples` draws of uniform noise in [−radius, radius] on the normalised image; S is the same method, whole,
     for the same target. Yeh et al. 2019, eq. 5; radius .2 as in Zhang et al. 2024 and Quantus (Captum: .02). From 0 up,
     lower is better. NaN where the map is constant. `samples` explanations, shared with `average-sensitivity`.
     """
@@ -70,7 +70,7 @@ def relative_shifts(
 ) -> torch.Tensor:
     """`‖S(x') − S(x)‖ / ‖S(x)‖` for each draw, `(N, samples)` float64; NaN where the map is zero all over.
 
-    One draw of all pictures at a time, so memory does not grow with `samples`; a method's own random numbers are new in
+    One draw of all images at a time, so memory does not grow with `samples`; a method's own random numbers are new in
     each draw.
     """
     samples = whole("samples", samples)
@@ -89,7 +89,7 @@ def relative_shifts(
 
 def of_normalised(model: Model, change: torch.Tensor) -> torch.Tensor:
     """A change of `z` as the change of `x` that brings it about: `std · change`."""
-    if not model.pictures:
+    if not model.takes_images:
         return change
     std = torch.tensor(model.std, dtype=change.dtype, device=change.device)
     return change * std.view(1, -1, *[1] * (change.dim() - 2))

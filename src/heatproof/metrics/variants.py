@@ -1,4 +1,4 @@
-"""What several metrics do to a picture and to its map: random pictures, one attribution a pixel."""
+"""What several metrics do to an image and to its map: random images, one attribution a pixel."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,7 +11,7 @@ from heatproof.tensors import per_image, upsampled
 
 
 def signed(raw: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
-    """One signed attribution a pixel, `(N, *size)` float64: the map as the method made it, at the picture's size.
+    """One signed attribution a pixel, `(N, *size)` float64: the map as the method made it, at the image's size.
 
     Channels are summed (a pixel is one unit), layer resolution is upsampled as display maps are. No scaling: the
     metrics that ask are correlations, or scale by themselves. All zeros where the display map says nothing (it is
@@ -28,18 +28,18 @@ def silent(raw: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
 
 
 def answer(of: str, logits: torch.Tensor, target: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
-    """What the network said of the pictures themselves, `(N,)` float64: known already, so no pass."""
+    """What the network said of the images themselves, `(N,)` float64: known already, so no pass."""
     if of not in ("logit", "probability"):
         raise unknown("`of`", str(of), ("logit", "probability"))
     return p if of == "probability" else logits.double().gather(1, target[:, None])[:, 0]
 
 
-def random_pictures(
+def random_images(
     rows: Sequence[int], z: torch.Tensor, model: Model, generator: Sequence[torch.Generator]
 ) -> torch.Tensor:
-    """A picture of U[0, 1] values, each pixel and channel by itself, for each of `rows`; normalised, `(M, C, *size)`.
+    """An image of U[0, 1] values, each pixel and channel by itself, for each of `rows`; normalised, `(M, C, *size)`.
 
-    Each is drawn from its picture's own generator.
+    Each is drawn from its image's own generator.
     """
     drawn = torch.stack([torch.rand(z.shape[1:], generator=generator[row]) for row in rows])
     return model.normalise(drawn.to(z))
@@ -49,12 +49,12 @@ Work = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def streamed(count: int, samples: int, z: torch.Tensor, work: Work, group: int = 1) -> torch.Tensor:
-    """`work` of `samples` variants of each of `count` pictures, a pass at a time: `(count, samples, …)`.
+    """`work` of `samples` variants of each of `count` images, a pass at a time: `(count, samples, …)`.
 
     Args:
-        work: number of the picture `(M,)` and of the sample `(M,)`, all samples of a picture before the next picture's,
+        work: number of the image `(M,)` and of the sample `(M,)`, all samples of an image before the next image's,
             so that generators are used in one order whatever a pass holds → `(M, …)`.
-        group: how many pictures `work` gives the network for each.
+        group: how many images `work` gives the network for each.
     """
     every = torch.arange(count * samples, device=z.device)
     owner, turn = every.div(samples, rounding_mode="floor"), every % samples

@@ -23,7 +23,7 @@ from heatproof.models.model import Model
 
 
 class Attention(TorchFunctionMode):
-    """While it is active, every self-attention matrix of `count` pictures goes to `matrices`, in order of the calls.
+    """While it is active, every self-attention matrix of `count` images goes to `matrices`, in order of the calls.
 
     `(N, heads, T, T)`, rows attend to columns and sum to one; `kept` makes something smaller of it. Under grad mode
     they are part of the graph, the first one as a leaf where nothing before it asks for a gradient.
@@ -111,7 +111,7 @@ _READINGS = PerModule[Reading | str]()
 
 
 def reading(network: Any, module: nn.Module, z: torch.Tensor) -> Reading:
-    """The reading of `module` for pictures of z's size; `network` maps normalised pictures to its outputs.
+    """The reading of `module` for images of z's size; `network` maps normalised images to its outputs.
 
     One forward and one backward on noise, once for each module and size. NotApplicable where there is none.
     """
@@ -131,7 +131,7 @@ def reading(network: Any, module: nn.Module, z: torch.Tensor) -> Reading:
 
 
 def why_unreadable(model: Model) -> str:
-    """Why a model's attention gives no map of the picture, as one phrase; empty where it does."""
+    """Why a model's attention gives no map of the image, as one phrase; empty where it does."""
     z = torch.empty((1, *model.input_shape), device=model.device)
     try:
         with model.evaluating():
@@ -160,7 +160,7 @@ def _read(network: Any, z: torch.Tensor) -> Reading | str:
         return "its attention is not between places"
     layout = token_layout(tokens.pop(), tuple(z.shape[2:]))
     if layout is None:
-        return "its tokens are no grid over the picture"
+        return "its tokens are no grid over the image"
     return Reading(layout, _rows_read(output, matrices[-1]))
 
 

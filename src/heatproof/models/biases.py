@@ -96,7 +96,7 @@ def _curved(func: Any, args: Any, kwargs: Mapping[str, Any]) -> torch.Tensor:
 
 
 def _product(_func: Any, args: Any, _kwargs: Mapping[str, Any]) -> torch.Tensor | None:
-    """Of two factors that both depend on the picture (a gate): `u v − (u v + u v)`."""
+    """Of two factors that both depend on the image (a gate): `u v − (u v + u v)`."""
     if len(args) < 2 or not all(isinstance(factor, torch.Tensor) and factor.requires_grad for factor in args[:2]):
         return None
     return -(args[0] * args[1])

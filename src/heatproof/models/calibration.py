@@ -1,4 +1,4 @@
-"""Mean and deviation of the activations at a layer over many pictures, and a file that says what they belong to."""
+"""Mean and deviation of the activations at a layer over many images, and a file that says what they belong to."""
 
 import hashlib
 from collections.abc import Iterable
@@ -18,9 +18,9 @@ FORMAT = "heatproof calibration 1"
 
 @dataclass(frozen=True)
 class Calibration:
-    """`mean` and `deviation` (n − 1), each `(C, *spatial)` float32 on the CPU, of a layer over `count` pictures.
+    """`mean` and `deviation` (n − 1), each `(C, *spatial)` float32 on the CPU, of a layer over `count` images.
 
-    `model` is the name, for people; `fingerprint` that of its weights, with how pictures are normalised.
+    `model` is the name, for people; `fingerprint` that of its weights, with how images are normalised.
     """
 
     mean: torch.Tensor
@@ -87,8 +87,8 @@ class Calibration:
 
 
 def fingerprint(model: Model) -> str:
-    """A hash of all that decides activations: the weights, and how pictures are normalised."""
-    said = f"{model.fingerprint} {model.mean} {model.std} {model.pictures}"
+    """A hash of all that decides activations: the weights, and how images are normalised."""
+    said = f"{model.fingerprint} {model.mean} {model.std} {model.takes_images}"
     return hashlib.blake2b(said.encode(), digest_size=16).hexdigest()
 
 
@@ -96,16 +96,16 @@ def calibrated(model: Model, layer: str, batches: Iterable[torch.Tensor]) -> Cal
     """Runs the model once on each batch `(N, 3, H, W)` in [0, 1]; sizes must agree.
 
     Sums are kept in float64 and merged by Chan, Golub & LeVeque 1979, eq. 2.1, so that neither the order of the
-    pictures nor the size of the batches matters beyond rounding. One forward for each picture.
+    images nor the size of the batches matters beyond rounding. One forward for each image.
 
     Raises:
-        InvalidInput: fewer than two pictures, pictures of several sizes, or activations that are not finite.
+        InvalidInput: fewer than two images, images of several sizes, or activations that are not finite.
     """
     sums, size = _Sums(), None
     with torch.inference_mode(False), torch.no_grad():
         for x in batches:
             if size is not None and tuple(x.shape[2:]) != size:
-                raise InvalidInput(f"Calibration needs pictures of one size. Got {size} and {tuple(x.shape[2:])}.")
+                raise InvalidInput(f"Calibration needs images of one size. Got {size} and {tuple(x.shape[2:])}.")
             size = tuple(x.shape[2:])
             with model.evaluating():
                 found = captured(model, x.to(model.device), [layer], gradients=False).activations(layer)
@@ -115,7 +115,7 @@ def calibrated(model: Model, layer: str, batches: Iterable[torch.Tensor]) -> Cal
                 )
             sums.add(found.double().cpu())
         if sums.count < 2 or size is None:
-            raise InvalidInput(f"Calibration needs at least 2 pictures. Got {sums.count}.")
+            raise InvalidInput(f"Calibration needs at least 2 images. Got {sums.count}.")
         mean, deviation = sums.mean.float(), (sums.squares / (sums.count - 1)).sqrt().float()
     return Calibration(mean, deviation, sums.count, model.name, fingerprint(model), layer, size)
 

@@ -79,7 +79,7 @@ class Captured:
 
 def _no_gradient(layers: Sequence[str], module: nn.Module) -> str:
     quantised = any("quantized" in type(part).__module__ for part in module.modules())
-    names = ", ".join("the picture" if name == INPUT else repr(name) for name in layers)
+    names = ", ".join("the image" if name == INPUT else repr(name) for name in layers)
     return f"No gradient reaches {names} from the logits. " + (
         "The network is quantised: take the float network, or a method that needs no gradient, such as scorecam."
         if quantised
@@ -104,10 +104,10 @@ def captured(
         gradients: which of the outputs become leaves of a graph to the logits (all, or these); without one no graph
             is built.
         trunk: keep the graph of the trunk too (maps that are to be differentiated by `x`).
-        at_input: the graph begins at the normalised picture, which is kept as `INPUT`.
+        at_input: the graph begins at the normalised image, which is kept as `INPUT`.
 
     Raises:
-        LayerError: a layer that did not run, whose output is not spatial, or has other rows than pictures.
+        LayerError: a layer that did not run, whose output is not spatial, or has other rows than images.
     """
     x = x if trunk else x.detach()
     leaves = set(layers if gradients is True else gradients or ())
@@ -141,7 +141,7 @@ def captured(
     for name, value in native.items():
         if len(value) != len(x):
             raise LayerError(
-                f"Layer {name!r} must give one row for each picture. Got {len(value)} rows for {len(x)} (windows?). "
+                f"Layer {name!r} must give one row for each image. Got {len(value)} rows for {len(x)} (windows?). "
                 "Choose the block around it, or the layer before."
             )
     if at_input:

@@ -1,4 +1,4 @@
-"""Whether the picture can be asked for a gradient: found by one pass on noise, once for each network."""
+"""Whether the image can be asked for a gradient: found by one pass on noise, once for each network."""
 
 import torch
 
@@ -7,12 +7,12 @@ from heatproof.memo import PerModule
 from heatproof.models.capture import INPUT, captured
 from heatproof.models.model import Model
 
-#: Why no gradient arrives (empty where one does), by layer; `INPUT` is the picture.
+#: Why no gradient arrives (empty where one does), by layer; `INPUT` is the image.
 _MISSING = PerModule[str]()
 
 
 def gradient_missing(model: Model, layer: str = INPUT) -> str:
-    """Why no gradient comes from the outputs to the picture, or to a layer: one phrase; empty where one does."""
+    """Why no gradient comes from the outputs to the image, or to a layer: one phrase; empty where one does."""
     return _MISSING.found(model.module, layer, lambda: _missing(model, layer))
 
 

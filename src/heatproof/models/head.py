@@ -7,7 +7,7 @@ from torch import nn
 def linear_head(module: nn.Module, activations: torch.Tensor, logits: torch.Tensor) -> torch.Tensor | None:
     """The weights `(K, C)` of a last linear layer W if `W ⟨A⟩ + b` gives the logits, else None.
 
-    Equal to what the layer's own precision lets expect. Pictures on which the model gives non-finite logits prove
+    Equal to what the layer's own precision lets expect. Images on which the model gives non-finite logits prove
     nothing and are left out of the comparison.
     """
     pooled = activations.float().flatten(2).mean(2)

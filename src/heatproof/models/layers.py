@@ -183,7 +183,7 @@ def _per_resolution(records: list[Record]) -> list[Record]:
     """Of each spatial size the outermost module that finishes last, shallow → deep.
 
     Outermost, but no container of several stages: one that holds more than two sizes (MobileNet's `features`)
-    is opened, and so is what takes the picture itself or returns no tensor. What is inside a kept module is
+    is opened, and so is what takes the image itself or returns no tensor. What is inside a kept module is
     no candidate: the first convolution of ResNet-50's `layer2`, at `layer1`'s size, does not displace
     `layer1`.
     """
@@ -228,7 +228,7 @@ def _outermost(records: list[Record], sizes: Sizes, everywhere: bool) -> list[Re
         spans = len(sizes[record.name]) > 2
         if record.fits and not spans and not record.opaque:
             kept.append(record)
-        elif spans or record.opaque or record.sees_picture or everywhere:
+        elif spans or record.opaque or record.sees_image or everywhere:
             opened.add(record.name)
     return sorted(filter(_eligible, kept), key=lambda record: record.finished)
 

@@ -81,7 +81,7 @@ def layout_of(
 
     Four dimensions: the module's own kind decides (convolution, batch norm, pooling: channels first; a plain
     LayerNorm or Linear: channels last), else the pair of dimensions whose aspect fits the input's, else
-    channels first. Three dimensions on a picture: tokens `(N, L, C)` where L is a few prefix tokens plus a
+    channels first. Three dimensions on an image: tokens `(N, L, C)` where L is a few prefix tokens plus a
     grid that some stride cuts from the input. `(N, C, L)` of a one-dimensional signal looks just like that,
     so three dimensions are a signal only where the input itself is one. `prefix` overrides the count of
     prefix tokens.
@@ -132,7 +132,7 @@ def _token_layout(module: nn.Module, shape: tuple[int, ...], input_size: tuple[i
 def _token_grids(tokens: int, input_size: tuple[int, ...]) -> list[tuple[bool, int, tuple[int, ...]]]:
     """(leaves a border, prefix, grid) with prefix + Πgrid = tokens, the likeliest first.
 
-    A patch size that divides the picture comes before one that does not, then the shorter prefix: of 20 tokens on
+    A patch size that divides the image comes before one that does not, then the shorter prefix: of 20 tokens on
     70 × 42 five prefix tokens and 5 × 3 patches of 14, not two and 6 × 3 of 11.
     """
     found = set()

@@ -50,7 +50,7 @@ def load_model(
         are
             taken, from the cache or the network. `pretrained=False` (or as model argument): random weights.
         model_args: arguments of the constructor; text is read as a YAML scalar (`num_classes=10`,
-        `pad_type=same`). mean, std: one value or three, for pictures in [0, 1]; size: a side or (height,
+        `pad_type=same`). mean, std: one value or three, for images in [0, 1]; size: a side or (height,
         width). They win over the
             model's own configuration. `resize`: the shorter side before the crop, None squashes.
         device: `auto` takes CUDA, then MPS, then the CPU.

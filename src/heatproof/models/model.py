@@ -22,7 +22,7 @@ _LOGIT_KEYS = ("logits", "out", "output")
 class Model:
     """An `nn.Module` and what surrounds it. Made by `load_model` or `wrap`.
 
-    `name` as typed; `module` on `device`; `mean`, `std` per channel; `geometry` from picture to `x`;
+    `name` as typed; `module` on `device`; `mean`, `std` per channel; `geometry` from image to `x`;
     `classes` names by index, or None. `multi_label`: labels do not exclude each other, so a probability is the
     sigmoid of its logit and not the softmax. `input_shape` is `(channels, *spatial)`; for signals and volumes tensors
     are taken as they are. The module's train/eval mode and `requires_grad` are the owner's:
@@ -43,7 +43,7 @@ class Model:
         self.module = module
         self.multi_label = multi_label
         self.input_shape = input_shape or (3, *preprocessing.geometry.size)
-        self.pictures = input_shape is None
+        self.takes_images = input_shape is None
         self.name = name
         self.device = device
         self.mean = preprocessing.mean
@@ -99,7 +99,7 @@ class Model:
 
     def normalise(self, x: torch.Tensor) -> torch.Tensor:
         """`x` in [0, 1] → `z = (x − mean) / std`, device and dtype kept; any spatial dims."""
-        if not self.pictures:
+        if not self.takes_images:
             return x
         key = (x.device, x.dtype, x.dim())
         if key not in self._constants:
@@ -181,7 +181,7 @@ def wrap(
 ) -> Model:
     """Any classifier as a `Model`: an `nn.Module` that returns a tensor, tuple, dict or ModelOutput.
 
-    `mean` and `std` are one value or three; `size` is a side or (height, width); pictures have their shorter
+    `mean` and `std` are one value or three; `size` is a side or (height, width); images have their shorter
     side brought to `resize` (256 for 224; None squashes) before the centre crop. `device="auto"` leaves the
     module where it is, anything else moves it. `layer` replaces the target layer found by architecture.
     `multi_label`: labels do not exclude each other. `input_shape`, such as (1, 4096) or (1, 32, 64, 64), is for

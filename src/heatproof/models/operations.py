@@ -40,7 +40,7 @@ RELUS = frozenset({"relu", "relu6"})
 
 @dataclass(frozen=True)
 class Operation:
-    """One call: the function's name (`operation_name`), the module it ran in, and which operands know the picture.
+    """One call: the function's name (`operation_name`), the module it ran in, and which operands know the image.
 
     `operands` are positions among the tensors that the function was given, lists opened.
     """
@@ -56,7 +56,7 @@ class Operation:
 
 @dataclass(frozen=True)
 class Operations:
-    """All calls of one forward pass that gave something that depends on the picture, in order.
+    """All calls of one forward pass that gave something that depends on the image, in order.
 
     `runs`: how often each module ran. `hidden`: parts whose functions cannot be seen (TorchScript, or an
     `autograd.Function` of the user's).
@@ -84,7 +84,7 @@ _LISTED = PerModule[Operations]()
 def operations(model: Model) -> Operations:
     """What the model computes with: listed on noise the first time, remembered as long as the module lives.
 
-    Raises ModelError where the model does not run on pictures of its own geometry.
+    Raises ModelError where the model does not run on images of its own geometry.
     """
     return _LISTED.found(model.module, None, lambda: _listed(model))
 
@@ -151,7 +151,7 @@ def _listed(model: Model) -> Operations:
     runs: Counter[str] = Counter()
 
     def answer(function: Callable, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        # Parameters are frozen and the picture is not: what asks for gradients depends on the picture.
+        # Parameters are frozen and the image is not: what asks for gradients depends on the image.
         given = list(tensors_in([args, kwargs]))
         operands = tuple(i for i, tensor in enumerate(given) if tensor.requires_grad)
         name = operation_name(function, args, kwargs) if operands else ""

@@ -14,7 +14,7 @@ _PLAIN = PerModule[bool]()
 def plain_module(network: Any, z: torch.Tensor) -> nn.Module:
     """The user's own module, so that its layers have their names; the engine's around it where it answers otherwise.
 
-    `network` is the engine's module, `z` pictures that the network takes.
+    `network` is the engine's module, `z` images that the network takes.
     """
     module = network.module
     if network.output != "logit":

@@ -34,7 +34,7 @@ class Record:
     """What one module did: its last output's shape and layout (None where it has no places), calls, order.
 
     `opaque`: it returned a dict or no tensor, so a target layer must be looked for inside it. `fits`: the
-    grid has the picture's aspect. `source`: identity of its first input; `sees_picture`: that input has its
+    grid has the image's aspect. `source`: identity of its first input; `sees_image`: that input has its
     size.
     """
 
@@ -46,7 +46,7 @@ class Record:
     layout: Layout | None
     fits: bool
     opaque: bool
-    sees_picture: bool
+    sees_image: bool
     source: tuple[int, tuple[int, ...]] | None
 
     @property
@@ -62,7 +62,7 @@ class Record:
 def probe(model: Classifier) -> list[Record]:
     """The records of all modules but the root, in the order in which they finished.
 
-    Raises ModelError where the model does not run on pictures of its own geometry.
+    Raises ModelError where the model does not run on images of its own geometry.
     """
     shape = model.input_shape
     size = shape[1:]
@@ -103,7 +103,7 @@ def _watcher(name: str, records: dict[str, Record], shape: tuple[int, ...]) -> C
             layout=layout,
             fits=layout is not None and fits(layout, shape[1:]),
             opaque=tensor is None or isinstance(output, Mapping),
-            sees_picture=source is not None and tuple(source.shape) == (ROWS, *shape),
+            sees_image=source is not None and tuple(source.shape) == (ROWS, *shape),
             source=None if source is None else (source.data_ptr(), tuple(source.shape)),
         )
 

@@ -1,7 +1,7 @@
 """A copy of a classifier whose weights are drawn anew, block by block: what model-parameter randomisation asks about.
 
 The classifier itself is never touched. What is drawn depends on the study's seed and the layer's name alone: the same
-for every picture, batch, method, order and device.
+for every image, batch, method, order and device.
 """
 
 import copy

@@ -3,7 +3,7 @@
 Modules that finished before the layer give back their recorded output (the outermost only; a queue for modules that
 run more than once), the layer gives the new activations, and the rest runs as written. Data-dependent branches, shared
 modules and functional code are therefore no obstacle, where a symbolic trace would fail. On every batch the replay is
-checked against the recorded logits (two tails, against one for each channel and picture that follow); a model that
+checked against the recorded logits (two tails, against one for each channel and image that follow); a model that
 cannot be replayed is run whole, and that is said.
 """
 
@@ -72,7 +72,7 @@ def recording(model: Model, layer: str) -> Iterator[Record]:
 
 
 class Tail:
-    """Activations at a layer → logits, for the pictures of one recorded pass.
+    """Activations at a layer → logits, for the images of one recorded pass.
 
     Call it with `(M, C, *spatial)` and the image they are variants of, or an `(M,)` tensor of rows; get `(M, K)`, with
     a graph where the caller's grad mode asks for one.
@@ -90,7 +90,7 @@ class Tail:
         with torch.set_grad_enabled(self.graph or torch.is_grad_enabled()), self.model.evaluating():
             if self.mode != "whole":
                 return self._run(activations, rows, self.mode)
-            step = max(8, len(self.x))  # a whole pass takes the memory of as many pictures
+            step = max(8, len(self.x))  # a whole pass takes the memory of as many images
             parts = [slice(i, i + step) for i in range(0, len(activations), step)]
             some = [rows if isinstance(rows, int) else rows[part] for part in parts]
             return torch.cat([self._run(activations[p], r, "whole") for p, r in zip(parts, some, strict=True)])
@@ -125,7 +125,7 @@ class Tail:
     def _checked(self, logits: torch.Tensor) -> str:
         """The first of `MODES` that gives the logits back, else `whole` forwards.
 
-        Asked anew for every batch: of a position table with 49 rows nothing says that it is no batch of 7 pictures in
+        Asked anew for every batch: of a position table with 49 rows nothing says that it is no batch of 7 images in
         windows, so what holds for one batch size may be wrong for the next.
         """
         finite = torch.isfinite(logits).all(1).nonzero()[:, 0]
@@ -165,7 +165,7 @@ class Tail:
 
 
 #: Ways to hand recorded rows to a new batch: as views or as copies (for models that write in place); `rows` moves
-#: only tensors with one row for each picture, and leaves those with k rows for each (windows, or a table) alone.
+#: only tensors with one row for each image, and leaves those with k rows for each (windows, or a table) alone.
 MODES = ("view", "view-rows", "copy", "copy-rows")
 
 #: The (layer, batch size) that no mode could replay, so that it is tried and said once.

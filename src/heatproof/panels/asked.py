@@ -47,7 +47,7 @@ def asked(
     options: Options | None = None,
     output: Output = "logit",
 ) -> Asked:
-    """Everything that can go wrong with names, options, layers and output goes wrong here, before any picture is seen.
+    """Everything that can go wrong with names, options, layers and output goes wrong here, before any image is seen.
 
     Args:
         methods: as `heatproof.explain` takes them; also the names of `FAMILIES`.

@@ -1,4 +1,4 @@
-"""What is known of one picture: the answer, the maps of every method; as objects, and as the arrays of a file."""
+"""What is known of one image: the answer, the maps of every method; as objects, and as the arrays of a file."""
 
 import json
 import math
@@ -79,7 +79,7 @@ OUTSHINING = 0.005
 
 @dataclass(frozen=True)
 class Map:
-    """One map: raw at the layer's resolution, display in [0, 1] at the picture's, and why it says nothing."""
+    """One map: raw at the layer's resolution, display in [0, 1] at the image's, and why it says nothing."""
 
     raw: np.ndarray
     display: np.ndarray
@@ -107,16 +107,16 @@ class Block:
 
 @dataclass(frozen=True)
 class Entry:
-    """One picture. `flag` says why it could not be explained; then there is nothing else.
+    """One image. `flag` says why it could not be explained; then there is nothing else.
 
-    `id` is what its random numbers come from, `name` what people read. `picture` is what the network was shown, uint8
+    `id` is what its random numbers come from, `name` what people read. `image` is what the network was shown, uint8
     `(H, W, 3)`; `refused`: methods that found on this network that they
     cannot serve it, with the reasons.
     """
 
     id: str
     name: str = ""
-    picture: np.ndarray | None = None
+    image: np.ndarray | None = None
     predicted: Answer | None = None
     label: Answer | None = None
     blocks: tuple[Block, ...] = ()
@@ -132,12 +132,12 @@ class Entry:
 def as_arrays(entry: Entry, about: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """What `NAME.npz` holds.
 
-    `picture` uint8 `(H, W, 3)`; `target` and `probability`, one for each class explained; `raw/METHOD` and
+    `image` uint8 `(H, W, 3)`; `target` and `probability`, one for each class explained; `raw/METHOD` and
     `display/METHOD`, with a first dimension over the classes where there are several; `about`, a JSON text.
     """
-    assert entry.picture is not None and entry.predicted is not None
+    assert entry.image is not None and entry.predicted is not None
     arrays: dict[str, np.ndarray] = {
-        "picture": entry.picture,
+        "image": entry.image,
         "target": np.array([block.answer.index for block in entry.blocks]),
         "probability": np.array([block.answer.probability for block in entry.blocks]),
     }
@@ -177,7 +177,7 @@ def from_arrays(arrays: Mapping[str, np.ndarray]) -> tuple[Entry, dict[str, Any]
     entry = Entry(
         about["id"],
         about["name"],
-        arrays["picture"],
+        arrays["image"],
         _answer(about["predicted"]),
         label,
         tuple(blocks),

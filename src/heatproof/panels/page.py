@@ -26,7 +26,7 @@ Refused = Sequence[tuple[str, Sequence[str]]]
 
 @dataclass(frozen=True)
 class Tile:
-    """A picture as a data address; a map has its method, and a flag if it says nothing."""
+    """An image as a data address; a map has its method, and a flag if it says nothing."""
 
     source: str
     width: int
@@ -47,34 +47,34 @@ class Part:
 
 @dataclass(frozen=True)
 class Section:
-    """One picture on the page."""
+    """One image on the page."""
 
     anchor: str
     name: str
     flag: str
     predicted: str
     label: str
-    picture: Tile | None
+    image: Tile | None
     parts: tuple[Part, ...]
     files: tuple[tuple[str, str], ...]
     remarks: tuple[tuple[str, str, str], ...]
 
 
 class Album:
-    """Makes the sections of a page that will show `pictures` pictures."""
+    """Makes the sections of a page that will show `images` images."""
 
-    def __init__(self, rows: Rows, look: Look, pictures: int):
-        self._rows, self._look, self._count, self._pictures = rows, look, 0, pictures
+    def __init__(self, rows: Rows, look: Look, images: int):
+        self._rows, self._look, self._count, self._images = rows, look, 0, images
 
     def section(self, entry: Entry, files: Sequence[tuple[str, str]] = ()) -> Section:
-        """What the page shows of one picture; `files` (name, address) lie beside it."""
+        """What the page shows of one image; `files` (name, address) lie beside it."""
         self._count += 1
-        anchor = f"picture-{self._count}"
-        if entry.picture is None or entry.predicted is None:
+        anchor = f"image-{self._count}"
+        if entry.image is None or entry.predicted is None:
             return Section(anchor, entry.name, entry.flag, "", "", None, (), tuple(files), ())
         methods = sum(map(len, self._rows)) * len(entry.blocks)
-        small = _small(entry.picture, _side(self._pictures * (1 + methods)))
-        plain = _tile(small, f"Picture {entry.name}")
+        small = _small(entry.image, _side(self._images * (1 + methods)))
+        plain = _tile(small, f"Image {entry.name}")
         label = "" if entry.label is None else entry.label.name or f"class {entry.label.index}"
         parts = tuple(self._part(entry, block, small, plain) for block in entry.blocks)
         remarks = tuple(
@@ -91,7 +91,7 @@ class Album:
             for method, shown in found:
                 said = f"{method.title}{f' at {method.where}' if method.where else ''}, {block.answer.short}"
                 if shown.flag:
-                    alt = f"{said}: {shown.flag}, so the plain picture is shown"
+                    alt = f"{said}: {shown.flag}, so the plain image is shown"
                     tiles.append(Tile(plain.source, plain.width, plain.height, alt, method, shown.flag))
                 else:
                     tiles.append(_tile(over(small, method, shown, self._look), said, method, brightened(method, shown)))
@@ -102,7 +102,7 @@ class Album:
 def rendered(
     sections: Sequence[Section],
     *,
-    pictures: int,
+    images: int,
     rows: Rows,
     refused: Refused = (),
     look: Look,
@@ -112,9 +112,9 @@ def rendered(
     """The page."""
     methods = [method for row in rows for method in row]
     return _environment().get_template("index.html").render(
-        title=f"heatproof: {len(sections)} {'picture' if len(sections) == 1 else 'pictures'}",
+        title=f"heatproof: {len(sections)} {'image' if len(sections) == 1 else 'images'}",
         sections=sections,
-        missing=pictures - len(sections),
+        missing=images - len(sections),
         unread=sum(bool(section.flag) for section in sections),
         methods=_table(methods, sections),
         anchors={method.key: _anchor(i) for i, method in enumerate(methods)},
@@ -128,7 +128,7 @@ def rendered(
 
 
 def fragment(sections: Sequence[Section], refused: Refused, look: Look) -> str:
-    """The same pictures for a notebook: an element with a style of its own, in the notebook's ink."""
+    """The same images for a notebook: an element with a style of its own, in the notebook's ink."""
     columns = max((len(row) for section in sections for part in section.parts for row in part.rows), default=0)
     several = any(len(part.rows) > 1 for section in sections for part in section.parts)
     return _environment().get_template("fragment.html").render(
@@ -147,7 +147,7 @@ def _environment() -> Environment:
 
 
 def _table(methods: Sequence[Method], sections: Sequence[Section]) -> list[Mapping[str, Any]]:
-    """The methods, each with the remarks on its maps: (anchor, picture, class, remark)."""
+    """The methods, each with the remarks on its maps: (anchor, image, class, remark)."""
     remarks: dict[str, list[tuple[str, str, str, str]]] = {method.key: [] for method in methods}
     for section in sections:
         for key, where, flag in section.remarks:
@@ -170,8 +170,8 @@ def _side(tiles: int) -> int:
     return next((side for count, side in SIDES if tiles <= count), SMALLEST)
 
 
-def _small(picture: np.ndarray, side: int) -> Image.Image:
-    image = Image.fromarray(picture)
+def _small(pixels: np.ndarray, side: int) -> Image.Image:
+    image = Image.fromarray(pixels)
     scale = side / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     return image.resize(size, Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.LANCZOS)

@@ -1,4 +1,4 @@
-"""One picture's panel: the picture, its maps over it, titles that are never cut, one colour bar."""
+"""One image's panel: the image, its maps over it, titles that are never cut, one colour bar."""
 
 import io
 import math
@@ -16,7 +16,7 @@ from heatproof.panels.entry import Answer, Block, Entry, Map, Method, Rows
 from heatproof.report.overlay import Look, overlay
 from heatproof.report.style import CHANGED, FAINT, INK, LINE
 
-#: The longest side of a tile in pixels: small pictures are enlarged, large ones kept below the second number.
+#: The longest side of a tile in pixels: small images are enlarged, large ones kept below the second number.
 SIDES = (224, 384)
 #: Tiles beside each other: at most so many, more where there are a great many maps.
 ACROSS, MANY = 6, 24
@@ -41,21 +41,21 @@ class Line(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """A picture with its title, which stands above it."""
+    """An image with its title, which stands above it."""
 
-    picture: Image.Image
+    image: Image.Image
     title: list[Line]
 
 
 def panel(entry: Entry, rows: Rows, look: Look) -> Image.Image:
-    """RGB: on the left the picture, the prediction and the colour bar, on the right a block for each class explained.
+    """RGB: on the left the image, the prediction and the colour bar, on the right a block for each class explained.
 
-    A map that says nothing is drawn as the plain picture, its title saying why.
+    A map that says nothing is drawn as the plain image, its title saying why.
     """
-    if entry.picture is None:
+    if entry.image is None:
         return _card(entry)
-    size = tile_size(entry.picture)
-    small = Image.fromarray(entry.picture).resize(size, _filter(entry.picture, size))
+    size = tile_size(entry.image)
+    small = Image.fromarray(entry.image).resize(size, _filter(entry.image, size))
     grid = [line for row in rows for line in _lines(row, _across(rows))]
     blocks = [[_tiles(small, block, line, look) for line in grid] for block in entry.blocks]
     return _drawn(_left(entry, small, look), [block.answer for block in entry.blocks], blocks, size)
@@ -68,20 +68,20 @@ def png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def tile_size(picture: np.ndarray) -> tuple[int, int]:
-    """(width, height) of the tiles of a picture."""
-    height, width = picture.shape[:2]
+def tile_size(image: np.ndarray) -> tuple[int, int]:
+    """(width, height) of the tiles of an image."""
+    height, width = image.shape[:2]
     longest = max(height, width)
     scale = min(max(longest, SIDES[0]), SIDES[1]) / longest
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _filter(picture: np.ndarray, size: tuple[int, int]) -> Image.Resampling:
-    return Image.Resampling.LANCZOS if size[0] < picture.shape[1] else Image.Resampling.BICUBIC
+def _filter(image: np.ndarray, size: tuple[int, int]) -> Image.Resampling:
+    return Image.Resampling.LANCZOS if size[0] < image.shape[1] else Image.Resampling.BICUBIC
 
 
 def over(small: Image.Image, method: Method, shown: Map, look: Look) -> Image.Image:
-    """A map of any size over a picture of the size wanted."""
+    """A map of any size over an image of the size wanted."""
     times = brightness(method, shown)
     field = Image.fromarray(np.asarray(times * shown.display, np.float32).clip(0, 1))
     if field.size != small.size:
@@ -129,7 +129,7 @@ def _tiles(small: Image.Image, block: Block, line: Sequence[Method], look: Look)
 
 
 def _left(entry: Entry, small: Image.Image, look: Look) -> Tile:
-    """The picture and under it, as part of the same image, what is said of it and the colour bar."""
+    """The image and under it, as part of the same image, what is said of it and the colour bar."""
     assert entry.predicted is not None
     width = max(small.width, SIDES[0])
     text = wrapped(f"Predicted: {entry.predicted.full}", width)
@@ -158,18 +158,18 @@ def _drawn(
     blocks = [[line for line in block if line] for block in blocks]
     across = max((len(line) for block in blocks for line in block), default=0)
     room = across * (size[0] + GAP) - GAP
-    x = MARGIN + left.picture.width + 2 * GAP
+    x = MARGIN + left.image.width + 2 * GAP
     headings = [wrapped(f"Explained: {answer.full}", room, LARGE) for answer in answers]
     heights = [[_height(line, size) for line in block] for block in blocks]
     tops = [sum(part.height for part in heading) + GAP for heading in headings]
     right = sum(map(sum, heights)) + sum(tops) + GAP * (len(blocks) - 1)
     name = sum(line.height for line in left.title)
     lead = max(0, tops[0] + _text(blocks[0][0]) - name) if blocks and blocks[0] else 0
-    first = lead + name + left.picture.height
+    first = lead + name + left.image.height
     image = Image.new("RGB", (x + room + MARGIN, max(first, right) + 2 * MARGIN), "white")
     draw = ImageDraw.Draw(image)
     y = _written(draw, left.title, MARGIN, MARGIN + lead)  # level with the first line of maps
-    image.paste(left.picture, (MARGIN, y))
+    image.paste(left.image, (MARGIN, y))
     y = MARGIN
     for heading, top, block, lines in zip(headings, tops, blocks, heights, strict=True):
         _written(draw, heading, x, y)
@@ -197,11 +197,11 @@ def _put(
     for place, tile in enumerate(line):
         at = x + place * (size[0] + GAP)
         _written(draw, tile.title, at, y + room - sum(part.height for part in tile.title))
-        image.paste(tile.picture, (at, y + room + 4))
+        image.paste(tile.image, (at, y + room + 4))
 
 
 def _card(entry: Entry) -> Image.Image:
-    """A picture that could not be explained: its name and the reason."""
+    """An image that could not be explained: its name and the reason."""
     width = 3 * SIDES[0]
     text = [*wrapped(entry.name, width, bold=True), *wrapped(entry.flag, width, ink=CHANGED)]
     image = Image.new("RGB", (width + 2 * MARGIN, sum(line.height for line in text) + 2 * MARGIN), "white")

@@ -1,4 +1,4 @@
-"""`heatproof.show`: pictures and methods in, panels out, in memory or straight into a folder."""
+"""`heatproof.show`: images and methods in, panels out, in memory or straight into a folder."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,8 +19,8 @@ from heatproof.models import Model
 from heatproof.panels import page
 from heatproof.panels.asked import Options, asked, by_reason
 from heatproof.panels.entry import Entry, as_arrays, from_arrays
+from heatproof.panels.images import Shot, shots, stems
 from heatproof.panels.panel import panel, png
-from heatproof.panels.pictures import Shot, shots, stems
 from heatproof.panels.work import Work, entries
 from heatproof.progress import Silent
 from heatproof.registry import unknown
@@ -30,7 +30,7 @@ from heatproof.tensors import UPSAMPLING
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be shown, everything checked that can be checked before a picture is opened."""
+    """What is to be shown, everything checked that can be checked before an image is opened."""
 
     work: Work
     shots: list[Shot]
@@ -39,10 +39,10 @@ class Job:
 
 
 class Shown:
-    """Pictures with their maps, as people look at them. In a notebook it shows itself.
+    """Images with their maps, as people look at them. In a notebook it shows itself.
 
     Attributes:
-        entries: one for each picture: its answer, its maps by class and method, or why there are none.
+        entries: one for each image: its answer, its maps by class and method, or why there are none.
         not_applicable: method → why it cannot serve this network.
     """
 
@@ -55,7 +55,7 @@ class Shown:
 
     @property
     def panels(self) -> list[Image.Image]:
-        """One picture for each picture; one that could not be explained says why."""
+        """One image for each image; one that could not be explained says why."""
         return [panel(entry, self._job.work.asked.rows, self._job.look) for entry in self.entries]
 
     def save(self, folder: str | os.PathLike) -> Path:
@@ -67,7 +67,7 @@ class Shown:
 
     def __repr__(self) -> str:
         methods = ", ".join(method.key for row in self._job.work.asked.rows for method in row)
-        return f"Shown({len(self.entries)} pictures: {methods})"
+        return f"Shown({len(self.entries)} images: {methods})"
 
     def _repr_html_(self) -> str:
         album = page.Album(self._job.work.asked.rows, self._job.look, len(self.entries))
@@ -76,7 +76,7 @@ class Shown:
 
 
 class Album:
-    """A folder that is filled picture by picture: what is written stays, whatever happens after."""
+    """A folder that is filled image by image: what is written stays, whatever happens after."""
 
     def __init__(self, job: Job, folder: Path, command: str = ""):
         self._job, self.folder, self._command = job, folder, command
@@ -88,7 +88,7 @@ class Album:
         self._begun = False
 
     def known(self, place: int, digest: str) -> Entry | None:
-        """What an earlier run has left of a picture, if it was asked for the very same."""
+        """What an earlier run has left of an image, if it was asked for the very same."""
         with suppress(Exception):  # a file that is not ours, or is damaged, is made anew
             with np.load(self._map_file(place), allow_pickle=False) as arrays:
                 entry, about = from_arrays(arrays)
@@ -98,7 +98,7 @@ class Album:
         return None
 
     def add(self, entry: Entry, digest: str) -> None:
-        """Writes the files of the next picture, the maps last: they are what says that it is done."""
+        """Writes the files of the next image, the maps last: they are what says that it is done."""
         files, self._begun = (), True
         place, self.refused = len(self._sections), {**self.refused, **entry.refused}
         if not entry.flag:
@@ -115,10 +115,10 @@ class Album:
         return self._begun
 
     def write_page(self) -> Path:
-        """Writes `index.html` of what there is; says on it where pictures are missing."""
+        """Writes `index.html` of what there is; says on it where images are missing."""
         text = page.rendered(
             self._sections,
-            pictures=len(self._job.shots),
+            images=len(self._job.shots),
             rows=self._job.work.asked.rows,
             refused=by_reason(self.refused),
             look=self._job.look,
@@ -162,7 +162,7 @@ def show(
     alpha: float = Look.alpha,
     progress: Any = None,
 ) -> Shown:
-    """Explains pictures and shows the maps over them: rich output in a notebook, `.panels`, `.save(folder)`.
+    """Explains images and shows the maps over them: rich output in a notebook, `.panels`, `.save(folder)`.
 
     `model`, `target`, `layer`, `output`, `upsample` and `seed` are those of `heatproof.explain`, and so are the maps. A
     map worked out pixel by pixel in which single pixels outshine the rest is drawn brighter, and its title says so.
@@ -174,8 +174,8 @@ def show(
             network is left out, and `.not_applicable` says why.
         layers: `all`, or names: every method that reads a layer is shown at each of them, plain and refined.
         options: method → options, for every method of that name among those asked for.
-        labels: one for each picture, or a CSV with the columns `file,class_index`.
-        colormap: of matplotlib; alpha: the share of its colour in an overlay, the grey picture has the rest.
+        labels: one for each image, or a CSV with the columns `file,class_index`.
+        colormap: of matplotlib; alpha: the share of its colour in an overlay, the grey image has the rest.
 
     Raises:
         UnknownName, InvalidInput, InvalidTarget, LayerError: each says what was expected. NotApplicable: no method is
@@ -206,7 +206,7 @@ def checked_job(
     alpha: float = Look.alpha,
     limit: int | None = None,
 ) -> Job:
-    """What `show` was asked for, checked; `limit`: only the first pictures."""
+    """What `show` was asked for, checked; `limit`: only the first images."""
     model, look = as_model(model), Look(colormap, alpha)
     outputs.checked_output(output)
     if upsample not in UPSAMPLING:
@@ -223,9 +223,9 @@ def checked_job(
 def _facts(work: Work, found: Sequence[Shot]) -> tuple[tuple[str, str], ...]:
     """What the page says of a run."""
     said = work.output if isinstance(work.output, str) else "a callable"
-    target = work.target if isinstance(work.target, str | int) else "given for each picture"
+    target = work.target if isinstance(work.target, str | int) else "given for each image"
     layers = dict.fromkeys(place.layers for place in work.asked.places if place.request.spatial)
-    facts = [("Model", work.model.name), ("Pictures", str(len(found))), ("Methods", str(work.units)),
+    facts = [("Model", work.model.name), ("Images", str(len(found))), ("Methods", str(work.units)),
              ("Class explained", str(target))]  # fmt: skip
     facts += [("Output explained", said)] if said != "logit" else []
     facts += [("Layer", "+".join(*layers))] if len(layers) == 1 else []
@@ -235,9 +235,9 @@ def _facts(work: Work, found: Sequence[Shot]) -> tuple[tuple[str, str], ...]:
 def explained_into(
     folder: str | os.PathLike, job: Job, progress: Any, command: str = "", advance: Callable[[Entry], Any] | None = None
 ) -> Album:
-    """Fills a folder picture by picture and writes the page, also where it is stopped half-way.
+    """Fills a folder image by image and writes the page, also where it is stopped half-way.
 
-    Pictures that an earlier run has done, asked for the very same, are drawn again and not explained again.
+    Images that an earlier run has done, asked for the very same, are drawn again and not explained again.
     """
     album = Album(job, Path(folder), command)
     try:

@@ -1,4 +1,4 @@
-"""The engine at work on pictures: batch by batch, cheap methods together, costly ones one after another."""
+"""The engine at work on images: batch by batch, cheap methods together, costly ones one after another."""
 
 import hashlib
 import json
@@ -12,15 +12,15 @@ import torch
 import heatproof
 from heatproof import outputs, targets
 from heatproof.engine import Batch, Explanation, explanation, halved
-from heatproof.errors import InvalidInput, InvalidPicture, InvalidTarget, NotApplicable, UnknownName
+from heatproof.errors import InvalidImage, InvalidInput, InvalidTarget, NotApplicable, UnknownName
 from heatproof.flags import Flag, Reason
 from heatproof.models import Model
 from heatproof.panels.asked import Asked
 from heatproof.panels.entry import Answer, Block, Entry, Map
-from heatproof.panels.pictures import Shot, as_bytes
+from heatproof.panels.images import Shot, as_bytes
 from heatproof.rounding import top_class
 
-#: Pictures per pass; fewer with costly methods, which fill their passes themselves, so that the progress moves and
+#: Images per pass; fewer with costly methods, which fill their passes themselves, so that the progress moves and
 #: little is lost where a run is stopped.
 BATCH, BATCH_COSTLY, BATCH_COSTLY_ON_GPU = 16, 1, 8
 
@@ -40,11 +40,11 @@ class Work:
 
     @property
     def units(self) -> int:
-        """Methods per picture."""
+        """Methods per image."""
         return len(self.asked.places)
 
     def digest(self, shot: Shot, x: torch.Tensor, row: int) -> str:
-        """A hash of everything that decides the maps of one picture; empty where that cannot be told (a callable)."""
+        """A hash of everything that decides the maps of one image; empty where that cannot be told (a callable)."""
         if callable(self.output) or callable(self.target):
             return ""
         if not self._fingerprint:
@@ -73,17 +73,17 @@ def _listed(target: Any, row: int) -> Any:
     return (classes[row] if classes.dim() else classes).tolist()
 
 
-#: (place of a picture, its digest) → what is there already.
+#: (place of an image, its digest) → what is there already.
 Known = Callable[[int, str], Entry | None]
 
 
 def entries(
     work: Work, shots: Sequence[Shot], progress: Any, known: Known | None = None
 ) -> Iterator[tuple[Entry, str]]:
-    """One entry for each picture, in order, with its digest; a picture that cannot be opened is a flagged one.
+    """One entry for each image, in order, with its digest; an image that cannot be opened is a flagged one.
 
     Raises:
-        InvalidTarget …: what is wrong for all pictures, before the first.
+        InvalidTarget …: what is wrong for all images, before the first.
     """
     _check_targets(work, shots)
     shots = _unlabelled(work, shots)
@@ -125,7 +125,7 @@ def _opened(shot: Shot) -> tuple[torch.Tensor | None, str]:
         return None, shot.flag
     try:
         return shot.open(), ""
-    except InvalidPicture as error:
+    except InvalidImage as error:
         return None, str(error).removeprefix(f"{PurePath(shot.id).name}: ")
 
 
@@ -137,15 +137,15 @@ def _same_size(fresh: Mapping[int, torch.Tensor]) -> list[dict[int, torch.Tensor
 
 
 def _explained(work: Work, shots: Sequence[Shot], fresh: Mapping[int, torch.Tensor], progress: Any) -> dict[int, Entry]:
-    rows, pictures = list(fresh), torch.stack(list(fresh.values()))
+    rows, images = list(fresh), torch.stack(list(fresh.values()))
     done: dict[int, Entry] = {}
 
     def run(part: slice) -> None:
         taken = rows[part]
-        batch = _batch(work, [shots[row] for row in taken], taken, pictures[part])
+        batch = _batch(work, [shots[row] for row in taken], taken, images[part])
         found, refused = _run(work, batch, progress)
         for i, row in enumerate(taken):
-            done[row] = _entry(work, shots[row], pictures[part][i], batch, found, refused, i)
+            done[row] = _entry(work, shots[row], images[part][i], batch, found, refused, i)
 
     for _ in halved(run, len(rows)):
         pass
@@ -249,7 +249,7 @@ def _check_targets(work: Work, shots: Sequence[Shot]) -> None:
 
 
 def _unlabelled(work: Work, shots: Sequence[Shot]) -> list[Shot]:
-    """For target `label`, pictures without one cannot be explained; where none has one the target is the mistake."""
+    """For target `label`, images without one cannot be explained; where none has one the target is the mistake."""
     if work.target != "label":
         return list(shots)
     missing = sum(shot.label is None for shot in shots)

@@ -140,7 +140,7 @@ def deepfool_step(
     sum of the steps times `1 + overshoot`. The boundaries are linearised at `x + Σ steps`, as in the paper,
     which approaches a boundary; the overshoot crosses it. (The authors' code linearises beyond the overshoot,
     where the margin only shrinks towards 0, and needs a constant 1e-4 in the step to cross.) Where the paper
-    lets pictures leave [0, 1], they are clamped here, so that `clamp(x + δ)` itself is known to flip.
+    lets images leave [0, 1], they are clamped here, so that `clamp(x + δ)` itself is known to flip.
     `class_scores` maps images to logits `(N, K)` and is differentiable; it is asked only for the rows that
     have not changed yet, `classes` − 1 backward passes a round.
 
@@ -163,7 +163,7 @@ def deepfool_step(
                 break
         else:
             warnings.warn(
-                f"DeepFool did not change the prediction of {len(left)} of {len(x)} pictures in {iterations} "
+                f"DeepFool did not change the prediction of {len(left)} of {len(x)} images in {iterations} "
                 "iterations; their step is the one reached.",
                 HeatproofWarning,
                 stacklevel=2,

@@ -1,4 +1,4 @@
-"""Finds the severity at which a given share of the predictions flips, on this model and these pictures."""
+"""Finds the severity at which a given share of the predictions flips, on this model and these images."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -44,7 +44,7 @@ def calibrate(
     passed, then the bracket is halved until a rate lies within `tolerance` of the target or the bracket is
     narrower than `resolution` times its upper end. Rates are steps of 1/n and grow only roughly, so the
     bracket is always the lowest level seen at or above the target with the next one seen below it, and the
-    answer is the nearest of all rates seen, the lower level among equals. With n pictures no tolerance below
+    answer is the nearest of all rates seen, the lower level among equals. With n images no tolerance below
     1/(2n) can be promised.
 
     Raises InvalidInput for targets outside (0, 1), a rate outside [0, 1], or settings out of range;

@@ -51,7 +51,7 @@ def _field(law: str, generators: Generators, shape: tuple[int, ...], like: torch
 
 
 def _drawn(law: str, generators: Generators, shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
-    # float32 whatever `like` is: a float64 picture must meet the same noise as its float32 twin.
+    # float32 whatever `like` is: a float64 image must meet the same noise as its float32 twin.
     sample = {"normal": torch.randn, "uniform": torch.rand}[law]
     rows = [sample(shape, generator=one, dtype=torch.float32) for one in generators]
     return torch.stack(rows).to(device=like.device, dtype=like.dtype)

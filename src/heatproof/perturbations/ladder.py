@@ -83,7 +83,7 @@ def checked_severity(severity: float, *, extrapolate: bool = False) -> float:
     ):
         beyond = f" (or up to {HIGHEST:g} here)" if extrapolate else ""
         raise InvalidInput(
-            f"`severity` must be one of {SEVERITIES[0]}–{SEVERITIES[-1]}{beyond}; 0 leaves the picture as it "
+            f"`severity` must be one of {SEVERITIES[0]}–{SEVERITIES[-1]}{beyond}; 0 leaves the image as it "
             f"is, numbers between are interpolated. Got {severity!r}."
         )
     return float(severity)

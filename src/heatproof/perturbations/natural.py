@@ -19,7 +19,7 @@ from heatproof.perturbations.ladder import perturbation, within
 
 IMAGENET_C = "Hendrycks & Dietterich 2019, arXiv 1903.12261 (ImageNet-C)"
 
-#: The picture side for which blur sizes are given.
+#: The image side for which blur sizes are given.
 REFERENCE_SIDE = 224
 
 
@@ -87,9 +87,9 @@ def speckle(x: torch.Tensor, generator: Generators, *, sigma: float = 0.35) -> t
     source=IMAGENET_C,
 )
 def gaussian_blur(x: torch.Tensor, *, sigma: float = 3.0) -> torch.Tensor:
-    """Convolves with a normal kernel, cut at 4 σ; the border pixel is repeated outside the picture.
+    """Convolves with a normal kernel, cut at 4 σ; the border pixel is repeated outside the image.
 
-    Equal to `skimage.filters.gaussian(truncate=4, mode="nearest")`. `sigma` ≥ 0, in pixels of a 224² picture
+    Equal to `skimage.filters.gaussian(truncate=4, mode="nearest")`. `sigma` ≥ 0, in pixels of a 224² image
     (it scales with the shorter side); higher is stronger.
     """
     spread = within("sigma", sigma, 0) * _scale(x)
@@ -108,13 +108,13 @@ def gaussian_blur(x: torch.Tensor, *, sigma: float = 3.0) -> torch.Tensor:
     source=IMAGENET_C + "; the encoder is Pillow's",
 )
 def jpeg(x: torch.Tensor, *, quality: float = 15.0) -> torch.Tensor:
-    """Writes and reads each picture as a JPEG file in memory (Pillow, 4:2:0), from 8-bit values.
+    """Writes and reads each image as a JPEG file in memory (Pillow, 4:2:0), from 8-bit values.
 
     `quality` in [1, 100], rounded to an integer; lower is stronger.
     """
     level = round(within("quality", quality, 1, 100))
     pixels = (x * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    decoded = np.stack([_jpeg_round_trip(picture, level) for picture in pixels])
+    decoded = np.stack([_jpeg_round_trip(image, level) for image in pixels])
     return torch.from_numpy(decoded).permute(0, 3, 1, 2).contiguous().to(x) / 255
 
 
@@ -149,12 +149,12 @@ def shot(x: torch.Tensor, generator: Generators, *, rate: float = 12.0) -> torch
     source=IMAGENET_C,
 )
 def defocus_blur(x: torch.Tensor, *, radius: float = 6.0, alias: float = 0.5) -> torch.Tensor:
-    """Convolves with a disk whose rim a small normal kernel smooths; the picture is mirrored at its border.
+    """Convolves with a disk whose rim a small normal kernel smooths; the image is mirrored at its border.
 
     At whole radii ImageNet-C's kernel (3 taps of smoothing up to radius 8, 5 above) divided by its sum, which
-    there is 1.013 at severity 4 and 1.011 at 5 and brightens; between them, as pictures of other sizes need,
+    there is 1.013 at severity 4 and 1.011 at 5 and brightens; between them, as images of other sizes need,
     the kernels of the two neighbouring radii are mixed linearly. `radius` ≥
-    0, in pixels of a 224² picture (it scales with the shorter side); `alias` > 0, σ of the smoothing, in
+    0, in pixels of a 224² image (it scales with the shorter side); `alias` > 0, σ of the smoothing, in
     pixels, not scaled because the pixel grid it hides does not scale either. Higher is stronger.
     """
     within("alias", alias, 1e-3)
@@ -175,14 +175,14 @@ def motion_blur(x: torch.Tensor, generator: Generators, *, radius: float = 15.0,
     One-sided, as a moving camera: `Σ_i w_i x(p + i (sin θ, cos θ))`, i = 0 … 2 radius, `w_i ∝ exp(−i² /
     2σ²)`, the offsets rounded to whole pixels, the border pixel repeated outside. This is ImageMagick's
     kernel, which ImageNet-C calls through Wand, and what `imagecorruptions` computes. It differs from the
-    latter in that the trail keeps its full weight where it leaves a picture smaller than itself (there it is
-    cut and darkens). `radius` and `sigma` ≥ 0, in pixels of a 224² picture (both scale with the shorter side;
+    latter in that the trail keeps its full weight where it leaves an image smaller than itself (there it is
+    cut and darkens). `radius` and `sigma` ≥ 0, in pixels of a 224² image (both scale with the shorter side;
     a radius between whole numbers gives the last tap a part of its weight); higher is stronger.
     """
     scale = _scale(x)
     weights = trail_weights(within("radius", radius, 0) * scale, within("sigma", sigma, 0) * scale)
     angles = (uniform(generator, (), x).double().cpu() * 90 - 45).deg2rad().tolist()
-    smeared = [_smeared(picture, weights, angle) for picture, angle in zip(x, angles, strict=True)]
+    smeared = [_smeared(image, weights, angle) for image, angle in zip(x, angles, strict=True)]
     return torch.stack(smeared).clamp_(0, 1)
 
 
@@ -216,7 +216,7 @@ def brightness(x: torch.Tensor, *, shift: float = 0.3) -> torch.Tensor:
 def contrast(x: torch.Tensor, *, factor: float = 0.2) -> torch.Tensor:
     """Pulls every value towards its channel's mean: `(x − m) f + m`, m per image and channel.
 
-    `factor` ≥ 0; 1 leaves the picture as it is, lower is stronger.
+    `factor` ≥ 0; 1 leaves the image as it is, lower is stronger.
     """
     within("factor", factor, 0)
     mean = x.mean((-2, -1), keepdim=True)
@@ -261,7 +261,7 @@ def disk_kernel(radius: float, alias: float) -> torch.Tensor:
 
 
 def trail_weights(radius: float, sigma: float) -> list[float]:
-    """The `2 radius + 1` taps of a motion blur, first the standing picture; they sum to 1."""
+    """The `2 radius + 1` taps of a motion blur, first the standing image; they sum to 1."""
     length = 2 * radius + 1
     taps = [
         math.exp(-(i**2) / (2 * sigma**2)) * min(1.0, length - i) if i else 1.0
@@ -304,7 +304,7 @@ def _whole_disk(radius: int, alias: float) -> torch.Tensor:
 
 
 def _mirrored(x: torch.Tensor, margin: int) -> torch.Tensor:
-    """Pads by reflection about the border pixel's centre, however small the picture is."""
+    """Pads by reflection about the border pixel's centre, however small the image is."""
     rows, columns = (_mirror_index(side, margin, x.device) for side in x.shape[-2:])
     return x[..., rows, :][..., columns]
 
@@ -325,14 +325,14 @@ def _filtered(padded: torch.Tensor, kernel: torch.Tensor, size: tuple[int, int])
     return whole[..., first : first + size[0], first : first + size[1]]
 
 
-def _smeared(picture: torch.Tensor, weights: list[float], angle: float) -> torch.Tensor:
-    """One `(3, H, W)` picture moved along its trail."""
-    height, width = picture.shape[-2:]
+def _smeared(image: torch.Tensor, weights: list[float], angle: float) -> torch.Tensor:
+    """One `(3, H, W)` image moved along its trail."""
+    height, width = image.shape[-2:]
     # ImageMagick's rounding: halves go down.
     steps = [(math.ceil(i * math.sin(angle) - 0.5), math.ceil(i * math.cos(angle) - 0.5)) for i in range(len(weights))]
     reach = max(max(abs(down), abs(right)) for down, right in steps)
-    padded = F.pad(picture[None], [reach] * 4, mode="replicate")[0]
-    smeared = torch.zeros_like(picture)
+    padded = F.pad(image[None], [reach] * 4, mode="replicate")[0]
+    smeared = torch.zeros_like(image)
     for weight, (down, right) in zip(weights, steps, strict=True):
         top, left = reach + down, reach + right
         smeared += weight * padded[:, top : top + height, left : left + width]

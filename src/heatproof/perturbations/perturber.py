@@ -109,7 +109,7 @@ class Perturber:
 def psnr(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Peak signal-to-noise ratio of each image in dB, `(N,)`: `10 log10(1 / mean (x − y)²)` over all values.
 
-    Range (0, ∞] for pictures in [0, 1]; higher is nearer to the clean picture, identical pictures give ∞.
+    Range (0, ∞] for images in [0, 1]; higher is nearer to the clean image, identical images give ∞.
     """
     if x.shape != y.shape:
         raise InvalidInput(f"`x` and `y` must have one shape. Got {tuple(x.shape)} and {tuple(y.shape)}.")

@@ -32,7 +32,7 @@ def pairs(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataFrame
     """One row per image × method × perturbation × severity (and segmenter, layer, dataset, model).
 
     `source` is a study folder or a connection with the view `rows`. Columns as in `tables/pairs.parquet`:
-    numbers float64 (NaN where a flagged picture or a constant map has none), `changed` a nullable boolean,
+    numbers float64 (NaN where a flagged image or a constant map has none), `changed` a nullable boolean,
     classes nullable integers; flagged rows are kept. Ordered by the key, so equal rows give equal frames.
     """
     key = ", ".join(KEY)
@@ -52,7 +52,7 @@ def pairs(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataFrame
 
 
 def psnr(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataFrame:
-    """Peak signal-to-noise ratio in dB of each perturbed picture: columns of CONDITION and `psnr`."""
+    """Peak signal-to-noise ratio in dB of each perturbed image: columns of CONDITION and `psnr`."""
     key = ", ".join(CONDITION)
     return _frame(
         source,
@@ -62,7 +62,7 @@ def psnr(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataFrame:
 
 
 def flagged(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataFrame:
-    """Pictures that could not be used at all, with the reason: dataset, image, reason."""
+    """Images that could not be used at all, with the reason: dataset, image, reason."""
     return _frame(
         source,
         """SELECT dataset, image, string_agg(DISTINCT flag, '; ' ORDER BY flag) AS reason
@@ -72,7 +72,7 @@ def flagged(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataFra
 
 
 def truth(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataFrame:
-    """Cosine similarity with the mask for each picture and method; empty where no picture has a mask."""
+    """Cosine similarity with the mask for each image and method; empty where no image has a mask."""
     key = "model, dataset, layer, image, method, control"
     return _frame(
         source,
@@ -93,7 +93,7 @@ def strengths(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataF
 
 
 def segments(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataFrame:
-    """How many segments each picture was cut into: model, dataset, segmenter, image, segments."""
+    """How many segments each image was cut into: model, dataset, segmenter, image, segments."""
     key = "model, dataset, segmenter, image"
     return _frame(
         source,
@@ -103,7 +103,7 @@ def segments(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataFr
 
 
 def correct(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataFrame:
-    """Share of right predictions on the clean pictures that have a label: model, dataset, n, correct."""
+    """Share of right predictions on the clean images that have a label: model, dataset, n, correct."""
     return _frame(
         source,
         """SELECT model, dataset, count(*) AS n, avg(value) AS correct FROM rows

@@ -2,7 +2,7 @@
 
 DIR/gallery/index.json is a list of cases, each an object with `file`, `title`, `why`, `model`, `dataset`, `image`,
 `label`, `label_name`, `methods` and `columns` (one for each condition, the reference first: `condition`, `severity`,
-`class`, `class_name`, `probability`, `changed`). The arrays of `file`: `pictures` uint8 (C, H, W, 3), `maps` uint8
+`class`, `class_name`, `probability`, `changed`). The arrays of `file`: `images` uint8 (C, H, W, 3), `maps` uint8
 (M, C, h, w), 255 for 1.
 """
 
@@ -75,7 +75,7 @@ def _side(tiles: int) -> int:
 
 def _case(folder: Path, entry: Mapping[str, Any], side: int) -> Case:
     with np.load(folder / Path(entry["file"]).name, allow_pickle=False) as arrays:
-        images, maps = arrays["pictures"], arrays["maps"]
+        images, maps = arrays["images"], arrays["maps"]
     columns = tuple({**column, "says": says(column), "name": _name(column)} for column in entry["columns"])
     small = [_resized(Image.fromarray(image), side) for image in images[: len(columns)]]
     rows = [Row("", tuple(_tile(one, f"Image, {_where(c)}") for one, c in zip(small, columns, strict=True)))]

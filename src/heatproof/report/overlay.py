@@ -1,4 +1,4 @@
-"""A map laid over its picture: colour means the map and nothing else."""
+"""A map laid over its image: colour means the map and nothing else."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,9 +15,9 @@ LUMA = np.array([0.299, 0.587, 0.114])
 
 @dataclass(frozen=True)
 class Look:
-    """How maps are drawn: any colour map of matplotlib, and the share of it in an overlay, the picture having the rest.
+    """How maps are drawn: any colour map of matplotlib, and the share of it in an overlay, the image having the rest.
 
-    The default is perceptually uniform and safe for colour-blind readers. Dark is 0: a picture fades where the map is
+    The default is perceptually uniform and safe for colour-blind readers. Dark is 0: an image fades where the map is
     low, and small bright places are seen.
     """
 
@@ -42,18 +42,18 @@ def _colours(name: str) -> np.ndarray:
     return 255 * np.asarray(matplotlib.colormaps[name](np.linspace(0, 1, 256)))[:, :3]
 
 
-def grey(picture: np.ndarray) -> np.ndarray:
+def grey(image: np.ndarray) -> np.ndarray:
     """`(H, W, 3)` uint8 → its brightness, `(H, W, 1)` float in 0 … 255."""
-    return (picture @ LUMA)[..., None]
+    return (image @ LUMA)[..., None]
 
 
-def overlay(picture: np.ndarray, display: np.ndarray, look: Look, *, coloured: bool = False) -> np.ndarray:
-    """`alpha · colour(map) + (1 − alpha) · grey(picture)`, uint8 `(H, W, 3)`.
+def overlay(image: np.ndarray, display: np.ndarray, look: Look, *, coloured: bool = False) -> np.ndarray:
+    """`alpha · colour(map) + (1 − alpha) · grey(image)`, uint8 `(H, W, 3)`.
 
-    `picture` uint8 `(H, W, 3)`, `display` `(H, W)` in [0, 1]. The picture is grey, so that no colour of its own can be
+    `image` uint8 `(H, W, 3)`, `display` `(H, W)` in [0, 1]. The image is grey, so that no colour of its own can be
     taken for the map's; `coloured` keeps its colours.
     """
     levels = np.rint(255 * np.clip(np.nan_to_num(display), 0, 1)).astype(np.uint8)
-    below = picture.astype(float) if coloured else grey(picture)
+    below = image.astype(float) if coloured else grey(image)
     mixed = look.alpha * _colours(look.colormap)[levels] + (1 - look.alpha) * below
     return np.rint(mixed).astype(np.uint8)

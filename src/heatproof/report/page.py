@@ -135,7 +135,7 @@ def settings(findings: Findings) -> Iterator[tuple[str, str]]:
         said += [f"{key} {model[key]}" for key in ("checkpoint", "classes", "fingerprint") if model.get(key)]
         yield "model", ", ".join([str(model.get("name", "")), *said])
     for data in plan.get("datasets") or []:
-        said = [f"{data['pictures']} images"] if data.get("pictures") is not None else []
+        said = [f"{data['image_count']} images"] if data.get("image_count") is not None else []
         said += [f"{data['labelled']} labelled"] if data.get("labelled") is not None else []
         said += [f"fingerprint {data['fingerprint']}"] if data.get("fingerprint") else []
         yield "images", ", ".join([str(data.get("name", "")), *said])

@@ -21,7 +21,7 @@ BLOCKS = {"rm": "conditions", "rm0": "conditions", "rbo": "images whose predicti
 
 
 class Setting(NamedTuple):
-    """What is never averaged over: one model, one set of pictures, one layer, one way of cutting segments."""
+    """What is never averaged over: one model, one set of images, one layer, one way of cutting segments."""
 
     model: str
     dataset: str
@@ -116,7 +116,7 @@ def _of(settings: Sequence[Setting], frame: Frame) -> Frame:
 
 
 def _comparisons(pairs: Frame, table: Frame) -> Iterator[tuple[str, Comparison]]:
-    """Tests by RM and RM₀ over conditions and by RBO over pictures; none where there is nothing to compare."""
+    """Tests by RM and RM₀ over conditions and by RBO over images; none where there is nothing to compare."""
     for quantity in BLOCKS:
         blocks = image_blocks(pairs, quantity) if quantity == "rbo" else rm_blocks(table, quantity)
         if blocks.shape[1] >= 2 and len(blocks.dropna()):

@@ -1,4 +1,4 @@
-"""Do the scores agree? Rank correlation of every two metrics over the methods, picture by picture."""
+"""Do the scores agree? Rank correlation of every two metrics over the methods, image by image."""
 
 from typing import Any
 

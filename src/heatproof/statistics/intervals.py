@@ -1,7 +1,7 @@
 """95 % intervals: DeLong for an AUC within one severity, bootstrap by image for everything pooled (protocols §5, §11).
 
-Severities share pictures, so pairs are not independent: the bootstrap draws whole pictures. It draws each
-picture's multiplicity (multinomial) and works with weighted medians and a weighted AUC, so nothing is
+Severities share images, so pairs are not independent: the bootstrap draws whole images. It draws each
+image's multiplicity (multinomial) and works with weighted medians and a weighted AUC, so nothing is
 sorted twice.
 """
 
@@ -57,7 +57,7 @@ def delong(scores: np.ndarray, positive: np.ndarray, level: float = 0.95) -> Int
 
 
 def multiplicities(images: int, resamples: int, seed: int, name: str = "") -> np.ndarray:
-    """How often each of `images` pictures is drawn in each resample, `(images, resamples)` float64."""
+    """How often each of `images` images is drawn in each resample, `(images, resamples)` float64."""
     if images < 1 or resamples < 1:
         raise InvalidInput(f"`images` and `resamples` must be at least 1. Got {images} and {resamples}.")
     generator = np.random.default_rng(derived_seed(seed, name, "bootstrap"))

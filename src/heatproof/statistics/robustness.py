@@ -1,6 +1,6 @@
 """Consistency, responsiveness, RM and RM₀ of one cell: a method under one perturbation (protocols §5, paper N).
 
-A cell is a set of pairs (picture, severity): the RBO of each, its chance-corrected κ, and whether the
+A cell is a set of pairs (image, severity): the RBO of each, its chance-corrected κ, and whether the
 prediction changed.
 """
 
@@ -146,7 +146,7 @@ def stratified_auc(scores: np.ndarray, positive: np.ndarray, stratum: np.ndarray
     """P(positive scores higher) + ½ P(equal) over pairs *of one stratum*; NaN where no stratum has both kinds.
 
     Pooled over severities, the plain AUC is confounded: predictions change more often where noise is
-    stronger, and there any map that depends on the picture moves more, a mere edge detector too. Comparing
+    stronger, and there any map that depends on the image moves more, a mere edge detector too. Comparing
     like with like mends it: the mean of the strata's AUCs, weighted by their pairs (van Elteren's weights
     for the probability of superiority).
     """

@@ -1,7 +1,7 @@
 """The table of a score study, which scores the controls fool, and the table as HTML (protocols §9, §11).
 
-Rows are a frame with a row per picture, method and metric: `image`, `method`, `metric`, `value`, and where there are
-some `model`, `dataset`, `control`, `flag`. Rows without a method (facts about a picture) and points of curves
+Rows are a frame with a row per image, method and metric: `image`, `method`, `metric`, `value`, and where there are
+some `model`, `dataset`, `control`, `flag`. Rows without a method (facts about an image) and points of curves
 (metric `NAME-curve`) take no part.
 """
 
@@ -120,7 +120,7 @@ def curve_table(rows: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> 
 
 @dataclass(frozen=True)
 class Judged:
-    """What one metric says of the methods, and whether a control fools it (on one model and set of pictures).
+    """What one metric says of the methods, and whether a control fools it (on one model and set of images).
 
     best: the real method with the best mean, None where none has a number. top: it and the real methods that are not
     significantly worse, best first. fooled: the controls that are not significantly worse. tests: every other method
@@ -276,7 +276,7 @@ def html_table(table: pd.DataFrame, controls: Iterable[str] = ()) -> str:
                 "</thead><tbody>{}</tbody></table></div>"
             ).format(caption, head, body)
         )
-    note = "Mean and 95 % interval by picture. ↑ higher is better, ↓ lower is better."
+    note = "Mean and 95 % interval by image. ↑ higher is better, ↓ lower is better."
     parts.append(Markup('<p style="font-size:.85em;opacity:.7">{}</p>').format(escape(note)))
     return str(Markup("").join(parts))
 

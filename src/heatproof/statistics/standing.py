@@ -1,6 +1,6 @@
 """The verdict on the methods of a score study: who shares the top, which scores were fooled, in plain words (§11).
 
-What decides is the average rank of a method over the scores that no control fooled, picture by picture; every family
+What decides is the average rank of a method over the scores that no control fooled, image by image; every family
 of scores counts once, so that twenty fidelity scores do not outvote the masks. Scores of size and steadiness are told
 and not counted: a map can be small and steady, and wrong.
 """
@@ -22,11 +22,11 @@ ASIDE = ("complexity", "sensitivity", "sanity")
 
 @dataclass(frozen=True)
 class Standing:
-    """The verdict on one model and set of pictures.
+    """The verdict on one model and set of images.
 
     counted: the scores that decided; fooled: score → the controls that fooled it; ranks: average rank of each real
     method over the counted scores, best first; top: best first, those that cannot be told from it; firsts: method →
-    the counted scores whose top it shares. comparison: the tests over pictures, None where there is nothing to compare.
+    the counted scores whose top it shares. comparison: the tests over images, None where there is nothing to compare.
     """
 
     model: str
@@ -135,11 +135,11 @@ def _sentence(about: _About) -> str:
     """One sentence for a reader who knows no statistics."""
     if not any(one.best for one in about.judged):
         return "No verdict: no method has a number for any score."
-    where = f"On {_count(about.images or about.given, 'picture')}"
+    where = f"On {_count(about.images or about.given, 'image')}"
     if not about.counted:
         return f"{where} no method can be recommended: every score is fooled by a map that is useless on purpose."
     if not about.ranks:
-        return f"{where} no method can be recommended: there is no picture on which all methods have the same score."
+        return f"{where} no method can be recommended: there is no image on which all methods have the same score."
     scores = _count(len(about.counted), "score")
     kept = f"the {scores} that no control fooled" if about.controls else scores
     if len(about.ranks) == 1:
@@ -174,7 +174,7 @@ def _notes(about: _About, families: Mapping[str, str]):
             them = "this" if len(weak) == len(about.fooled) else listed(weak)
             yield (
                 f"For {them} no control does as well as the best method on average; they cannot be told apart on "
-                f"{_count(about.given, 'picture')}, and with more pictures they might be."
+                f"{_count(about.given, 'image')}, and with more images they might be."
             )
     elif tested:
         yield f"No control fooled any of the {_count(len(tested), 'score')}."
@@ -182,13 +182,13 @@ def _notes(about: _About, families: Mapping[str, str]):
         yield "No control was run, so it is not known whether these scores can be fooled."
     elif len(tested) < len(about.judged):
         untold = len(about.judged) - len(tested)
-        yield f"For {_count(untold, 'score')} there are too few pictures or numbers to say whether a control fools it."
+        yield f"For {_count(untold, 'score')} there are too few images or numbers to say whether a control fools it."
     aside = sorted(
         {families.get(one.metric, "") for one in about.judged if one.metric not in about.counted} & set(ASIDE)
     )
     if about.ranks and len(about.ranks) > 1:
         yield (
-            "Who is best is decided by the average rank, picture by picture, each family of scores counting once"
+            "Who is best is decided by the average rank, image by image, each family of scores counting once"
             + (
                 f"; {listed(aside)} are told but not counted, as a map can be small or steady and wrong."
                 if aside
@@ -198,9 +198,9 @@ def _notes(about: _About, families: Mapping[str, str]):
     if about.images < about.given and about.images:
         without = about.given - about.images
         have = "has" if without == 1 else "have"
-        yield f"{without} of {_count(about.given, 'picture')} {have} no score that all methods share."
+        yield f"{without} of {_count(about.given, 'image')} {have} no score that all methods share."
     if about.images < IMAGES:
-        yield f"Only {_count(about.images, 'picture')}: take this as an indication."
+        yield f"Only {_count(about.images, 'image')}: take this as an indication."
 
 
 def said(judged: Judged) -> str:
@@ -218,7 +218,7 @@ def said(judged: Judged) -> str:
     if len(methods) == 1:
         told = f"{judged.best} is the only method"
     elif not judged.ranked:
-        told = f"{judged.best} ranks first, on too few pictures to be sure"
+        told = f"{judged.best} ranks first, on too few images to be sure"
     elif len(judged.top) == 1:
         told = f"{judged.best} is best at {percent} confidence"
     else:

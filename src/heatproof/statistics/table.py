@@ -134,7 +134,7 @@ def image_blocks(
     """Pairs as blocks × methods: a block is an image (of a model, dataset, layer, segmenter).
 
     The value is the mean over those of the image's conditions in which *every* method has one, so that
-    methods are compared on the same pictures; `unchanged`: only conditions that left the prediction alone,
+    methods are compared on the same images; `unchanged`: only conditions that left the prediction alone,
     where a high RBO is good.
     """
     kept = _usable(pairs, value)
@@ -226,7 +226,7 @@ def _means(frame: Any, column: str) -> Callable[[Cell], float]:
         return lambda cell: np.nan
     finite = frame[np.isfinite(frame[column].to_numpy(np.float64))]
     keys = [key for key in ("model", "dataset", "segmenter", "perturbation", "severity") if key in finite]
-    if column == "segments":  # a picture's segments do not depend on what is done to it
+    if column == "segments":  # an image's segments do not depend on what is done to it
         keys = [key for key in keys if key not in ("perturbation", "severity")]
         finite = finite.drop_duplicates([*keys, *(["image"] if "image" in finite else [])])
     pooling = [key for key in keys if key != "severity"]

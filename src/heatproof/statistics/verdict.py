@@ -3,7 +3,7 @@
 What decides is N's RM, unless a control fools it; then RM₀; then RM₀ within severities (see `stratified_auc`:
 pooled, an edge detector seems to respond); and if that is fooled too, nothing decides. A
 method shares the top unless two tests find it worse than the best: Wilcoxon with Holm over the blocks
-(perturbation × severity), which share pictures and are therefore too sure, *and* the difference of the
+(perturbation × severity), which share images and are therefore too sure, *and* the difference of the
 pooled figures, bootstrapped by image with simultaneous bounds for all methods.
 """
 
@@ -35,7 +35,7 @@ DECIDING = ("rm", "rm0", "rm0_within")
 BESIDE = ("consistency", "within")
 #: Blocks without which Wilcoxon's test cannot reach 5 % (two-sided, six differences of one sign: p = .03).
 BLOCKS = 6
-#: Pictures below which the verdict calls itself indicative.
+#: Images below which the verdict calls itself indicative.
 IMAGES = 50
 
 
@@ -145,14 +145,14 @@ def verdict_on(
 ) -> Verdict:
     """The verdict on the pairs of a study, or of a part of it (one model, say), and their robustness table.
 
-    With several segmenters one speaks (they share pictures and predictions): `segmenter`, else quickshift,
+    With several segmenters one speaks (they share images and predictions): `segmenter`, else quickshift,
     else the first. Errors: InvalidInput for frames without the columns of `table.robustness_table`.
     """
     names = sorted(pairs["segmenter"].astype(str).unique())
     chosen = segmenter or ("quickshift" if "quickshift" in names or not names else names[0])
     pairs, table = (_spoken_for(frame, chosen) for frame in (pairs, table))
     evidence = _evidence(pooled(pairs, resamples=resamples, seed=seed), _names(pairs), level, seed)
-    images, given = _pictures(pairs, used=True), _pictures(pairs, used=False)
+    images, given = _images(pairs, used=True), _images(pairs, used=False)
     figures = {q: {m: evidence.interval(m, q) for m in (*evidence.real, *evidence.controls)} for q in QUANTITIES}
     fooled = {q: _fooled(evidence, figures[q], q) for q in QUANTITIES} if evidence.conditions else {}
     having = {q: evidence.where_all_have(q) for q in BESIDE}
@@ -187,8 +187,8 @@ def verdict_on(
     )
 
 
-def _pictures(pairs: Any, used: bool) -> int:
-    """How many pictures there are, or how many of them a real method has a score for."""
+def _images(pairs: Any, used: bool) -> int:
+    """How many images there are, or how many of them a real method has a score for."""
     found = pairs[pairs["rbo"].notna() & ~pairs["control"].astype(bool)] if used else pairs
     return len(found[["dataset", "image"]].drop_duplicates())
 
@@ -288,7 +288,7 @@ def _sentence(about: _About) -> str:
     if not evidence.conditions:
         return f"No verdict: {_too_few(evidence)}."
     models, kinds = ({c[part] for c in evidence.conditions} for part in (0, 3))
-    where = f"On {_count(about.images, 'picture')} under {_count(len(kinds), 'perturbation')}"
+    where = f"On {_count(about.images, 'image')} under {_count(len(kinds), 'perturbation')}"
     where += f" and {len(models)} models" if len(models) > 1 else ""
     if about.by is None or about.best is None:
         fakes, figure = about.fooled["rm0_within"], about.figures["rm0_within"]
@@ -335,7 +335,7 @@ def _too_few(evidence: _Evidence) -> str:
     kind, cure = ("changed", "stronger") if most.flips <= most.n - most.flips else ("stayed the same", "weaker")
     return (
         f"under no perturbation {COMPUTED} predictions {kind} (at most {few} did), so nobody can say whether the maps "
-        f"follow them; add pictures or take {cure} severities"
+        f"follow them; add images or take {cure} severities"
     )
 
 
@@ -349,7 +349,7 @@ def _notes(about: _About):
         yield f"Fooled: a control, {_blind(1)}, cannot be told from the best method by {by}{instead}."
     if about.by == "rm0_within":
         yield (
-            "Stronger noise changes more predictions and moves every map that looks at the picture, so pooled over "
+            "Stronger noise changes more predictions and moves every map that looks at the image, so pooled over "
             "severities such a map seems to follow the prediction; compared at equal severity it does not."
         )
     if evidence.conditions and not evidence.controls:
@@ -362,17 +362,17 @@ def _notes(about: _About):
         pass
     elif test is None or test.n < BLOCKS:
         blocks = _count(test.n if test else 0, "block")
-        yield f"Only {blocks} of perturbation and severity: the verdict rests on the bootstrap by picture alone."
+        yield f"Only {blocks} of perturbation and severity: the verdict rests on the bootstrap by image alone."
     else:
-        yield "Blocks share pictures, so their p values are too small: worse is only what the bootstrap confirms."
+        yield "Blocks share images, so their p values are too small: worse is only what the bootstrap confirms."
     if about.images < about.given:
-        yield f"{about.given - about.images} of {_count(about.given, 'picture')} could not be measured for any method."
+        yield f"{about.given - about.images} of {_count(about.given, 'image')} could not be measured for any method."
     shaky = {c for c in evidence.conditions if any(not evidence.cells[c][m].point.reliable for m in evidence.real)}
     if shaky:
         of = f"under {len(shaky)} of {_count(len(evidence.conditions), 'perturbation')}"
         yield f"Unreliable: fewer than {RELIABLE} changed or unchanged predictions {of}."
     if about.images < IMAGES:
-        yield f"Only {_count(about.images, 'picture')}: take this as an indication."
+        yield f"Only {_count(about.images, 'image')}: take this as an indication."
 
 
 def listed(names: Sequence[str]) -> str:

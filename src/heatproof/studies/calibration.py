@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from heatproof.data import Pictures
+from heatproof.data import Images
 from heatproof.files import write_atomically
 from heatproof.models import Model
 from heatproof.perturbations import Perturber, calibrate
@@ -53,7 +53,7 @@ def calibrated(
     return {key: [one["level"] for one in found[f"{key[0]}/{key[1]}/{key[2]}"]] for key in keys}
 
 
-def flip_rate(model: Model, images: Pictures, plan: Plan, kind: str) -> Callable[[float], float]:
+def flip_rate(model: Model, images: Images, plan: Plan, kind: str) -> Callable[[float], float]:
     """Level → share of the predictions that change, on the first images that can be opened."""
     size = plan.batch_size or 8
     count = min(len(images.ids), IMAGES)

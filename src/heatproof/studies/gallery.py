@@ -1,6 +1,6 @@
 """The images to look at, chosen from the rows by the study and drawn to arrays; the page needs no network for them.
 
-`gallery/index.json` is a list of cases. The arrays of each lie in its `file`: `pictures` uint8 `(C, H, W, 3)` and
+`gallery/index.json` is a list of cases. The arrays of each lie in its `file`: `images` uint8 `(C, H, W, 3)` and
 `maps` uint8 `(M, C, h, w)`, 255 for 1, for the reference and the conditions shown beside it.
 """
 
@@ -112,7 +112,7 @@ def described(worker: Worker, store: Store, drawing: Drawing) -> tuple[dict[str,
         pixels = [_pixels(one.x) for one in seen]
         methods = [request.name for request in requests]
         maps = np.stack([[_bytes(one.found, request.key) for one in seen] for request in requests])
-    return {**entry, "methods": methods, "columns": columns}, {"pictures": np.stack(pixels), "maps": maps}
+    return {**entry, "methods": methods, "columns": columns}, {"images": np.stack(pixels), "maps": maps}
 
 
 def _kept(worker: Worker, store: Store, job: Job, image: str) -> tuple[list[str], np.ndarray] | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from heatproof.attributions.stored import Stored
 from heatproof.data.files import names_for
-from heatproof.errors import InvalidInput, InvalidPicture, warn
+from heatproof.errors import InvalidImage, InvalidInput, warn
 from heatproof.studies.images import images_of
 from heatproof.studies.jobs import Dataset
 from heatproof.studies.measures import Measures, needs_mask
@@ -56,7 +56,7 @@ def _check_count(maps: Stored, dataset: Dataset, count: int) -> None:
 def _there(maps: Stored, identity: str) -> bool:
     try:
         return maps.holds(identity)
-    except InvalidPicture:
+    except InvalidImage:
         return True  # there, and flagged when it is scored
 
 

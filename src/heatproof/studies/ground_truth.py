@@ -2,16 +2,16 @@
 
 import torch
 
-from heatproof.data import Pictures
+from heatproof.data import Images
 from heatproof.data.masks import Masks, load_masks
-from heatproof.errors import InvalidInput, InvalidPicture
+from heatproof.errors import InvalidImage, InvalidInput
 from heatproof.geometry import Geometry
 
 
 class GroundTruth:
     """Masks for the images of one dataset; `masks` is a path (`load_masks`), None for those it has itself."""
 
-    def __init__(self, masks: str | None, images: Pictures):
+    def __init__(self, masks: str | None, images: Images):
         self.masks, self.images = masks, images
         self._loaded: Masks | None = None
 
@@ -19,7 +19,7 @@ class GroundTruth:
         """Where the object of an image of that size (height, width) is, as the network sees it; None if unknown.
 
         Raises:
-            InvalidPicture: a mask that cannot be used.
+            InvalidImage: a mask that cannot be used.
         """
         own = self.masks is None
         found = self.images.mask(index) if own else self._folder().mask(self.images.ids[index], size)
@@ -44,7 +44,7 @@ class GroundTruth:
     def _there(self, identity: str) -> bool:
         try:
             return self._folder().mask(identity, (1, 1)) is not None
-        except InvalidPicture:  # there, and of another size
+        except InvalidImage:  # there, and of another size
             return True
 
     def _folder(self) -> Masks:

@@ -10,10 +10,10 @@ import torch
 
 from heatproof.attributions import ATTRIBUTIONS, Request, requested
 from heatproof.attributions.stored import Stored
-from heatproof.data import Pictures
-from heatproof.data.pictures import without_caches
+from heatproof.data import Images
+from heatproof.data.images import without_caches
 from heatproof.engine import Batch, chosen_layer, resolve_layers
-from heatproof.errors import InvalidPicture
+from heatproof.errors import InvalidImage
 from heatproof.models import Model, load_model
 from heatproof.studies.ground_truth import GroundTruth
 from heatproof.studies.settings import DatasetPlan, MapsPlan, Plan
@@ -42,7 +42,7 @@ class Dataset:
     """The images of one dataset, not opened yet, with the masks and the maps made beforehand that go with them."""
 
     settings: DatasetPlan
-    images: Pictures
+    images: Images
     maps: tuple[MapsPlan, ...] = ()
 
     @cached_property
@@ -108,7 +108,7 @@ class Block:
         return Block(self.x[rows], self.ids[rows], self.labels[rows], self.indices[rows], {}, self.sizes[rows])
 
 
-def open_block(images: Pictures, indices: Sequence[int], model: Model, target: str) -> Block:
+def open_block(images: Images, indices: Sequence[int], model: Model, target: str) -> Block:
     """Opens images; one that cannot be used is named with the reason, and the rest goes on."""
     tensors, sizes, kept, failed = [], [], [], {}
     for index in indices:
@@ -121,10 +121,10 @@ def open_block(images: Pictures, indices: Sequence[int], model: Model, target: s
             continue
         try:
             image = images.open(index)
-        except InvalidPicture as error:
+        except InvalidImage as error:
             failed[identity] = images.flags.get(identity) or str(error)
             continue
-        tensors.append(model.geometry.picture(image))
+        tensors.append(model.geometry.image(image))
         sizes.append((image.height, image.width))
         kept.append(index)
     x = torch.stack(tensors) if tensors else torch.empty(0, 3, *model.geometry.size)

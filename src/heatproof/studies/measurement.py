@@ -26,7 +26,7 @@ from heatproof.engine import (
     evaluate,
     explanation,
 )
-from heatproof.errors import InvalidPicture
+from heatproof.errors import InvalidImage
 from heatproof.flags import FINE, Flag, Reason, first_flags
 from heatproof.metrics.request import MetricRequest
 from heatproof.models import Model
@@ -310,7 +310,7 @@ class Measurement:
                 one = as_map(maps(identity), size, self.model.geometry)
                 if one is not None:
                     one = fitted(one[None], self.x[row : row + 1], "display", maps.name)[0]
-            except InvalidPicture as error:
+            except InvalidImage as error:
                 one, reason = None, Flag(Reason.NO_MAP, f"its map cannot be used: {error}", error)
             absent.append(one is None)
             reasons.append(reason)
@@ -325,7 +325,7 @@ class Measurement:
             mask, why = None, Flag(Reason.NO_MASK)
             try:
                 mask = self.dataset.ground_truth.mask(index, geometry, size)
-            except InvalidPicture as error:
+            except InvalidImage as error:
                 why = Flag(Reason.NO_MASK, f"its mask cannot be used: {error}", error)
             flags.append(why if mask is None else FINE)
             masks.append(torch.zeros(geometry.size, dtype=torch.bool) if mask is None else mask)

@@ -342,7 +342,7 @@ def _described_dataset(dataset: Dataset) -> dict[str, Any]:
     settings = dataset.settings.model_dump(exclude={"download"})
     settings |= dict.fromkeys(("images", "labels", "root", "masks"))
     labelled = sum(label is not None for label in dataset.images.labels)
-    return {**settings, "name": dataset.settings.label, "pictures": len(dataset.images.ids), "labelled": labelled,
+    return {**settings, "name": dataset.settings.label, "image_count": len(dataset.images.ids), "labelled": labelled,
             "fingerprint": dataset.images.fingerprint}  # fmt: skip
 
 

@@ -50,7 +50,7 @@ class ModelPlan(Strict):
 
 
 class DatasetPlan(Strict):
-    """One set of images: a folder or a name (`heatproof.data.load_pictures`), or files named one by one."""
+    """One set of images: a folder or a name (`heatproof.data.load_images`), or files named one by one."""
 
     images: str | tuple[str, ...] = Field(
         description="A folder of images (flat, or one subfolder per class), `shapes`, `torchvision:NAME`, or files."

@@ -179,7 +179,7 @@ def _difference(path: str, there: Any, here: Any, plan: Mapping[str, Any]) -> st
     owner, _, field = path.rpartition(".")
     if field == "fingerprint" and there and here:
         kinds = {"models": "the weights", "maps": "the maps"}
-        what = next((said for kind, said in kinds.items() if owner.startswith(kind)), "the pictures or labels")
+        what = next((said for kind, said in kinds.items() if owner.startswith(kind)), "the images or labels")
         return f"{what} of {plan.get(f'{owner}.name')} are not the same"
     return f"{path} is {_short(there)} there and {_short(here)} here"
 

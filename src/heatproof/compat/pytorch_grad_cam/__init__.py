@@ -157,7 +157,7 @@ class RefineCAM(BaseCAM):
 
 
 class GuidedBackpropReLUModel:
-    """Guided backpropagation of one picture, `(H, W, C)`, signed."""
+    """Guided backpropagation of one image, `(H, W, C)`, signed."""
 
     def __init__(self, model: nn.Module, device: Any = None):
         self.model = model if device is None else model.to(device)

@@ -12,7 +12,7 @@ from torch import nn
 from heatproof.attributions import display_maps, parsed, requested
 from heatproof.attributions.cam import BASES
 from heatproof.attributions.eigen import eigencam
-from heatproof.compat.given import AsGiven, Wanted, by_pictures, checked, raw_maps
+from heatproof.compat.given import AsGiven, Wanted, by_images, checked, raw_maps
 from heatproof.compat.pytorch_grad_cam.utils.model_targets import class_and_output
 from heatproof.engine import Batch, ResolvedMethod
 from heatproof.errors import HeatproofWarning, InvalidInput, InvalidTarget, NotApplicable
@@ -84,7 +84,7 @@ class BaseCAM:
 
         Args:
             input_tensor: `(N, C, H, W)`, or `(N, C, D, H, W)`, as the network takes it.
-            targets: one for each picture (`utils.model_targets`, or any function of one picture's output to a number);
+            targets: one for each image (`utils.model_targets`, or any function of one image's output to a number);
                 None: the most probable class.
             aug_smooth: the mean over flipped and brightened inputs, six passes.
             eigen_smooth: the first principal component over the channels in place of their sum.
@@ -99,7 +99,7 @@ class BaseCAM:
             return self.forward(input_tensor, targets, eigen_smooth)
         inputs = checked(input_tensor)
         if inputs.dim() != 4:
-            raise InvalidInput(f"`aug_smooth` flips pictures (N, C, H, W). Got {tuple(inputs.shape)}.")
+            raise InvalidInput(f"`aug_smooth` flips images (N, C, H, W). Got {tuple(inputs.shape)}.")
         plain = [self.forward(inputs * factor, targets, eigen_smooth) for factor in FACTORS]
         mirrored = [self.forward(inputs.flip(3) * factor, targets, eigen_smooth)[..., ::-1] for factor in FACTORS]
         return np.stack([*plain, *mirrored]).mean(0).astype(np.float32)
@@ -157,7 +157,7 @@ class BaseCAM:
             parts = formula(*one_by_one, **self._request.options)
             return eigencam(parts.view_as(activations))
 
-        parts = by_pictures(self.model, inputs, wanted, work)
+        parts = by_images(self.model, inputs, wanted, work)
         return [torch.cat(rows) for rows in zip(*parts, strict=True)]
 
     def _compare(self, layer: int, grid: tuple[int, ...] | str, ours: tuple[int, ...]) -> None:
@@ -178,11 +178,11 @@ def as_wanted(targets: Any, count: int) -> Wanted:
     found = list(targets) if isinstance(targets, Sequence) else None
     if found is None or not all(callable(target) for target in found):
         raise InvalidTarget(
-            "`targets` must be a list with one target for each picture, such as ClassifierOutputTarget(281), or None. "
+            "`targets` must be a list with one target for each image, such as ClassifierOutputTarget(281), or None. "
             f"Got {targets!r}."
         )
     if len(found) != count:
-        raise InvalidTarget(f"Expected one target for each of the {count} pictures. Got {len(found)}.")
+        raise InvalidTarget(f"Expected one target for each of the {count} images. Got {len(found)}.")
     named = [class_and_output(target) for target in found]
     known = [pair for pair in named if pair is not None]
     if len(known) == count and len({output for _, output in known}) == 1:
@@ -227,4 +227,4 @@ def _say(name: str, flags: Sequence[str]) -> None:
     """A map that says nothing is zeros, and that is said."""
     for reason in dict.fromkeys(filter(None, flags)):
         which = ", ".join(str(i) for i, flag in enumerate(flags) if flag == reason)
-        warnings.warn(f"{name}: zeros for picture {which}: {reason}.", HeatproofWarning, stacklevel=5)
+        warnings.warn(f"{name}: zeros for image {which}: {reason}.", HeatproofWarning, stacklevel=5)

@@ -106,9 +106,9 @@ class Extractor:
         """Maps at the layers' resolutions, rectified, each scaled to [0, 1] where `normalized`.
 
         Args:
-            class_idx: a class for all pictures, or one for each.
+            class_idx: a class for all images, or one for each.
             scores: what the model gave; only its length is looked at.
-            targets: in place of `class_idx`: a function of one picture's output to a number, for all or one for each.
+            targets: in place of `class_idx`: a function of one image's output to a number, for all or one for each.
 
         Raises:
             InvalidInput: the model was not run yet. InvalidTarget: too few or too many classes, or none.
@@ -117,7 +117,7 @@ class Extractor:
         if inputs is None:
             raise InvalidInput("Run the model on an input while the extractor is open, before it is called.")
         if isinstance(scores, torch.Tensor) and len(scores) != len(inputs):
-            raise InvalidInput(f"`scores` must be of the last input, {len(inputs)} pictures. Got {len(scores)}.")
+            raise InvalidInput(f"`scores` must be of the last input, {len(inputs)} images. Got {len(scores)}.")
         if (class_idx is None) == (targets is None):
             raise InvalidTarget(
                 "Expected either `class_idx` or `targets`. Got " + ("none." if targets is None else "both.")
@@ -150,7 +150,7 @@ class Extractor:
 def _scores(targets: Any, count: int) -> Wanted:
     found = [targets] * count if callable(targets) else list(targets)
     if len(found) != count or not all(callable(target) for target in found):
-        raise InvalidTarget(f"`targets` must be a function, or one for each of {count} pictures. Got {targets!r}.")
+        raise InvalidTarget(f"`targets` must be a function, or one for each of {count} images. Got {targets!r}.")
     return Wanted(scores=tuple(found))
 
 
@@ -205,7 +205,7 @@ class CAM(Extractor):
 class RefineCAM:
     """The product of the maps of several layers, at the largest resolution among them, of `base_method`.
 
-    It multiplies at the layers' resolution; `refine:…` in `heatproof.explain` does so at the picture's.
+    It multiplies at the layers' resolution; `refine:…` in `heatproof.explain` does so at the image's.
     """
 
     def __init__(

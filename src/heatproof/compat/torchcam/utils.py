@@ -9,7 +9,7 @@ from heatproof.errors import InvalidInput
 
 
 def overlay_mask(img: Image.Image, mask: Image.Image, colormap: Any = "jet", alpha: float = 0.7) -> Image.Image:
-    """A map over its picture: `alpha` of the picture, the rest the colours of the map's squares.
+    """A map over its image: `alpha` of the image, the rest the colours of the map's squares.
 
     Args:
         img: grey or RGB.
@@ -21,7 +21,7 @@ def overlay_mask(img: Image.Image, mask: Image.Image, colormap: Any = "jet", alp
 
     for name, given in (("img", img), ("mask", mask)):
         if not isinstance(given, Image.Image):
-            raise InvalidInput(f"`{name}` must be a PIL picture. Got {type(given).__name__}.")
+            raise InvalidInput(f"`{name}` must be a PIL image. Got {type(given).__name__}.")
     if not 0 <= alpha < 1:
         raise InvalidInput(f"`alpha` must be at least 0 and below 1. Got {alpha}.")
     if len(img.getbands()) not in (1, 3):

@@ -1,1 +1,1 @@
-"""Targets, pictures and token layouts, by the names of pytorch-grad-cam."""
+"""Targets, images and token layouts, by the names of pytorch-grad-cam."""

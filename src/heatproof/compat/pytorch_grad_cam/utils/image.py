@@ -1,4 +1,4 @@
-"""Pictures and overlays, by the names of pytorch-grad-cam; without OpenCV."""
+"""Images and overlays, by the names of pytorch-grad-cam; without OpenCV."""
 
 from collections.abc import Sequence
 
@@ -37,7 +37,7 @@ def show_cam_on_image(
     colormap: int | str = COLORMAP_JET,
     image_weight: float = 0.5,
 ) -> np.ndarray:
-    """A map over its picture, uint8 `(H, W, 3)`: `(1 − image_weight)` heat + `image_weight` picture, brightest at 255.
+    """A map over its image, uint8 `(H, W, 3)`: `(1 − image_weight)` heat + `image_weight` image, brightest at 255.
 
     Args:
         img: `(H, W, 3)` in [0, 1].
@@ -48,7 +48,7 @@ def show_cam_on_image(
     if not 0 <= image_weight <= 1:
         raise InvalidInput(f"`image_weight` must lie in [0, 1]. Got {image_weight}.")
     if np.max(img) > 1:
-        raise InvalidInput(f"`img` must be a float picture in [0, 1]. Got values up to {np.max(img):.3g}.")
+        raise InvalidInput(f"`img` must be a float image in [0, 1]. Got values up to {np.max(img):.3g}.")
     heat = _colours(colormap)[(255 * np.asarray(mask)).astype(np.uint8)]
     heat = np.float32(heat if use_rgb else heat[..., ::-1]) / 255
     mixed = (1 - image_weight) * heat + image_weight * img
@@ -80,7 +80,7 @@ def preprocess_image(
 
 
 def deprocess_image(img: np.ndarray) -> np.ndarray:
-    """Gradients as a picture, uint8: mean ½, standard deviation .1."""
+    """Gradients as an image, uint8: mean ½, standard deviation .1."""
     scaled = (img - np.mean(img)) / (np.std(img) + 1e-5)
     return (np.clip(scaled * 0.1 + 0.5, 0, 1) * 255).astype(np.uint8)
 

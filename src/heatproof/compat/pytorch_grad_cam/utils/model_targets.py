@@ -1,7 +1,7 @@
-"""What is explained, as a function of one picture's output; by the names of pytorch-grad-cam 1.5.7.
+"""What is explained, as a function of one image's output; by the names of pytorch-grad-cam 1.5.7.
 
 Any callable on one output row is a target too. Those of this module that name a class are known to the engine, which
-then works on the whole batch at once; others are asked picture by picture.
+then works on the whole batch at once; others are asked image by image.
 """
 
 from collections.abc import Sequence
@@ -69,7 +69,7 @@ class SoftmaxOutputTarget:
 
 @dataclass(frozen=True)
 class RawScoresOutputTarget:
-    """The output as it is, of a model with one number for each picture."""
+    """The output as it is, of a model with one number for each image."""
 
     def __call__(self, model_output: torch.Tensor) -> torch.Tensor:
         return model_output

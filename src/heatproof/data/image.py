@@ -1,6 +1,6 @@
-"""One file → one upright RGB picture, the values of a map, or a mask; else InvalidPicture with the reason.
+"""One file → one upright RGB image, the values of a map, or a mask; else InvalidImage with the reason.
 
-Every picture and array of the user's is opened here, so that its size is checked before its content is read.
+Every image and array of the user's is opened here, so that its size is checked before its content is read.
 """
 
 import os
@@ -13,13 +13,13 @@ import numpy as np
 from PIL import Image
 
 from heatproof.data.files import printable
-from heatproof.errors import InvalidPicture
+from heatproof.errors import InvalidImage
 
 T = TypeVar("T")
 
 MAX_PIXELS = 100_000_000
 
-#: What a grey picture's channels may differ by where they went through JPEG.
+#: What a grey image's channels may differ by where they went through JPEG.
 _NEUTRAL = 8
 
 #: Formats Pillow decodes by itself; the others are left out (EPS would start Ghostscript).
@@ -37,13 +37,13 @@ _UPRIGHT = {
 }
 
 
-def open_picture(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The picture in `path`, mode RGB, turned as its EXIF orientation says; the first frame of an animation.
+def open_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The image in `path`, mode RGB, turned as its EXIF orientation says; the first frame of an animation.
 
     Grey becomes equal channels; 16-bit grey keeps its upper byte; transparent pixels are laid on white, as on
     a page; CMYK is converted without colour profile, and embedded profiles are ignored. An orientation that
-    cannot be read is taken as upright. Raises InvalidPicture, with the file's name and a short reason, for
-    anything that is not a whole picture of at most `max_pixels` pixels; the size is checked before the pixels
+    cannot be read is taken as upright. Raises InvalidImage, with the file's name and a short reason, for
+    anything that is not a whole image of at most `max_pixels` pixels; the size is checked before the pixels
     are decoded.
     """
     return _read(path, _upright_rgb, max_pixels)
@@ -52,7 +52,7 @@ def open_picture(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> Image
 def open_grey(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The grey values in `path` as they are stored, float32 `(height, width)`: 8 bits, 16 bits or floating point.
 
-    Raises InvalidPicture as `open_picture`, and for a picture in colour, whose values are no numbers of a map.
+    Raises InvalidImage as `open_image`, and for an image in colour, whose values are no numbers of a map.
     """
     return _read(path, _grey, max_pixels)
 
@@ -60,7 +60,7 @@ def open_grey(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarr
 def open_mask(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """What is neither black nor transparent in `path`, bool `(height, width)`; of a JPEG, what is above half its peak.
 
-    Raises InvalidPicture as `open_picture`.
+    Raises InvalidImage as `open_image`.
     """
     return _read(path, _shown, max_pixels)
 
@@ -68,18 +68,18 @@ def open_mask(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarr
 def open_array(path: str | os.PathLike, max_values: int = MAX_PIXELS) -> np.ndarray:
     """The array of an `.npy` file; no code in it is run.
 
-    Raises InvalidPicture, with the file's name and a short reason, for what numpy cannot read, and for more than
+    Raises InvalidImage, with the file's name and a short reason, for what numpy cannot read, and for more than
     `max_values` values; the size is checked before the values are read.
     """
     path = Path(path)
     try:
         found = np.load(path, allow_pickle=False, mmap_mode="r")
     except Exception as error:  # a broken file meets numpy with errors of many types
-        raise InvalidPicture(f"{printable(path.name)}: cannot be read ({error})") from error
+        raise InvalidImage(f"{printable(path.name)}: cannot be read ({error})") from error
     if not isinstance(found, np.ndarray):
-        raise InvalidPicture(f"{printable(path.name)}: is an archive of several arrays; save one with `numpy.save`")
+        raise InvalidImage(f"{printable(path.name)}: is an archive of several arrays; save one with `numpy.save`")
     if found.size > max_values:
-        raise InvalidPicture(f"{printable(path.name)}: has {found.size:,} values, over the limit of {max_values:,}")
+        raise InvalidImage(f"{printable(path.name)}: has {found.size:,} values, over the limit of {max_values:,}")
     return np.array(found)
 
 
@@ -87,19 +87,19 @@ def _read(path: str | os.PathLike, meant: Callable[[Image.Image], T], max_pixels
     path = Path(path)
     try:
         with warnings.catch_warnings():
-            # Pillow warns of large pictures before we can look at their size; ours is the limit that counts.
+            # Pillow warns of large images before we can look at their size; ours is the limit that counts.
             warnings.simplefilter("ignore")
             with path.open("rb") as file, Image.open(file, formats=_formats()) as image:
                 return meant(_decoded(image, max_pixels))
     except MemoryError:
         raise
     except Exception as error:  # decoders meet broken files with errors of nearly any type
-        raise InvalidPicture(f"{printable(path.name)}: {_reason(path, error)}") from error
+        raise InvalidImage(f"{printable(path.name)}: {_reason(path, error)}") from error
 
 
 def _decoded(image: Image.Image, max_pixels: int) -> Image.Image:
     if image.width * image.height > max_pixels:
-        raise InvalidPicture(
+        raise InvalidImage(
             f"has {image.width} × {image.height} pixels, over the limit of {max_pixels:,}; make it smaller"
         )
     image.load()
@@ -133,26 +133,26 @@ def _grey(image: Image.Image) -> np.ndarray:
         return np.asarray(image).astype(np.float32)
     channels = np.asarray(as_rgb(image)).astype(np.float32)
     if np.ptp(channels, axis=2).max() > _NEUTRAL:
-        raise InvalidPicture("is in colour, and a map has one number for each pixel; save it in grey")
+        raise InvalidImage("is in colour, and a map has one number for each pixel; save it in grey")
     return channels.mean(2)
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """Any mode Pillow reads → RGB, as `open_picture` says; InvalidPicture where white is unknown."""
+    """Any mode Pillow reads → RGB, as `open_image` says; InvalidImage where white is unknown."""
     if image.mode.startswith("I;16"):
         return _from_16_bit(np.asarray(image))
     if image.mode == "I":  # 16-bit grey in some formats, 32-bit integers in others
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
-            raise InvalidPicture("holds 32-bit numbers, whose white is unknown; save it with 8 or 16 bits")
+            raise InvalidImage("holds 32-bit numbers, whose white is unknown; save it with 8 or 16 bits")
         return _from_16_bit(values)
     if image.mode == "F":
-        raise InvalidPicture("holds floating-point numbers, whose white is unknown; save it with 8 or 16 bits")
+        raise InvalidImage("holds floating-point numbers, whose white is unknown; save it with 8 or 16 bits")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
-    # A copy also where the mode is right: the caller gets a plain picture, not one tied to its file.
+    # A copy also where the mode is right: the caller gets a plain image, not one tied to its file.
     return image.convert("RGB") if image.mode != "RGB" else image.copy()
 
 
@@ -164,7 +164,7 @@ def _from_16_bit(values: np.ndarray) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     try:
         return image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # broken EXIF data in a sound picture: viewers show it upright
+    except Exception:  # broken EXIF data in a sound image: viewers show it upright
         return 1
 
 
@@ -175,7 +175,7 @@ def _formats() -> list[str]:
 
 
 def _reason(path: Path, error: Exception) -> str:
-    if isinstance(error, InvalidPicture):
+    if isinstance(error, InvalidImage):
         return str(error)
     if isinstance(error, FileNotFoundError):
         return "missing file"
@@ -186,5 +186,5 @@ def _reason(path: Path, error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return "has far too many pixels (a decompression bomb?); make it smaller"
     if isinstance(error, Image.UnidentifiedImageError):
-        return "is not a picture in a known format"
+        return "is not an image in a known format"
     return f"is broken or cut off ({error})"

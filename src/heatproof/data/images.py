@@ -1,4 +1,4 @@
-"""What every source of pictures offers: a folder, a list, a named dataset, Shapes."""
+"""What every source of images offers: a folder, a list, a named dataset, Shapes."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -8,12 +8,12 @@ from PIL import Image
 
 
 @runtime_checkable
-class Pictures(Protocol):
-    """An ordered set of pictures, opened one at a time; can be pickled, so that worker processes can have it.
+class Images(Protocol):
+    """An ordered set of images, opened one at a time; can be pickled, so that worker processes can have it.
 
-    `ids` name the pictures in every result (a folder's: path relative to it, with `/`); `labels` hold a class
-    index or None for each; `flags` maps the ids of pictures known to be unusable to the reason; `fingerprint`
-    changes when the pictures or labels do.
+    `ids` name the images in every result (a folder's: path relative to it, with `/`); `labels` hold a class
+    index or None for each; `flags` maps the ids of images known to be unusable to the reason; `fingerprint`
+    changes when the images or labels do.
     """
 
     @property
@@ -30,11 +30,11 @@ class Pictures(Protocol):
     def fingerprint(self) -> str: ...
 
     def open(self, i: int) -> Image.Image:
-        """Picture `i` as RGB; raises InvalidPicture where it cannot be had."""
+        """Image `i` as RGB; raises InvalidImage where it cannot be had."""
         ...
 
     def mask(self, i: int) -> np.ndarray | None:
-        """Where the object is, bool `(height, width)` in the picture's own pixels; None where unknown."""
+        """Where the object is, bool `(height, width)` in the image's own pixels; None where unknown."""
         ...
 
 

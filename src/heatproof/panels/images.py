@@ -1,4 +1,4 @@
-"""Whatever a user calls pictures, one at a time: a file that cannot be read is found when it is opened."""
+"""Whatever a user calls images, one at a time: a file that cannot be read is found when it is opened."""
 
 import glob
 import os
@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from heatproof.data import PictureFolder, Pictures, load_pictures
+from heatproof.data import ImageFolder, Images, load_images
 from heatproof.data.files import printable
 from heatproof.data.inputs import Inputs, as_inputs
 from heatproof.data.labels import labels_by_ending
@@ -21,13 +21,13 @@ from heatproof.errors import InvalidInput
 from heatproof.models import Model
 from heatproof.seeds import derived_seed
 
-#: The name of a picture that will be called by its path.
+#: The name of an image that will be called by its path.
 _PATH = "/"
 
 
 @dataclass(frozen=True)
 class Shot:
-    """One picture to come: its id, from which its random numbers come, how to open it, and what people call it.
+    """One image to come: its id, from which its random numbers come, how to open it, and what people call it.
 
     `flag`: why it cannot be explained, where that is known before.
     """
@@ -40,17 +40,17 @@ class Shot:
 
 
 def shots(images: Any, model: Model, labels: Sequence[int | None] | str | os.PathLike | None = None) -> list[Shot]:
-    """Files, folders, patterns (`photos/*.jpg`), `shapes`, PIL pictures, arrays, or a tensor `(N, 3, H, W)`.
+    """Files, folders, patterns (`photos/*.jpg`), `shapes`, PIL images, arrays, or a tensor `(N, 3, H, W)`.
 
     Args:
-        labels: one per picture, or a CSV with the columns `file,class_index`.
+        labels: one per image, or a CSV with the columns `file,class_index`.
 
     Raises:
-        InvalidInput: nothing there; a picture named twice counts once.
+        InvalidInput: nothing there; an image named twice counts once.
     """
-    if not model.pictures:
+    if not model.takes_images:
         raise InvalidInput(
-            f"Only pictures can be shown. {model.name} takes input of shape {model.input_shape}. "
+            f"Only images can be shown. {model.name} takes input of shape {model.input_shape}. "
             "`heatproof.explain` gives the maps."
         )
     found = _called(list(_found(images, model)))
@@ -59,7 +59,7 @@ def shots(images: Any, model: Model, labels: Sequence[int | None] | str | os.Pat
     if isinstance(labels, str | os.PathLike):
         return _labelled(found, labels)
     if len(labels) != len(found):
-        raise InvalidInput(f"Expected one label for each of the {len(found)} pictures. Got {len(labels)}.")
+        raise InvalidInput(f"Expected one label for each of the {len(found)} images. Got {len(labels)}.")
     return [replace(shot, label=label) for shot, label in zip(found, labels, strict=True)]
 
 
@@ -70,7 +70,7 @@ def _called(found: list[Shot]) -> list[Shot]:
     named = []
     for i, shot in enumerate(found):
         path = PurePath(shot.id).relative_to(common).as_posix() if common and shot.name == _PATH else shot.id
-        named.append(replace(shot, name={_PATH: path, "": f"picture {i + 1}"}.get(shot.name, shot.name)))
+        named.append(replace(shot, name={_PATH: path, "": f"image {i + 1}"}.get(shot.name, shot.name)))
     return named
 
 
@@ -96,20 +96,20 @@ def _row(inputs: Inputs, i: int) -> torch.Tensor:
 
 
 def _named(item: str | os.PathLike, model: Model) -> Iterable[Shot]:
-    """The pictures of one word on the command line."""
+    """The images of one word on the command line."""
     path = Path(item)
     if path.is_file():
         return [_file(item, model)]
     if path.is_dir() and not (isinstance(item, str) and re.fullmatch(r"shapes", item)):
-        files = cast(PictureFolder, load_pictures(path))
+        files = cast(ImageFolder, load_images(path))
         if model.classes and len(files.class_names or ()) != len(model.classes):  # folders that are no classes of it
             return [_file(file, model) for file in files.paths]
         return [replace(_file(f, model), label=label) for f, label in zip(files.paths, files.labels, strict=True)]
     if isinstance(item, str) and item.partition(":")[0] == "shapes":
-        pictures = load_pictures(item)
+        images = load_images(item)
         return [
-            Shot(id, partial(_opened, pictures, i, model), label, name=id)
-            for i, (id, label) in enumerate(zip(pictures.ids, pictures.labels, strict=True))
+            Shot(id, partial(_opened, images, i, model), label, name=id)
+            for i, (id, label) in enumerate(zip(images.ids, images.labels, strict=True))
         ]
     if glob.has_magic(str(item)):
         found = glob.glob(str(item), recursive=True)  # noqa: PTH207 - may be absolute
@@ -117,7 +117,7 @@ def _named(item: str | os.PathLike, model: Model) -> Iterable[Shot]:
         if matches:
             return [_file(match, model) for match in matches]
     raise InvalidInput(
-        "Pictures must be files, folders, patterns such as 'photos/*.jpg', or `shapes`. "
+        "Images must be files, folders, patterns such as 'photos/*.jpg', or `shapes`. "
         f"There is no {printable(str(item))}."
     )
 
@@ -130,8 +130,8 @@ def _read(path: str | os.PathLike, model: Model) -> torch.Tensor:
     return as_inputs([path], model.geometry).batch(slice(0, 1))[0]
 
 
-def _opened(pictures: Pictures, i: int, model: Model) -> torch.Tensor:
-    return model.geometry.picture(pictures.open(i))
+def _opened(images: Images, i: int, model: Model) -> torch.Tensor:
+    return model.geometry.image(images.open(i))
 
 
 def _labelled(found: list[Shot], file: str | os.PathLike) -> list[Shot]:
@@ -155,5 +155,5 @@ def stems(shots: Sequence[Shot]) -> list[str]:
 
 
 def _safe(name: str) -> str:
-    safe = re.sub(r"[^\w.-]+", "-", name).strip("-.")[:80] or "picture"
+    safe = re.sub(r"[^\w.-]+", "-", name).strip("-.")[:80] or "image"
     return f"{safe}-" if re.fullmatch(r"(?i)con|prn|aux|nul|com\d|lpt\d", safe.partition(".")[0]) else safe

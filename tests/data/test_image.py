@@ -1,4 +1,4 @@
-"""Files of every kind → RGB, or InvalidPicture that names the file and the reason."""
+"""Files of every kind → RGB, or InvalidImage that names the file and the reason."""
 
 import io
 import struct
@@ -13,16 +13,16 @@ from torch import nn
 
 import heatproof
 from heatproof.attributions.stored import Stored
-from heatproof.data import load_pictures, open_picture, picture
+from heatproof.data import image, load_images, open_image
+from heatproof.data.image import open_array
 from heatproof.data.inputs import as_inputs
 from heatproof.data.masks import load_masks
-from heatproof.data.picture import open_array
-from heatproof.errors import InvalidPicture
+from heatproof.errors import InvalidImage
 from heatproof.models import wrap
-from heatproof.panels.pictures import shots
+from heatproof.panels.images import shots
 
 RNG = np.random.default_rng(0)
-#: A smooth picture, 20 × 12, that tells every orientation from every other.
+#: A smooth image, 20 × 12, that tells every orientation from every other.
 RAMP = np.stack(np.broadcast_arrays(np.arange(20) * 12, np.arange(12)[:, None] * 20, 90), -1).astype(np.uint8)
 
 
@@ -32,7 +32,7 @@ def saved(folder, name, image, **options):
 
 
 def pixels(path, **options):
-    image = open_picture(path, **options)
+    image = open_image(path, **options)
     assert image.mode == "RGB"
     return np.asarray(image)
 
@@ -143,8 +143,8 @@ def test_numbers_without_a_known_white_are_refused(tmp_path):
     floats = saved(tmp_path, "f.tif", Image.fromarray(RNG.random((5, 5), np.float32)))
     wide = saved(tmp_path, "i.tif", Image.fromarray(np.full((5, 5), 1 << 20, np.int32)))
     for path in (floats, wide):
-        with pytest.raises(InvalidPicture, match=rf"^{path.name}: .*white is unknown; save it with 8 or 16 bits"):
-            open_picture(path)
+        with pytest.raises(InvalidImage, match=rf"^{path.name}: .*white is unknown; save it with 8 or 16 bits"):
+            open_image(path)
 
 
 def test_one_pixel_opens(tmp_path):
@@ -161,32 +161,32 @@ def jpeg(size=(64, 48)):
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("text.jpg", b"these are words, not a picture\n" * 20, "is not a picture in a known format"),
+        ("text.jpg", b"these are words, not an image\n" * 20, "is not an image in a known format"),
         ("cut.jpg", jpeg()[:-900], "is broken or cut off"),
-        ("stump.jpg", jpeg()[:40], "is not a picture|is broken or cut off"),
+        ("stump.jpg", jpeg()[:40], "is not an image|is broken or cut off"),
         (
             "cut.png",
             png(64, 64, 8, 0, RNG.integers(0, 256, (64, 64), np.uint8))[:-999],
             "is broken or cut off",
         ),
-        ("noise.png", b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "is not a picture|is broken or cut off"),
+        ("noise.png", b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "is not an image|is broken or cut off"),
         ("empty.jpg", b"", "is empty"),
         # Pillow would start Ghostscript for this one.
-        ("script.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", "is not a picture"),
+        ("script.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", "is not an image"),
     ],
     ids=lambda value: value if isinstance(value, str) and "." in value else "",
 )
-def test_what_is_no_picture_is_named_with_a_reason(tmp_path, name, content, reason):
+def test_what_is_no_image_is_named_with_a_reason(tmp_path, name, content, reason):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(InvalidPicture, match=rf"^{name}: ({reason})"):
-        open_picture(tmp_path / name)
+    with pytest.raises(InvalidImage, match=rf"^{name}: ({reason})"):
+        open_image(tmp_path / name)
 
 
 def test_missing_files_and_folders(tmp_path):
-    with pytest.raises(InvalidPicture, match=r"^gone\.jpg: missing file$"):
-        open_picture(tmp_path / "gone.jpg")
-    with pytest.raises(InvalidPicture, match="cannot be read"):
-        open_picture(tmp_path)
+    with pytest.raises(InvalidImage, match=r"^gone\.jpg: missing file$"):
+        open_image(tmp_path / "gone.jpg")
+    with pytest.raises(InvalidImage, match="cannot be read"):
+        open_image(tmp_path)
 
 
 @pytest.mark.parametrize("side", [10_001, 12_000, 60_000])
@@ -195,22 +195,22 @@ def test_a_decompression_bomb_is_refused_before_it_goes_off(tmp_path, side):
     (tmp_path / "bomb.png").write_bytes(png(side, side, 8, 0, [b""]))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(InvalidPicture, match=r"^bomb\.png: has .*pixels.*make it smaller"):
-            open_picture(tmp_path / "bomb.png")
+        with pytest.raises(InvalidImage, match=r"^bomb\.png: has .*pixels.*make it smaller"):
+            open_image(tmp_path / "bomb.png")
 
 
 def test_the_limit_can_be_set(tmp_path):
     path = saved(tmp_path, "ramp.png", Image.fromarray(RAMP))
     assert pixels(path, max_pixels=240).shape == (12, 20, 3)
-    with pytest.raises(InvalidPicture, match=r"has 20 × 12 pixels, over the limit of 239"):
-        open_picture(path, max_pixels=239)
+    with pytest.raises(InvalidImage, match=r"has 20 × 12 pixels, over the limit of 239"):
+        open_image(path, max_pixels=239)
 
 
 def test_names_that_are_not_text(tmp_path):
     path = tmp_path / "bad\udce9<b>'\" .jpg"
     path.write_bytes(b"words")
-    with pytest.raises(InvalidPicture) as caught:
-        open_picture(path)
+    with pytest.raises(InvalidImage) as caught:
+        open_image(path)
     assert str(caught.value).encode() and str(caught.value).startswith("bad\\xe9<b>'\" .jpg: ")
 
 
@@ -229,11 +229,11 @@ def test_an_array_is_read_as_it_was_saved(tmp_path):
 def test_an_array_that_says_it_is_huge_is_refused_before_it_is_read(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((12, 20)))
     assert open_array(tmp_path / "a.npy", 240).shape == (12, 20)
-    with pytest.raises(InvalidPicture, match=r"^a\.npy: has 240 values, over the limit of 239"):
+    with pytest.raises(InvalidImage, match=r"^a\.npy: has 240 values, over the limit of 239"):
         open_array(tmp_path / "a.npy", 239)
     with (tmp_path / "bomb.npy").open("wb") as file:  # 8 TB by its header, and on no disk
         np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": (10**6, 10**6)})
-    with pytest.raises(InvalidPicture, match=r"^bomb\.npy: "):
+    with pytest.raises(InvalidImage, match=r"^bomb\.npy: "):
         open_array(tmp_path / "bomb.npy")
 
 
@@ -242,11 +242,11 @@ def test_what_is_no_array_is_refused(tmp_path):
     (tmp_path / "text.npy").write_bytes(b"no array")
     (tmp_path / "empty.npy").touch()
     for name in ("code", "text", "empty", "missing"):
-        with pytest.raises(InvalidPicture, match=rf"^{name}\.npy: cannot be read"):
+        with pytest.raises(InvalidImage, match=rf"^{name}\.npy: cannot be read"):
             open_array(tmp_path / f"{name}.npy")
     np.savez(tmp_path / "several.npz", np.zeros(2))
     (tmp_path / "several.npz").rename(tmp_path / "several.npy")
-    with pytest.raises(InvalidPicture, match="is an archive of several arrays"):
+    with pytest.raises(InvalidImage, match="is an archive of several arrays"):
         open_array(tmp_path / "several.npy")
 
 
@@ -254,25 +254,25 @@ def test_what_is_no_array_is_refused(tmp_path):
 
 
 def test_every_way_to_a_file_checks_its_size_first(tmp_path, monkeypatch):
-    """A picture for the engine, in a folder, for panels, as a mask and as a stored map: one opener, one reason."""
+    """An image for the engine, in a folder, for panels, as a mask and as a stored map: one opener, one reason."""
     saved = tmp_path / "a.png"
     Image.fromarray(np.zeros((12, 20), np.uint8)).save(saved)
     model = wrap(nn.Conv2d(3, 2, 1), size=8)
-    decoded = picture._decoded
-    monkeypatch.setattr(picture, "_decoded", lambda image, _: decoded(image, 239))
+    decoded = image._decoded
+    monkeypatch.setattr(image, "_decoded", lambda image, _: decoded(image, 239))
     ways = (
         lambda: as_inputs(saved, model.geometry).batch(slice(0, 1)),
-        lambda: load_pictures(tmp_path).open(0),
+        lambda: load_images(tmp_path).open(0),
         lambda: shots(saved, model)[0].open(),
         lambda: load_masks(tmp_path).mask("a.jpg", (12, 20)),
         lambda: Stored("maps", tmp_path)("a.jpg"),
     )
     for way in ways:
-        with pytest.raises(InvalidPicture, match=r"a\.png: has 20 × 12 pixels, over the limit of 239"):
+        with pytest.raises(InvalidImage, match=r"a\.png: has 20 × 12 pixels, over the limit of 239"):
             way()
 
 
 def test_pillow_opens_files_in_one_place_only():
     source = Path(heatproof.__file__).parent
     found = {path.relative_to(source).as_posix() for path in source.rglob("*.py") if "Image.open(" in path.read_text()}
-    assert found == {"data/picture.py", "perturbations/natural.py"}  # the other decodes what it has just encoded
+    assert found == {"data/image.py", "perturbations/natural.py"}  # the other decodes what it has just encoded
