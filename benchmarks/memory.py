@@ -68,6 +68,7 @@ def run_study(images: int, folder: str) -> None:
 
     plan = checked_plan(
         {
+            "study": "noise-robustness",
             "models": [{"spec": "torchvision:resnet18", "model_args": {"pretrained": False}}],
             "datasets": ["shapes"],
             "limit": images,

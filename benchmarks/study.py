@@ -80,6 +80,7 @@ def photograph_plan(count: int, **settings: Any) -> NoisePlan:
     images = ASSETS / "images"
     dataset = {"images": str(images), "labels": str(images / "labels.csv")}
     base = {
+        "study": "noise-robustness",
         "models": ["timm:mobilenetv2_100"],
         "datasets": [dataset],
         "limit": count,

@@ -62,7 +62,7 @@ def plan() -> Callable[..., Plan]:
     def made(**settings: Any) -> Plan:
         base = {"models": ["shapes"], "datasets": ["shapes"], "limit": 2, "batch_size": 2, "severities": [1, 3],
                 "segmenters": ["grid"], "device": "cpu"}  # fmt: skip
-        return checked_plan({**base, **settings})
+        return checked_plan({"study": "noise-robustness", **base, **settings})
 
     return made
 

@@ -119,7 +119,7 @@ def x() -> torch.Tensor:
     return images()
 
 
-IDS = [f"image {i}" for i in range(4)]
+IDS = [f"cat {i}" for i in range(4)]
 
 
 @every_metric

@@ -46,6 +46,7 @@ def run(
     no_report: options.NoReport = False,
 ) -> None:
     """Run a study: rows, tables, statistics, a gallery and a page, in one folder; resumable."""
+    foreign = options.methods_from(method_from)
     settings, lines, source = _study_settings(study)
     settings.update(_models(settings, model, values(MODEL, given)))
     settings.update(_datasets_of_folders(images, values(DATASET, given)))
@@ -59,7 +60,7 @@ def run(
     for needed, key in (("--model", "models"), ("--images", "datasets")):
         if not settings.get(key):
             raise InvalidStudy(f"{needed} must say what to study. Got none. Try {needed} shapes.")
-    plan = _plan(settings, method_from, option, lines, source)
+    plan = _plan(settings, foreign, option, lines, source)
     start(plan, Path(folder), file_workers if workers is None else workers, no_report)
 
 
@@ -87,7 +88,7 @@ def score(
             raise InvalidInput(f"{name} must be given. Got none. Example: {name} {example}.")
     settings = {"study": "score", **_models({}, model, values(MODEL, given)), **values(SCORE, given)}
     settings["datasets"] = datasets_of(images, values(DATASET, given))
-    start(_plan(settings, method_from, option), Path(str(out)), workers, no_report)
+    start(_plan(settings, options.methods_from(method_from), option), Path(str(out)), workers, no_report)
 
 
 @with_settings(MODEL, DATASET, AUDIT)
@@ -107,7 +108,7 @@ def audit(
             raise InvalidInput(f"{name} must be given. Got none. Example: {name} {example}.")
     settings = {"study": "audit", **_models({}, model, values(MODEL, given)), **values(AUDIT, given)}
     settings["datasets"] = datasets_of(list(images or []), values(DATASET, given))
-    start(_plan(settings, method_from, option), Path(str(out)), workers, no_report)
+    start(_plan(settings, options.methods_from(method_from), option), Path(str(out)), workers, no_report)
 
 
 def report(folder: Annotated[Path, typer.Argument(help="The --out folder of `heatproof run`.")]) -> None:
@@ -144,7 +145,7 @@ def _report(folder: Path, page: bool = True) -> None:
 
 def _plan(
     settings: dict[str, Any],
-    method_from: list[str] | None,
+    foreign: list[str],
     option: list[str] | None,
     lines: dict[str, int] | None = None,
     source: str = "",
@@ -154,7 +155,7 @@ def _plan(
     from heatproof.panels.asked import with_options
     from heatproof.studies.plan import checked_plan
 
-    if foreign := options.methods_from(method_from):
+    if foreign:
         others = settings.get("methods", () if settings.get("maps") else Plan.model_fields["methods"].default)
         settings["methods"] = [*([others] if isinstance(others, str | dict) else others), *foreign]
     plan = checked_plan(settings, lines, source)
