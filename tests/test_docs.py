@@ -242,7 +242,7 @@ def test_the_example_commands_are_understood(monkeypatch):
 
 
 def test_the_example_commands_that_explain_are_understood(monkeypatch, capsys):
-    import heatproof.panels.asked
+    import heatproof.panels.selection
     from heatproof import cli
     from heatproof.cli import explaining
 
@@ -258,7 +258,9 @@ def test_the_example_commands_that_explain_are_understood(monkeypatch, capsys):
     ]  # fmt: skip
     model = heatproof.load_model("shapes")
     for *_, asked, _out in started:
-        assert heatproof.panels.asked.asked(model, asked["methods"], "auto", asked["layers"], asked["options"]).places
+        assert heatproof.panels.selection.asked(
+            model, asked["methods"], "auto", asked["layers"], asked["options"]
+        ).places
 
 
 def test_the_example_commands_that_score_are_understood(monkeypatch, tmp_path):

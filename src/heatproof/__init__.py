@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from heatproof.activation_statistics import calibrate
     from heatproof.attributions.foreign import register
     from heatproof.auditing import Audit, audit
-    from heatproof.calibration import calibrate
     from heatproof.engine import Maps, Scores, explain, score
     from heatproof.metrics.foreign import register_metric
     from heatproof.models import Model, load_model, wrap
-    from heatproof.panels.shown import Shown, show
+    from heatproof.panels.show import Shown, show
     from heatproof.studies.study import register_study
 
 _HOMES = {
@@ -20,16 +20,16 @@ _HOMES = {
     "Maps": "heatproof.engine",
     "Model": "heatproof.models",
     "Scores": "heatproof.engine",
-    "Shown": "heatproof.panels.shown",
+    "Shown": "heatproof.panels.show",
     "audit": "heatproof.auditing",
-    "calibrate": "heatproof.calibration",
+    "calibrate": "heatproof.activation_statistics",
     "explain": "heatproof.engine",
     "load_model": "heatproof.models",
     "register": "heatproof.attributions.foreign",
     "register_metric": "heatproof.metrics.foreign",
     "register_study": "heatproof.studies.study",
     "score": "heatproof.engine",
-    "show": "heatproof.panels.shown",
+    "show": "heatproof.panels.show",
     "wrap": "heatproof.models",
 }
 

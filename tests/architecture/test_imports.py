@@ -22,7 +22,7 @@ FLOORS = {
             "tensors",
             "geometry",
             "targets",
-            "outputs",
+            "explained_output",
             "quantities",
             "flags",
             "files",
@@ -37,7 +37,7 @@ FLOORS = {
     **dict.fromkeys(
         ("segments", "perturbations", "transformations", "masking", "models", "data", "statistics", "imputation"), 1
     ),
-    **dict.fromkeys(("attributions", "calibration", "metrics"), 2),
+    **dict.fromkeys(("attributions", "activation_statistics", "metrics"), 2),
     "engine": 3,
     "studies": 4,
     "report": 5,

@@ -11,7 +11,7 @@ from torch import nn
 Game = Callable[[np.ndarray], float]
 
 
-class Asked:
+class Selection:
     """What the engine hands over as `score`, for a module that takes z; notes the rows of every pass."""
 
     def __init__(self, module: nn.Module, target: Sequence[int]):

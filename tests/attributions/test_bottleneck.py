@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import heatproof
-from heatproof import calibration
+from heatproof import activation_statistics
 from heatproof.attributions import requested
 from heatproof.attributions.bottleneck import iba
 from heatproof.engine import refusals, resolve_layers
@@ -26,7 +26,7 @@ def generators(count: int = 3, seed: int = 5) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed + i) for i in range(count)]
 
 
-class Asked:
+class Selection:
     """What the engine hands over: the tail of `Signed` after its second layer, and other images' activations."""
 
     def __init__(self, module: nn.Module):
@@ -52,7 +52,7 @@ def asked():
     module = nets.seeded(nets.Signed).double().requires_grad_(False)
     module.head.weight.mul_(20)
     activations = module.two(module.one(nets.images(3, 12, 16).double()))
-    return activations, torch.tensor(TARGETS), Asked(module)
+    return activations, torch.tensor(TARGETS), Selection(module)
 
 
 def explained(asked, generators, **options) -> torch.Tensor:
@@ -212,7 +212,7 @@ def test_a_calibration_of_another_size_is_said(asked):
 def test_through_the_engine_on_real_tails(net, tmp_path, monkeypatch):
     """With its own calibration; the network is left as it was, whether its tail can be replayed or is a linear head."""
     monkeypatch.setenv("HEATPROOF_CACHE", str(tmp_path))
-    monkeypatch.setattr(calibration, "LEAVES", 24)
+    monkeypatch.setattr(activation_statistics, "LEAVES", 24)
     model = wrap(nets.told_apart(nets.seeded(net), 32), size=32)
     before = nets.traces(model.module)
     x = nets.images(3, 32)

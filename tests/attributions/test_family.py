@@ -48,7 +48,7 @@ class Layer:
         self.net, self.activations, self.target = net, activations, torch.tensor(classes)
 
     def utility(self, utility, leaf: torch.Tensor) -> torch.Tensor:
-        from heatproof.outputs import of_target
+        from heatproof.explained_output import of_target
 
         return of_target(utility, self.net(leaf), self.target).sum()
 

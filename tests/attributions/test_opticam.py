@@ -14,7 +14,7 @@ from heatproof.tensors import minmax, upsampled
 
 from .. import nets
 from . import reference_optimised as slow
-from .reference_masks import Asked
+from .reference_masks import Selection
 
 TARGETS = (0, 4, 2)
 
@@ -29,7 +29,7 @@ def asked():
     module = frozen(nets.seeded(nets.Signed).double())
     x = nets.images(3, 14, 10).double()
     z = wrap(module, 0.4, 0.25, size=16).normalise(x)
-    return module.two(module.one(z)), x, z, Asked(module, TARGETS)
+    return module.two(module.one(z)), x, z, Selection(module, TARGETS)
 
 
 @pytest.mark.parametrize("fill", FILLS)
@@ -46,7 +46,7 @@ def test_the_map_is_the_papers(asked, fill, of):
 def test_float32_follows_the_same_path(asked):
     maps, x, z, score = asked
     expected = opticam(maps, x, z, score, steps=60)
-    got = opticam(maps.float(), x.float(), z.float(), Asked(score.module.float(), TARGETS), steps=60)
+    got = opticam(maps.float(), x.float(), z.float(), Selection(score.module.float(), TARGETS), steps=60)
     assert got.dtype == torch.float32
     torch.testing.assert_close(got.double(), expected, rtol=1e-3, atol=1e-3)
 
@@ -86,7 +86,7 @@ def test_it_finds_the_channel_that_counts(size):
     maps[(slice(None), 0, *half)] = 1
     maps[(slice(None), 1, *(slice(side // 2, None) for side in size))] = 1
     maps[:, 2] = torch.rand(2, *size, generator=torch.Generator().manual_seed(1))
-    found = opticam(maps, z, z, Asked(Corner(), (1, 1)))
+    found = opticam(maps, z, z, Selection(Corner(), (1, 1)))
     inside = torch.zeros(size, dtype=torch.bool)
     inside[half] = True
     assert (found[:, inside].mean(1) > 5 * found[:, ~inside].mean(1)).all()
@@ -99,7 +99,7 @@ def test_batch_equals_single(asked, monkeypatch):
     torch.testing.assert_close(opticam(maps, x, z, score, steps=40), together)
     for i in range(3):
         one = slice(i, i + 1)
-        alone = opticam(maps[one], x[one], z[one], Asked(score.module, TARGETS[one]), steps=40)
+        alone = opticam(maps[one], x[one], z[one], Selection(score.module, TARGETS[one]), steps=40)
         torch.testing.assert_close(alone[0], together[i])
 
 

@@ -19,7 +19,7 @@ from heatproof.models import wrap
 
 from .. import nets
 from . import reference_optimised as slow
-from .reference_masks import Asked
+from .reference_masks import Selection
 
 TARGETS = (0, 4, 2)
 HEIGHT, WIDTH = 10, 8
@@ -35,7 +35,7 @@ def asked():
     module = nets.seeded(nets.Signed).double().requires_grad_(False)
     module.head.weight.mul_(20)
     x = nets.images(3, HEIGHT, WIDTH).double()
-    return x, wrap(module, 0.4, 0.25, size=16).normalise(x), Asked(module, TARGETS)
+    return x, wrap(module, 0.4, 0.25, size=16).normalise(x), Selection(module, TARGETS)
 
 
 class Corner(nn.Module):
@@ -149,7 +149,7 @@ def test_extremal_perturbation_is_the_papers(asked, variant):
 def test_float32_follows_the_same_path(asked):
     x, z, score = asked
     expected = extremal_perturbation(x, z, score, steps=100)
-    plain = Asked(score.module.float(), TARGETS)
+    plain = Selection(score.module.float(), TARGETS)
     got = extremal_perturbation(x.float(), z.float(), plain, steps=100)
     assert got.dtype == torch.float32
     torch.testing.assert_close(got.double(), expected, rtol=1e-3, atol=1e-3)
@@ -161,7 +161,7 @@ def test_an_extremal_mask_finds_the_corner_that_counts(variant, fill):
     """Its area is spent there: the quarter that the network looks at is a quarter of the image."""
     z, inside = checkered(16, 16), corner((16, 16))
     found = extremal_perturbation(
-        (z + 1) / 2, z, Asked(Corner(), (1, 1)), steps=300, area=0.2, variant=variant, fill=fill, flip=False
+        (z + 1) / 2, z, Selection(Corner(), (1, 1)), steps=300, area=0.2, variant=variant, fill=fill, flip=False
     )
     for mask in found:
         assert float(mask.mean()) == pytest.approx(0.2, abs=0.06)
@@ -171,7 +171,7 @@ def test_an_extremal_mask_finds_the_corner_that_counts(variant, fill):
 @pytest.mark.parametrize("size", [(48,), (8, 6, 8)])
 def test_signals_and_volumes_have_extremal_masks_too(size):
     z, inside = checkered(*size), corner(size)
-    found = extremal_perturbation((z + 1) / 2, z, Asked(Corner(), (1, 1)), steps=120, area=0.1)
+    found = extremal_perturbation((z + 1) / 2, z, Selection(Corner(), (1, 1)), steps=120, area=0.1)
     assert (found[:, inside].mean(1) > 3 * found[:, ~inside].mean(1)).all()
 
 
@@ -238,7 +238,7 @@ def test_a_start_is_chosen_for_each_image():
     rows = torch.arange(2)
     masks = []
     for net in (Corner(), Middle()):
-        deletion = perturbation._Deletion(z, gaussian(z, 2.0), 0, Asked(net, (1, 1)), "probability")
+        deletion = perturbation._Deletion(z, gaussian(z, 2.0), 0, Selection(net, (1, 1)), "probability")
         masks.append(deletion.disc()[rows].mean((1, 2)))
     assert (masks[0] < masks[1] - 0.2).all()
     ones = perturbation._Deletion(z, gaussian(z, 2.0), 0, lambda seen, rows, of: -seen.flatten(1).var(1), "logit")
@@ -256,7 +256,7 @@ def test_the_grid_has_28_cells_along_the_longer_side():
 @pytest.mark.parametrize("start", ["disc", "ones"])
 def test_a_meaningful_mask_deletes_the_corner_that_counts(size, start):
     z, inside = checkered(*size), corner(size)
-    score = Asked(Corner(), (1, 1))
+    score = Selection(Corner(), (1, 1))
     found = meaningful_perturbation((z + 1) / 2, z, score, generators(2), steps=150, start=start, jitter=0, fill="mean")
     assert (found[:, inside].mean(1) > 0.95).all() and (found[:, ~inside].mean(1) < 0.55).all()
     left = score(z * (1 - found[:, None]), of="probability")
@@ -275,7 +275,7 @@ def test_the_papers_steps_are_the_default(asked):
 def test_nothing_to_delete_is_zero_everywhere():
     """A network that ignores the image: the L1 term takes the disc back, and nothing stays of it."""
     z = checkered(12, 12)
-    blind = Asked(nn.Sequential(nn.Flatten(), nn.Linear(432, 2)).requires_grad_(False), (0, 1))
+    blind = Selection(nn.Sequential(nn.Flatten(), nn.Linear(432, 2)).requires_grad_(False), (0, 1))
     with torch.no_grad():
         blind.module[1].weight.zero_()
     assert (meaningful_perturbation(z, z, blind, generators(2), steps=200) == 0).all()
@@ -310,7 +310,7 @@ def test_batch_equals_single(asked, method, monkeypatch):
     torch.testing.assert_close(method(x, z, score, generators(), fill="black"), together)
     for i in range(3):
         one = slice(i, i + 1)
-        alone = method(x[one], z[one], Asked(score.module, TARGETS[one]), generators()[one], fill="black")
+        alone = method(x[one], z[one], Selection(score.module, TARGETS[one]), generators()[one], fill="black")
         torch.testing.assert_close(alone[0], together[i])
 
 

@@ -30,7 +30,7 @@ def drawn(count: int, grid: int, size: tuple[int, ...], probability: float = 0.5
 def asked():
     module = nets.seeded(nets.Signed)
     x = nets.images(3, HEIGHT, WIDTH)
-    return x, wrap(module, 0.4, 0.25, size=16).normalise(x), slow.Asked(module, (0, 4, 2))
+    return x, wrap(module, 0.4, 0.25, size=16).normalise(x), slow.Selection(module, (0, 4, 2))
 
 
 @pytest.mark.parametrize(("size", "grid"), [((14, 10), 3), ((21, 21), 7), ((9, 4), 7), ((13,), 4), ((6, 7, 5), 3)])
@@ -115,10 +115,10 @@ def test_each_image_has_masks_of_its_own_whatever_the_batch(asked):
         together = rise(x, z, score, generators(), masks=50)
         for i in range(3):
             one = slice(i, i + 1)
-            alone = rise(x[one], z[one], slow.Asked(score.module, score.target[one]), generators()[one], masks=50)
+            alone = rise(x[one], z[one], slow.Selection(score.module, score.target[one]), generators()[one], masks=50)
             torch.testing.assert_close(alone[0], together[i], rtol=1e-5, atol=1e-6)
         twice = z[:1].expand(2, -1, -1, -1)
-        pair = rise(twice, twice, slow.Asked(score.module, (0, 0)), generators(2), masks=50)
+        pair = rise(twice, twice, slow.Selection(score.module, (0, 0)), generators(2), masks=50)
     assert not torch.equal(pair[0], pair[1])
 
 

@@ -28,7 +28,7 @@ def asked(net, layer: str = "two", count: int = 3, dead: int = 0, classes=(0, 4,
         module(z)
     activations = kept[0].clone()
     activations[:, activations.shape[1] - dead :] = 0.7
-    return activations, x, z, slow.Asked(module, classes[:count])
+    return activations, x, z, slow.Selection(module, classes[:count])
 
 
 @pytest.mark.parametrize("fill", FILLS)
@@ -129,7 +129,7 @@ def test_batch_equals_single_and_a_bad_image_spoils_no_other():
         fine = scorecam(activations, x, z, score)
         for i in range(3):
             one = slice(i, i + 1)
-            alone = scorecam(activations[one], x[one], z[one], slow.Asked(score.module, score.target[one]))
+            alone = scorecam(activations[one], x[one], z[one], slow.Selection(score.module, score.target[one]))
             torch.testing.assert_close(alone[0], fine[i], rtol=1e-4, atol=1e-6)
         for broken in (activations.clone(), z.clone()):
             broken[1] = float("nan")

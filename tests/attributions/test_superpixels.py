@@ -36,7 +36,7 @@ def asked(request):
     module = nets.seeded(request.param)
     x = nets.images(3, HEIGHT, WIDTH)
     x[:, :, :, 5:] += 0.2 * (1 - x[:, :, :, 5:])  # the quarters differ
-    return x, wrap(module, 0.4, 0.25, size=16).normalise(x), slow.Asked(module, (0, 1, 2))
+    return x, wrap(module, 0.4, 0.25, size=16).normalise(x), slow.Selection(module, (0, 1, 2))
 
 
 def generators(count: int = 3, seed: int = 5) -> list[torch.Generator]:
@@ -198,7 +198,7 @@ def test_batch_equals_single_and_a_bad_image_spoils_no_other(asked, method):
     together = run(method, x, z, score, generators())
     for i in range(3):
         one = slice(i, i + 1)
-        alone = run(method, x[one], z[one], slow.Asked(score.module, score.target[one]), generators()[one])
+        alone = run(method, x[one], z[one], slow.Selection(score.module, score.target[one]), generators()[one])
         torch.testing.assert_close(alone[0], together[i], rtol=1e-4, atol=1e-5)
     broken = x.clone(), z.clone()
     broken[0][1] = broken[1][1] = float("nan")

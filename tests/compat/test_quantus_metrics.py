@@ -55,7 +55,7 @@ QUICK = {"samples": 3, "steps": 4, "kept": "40 80"}
 
 @pytest.mark.parametrize("name", [n for n, e in METRICS.items() if not e.traits.get("foreign")])
 def test_every_metric_gives_the_values_of_score(name, model, x, z):
-    """Told mean and deviation, it sees the images; the maps are those of our own `explain_func`."""
+    """NormalisedModel mean and deviation, it sees the images; the maps are those of our own `explain_func`."""
     options = {option: value for option, value in QUICK.items() if option in METRICS[name].options}
     ours = metric(name, mean=MEAN, std=STD, **options)
     paired = parsed_metric(name).paired

@@ -10,7 +10,7 @@ from scipy import stats
 
 from heatproof.errors import InvalidInput
 from heatproof.metrics.correlation import faithfulness_correlation, monotonicity_correlation, pearson, sensitivity_n
-from heatproof.metrics.variants import signed
+from heatproof.metrics.sampling import signed
 
 COUNT, SIDE, CHANNELS = 3, 6, 3
 MODEL = SimpleNamespace(normalise=lambda x: (x - 0.4) / 0.3)

@@ -141,7 +141,7 @@ def test_deletion_and_insertion_by_hand():
     assert scored(model, x, RAMP[None], "insertion[fill=black,steps=4]") == pytest.approx([expected], rel=1e-6)
 
 
-class Asked:
+class Selection:
     """A curve that is written down, and the questions that were put."""
 
     def __init__(self, points: torch.Tensor):
@@ -159,7 +159,7 @@ def test_each_area_asks_for_its_own_curve():
         ("deletion-mean", "mean", False),
         ("insertion", "blur", True),
     ):
-        curve = Asked(points)
+        curve = Selection(points)
         found = METRICS[name].function(curve, steps=2)
         assert isinstance(found, Curve) and found.value.tolist() == pytest.approx([0.5, 0.2])
         assert found.at.tolist() == [0, 0.5, 1] and torch.equal(found.points, points)

@@ -8,7 +8,7 @@ from torch import nn
 
 from heatproof.errors import InvalidInput, StoreError
 from heatproof.models import wrap
-from heatproof.models.calibration import Calibration, calibrated, fingerprint
+from heatproof.models.moments import Calibration, calibrated, fingerprint
 
 from .. import nets
 

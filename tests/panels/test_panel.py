@@ -208,7 +208,7 @@ def test_a_map_that_single_pixels_outshine_is_brightened_and_says_so():
     for method, found in ((flat, coarse), (Method("refine:x", "refine:x", ("a", "b")), fine)):
         assert drawing.brightened(method, found) == ""
         assert (np.asarray(drawing.over(below, method, found, look)) == overlay(shown, display, look)).all()
-    assert Map(display[None], np.sqrt(display * 4).clip(0, 1)).dazzled == 1
+    assert Map(display[None], np.sqrt(display * 4).clip(0, 1)).brightness_gain == 1
 
 
 # --- files ---

@@ -25,7 +25,7 @@ PAIRS = {"Lime": lime, "KernelShap": kernelshap}
 def asked():
     module = nets.seeded(nets.Signed)
     x = nets.images(3, HEIGHT, WIDTH)
-    return x, wrap(module, size=16).normalise(x), slow.Asked(module, CLASSES)
+    return x, wrap(module, size=16).normalise(x), slow.Selection(module, CLASSES)
 
 
 def generators() -> list[torch.Generator]:
@@ -134,8 +134,8 @@ def test_a_map_does_not_depend_on_its_neighbours(name, asked):
     assert float((together - alone).abs().max()) > 0.05 * float(alone.abs().max())
     method = PAIRS[name]
     given = {"samples": 60, "segmenter": SEGMENTER, **options}
-    pair = method(x[:2], z[:2], slow.Asked(score.module, CLASSES[:2]), generators()[:2], **given)
-    alone = method(x[1:2], z[1:2], slow.Asked(score.module, CLASSES[1:2]), generators()[1:2], **given)
+    pair = method(x[:2], z[:2], slow.Selection(score.module, CLASSES[:2]), generators()[:2], **given)
+    alone = method(x[1:2], z[1:2], slow.Selection(score.module, CLASSES[1:2]), generators()[1:2], **given)
     torch.testing.assert_close(pair[1], alone[0], rtol=1e-4, atol=1e-6)
 
 

@@ -40,7 +40,7 @@ def layer_output(module: nn.Module, layer: str, z: torch.Tensor) -> torch.Tensor
 
 def ours(module: nn.Module, layer: str, x: torch.Tensor, z: torch.Tensor) -> np.ndarray:
     with torch.no_grad():
-        raw = scorecam(layer_output(module, layer, z), x, z, slow.Asked(module, CLASSES[: len(x)]))
+        raw = scorecam(layer_output(module, layer, z), x, z, slow.Selection(module, CLASSES[: len(x)]))
     return shown(raw)
 
 
@@ -167,5 +167,5 @@ def test_a_image_without_numbers_is_said():
     z[1] = float("nan")
     assert (torchcam(module, "two", z)[1] == 0).all()
     with torch.no_grad():
-        found = scorecam(layer_output(module, "two", z), x, z, slow.Asked(module, CLASSES))
+        found = scorecam(layer_output(module, "two", z), x, z, slow.Selection(module, CLASSES))
     assert found[1].isnan().all() and found[[0, 2]].isfinite().all()

@@ -16,8 +16,8 @@ from heatproof.statistics import (
     verdict_on,
 )
 from heatproof.statistics.concord import metric_agreement
+from heatproof.statistics.score_verdict import score_verdicts
 from heatproof.statistics.scores import fooled, html_table, score_table
-from heatproof.statistics.standing import standings
 
 DIRECTIONS = {"rate": "high", "loss": "low"}
 PROCESSORS = pytest.mark.parametrize("processor", [1, 2, 3])
@@ -57,7 +57,7 @@ def test_what_fools_a_score_and_who_stands_where(processor):
         assert {name: (t.ties, t.p_holm, t.effect) for name, t in other.tests.items()} == {
             name: (t.ties, t.p_holm, t.effect) for name, t in one.tests.items()
         }
-    first, second = (standings(scores(one), found)[0] for one, found in ((0, exact), (processor, rows)))
+    first, second = (score_verdicts(scores(one), found)[0] for one, found in ((0, exact), (processor, rows)))
     assert list(second.ranks.items()) == list(first.ranks.items()) and second.top == first.top
     assert second.sentence == first.sentence and second.notes == first.notes
 

@@ -9,8 +9,8 @@ from scipy.stats import wilcoxon
 from statsmodels.stats.multitest import multipletests
 
 from heatproof.errors import InvalidInput
+from heatproof.statistics.score_verdict import rank_blocks, said, score_verdicts
 from heatproof.statistics.scores import COLUMNS, curve_table, figure, fooled, html_table, score_rows, score_table
-from heatproof.statistics.standing import rank_blocks, said, standings
 
 DIRECTIONS = {"road": {"better": "high", "family": "road"}, "deletion": {"better": "low", "family": "fidelity"}}
 DIRECTIONS |= {"entropy": {"better": "low", "family": "complexity"}}
@@ -150,7 +150,7 @@ def test_too_few_images_fool_nothing_and_say_so():
     rows = frame(BOTH, images=4)
     road, deletion = fooled(rows, DIRECTIONS)
     assert not road.exposed and not deletion.fooled and not road.ranked
-    (verdict,) = standings(rows, [road, deletion], FAMILIES)
+    (verdict,) = score_verdicts(rows, [road, deletion], FAMILIES)
     assert "nothing can be told for sure" in verdict.sentence
     assert any("too few images" in note for note in verdict.notes)
 
@@ -163,7 +163,7 @@ def test_a_method_or_control_without_numbers_takes_no_part():
     rows["value"] = np.nan
     nothing = fooled(rows, DIRECTIONS)
     assert [one.best for one in nothing] == [None, None]
-    assert standings(rows, nothing)[0].sentence == "No verdict: no method has a number for any score."
+    assert score_verdicts(rows, nothing)[0].sentence == "No verdict: no method has a number for any score."
     assert said(nothing[0]).endswith("no method has a number.")
 
 
@@ -186,7 +186,7 @@ def test_the_best_is_found_on_the_images_that_all_methods_have():
 def test_the_verdict_counts_what_no_control_fooled():
     rows = frame(BOTH)
     judged = fooled(rows, DIRECTIONS)
-    (verdict,) = standings(rows, judged, FAMILIES)
+    (verdict,) = score_verdicts(rows, judged, FAMILIES)
     assert (verdict.model, verdict.dataset, verdict.images) == ("net", "pets", 30)
     assert verdict.counted == ("road",) and verdict.fooled == {"deletion": ("random",)}
     assert verdict.sentence == (
@@ -201,7 +201,7 @@ def test_the_verdict_counts_what_no_control_fooled():
 def test_twins_share_the_top():
     twins = {("one", "road"): 0.5, ("two", "road"): 0.5, ("bad", "road"): 0.1, ("random", "road"): 0.0}
     rows = frame(twins)
-    (verdict,) = standings(rows, fooled(rows, DIRECTIONS), FAMILIES)
+    (verdict,) = score_verdicts(rows, fooled(rows, DIRECTIONS), FAMILIES)
     assert set(verdict.top) == {"one", "two"}
     assert "they cannot be told apart, the other method is worse at 95 % confidence" in verdict.sentence
 
@@ -215,12 +215,12 @@ def test_a_family_counts_once_and_size_does_not():
     scores |= {("a", "small"): 0.9, ("b", "small"): 0.1}
     rows = frame(scores, spread=0.001)
     judged = fooled(rows, directions)
-    (verdict,) = standings(rows, judged, families)
+    (verdict,) = score_verdicts(rows, judged, families)
     assert verdict.ranks == {"a": 1.5, "b": 1.5}
     assert verdict.counted == ("road", "f1", "f2")
     assert any("complexity are told but not counted" in note for note in verdict.notes)
     only = [one for one in judged if one.metric == "small"]
-    assert standings(rows, only, families)[0].top == ("a",)  # where there is nothing else
+    assert score_verdicts(rows, only, families)[0].top == ("a",)  # where there is nothing else
     ranks = rank_blocks(rows, [one for one in judged if one.metric == "f1"], families)
     assert (ranks["b"] == 1).all() and (ranks["a"] == 2).all()
 
@@ -228,7 +228,7 @@ def test_a_family_counts_once_and_size_does_not():
 def test_every_score_fooled_recommends_nobody():
     rows = frame(FOOLS)
     judged = fooled(rows, DIRECTIONS)
-    (verdict,) = standings(rows, judged, FAMILIES)
+    (verdict,) = score_verdicts(rows, judged, FAMILIES)
     assert "no method can be recommended" in verdict.sentence and not verdict.top
     sentence = said(judged[0])
     assert sentence.startswith("deletion (↓ lower is better) is fooled: random cannot be told from good")
@@ -239,14 +239,14 @@ def test_a_control_that_is_only_not_told_apart_is_said_to_be_so():
     rows = frame({("good", "road"): 0.5, ("bad", "road"): 0.2, ("half", "road"): 0.499}, spread=0.2)
     judged = fooled(rows, DIRECTIONS)
     assert (judged[0].fooled, judged[0].ahead) == (("half",), ())
-    (verdict,) = standings(rows, judged, FAMILIES)
+    (verdict,) = score_verdicts(rows, judged, FAMILIES)
     assert any("cannot be told apart on 30 images, and with more" in note for note in verdict.notes)
 
 
 def test_one_method_and_no_control():
     rows = frame({("good", "road"): 0.5})
     (judged,) = fooled(rows, DIRECTIONS)
-    (verdict,) = standings(rows, [judged], FAMILIES)
+    (verdict,) = score_verdicts(rows, [judged], FAMILIES)
     assert "there is one method, good" in verdict.sentence
     assert any("No control was run" in note for note in verdict.notes)
     assert said(judged) == "road (↑ higher is better): good is the only method."
@@ -258,7 +258,7 @@ def test_several_models_are_judged_apart():
     assert [(one.model, one.metric) for one in judged] == [
         ("net", "road"), ("net", "deletion"), ("other", "road"), ("other", "deletion"),
     ]  # fmt: skip
-    assert [verdict.model for verdict in standings(rows, judged, FAMILIES)] == ["net", "other"]
+    assert [verdict.model for verdict in score_verdicts(rows, judged, FAMILIES)] == ["net", "other"]
 
 
 def test_the_html_is_escaped_and_marks_the_best_method_that_is_no_control():

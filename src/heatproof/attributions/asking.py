@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from heatproof.attributions.catalogue import one_of
+from heatproof.attributions.catalogue import check_choice
 from heatproof.models import Model
 from heatproof.models.differentiable import gradient_missing
 
@@ -13,7 +13,7 @@ SCORES = ("output", "logit", "probability")
 
 def checked_score(of: str) -> str:
     """`of`, or the error with near misses."""
-    return one_of("of", of, SCORES)
+    return check_choice("of", of, SCORES)
 
 
 def no_gradient(model: Model, _layer: str, _options: Mapping[str, Any]) -> str:

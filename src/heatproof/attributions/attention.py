@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from heatproof.attributions.catalogue import attribution, one_of
+from heatproof.attributions.catalogue import attribution, check_choice
 from heatproof.errors import InvalidInput
 from heatproof.models import Model
 from heatproof.models.attention import Attention, Reading, reading, why_unreadable
@@ -37,7 +37,7 @@ def attention_rollout(z: torch.Tensor, network, forward, *, fusion: str = "mean"
     to one. `discard` in [0, 1) sets that share of each layer's smallest entries to zero first (0 in the paper; not
     those of the columns of prefix tokens). Knows no target. One forward, and one probe of each network.
     """
-    fuse = FUSIONS[one_of("fusion", fusion, FUSIONS)]
+    fuse = FUSIONS[check_choice("fusion", fusion, FUSIONS)]
     if not 0 <= discard < 1:
         raise InvalidInput(f"`discard` must be at least 0 and below 1. Got {discard}.")
     found = reading(network, network.module, z)

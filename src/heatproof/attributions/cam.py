@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from heatproof.attributions.catalogue import attribution, one_of
+from heatproof.attributions.catalogue import attribution, check_choice
 from heatproof.errors import InvalidInput, NotApplicable
 from heatproof.memo import PerModule
 from heatproof.models import Model
@@ -102,7 +102,7 @@ def shapleycam(activations: torch.Tensor, gradients_of, hvp, *, utility: str = "
     is the paper's, the residual softmax target `y_c + log p_c`; `utility="logit"` is `y_c` alone. The logit of a ReLU
     network is piecewise linear in A, so its H·A is zero and the map is Grad-CAM's.
     """
-    one_of("utility", utility, ("rest", "logit"))
+    check_choice("utility", utility, ("rest", "logit"))
     weights = gradients_of(utility) - 0.5 * hvp(utility)
     return weighted(weights.flatten(2).mean(2), activations)
 
@@ -139,7 +139,7 @@ def finercam(
         raise InvalidInput(f"`alpha` must be at least 0. Got {alpha}.")
     if comparisons < 1 or comparisons != int(comparisons):
         raise InvalidInput(f"`comparisons` must be a whole number of at least 1. Got {comparisons}.")
-    formula = BASES[one_of("base", base, BASES)]
+    formula = BASES[check_choice("base", base, BASES)]
 
     def apart(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         own = logits.gather(1, target[:, None])
@@ -169,7 +169,7 @@ def fem(activations: torch.Tensor, *, k: float = 2.0, compat: bool = False) -> t
 
 
 def _head_missing(model: Model, layer: str, _options: Mapping[str, Any]) -> str:
-    """Asked by one pass on noise, once for each module and layer."""
+    """Selection by one pass on noise, once for each module and layer."""
     return "" if _HEADS.found(model.module, layer, lambda: _has_head(model, layer)) else _NO_HEAD.format(layer)
 
 

@@ -43,7 +43,7 @@ def attribution(
     )
 
 
-def one_of(option: str, value: str, allowed: Mapping[str, Any] | tuple[str, ...]) -> str:
+def check_choice(option: str, value: str, allowed: Mapping[str, Any] | tuple[str, ...]) -> str:
     """`value`, or the error with near misses."""
     if value not in allowed:
         raise unknown(f"`{option}`", value, allowed)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from heatproof.attributions.catalogue import attribution, one_of
+from heatproof.attributions.catalogue import attribution, check_choice
 from heatproof.errors import InvalidInput, NotApplicable
 from heatproof.tensors import per_image
 
@@ -28,7 +28,7 @@ def eigencam(activations: torch.Tensor, *, sign: str = "activation") -> torch.Te
     The places × channels matrix is centred by channel. `sign="activation"`: the projection correlates positively with
     the summed activation; `sign="raw"`: what the singular value decomposition gives, as pytorch-grad-cam does.
     """
-    one_of("sign", sign, ("activation", "raw"))
+    check_choice("sign", sign, ("activation", "raw"))
     return _projected(activations, lambda centred: _projection(centred, sign == "raw"))
 
 
@@ -39,7 +39,7 @@ def eigengradcam(activations: torch.Tensor, gradients: torch.Tensor, *, sign: st
     `sign="product"`: the projection correlates positively with the summed product Σk G A, so that what adds to the
     target's output is positive; `sign="raw"`: what the singular value decomposition gives, as pytorch-grad-cam does.
     """
-    one_of("sign", sign, ("product", "raw"))
+    check_choice("sign", sign, ("product", "raw"))
     return _projected(gradients * activations, lambda centred: _projection(centred, sign == "raw"))
 
 
@@ -62,8 +62,8 @@ def kpcacam(
     tanh(γ ⟨a, b⟩ + 1), `polynomial` its third power); `gamma` = 0 is one over the number of channels. The sign as in
     `eigencam`. Takes a places × places matrix for each image, so at most `KERNEL_PLACES` places.
     """
-    one_of("sign", sign, ("activation", "raw"))
-    made = KERNELS[one_of("kernel", kernel, KERNELS)]
+    check_choice("sign", sign, ("activation", "raw"))
+    made = KERNELS[check_choice("kernel", kernel, KERNELS)]
     if gamma < 0:
         raise InvalidInput(f"`gamma` must be above 0, or 0 for one over the number of channels. Got {gamma}.")
     places, channels = activations[0, 0].numel(), activations.shape[1]

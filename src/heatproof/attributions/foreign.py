@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from heatproof import seeds
-from heatproof.attributions.catalogue import ATTRIBUTIONS, attribution, one_of
+from heatproof.attributions.catalogue import ATTRIBUTIONS, attribution, check_choice
 from heatproof.attributions.stored import Stored, fitted, looked_up
 from heatproof.errors import InvalidInput
 from heatproof.models.plain import plain_module
@@ -108,7 +108,7 @@ def _file(recipe: ForeignMethod) -> None:
     name, method, form = recipe.name, recipe.method, recipe.form
     details: dict[str, Any] = {"source": recipe.source or "foreign", "aliases": recipe.aliases}
     if isinstance(method, str | Path | Mapping):
-        found, form = looked_up(Stored(name, method)), one_of("form", form or "display", FOREIGN_FORMS)
+        found, form = looked_up(Stored(name, method)), check_choice("form", form or "display", FOREIGN_FORMS)
         details["stored"] = True  # what is only looked up cannot be asked about another image
     elif not callable(method):
         raise InvalidInput(
@@ -119,7 +119,7 @@ def _file(recipe: ForeignMethod) -> None:
         at_layer = belonging((p.name for p in parameters), "layer")
         found, form = method, form or ("cam" if at_layer else "display")
     else:
-        form = one_of("form", form or "display", FOREIGN_FORMS)
+        form = check_choice("form", form or "display", FOREIGN_FORMS)
         found = _called(name, method, form, recipe.one_by_one)
     attribution(name, form=form, **details)(found)
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from heatproof.attributions.catalogue import attribution, one_of
+from heatproof.attributions.catalogue import attribution, check_choice
 from heatproof.errors import LayerError
 from heatproof.memo import PerModule
 from heatproof.models import Model, layout_of
@@ -19,7 +19,7 @@ COMPLETE = 1e-3
 
 
 def _unfit(model: Model, _layer: str, _options: Mapping[str, Any]) -> str:
-    """Asked by one forward and one backward on noise, once for each module."""
+    """Selection by one forward and one backward on noise, once for each module."""
     if reason := gradient_missing(model):
         return reason
     return _UNFIT.found(model.module, None, lambda: _why_unfit(model))
@@ -78,7 +78,7 @@ def fullgrad(z: torch.Tensor, forward, of_target, *, rescale: str = "channel") -
     pytorch-grad-cam; `"layer"` takes the min-max over all channels of a layer, as the authors' code does. Knows no
     layer. One forward and one backward; each share is drawn as the backward passes and then forgotten.
     """
-    one_of("rescale", rescale, ("channel", "layer"))
+    check_choice("rescale", rescale, ("channel", "layer"))
     size = tuple(z.shape[2:])
     total = torch.zeros((len(z), *size), device=z.device)
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from heatproof.attributions.asking import no_gradient
-from heatproof.attributions.catalogue import attribution, one_of
+from heatproof.attributions.catalogue import attribution, check_choice
 from heatproof.errors import InvalidInput, NotApplicable
 from heatproof.masking import ground
 from heatproof.passes import rows_per_pass, whole
@@ -40,7 +40,7 @@ def gradient_at(network, z: Tensor, target: Tensor) -> Tensor:
 
 def baseline_of(baseline: str, x: Tensor, z: Tensor) -> Tensor:
     """The image that stands for nothing, in `z`, for every image: `(N, C, *spatial)`."""
-    return ground(BASELINES[one_of("baseline", baseline, BASELINES)], x, z)
+    return ground(BASELINES[check_choice("baseline", baseline, BASELINES)], x, z)
 
 
 #: One evaluation: where the gradient is taken `(C, *spatial)`, and what it is multiplied by.
@@ -151,7 +151,7 @@ def gradientshap(
     """
     samples = whole("samples", samples)
     spread = _not_negative("noise", noise) * (z.flatten(1).amax(1) - z.flatten(1).amin(1))
-    one_of("baseline", baseline, (*BASELINES, "normal"))
+    check_choice("baseline", baseline, (*BASELINES, "normal"))
     fixed = None if baseline == "normal" else baseline_of(baseline, x, z)
 
     def draws(n: int) -> Iterator[Draw]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from heatproof.attributions.asking import checked_score, no_gradient
-from heatproof.attributions.catalogue import attribution, one_of
+from heatproof.attributions.catalogue import attribution, check_choice
 from heatproof.attributions.optimising import Adam, gaussian, gradient, positive, scale
 from heatproof.attributions.smoothmask import SmoothMask
 from heatproof.errors import InvalidInput
@@ -64,8 +64,8 @@ def extremal_perturbation(
     """
     wanted, steps, size = _areas(area, areas), whole("steps", steps), tuple(z.shape[2:])
     sigma = positive("sigma", sigma) * scale(size)
-    one_of("variant", variant, VARIANTS)
-    one_of("fill", fill, ("pyramid", *FILLS))
+    check_choice("variant", variant, VARIANTS)
+    check_choice("fill", fill, ("pyramid", *FILLS))
     checked_score(of)
     found = []
     for part in parts(len(z), max(1, rows_per_pass(z) // len(wanted))):
@@ -202,8 +202,8 @@ def meaningful_perturbation(
     steps, jitter = whole("steps", steps), whole("jitter", jitter, 0)
     blur = positive("blur", blur) * scale(z.shape[2:])
     lr, l1, tv = positive("lr", lr), positive("l1", l1, zero=True), positive("tv", tv, zero=True)
-    one_of("fill", fill, ("gaussian", *FILLS))
-    one_of("start", start, ("disc", "ones"))
+    check_choice("fill", fill, ("gaussian", *FILLS))
+    check_choice("start", start, ("disc", "ones"))
     checked_score(of)
     found = []
     for part in parts(len(z), rows_per_pass(z)):

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from heatproof import quantities, spelling
-from heatproof.attributions.catalogue import ATTRIBUTIONS, one_of
+from heatproof.attributions.catalogue import ATTRIBUTIONS, check_choice
 from heatproof.attributions.foreign import PLUGIN_METHODS
 from heatproof.attributions.refine import OPERATORS
 from heatproof.errors import InvalidInput
@@ -105,7 +105,7 @@ def parsed(text: str, options: Mapping[str, Any] | None = None) -> Request:
                 f"RefineCAM multiplies the maps of several layers. Got {entry.name!r}, which reads none. "
                 "Refine a CAM, as in `refine:layercam`."
             )
-        operator = one_of("operator", found.pop("operator", "product"), OPERATORS)
+        operator = check_choice("operator", found.pop("operator", "product"), OPERATORS)
     layers = asked.layers
     if layers and not reads_layer(entry):
         raise InvalidInput(f"{entry.name!r} reads no layer. Got {text!r}. Leave `@{'+'.join(layers)}` out.")
@@ -123,7 +123,7 @@ def _checked(entry: Entry, options: Mapping[str, Any], refined: bool) -> dict[st
             raise unknown(f"option of {entry.name!r}", option, known or ["(it has none)"])
     found = entry.checked_options(options)
     if entry.traits["form"] == "rgb":
-        one_of("channels", found["channels"], CHANNELS)
+        check_choice("channels", found["channels"], CHANNELS)
     return found
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from heatproof.attributions.asking import checked_score
-from heatproof.attributions.catalogue import attribution, one_of
+from heatproof.attributions.catalogue import attribution, check_choice
 from heatproof.errors import InvalidInput, NotApplicable
 from heatproof.masking import ground
 from heatproof.models import Model
@@ -70,7 +70,7 @@ def lime(
     from captum.attr import Lime
     from captum.attr._core.lime import get_exp_kernel_similarity_function
 
-    samples, distance = whole("samples", samples, 2), one_of("kernel", kernel, DISTANCES)
+    samples, distance = whole("samples", samples, 2), check_choice("kernel", kernel, DISTANCES)
     if not alpha > 0:
         raise InvalidInput(f"`alpha` must be above 0. Got {alpha!r}.")
     if not width > 0:

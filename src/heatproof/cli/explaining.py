@@ -86,8 +86,8 @@ def _explain(
 ) -> None:
     from heatproof import progress
     from heatproof.models import load_model
-    from heatproof.panels.asked import grouped
-    from heatproof.panels.shown import checked_job, explained_into
+    from heatproof.panels.selection import grouped
+    from heatproof.panels.show import checked_job, explained_into
     from heatproof.report.overlay import Look
 
     Look(asked["colormap"], asked["alpha"])  # said before a model is loaded

@@ -152,7 +152,7 @@ def _plan(
 ) -> Any:
     """The checked plan, methods from elsewhere and `METHOD.OPTION=VALUE` included."""
     from heatproof.attributions import requested
-    from heatproof.panels.asked import with_options
+    from heatproof.panels.selection import with_options
     from heatproof.studies.plan import checked_plan
 
     if foreign:

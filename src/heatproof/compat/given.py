@@ -12,13 +12,13 @@ from heatproof import targets as rules
 from heatproof.attributions import requested
 from heatproof.engine import explain
 from heatproof.errors import InvalidInput, InvalidTarget
+from heatproof.explained_output import Output
 from heatproof.geometry import Geometry
 from heatproof.memo import PerModule
 from heatproof.models import Layers, Model, find_layers
 from heatproof.models.capture import first_tensor
 from heatproof.models.model import bare, module_device
 from heatproof.models.preprocessing import Preprocessing
-from heatproof.outputs import Output
 from heatproof.rounding import top_class
 
 T = TypeVar("T")

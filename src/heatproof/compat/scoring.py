@@ -21,7 +21,7 @@ from heatproof.models.preprocessing import Preprocessing, per_channel
 ROUNDING = 1e-3
 
 
-class Given(AsGiven):
+class ProbabilityModel(AsGiven):
     """A module whose inputs are taken as they are, asked for probabilities: one logit l has the probability of l."""
 
     def unwrap(self, output: Any) -> torch.Tensor:
@@ -30,7 +30,7 @@ class Given(AsGiven):
         return found / 2 if self.one_logit else found
 
 
-class Told(Model):
+class NormalisedModel(Model):
     """A module of which is known how its images were normalised."""
 
     @cached_property
@@ -98,7 +98,7 @@ def _refuse_colours(metrics: Any) -> None:
 def _as_model(module: nn.Module, z: torch.Tensor, mean: Any, std: Any) -> tuple[Model, torch.Tensor]:
     """The module as a model, and its images as that takes them."""
     if mean is None and std is None:
-        return Given(module, z.shape[1:]), z
+        return ProbabilityModel(module, z.shape[1:]), z
     if z.dim() != 4 or z.shape[1] != 3:
         raise InvalidInput(f"`mean` and `std` are for images (N, 3, H, W). Got {tuple(z.shape)}.")
     known = Preprocessing(
@@ -107,7 +107,7 @@ def _as_model(module: nn.Module, z: torch.Tensor, mean: Any, std: Any) -> tuple[
         Geometry((z.shape[2], z.shape[3])),
     )
     module = bare(module)
-    model = Told(module, known, type(module).__name__, module_device(module))
+    model = NormalisedModel(module, known, type(module).__name__, module_device(module))
     means, stds = (z.new_tensor(values).view(1, 3, 1, 1) for values in (known.mean, known.std))
     x = z * stds + means
     low, high = float(x.amin()), float(x.amax())

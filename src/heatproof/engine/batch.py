@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from heatproof import outputs, seeds, targets
+from heatproof import explained_output, seeds, targets
 from heatproof.attributions import Request
 from heatproof.engine.methods import ResolvedMethod
 from heatproof.errors import InvalidInput
@@ -82,7 +82,7 @@ class Batch:
         ids: the images' names, from which their random numbers come; a callable is asked only when one is needed.
         condition: what was done to the images (part of the seed of methods that draw random numbers).
         differentiable: keep the graph, so that maps can be differentiated by `x`.
-        output: the number of the network that is explained (`heatproof.outputs`).
+        output: the number of the network that is explained (`heatproof.explained_output`).
     """
 
     model: Model
@@ -95,7 +95,7 @@ class Batch:
     labels: Sequence[int | None] | None = None
     clean: torch.Tensor | None = None
     differentiable: bool = False
-    output: outputs.Output = "logit"
+    output: explained_output.Output = "logit"
     _records: dict[str, Record] = field(default_factory=dict, init=False)
     _heads: dict[str, torch.Tensor | None] = field(default_factory=dict, init=False)
 
@@ -184,7 +184,7 @@ class Batch:
         if not isinstance(self.output, str):
             raise InvalidInput(
                 "This method explains an output that every class has. Got a callable `output`. "
-                f"Take one of {', '.join(outputs.OUTPUTS)}, or a CAM."
+                f"Take one of {', '.join(explained_output.OUTPUTS)}, or a CAM."
             )
         return Network(self.model, self.output)
 
@@ -195,10 +195,10 @@ class Batch:
 
     def _of_classes(self, logits: torch.Tensor) -> torch.Tensor:
         if isinstance(self.output, str):
-            return outputs.columns(self.output, logits, self.model.multi_label)
+            return explained_output.columns(self.output, logits, self.model.multi_label)
         raise InvalidInput(
             "This method compares the output of a class with and without something. Got a callable `output`. "
-            f"Take one of {', '.join(outputs.OUTPUTS)}, or a gradient CAM."
+            f"Take one of {', '.join(explained_output.OUTPUTS)}, or a gradient CAM."
         )
 
     def activations(self, layer: str) -> torch.Tensor:
@@ -263,10 +263,12 @@ class TargetBatch:
         """`(N, K)` outputs → those of the classes explained, `(N,)`, with their graph."""
         return columns.gather(1, self.target[:, None])[:, 0]
 
-    def utility(self, output: outputs.Output) -> torch.Tensor:
+    def utility(self, output: explained_output.Output) -> torch.Tensor:
         """`(N,)`, with its graph."""
         with torch.enable_grad():
-            return outputs.of_target(output, self.batch.captured.logits, self.target, self.batch.model.multi_label)
+            return explained_output.of_target(
+                output, self.batch.captured.logits, self.target, self.batch.model.multi_label
+            )
 
     @cached_property
     def gradients(self) -> dict[str, torch.Tensor]:
@@ -278,7 +280,7 @@ class TargetBatch:
             self.utility(batch.output), wanted, second=batch.differentiable, keep=batch.keeps_graph or not self.last
         )
 
-    def gradients_of(self, layer: str, utility: outputs.Output) -> torch.Tensor:
+    def gradients_of(self, layer: str, utility: explained_output.Output) -> torch.Tensor:
         """Gradients of another output at a layer."""
         batch = self.batch
         if utility == batch.output and "gradients" in batch.needs[layer].names:
@@ -289,12 +291,12 @@ class TargetBatch:
         found = batch.captured.gradients_of(self.utility(utility), [layer], second=batch.differentiable, keep=True)
         return found[layer].float()
 
-    def hvp(self, layer: str, utility: outputs.Output) -> torch.Tensor:
+    def hvp(self, layer: str, utility: explained_output.Output) -> torch.Tensor:
         """The product of a utility's Hessian with the activations, at a layer."""
         gradients = self._twice(utility)[layer]
         return self.batch.captured.product(gradients, layer, second=self.batch.differentiable).float()
 
-    def _twice(self, utility: outputs.Output) -> dict[str, torch.Tensor]:
+    def _twice(self, utility: explained_output.Output) -> dict[str, torch.Tensor]:
         """Gradients that can be differentiated again, at all layers where that is asked, from one backward."""
         if utility not in self._second:
             wanted = [layer for layer, needs in self.batch.needs.items() if "hvp" in needs.names]
@@ -303,13 +305,13 @@ class TargetBatch:
             )
         return self._second[utility]
 
-    def score(self, z: torch.Tensor, rows: int | torch.Tensor | None = None, of: outputs.Output = "output"):
+    def score(self, z: torch.Tensor, rows: int | torch.Tensor | None = None, of: explained_output.Output = "output"):
         """Normalised images, each a variant of image `rows` of the batch (its own row) → `(M,)` outputs."""
         batch = self.batch
         if rows is None:
             rows = torch.arange(len(z), device=self.target.device)
         target = self.target[rows].expand(len(z)) if isinstance(rows, int) else self.target[rows.to(self.target.device)]
-        return outputs.of_target(
+        return explained_output.of_target(
             batch.output if of == "output" else of, batch.model.of_normalised(z), target, batch.model.multi_label
         )
 
@@ -362,7 +364,7 @@ SUPPLIERS: Mapping[str, Callable[[LayerBatch], Any]] = {
 
 
 def _calibration(model: Model, layer: str, source: str) -> Any:
-    from heatproof.calibration import calibration_of
+    from heatproof.activation_statistics import calibration_of
 
     return calibration_of(model, layer, source)
 
@@ -378,4 +380,4 @@ class Network(nn.Module):
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         model = self._model[0]
-        return outputs.columns(self.output, model.of_normalised(z), model.multi_label)
+        return explained_output.columns(self.output, model.of_normalised(z), model.multi_label)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from heatproof import outputs, targets
+from heatproof import explained_output, targets
 from heatproof.attributions import Request
 from heatproof.data.inputs import Inputs, as_inputs
 from heatproof.engine.batch import Batch
@@ -29,7 +29,7 @@ class Call:
     layer: str
     target: targets.Rule
     labels: list[int] | None
-    output: outputs.Output
+    output: explained_output.Output
     seed: int
     batch_size: int
 
@@ -43,7 +43,7 @@ class Call:
         layer: str | nn.Module,
         *,
         labels: Sequence[int] | None,
-        output: outputs.Output,
+        output: explained_output.Output,
         seed: int,
         batch_size: int,
     ) -> "Call":
@@ -52,7 +52,7 @@ class Call:
         Raises:
             InvalidInput, InvalidTarget, UnknownName, LayerError, NotApplicable: as `explain`.
         """
-        outputs.checked_output(output)
+        explained_output.checked_output(output)
         inputs = as_inputs(images, model.geometry, None if model.takes_images else model.input_shape)
         if batch_size < 1:
             raise InvalidInput(f"`batch_size` must be at least 1. Got {batch_size}.")

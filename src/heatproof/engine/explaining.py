@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from heatproof import outputs, targets
+from heatproof import explained_output, targets
 from heatproof.attributions import requested
 from heatproof.data.inputs import Inputs
 from heatproof.engine.call import Call, as_model
@@ -66,7 +66,7 @@ def explain(
     layer: str | nn.Module = "auto",
     raw: bool = False,
     *,
-    output: outputs.Output = "logit",
+    output: explained_output.Output = "logit",
     upsample: str = "bilinear",
     labels: Sequence[int] | None = None,
     seed: int = 0,

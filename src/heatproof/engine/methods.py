@@ -7,8 +7,8 @@ from torch import nn
 
 from heatproof.attributions import Request
 from heatproof.errors import LayerError, NotApplicable
+from heatproof.explained_output import Output
 from heatproof.models import Model, resolve_layer
-from heatproof.outputs import Output
 from heatproof.quantities import having
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from heatproof import outputs, targets
+from heatproof import explained_output, targets
 from heatproof.attributions import ATTRIBUTIONS, display_maps, flags, requested
 from heatproof.attributions.stored import as_map, fitted
 from heatproof.data.inputs import Inputs, as_inputs
@@ -124,7 +124,7 @@ def score(
     labels: Sequence[int] | None = None,
     masks: Any = None,
     reference: Any = None,
-    output: outputs.Output = "logit",
+    output: explained_output.Output = "logit",
     seed: int = 0,
     batch_size: int = 16,
 ) -> Scores:

@@ -11,7 +11,7 @@ import torch
 
 from heatproof import seeds
 from heatproof.errors import InvalidInput
-from heatproof.metrics.again import explainer
+from heatproof.metrics.explain_func import explainer
 from heatproof.models.plain import plain_module
 from heatproof.plugins import declare
 from heatproof.registry import unknown

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 
 from heatproof import masking
-from heatproof.metrics.again import images
 from heatproof.metrics.catalogue import metric
+from heatproof.metrics.explain_func import images
 from heatproof.models import Model
 
 #: Maps in [0, 1] that are nearer to their mean than this (Euclidean) are constant, and the rest is rounding.

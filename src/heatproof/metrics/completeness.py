@@ -7,7 +7,7 @@ import torch
 from heatproof.errors import InvalidInput
 from heatproof.masking import checked_fill
 from heatproof.metrics.catalogue import metric
-from heatproof.metrics.variants import answer
+from heatproof.metrics.sampling import answer
 from heatproof.rounding import ANSWER_STEP, largest, rounded
 
 UNDEFINED = "the network says the same of the image and of the fill"

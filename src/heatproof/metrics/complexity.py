@@ -10,7 +10,7 @@ import torch
 
 from heatproof.errors import InvalidInput
 from heatproof.metrics.catalogue import metric
-from heatproof.metrics.variants import random_images, streamed
+from heatproof.metrics.sampling import random_images, streamed
 from heatproof.models import Model
 from heatproof.passes import whole
 from heatproof.rounding import ANSWER_STEP, rounded

@@ -12,7 +12,7 @@ from heatproof.errors import InvalidInput
 from heatproof.masking import checked_fill, ground, masked
 from heatproof.metrics.catalogue import Curve, metric
 from heatproof.metrics.rankings import ranking_of, spearman
-from heatproof.metrics.variants import random_images, signed, streamed
+from heatproof.metrics.sampling import random_images, signed, streamed
 from heatproof.models import Model
 from heatproof.passes import parts, rows_per_pass, whole
 from heatproof.rounding import ANSWER_STEP, STEP, largest, logit_scale, rounded

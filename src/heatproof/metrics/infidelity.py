@@ -8,7 +8,7 @@ import torch
 from heatproof.errors import InvalidInput
 from heatproof.masking import checked_fill, ground, masked
 from heatproof.metrics.catalogue import metric
-from heatproof.metrics.variants import answer, signed, silent, streamed
+from heatproof.metrics.sampling import answer, signed, silent, streamed
 from heatproof.passes import whole
 from heatproof.registry import unknown
 from heatproof.tensors import per_image

@@ -125,7 +125,7 @@ class Tail:
     def _checked(self, logits: torch.Tensor) -> str:
         """The first of `MODES` that gives the logits back, else `whole` forwards.
 
-        Asked anew for every batch: of a position table with 49 rows nothing says that it is no batch of 7 images in
+        Selection anew for every batch: of a position table with 49 rows nothing says that it is no batch of 7 images in
         windows, so what holds for one batch size may be wrong for the next.
         """
         finite = torch.isfinite(logits).all(1).nonzero()[:, 0]

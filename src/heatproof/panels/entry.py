@@ -74,7 +74,7 @@ class Answer:
 
 
 #: Pixels that may be drawn brighter than the colour bar can say.
-OUTSHINING = 0.005
+OUTLIER_SHARE = 0.005
 
 
 @dataclass(frozen=True)
@@ -86,14 +86,14 @@ class Map:
     flag: str = ""
 
     @property
-    def dazzled(self) -> float:
+    def brightness_gain(self) -> float:
         """How many times too dark the display map is to be seen, because single pixels outshine it; 1 where it is fine.
 
-        Of maps worked out pixel by pixel only: all but `OUTSHINING` of a map should have half the scale to itself.
+        Of maps worked out pixel by pixel only: all but `OUTLIER_SHARE` of a map should have half the scale to itself.
         """
         if self.raw.shape[-2:] != self.display.shape or self.flag:
             return 1.0
-        high = float(np.quantile(self.display, 1 - OUTSHINING))
+        high = float(np.quantile(self.display, 1 - OUTLIER_SHARE))
         return 1 / high if 0 < high < 0.5 else 1.0
 
 

@@ -91,7 +91,7 @@ def over(small: Image.Image, method: Method, shown: Map, look: Look) -> Image.Im
 
 def brightness(method: Method, shown: Map) -> float:
     """What a map is multiplied by to be seen; RefineCAM's maps, sparse on purpose, are drawn as they are."""
-    return 1.0 if method.name.startswith("refine:") else shown.dazzled
+    return 1.0 if method.name.startswith("refine:") else shown.brightness_gain
 
 
 def brightened(method: Method, shown: Map) -> str:

@@ -14,8 +14,8 @@ from heatproof.report.glossary import FAMILIES
 from heatproof.report.numbers import NONE, counted, number
 from heatproof.report.scores import ScoreFindings, SettingScores
 from heatproof.spelling import head
-from heatproof.statistics.scores import ARROWS, Judged
-from heatproof.statistics.standing import ASIDE, said
+from heatproof.statistics.score_verdict import ASIDE, said
+from heatproof.statistics.scores import ARROWS, MetricRanking
 
 #: Columns that fit a page beside the methods' names; a family with more is cut into tables of equal width.
 ABREAST = 9
@@ -180,7 +180,7 @@ def value_text(one: SettingScores, fact: Mapping[str, Any], metric: str, value: 
     return number(value, decimals(_largest(one, metric)))
 
 
-def _cell(row: Any, judged: Judged | None, column: Column, method: str, aside: int) -> Cell:
+def _cell(row: Any, judged: MetricRanking | None, column: Column, method: str, aside: int) -> Cell:
     """`aside`: images that were set aside for every method, and are told once elsewhere."""
     if row is None:
         return Cell(NONE, note="not measured")

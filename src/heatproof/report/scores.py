@@ -12,8 +12,8 @@ from heatproof.report.glossary import FAMILIES
 from heatproof.report.source import Source
 from heatproof.statistics.concord import metric_agreement
 from heatproof.statistics.paired import Comparison, compared
-from heatproof.statistics.scores import Judged, curve_table, fooled, score_table, wide_scores
-from heatproof.statistics.standing import Standing, standings
+from heatproof.statistics.score_verdict import ScoreVerdict, score_verdicts
+from heatproof.statistics.scores import MetricRanking, curve_table, fooled, score_table, wide_scores
 
 #: Scores drawn as rank diagrams besides the average over all.
 DIAGRAMS = 3
@@ -36,8 +36,8 @@ class SettingScores:
 
     setting: ScoreSetting
     table: Frame
-    judged: Mapping[str, Judged]
-    standing: Standing | None
+    judged: Mapping[str, MetricRanking]
+    standing: ScoreVerdict | None
     agreement: Frame
     curves: Frame
     comparisons: Mapping[str, Comparison]
@@ -98,7 +98,7 @@ def _setting_scores(
 ) -> SettingScores:
     here = setting.of(scores)
     judged = fooled(here, facts)
-    verdict = standings(here, judged, {metric: str(fact.get("family") or "") for metric, fact in facts.items()})
+    verdict = score_verdicts(here, judged, {metric: str(fact.get("family") or "") for metric, fact in facts.items()})
     return SettingScores(
         setting=setting,
         table=score_table(here, facts, **given),

@@ -4,8 +4,8 @@ from heatproof.statistics.agreement import Agreement, cliques, kendall_w, nemeny
 from heatproof.statistics.intervals import Interval, Replicates, bootstrap, delong, multiplicities
 from heatproof.statistics.paired import Comparison, Friedman, PairTest, compared, friedman, wilcoxon_pairs
 from heatproof.statistics.robustness import Robustness, auc, consistency, responsiveness, robustness_of
-from heatproof.statistics.scores import Judged, curve_table, fooled, html_table, score_table
-from heatproof.statistics.standing import Standing, standings
+from heatproof.statistics.score_verdict import ScoreVerdict, score_verdicts
+from heatproof.statistics.scores import MetricRanking, curve_table, fooled, html_table, score_table
 from heatproof.statistics.table import COLUMNS, image_blocks, pooled, rm_blocks, robustness_table
 from heatproof.statistics.verdict import Verdict, verdict_on
 
@@ -15,11 +15,11 @@ __all__ = [
     "Comparison",
     "Friedman",
     "Interval",
-    "Judged",
+    "MetricRanking",
     "PairTest",
     "Replicates",
     "Robustness",
-    "Standing",
+    "ScoreVerdict",
     "Verdict",
     "auc",
     "bootstrap",
@@ -41,8 +41,8 @@ __all__ = [
     "robustness_of",
     "robustness_table",
     "score_table",
+    "score_verdicts",
     "segmenter_agreement",
-    "standings",
     "verdict_on",
     "wilcoxon_pairs",
 ]

@@ -119,7 +119,7 @@ def curve_table(rows: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> 
 
 
 @dataclass(frozen=True)
-class Judged:
+class MetricRanking:
     """What one metric says of the methods, and whether a control fools it (on one model and set of images).
 
     best: the real method with the best mean, None where none has a number. top: it and the real methods that are not
@@ -148,7 +148,7 @@ class Judged:
 
 def fooled(
     rows: pd.DataFrame, directions: Directions, *, controls: Iterable[str] = (), level: float = 0.95
-) -> list[Judged]:
+) -> list[MetricRanking]:
     """Judges every metric that has a direction, for each model and dataset, in the order of the rows (protocols §9).
 
     A metric is fooled where a control is not significantly worse than the best real method. Too few images for a
@@ -171,7 +171,7 @@ def wide_scores(cell: pd.DataFrame) -> pd.DataFrame:
     return means.unstack().sort_index().sort_index(axis=1)
 
 
-def _judged(key: tuple[str, str, str], way: str, wide: pd.DataFrame, useless: set[str], level: float) -> Judged:
+def _judged(key: tuple[str, str, str], way: str, wide: pd.DataFrame, useless: set[str], level: float) -> MetricRanking:
     sign = 1 if way == "high" else -1
     known: Any = sign * wide.dropna(axis=1, how="all")
     real = [str(name) for name in known.columns if name not in useless]
@@ -179,7 +179,7 @@ def _judged(key: tuple[str, str, str], way: str, wide: pd.DataFrame, useless: se
     means = {str(name): float(value) for name, value in (sign * known.mean()).items()}
     given = tuple(str(name) for name in wide.columns if name in useless)
     if not real:
-        return Judged(*key, way, None, (), (), (), {}, means, given, 0, False, False, level)
+        return MetricRanking(*key, way, None, (), (), (), {}, means, given, 0, False, False, level)
     best, top, tests, ranked = leaders(known[real], level)
     against = trials(known, best, fakes)
     exposed = bool(against) and all(enough(test.n, len(against), level) for test in against.values())
@@ -187,7 +187,7 @@ def _judged(key: tuple[str, str, str], way: str, wide: pd.DataFrame, useless: se
     ahead = tuple(name for name in fakes if _reaches(sign * means[name], sign * means[best]))
     count = int(known[best].notna().sum())
     tests |= against
-    return Judged(*key, way, best, top, keeping, ahead, tests, means, given, count, ranked, exposed, level)
+    return MetricRanking(*key, way, best, top, keeping, ahead, tests, means, given, count, ranked, exposed, level)
 
 
 def leaders(wide: pd.DataFrame, level: float) -> tuple[str, tuple[str, ...], dict[str, PairTest], bool]:

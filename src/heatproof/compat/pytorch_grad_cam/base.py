@@ -16,9 +16,9 @@ from heatproof.compat.given import AsGiven, Wanted, by_images, checked, raw_maps
 from heatproof.compat.pytorch_grad_cam.utils.model_targets import class_and_output
 from heatproof.engine import Batch, ResolvedMethod
 from heatproof.errors import HeatproofWarning, InvalidInput, InvalidTarget, NotApplicable
+from heatproof.explained_output import Output
 from heatproof.models import resolve_layer
 from heatproof.models.model import bare
-from heatproof.outputs import Output
 from heatproof.tensors import minmax, upsampled
 
 #: Methods that take no heed of `eigen_smooth`, as in pytorch-grad-cam.

@@ -7,13 +7,13 @@ from typing import Any
 from torch import nn
 
 from heatproof.attributions import ATTRIBUTIONS, Request, requested
-from heatproof.attributions.catalogue import one_of
+from heatproof.attributions.catalogue import check_choice
 from heatproof.attributions.refine import OPERATORS
 from heatproof.attributions.request import REFINE
 from heatproof.engine import ResolvedMethod, chosen_layer, refusals, resolve_layers
 from heatproof.errors import InvalidInput, LayerError, NotApplicable
+from heatproof.explained_output import Output
 from heatproof.models import Model, resolve_layer
-from heatproof.outputs import Output
 from heatproof.panels.entry import Method, Rows
 from heatproof.registry import unknown
 from heatproof.spelling import value_text
@@ -28,7 +28,7 @@ Options = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Asked:
+class Selection:
     """The methods that will run, in the order and the rows in which they are drawn, and the reasons of those that
     cannot.
     """
@@ -46,7 +46,7 @@ def asked(
     layers: str | Sequence[str] | None = None,
     options: Options | None = None,
     output: Output = "logit",
-) -> Asked:
+) -> Selection:
     """Everything that can go wrong with names, options, layers and output goes wrong here, before any image is seen.
 
     Args:
@@ -81,7 +81,7 @@ def asked(
         raise NotApplicable(f"No method asked for can explain {model.name}: {grouped(refused)}.")
     found = tuple(places[r.key] for row in rows for r in row)
     told = _once(every, refused) if layers is not None else refused
-    return Asked(found, _drawn([[places[r.key] for r in row] for row in rows]), told, name)
+    return Selection(found, _drawn([[places[r.key] for r in row] for row in rows]), told, name)
 
 
 def _once(requests: Sequence[Request], refused: Mapping[str, str]) -> dict[str, str]:
@@ -150,7 +150,7 @@ def with_options(requests: list[Request], options: Options) -> list[Request]:
 def _changed(request: Request, given: Mapping[str, Any], refined: bool) -> Request:
     own, operator = dict(given), request.operator
     if refined and "operator" in own:  # a plain method among the same name's passes it over
-        wanted = one_of("operator", own.pop("operator"), OPERATORS)
+        wanted = check_choice("operator", own.pop("operator"), OPERATORS)
         operator = wanted if request.refined else ""
     for option in own:
         if option not in request.entry.options:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import heatproof
-from heatproof import outputs
+from heatproof import explained_output
 from heatproof.errors import InvalidInput, InvalidTarget, NotApplicable, UnknownName
 from heatproof.models import wrap
 
@@ -192,15 +192,17 @@ def test_labels_that_go_together_have_probabilities_of_their_own(x):
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
-@pytest.mark.parametrize("name", outputs.OUTPUTS)
+@pytest.mark.parametrize("name", explained_output.OUTPUTS)
 def test_columns_hold_the_output_of_every_class(name, multi_label):
     logits = torch.randn(2, 4, generator=torch.Generator().manual_seed(0)) * 3
     y = logits.double().numpy()
     p = 1 / (1 + np.exp(-y)) if multi_label else np.exp(y) / np.exp(y).sum(1, keepdims=True)
     expected = {"logit": y, "probability": p, "log-probability": np.log(p), "rest": y + np.log(p)}[name]
-    np.testing.assert_allclose(outputs.columns(name, logits, multi_label).numpy(), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        explained_output.columns(name, logits, multi_label).numpy(), expected, rtol=1e-5, atol=1e-6
+    )
     target = torch.tensor([3, 1])
-    found = outputs.of_target(name, logits, target, multi_label)
+    found = explained_output.of_target(name, logits, target, multi_label)
     np.testing.assert_allclose(found.numpy(), expected[[0, 1], [3, 1]], rtol=1e-5, atol=1e-6)
 
 
@@ -208,7 +210,7 @@ def test_large_logits_keep_their_probabilities():
     """log-softmax and log-sigmoid, so that nothing overflows."""
     logits = torch.tensor([[500.0, -500.0, 0.0]])
     for multi_label in (False, True):
-        assert outputs.columns("log-probability", logits, multi_label).isfinite().all()
+        assert explained_output.columns("log-probability", logits, multi_label).isfinite().all()
 
 
 # --- what wraps a network ---

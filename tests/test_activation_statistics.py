@@ -11,11 +11,11 @@ from PIL import Image
 from torch import nn
 
 import heatproof
-from heatproof import calibration
-from heatproof.calibration import cache_folder, calibrate, calibration_of
+from heatproof import activation_statistics
+from heatproof.activation_statistics import cache_folder, calibrate, calibration_of
 from heatproof.errors import HeatproofWarning, InvalidInput
 from heatproof.models import wrap
-from heatproof.models.calibration import Calibration, calibrated
+from heatproof.models.moments import Calibration, calibrated
 
 from . import nets
 
@@ -39,14 +39,14 @@ def model_of(seed: int = 0, **about):
 @pytest.fixture(autouse=True)
 def kept(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("HEATPROOF_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(calibration, "_KEPT", {})
-    monkeypatch.setattr(calibration, "LEAVES", 20)
+    monkeypatch.setattr(activation_statistics, "_KEPT", {})
+    monkeypatch.setattr(activation_statistics, "LEAVES", 20)
     return tmp_path / "cache" / "calibration"
 
 
 def forgotten(monkeypatch) -> None:
     """As in a new process."""
-    monkeypatch.setattr(calibration, "_KEPT", {})
+    monkeypatch.setattr(activation_statistics, "_KEPT", {})
 
 
 @pytest.fixture
@@ -77,12 +77,12 @@ def test_leaves_are_natural_enough_and_no_demo_image():
     from heatproof.data import demo_shapes
 
     model = model_of(size=96)
-    first, again = (torch.cat(list(calibration._leaves(model))) for _ in range(2))
+    first, again = (torch.cat(list(activation_statistics._leaves(model))) for _ in range(2))
     assert torch.equal(first, again) and first.shape == (20, 3, 96, 96)
     assert (first.std(0) > 0.05).all() and len({one.sum().item() for one in first}) == 20
     shapes = demo_shapes("test", 30)
     backgrounds = {shapes.background(i).tobytes() for i in range(30)}
-    assert not backgrounds & {np.asarray(calibration._leaf(96, i)).tobytes() for i in range(20)}
+    assert not backgrounds & {np.asarray(activation_statistics._leaf(96, i)).tobytes() for i in range(20)}
 
 
 @pytest.mark.parametrize("change", ["weights", "layer", "normalisation", "size", "leaves"])
@@ -94,7 +94,7 @@ def test_what_decides_the_activations_decides_the_file(change, kept, monkeypatch
         size=(12, 16) if change == "size" else (16, 12),
     )
     if change == "leaves":
-        monkeypatch.setattr(calibration, "LEAVES", 21)
+        monkeypatch.setattr(activation_statistics, "LEAVES", 21)
     calibration_of(model, "one" if change == "layer" else "two")
     assert model.module.seen >= 20 and len(list(kept.iterdir())) == 2
 
@@ -175,10 +175,10 @@ def test_a_cache_that_cannot_be_written_is_said_and_survived(tmp_path, monkeypat
 
 
 def test_few_are_kept_in_memory(monkeypatch):
-    monkeypatch.setattr(calibration, "LEAVES", 2)
+    monkeypatch.setattr(activation_statistics, "LEAVES", 2)
     for seed in range(12):
         calibration_of(model_of(seed), "two")
-    assert len(calibration._KEPT) == 8
+    assert len(activation_statistics._KEPT) == 8
 
 
 def test_the_cache_is_where_people_look_for_it(monkeypatch, tmp_path):

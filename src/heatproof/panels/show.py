@@ -11,17 +11,17 @@ import numpy as np
 from PIL import Image
 from torch import nn
 
-from heatproof import outputs
+from heatproof import explained_output
 from heatproof.engine import as_model
 from heatproof.errors import InvalidInput
 from heatproof.files import write_atomically
 from heatproof.models import Model
 from heatproof.panels import page
-from heatproof.panels.asked import Options, asked, by_reason
 from heatproof.panels.entry import Entry, as_arrays, from_arrays
-from heatproof.panels.images import Shot, shots, stems
+from heatproof.panels.explaining import Work, entries
 from heatproof.panels.panel import panel, png
-from heatproof.panels.work import Work, entries
+from heatproof.panels.selection import Options, asked, by_reason
+from heatproof.panels.sources import ImageSource, shots, stems
 from heatproof.progress import Silent
 from heatproof.registry import unknown
 from heatproof.report.overlay import Look
@@ -33,7 +33,7 @@ class Job:
     """What is to be shown, everything checked that can be checked before an image is opened."""
 
     work: Work
-    shots: list[Shot]
+    shots: list[ImageSource]
     look: Look
     facts: tuple[tuple[str, str], ...] = ()
 
@@ -153,7 +153,7 @@ def show(
     *,
     layers: str | Sequence[str] | None = None,
     options: Options | None = None,
-    output: outputs.Output = "logit",
+    output: explained_output.Output = "logit",
     upsample: str = "bilinear",
     labels: Sequence[int | None] | str | os.PathLike | None = None,
     seed: int = 0,
@@ -197,7 +197,7 @@ def checked_job(
     *,
     layers: str | Sequence[str] | None = None,
     options: Options | None = None,
-    output: outputs.Output = "logit",
+    output: explained_output.Output = "logit",
     upsample: str = "bilinear",
     labels: Any = None,
     seed: int = 0,
@@ -208,7 +208,7 @@ def checked_job(
 ) -> Job:
     """What `show` was asked for, checked; `limit`: only the first images."""
     model, look = as_model(model), Look(colormap, alpha)
-    outputs.checked_output(output)
+    explained_output.checked_output(output)
     if upsample not in UPSAMPLING:
         raise unknown("`upsample`", str(upsample), UPSAMPLING)
     for name, value in (("batch_size", batch_size), ("limit", limit)):
@@ -220,7 +220,7 @@ def checked_job(
     return Job(work, found, look, _facts(work, found))
 
 
-def _facts(work: Work, found: Sequence[Shot]) -> tuple[tuple[str, str], ...]:
+def _facts(work: Work, found: Sequence[ImageSource]) -> tuple[tuple[str, str], ...]:
     """What the page says of a run."""
     said = work.output if isinstance(work.output, str) else "a callable"
     target = work.target if isinstance(work.target, str | int) else "given for each image"

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 
 import heatproof
-from heatproof import outputs, targets
+from heatproof import explained_output, targets
 from heatproof.engine import Batch, Explanation, explanation, halved
 from heatproof.errors import InvalidImage, InvalidInput, InvalidTarget, NotApplicable, UnknownName
 from heatproof.flags import Flag, Reason
 from heatproof.models import Model
-from heatproof.panels.asked import Asked
 from heatproof.panels.entry import Answer, Block, Entry, Map
-from heatproof.panels.images import Shot, as_bytes
+from heatproof.panels.selection import Selection
+from heatproof.panels.sources import ImageSource, as_bytes
 from heatproof.rounding import top_class
 
 #: Images per pass; fewer with costly methods, which fill their passes themselves, so that the progress moves and
@@ -30,9 +30,9 @@ class Work:
     """All that decides what the maps are."""
 
     model: Model
-    asked: Asked
+    asked: Selection
     target: Any = "predicted"
-    output: outputs.Output = "logit"
+    output: explained_output.Output = "logit"
     upsample: str = "bilinear"
     seed: int = 0
     batch_size: int | None = None
@@ -43,7 +43,7 @@ class Work:
         """Methods per image."""
         return len(self.asked.places)
 
-    def digest(self, shot: Shot, x: torch.Tensor, row: int) -> str:
+    def digest(self, shot: ImageSource, x: torch.Tensor, row: int) -> str:
         """A hash of everything that decides the maps of one image; empty where that cannot be told (a callable)."""
         if callable(self.output) or callable(self.target):
             return ""
@@ -78,7 +78,7 @@ Known = Callable[[int, str], Entry | None]
 
 
 def entries(
-    work: Work, shots: Sequence[Shot], progress: Any, known: Known | None = None
+    work: Work, shots: Sequence[ImageSource], progress: Any, known: Known | None = None
 ) -> Iterator[tuple[Entry, str]]:
     """One entry for each image, in order, with its digest; an image that cannot be opened is a flagged one.
 
@@ -97,7 +97,7 @@ def entries(
 
 
 def _chunk(
-    work: Work, shots: Sequence[Shot], rows: range, progress: Any, known: Known | None
+    work: Work, shots: Sequence[ImageSource], rows: range, progress: Any, known: Known | None
 ) -> Iterator[tuple[Entry, str]]:
     done: dict[int, Entry] = {}
     digests: dict[int, str] = {}
@@ -120,7 +120,7 @@ def _chunk(
         yield done[row], digests.get(row, "")
 
 
-def _opened(shot: Shot) -> tuple[torch.Tensor | None, str]:
+def _opened(shot: ImageSource) -> tuple[torch.Tensor | None, str]:
     if shot.flag:
         return None, shot.flag
     try:
@@ -136,7 +136,9 @@ def _same_size(fresh: Mapping[int, torch.Tensor]) -> list[dict[int, torch.Tensor
     return list(found.values())
 
 
-def _explained(work: Work, shots: Sequence[Shot], fresh: Mapping[int, torch.Tensor], progress: Any) -> dict[int, Entry]:
+def _explained(
+    work: Work, shots: Sequence[ImageSource], fresh: Mapping[int, torch.Tensor], progress: Any
+) -> dict[int, Entry]:
     rows, images = list(fresh), torch.stack(list(fresh.values()))
     done: dict[int, Entry] = {}
 
@@ -152,7 +154,7 @@ def _explained(work: Work, shots: Sequence[Shot], fresh: Mapping[int, torch.Tens
     return done
 
 
-def _batch(work: Work, shots: list[Shot], rows: list[int], x: torch.Tensor) -> Batch:
+def _batch(work: Work, shots: list[ImageSource], rows: list[int], x: torch.Tensor) -> Batch:
     target = work.target
     if not isinstance(target, str) and not callable(target):
         classes = targets.as_classes(target)
@@ -200,7 +202,7 @@ def _refusal(flags: Any) -> str:
 
 def _entry(
     work: Work,
-    shot: Shot,
+    shot: ImageSource,
     x: torch.Tensor,
     batch: Batch,
     found: Mapping[str, Explanation],
@@ -239,7 +241,7 @@ def _answer(model: Model, probabilities: torch.Tensor, index: int) -> Answer:
 # --- targets ---
 
 
-def _check_targets(work: Work, shots: Sequence[Shot]) -> None:
+def _check_targets(work: Work, shots: Sequence[ImageSource]) -> None:
     """What can be said without the network."""
     if isinstance(work.target, str) or callable(work.target):
         return
@@ -248,7 +250,7 @@ def _check_targets(work: Work, shots: Sequence[Shot]) -> None:
         raise targets.miscounted(classes.shape, len(shots))
 
 
-def _unlabelled(work: Work, shots: Sequence[Shot]) -> list[Shot]:
+def _unlabelled(work: Work, shots: Sequence[ImageSource]) -> list[ImageSource]:
     """For target `label`, images without one cannot be explained; where none has one the target is the mistake."""
     if work.target != "label":
         return list(shots)

@@ -13,7 +13,7 @@ import pandas as pd
 
 from heatproof.rounding import ANSWER_STEP, largest, rounded
 from heatproof.statistics.paired import Comparison, compared
-from heatproof.statistics.scores import ARROWS, Judged, leaders, score_rows, wide_scores
+from heatproof.statistics.scores import ARROWS, MetricRanking, leaders, score_rows, wide_scores
 from heatproof.statistics.verdict import IMAGES, listed
 
 #: Families that do not ask whether a map is right.
@@ -21,7 +21,7 @@ ASIDE = ("complexity", "sensitivity", "sanity")
 
 
 @dataclass(frozen=True)
-class Standing:
+class ScoreVerdict:
     """The verdict on one model and set of images.
 
     counted: the scores that decided; fooled: score → the controls that fooled it; ranks: average rank of each real
@@ -43,9 +43,9 @@ class Standing:
     level: float
 
 
-def standings(
-    rows: pd.DataFrame, judged: Sequence[Judged], families: Mapping[str, str] | None = None
-) -> list[Standing]:
+def score_verdicts(
+    rows: pd.DataFrame, judged: Sequence[MetricRanking], families: Mapping[str, str] | None = None
+) -> list[ScoreVerdict]:
     """A verdict for each model and dataset of `judged` (see `scores.fooled`); `families`: metric → its family."""
     frame: Any = score_rows(rows)
     found = []
@@ -56,7 +56,7 @@ def standings(
     return found
 
 
-def _standing(cells: Any, judged: Sequence[Judged], families: Mapping[str, str]) -> Standing:
+def _standing(cells: Any, judged: Sequence[MetricRanking], families: Mapping[str, str]) -> ScoreVerdict:
     fakes = {one.metric: one.fooled for one in judged if one.fooled}
     counted = _counted(judged, families)
     controls = {name for one in judged for name in one.controls}
@@ -73,7 +73,7 @@ def _standing(cells: Any, judged: Sequence[Judged], families: Mapping[str, str])
     about = _About(judged, names, fakes, top, averages, ranked, controls, len(ranks), cells["image"].nunique(), level)
     sentence, notes = _sentence(about), tuple(_notes(about, families))
     where = judged[0].model, judged[0].dataset
-    return Standing(*where, sentence, notes, top, names, fakes, averages, firsts, comparison, len(ranks), level)
+    return ScoreVerdict(*where, sentence, notes, top, names, fakes, averages, firsts, comparison, len(ranks), level)
 
 
 def _ascending(ranks: Any) -> Any:
@@ -81,7 +81,7 @@ def _ascending(ranks: Any) -> Any:
     return ranks.loc[rounded(ranks).sort_values(kind="stable").index]
 
 
-def _counted(judged: Sequence[Judged], families: Mapping[str, str]) -> list[Judged]:
+def _counted(judged: Sequence[MetricRanking], families: Mapping[str, str]) -> list[MetricRanking]:
     """Scores of all methods that no control fooled; of size and steadiness only where there is nothing else."""
     methods = {name for one in judged for name in one.means if name not in one.controls}
     sound = [one for one in judged if one.best and not one.fooled and methods <= set(one.means)]
@@ -89,7 +89,7 @@ def _counted(judged: Sequence[Judged], families: Mapping[str, str]) -> list[Judg
     return right or sound
 
 
-def rank_blocks(cells: Any, counted: Sequence[Judged], families: Mapping[str, str]) -> pd.DataFrame:
+def rank_blocks(cells: Any, counted: Sequence[MetricRanking], families: Mapping[str, str]) -> pd.DataFrame:
     """Images × methods: the average rank (1 = best) over the scores of a family, then over the families.
 
     On each image only the scores count that every method has there. Images without any are left out.
@@ -115,7 +115,7 @@ def _mean(frames: Sequence[Any]) -> Any:
 class _About:
     """What the words are made from."""
 
-    judged: Sequence[Judged]
+    judged: Sequence[MetricRanking]
     counted: tuple[str, ...]
     fooled: Mapping[str, tuple[str, ...]]
     top: tuple[str, ...]
@@ -203,7 +203,7 @@ def _notes(about: _About, families: Mapping[str, str]):
         yield f"Only {_count(about.images, 'image')}: take this as an indication."
 
 
-def said(judged: Judged) -> str:
+def said(judged: MetricRanking) -> str:
     """One sentence on one score."""
     way = {"high": "higher", "low": "lower"}[judged.better]
     name, percent = f"{judged.metric} ({ARROWS[judged.better]} {way} is better)", f"{100 * judged.level:g} %"

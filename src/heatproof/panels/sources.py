@@ -26,7 +26,7 @@ _PATH = "/"
 
 
 @dataclass(frozen=True)
-class Shot:
+class ImageSource:
     """One image to come: its id, from which its random numbers come, how to open it, and what people call it.
 
     `flag`: why it cannot be explained, where that is known before.
@@ -39,7 +39,9 @@ class Shot:
     name: str = ""
 
 
-def shots(images: Any, model: Model, labels: Sequence[int | None] | str | os.PathLike | None = None) -> list[Shot]:
+def shots(
+    images: Any, model: Model, labels: Sequence[int | None] | str | os.PathLike | None = None
+) -> list[ImageSource]:
     """Files, folders, patterns (`photos/*.jpg`), `shapes`, PIL images, arrays, or a tensor `(N, 3, H, W)`.
 
     Args:
@@ -63,7 +65,7 @@ def shots(images: Any, model: Model, labels: Sequence[int | None] | str | os.Pat
     return [replace(shot, label=label) for shot, label in zip(found, labels, strict=True)]
 
 
-def _called(found: list[Shot]) -> list[Shot]:
+def _called(found: list[ImageSource]) -> list[ImageSource]:
     """Names: paths without the folder that all have in common; what is no file gets its number."""
     parents = [PurePath(shot.id).parent for shot in found if shot.name == _PATH]
     common = os.path.commonpath(parents) if len({(path.is_absolute(), path.drive) for path in parents}) == 1 else ""
@@ -74,11 +76,11 @@ def _called(found: list[Shot]) -> list[Shot]:
     return named
 
 
-def _found(images: Any, model: Model) -> Iterable[Shot]:
+def _found(images: Any, model: Model) -> Iterable[ImageSource]:
     alone = isinstance(images, str | os.PathLike)
     if not alone and not (isinstance(images, list | tuple) and any(isinstance(i, str | os.PathLike) for i in images)):
         return _given(images, model)
-    seen: dict[Any, Shot] = {}
+    seen: dict[Any, ImageSource] = {}
     for place, item in enumerate([images] if alone else images):
         path = isinstance(item, str | os.PathLike)
         for shot in _named(item, model) if path else _given([item], model):
@@ -86,16 +88,16 @@ def _found(images: Any, model: Model) -> Iterable[Shot]:
     return seen.values()
 
 
-def _given(images: Any, model: Model) -> Iterable[Shot]:
+def _given(images: Any, model: Model) -> Iterable[ImageSource]:
     inputs = as_inputs(images, model.geometry)
-    return [Shot(id, partial(_row, inputs, i)) for i, id in enumerate(inputs.ids)]
+    return [ImageSource(id, partial(_row, inputs, i)) for i, id in enumerate(inputs.ids)]
 
 
 def _row(inputs: Inputs, i: int) -> torch.Tensor:
     return inputs.batch(slice(i, i + 1))[0]
 
 
-def _named(item: str | os.PathLike, model: Model) -> Iterable[Shot]:
+def _named(item: str | os.PathLike, model: Model) -> Iterable[ImageSource]:
     """The images of one word on the command line."""
     path = Path(item)
     if path.is_file():
@@ -108,7 +110,7 @@ def _named(item: str | os.PathLike, model: Model) -> Iterable[Shot]:
     if isinstance(item, str) and item.partition(":")[0] == "shapes":
         images = load_images(item)
         return [
-            Shot(id, partial(_opened, images, i, model), label, name=id)
+            ImageSource(id, partial(_opened, images, i, model), label, name=id)
             for i, (id, label) in enumerate(zip(images.ids, images.labels, strict=True))
         ]
     if glob.has_magic(str(item)):
@@ -122,8 +124,8 @@ def _named(item: str | os.PathLike, model: Model) -> Iterable[Shot]:
     )
 
 
-def _file(path: str | os.PathLike, model: Model) -> Shot:
-    return Shot(printable(os.fspath(path)), partial(_read, path, model), name=_PATH)
+def _file(path: str | os.PathLike, model: Model) -> ImageSource:
+    return ImageSource(printable(os.fspath(path)), partial(_read, path, model), name=_PATH)
 
 
 def _read(path: str | os.PathLike, model: Model) -> torch.Tensor:
@@ -134,7 +136,7 @@ def _opened(images: Images, i: int, model: Model) -> torch.Tensor:
     return model.geometry.image(images.open(i))
 
 
-def _labelled(found: list[Shot], file: str | os.PathLike) -> list[Shot]:
+def _labelled(found: list[ImageSource], file: str | os.PathLike) -> list[ImageSource]:
     labels = labels_by_ending([shot.id for shot in found], file)
     return [replace(shot, label=label) for shot, label in zip(found, labels, strict=True)]
 
@@ -144,7 +146,7 @@ def as_bytes(x: torch.Tensor) -> np.ndarray:
     return (x.detach().permute(1, 2, 0) * 255).round().byte().cpu().numpy()
 
 
-def stems(shots: Sequence[Shot]) -> list[str]:
+def stems(shots: Sequence[ImageSource]) -> list[str]:
     """A name for the files of each: safe on every system, and its own also where only folders or case differ."""
     plain = [_safe(PurePath(s.name).stem if PurePath(s.name).suffix else s.name) for s in shots]
     count = Counter(name.casefold() for name in plain)

@@ -15,10 +15,10 @@ from torch import nn
 import heatproof
 from heatproof.attributions import ATTRIBUTIONS, attribution
 from heatproof.errors import InvalidInput, InvalidTarget, NotApplicable, UnknownName
-from heatproof.panels import shown as showing
-from heatproof.panels.asked import asked
-from heatproof.panels.images import shots, stems
-from heatproof.panels.shown import checked_job, explained_into
+from heatproof.panels import show as showing
+from heatproof.panels.selection import asked
+from heatproof.panels.show import checked_job, explained_into
+from heatproof.panels.sources import shots, stems
 from heatproof.progress import Silent
 
 from .. import nets

@@ -1,4 +1,4 @@
-"""Where a method's image of normal activations comes from: made once for a model and layer, kept and used again.
+"""Where a method's idea of normal activations comes from: made once for a model and layer, kept and used again.
 
 Sources:
 
@@ -27,7 +27,7 @@ from heatproof.data.inputs import as_inputs
 from heatproof.data.shapes import dead_leaves
 from heatproof.errors import HeatproofWarning, InvalidImage, InvalidInput, StoreError
 from heatproof.models import Model, resolve_layer, wrap
-from heatproof.models.calibration import Calibration, calibrated, fingerprint
+from heatproof.models.moments import Calibration, calibrated, fingerprint
 from heatproof.seeds import derived_seed
 
 DEAD_LEAVES = "dead-leaves"
