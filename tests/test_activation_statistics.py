@@ -114,7 +114,7 @@ def test_a_folder_is_a_source(folder, kept, monkeypatch):
     expected = calibrate(model, folder)
     assert expected.count == 5
     torch.testing.assert_close(mean, expected.mean)
-    torch.testing.assert_close(deviation, expected.deviation)
+    torch.testing.assert_close(deviation, expected.std)
     x = torch.stack([model.geometry.image(Image.open(path)) for path in sorted(folder.iterdir())])
     torch.testing.assert_close(calibrated(model, "two", [x]).mean, mean)
     # Other images, another file; a broken image is left out.
@@ -131,7 +131,7 @@ def test_calibrate_writes_a_source(tmp_path):
     made = heatproof.calibrate(model, x, file, batch_size=3)
     assert (made.count, made.layer) == (7, "two") and model.module.seen == 7
     mean, deviation = calibration_of(model, "two", str(file))
-    assert torch.equal(mean, made.mean) and torch.equal(deviation, made.deviation)
+    assert torch.equal(mean, made.mean) and torch.equal(deviation, made.std)
     # Written again in the same process, it is read again.
     calibrate(model, nets.images(9, 16, 12, seed=4), file)
     os.utime(file, ns=(1, 1))

@@ -258,7 +258,7 @@ def test_the_example_commands_that_explain_are_understood(monkeypatch, capsys):
     ]  # fmt: skip
     model = heatproof.load_model("shapes")
     for *_, asked, _out in started:
-        assert heatproof.panels.selection.asked(
+        assert heatproof.panels.selection.selected(
             model, asked["methods"], "auto", asked["layers"], asked["options"]
         ).places
 

@@ -47,7 +47,7 @@ def calibrate(
     layer: str | nn.Module = "auto",
     batch_size: int = BATCH,
 ) -> Calibration:
-    """Mean and deviation of the activations at a layer over images, for methods that compare with what is normal.
+    """Mean and standard deviation of the activations at a layer over images, for methods that compare with the normal.
 
     Args:
         model: from `load_model` or `wrap`, or a bare module.
@@ -75,7 +75,7 @@ def calibrate(
 
 
 def calibration_of(model: Model, layer: str, source: str = DEAD_LEAVES) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and deviation, each `(C, *spatial)`, of the activations at `layer` over the images of `source`.
+    """Mean and std, each `(C, *spatial)`, of the activations at `layer` over the images of `source`.
 
     Raises:
         InvalidInput: a source that does not exist, or a file made for another model or layer.
@@ -88,7 +88,7 @@ def calibration_of(model: Model, layer: str, source: str = DEAD_LEAVES) -> tuple
         identity, batches = _images(model, source)
         key = hashlib.blake2b(f"{fingerprint(model)} {layer} {identity}".encode(), digest_size=16).hexdigest()
         found = _kept(key, lambda: _stored(model, layer, cache_folder() / f"{key}.safetensors", batches))
-    return found.mean, found.deviation
+    return found.mean, found.std
 
 
 def cache_folder() -> Path:

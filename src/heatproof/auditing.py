@@ -9,7 +9,7 @@ from typing import Any
 
 from heatproof.errors import InvalidInput
 from heatproof.models import Model
-from heatproof.progress import shown
+from heatproof.progress import progress_bar
 from heatproof.report import write_page, write_tables
 from heatproof.report.findings import Findings
 from heatproof.studies.jobs import GIVEN_MODELS
@@ -102,7 +102,7 @@ def audit(
     folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="heatproof-audit-"))
     try:
         if progress:
-            with shown() as bar:
+            with progress_bar() as bar:
                 run(plan, folder, workers=workers, progress=bar)
         else:
             run(plan, folder, workers=workers)

@@ -14,7 +14,7 @@ from heatproof.errors import StoreError
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Writes beside `path` and renames; a reader sees the whole file or none. StoreError where it cannot be written."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with said(path):
+    with friendly_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:
@@ -29,7 +29,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
 
 
 @contextmanager
-def said(path: Path) -> Iterator[None]:
+def friendly_os_errors(path: Path) -> Iterator[None]:
     """System errors as one sentence that says what to do."""
     try:
         yield

@@ -26,7 +26,7 @@ def parts(count: int, rows: int) -> Iterator[slice]:
     return (slice(first, min(first + rows, count)) for first in range(0, count, rows))
 
 
-def whole(option: str, value: float, least: int = 1) -> int:
+def check_int(option: str, value: float, least: int = 1) -> int:
     """`value` as a whole number of at least `least`, or the error."""
     if not math.isfinite(value) or value != int(value):
         raise InvalidInput(f"`{option}` must be a whole number. Got {value!r}.")

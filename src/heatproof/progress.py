@@ -57,7 +57,7 @@ class Silent:
 
 
 @contextmanager
-def shown() -> Iterator[Bar | Log]:
+def progress_bar() -> Iterator[Bar | Log]:
     """Progress on stderr, as fits what stderr is."""
     if not sys.stderr.isatty():
         yield Log()

@@ -33,7 +33,7 @@ class Selection:
         self.module, self.rows = module, []
         others = module.two(module.one(nets.images(20, 12, 16, seed=9).to(module.head.weight)))
         others[:, 3] = 0.25  # one channel that never varies
-        self.mean, self.deviation = others.mean(0), others.std(0)
+        self.mean, self.std = others.mean(0), others.std(0)
 
     def tail(self, activations: torch.Tensor, _row: int) -> torch.Tensor:
         self.rows.append(len(activations))
@@ -43,7 +43,7 @@ class Selection:
 
     def calibration(self, source: str) -> tuple[torch.Tensor, torch.Tensor]:
         assert source == "dead-leaves"
-        return self.mean, self.deviation
+        return self.mean, self.std
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_the_map_is_the_papers(asked, sigma, beta):
         expected = slow.bottleneck(
             activations[i].numpy(),
             asks.mean.numpy(),
-            asks.deviation.numpy(),
+            asks.std.numpy(),
             lambda one: asks.tail(one[None], 0)[0],
             TARGETS[i],
             torch.stack(noise).double().numpy(),
@@ -128,7 +128,7 @@ def test_bits_are_those_of_two_gaussians(asked):
     got = explained(asked, generators(), steps=1, lr=1e-12, sigma=0.0, alpha=0.4)
     kept = 1 / (1 + math.exp(-0.4))
     z = np.linspace(-30, 30, 60001)
-    normal = (activations[1] - asks.mean) / asks.deviation.clamp_min(0.01)
+    normal = (activations[1] - asks.mean) / asks.std.clamp_min(0.01)
     bits = 0.0
     for channel in set(range(7)) - {3}:
         a = float(normal[channel, 2, 5])
@@ -145,7 +145,7 @@ def test_what_never_varied_carries_nothing(asked):
     torch.testing.assert_close(
         explained((other, asked[1], asks), generators(), steps=3), explained(asked, generators(), steps=3)
     )
-    asks.deviation = torch.zeros_like(asks.deviation)
+    asks.std = torch.zeros_like(asks.std)
     assert (explained(asked, generators(), steps=3) == 0).all()
 
 

@@ -35,7 +35,7 @@ def test_mean_and_deviation_are_those_of_all_images(x, made):
     total = sum(maps[i] for i in range(11)) / 11
     squares = sum((maps[i] - total) ** 2 for i in range(11)) / 10
     torch.testing.assert_close(made.mean, total.float(), rtol=1e-6, atol=1e-7)
-    torch.testing.assert_close(made.deviation, squares.sqrt().float(), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(made.std, squares.sqrt().float(), rtol=1e-5, atol=1e-7)
     assert made.mean.dtype == torch.float32 and made.mean.shape == (7, 8, 6)
     assert (made.count, made.layer, made.size, made.model) == (11, "two", (16, 12), "Signed")
 
@@ -45,7 +45,7 @@ def test_it_depends_neither_on_the_batches_nor_on_the_order(x, made, batches):
     for images in (x, x.flip(0)):
         found = calibrated(model_of(), "two", images.split(batches))
         torch.testing.assert_close(found.mean, made.mean, rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(found.deviation, made.deviation, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(found.std, made.std, rtol=1e-5, atol=1e-6)
         assert found.count == 11
 
 
@@ -67,7 +67,7 @@ def test_large_means_do_not_swallow_small_deviations(x):
     found = calibrated(model, "layer", x.split(2))
     with torch.no_grad():
         exact = model.module.layer(model.normalise(x)).double().std(0)
-    torch.testing.assert_close(found.deviation.double(), exact, rtol=1e-6, atol=0)
+    torch.testing.assert_close(found.std.double(), exact, rtol=1e-6, atol=0)
 
 
 def test_a_neuron_that_never_varies_has_no_deviation():
@@ -75,7 +75,7 @@ def test_a_neuron_that_never_varies_has_no_deviation():
     with torch.no_grad():
         model.module.two[0].weight[3] = 0
     found = calibrated(model, "two", nets.images(9, 16, 12).split(2))
-    assert (found.deviation[3] == 0).all() and (found.deviation[[0, 1, 2, 4, 5, 6]] > 0).all()
+    assert (found.std[3] == 0).all() and (found.std[[0, 1, 2, 4, 5, 6]] > 0).all()
 
 
 def test_the_network_is_left_as_it_was(x):
@@ -92,7 +92,7 @@ def test_what_is_saved_is_loaded(made, tmp_path):
     path = tmp_path / "deeper" / "here.safetensors"
     made.save(path)
     again = Calibration.load(path)
-    assert torch.equal(again.mean, made.mean) and torch.equal(again.deviation, made.deviation)
+    assert torch.equal(again.mean, made.mean) and torch.equal(again.std, made.std)
     for name in ("count", "model", "fingerprint", "layer", "size"):
         assert getattr(again, name) == getattr(made, name)
     assert again.check(model_of(), "two") is again

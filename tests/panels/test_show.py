@@ -16,7 +16,7 @@ import heatproof
 from heatproof.attributions import ATTRIBUTIONS, attribution
 from heatproof.errors import InvalidInput, InvalidTarget, NotApplicable, UnknownName
 from heatproof.panels import show as showing
-from heatproof.panels.selection import asked
+from heatproof.panels.selection import selected
 from heatproof.panels.show import checked_job, explained_into
 from heatproof.panels.sources import shots, stems
 from heatproof.progress import Silent
@@ -206,7 +206,7 @@ def keys(rows) -> list[list[str]]:
 
 
 def test_all_layers_plain_and_refined(model):
-    found = asked(model, ["gradcam", "gradcam++[compat=true]", "random"], layers="all")
+    found = selected(model, ["gradcam", "gradcam++[compat=true]", "random"], layers="all")
     assert keys(found.rows) == [
         ["gradcam@one", "gradcam@two", "gradcam@three"],
         ["refine:gradcam@one+two+three", "refine:gradcam@two+three"],
@@ -226,32 +226,32 @@ def test_all_layers_plain_and_refined(model):
 
 
 def test_a_method_that_serves_at_no_layer_is_named_once(model):
-    found = asked(model, ["gradcam", "cam", "chefer"], layers="all")
+    found = selected(model, ["gradcam", "cam", "chefer"], layers="all")
     assert list(found.refused) == ["cam", "chefer"] and "linear layer" in found.refused["cam"]
     assert {place.request.entry.name for place in found.places} == {"gradcam"}
 
 
 def test_some_layers(model):
-    found = asked(model, ["gradcam", "refine:layercam[operator=geometric]", "hirescam@one"], layers=["three", "one"])
+    found = selected(model, ["gradcam", "refine:layercam[operator=geometric]", "hirescam@one"], layers=["three", "one"])
     assert keys(found.rows) == [
         ["gradcam@one", "gradcam@three"],
         ["refine:gradcam@one+three"],
         ["refine:layercam@one+three[operator=geometric]", "hirescam@one"],
     ]
-    assert keys(asked(model, ["gradcam", "refine:gradcam"], layers="all").rows) == keys(
-        asked(model, ["gradcam"], layers="all").rows
+    assert keys(selected(model, ["gradcam", "refine:gradcam"], layers="all").rows) == keys(
+        selected(model, ["gradcam"], layers="all").rows
     )
     with pytest.raises(UnknownName, match="'three'"):
-        asked(model, ["gradcam"], layers=["thre"])
+        selected(model, ["gradcam"], layers=["thre"])
     with pytest.raises(InvalidInput, match="each once"):
-        asked(model, ["gradcam"], layers=["one", "one"])
+        selected(model, ["gradcam"], layers=["one", "one"])
 
 
 def test_families(model):
     real = {name for name, entry in ATTRIBUTIONS.items() if not entry.traits["control"]}
-    everything = asked(model, "all")
+    everything = selected(model, "all")
     assert {method.key for row in everything.rows for method in row} | set(everything.refused) == real
-    cams = asked(model, ["layercam", "cams", "random"])
+    cams = selected(model, ["layercam", "cams", "random"])
     names = [place.key for place in cams.places]
     assert names[0] == "layercam" and names[-1] == "random" and len(set(names)) == len(names)
     assert {"gradcam", "eigencam"} <= set(names)
@@ -260,16 +260,16 @@ def test_families(model):
 
 def test_options_reach_every_form_of_a_method(model):
     methods = ["gradcam++", "refine:gradcam++", "gradcam++@two", "gradcam"]
-    found = asked(model, methods, options={"gradcampp": {"compat": True}})
+    found = selected(model, methods, options={"gradcampp": {"compat": True}})
     assert [place.key for place in found.places] == [
         "gradcam++[compat=true]", "refine:gradcam++[compat=true]", "gradcam++@two[compat=true]", "gradcam"
     ]  # fmt: skip
     assert all(place.request.options["compat"] is True for place in found.places[:3])
-    refined = asked(model, methods, options={"refine:gradcam++": {"operator": "geometric", "compat": True}})
+    refined = selected(model, methods, options={"refine:gradcam++": {"operator": "geometric", "compat": True}})
     assert [place.key for place in refined.places] == [
         "gradcam++", "refine:gradcam++[compat=true,operator=geometric]", "gradcam++@two", "gradcam"
     ]  # fmt: skip
-    assert asked(model, ["gradcam++"], options={"gradcam++": {"compat": False}}).places[0].key == "gradcam++"
+    assert selected(model, ["gradcam++"], options={"gradcam++": {"compat": False}}).places[0].key == "gradcam++"
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,7 @@ def test_options_reach_every_form_of_a_method(model):
 )
 def test_names_and_options_that_do_not_exist(model, methods, options, said):
     with pytest.raises((UnknownName, InvalidInput), match=said):
-        asked(model, methods, options=options)
+        selected(model, methods, options=options)
 
 
 def test_a_network_without_places_is_shown_by_what_reads_no_layer():
@@ -300,7 +300,7 @@ def test_a_network_without_places_is_shown_by_what_reads_no_layer():
             return self.head(x.flatten(1))
 
     net = heatproof.wrap(nets.seeded(Flat), size=SIDE)
-    found = asked(net, ["gradcam", "centre"])
+    found = selected(net, ["gradcam", "centre"])
     assert [place.key for place in found.places] == ["centre"] and list(found.refused) == ["gradcam"]
 
 

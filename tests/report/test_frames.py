@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from heatproof.errors import StoreError
-from heatproof.report.frames import COMPANIONS, PAIRS, correct, flagged, pairs, psnr, reasons, segments, truth
+from heatproof.report.frames import COMPANIONS, PAIRS, correct, flagged, mask_cosines, pairs, psnr, reasons, segments
 from heatproof.report.source import open_source
 
 from . import synthetic
@@ -118,7 +118,7 @@ def test_psnr_flagged_and_truth(tmp_path):
     assert flagged(connection).to_dict("records") == [
         {"dataset": "photographs", "image": "b.jpg", "reason": "no image"}
     ]
-    masks = truth(connection)
+    masks = mask_cosines(connection)
     assert len(masks) == 2 * 6
     assert masks.loc[masks["image"] == "a.jpg", "cosine"].between(0, 1).all()
 

@@ -9,7 +9,7 @@ from scipy.stats import wilcoxon
 from statsmodels.stats.multitest import multipletests
 
 from heatproof.errors import InvalidInput
-from heatproof.statistics.score_verdict import rank_blocks, said, score_verdicts
+from heatproof.statistics.score_verdict import rank_blocks, ranking_sentence, score_verdicts
 from heatproof.statistics.scores import COLUMNS, curve_table, figure, fooled, html_table, score_rows, score_table
 
 DIRECTIONS = {"road": {"better": "high", "family": "road"}, "deletion": {"better": "low", "family": "fidelity"}}
@@ -164,7 +164,7 @@ def test_a_method_or_control_without_numbers_takes_no_part():
     nothing = fooled(rows, DIRECTIONS)
     assert [one.best for one in nothing] == [None, None]
     assert score_verdicts(rows, nothing)[0].sentence == "No verdict: no method has a number for any score."
-    assert said(nothing[0]).endswith("no method has a number.")
+    assert ranking_sentence(nothing[0]).endswith("no method has a number.")
 
 
 def test_rounding_noise_is_no_difference():
@@ -230,7 +230,7 @@ def test_every_score_fooled_recommends_nobody():
     judged = fooled(rows, DIRECTIONS)
     (verdict,) = score_verdicts(rows, judged, FAMILIES)
     assert "no method can be recommended" in verdict.sentence and not verdict.top
-    sentence = said(judged[0])
+    sentence = ranking_sentence(judged[0])
     assert sentence.startswith("deletion (↓ lower is better) is fooled: random cannot be told from good")
     assert sentence.endswith("random even does as well or better.")
 
@@ -249,7 +249,7 @@ def test_one_method_and_no_control():
     (verdict,) = score_verdicts(rows, [judged], FAMILIES)
     assert "there is one method, good" in verdict.sentence
     assert any("No control was run" in note for note in verdict.notes)
-    assert said(judged) == "road (↑ higher is better): good is the only method."
+    assert ranking_sentence(judged) == "road (↑ higher is better): good is the only method."
 
 
 def test_several_models_are_judged_apart():

@@ -13,9 +13,9 @@ from heatproof.errors import InvalidInput
 from heatproof.masking import blurred
 from heatproof.models import Model
 from heatproof.models.differentiable import gradient_missing
-from heatproof.passes import whole
+from heatproof.passes import check_int
 
-#: The authors' floor of the deviation: what hardly varies would else count for everything.
+#: The authors' floor of the std: what hardly varies would else count for everything.
 LEAST_DEVIATION = 0.01
 
 
@@ -61,9 +61,9 @@ def iba(
     The defaults are those of the authors' code, but its map is that of one step before the last. The cross-entropy is
     a softmax's, of the outputs that are explained.
     """
-    steps, samples = whole("steps", steps), whole("samples", samples)
+    steps, samples = check_int("steps", steps), check_int("samples", samples)
     lr, beta, sigma = positive("lr", lr), positive("beta", beta, zero=True), positive("sigma", sigma, zero=True)
-    mean, deviation = (values.to(activations) for values in calibration(source))
+    mean, std = (values.to(activations) for values in calibration(source))
     if mean.shape != activations.shape[1:]:
         raise InvalidInput(
             f"`source` must be calibrated for activations of {tuple(activations.shape[1:])}. Got {tuple(mean.shape)}. "
@@ -71,7 +71,7 @@ def iba(
         )
     found = []
     for i, one in enumerate(activations.detach()):
-        bottleneck = _Bottleneck(one, mean, deviation, sigma)
+        bottleneck = _Bottleneck(one, mean, std, sigma)
         parameters, adam = torch.full_like(one, alpha), Adam(lr)
         for _ in range(steps):
             noise = torch.randn(samples, *one.shape, generator=generator[i]).to(one)
@@ -88,10 +88,10 @@ def iba(
 class _Bottleneck:
     """One image's activations `(C, *spatial)`, normalised, and the noise that they meet."""
 
-    def __init__(self, one: torch.Tensor, mean: torch.Tensor, deviation: torch.Tensor, sigma: float):
-        self.alive = deviation > 0
-        self.mean, self.deviation, self.sigma = mean, deviation.clamp_min(LEAST_DEVIATION), sigma
-        self.normal = (one - mean) / self.deviation
+    def __init__(self, one: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, sigma: float):
+        self.alive = std > 0
+        self.mean, self.std, self.sigma = mean, std.clamp_min(LEAST_DEVIATION), sigma
+        self.normal = (one - mean) / self.std
 
     def shares(self, parameters: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """λ, and 1 − λ by itself, which stays above 0 where λ rounds to 1."""
@@ -104,7 +104,7 @@ class _Bottleneck:
 
     def through(self, kept: torch.Tensor, lost: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """Activations with noise `(samples, C, *spatial)`; what never varied is at its mean."""
-        noisy = (kept * self.normal + lost * noise) * self.deviation + self.mean
+        noisy = (kept * self.normal + lost * noise) * self.std + self.mean
         return torch.where(self.alive, noisy, self.mean)
 
     def capacity(self, kept: torch.Tensor, lost: torch.Tensor) -> torch.Tensor:

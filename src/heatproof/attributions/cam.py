@@ -161,8 +161,8 @@ def fem(activations: torch.Tensor, *, k: float = 2.0, compat: bool = False) -> t
     1.5.7 computes, `Σk ⟨[A_k > ⟨A_k⟩ + k σ_k]⟩ A_k`: the masks' shares as weights of the activations themselves.
     """
     flat = activations.flatten(2)
-    mean, deviation = flat.mean(2, keepdim=True), flat.std(2, keepdim=True, correction=0)
-    strong = (flat > mean + k * deviation).to(flat.dtype)
+    mean, std = flat.mean(2, keepdim=True), flat.std(2, keepdim=True, correction=0)
+    strong = (flat > mean + k * std).to(flat.dtype)
     if compat:
         return weighted(strong.mean(2), activations)
     return weighted(mean[:, :, 0], strong.view_as(activations))

@@ -15,7 +15,7 @@ from heatproof.attributions.asking import no_gradient
 from heatproof.attributions.catalogue import attribution, check_choice
 from heatproof.errors import InvalidInput, NotApplicable
 from heatproof.masking import ground
-from heatproof.passes import rows_per_pass, whole
+from heatproof.passes import check_int, rows_per_pass
 
 Tensor = torch.Tensor
 
@@ -87,7 +87,7 @@ def smoothgrad(z: Tensor, network, target: Tensor, generator, *, samples: int = 
     `σ = noise · (max z − min z)` of each image: the paper finds 10–20 % noise and 50 samples enough (§3.1, 3.2).
     Noise is drawn on what the network sees. `samples` forward and backward passes.
     """
-    samples = whole("samples", samples)
+    samples = check_int("samples", samples)
     spread = _not_negative("noise", noise) * (z.flatten(1).amax(1) - z.flatten(1).amin(1))
 
     def draws(n: int) -> Iterator[Draw]:
@@ -113,7 +113,7 @@ def integrated_gradients(
     several times as many). Completeness: the map adds up to `y(z) − y(b)`, to the error of the quadrature. `baseline`:
     `zero` (in z: the mean colour), `black`, or `blur` (the image blurred). `steps` forward and backward passes.
     """
-    nodes, weights = np.polynomial.legendre.leggauss(whole("steps", steps))
+    nodes, weights = np.polynomial.legendre.leggauss(check_int("steps", steps))
     path = list(zip((nodes + 1) / 2, weights / 2, strict=True))
     start = baseline_of(baseline, x, z)
 
@@ -145,11 +145,11 @@ def gradientshap(
     """GradientSHAP: `1/S Σ (z' − b) · ∂y/∂z (b + α (z' − b))` at random α ~ U[0, 1], as Captum has it.
 
     `z' = z + ε` as in `smoothgrad` where `noise` is above 0. `baseline` as in `integrated-gradients`, or `normal`: a
-    new one at every draw, N(0, 1) in z (there images have mean 0 and deviation 1). Captum's default is 5 samples; 50
+    new one at every draw, N(0, 1) in z (there images have mean 0 and std 1). Captum's default is 5 samples; 50
     take the error of the mean to a third. Without noise the map adds up to `y(z) − y(b)` on average. `samples` forward
     and backward passes.
     """
-    samples = whole("samples", samples)
+    samples = check_int("samples", samples)
     spread = _not_negative("noise", noise) * (z.flatten(1).amax(1) - z.flatten(1).amin(1))
     check_choice("baseline", baseline, (*BASELINES, "normal"))
     fixed = None if baseline == "normal" else baseline_of(baseline, x, z)

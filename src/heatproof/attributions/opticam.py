@@ -7,7 +7,7 @@ from heatproof.attributions.cam import weighted
 from heatproof.attributions.catalogue import attribution
 from heatproof.attributions.optimising import Adam, gradient, positive
 from heatproof.masking import ground, masked
-from heatproof.passes import parts, rows_per_pass, whole
+from heatproof.passes import check_int, parts, rows_per_pass
 from heatproof.tensors import minmax, upsampled
 
 
@@ -32,7 +32,7 @@ def opticam(
     That code masks before it normalises (`fill="black"`). It also ends when the summed loss of the batch no longer
     falls, so that an image's map hangs on its neighbours; here every image has all its steps.
     """
-    steps, lr = whole("steps", steps), positive("lr", lr)
+    steps, lr = check_int("steps", steps), positive("lr", lr)
     checked_score(of)
     background = ground(fill, x, z).detach()
     found = []

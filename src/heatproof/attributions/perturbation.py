@@ -14,7 +14,7 @@ from heatproof.attributions.optimising import Adam, gaussian, gradient, positive
 from heatproof.attributions.smoothmask import SmoothMask
 from heatproof.errors import InvalidInput
 from heatproof.masking import FILLS, ground, masked
-from heatproof.passes import parts, rows_per_pass, whole
+from heatproof.passes import check_int, parts, rows_per_pass
 from heatproof.tensors import upsampled
 
 # --- extremal perturbation ---
@@ -62,7 +62,7 @@ def extremal_perturbation(
     image; theirs counts a margin of σ around it too, so that 10 % are up to 13.5 % of 224 × 224 pixels. And blurs
     mirror the border where theirs fade to the mean colour.
     """
-    wanted, steps, size = _areas(area, areas), whole("steps", steps), tuple(z.shape[2:])
+    wanted, steps, size = _areas(area, areas), check_int("steps", steps), tuple(z.shape[2:])
     sigma = positive("sigma", sigma) * scale(size)
     check_choice("variant", variant, VARIANTS)
     check_choice("fill", fill, ("pyramid", *FILLS))
@@ -199,7 +199,7 @@ def meaningful_perturbation(
     port. As there, moved images are cut from larger ones; here the border is repeated, and nothing resized. 0
     everywhere where the score cannot be lowered.
     """
-    steps, jitter = whole("steps", steps), whole("jitter", jitter, 0)
+    steps, jitter = check_int("steps", steps), check_int("jitter", jitter, 0)
     blur = positive("blur", blur) * scale(z.shape[2:])
     lr, l1, tv = positive("lr", lr), positive("l1", l1, zero=True), positive("tv", tv, zero=True)
     check_choice("fill", fill, ("gaussian", *FILLS))

@@ -9,7 +9,7 @@ from heatproof.attributions.asking import checked_score
 from heatproof.attributions.catalogue import attribution
 from heatproof.errors import InvalidInput
 from heatproof.masking import ground, masked
-from heatproof.passes import parts, rows_per_pass, whole
+from heatproof.passes import check_int, parts, rows_per_pass
 
 
 @attribution("rise", form="display", source="Petsiuk et al. 2018, eq. 6 and §3.2")
@@ -35,7 +35,7 @@ def rise(
     and the crop starts at 0 … cell − 1, so that every phase of the grid is as likely. Every image has masks of its
     own, from its generator; the first n of N masks are those of a run with `masks=n`. Works on signals and volumes.
     """
-    masks, grid = whole("masks", masks), whole("grid", grid)
+    masks, grid = check_int("masks", masks), check_int("grid", grid)
     if not 0 < probability < 1:
         raise InvalidInput(f"`probability` must be between 0 and 1. Got {probability!r}.")
     checked_score(of)

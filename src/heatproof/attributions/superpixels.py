@@ -18,7 +18,7 @@ from heatproof.attributions.catalogue import attribution, check_choice
 from heatproof.errors import InvalidInput, NotApplicable
 from heatproof.masking import ground
 from heatproof.models import Model
-from heatproof.passes import rows_per_pass, whole
+from heatproof.passes import check_int, rows_per_pass
 from heatproof.segments import REFERENCE_SIDE, SEGMENTERS, segment
 
 #: (one image in z, its fill, its segments, its score) → one number for each segment.
@@ -58,7 +58,7 @@ def lime(
 
     The model minimises `1 / (2 Σπ) Σ_i π_i (f(z_i) − b − w·s_i)² + alpha σ ‖w‖₁` over `samples` random s, each
     superpixel there with probability ½; `π = exp(−d² / 2 width²)`, d the cosine or euclidean distance of `z_i` to z; σ
-    the deviation of the scores `f(z_i)`. `samples` passes an image. Of paper F's code and R's come 25 to 40 samples
+    the std of the scores `f(z_i)`. `samples` passes an image. Of paper F's code and R's come 25 to 40 samples
     for ~100 superpixels: too few.
 
     Kernel, Lasso and alpha are Captum's defaults, but for σ, by which the same alpha serves any score: in units of the
@@ -70,7 +70,7 @@ def lime(
     from captum.attr import Lime
     from captum.attr._core.lime import get_exp_kernel_similarity_function
 
-    samples, distance = whole("samples", samples, 2), check_choice("kernel", kernel, DISTANCES)
+    samples, distance = check_int("samples", samples, 2), check_choice("kernel", kernel, DISTANCES)
     if not alpha > 0:
         raise InvalidInput(f"`alpha` must be above 0. Got {alpha!r}.")
     if not width > 0:
@@ -109,7 +109,7 @@ def kernelshap(
     """
     from captum.attr import KernelShap
 
-    samples = whole("samples", samples, 2)
+    samples = check_int("samples", samples, 2)
 
     def fit(one: torch.Tensor, background: torch.Tensor, segments: torch.Tensor, answers: Callable) -> torch.Tensor:
         return _coefficients(KernelShap(answers), one, background, segments, samples)
@@ -157,7 +157,7 @@ def occlusion(
 
 
 def _scaled_lasso(alpha: float):
-    """Captum's Lasso on scores divided by their deviation; coefficients are of the scores as they were."""
+    """Captum's Lasso on scores divided by their std; coefficients are of the scores as they were."""
     from captum._utils.models.linear_model import SkLearnLasso
 
     class Scaled(SkLearnLasso):

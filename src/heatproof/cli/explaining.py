@@ -96,7 +96,7 @@ def _explain(
     if job.work.asked.refused:
         warnings.warn(f"Not applicable: {grouped(job.work.asked.refused)}.", HeatproofWarning, stacklevel=1)
     done = []
-    with progress.shown() as bar:
+    with progress.progress_bar() as bar:
         album = explained_into(out, job, bar, shlex.join(["heatproof", *sys.argv[1:]]), done.append)
     unread = [entry for entry in done if entry.flag]
     for entry in unread:

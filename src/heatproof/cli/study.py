@@ -122,7 +122,7 @@ def start(plan: Any, folder: Path, workers: int | None, no_report: bool) -> None
     from heatproof.studies.run import run as run_study
 
     command = shlex.join(["heatproof", *sys.argv[1:]])
-    with progress.shown() as bar:
+    with progress.progress_bar() as bar:
         done = run_study(plan, folder, workers=workers, progress=bar, command=command)
         bar.stage("Tables and statistics" if no_report else "Tables, statistics and page", 0)
     kept = f", {done.kept} were there already" if done.kept else ""

@@ -12,7 +12,7 @@ from heatproof.errors import InvalidInput
 from heatproof.metrics.catalogue import metric
 from heatproof.metrics.sampling import random_images, streamed
 from heatproof.models import Model
-from heatproof.passes import whole
+from heatproof.passes import check_int
 from heatproof.rounding import ANSWER_STEP, rounded
 
 
@@ -133,7 +133,7 @@ def effective_complexity(
         steps: of the grid of shares.
         samples: random images for each share.
     """
-    steps, samples = whole("steps", steps, 2), whole("samples", samples)
+    steps, samples = check_int("steps", steps, 2), check_int("samples", samples)
     _bounded("tolerance", tolerance, 0, float("inf"))
     place, pixels, states = ranks(), z[0, 0].numel(), [one.get_state() for one in generator]
     value, left = torch.ones_like(p), torch.arange(len(z), device=z.device)

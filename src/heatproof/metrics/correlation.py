@@ -14,7 +14,7 @@ from heatproof.metrics.catalogue import Curve, metric
 from heatproof.metrics.rankings import ranking_of, spearman
 from heatproof.metrics.sampling import random_images, signed, streamed
 from heatproof.models import Model
-from heatproof.passes import parts, rows_per_pass, whole
+from heatproof.passes import check_int, parts, rows_per_pass
 from heatproof.rounding import ANSWER_STEP, STEP, largest, logit_scale, rounded
 from heatproof.tensors import per_image
 
@@ -58,7 +58,7 @@ def monotonicity_correlation(
         groups: of pixels, from the highest to the lowest.
         samples: random images.
     """
-    groups, samples, pixels = whole("groups", groups, 2), whole("samples", samples), maps[0].numel()
+    groups, samples, pixels = check_int("groups", groups, 2), check_int("samples", samples), maps[0].numel()
     if groups > pixels:
         raise InvalidInput(f"`groups` must be at most {pixels}, the pixels of an image. Got {groups}.")
     group = ranks() * groups // pixels
@@ -120,7 +120,7 @@ def faithfulness_correlation(
         fill: what comes in their place.
         of: `logit` or `probability`.
     """
-    samples, subset, pixels = whole("samples", samples, 3), whole("subset", subset), maps[0].numel()
+    samples, subset, pixels = check_int("samples", samples, 3), check_int("subset", subset), maps[0].numel()
     subset = min(subset, pixels // 2)
     found = _removals(x, z, signed(raw, maps), score, generator, shared, samples, [subset], fill, of)
     sums, drops = (one[:, 0] for one in found)
@@ -169,8 +169,8 @@ def sensitivity_n(
         fill: what comes in the place of removed pixels.
         of: `logit` or `probability`.
     """
-    samples = whole("samples", samples, 3)
-    sizes = _sizes(maps[0].numel(), whole("steps", steps), largest)
+    samples = check_int("samples", samples, 3)
+    sizes = _sizes(maps[0].numel(), check_int("steps", steps), largest)
     sums, drops = _removals(x, z, signed(raw, maps), score, generator, shared, samples, sizes, fill, of)
     points = _foretold(pearson(sums, drops), sums, drops)
     return Curve(points.nanmean(1), torch.tensor(sizes, device=z.device).double() / maps[0].numel(), points)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from heatproof.errors import InvalidInput
-from heatproof.passes import parts, rows_per_pass, whole
+from heatproof.passes import check_int, parts, rows_per_pass
 from heatproof.registry import unknown
 from heatproof.rounding import rounded
 
@@ -74,7 +74,7 @@ def reversed_ranks(ranks: torch.Tensor) -> torch.Tensor:
 
 def pixel_counts(pixels: int, steps: int) -> list[int]:
     """How many of `pixels` are gone at the steps 0 … `steps`: `round(i / steps · pixels)`, both ends included."""
-    steps = whole("steps", steps)
+    steps = check_int("steps", steps)
     return [round(i * pixels / steps) for i in range(steps + 1)]
 
 

@@ -10,7 +10,7 @@ import torch
 from heatproof.masking import checked_fill
 from heatproof.metrics.catalogue import Curve, metric
 from heatproof.metrics.curves import area, shares
-from heatproof.passes import whole
+from heatproof.passes import check_int
 from heatproof.rounding import ANSWER_STEP, behind_largest, logit_scale, rounded, top_class
 
 F_TEXT = "Zhang, Torres & Hermanns 2024"
@@ -180,7 +180,7 @@ def insertion(curve, *, fill: str = "blur", steps: int = 28, ties: str = "jitter
 
 
 def _area(curve, fill: str, steps: int, ties: str, restore: bool) -> Curve:
-    steps = whole("steps", steps)
+    steps = check_int("steps", steps)
     points = curve(fill=checked_fill(fill), steps=steps, first="most", restore=restore, ties=ties)
     at = shares(steps, points.device)
     return Curve(area(points, at), at, points)

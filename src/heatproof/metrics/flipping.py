@@ -10,7 +10,7 @@ from heatproof.errors import NotApplicable
 from heatproof.metrics.catalogue import Curve, metric
 from heatproof.metrics.curves import area, pixel_ranks, shares, threshold_scores
 from heatproof.metrics.pairs import segment_means
-from heatproof.passes import whole
+from heatproof.passes import check_int
 from heatproof.registry import unknown
 from heatproof.rounding import largest, rounded
 
@@ -51,7 +51,7 @@ def pixel_flipping(
     same for all methods. `region=1` is the pixel-flipping of Bach et al. 2015; other fills: black, mean, blur. f is
     the target's probability (theirs: the classifier's score). Any number of spatial dims. `steps` forwards.
     """
-    side, steps = whole("region", region), whole("steps", steps)
+    side, steps = check_int("region", region), check_int("steps", steps)
     if fill not in FILLS:
         raise unknown("`fill`", str(fill), FILLS)
     labels = square_labels(tuple(maps.shape[1:]), side).to(maps.device)

@@ -9,7 +9,7 @@ from heatproof.errors import InvalidInput
 from heatproof.masking import checked_fill, ground, masked
 from heatproof.metrics.catalogue import metric
 from heatproof.metrics.sampling import answer, signed, silent, streamed
-from heatproof.passes import whole
+from heatproof.passes import check_int
 from heatproof.registry import unknown
 from heatproof.tensors import per_image
 
@@ -73,7 +73,7 @@ def infidelity(
         raise unknown("`perturbation`", str(perturbation), PERTURBATIONS)
     if not 0 < sigma < float("inf"):
         raise InvalidInput(f"`sigma` must be above 0. Got {sigma!r}.")
-    setting, samples = Setting(z, ground(checked_fill(fill), x, z), sigma), whole("samples", samples)
+    setting, samples = Setting(z, ground(checked_fill(fill), x, z), sigma), check_int("samples", samples)
     key = (perturbation, samples, sigma, fill, of)
     explained, known = _weights(raw, maps), shared.get(key)
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from heatproof.errors import InvalidInput
 from heatproof.metrics.catalogue import metric
 from heatproof.metrics.similarity import cosine
-from heatproof.passes import whole
+from heatproof.passes import check_int
 from heatproof.rounding import rounded
 from heatproof.tensors import upsampled
 
@@ -43,7 +43,7 @@ def pointing_game(maps: torch.Tensor, mask: torch.Tensor, *, tolerance: int = 0)
     point this near to the object hits as well (15 in Zhang et al. 2018, section 4.1; 0 by default, since that is worth
     less the larger the image). Higher is better. NaN for an empty mask; a constant map scores 0.
     """
-    tolerance = whole("tolerance", tolerance, least=0)
+    tolerance = check_int("tolerance", tolerance, least=0)
     flat = maps.flatten(1)
     highest = rounded(flat - flat.amax(1, keepdim=True)) >= 0
     near = _grown(mask, tolerance).flatten(1)
@@ -130,9 +130,9 @@ def iou(maps: torch.Tensor, mask: torch.Tensor, *, threshold: float = 0.5) -> to
     """
     if not 0 < threshold <= 1:
         raise InvalidInput(f"`threshold` must be above 0 and at most 1. Got {threshold}.")
-    flat, truth = maps.flatten(1), mask.flatten(1)
+    flat, inside = maps.flatten(1), mask.flatten(1)
     shown = rounded(flat.double() - threshold) >= 0
-    return _known((shown & truth).sum(1).double() / (shown | truth).sum(1), mask)
+    return _known((shown & inside).sum(1).double() / (shown | inside).sum(1), mask)
 
 
 @metric(
@@ -238,11 +238,11 @@ class Groups:
     @classmethod
     def of(cls, blocks: torch.Tensor, mask: torch.Tensor) -> "Groups":
         """From ranks with ties as blocks."""
-        ranks, truth = blocks.flatten(1), mask.flatten(1).double()
-        zeros = torch.zeros_like(truth)
+        ranks, inside = blocks.flatten(1), mask.flatten(1).double()
+        zeros = torch.zeros_like(inside)
         first = torch.arange(ranks.shape[1], dtype=torch.float64, device=ranks.device)
-        size = zeros.scatter_add(1, ranks, torch.ones_like(truth))
-        return cls(first, size, zeros.scatter_add(1, ranks, truth), truth.sum(1))
+        size = zeros.scatter_add(1, ranks, torch.ones_like(inside))
+        return cls(first, size, zeros.scatter_add(1, ranks, inside), inside.sum(1))
 
     def inside_top(self, count: torch.Tensor | int) -> torch.Tensor:
         """How many of the `count` highest pixels are on the object, by expectation where a group is cut."""
@@ -265,7 +265,7 @@ def _pixels(k: float, pixels: int) -> int:
     """A number of pixels, or a share of all: at least one."""
     if not (math.isfinite(k) and k > 0):
         raise InvalidInput(f"`k` must be above 0: a number of pixels, or below 1 a share of the image. Got {k}.")
-    return max(1, round(k * pixels)) if k < 1 else whole("k", k)
+    return max(1, round(k * pixels)) if k < 1 else check_int("k", k)
 
 
 def _grown(mask: torch.Tensor, reach: int) -> torch.Tensor:

@@ -11,7 +11,7 @@ from heatproof.errors import InvalidInput
 from heatproof.masking import checked_fill
 from heatproof.metrics.catalogue import Curve, metric
 from heatproof.metrics.curves import pixel_counts, reversed_ranks, shares
-from heatproof.passes import whole
+from heatproof.passes import check_int
 
 ARYA = "Arya et al. 2019 (AIX360); Luss et al. 2019"
 
@@ -70,7 +70,7 @@ def _rising(curve, fill: str, steps: int, ties: str, tolerance: float) -> tuple[
 
 
 def _returning(curve, fill: str, steps: int, ties: str) -> torch.Tensor:
-    steps = whole("steps", steps)
+    steps = check_int("steps", steps)
     return curve(fill=checked_fill(fill), steps=steps, first="least", restore=True, ties=ties)
 
 

@@ -139,13 +139,13 @@ def _removed(ranks: torch.Tensor, percent: float) -> tuple[torch.Tensor, torch.T
     return ranks < count - stay, ranks >= first
 
 
-def _noise(z: torch.Tensor, generator: Sequence[torch.Generator], deviation: float) -> torch.Tensor | None:
-    if not deviation >= 0 or math.isinf(deviation):
-        raise InvalidInput(f"`noise` must be at least 0 and finite. Got {deviation}.")
-    if deviation == 0:
+def _noise(z: torch.Tensor, generator: Sequence[torch.Generator], std: float) -> torch.Tensor | None:
+    if not std >= 0 or math.isinf(std):
+        raise InvalidInput(f"`noise` must be at least 0 and finite. Got {std}.")
+    if std == 0:
         return None
     fields = torch.stack([torch.randn(z.shape[1:], generator=each) for each in generator])
-    return fields.mul_(deviation).to(z)
+    return fields.mul_(std).to(z)
 
 
 def _removal(removal: Callable[..., Removal], kept: str, ties: str, noise: float) -> tuple[tuple[float, ...], Removal]:

@@ -17,7 +17,7 @@ from heatproof.metrics.sensitivity import of_normalised
 from heatproof.metrics.similarity import ssim
 from heatproof.models import Model
 from heatproof.models.randomisation import ORDERS, Randomised
-from heatproof.passes import whole
+from heatproof.passes import check_int
 from heatproof.registry import unknown
 from heatproof.rounding import rounded
 
@@ -90,11 +90,11 @@ def smooth_mprt(
 ) -> Curve:
     """`mprt` of maps without their noise: each is the mean over `samples` images with Gaussian noise.
 
-    The noise has `noise` times the range of the normalised image as deviation, and is the same for every stage and
+    The noise has `noise` times the range of the normalised image as std, and is the same for every stage and
     method. Hedström et al. 2023, section 4.1; their code takes 50 samples, of raw attributions, and the last of them
     without noise. In [−1, 1], lower is better. `samples` × (`stages` + 1) explanations.
     """
-    samples, noise = whole("samples", samples), _positive("noise", noise)
+    samples, noise = check_int("samples", samples), _positive("noise", noise)
     images = _noisy(x, z, model, generator, samples, noise)
     like = _likeness(similarity, _mean_map(explain, images, model))
     points = [like(_mean_map(explain, images, drawn)) for drawn in _stages(model, seed, order, stages)]
@@ -121,7 +121,7 @@ def efficient_mprt(
     network has nothing to show. −1 for a constant map. Hedström et al. 2023, section 4.2; Quantus takes the bins from
     the whole batch. One explanation.
     """
-    bins = whole("bins", bins, least=2)
+    bins = check_int("bins", bins, least=2)
     before = histogram_entropy(maps, bins)
     (drawn,) = _stages(model, seed, "cascading", 1)
     after = histogram_entropy(explain(x, model=drawn), bins)
@@ -224,7 +224,7 @@ def _stages(model: Model, seed: int, order: str, stages: int):
     if order not in ORDERS:
         raise unknown("`order`", str(order), ORDERS)
     drawn = Randomised(model, seed)
-    blocks = drawn.blocks(whole("stages", stages, least=0))
+    blocks = drawn.blocks(check_int("stages", stages, least=0))
     for block in blocks if order == "bottom-up" else blocks[::-1]:
         drawn.redraw(block)
         yield drawn.model
@@ -243,11 +243,11 @@ def _noisy(
 ) -> list[torch.Tensor]:
     """The images with each of the draws."""
     flat = z.flatten(1)
-    deviation = (noise * (flat.amax(1) - flat.amin(1))).view(-1, *[1] * (z.dim() - 1))
+    std = (noise * (flat.amax(1) - flat.amin(1))).view(-1, *[1] * (z.dim() - 1))
     found = []
     for _ in range(samples):
         drawn = torch.stack([torch.randn(z.shape[1:], generator=one) for one in generator]).to(x)
-        found.append(x + of_normalised(model, deviation * drawn))
+        found.append(x + of_normalised(model, std * drawn))
     return found
 
 

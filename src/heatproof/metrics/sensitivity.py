@@ -12,7 +12,7 @@ import torch
 from heatproof.errors import InvalidInput
 from heatproof.metrics.catalogue import metric
 from heatproof.models import Model
-from heatproof.passes import whole
+from heatproof.passes import check_int
 
 Shifts = Callable[..., torch.Tensor]
 ZERO = "the map is constant: its change has no measure"
@@ -73,7 +73,7 @@ def relative_shifts(
     One draw of all images at a time, so memory does not grow with `samples`; a method's own random numbers are new in
     each draw.
     """
-    samples = whole("samples", samples)
+    samples = check_int("samples", samples)
     if not (math.isfinite(radius) and radius >= 0):
         raise InvalidInput(f"`radius` must be at least 0. Got {radius}.")
     norm, scale, found = _norm(maps), radius * of_normalised(model, torch.ones_like(x[:1])), []

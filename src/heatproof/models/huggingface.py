@@ -88,7 +88,7 @@ def _defaults(request: Request, config: Any) -> Preprocessing:
 
 
 def _from_processor(processor: Any) -> Preprocessing:
-    """Mean, deviation and geometry as the processor applies them to an image in [0, 1]."""
+    """Mean, std and geometry as the processor applies them to an image in [0, 1]."""
     mean, std = [0.0], [1.0]
     if getattr(processor, "do_normalize", True):
         mean, std = list(processor.image_mean), list(processor.image_std)

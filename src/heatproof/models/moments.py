@@ -1,4 +1,4 @@
-"""Mean and deviation of the activations at a layer over many images, and a file that says what they belong to."""
+"""Mean and standard deviation of the activations at a layer over many images, and the file that keeps them."""
 
 import hashlib
 from collections.abc import Iterable
@@ -18,13 +18,13 @@ FORMAT = "heatproof calibration 1"
 
 @dataclass(frozen=True)
 class Calibration:
-    """`mean` and `deviation` (n − 1), each `(C, *spatial)` float32 on the CPU, of a layer over `count` images.
+    """`mean` and `std` (n − 1), each `(C, *spatial)` float32 on the CPU, of a layer over `count` images.
 
     `model` is the name, for people; `fingerprint` that of its weights, with how images are normalised.
     """
 
     mean: torch.Tensor
-    deviation: torch.Tensor
+    std: torch.Tensor
     count: int
     model: str
     fingerprint: str
@@ -43,7 +43,7 @@ class Calibration:
             "layer": self.layer,
             "size": " ".join(map(str, self.size)),
         }
-        content = save({"mean": self.mean, "deviation": self.deviation}, about)
+        content = save({"mean": self.mean, "deviation": self.std}, about)
         write_atomically(Path(path), lambda file: file.write(content))
 
     @classmethod
@@ -116,8 +116,8 @@ def calibrated(model: Model, layer: str, batches: Iterable[torch.Tensor]) -> Cal
             sums.add(found.double().cpu())
         if sums.count < 2 or size is None:
             raise InvalidInput(f"Calibration needs at least 2 images. Got {sums.count}.")
-        mean, deviation = sums.mean.float(), (sums.squares / (sums.count - 1)).sqrt().float()
-    return Calibration(mean, deviation, sums.count, model.name, fingerprint(model), layer, size)
+        mean, std = sums.mean.float(), (sums.squares / (sums.count - 1)).sqrt().float()
+    return Calibration(mean, std, sums.count, model.name, fingerprint(model), layer, size)
 
 
 class _Sums:

@@ -17,7 +17,7 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Mean and deviation per channel of `x` in [0, 1], and the way from an image to `x`."""
+    """Mean and std per channel of `x` in [0, 1], and the way from an image to `x`."""
 
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)

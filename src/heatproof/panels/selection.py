@@ -39,7 +39,7 @@ class Selection:
     layer: str
 
 
-def asked(
+def selected(
     model: Model,
     methods: str | Iterable[str] | Mapping[str, Mapping[str, Any]],
     layer: str | nn.Module = "auto",

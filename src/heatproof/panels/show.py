@@ -20,7 +20,7 @@ from heatproof.panels import page
 from heatproof.panels.entry import Entry, as_arrays, from_arrays
 from heatproof.panels.explaining import Work, entries
 from heatproof.panels.panel import panel, png
-from heatproof.panels.selection import Options, asked, by_reason
+from heatproof.panels.selection import Options, by_reason, selected
 from heatproof.panels.sources import ImageSource, shots, stems
 from heatproof.progress import Silent
 from heatproof.registry import unknown
@@ -215,7 +215,7 @@ def checked_job(
         if value is not None and value < 1:
             raise InvalidInput(f"`{name}` must be at least 1. Got {value}.")
     found = shots(images, model, labels)[:limit]
-    wanted = asked(model, methods, layer, layers, options, output)
+    wanted = selected(model, methods, layer, layers, options, output)
     work = Work(model, wanted, target, output, upsample, seed, batch_size)
     return Job(work, found, look, _facts(work, found))
 

@@ -71,7 +71,7 @@ def flagged(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataFra
     )
 
 
-def truth(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataFrame:
+def mask_cosines(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataFrame:
     """Cosine similarity with the mask for each image and method; empty where no image has a mask."""
     key = "model, dataset, layer, image, method, control"
     return _frame(

@@ -72,7 +72,7 @@ class Robustness:
         several = len({setting[:2] for setting in settings}) > 1
         first = [setting for setting in settings if setting.segmenter == settings[0].segmenter]
         given = {"segmenter": first[0].segmenter, "resamples": resamples, "seed": seed}
-        masks = frames.truth(rows)
+        masks = frames.mask_cosines(rows)
         return cls(
             pairs=pairs,
             table=table,

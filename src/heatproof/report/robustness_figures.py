@@ -192,12 +192,12 @@ def segmenters_figure(ranks: Frame, looks: Styles, note: str = "") -> Figure:
 
 
 @house()
-def truth_figure(truth: Frame, methods: Sequence[str], looks: Styles) -> Figure:
+def mask_cosine_figure(masks: Frame, methods: Sequence[str], looks: Styles) -> Figure:
     """Cosine similarity of each clean map with the object drawn (1 = exactly it), a box per method."""
     canvas = figure(4.0, 0.75 + 0.27 * len(methods))
     axis = canvas.subplots()
     for place, method in enumerate(methods):
-        values = truth.loc[(truth["method"] == method) & truth["cosine"].notna(), "cosine"].to_numpy(float)
+        values = masks.loc[(masks["method"] == method) & masks["cosine"].notna(), "cosine"].to_numpy(float)
         _box(axis, values, place, looks[method].color, hatch=None)
     method_axis(axis, methods, looks)
     axis.set(xlim=(-0.02, 1.02), xlabel="cosine similarity with the mask")

@@ -14,7 +14,7 @@ from heatproof.report.glossary import FAMILIES
 from heatproof.report.numbers import NONE, counted, number
 from heatproof.report.scores import ScoreFindings, SettingScores
 from heatproof.spelling import head
-from heatproof.statistics.score_verdict import ASIDE, said
+from heatproof.statistics.score_verdict import ASIDE, ranking_sentence
 from heatproof.statistics.scores import ARROWS, MetricRanking
 
 #: Columns that fit a page beside the methods' names; a family with more is cut into tables of equal width.
@@ -109,7 +109,7 @@ def families(findings: Findings, one: SettingScores, methods: Sequence[str], suf
         judged = [one.judged[metric] for metric in shown if metric in one.judged]
         empty = tuple(_without(findings, [metric for metric in metrics if metric not in known]))
         fooled = sum(bool(each.fooled) for each in judged)
-        sentences = tuple(said(each) for each in judged)
+        sentences = tuple(ranking_sentence(each) for each in judged)
         yield Family(f"family-{name}{suffix}", title, text, grids, sentences, fooled, len(shown), empty)
 
 

@@ -203,7 +203,7 @@ def _notes(about: _About, families: Mapping[str, str]):
         yield f"Only {_count(about.images, 'image')}: take this as an indication."
 
 
-def said(judged: MetricRanking) -> str:
+def ranking_sentence(judged: MetricRanking) -> str:
     """One sentence on one score."""
     way = {"high": "higher", "low": "lower"}[judged.better]
     name, percent = f"{judged.metric} ({ARROWS[judged.better]} {way} is better)", f"{100 * judged.level:g} %"

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from heatproof.errors import StoreError
-from heatproof.files import said, write_atomically
+from heatproof.files import friendly_os_errors, write_atomically
 
 #: Columns of a row, in order; a row is one (model, dataset, image, method, layer, condition, segmenter, metric).
 SCHEMA = pa.schema(
@@ -119,7 +119,7 @@ class Store:
             raise StoreError(f"The results need a folder. {self.folder} is a file. Choose another --out.")
         if self.folder.is_dir() and any(self.folder.iterdir()) and not self._ours():
             raise StoreError(f"{self.folder} holds other files and no study. Choose an empty or new folder for --out.")
-        with said(self.folder):
+        with friendly_os_errors(self.folder):
             self.rows.mkdir(parents=True, exist_ok=True)
             self.maps.mkdir(exist_ok=True)
             lock = FileLock(self.folder / ".lock")

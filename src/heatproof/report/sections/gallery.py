@@ -24,7 +24,7 @@ NOTHING = "This folder has no gallery yet. It is made at the end of a run: run t
 
 
 @dataclass(frozen=True)
-class Shown:
+class CaseBlock:
     """A case as a block of the page; `notes`: (method, column) → lines under the tile."""
 
     kind: ClassVar[str] = "case"
@@ -44,7 +44,7 @@ class Shown:
 def section(findings: Findings) -> Section:
     """Every case in the order stored."""
     found = cases(findings.source.folder)
-    shown = [Shown(case, _notes(findings, case), findings.controls) for case in found]
+    shown = [CaseBlock(case, _notes(findings, case), findings.controls) for case in found]
     several = any(len(case.columns) > 1 for case in found)
     text = NOTHING if not found else SEVERAL if several else ONE
     return Section(id="gallery", title="Gallery", blocks=[Text(text), *shown])

@@ -5,7 +5,7 @@ import pandas as pd
 from heatproof.report.blocks import Drawing, Figures, Section, Text, sheet
 from heatproof.report.findings import Findings
 from heatproof.report.numbers import interval, number
-from heatproof.report.robustness_figures import truth_figure
+from heatproof.report.robustness_figures import mask_cosine_figure
 from heatproof.report.sections.robustness import by_rank
 
 TEXT = (
@@ -29,7 +29,7 @@ def section(findings: Findings) -> Section | None:
             Drawing(
                 f"truth-{place + 1:02d}",
                 f"Cosine similarity of the reference maps with the object's mask: {model} on {dataset}.",
-                lambda masks=masks, methods=methods: truth_figure(masks, methods, findings.looks),
+                lambda masks=masks, methods=methods: mask_cosine_figure(masks, methods, findings.looks),
             )
         )
         for method in methods:
