@@ -83,12 +83,7 @@ def score(
     no_report: options.NoReport = False,
 ) -> None:
     """Score maps: how good they are by any number of metrics, in one table and one page; resumable."""
-    for name, value, example in (("--model", model, "shapes"), ("--out", out, "out/scores")):
-        if not value:
-            raise InvalidInput(f"{name} must be given. Got none. Example: {name} {example}.")
-    settings = {"study": "score", **_models({}, model, values(MODEL, given)), **values(SCORE, given)}
-    settings["datasets"] = datasets_of(images, values(DATASET, given))
-    start(_plan(settings, options.methods_from(method_from), option), Path(str(out)), workers, no_report)
+    _start("score", SCORE, images, model, given, method_from, option, workers, out, no_report)
 
 
 @with_settings(MODEL, DATASET, AUDIT)
@@ -103,11 +98,27 @@ def audit(
     no_report: options.NoReport = False,
 ) -> None:
     """Say which heatmap may be shown for a model on some images, and how far it can be trusted; resumable."""
+    _start("audit", AUDIT, images or [], model, given, method_from, option, workers, out, no_report)
+
+
+def _start(
+    study: str,
+    known: list[options.Setting],
+    images: list[str],
+    model: list[str] | None,
+    given: Any,
+    method_from: list[str] | None,
+    option: list[str] | None,
+    workers: int | None,
+    out: Path | None,
+    no_report: bool,
+) -> None:
+    """Runs a study that has a command of its own."""
     for name, value, example in (("--model", model, "shapes"), ("--images", images, "shapes"), ("--out", out, "out/x")):
         if not value:
             raise InvalidInput(f"{name} must be given. Got none. Example: {name} {example}.")
-    settings = {"study": "audit", **_models({}, model, values(MODEL, given)), **values(AUDIT, given)}
-    settings["datasets"] = datasets_of(list(images or []), values(DATASET, given))
+    settings = {"study": study, **_models({}, model, values(MODEL, given)), **values(known, given)}
+    settings["datasets"] = datasets_of(images, values(DATASET, given))
     start(_plan(settings, options.methods_from(method_from), option), Path(str(out)), workers, no_report)
 
 

@@ -74,4 +74,5 @@ STUDY = Study(
     cases=moved_and_held,
     check=with_cheap_methods,
     cheaper=fewer_severities,
+    batch=2,
 )

@@ -38,8 +38,7 @@ from heatproof.studies.study import BUILT_IN, Study, study_named
 from heatproof.studies.worker import Worker, in_state
 from heatproof.transformations import TRANSFORMATIONS
 
-#: Images per pass where the plan does not say: more gains nothing on a CPU, a GPU wants to be filled.
-BATCH = {"cpu": 8}
+#: Images per pass on a GPU, which wants to be filled, where the plan does not say.
 BATCH_ON_GPU = 64
 
 
@@ -85,7 +84,7 @@ def run(
         raise InvalidStudy(f"`workers` must be at least 1. Got {workers}.")
     progress.stage("Loading models and images", 0)
     study, device = study_named(plan.study), resolved_device(plan.device)
-    plan = plan.model_copy(update={"device": device, "batch_size": plan.batch_size or default_batch(device)})
+    plan = plan.model_copy(update={"device": device, "batch_size": plan.batch_size or default_batch(study, device)})
     datasets = open_datasets(plan)
     plan, measures = checked_study(study, plan, datasets)
     checked = [checked_model(plan, index, device, study.all_conditions(plan)) for index in range(len(plan.models))]
@@ -220,9 +219,9 @@ def resolved_device(device: str) -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def default_batch(device: str) -> int:
-    """Images per pass where the plan does not say."""
-    return BATCH.get(device, BATCH_ON_GPU)
+def default_batch(study: Study, device: str) -> int:
+    """Images per pass where the plan does not say: more than a few gain nothing on a CPU."""
+    return study.batch if device == "cpu" else BATCH_ON_GPU
 
 
 def worker_count(workers: int | None, threads: int, device: str) -> int:

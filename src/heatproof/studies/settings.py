@@ -107,7 +107,9 @@ class Plan(Strict):
         None, gt=0, description="Minutes: as many images as fit, measured beforehand in about ten seconds."
     )
     seed: int = Field(0, ge=0, lt=2**63, description="All random numbers come from it.")
-    batch_size: int | None = Field(None, ge=1, description="Images per pass and per job. Default: 8, on a GPU 64.")
+    batch_size: int | None = Field(
+        None, ge=1, description="Images per pass and per job. Default: 8 (2 in an audit), on a GPU 64."
+    )
     threads: int = Field(1, ge=1, description="Threads of each worker; part of the plan.")
     device: str = Field("auto", description="cpu, cuda, mps; `auto` is a GPU where there is one.")
 

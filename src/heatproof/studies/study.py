@@ -59,6 +59,8 @@ class Study:
         cases: for the gallery: `(rows, plan) → [Case, …]` (`heatproof.studies.gallery`), or None for no gallery.
         check: `(plan, datasets) → plan`, before any work: refuses what cannot be, completes what only the images tell.
         cheaper: plan → a plan that costs less an image, or None: what a budget does before it takes very few images.
+        batch: images per pass and job on a CPU where the settings do not say; few where an image costs much, as a job
+            that is killed is lost.
         source: the paper.
     """
 
@@ -73,6 +75,7 @@ class Study:
     cases: Callable[[Any, Any], Sequence[Any]] | None = None
     check: Callable[[Any, Sequence[Any]], Any] | None = None
     cheaper: Callable[[Any], Any] | None = None
+    batch: int = 8
     source: str = "ours"
 
     def __post_init__(self) -> None:
