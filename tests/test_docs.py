@@ -17,8 +17,8 @@ from heatproof.perturbations import PERTURBATIONS, default_kinds
 from heatproof.segments import SEGMENTERS
 from heatproof.statistics.table import COLUMNS
 from heatproof.studies.plan import checked_plan
+from heatproof.studies.rows import SCHEMA
 from heatproof.studies.settings import DEFAULT_METHODS, Plan
-from heatproof.studies.store import SCHEMA
 from heatproof.studies.study import study_names
 from heatproof.studies.studyfile import read_settings
 

@@ -15,9 +15,10 @@ from heatproof.statistics import (
     robustness_table,
     verdict_on,
 )
-from heatproof.statistics.concord import metric_agreement
+from heatproof.statistics.fooling import fooled
+from heatproof.statistics.metric_agreement import metric_agreement
 from heatproof.statistics.score_verdict import score_verdicts
-from heatproof.statistics.scores import fooled, html_table, score_table
+from heatproof.statistics.scores import html_table, score_table
 
 DIRECTIONS = {"rate": "high", "loss": "low"}
 PROCESSORS = pytest.mark.parametrize("processor", [1, 2, 3])

@@ -430,7 +430,7 @@ def test_a_worker_that_dies_is_said_and_loses_no_finished_job(small_plan, tmp_pa
 
 def test_shards_hold_the_documented_columns(undisturbed):
     _, folder = undisturbed
-    from heatproof.studies.store import SCHEMA
+    from heatproof.studies.rows import SCHEMA
 
     assert pq.read_schema(next((folder / "rows").iterdir())).equals(SCHEMA)
 

@@ -19,8 +19,9 @@ from heatproof.metrics import METRICS, metric
 from heatproof.studies import jobs, run
 from heatproof.studies.executors import Processes, Serial
 from heatproof.studies.plan import checked_plan
+from heatproof.studies.rows import SCHEMA
 from heatproof.studies.score import ScorePlan
-from heatproof.studies.store import SCHEMA, connect
+from heatproof.studies.store import connect
 
 METRICS_ASKED = ["adcc", "insertion[steps=4]", "average-drop"]
 ALL_METRICS = {"coherency", "complexity", "average-drop[fill=mean]", "adcc", "insertion[steps=4]", "average-drop"}

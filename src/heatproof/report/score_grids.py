@@ -14,8 +14,9 @@ from heatproof.report.glossary import FAMILIES
 from heatproof.report.numbers import NONE, counted, number
 from heatproof.report.scores import ScoreFindings, SettingScores
 from heatproof.spelling import head
+from heatproof.statistics.fooling import MetricRanking
 from heatproof.statistics.score_verdict import ASIDE, ranking_sentence
-from heatproof.statistics.scores import ARROWS, MetricRanking
+from heatproof.statistics.scores import ARROWS
 
 #: Columns that fit a page beside the methods' names; a family with more is cut into tables of equal width.
 ABREAST = 9

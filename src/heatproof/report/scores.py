@@ -10,10 +10,11 @@ from heatproof.report import frames
 from heatproof.report.frames import Frame
 from heatproof.report.glossary import FAMILIES
 from heatproof.report.source import Source
-from heatproof.statistics.concord import metric_agreement
+from heatproof.statistics.fooling import MetricRanking, fooled
+from heatproof.statistics.metric_agreement import metric_agreement
 from heatproof.statistics.paired import Comparison, compared
 from heatproof.statistics.score_verdict import ScoreVerdict, score_verdicts
-from heatproof.statistics.scores import MetricRanking, curve_table, fooled, score_table, wide_scores
+from heatproof.statistics.scores import curve_table, score_table, wide_scores
 
 #: Scores drawn as rank diagrams besides the average over all.
 DIAGRAMS = 3

@@ -1,13 +1,14 @@
 """Intervals, paired tests, agreement and the verdict: numbers and data frames only, never torch."""
 
 from heatproof.statistics.agreement import Agreement, cliques, kendall_w, nemenyi_distance, segmenter_agreement
+from heatproof.statistics.fooling import MetricRanking, fooled
 from heatproof.statistics.intervals import Interval, Replicates, bootstrap, delong, multiplicities
 from heatproof.statistics.paired import Comparison, Friedman, PairTest, compared, friedman, wilcoxon_pairs
 from heatproof.statistics.robustness import Robustness, auc, consistency, responsiveness, robustness_of
+from heatproof.statistics.robustness_verdict import Verdict, verdict_on
 from heatproof.statistics.score_verdict import ScoreVerdict, score_verdicts
-from heatproof.statistics.scores import MetricRanking, curve_table, fooled, html_table, score_table
+from heatproof.statistics.scores import curve_table, html_table, score_table
 from heatproof.statistics.table import COLUMNS, image_blocks, pooled, rm_blocks, robustness_table
-from heatproof.statistics.verdict import Verdict, verdict_on
 
 __all__ = [
     "COLUMNS",

@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from heatproof.rounding import ANSWER_STEP, largest, rounded
+from heatproof.statistics.fooling import enough
 from heatproof.statistics.paired import differences, holm, signed_ranks
-from heatproof.statistics.scores import better, enough, wide_scores
-from heatproof.statistics.verdict import Verdict, listed, number
+from heatproof.statistics.robustness_verdict import Verdict
+from heatproof.statistics.scores import better, wide_scores
+from heatproof.statistics.wording import listed, number
 
 PASS, FAIL, OPEN = "pass", "fail", "cannot be told"
 #: Of all tests of one question together.
@@ -33,7 +35,7 @@ class Question:
         name: as the table has it. asks: in full. true, false: what is said of a method that passes, that fails.
         metrics: those asked; all must agree.
         bar: what the metrics are held against in place of the controls (lower is better).
-        quantity: of the noise study (`statistics.verdict`), in place of metrics; controls: those it is held against.
+        quantity: of the noise study (`robustness_verdict`), in place of metrics; controls: those it is held against.
         needed: a method that fails it is not recommended.
     """
 

@@ -12,9 +12,11 @@ from typing import Any
 import pandas as pd
 
 from heatproof.rounding import ANSWER_STEP, largest, rounded
+from heatproof.statistics.fooling import MetricRanking, leaders
 from heatproof.statistics.paired import Comparison, compared
-from heatproof.statistics.scores import ARROWS, MetricRanking, leaders, score_rows, wide_scores
-from heatproof.statistics.verdict import IMAGES, listed
+from heatproof.statistics.robustness_verdict import IMAGES
+from heatproof.statistics.scores import ARROWS, score_rows, wide_scores
+from heatproof.statistics.wording import counted, listed
 
 #: Families that do not ask whether a map is right.
 ASIDE = ("complexity", "sensitivity", "sanity")
@@ -135,12 +137,12 @@ def _sentence(about: _About) -> str:
     """One sentence for a reader who knows no statistics."""
     if not any(one.best for one in about.judged):
         return "No verdict: no method has a number for any score."
-    where = f"On {_count(about.images or about.given, 'image')}"
+    where = f"On {counted(about.images or about.given, 'image')}"
     if not about.counted:
         return f"{where} no method can be recommended: every score is fooled by a map that is useless on purpose."
     if not about.ranks:
         return f"{where} no method can be recommended: there is no image on which all methods have the same score."
-    scores = _count(len(about.counted), "score")
+    scores = counted(len(about.counted), "score")
     kept = f"the {scores} that no control fooled" if about.controls else scores
     if len(about.ranks) == 1:
         return f"{where} there is one method, {about.top[0]}, and nothing to compare it with."
@@ -166,7 +168,7 @@ def _notes(about: _About, families: Mapping[str, str]):
     if about.fooled:
         told = listed([f"{metric} (by {listed(names)})" for metric, names in about.fooled.items()])
         yield (
-            f"Fooled: {len(about.fooled)} of {_count(len(tested), 'score')}, {told}. These controls know nothing of "
+            f"Fooled: {len(about.fooled)} of {counted(len(tested), 'score')}, {told}. These controls know nothing of "
             "the network, and yet the score cannot tell them from the best method: it proves nothing here."
         )
         weak = [one.metric for one in about.judged if one.fooled and not set(one.fooled) & set(one.ahead)]
@@ -174,15 +176,15 @@ def _notes(about: _About, families: Mapping[str, str]):
             them = "this" if len(weak) == len(about.fooled) else listed(weak)
             yield (
                 f"For {them} no control does as well as the best method on average; they cannot be told apart on "
-                f"{_count(about.given, 'image')}, and with more images they might be."
+                f"{counted(about.given, 'image')}, and with more images they might be."
             )
     elif tested:
-        yield f"No control fooled any of the {_count(len(tested), 'score')}."
+        yield f"No control fooled any of the {counted(len(tested), 'score')}."
     if not about.controls:
         yield "No control was run, so it is not known whether these scores can be fooled."
     elif len(tested) < len(about.judged):
         untold = len(about.judged) - len(tested)
-        yield f"For {_count(untold, 'score')} there are too few images or numbers to say whether a control fools it."
+        yield f"For {counted(untold, 'score')} there are too few images or numbers to say whether a control fools it."
     aside = sorted(
         {families.get(one.metric, "") for one in about.judged if one.metric not in about.counted} & set(ASIDE)
     )
@@ -198,9 +200,9 @@ def _notes(about: _About, families: Mapping[str, str]):
     if about.images < about.given and about.images:
         without = about.given - about.images
         have = "has" if without == 1 else "have"
-        yield f"{without} of {_count(about.given, 'image')} {have} no score that all methods share."
+        yield f"{without} of {counted(about.given, 'image')} {have} no score that all methods share."
     if about.images < IMAGES:
-        yield f"Only {_count(about.images, 'image')}: take this as an indication."
+        yield f"Only {counted(about.images, 'image')}: take this as an indication."
 
 
 def ranking_sentence(judged: MetricRanking) -> str:
@@ -225,7 +227,3 @@ def ranking_sentence(judged: MetricRanking) -> str:
         told = f"{listed(judged.top)} share the top" + ("" if rest else ", no method can be told from the others")
     sure = "; every control is worse" if judged.exposed else ""
     return f"{name}: {told}{sure}."
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

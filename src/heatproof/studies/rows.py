@@ -6,7 +6,39 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from heatproof.studies.store import SCHEMA
+#: Columns of a row, in order; a row is one (model, dataset, image, method, layer, condition, segmenter, metric).
+SCHEMA = pa.schema(
+    [
+        ("study", pa.string()),
+        ("model", pa.string()),
+        ("dataset", pa.string()),
+        ("layer", pa.string()),
+        ("segmenter", pa.string()),
+        ("layers", pa.string()),
+        ("operator", pa.string()),
+        ("method", pa.string()),
+        ("control", pa.bool_()),
+        ("perturbation", pa.string()),
+        ("severity", pa.int16()),
+        ("strength", pa.float64()),
+        ("transformation", pa.string()),
+        ("target", pa.string()),
+        ("state", pa.string()),
+        ("image", pa.string()),
+        ("metric", pa.string()),
+        ("value", pa.float64()),
+        ("flag", pa.string()),
+        ("n", pa.int32()),
+        ("seed", pa.int64()),
+        ("options", pa.string()),
+        ("version", pa.string()),
+        ("changed", pa.bool_()),
+        ("clean_class", pa.int32()),
+        ("perturbed_class", pa.int32()),
+        ("clean_probability", pa.float64()),
+        ("perturbed_probability", pa.float64()),
+    ]
+)
 
 _DEFAULTS: Mapping[str, Any] = {
     "segmenter": "",

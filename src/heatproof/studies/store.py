@@ -23,40 +23,6 @@ import pyarrow.parquet as pq
 from heatproof.errors import StoreError
 from heatproof.files import friendly_os_errors, write_atomically
 
-#: Columns of a row, in order; a row is one (model, dataset, image, method, layer, condition, segmenter, metric).
-SCHEMA = pa.schema(
-    [
-        ("study", pa.string()),
-        ("model", pa.string()),
-        ("dataset", pa.string()),
-        ("layer", pa.string()),
-        ("segmenter", pa.string()),
-        ("layers", pa.string()),
-        ("operator", pa.string()),
-        ("method", pa.string()),
-        ("control", pa.bool_()),
-        ("perturbation", pa.string()),
-        ("severity", pa.int16()),
-        ("strength", pa.float64()),
-        ("transformation", pa.string()),
-        ("target", pa.string()),
-        ("state", pa.string()),
-        ("image", pa.string()),
-        ("metric", pa.string()),
-        ("value", pa.float64()),
-        ("flag", pa.string()),
-        ("n", pa.int32()),
-        ("seed", pa.int64()),
-        ("options", pa.string()),
-        ("version", pa.string()),
-        ("changed", pa.bool_()),
-        ("clean_class", pa.int32()),
-        ("perturbed_class", pa.int32()),
-        ("clean_probability", pa.float64()),
-        ("perturbed_probability", pa.float64()),
-    ]
-)
-
 #: Settings that may differ between two runs of one study: they do not touch the numbers.
 FREE = ("command", "workers", "executor", "metric_facts", "estimate")
 

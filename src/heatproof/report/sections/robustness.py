@@ -16,8 +16,8 @@ from heatproof.report.frames import Frame
 from heatproof.report.legend import legend_figure
 from heatproof.report.numbers import NONE, interval, number, percent, with_interval
 from heatproof.report.robustness import BLOCKS, Robustness, Setting
-from heatproof.statistics.verdict import NAMES as VERDICT_NAMES
-from heatproof.statistics.verdict import Verdict
+from heatproof.statistics.robustness_verdict import NAMES as VERDICT_NAMES
+from heatproof.statistics.robustness_verdict import Verdict
 
 #: Quantities as the page writes them.
 NAMES = {"rm": "RM", "rm0": "RM₀", "rbo": "RBO"}

@@ -6,7 +6,7 @@ from heatproof.report.blocks import Answer, Section
 from heatproof.report.findings import Findings
 from heatproof.report.numbers import percent
 from heatproof.report.robustness import Robustness
-from heatproof.statistics.verdict import Verdict
+from heatproof.statistics.robustness_verdict import Verdict
 
 
 def section(findings: Findings) -> Section | None:

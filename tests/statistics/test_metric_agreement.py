@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
-from heatproof.statistics.concord import metric_agreement
+from heatproof.statistics.metric_agreement import metric_agreement
 
 DIRECTIONS = {"up": "high", "down": "low", "noise": "high"}
 

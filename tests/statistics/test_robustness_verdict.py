@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from heatproof.statistics import robustness_table, verdict_on
-from heatproof.statistics.verdict import listed, number
+from heatproof.statistics.robustness_verdict import listed, number
 
 
 def judged(pairs, **options):

@@ -19,6 +19,7 @@ from heatproof.statistics.intervals import QUANTITIES, Interval, Replicates, per
 from heatproof.statistics.paired import Comparison, compared, is_worse
 from heatproof.statistics.robustness import COMPUTED, RELIABLE
 from heatproof.statistics.table import Cell, pooled, rm_blocks
+from heatproof.statistics.wording import counted, listed, number
 
 #: As they are printed.
 NAMES = {
@@ -288,7 +289,7 @@ def _sentence(about: _About) -> str:
     if not evidence.conditions:
         return f"No verdict: {_too_few(evidence)}."
     models, kinds = ({c[part] for c in evidence.conditions} for part in (0, 3))
-    where = f"On {_count(about.images, 'image')} under {_count(len(kinds), 'perturbation')}"
+    where = f"On {counted(about.images, 'image')} under {counted(len(kinds), 'perturbation')}"
     where += f" and {len(models)} models" if len(models) > 1 else ""
     if about.by is None or about.best is None:
         fakes, figure = about.fooled["rm0_within"], about.figures["rm0_within"]
@@ -361,34 +362,20 @@ def _notes(about: _About):
     if len(evidence.real) < 2 or not evidence.conditions:
         pass
     elif test is None or test.n < BLOCKS:
-        blocks = _count(test.n if test else 0, "block")
+        blocks = counted(test.n if test else 0, "block")
         yield f"Only {blocks} of perturbation and severity: the verdict rests on the bootstrap by image alone."
     else:
         yield "Blocks share images, so their p values are too small: worse is only what the bootstrap confirms."
     if about.images < about.given:
-        yield f"{about.given - about.images} of {_count(about.given, 'image')} could not be measured for any method."
+        yield f"{about.given - about.images} of {counted(about.given, 'image')} could not be measured for any method."
     shaky = {c for c in evidence.conditions if any(not evidence.cells[c][m].point.reliable for m in evidence.real)}
     if shaky:
-        of = f"under {len(shaky)} of {_count(len(evidence.conditions), 'perturbation')}"
+        of = f"under {len(shaky)} of {counted(len(evidence.conditions), 'perturbation')}"
         yield f"Unreliable: fewer than {RELIABLE} changed or unchanged predictions {of}."
     if about.images < IMAGES:
-        yield f"Only {_count(about.images, 'image')}: take this as an indication."
-
-
-def listed(names: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else list(names))
-
-
-def number(value: float) -> str:
-    """Two decimals, as in 0.31."""
-    return "not known" if np.isnan(value) else f"{value:.2f}"
+        yield f"Only {counted(about.images, 'image')}: take this as an indication."
 
 
 def _blind(controls: int) -> str:
     """What every control has in common."""
     return f"which {'knows' if controls == 1 else 'know'} nothing of the network"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
