@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import wilcoxon
 from statsmodels.stats.multitest import multipletests
 
-from heatproof.statistics.audit import FAIL, OPEN, PASS, QUESTIONS, audited
+from heatproof.statistics.audit import FAIL, OPEN, PASS, QUESTIONS, at_least, audited
 from heatproof.statistics.intervals import Interval
 
 FACTS = {"road": "high", "insertion": "high", "deletion-mean": "low", "mprt": "low", "random-logit": "low",
@@ -69,12 +69,28 @@ def test_pass_fail_and_cannot_be_told():
     assert any("Not fit to be shown on this evidence: even and bad" in note for note in found.notes)
 
 
-def test_metrics_that_disagree_leave_it_open():
+def test_metrics_that_disagree_leave_it_open_and_one_that_tells_nothing_does_not():
     means = faithful(mixed=0.5)
     means["insertion"]["mixed"] = 0.1
     (finding,) = [given["faithful"] for given in of(rows(means)).findings.values()]
     assert finding.answer == OPEN
     assert [line[0] for line in finding.why] == ["✓", "✗", "✓"]
+    means["insertion"]["mixed"] = 0.23
+    (finding,) = [given["faithful"] for given in of(rows(means)).findings.values()]
+    assert (finding.answer, [one.answer for one in finding.evidence]) == (PASS, [PASS, OPEN, PASS])
+    means["road"]["mixed"] = 0.225  # one of three is not most
+    (finding,) = [given["faithful"] for given in of(rows(means)).findings.values()]
+    assert finding.answer == OPEN
+
+
+def test_the_p_of_at_least_so_many():
+    """Benjamini & Heller 2008, Bonferroni's form: valid under the null that fewer hold."""
+    assert at_least(2, [0.01, 0.2, 0.03]) == pytest.approx(2 * 0.03)
+    assert at_least(1, [0.04]) == 0.04 and at_least(2, [0.04, 0.01]) == 0.04
+    assert np.isnan(at_least(2, [0.01, np.nan, np.nan]))
+    rng = np.random.default_rng(0)
+    null = [at_least(2, [1e-9, *rng.uniform(size=2)]) for _ in range(4000)]  # one holds, two do not
+    assert np.mean(np.array(null) < 0.05) < 0.06
 
 
 def test_one_control_that_is_not_beaten_is_enough_to_leave_it_open_or_to_fail():

@@ -1,10 +1,13 @@
 """Which heatmap may be shown: questions to each method, each answered by a test against the controls.
 
 A question is asked of metrics (image by image, Wilcoxon's signed-rank test, one-sided) or of a quantity of the noise
-study (bootstrap by image). The answer is one of three: pass, fail, cannot be told. A pass means better than *every*
-control by *every* metric of the question, so the largest p of these tests counts (intersection-union); Holm corrects it
-over the methods. What the controls reach by construction (a map that ignores the network keeps all of itself when the
-weights change) is replaced by a stated bar.
+study (bootstrap by image). The answer is one of three: pass, fail, cannot be told.
+
+By one metric a pass means better than *every* control, so the largest p of its tests counts (intersection-union). By
+several metrics it means better than every control by *most* of them (`most`) and by none as bad as a control:
+the p of "at least r of m" is `(m − r + 1) p₍r₎` (partial conjunction, Benjamini & Heller 2008), as a metric that cannot
+tell anything on these images is no evidence against a map. Holm corrects over the methods. What the controls reach by
+construction (a map that ignores the network keeps all of itself when the weights change) is replaced by a stated bar.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +36,7 @@ class Question:
 
     Attributes:
         name: as the table has it. asks: in full. true, false: what is said of a method that passes, that fails.
-        metrics: those asked; all must agree.
+        metrics: those asked.
         bar: what the metrics are held against in place of the controls (lower is better).
         quantity: of the noise study (`robustness_verdict`), in place of metrics; controls: those it is held against.
         needed: a method that fails it is not recommended.
@@ -58,7 +61,9 @@ class Question:
                 "are drawn anew and near 0, which proves nothing)"
             )
         if self.metrics:
-            return f"better than every control by {listed(self.metrics)}"
+            of = f"at least {most(self.metrics)} of " if most(self.metrics) < len(self.metrics) else ""
+            other = ", and by none no better than a control" if of else ""
+            return f"better than every control by {of}{listed(self.metrics)}{other}"
         against = f"than {listed(self.controls)} maps" if self.controls else "than every control"
         quantity = {"consistency": "RBO where the prediction held", "within": "responsiveness at equal severity"}
         return f"higher {quantity[self.quantity]} {against}"
@@ -119,8 +124,8 @@ class Evidence:
     """One metric, or one quantity, of one method.
 
     value: mean over the images, or the quantity. against: the control that comes closest, or the bar; other: its value.
-    p: the largest of the tests against the controls, after Holm's correction over the methods (NaN for a bootstrap).
-    n: images.
+    raw: the largest p of the tests against the controls; p: the same after Holm's correction over the methods (NaN for
+    a bootstrap). n: images.
     """
 
     method: str
@@ -131,6 +136,7 @@ class Evidence:
     other: float
     p: float
     n: int
+    raw: float = np.nan
     why: str = ""
 
     @property
@@ -215,7 +221,23 @@ def _asked(
         return [_of_quantity(question, verdict, method) for method in real] if verdict is not None else []
     there = [metric for metric in question.metrics if scores.loc[scores["metric"] == metric, "value"].notna().any()]
     by_metric = [_of_metric(scores, metric, directions, real, question.bar, level) for metric in there]
-    return [_together(question, method, [found[method] for found in by_metric]) for method in real if by_metric]
+    evidence = {method: [found[method] for found in by_metric] for method in real if by_metric}
+    together = holm([at_least(most(there), [one.raw for one in evidence[m]]) for m in evidence])
+    return [
+        _together(question, method, evidence[method], float(p) < 1 - level)
+        for method, p in zip(evidence, together, strict=True)
+    ]
+
+
+def most(metrics: Sequence[str]) -> int:
+    """How many of some metrics must show it: one, both, two of three."""
+    return len(metrics) // 2 + 1
+
+
+def at_least(r: int, p: Sequence[float]) -> float:
+    """The p of "at least r of these hold": `(m − r + 1) p₍r₎`; NaN where fewer are known."""
+    known = sorted(value for value in p if not np.isnan(value))
+    return min(1.0, (len(known) - r + 1) * known[r - 1]) if len(known) >= r else np.nan
 
 
 @dataclass(frozen=True)
@@ -241,10 +263,13 @@ def _of_metric(
     useless = [str(name) for name in dict.fromkeys(here.loc[here["control"].astype(bool), "method"])]
     useless = [name for name in useless if wide[name].notna().any()]
     tests = {m: list(_tests(wide, m, useless, sign, bar)) if m in wide else [] for m in real}
-    better_p = holm([max((test.p for test in tests[m]), default=np.nan) for m in real])
+    raw = {m: max((test.p for test in tests[m]), default=np.nan) for m in real}
+    better_p = holm([raw[m] for m in real])
     worse_p = holm([min((test.p_worse for test in tests[m]), default=np.nan) for m in real])
     return {
-        m: _evidence(metric, m, tests[m], float(p), float(worse), bar is not None, len(real), level)
+        m: replace(
+            _evidence(metric, m, tests[m], float(p), float(worse), bar is not None, len(real), level), raw=raw[m]
+        )
         for m, p, worse in zip(real, better_p, worse_p, strict=True)
     }
 
@@ -266,7 +291,7 @@ def _evidence(
 ) -> Evidence:
     """Pass where it is better than all; fail where a control does at least as well, or it is worse than the bar."""
     if not tests:
-        return Evidence(method, metric, OPEN, np.nan, "", np.nan, np.nan, 0, f"{metric}: nothing to compare")
+        return Evidence(method, metric, OPEN, np.nan, "", np.nan, np.nan, 0, why=f"{metric}: nothing to compare")
     nearest = max(tests, key=lambda test: (not test.ahead, test.p, test.against))
     few = [test for test in tests if not enough(test.n, methods, level)]
     answer = OPEN
@@ -275,7 +300,7 @@ def _evidence(
     elif not few and (worse < 1 - level if barred else not all(test.ahead for test in tests)):
         answer = FAIL
     why = f"{metric}: {few[0].n} images are too few" if few else ""
-    return Evidence(method, metric, answer, nearest.value, nearest.against, nearest.other, p, nearest.n, why)
+    return Evidence(method, metric, answer, nearest.value, nearest.against, nearest.other, p, nearest.n, why=why)
 
 
 def _of_quantity(question: Question, verdict: Verdict | None, method: str) -> Finding:
@@ -299,12 +324,18 @@ def _of_quantity(question: Question, verdict: Verdict | None, method: str) -> Fi
     return Finding(question, method, answer, (evidence.text,), (evidence,))
 
 
-def _together(question: Question, method: str, evidence: Sequence[Evidence]) -> Finding:
-    """Metrics that agree give their answer; where they do not, it cannot be told."""
-    given = {one.answer for one in evidence}
-    marks = {PASS: "✓ ", FAIL: "✗ ", OPEN: ""} if len(given) > 1 else {}
+def _together(question: Question, method: str, evidence: Sequence[Evidence], shown: bool) -> Finding:
+    """Pass where most metrics show it and none speaks against it; fail where most do and none shows it."""
+    given = [one.answer for one in evidence]
+    few = any(one.why for one in evidence)
+    answer = OPEN
+    if shown and FAIL not in given and not few:
+        answer = PASS
+    elif given.count(FAIL) >= most(given) and PASS not in given:
+        answer = FAIL
+    marks = {PASS: "✓ ", FAIL: "✗ ", OPEN: ""} if len(evidence) > 1 else {}
     lines = tuple(f"{marks.get(one.answer, '')}{one.text}" for one in evidence)
-    return Finding(question, method, given.pop() if len(given) == 1 else OPEN, lines, tuple(evidence))
+    return Finding(question, method, answer, lines, tuple(evidence))
 
 
 def _ordered(findings: Mapping[str, Mapping[str, Finding]], ranks: Mapping[str, float]) -> list[str]:

@@ -14,9 +14,9 @@ from heatproof.statistics.audit import FAIL, OPEN, PASS, QUESTIONS, Audit, Findi
 SHOWN = 2
 MARKS = {PASS: "✓ pass", FAIL: "✗ fail", OPEN: "? cannot be told"}
 RULE = (
-    "In the cells stands the control that comes closest; “?”: the difference may be chance. Tests are one-sided at 5 "
-    "%. A pass needs every control beaten by every metric, corrected for the number of methods. Where the metrics of "
-    "a question disagree, it cannot be told."
+    "In the cells stands the control that comes closest; ✓ and ✗: what one metric shows; “?”: the difference may be "
+    "chance. Tests are one-sided at 5 %, every control must be beaten, and they are corrected for the number of "
+    "methods."
 )
 LIMITS = (
     "A pass says that a map is better than useless maps by the tests named, not that it shows everything the model "
