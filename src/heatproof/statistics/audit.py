@@ -390,6 +390,6 @@ def _notes(found: Audit, verdict: Verdict | None):
     if unsure:
         few = verdict is not None and not any(verdict.fooled.values()) and verdict.by is None
         cure = "more images" + (" or stronger noise" if few or "responds" in unsure else "")
-        yield f"What cannot be told ({listed(sorted(unsure))}) would be settled by {cure}."
+        yield f"What cannot be told ({listed(sorted(unsure))}) could be settled by {cure}."
     if found.images < 50:
         yield f"Only {found.images} images: take this as an indication."
