@@ -57,7 +57,7 @@ def test_nothing_decides_where_a_control_is_as_good(made):
     cheat = pairs[pairs["method"] == "good"].assign(method="cheat", control=True)
     found = judged(pd.concat([pairs, cheat], ignore_index=True))
     assert found.by is None and found.top == () and "cheat" in found.fooled["rm0"]
-    assert "cannot be told from cheat, which knows nothing of the network" in found.sentence
+    assert "cannot be told from cheat, which does not depend on the network" in found.sentence
 
 
 def test_a_map_that_fades_with_the_noise_fools_the_pooled_figures_only(made):

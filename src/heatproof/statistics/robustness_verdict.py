@@ -378,4 +378,4 @@ def _notes(about: _About):
 
 def _blind(controls: int) -> str:
     """What every control has in common."""
-    return f"which {'knows' if controls == 1 else 'know'} nothing of the network"
+    return f"which {'does' if controls == 1 else 'do'} not depend on the network"

@@ -168,7 +168,7 @@ def _notes(about: _About, families: Mapping[str, str]):
     if about.fooled:
         told = listed([f"{metric} (by {listed(names)})" for metric, names in about.fooled.items()])
         yield (
-            f"Fooled: {len(about.fooled)} of {counted(len(tested), 'score')}, {told}. These controls know nothing of "
+            f"Fooled: {len(about.fooled)} of {counted(len(tested), 'score')}, {told}. These controls do not depend on "
             "the network, and yet the score cannot tell them from the best method: it proves nothing here."
         )
         weak = [one.metric for one in about.judged if one.fooled and not set(one.fooled) & set(one.ahead)]

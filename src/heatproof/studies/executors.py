@@ -35,7 +35,7 @@ class Serial:
 
     @contextmanager
     def running(self, prepare: Prepare, setup: Any) -> Iterator[Map]:
-        """Gives `map`; `advance` hears shares of a job, 1 in all for each."""
+        """Gives `map`; `advance` is called with shares of a job, 1 in all for each."""
 
         def serial(jobs: Sequence[Any], advance: Advance) -> Iterator[str]:
             run = prepare(setup) if jobs else None

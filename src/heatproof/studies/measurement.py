@@ -105,7 +105,7 @@ class Measurement:
         self.stored = [m for m in self.methods if m.request.form == "cam" and m.layers == (self.layer,)]
 
     def run(self, advance: Callable[[float], None]) -> tuple[Rows, KeptMaps]:
-        """All rows of these images, and the maps to keep; `advance` hears of images."""
+        """All rows of these images, and the maps to keep; `advance` is called with shares of the images."""
         weights = [self._cost(number) for number in range(len(self.conditions))]
         step = len(self.block.ids) / sum(weights)
         kept = self._nothing_kept()

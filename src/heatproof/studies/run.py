@@ -43,7 +43,7 @@ BATCH_ON_GPU = 64
 
 
 class Progress(Protocol):
-    """Hears what is going on: `stage` begins something of `total` units, `advance` moves it."""
+    """Shows what is going on: `stage` begins something of `total` units, `advance` moves it."""
 
     def stage(self, name: str, total: float, done: float = 0) -> None: ...
     def advance(self, units: float) -> None: ...
