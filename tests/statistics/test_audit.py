@@ -113,8 +113,24 @@ def test_the_bar_fails_only_what_is_significantly_above_it():
 def test_too_few_images_tell_nothing():
     found = of(rows(faithful(good=0.9), images=4, spread=0.01))
     finding = found.findings["good"]["faithful"]
-    assert finding.answer == OPEN and "4 images are too few" in finding.why[0]
+    assert finding.answer == OPEN and "a value on 4 of 4 images is too few" in finding.why[0]
     assert any("Only 4 images" in note for note in found.notes)
+
+
+def test_values_on_some_of_the_images_tell_nothing():
+    frame = rows(faithful(good=0.9, other=0.5))
+    frame.loc[(frame["method"] == "good") & (frame["image"] > "020"), "value"] = np.nan
+    found = of(frame)
+    assert found.findings["good"]["faithful"].answer == OPEN
+    assert "a value on 21 of 40 images is too few" in found.findings["good"]["faithful"].why[0]
+
+
+def test_a_pass_needs_the_better_mean_too():
+    """Few large losses and many small gains: ranks alone would praise it."""
+    frame = rows(faithful(good=0.25), spread=0.01)
+    losses = (frame["method"] == "good") & (frame["image"] < "006")
+    frame.loc[losses, "value"] += np.where(frame.loc[losses, "metric"] == "deletion-mean", 3.0, -3.0)
+    assert of(frame).findings["good"]["faithful"].answer != PASS
 
 
 def figures(**values: float) -> dict[str, Interval]:
@@ -139,6 +155,9 @@ def test_stable_and_responding_come_from_the_noise_study():
     assert [found.findings["bad"][name].answer for name in ("stable", "responds")] == [FAIL, FAIL]
     assert found.findings["bad"]["responds"].evidence[0].against == "edges"
     assert found.recommended == "good" and "bad" not in found.fit
+    verdict.images = 3
+    assert of(rows(faithful(good=0.5, bad=0.5)), verdict).findings["bad"]["stable"].answer == OPEN
+    verdict.images = 40
     verdict.beside["within"] = figures(good=np.nan, bad=np.nan)
     assert of(rows(faithful(good=0.5, bad=0.5)), verdict).findings["good"]["responds"].answer == OPEN
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from heatproof.errors import InvalidInput, InvalidStudy, UnknownName
+from heatproof.errors import InvalidInput, InvalidStudy, StoreError, UnknownName
 from heatproof.report import write_report, write_tables
 from heatproof.studies import CLEAN, Condition, Measure, Plan, Study, register_study, run
 from heatproof.studies.plan import checked_plan
@@ -143,6 +143,8 @@ def test_two_studies_of_one_name_are_refused(toy, name):
 def test_a_study_is_checked_when_it_is_declared_and_registered():
     with pytest.raises(InvalidStudy, match=r"NAME.csv or NAME.parquet. Got '../x.csv'"):
         declared(tables={"../x.csv": "scores"})
+    with pytest.raises(InvalidStudy, match="lower-case words joined by hyphens"):
+        declared(name="<b>")
     with pytest.raises(InvalidStudy, match=r"must be a `heatproof.studies.Study`. Got str"):
         register_study("mine")
     with pytest.raises(UnknownName, match="Did you mean 'score'"):
@@ -158,7 +160,10 @@ def test_a_study_is_checked_when_it_is_declared_and_registered():
     [
         ({"conditions": lambda plan: []}, "must have at least one condition. Got none"),
         ({"conditions": lambda plan: [CLEAN, CLEAN]}, "must differ"),
-        ({"measures": ("rbo",)}, "compares maps with reference maps"),
+        ({"measures": ("rbo",)}, "has one condition, and 'rbo' compares maps under two"),
+        ({"measures": ()}, "at least one measure. Got none"),
+        ({"measures": ("complexity", Measure("road", "complexity"))}, "have the column 'complexity'"),
+        ({"measures": (Measure("complexity", conditions="other"),)}, "Got 'other'"),
         ({"measures": ("complexty",)}, "Did you mean 'complexity'"),
         ({"conditions": lambda plan: [CLEAN, Condition("jpg", 1)]}, "Did you mean 'jpeg'"),
         ({"conditions": lambda plan: [CLEAN, Condition("jpeg", 7)]}, "severity"),
@@ -217,6 +222,21 @@ def test_a_report_of_a_study_that_is_not_known_here_says_so(toy_plan, tmp_path):
     unregister_study("toy")
     with pytest.raises(UnknownName, match="No study is called 'toy'"):
         write_tables(tmp_path / "out")
+
+
+def test_another_condition_is_another_study(photographs, tmp_path):
+    given = {"models": "shapes", "datasets": str(photographs), "methods": "gradcam", "controls": "none"}
+    for conditions in ([CLEAN], [CLEAN, Condition("jpeg", 3)]):
+        register_study(declared(conditions=lambda plan, conditions=conditions: conditions))
+        try:
+            plan = checked_plan({"study": "mine", **given})
+            if len(conditions) == 1:
+                run.run(plan, tmp_path / "out", workers=1)
+                continue
+            with pytest.raises(StoreError, match=r"other settings: conditions is \["):
+                run.run(plan, tmp_path / "out", workers=1)
+        finally:
+            unregister_study("mine")
 
 
 def test_measures_may_be_taken_on_every_condition():

@@ -11,7 +11,7 @@ import typer
 from heatproof.cli import options, scoretable
 from heatproof.cli.options import settings_of, values, with_settings
 from heatproof.errors import InvalidInput, InvalidStudy
-from heatproof.studies.settings import DatasetPlan, ModelPlan, Plan
+from heatproof.studies.settings import DatasetPlan, ModelPlan
 from heatproof.studies.study import all_studies, study_named
 
 MODEL = settings_of(ModelPlan, without=("spec", "name"))
@@ -147,6 +147,8 @@ def _report(folder: Path, page: bool = True) -> None:
     findings = reports.write_tables(folder)
     scoretable.print_tables(findings)
     answers = [f"{answer.where}: {answer.sentence}".removeprefix(": ") for answer in findings.answers]
+    if "audit.csv" in findings.tables:
+        answers += [note for answer in findings.answers for note in answer.details]
     print("\n" + "\n".join(answers) + "\n")
     print(f"Report: {reports.write_page(findings)}" if page else f"Tables: {folder / 'tables'}")
 
@@ -167,7 +169,12 @@ def _plan(
     from heatproof.studies.plan import checked_plan
 
     if foreign:
-        others = settings.get("methods", () if settings.get("maps") else Plan.model_fields["methods"].default)
+        others = settings.get(
+            "methods",
+            ()
+            if settings.get("maps")
+            else study_named(str(settings["study"])).settings.model_fields["methods"].default,
+        )
         settings["methods"] = [*([others] if isinstance(others, str | dict) else others), *foreign]
     plan = checked_plan(settings, lines, source)
     if not (changed := options.method_options(option)):

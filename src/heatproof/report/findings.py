@@ -6,6 +6,7 @@ from functools import cached_property
 from importlib import import_module
 from typing import Any
 
+from heatproof.errors import UnknownName
 from heatproof.report import frames
 from heatproof.report.blocks import Answer, Section
 from heatproof.report.frames import Frame
@@ -43,7 +44,13 @@ class Findings:
         Raises:
             UnknownName: nothing of that name is known in this process.
         """
-        return study_named(str(self.plan.get("study")))
+        try:
+            return study_named(str(self.plan.get("study")))
+        except UnknownName as error:
+            raise UnknownName(
+                f"{error} A study of your own is known after `register_study`, or if it is run as "
+                "python:package.module:STUDY."
+            ) from None
 
     @cached_property
     def robustness(self) -> Robustness | None:
@@ -72,6 +79,7 @@ class Findings:
                     model=one.setting.model,
                     dataset=one.setting.dataset,
                     layer=str(one.setting.of(scores.scores)["layer"].iloc[0]),
+                    layers=frames.layers_of(self.rows),
                 )
             )
         return found

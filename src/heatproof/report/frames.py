@@ -156,6 +156,11 @@ def distinct(rows: duckdb.DuckDBPyConnection, *columns: str) -> list[tuple]:
     return rows.execute(f"SELECT DISTINCT {names} FROM rows ORDER BY {names}").fetchall()
 
 
+def layers_of(rows: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    """Method → the layers that it read, empty where it reads none."""
+    return dict(rows.execute("SELECT method, max(layers) FROM rows WHERE method <> '' GROUP BY method").fetchall())
+
+
 def count_images(rows: duckdb.DuckDBPyConnection, dataset: str) -> int:
     """How many images of a dataset have rows."""
     found = rows.execute("SELECT count(DISTINCT image) FROM rows WHERE dataset = ?", [dataset]).fetchone()

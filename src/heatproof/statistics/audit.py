@@ -21,11 +21,13 @@ from heatproof.statistics.fooling import enough
 from heatproof.statistics.paired import differences, holm, signed_ranks
 from heatproof.statistics.robustness_verdict import Verdict
 from heatproof.statistics.scores import better, wide_scores
-from heatproof.statistics.wording import listed, number
+from heatproof.statistics.wording import counted, listed, number
 
 PASS, FAIL, OPEN = "pass", "fail", "cannot be told"
 #: Of all tests of one question together.
 LEVEL = 0.95
+#: The share of the images on which a method must have a value: maps that fail on hard images would look better.
+COVERED = 0.8
 #: The only control whose maps are drawn anew for every image: the others are steady whatever the noise.
 RANDOM = "random"
 
@@ -62,7 +64,7 @@ class Question:
             )
         if self.metrics:
             of = f"at least {most(self.metrics)} of " if most(self.metrics) < len(self.metrics) else ""
-            other = ", and by none no better than a control" if of else ""
+            other = ", and behind a control by none" if of else ""
             return f"better than every control by {of}{listed(self.metrics)}{other}"
         against = f"than {listed(self.controls)} maps" if self.controls else "than every control"
         quantity = {"consistency": "RBO where the prediction held", "within": "responsiveness at equal severity"}
@@ -176,6 +178,7 @@ class Audit:
     notes: tuple[str, ...]
     fit: tuple[str, ...]
     images: int
+    layers: Mapping[str, str]
 
 
 def audited(
@@ -187,6 +190,7 @@ def audited(
     model: str,
     dataset: str,
     layer: str = "",
+    layers: Mapping[str, str] | None = None,
     level: float = LEVEL,
 ) -> Audit:
     """Asks every question that the rows can answer.
@@ -195,6 +199,7 @@ def audited(
         scores: rows of one model and dataset: image, method, metric, value, control.
         directions: metric → "high" or "low" (or study.json's `metric_facts`).
         verdict: of the noise study on the same model and dataset.
+        layers: method → the layers that it read.
         ranks: method → average rank over the scores that count; decides between methods with equal answers.
     """
     real = [str(name) for name in dict.fromkeys(scores.loc[~scores["control"].astype(bool), "method"])]
@@ -202,11 +207,11 @@ def audited(
     for question in QUESTIONS:
         for finding in _asked(question, scores, directions, verdict, real, level):
             findings[finding.method][question.name] = finding
-    images = int(scores["image"].nunique())
+    images = int(scores.loc[scores["value"].notna(), "image"].nunique())
     findings = {method: findings[method] for method in _ordered(findings, ranks)}
     fit = tuple(method for method in findings if _fit(findings[method]))
-    found = Audit(model, dataset, layer, findings, fit[0] if fit else None, "", (), fit, images)
-    return replace(found, sentence=_sentence(found), notes=tuple(_notes(found, verdict)))
+    found = Audit(model, dataset, layer, findings, fit[0] if fit else None, "", (), fit, images, layers or {})
+    return replace(found, sentence=_sentence(found), notes=tuple(_notes(found)))
 
 
 def _asked(
@@ -218,7 +223,7 @@ def _asked(
     level: float,
 ) -> list[Finding]:
     if question.quantity:
-        return [_of_quantity(question, verdict, method) for method in real] if verdict is not None else []
+        return [_of_quantity(question, verdict, method, level) for method in real] if verdict is not None else []
     there = [metric for metric in question.metrics if scores.loc[scores["metric"] == metric, "value"].notna().any()]
     by_metric = [_of_metric(scores, metric, directions, real, question.bar, level) for metric in there]
     evidence = {method: [found[method] for found in by_metric] for method in real if by_metric}
@@ -260,6 +265,7 @@ def _of_metric(
     here = scores[scores["metric"] == metric]
     sign = -1 if better(directions, metric) == "low" else 1
     wide: Any = wide_scores(here)
+    images = int(wide.notna().any(axis=1).sum())
     useless = [str(name) for name in dict.fromkeys(here.loc[here["control"].astype(bool), "method"])]
     useless = [name for name in useless if wide[name].notna().any()]
     tests = {m: list(_tests(wide, m, useless, sign, bar)) if m in wide else [] for m in real}
@@ -268,7 +274,8 @@ def _of_metric(
     worse_p = holm([min((test.p_worse for test in tests[m]), default=np.nan) for m in real])
     return {
         m: replace(
-            _evidence(metric, m, tests[m], float(p), float(worse), bar is not None, len(real), level), raw=raw[m]
+            _evidence(metric, m, tests[m], float(p), float(worse), bar is not None, len(real), images, level),
+            raw=raw[m],
         )
         for m, p, worse in zip(real, better_p, worse_p, strict=True)
     }
@@ -287,23 +294,31 @@ def _tests(wide: Any, method: str, useless: Sequence[str], sign: int, bar: float
 
 
 def _evidence(
-    metric: str, method: str, tests: Sequence[_Test], p: float, worse: float, barred: bool, methods: int, level: float
+    metric: str,
+    method: str,
+    tests: Sequence[_Test],
+    p: float,
+    worse: float,
+    barred: bool,
+    methods: int,
+    images: int,
+    level: float,
 ) -> Evidence:
     """Pass where it is better than all; fail where a control does at least as well, or it is worse than the bar."""
     if not tests:
         return Evidence(method, metric, OPEN, np.nan, "", np.nan, np.nan, 0, why=f"{metric}: nothing to compare")
     nearest = max(tests, key=lambda test: (not test.ahead, test.p, test.against))
-    few = [test for test in tests if not enough(test.n, methods, level)]
+    few = [test for test in tests if not enough(test.n, methods, level) or test.n < COVERED * images]
     answer = OPEN
-    if not few and p < 1 - level:
+    if not few and p < 1 - level and all(test.ahead for test in tests):
         answer = PASS
     elif not few and (worse < 1 - level if barred else not all(test.ahead for test in tests)):
         answer = FAIL
-    why = f"{metric}: {few[0].n} images are too few" if few else ""
+    why = f"{metric}: a value on {few[0].n} of {images} images is too few" if few else ""
     return Evidence(method, metric, answer, nearest.value, nearest.against, nearest.other, p, nearest.n, why=why)
 
 
-def _of_quantity(question: Question, verdict: Verdict | None, method: str) -> Finding:
+def _of_quantity(question: Question, verdict: Verdict | None, method: str, level: float) -> Finding:
     """From the bootstrap of the noise study: significantly higher than the controls, or not higher at all."""
     assert verdict is not None
     figures = verdict.beside.get(question.quantity, {})
@@ -311,7 +326,9 @@ def _of_quantity(question: Question, verdict: Verdict | None, method: str) -> Fi
     controls = [name for name in figures if name in verdict.controls and not np.isnan(figures[name].value)]
     controls = [name for name in controls if not question.controls or name in question.controls]
     if own is None or np.isnan(own.value):
-        return Finding(question, method, OPEN, ("too few predictions changed, or too few held",))
+        return Finding(question, method, OPEN, ("no value: no map, or too few predictions changed or held",))
+    if not enough(verdict.images, len(verdict.beats.get(question.quantity, {})), level):
+        return Finding(question, method, OPEN, (f"{verdict.images} images are too few",))
     if not controls:
         return Finding(question, method, OPEN, ("no control was run to compare with",))
     left = [name for name in controls if name not in verdict.beats.get(question.quantity, {}).get(method, ())]
@@ -343,8 +360,9 @@ def _ordered(findings: Mapping[str, Mapping[str, Finding]], ranks: Mapping[str, 
 
     def key(method: str) -> tuple:
         given = [one.answer for one in findings[method].values()]
+        known = any(not np.isnan(e.value) for one in findings[method].values() for e in one.evidence)
         rank = float(rounded(np.float64(ranks.get(method, np.inf)))) if method in ranks else np.inf
-        return -given.count(PASS), given.count(FAIL), rank, method
+        return not known, -given.count(PASS), given.count(FAIL), rank, method
 
     return sorted(findings, key=key)
 
@@ -368,17 +386,18 @@ def _said(found: Audit, method: str) -> str:
 
 
 def _sentence(found: Audit) -> str:
-    where = f"on {found.images:,} image{'' if found.images == 1 else 's'}"
-    if not found.findings:
+    where = f"on {counted(found.images, 'image')}"
+    if not found.findings or not found.images:
         return "No verdict: no method has a number."
     if found.recommended is None:
         best = next(iter(found.findings))
         return f"No heatmap can be recommended {where}. Nearest is {best}: {_said(found, best)}."
-    layer = f" at {found.layer}" if found.layer else ""
+    layer = found.layers.get(found.recommended, found.layer)
+    layer = f" at {layer}" if layer and "@" not in found.recommended else ""
     return f"Show {found.recommended}{layer}: {where} {_said(found, found.recommended)}."
 
 
-def _notes(found: Audit, verdict: Verdict | None):
+def _notes(found: Audit):
     """What must be said beside it."""
     if len(found.fit) > 1:
         others = listed(found.fit[1:])
@@ -386,10 +405,10 @@ def _notes(found: Audit, verdict: Verdict | None):
     unfit = [method for method in found.findings if method not in found.fit]
     if found.recommended and unfit:
         yield f"Not fit to be shown on this evidence: {listed(unfit)}."
-    unsure = {name for given in found.findings.values() for name, one in given.items() if one.answer == OPEN}
+    named = found.recommended or next(iter(found.findings), None)
+    unsure = [name for name, one in found.findings[named].items() if one.answer == OPEN] if named else []
     if unsure:
-        few = verdict is not None and not any(verdict.fooled.values()) and verdict.by is None
-        cure = "more images" + (" or stronger noise" if few or "responds" in unsure else "")
-        yield f"What cannot be told ({listed(sorted(unsure))}) could be settled by {cure}."
+        cure = "more images" + (" or stronger noise" if "responds" in unsure else "")
+        yield f"What cannot be told of {named} ({listed(unsure)}) could be settled by {cure}."
     if found.images < 50:
-        yield f"Only {found.images} images: take this as an indication."
+        yield f"Only {counted(found.images, 'image')}: take this as an indication."

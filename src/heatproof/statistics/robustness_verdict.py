@@ -101,6 +101,10 @@ class _Evidence:
         found = [c for c in self.cells if self.real and all(self.has(m, c, quantity) for m in self.real)]
         return replace(self, conditions=tuple(sorted(found)))
 
+    def without_the_unmeasured(self, quantity: str) -> "_Evidence":
+        """The same without the real methods that have the quantity nowhere: one that does not serve stops no other."""
+        return replace(self, real=tuple(m for m in self.real if any(self.has(m, c, quantity) for c in self.cells)))
+
     def worse(self, methods: Sequence[str], best: str, quantity: str, level: float | None = None) -> set[str]:
         """Which of `methods` are significantly worse than `best`, paired by image, at `level` for all together.
 
@@ -156,7 +160,7 @@ def verdict_on(
     images, given = _images(pairs, used=True), _images(pairs, used=False)
     figures = {q: {m: evidence.interval(m, q) for m in (*evidence.real, *evidence.controls)} for q in QUANTITIES}
     fooled = {q: _fooled(evidence, figures[q], q) for q in QUANTITIES} if evidence.conditions else {}
-    having = {q: evidence.where_all_have(q) for q in BESIDE}
+    having = {q: evidence.without_the_unmeasured(q).where_all_have(q) for q in BESIDE}
     beside = {q: {m: one.interval(m, q) for m in (*one.real, *one.controls)} for q, one in having.items()}
     beats = {q: {m: _beaten(one, m, q) for m in one.real} for q, one in having.items()}
     by = next((q for q in DECIDING if q in fooled and not fooled[q]), None)

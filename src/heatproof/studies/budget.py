@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from heatproof.engine import ResolvedMethod
-from heatproof.errors import InvalidStudy, warn
+from heatproof.errors import InvalidStudy, StoreError, warn
 from heatproof.studies.conditions import Condition
 from heatproof.studies.jobs import Job, Setup, open_block
 from heatproof.studies.measurement import Measurement
@@ -59,6 +59,11 @@ def within_budget(setup: Setup, store: Store, workers: int) -> tuple[Any, Estima
         kept = {name: there[name] for name in DECIDED if name in type(plan).model_fields}
         kept = {name: tuple(value) if isinstance(value, list) else value for name, value in kept.items()}
         return plan.model_copy(update=kept), Estimate(**there["estimate"])
+    if there is not None and there.get("budget") != plan.budget:
+        raise StoreError(
+            f"{store.folder} holds a study with a budget of {there.get('budget')}, and {plan.budget:g} is asked for. "
+            "Give the same budget to finish it, or another --out."
+        )
     total = min(len(dataset.images.ids) for dataset in setup.datasets)
     minutes = float(plan.budget or 0)
     seconds = 60 * minutes * SHARE * (1 + EACH_FURTHER * (workers - 1)) / len(setup.datasets)
@@ -74,7 +79,7 @@ def within_budget(setup: Setup, store: Store, workers: int) -> tuple[Any, Estima
         least = min(FEWEST, total)
         raise InvalidStudy(
             f"A budget of {minutes:g} min is too small: an image costs {cost:.1f} s, so {least} images take about "
-            f"{minutes * least * cost / seconds:.0f} min. Give more minutes, or fewer methods."
+            f"{minutes * least * cost / seconds:.1f} min. Give more minutes, or fewer methods."
         )
     changed = [name for name in type(plan).model_fields if getattr(plan, name) != getattr(setup.plan, name)]
     if changed:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from heatproof.errors import InvalidStudy
 from heatproof.metrics.request import MetricRequest, requested_metrics
 from heatproof.studies.settings import Plan
 from heatproof.studies.study import ALL, OTHERS, REFERENCE, Measure, Study
@@ -24,12 +25,25 @@ class Measures:
         taken: list[tuple[Measure, MetricRequest]] = []
         several = len(study.all_conditions(plan)) > 1
         for measure in study.measured(plan):
-            for request in requested_metrics([measure.metric], reference=several):
+            if measure.conditions not in ("", ALL, OTHERS, REFERENCE):
+                raise InvalidStudy(f"A measure is taken on {ALL}, {OTHERS} or {REFERENCE}. Got {measure.conditions!r}.")
+            for request in requested_metrics([measure.metric]):
+                if request.paired and not several:
+                    raise InvalidStudy(
+                        f"The study {study.name!r} has one condition, and {request.key!r} compares maps under two."
+                    )
                 conditions = measure.conditions or (OTHERS if request.paired else REFERENCE)
                 column = measure.column or request.key
                 one = measure._replace(metric=request.key, column=column, conditions=conditions)
                 if (one, request) not in taken:
                     taken.append((one, request))
+        names = [(one.column, one.segmenter) for one, _ in taken]
+        if not names:
+            raise InvalidStudy(f"The study {study.name!r} must have at least one measure. Got none.")
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise InvalidStudy(
+                f"Two measures of the study {study.name!r} have the column {twice[0]!r}. Name one apart."
+            )
         return cls(taken)
 
     def at(self, reference: bool, masked: bool) -> list[tuple[Measure, MetricRequest]]:

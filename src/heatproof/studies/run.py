@@ -101,6 +101,7 @@ def run(
     with Store(folder).opened() as store:
         facts: dict[str, Any] = described(plan, measures, checked, datasets, jobs, command)
         facts["estimate"] = estimate and estimate.facts
+        facts["conditions"] = [fingerprint_of(condition) for condition in study.all_conditions(plan)]
         refuse_other(store, facts)
         if store.plan() is None:
             store.write_plan(facts)
@@ -129,7 +130,7 @@ def checked_study(study: Study, plan: Plan, datasets: Sequence[Dataset]) -> tupl
         InvalidInput: what cannot be run: no labels where they are the target, no condition, a metric of pairs without a
             second condition, maps made beforehand under other conditions, an option that cannot be.
     """
-    if plan.target == "label":
+    if "label" in (plan.target, *(condition.target for condition in study.all_conditions(plan))):
         refuse_unlabelled(plan, datasets)
     for dataset in datasets:
         dataset.masked  # noqa: B018 - masks of none of the images are an error here
@@ -168,6 +169,13 @@ def check_conditions(conditions: Sequence[Condition]) -> None:
             raise InvalidStudy(
                 f"A model's state must be {RANDOMISED!r} or a checkpoint. There is no {condition.state}."
             )
+
+
+def fingerprint_of(condition: Condition) -> str:
+    """A condition with all that decides its numbers, the contents of a checkpoint included."""
+    level = condition.level if condition.flip_rate is None else condition.flip_rate
+    weights = "" if condition.state in (INTACT, RANDOMISED) else f" {fingerprint(Path(condition.state))}"
+    return f"{condition.name or 'reference'}{f' {level:g}' if condition.perturbation else ''}{weights}"
 
 
 def exported_plugins(plan: Plan, measures: Measures) -> tuple[bytes, ...]:

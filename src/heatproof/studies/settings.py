@@ -104,7 +104,10 @@ class Plan(Strict):
     resamples: int = Field(1000, ge=100, description="Bootstrap resamples for the intervals.")
     limit: int | None = Field(None, ge=1, description="Only the first N images.")
     budget: float | None = Field(
-        None, gt=0, description="Minutes: as many images as fit, measured beforehand in about ten seconds."
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Minutes: as many images as fit, measured beforehand in about ten seconds.",
     )
     seed: int = Field(0, ge=0, lt=2**63, description="All random numbers come from it.")
     batch_size: int | None = Field(

@@ -69,6 +69,8 @@ class Store:
         asked = json.loads(json.dumps(plan))
         before, now = (dict(_leaves({k: v for k, v in plan.items() if k not in FREE})) for plan in (there, asked))
         paths = [path for path in {**before, **now} if before.get(path) != now.get(path)]
+        if len(paths) > 1:  # the conditions follow from settings, which are named
+            paths = [path for path in paths if path != "conditions"]
         if "limit" in paths:  # what follows from it need not be said
             paths = [path for path in paths if path != "jobs" and not path.startswith("datasets")]
         return [_difference(path, before.get(path), now.get(path), now) for path in sorted(paths)]

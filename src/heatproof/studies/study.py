@@ -6,6 +6,7 @@ of a study is written without it.
 """
 
 import importlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
@@ -79,6 +80,8 @@ class Study:
     source: str = "ours"
 
     def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.name):
+            raise InvalidStudy(f"A study's name must be lower-case words joined by hyphens. Got {self.name!r}.")
         for name in self.tables:
             if PurePath(name).name != name or PurePath(name).suffix not in (".csv", ".parquet"):
                 raise InvalidStudy(f"A table must be named NAME.csv or NAME.parquet. Got {name!r}.")
@@ -158,4 +161,6 @@ def study_named(name: str) -> Study:
     found = named_object(name, InvalidStudy, "STUDY")
     if not isinstance(found, Study):
         raise InvalidStudy(f"{name} must be a `heatproof.studies.Study`. Got {type(found).__name__}.")
+    if found.name in BUILT_IN or _registered.get(found.name, found) != found:
+        raise InvalidStudy(f"{name} is named {found.name!r}, as another study is. Take another name.")
     return found

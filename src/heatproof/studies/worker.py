@@ -37,8 +37,10 @@ class Worker:
     def __call__(self, job: Job, advance: Advance) -> str:
         """Writes the job's shard and returns its key."""
         model, dataset = self.model(job.model), self.setup.datasets[job.dataset]
-        block = open_block(dataset.images, range(job.start, job.stop), model, self.plan.target)
         conditions = self.conditions(job)
+        labelled = "label" in (self.plan.target, *(condition.target for condition in conditions))
+        target = "label" if labelled else self.plan.target
+        block = open_block(dataset.images, range(job.start, job.stop), model, target)
         rows, kept = self._common_rows(job), []
         every = [*map(of_method, self.requests), *map(of_maps, dataset.given)]
         self._flag(rows, block.failed, conditions, every, dataset, images=True)

@@ -14,9 +14,9 @@ from heatproof.statistics.audit import FAIL, OPEN, PASS, QUESTIONS, Audit, Findi
 SHOWN = 2
 MARKS = {PASS: "✓ pass", FAIL: "✗ fail", OPEN: "? cannot be told"}
 RULE = (
-    "In the cells stands the control that comes closest; ✓ and ✗: what one metric shows; “?”: the difference may be "
-    "chance. Tests are one-sided at 5 %, every control must be beaten, and they are corrected for the number of "
-    "methods."
+    "Each cell shows the control that comes closest. ✓: better than every control, by one-sided tests at 5 % "
+    "corrected for the number of methods. ✗: on average no better than a control (no test), or significantly above "
+    "the bar. “?”: the difference may be chance."
 )
 LIMITS = (
     "A pass says that a map is better than useless maps by the tests named, not that it shows everything the model "
