@@ -47,7 +47,7 @@ class Dataset:
 
     @cached_property
     def ground_truth(self) -> GroundTruth:
-        """Where the objects are, as far as anybody says."""
+        """Where the objects are, where that is known."""
         return GroundTruth(self.settings.masks, self.images)
 
     @cached_property

@@ -3,7 +3,7 @@
     values, scale      raw maps at layer resolution under every condition, half precision: `values × scale`,
                        `(methods, conditions, n, *spatial)`, of the methods that read the study's own layer
     display            display maps of the first images, uint8 `(methods, n, h, w)`, 255 for 1, for a study with one
-                       condition: its gallery then asks no network
+                       condition: its gallery then needs no network
 
 `methods`, `conditions`, `images` and `display_methods`, `display_images` name what lies along the axes.
 """

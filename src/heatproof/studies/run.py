@@ -38,7 +38,7 @@ from heatproof.studies.study import BUILT_IN, Study, study_named
 from heatproof.studies.worker import Worker, in_state
 from heatproof.transformations import TRANSFORMATIONS
 
-#: Images per pass on a GPU, which wants to be filled, where the plan does not say.
+#: Images per pass on a GPU where the plan does not say: small batches leave it idle.
 BATCH_ON_GPU = 64
 
 
@@ -198,7 +198,7 @@ def exported_study(study: Study, plan: Plan) -> Study | None:
         return None
     try:
         pickle.dumps(study)
-    except Exception as error:  # pickle raises what it likes
+    except Exception as error:  # pickle raises errors of many types
         raise InvalidStudy(
             f"The study {study.name!r} must be importable for several worker processes: {error}. Take one worker "
             "(--workers 1, `workers=1`), or name it python:package.module:STUDY."
