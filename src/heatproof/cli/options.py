@@ -41,7 +41,7 @@ Images = Annotated[
 SINGULAR = {"segmenters": "segmenter", "metric_options": "metric_option", "model_args": "model_arg"}
 
 
-class Setting(NamedTuple):
+class OptionSetting(NamedTuple):
     """One setting of a class of settings, as an option."""
 
     name: str
@@ -123,17 +123,19 @@ def _kind(annotation: Any) -> tuple[str, tuple[int, ...]]:
     return {bool: "flag", int: "int", float: "float"}.get(parts[0], "text"), ()
 
 
-def settings_of(*owners: type[BaseModel], names: Collection[str] = (), without: Collection[str] = ()) -> list[Setting]:
+def settings_of(
+    *owners: type[BaseModel], names: Collection[str] = (), without: Collection[str] = ()
+) -> list[OptionSetting]:
     """The settings of some classes, each name once; those of `names` only, where there are any."""
-    found: dict[str, Setting] = {}
+    found: dict[str, OptionSetting] = {}
     for owner in owners:
         for name, field in owner.model_fields.items():
             if name not in without and (not names or name in names):
-                found.setdefault(name, Setting(name, field))
+                found.setdefault(name, OptionSetting(name, field))
     return list(found.values())
 
 
-def with_settings(*settings: Sequence[Setting]) -> Callable:
+def with_settings(*settings: Sequence[OptionSetting]) -> Callable:
     """Decorator: the command has an option for each of these settings, and gets what was typed in `given`, a mapping.
 
     The options stand where `given` stands in the command's own parameters.
@@ -159,7 +161,7 @@ def with_settings(*settings: Sequence[Setting]) -> Callable:
     return decorate
 
 
-def values(settings: Iterable[Setting], given: Mapping[str, Any]) -> dict[str, Any]:
+def values(settings: Iterable[OptionSetting], given: Mapping[str, Any]) -> dict[str, Any]:
     """What was typed, by the names of the settings."""
     found = {setting.name: setting.read(given.get(setting.parameter)) for setting in settings}
     return {name: value for name, value in found.items() if value is not None}

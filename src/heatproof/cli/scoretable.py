@@ -125,7 +125,7 @@ class Whole(NamedTuple):
     rows: tuple[Any, ...]
 
 
-class Line(NamedTuple):
+class TableLine(NamedTuple):
     """One method across the metrics."""
 
     method: str
@@ -137,7 +137,7 @@ def joined(grids: Sequence[Any]) -> Whole:
     """Grids of the same methods beside each other."""
     columns = tuple(column for grid in grids for column in grid.columns)
     rows = tuple(
-        Line(rows[0].method, rows[0].control, tuple(cell for row in rows for cell in row.cells))
+        TableLine(rows[0].method, rows[0].control, tuple(cell for row in rows for cell in row.cells))
         for rows in zip(*(grid.rows for grid in grids), strict=True)
     )
     return Whole(columns, rows)

@@ -103,7 +103,7 @@ def audit(
 
 def _start(
     study: str,
-    known: list[options.Setting],
+    known: list[options.OptionSetting],
     images: list[str],
     model: list[str] | None,
     given: Any,

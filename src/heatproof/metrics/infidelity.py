@@ -73,7 +73,7 @@ def infidelity(
         raise unknown("`perturbation`", str(perturbation), PERTURBATIONS)
     if not 0 < sigma < float("inf"):
         raise InvalidInput(f"`sigma` must be above 0. Got {sigma!r}.")
-    setting, samples = Setting(z, ground(checked_fill(fill), x, z), sigma), check_int("samples", samples)
+    setting, samples = InfidelitySetting(z, ground(checked_fill(fill), x, z), sigma), check_int("samples", samples)
     key = (perturbation, samples, sigma, fill, of)
     explained, known = _weights(raw, maps), shared.get(key)
 
@@ -102,7 +102,7 @@ def _weights(raw: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class Setting:
+class InfidelitySetting:
     """What a change of images is made from: the images, what stands for nothing, and the size of noise."""
 
     z: torch.Tensor
@@ -110,21 +110,21 @@ class Setting:
     sigma: float
 
 
-Change = Callable[[Setting, torch.Tensor, Sequence[torch.Generator]], tuple[torch.Tensor, torch.Tensor]]
+Change = Callable[[InfidelitySetting, torch.Tensor, Sequence[torch.Generator]], tuple[torch.Tensor, torch.Tensor]]
 
 
-def _square(setting: Setting, rows: torch.Tensor, generator: Sequence[torch.Generator]):
+def _square(setting: InfidelitySetting, rows: torch.Tensor, generator: Sequence[torch.Generator]):
     size = setting.z.shape[2:]
     gone = torch.stack([random_square(tuple(size), one) for one in generator]).to(setting.z.device)
     return gone[:, None].double(), masked(setting.z[rows], ~gone, setting.background[rows])
 
 
-def _gaussian(setting: Setting, rows: torch.Tensor, generator: Sequence[torch.Generator]):
+def _gaussian(setting: InfidelitySetting, rows: torch.Tensor, generator: Sequence[torch.Generator]):
     noise = _noise(setting, generator)
     return noise.double(), setting.z[rows] - noise
 
 
-def _noisy_baseline(setting: Setting, rows: torch.Tensor, generator: Sequence[torch.Generator]):
+def _noisy_baseline(setting: InfidelitySetting, rows: torch.Tensor, generator: Sequence[torch.Generator]):
     noise = _noise(setting, generator)
     return (setting.z[rows] - noise).double(), noise
 
@@ -133,7 +133,7 @@ def _noisy_baseline(setting: Setting, rows: torch.Tensor, generator: Sequence[to
 PERTURBATIONS: dict[str, Change] = {"square": _square, "gaussian": _gaussian, "noisy-baseline": _noisy_baseline}
 
 
-def _noise(setting: Setting, generator: Sequence[torch.Generator]) -> torch.Tensor:
+def _noise(setting: InfidelitySetting, generator: Sequence[torch.Generator]) -> torch.Tensor:
     drawn = torch.stack([torch.randn(setting.z.shape[1:], generator=one) for one in generator])
     return drawn.to(setting.z) * setting.sigma
 

@@ -12,12 +12,12 @@ from heatproof.errors import HeatproofWarning, MissingExtra, ModelError
 from heatproof.geometry import Geometry
 from heatproof.models.download import hub_cache, no_weights, reachable
 from heatproof.models.preprocessing import Preprocessing, default_resize, height_width, per_channel
-from heatproof.models.sources import Found, Request
+from heatproof.models.sources import Found, ModelRequest
 
 _PIL_FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
 
-def hugging_face_model(request: Request) -> Found:
+def hugging_face_model(request: ModelRequest) -> Found:
     """An `AutoModelForImageClassification`; without weights (a checkpoint follows) from its config alone."""
     transformers = _transformers()
     local = Path(request.name).expanduser().is_dir()
@@ -45,7 +45,7 @@ def _transformers() -> Any:
     return transformers
 
 
-def _built(transformers: Any, request: Request, where: dict[str, Any]) -> nn.Module:
+def _built(transformers: Any, request: ModelRequest, where: dict[str, Any]) -> nn.Module:
     auto = transformers.AutoModelForImageClassification
     name = str(Path(request.name).expanduser()) if where else request.name
     if not request.pretrained:
@@ -73,7 +73,7 @@ def _processor(transformers: Any, name: str, where: dict[str, Any]) -> Any:
         return None
 
 
-def _defaults(request: Request, config: Any) -> Preprocessing:
+def _defaults(request: ModelRequest, config: Any) -> Preprocessing:
     size = getattr(config, "image_size", None)
     size = height_width(tuple(size) if isinstance(size, list | tuple) else size) if size else (224, 224)
     guessed = [name for name in ("mean", "std") if name not in request.given]

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from heatproof.errors import LayerError
-from heatproof.models.probe import Classifier, Record, probe
+from heatproof.models.probe import Classifier, ProbeRecord, probe
 from heatproof.registry import unknown
 
 #: How many stages are kept, the deepest ones.
@@ -164,7 +164,7 @@ _RULES: dict[str, Callable[[nn.Module], list[str]]] = {
 # --- all others ---
 
 
-def _probed(records: list[Record]) -> list[str]:
+def _probed(records: list[ProbeRecord]) -> list[str]:
     stages = _per_resolution(records)
     blocks = _equal_blocks(records)
     if len(blocks) < 2 or len({r.layout.grid for r in stages if r.layout and r.layout.kind == "tokens"}) != 1:
@@ -179,7 +179,7 @@ def _probed(records: list[Record]) -> list[str]:
     return [*spaced[:-1], last.name]
 
 
-def _per_resolution(records: list[Record]) -> list[Record]:
+def _per_resolution(records: list[ProbeRecord]) -> list[ProbeRecord]:
     """Of each spatial size the outermost module that finishes last, shallow → deep.
 
     Outermost, but no container of several stages: one that holds more than two sizes (MobileNet's `features`)
@@ -212,14 +212,14 @@ def _ends_narrow(module: nn.Module) -> bool:
     return type(last).__name__ in _NARROW
 
 
-def _widened(narrow: Record, records: list[Record]) -> Record:
+def _widened(narrow: ProbeRecord, records: list[ProbeRecord]) -> ProbeRecord:
     """The last module of the same size: what the next block makes of the bottleneck before it halves the size."""
     assert narrow.layout is not None
     later = [r for r in records if r.finished > narrow.finished and r.layout and r.layout.grid == narrow.layout.grid]
     return next((r for r in reversed(later) if r.calls == 1 and r.fits), narrow)
 
 
-def _outermost(records: list[Record], sizes: Sizes, everywhere: bool) -> list[Record]:
+def _outermost(records: list[ProbeRecord], sizes: Sizes, everywhere: bool) -> list[ProbeRecord]:
     names = {record.name for record in records}
     opened, kept = set(), []
     for record in sorted(records, key=lambda record: record.name.count(".")):
@@ -233,7 +233,7 @@ def _outermost(records: list[Record], sizes: Sizes, everywhere: bool) -> list[Re
     return sorted(filter(_eligible, kept), key=lambda record: record.finished)
 
 
-def _eligible(record: Record) -> bool:
+def _eligible(record: ProbeRecord) -> bool:
     """Runs once, does something, and is no adaptive pool: VGG's `avgpool` gives 7 × 7 whatever came in."""
     pools = "adaptive" in type(record.module).__name__.lower()
     return record.calls == 1 and not pools and not isinstance(record.module, _PASSING)
@@ -244,7 +244,7 @@ def _ancestors(name: str) -> Iterator[str]:
     return (".".join(parts[:i]) for i in range(1, len(parts)))
 
 
-def _sizes_inside(records: list[Record]) -> Sizes:
+def _sizes_inside(records: list[ProbeRecord]) -> Sizes:
     """By module, the spatial sizes that it and everything in it give."""
     sizes: Sizes = {record.name: set() for record in records}
     for record in records:
@@ -257,9 +257,9 @@ def _sizes_inside(records: list[Record]) -> Sizes:
 # --- transformers of one resolution ---
 
 
-def _equal_blocks(records: list[Record]) -> list[Record]:
+def _equal_blocks(records: list[ProbeRecord]) -> list[ProbeRecord]:
     """The longest run of siblings of one class that all give tokens, in the order in which they run."""
-    groups: dict[tuple[str, type], list[Record]] = {}
+    groups: dict[tuple[str, type], list[ProbeRecord]] = {}
     for record in records:
         composed = next(record.module.children(), None) is not None
         if composed and record.layout and record.layout.kind == "tokens" and record.calls == 1:
@@ -272,7 +272,7 @@ def _evenly_spaced(depth: int) -> list[int]:
     return sorted({max(0, math.ceil((i + 1) * depth / STAGES) - 1) for i in range(STAGES)})
 
 
-def _attention_inputs(records: list[Record], blocks: list[Record]) -> list[str]:
+def _attention_inputs(records: list[ProbeRecord], blocks: list[ProbeRecord]) -> list[str]:
     """For four blocks the norm that reads the block's own input; without one, the block before."""
     names = []
     for index in _evenly_spaced(len(blocks)):
@@ -282,7 +282,7 @@ def _attention_inputs(records: list[Record], blocks: list[Record]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _normalises_input(record: Record, block: Record) -> bool:
+def _normalises_input(record: ProbeRecord, block: ProbeRecord) -> bool:
     return (
         record.name.rpartition(".")[0] == block.name
         and "norm" in type(record.module).__name__.lower()

@@ -12,7 +12,7 @@ from heatproof.models import sources
 from heatproof.models.checkpoint import load_weights
 from heatproof.models.model import Model
 from heatproof.models.preprocessing import Preprocessing
-from heatproof.models.sources import Request, Source
+from heatproof.models.sources import ModelRequest, Source
 from heatproof.registry import nearest
 from heatproof.spelling import scalar
 
@@ -71,7 +71,7 @@ def load_model(
     wanted = checkpoint is None and pretrained is not False
     where = chosen_device(device)
     Preprocessing().overridden(mean, std, size, resize, interpolation)  # told before the model is built
-    module, preprocessing = source(Request(spec, rest, args, wanted, given))
+    module, preprocessing = source(ModelRequest(spec, rest, args, wanted, given))
     if checkpoint is not None:
         load_weights(module, checkpoint, spec)
     module = channels_last(module.eval().to(where))
@@ -131,7 +131,7 @@ def _no_form(spec: str) -> UnknownName:
     return UnknownName(f"A model must be one of {', '.join(FORMS)}. Got {spec!r}.{hint}")
 
 
-def _hugging_face(request: Request) -> sources.Found:
+def _hugging_face(request: ModelRequest) -> sources.Found:
     from heatproof.models.huggingface import hugging_face_model
 
     return hugging_face_model(request)

@@ -30,7 +30,7 @@ class Classifier(Protocol):
 
 
 @dataclass
-class Record:
+class ProbeRecord:
     """What one module did: its last output's shape and layout (None where it has no places), calls, order.
 
     `opaque`: it returned a dict or no tensor, so a target layer must be looked for inside it. `fits`: the
@@ -59,7 +59,7 @@ class Record:
         return f"it gives {' × '.join(map(str, ('N', *self.shape[1:])))}"
 
 
-def probe(model: Classifier) -> list[Record]:
+def probe(model: Classifier) -> list[ProbeRecord]:
     """The records of all modules but the root, in the order in which they finished.
 
     Raises ModelError where the model does not run on images of its own geometry.
@@ -68,7 +68,7 @@ def probe(model: Classifier) -> list[Record]:
     size = shape[1:]
     noise = torch.rand((ROWS, *shape), generator=torch.Generator().manual_seed(0))
     z = model.normalise(noise.to(model.device)).to(model.dtype)
-    records: dict[str, Record] = {}
+    records: dict[str, ProbeRecord] = {}
     handles = []
     try:
         for name, module in model.module.named_modules():
@@ -89,12 +89,12 @@ def probe(model: Classifier) -> list[Record]:
     return sorted(records.values(), key=lambda record: record.finished)
 
 
-def _watcher(name: str, records: dict[str, Record], shape: tuple[int, ...]) -> Callable[..., None]:
+def _watcher(name: str, records: dict[str, ProbeRecord], shape: tuple[int, ...]) -> Callable[..., None]:
     def watch(module: nn.Module, inputs: Any, output: Any) -> None:
         tensor, source = _first_tensor(output), _first_tensor(inputs)
         layout = None if tensor is None else _layout(module, tensor, shape[1:])
         before = records.get(name)
-        records[name] = Record(
+        records[name] = ProbeRecord(
             name=name,
             module=module,
             finished=sum(record.calls for record in records.values()),

@@ -20,7 +20,7 @@ from heatproof.registry import nearest, unknown
 
 
 @dataclass(frozen=True)
-class Request:
+class ModelRequest:
     """What is asked of a source: the name after the prefix, constructor arguments, with weights or without.
 
     `given`: which of mean, std and size the user set, so that nothing need be guessed for them.
@@ -39,7 +39,7 @@ Found = tuple[nn.Module, Preprocessing]
 # --- timm ---
 
 
-def timm_model(request: Request) -> Found:
+def timm_model(request: ModelRequest) -> Found:
     """`timm:NAME[.TAG]`; preprocessing from its pretrained configuration."""
     import timm
 
@@ -57,7 +57,7 @@ def timm_model(request: Request) -> Found:
     return module, timm_preprocessing(module, request.args.get("img_size"))
 
 
-def _timm_problem(request: Request, error: Exception) -> ModelError:
+def _timm_problem(request: ModelRequest, error: Exception) -> ModelError:
     import timm
 
     if "pretrained tag" in str(error):
@@ -67,7 +67,7 @@ def _timm_problem(request: Request, error: Exception) -> ModelError:
     return no_weights(request.spec, hub_cache(), error) if request.pretrained else _bad_arguments(request, error)
 
 
-def _cached_timm_weights(request: Request) -> dict[str, Any]:
+def _cached_timm_weights(request: ModelRequest) -> dict[str, Any]:
     """Offline: the file in the hub's cache, or the error at once. Connected: nothing, timm downloads it."""
     import timm
     from huggingface_hub import try_to_load_from_cache
@@ -127,7 +127,7 @@ def _approximated(what: str) -> None:
 # --- torchvision ---
 
 
-def torchvision_model(request: Request) -> Found:
+def torchvision_model(request: ModelRequest) -> Found:
     """`torchvision:NAME`, and its weights' transforms (argument `weights=IMAGENET1K_V1`, else the best)."""
     import torch
     from torchvision import models
@@ -177,7 +177,7 @@ def _torchvision_preprocessing(module: nn.Module, weights: Any, size: Any) -> Pr
 # --- a function of the user's ---
 
 
-def python_model(request: Request) -> Found:
+def python_model(request: ModelRequest) -> Found:
     """`python:package.module:factory`, looked for from the current folder too; called with the arguments."""
     from heatproof.models.model import Model
 
@@ -205,7 +205,7 @@ def python_model(request: Request) -> Found:
     return made, Preprocessing()
 
 
-def _warn_of_defaults(request: Request) -> None:
+def _warn_of_defaults(request: ModelRequest) -> None:
     """Preprocessing that is not known is a guess, and a wrong one costs accuracy without any other sign."""
     guessed = [name for name in ("mean", "std", "size") if name not in request.given]
     if guessed:
@@ -220,7 +220,7 @@ def _warn_of_defaults(request: Request) -> None:
 # --- the bundled network ---
 
 
-def shapes_model(request: Request) -> Found:
+def shapes_model(request: ModelRequest) -> Found:
     """`shapes`: the small network that comes with heatproof, trained on the six shapes."""
     from heatproof.models.checkpoint import load_weights
     from heatproof.models.shapesnet import shapesnet
@@ -256,7 +256,7 @@ def unknown_model(prefix: str, name: str, names: Iterable[str]) -> UnknownName:
     return unknown("model", f"{prefix}:{name}", [f"{prefix}:{known}" for known in near or names])
 
 
-def _bad_arguments(request: Request, error: Exception) -> ModelError:
+def _bad_arguments(request: ModelRequest, error: Exception) -> ModelError:
     given = ", ".join(f"{key}={value!r}" for key, value in request.args.items()) or "none"
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
     return ModelError(
@@ -265,4 +265,4 @@ def _bad_arguments(request: Request, error: Exception) -> ModelError:
     )
 
 
-Source = Callable[[Request], Found]
+Source = Callable[[ModelRequest], Found]

@@ -84,7 +84,7 @@ class Details:
 
 
 @dataclass(frozen=True)
-class Row:
+class SheetRow:
     """One row of a sheet; `control` greys it."""
 
     cells: Sequence[str]
@@ -98,7 +98,7 @@ class Sheet:
     kind: ClassVar[str] = "sheet"
     caption: str
     header: Sequence[str]
-    rows: Sequence[Row]
+    rows: Sequence[SheetRow]
     texts: Collection[int] = frozenset({0})
     captioned: bool = True
 
@@ -112,7 +112,7 @@ def sheet(
     captioned: bool = True,
 ) -> Sheet:
     """A sheet from rows of ready texts; rows whose first cell is one of `controls` are greyed."""
-    lines = tuple(Row(tuple(str(cell) for cell in row), row[0] in controls) for row in rows)
+    lines = tuple(SheetRow(tuple(str(cell) for cell in row), row[0] in controls) for row in rows)
     return Sheet(caption, tuple(header), lines, frozenset({0, *texts}), captioned)
 
 

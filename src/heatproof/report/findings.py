@@ -10,11 +10,11 @@ from heatproof.errors import UnknownName
 from heatproof.report import frames
 from heatproof.report.blocks import Answer, Section
 from heatproof.report.frames import Frame
-from heatproof.report.robustness import Robustness
+from heatproof.report.robustness import RobustnessFindings
 from heatproof.report.scores import ScoreFindings
 from heatproof.report.source import Source
 from heatproof.report.style import Style, styles
-from heatproof.statistics.audit import Audit, audited
+from heatproof.statistics.audit import AuditFindings, audited
 from heatproof.studies.study import Study, study_named
 
 
@@ -53,9 +53,9 @@ class Findings:
             ) from None
 
     @cached_property
-    def robustness(self) -> Robustness | None:
+    def robustness(self) -> RobustnessFindings | None:
         """What metrics of pairs say under noise; None where no row has one."""
-        return Robustness.of(self.source)
+        return RobustnessFindings.of(self.source)
 
     @cached_property
     def scores(self) -> ScoreFindings | None:
@@ -63,7 +63,7 @@ class Findings:
         return ScoreFindings.of(self.source)
 
     @cached_property
-    def audits(self) -> list[Audit]:
+    def audits(self) -> list[AuditFindings]:
         """What every method passes, fails, and of what it cannot be told, for each model and dataset with scores."""
         robustness, scores = self.robustness, self.scores
         found = []

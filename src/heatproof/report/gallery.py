@@ -27,7 +27,7 @@ SIDES = ((700, 144), (1600, 112), (4000, 80))
 
 
 @dataclass(frozen=True)
-class Tile:
+class ImageTile:
     """One image of the gallery, as a data address, with what a reader who cannot see it should hear."""
 
     source: str
@@ -37,23 +37,23 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Row:
+class GalleryRow:
     """One line of a case: the images themselves (`method` empty) or the maps of a method."""
 
     method: str
-    tiles: tuple[Tile, ...]
+    tiles: tuple[ImageTile, ...]
 
 
 @dataclass(frozen=True)
-class Case:
+class DrawnCase:
     """One image under one or several conditions, with the maps of every method."""
 
     facts: Mapping[str, Any]
     columns: tuple[Mapping[str, Any], ...]
-    rows: tuple[Row, ...]
+    rows: tuple[GalleryRow, ...]
 
 
-def cases(folder: Path) -> list[Case]:
+def cases(folder: Path) -> list[DrawnCase]:
     """The cases of a study folder, in the order stored; none without a gallery. StoreError if damaged."""
     index = folder / "gallery" / "index.json"
     if not index.is_file():
@@ -73,19 +73,19 @@ def _side(tiles: int) -> int:
     return next((side for count, side in SIDES if tiles <= count), 64)
 
 
-def _case(folder: Path, entry: Mapping[str, Any], side: int) -> Case:
+def _case(folder: Path, entry: Mapping[str, Any], side: int) -> DrawnCase:
     with np.load(folder / Path(entry["file"]).name, allow_pickle=False) as arrays:
         images, maps = arrays["images"], arrays["maps"]
     columns = tuple({**column, "says": says(column), "name": _name(column)} for column in entry["columns"])
     small = [_resized(Image.fromarray(image), side) for image in images[: len(columns)]]
-    rows = [Row("", tuple(_tile(one, f"Image, {_where(c)}") for one, c in zip(small, columns, strict=True)))]
+    rows = [GalleryRow("", tuple(_tile(one, f"Image, {_where(c)}") for one, c in zip(small, columns, strict=True)))]
     for method, layers in zip(entry["methods"], maps, strict=True):
         tiles = [
             _tile(_overlay(one, layer), f"{method}, {_where(column)}")
             for one, layer, column in zip(small, layers, columns, strict=True)
         ]
-        rows.append(Row(method, tuple(tiles)))
-    return Case(entry, columns, tuple(rows))
+        rows.append(GalleryRow(method, tuple(tiles)))
+    return DrawnCase(entry, columns, tuple(rows))
 
 
 def says(column: Mapping[str, Any]) -> str:
@@ -117,8 +117,8 @@ def _overlay(image: Image.Image, layer: np.ndarray) -> Image.Image:
     return Image.fromarray(overlay(np.asarray(image), stretched / 255, LOOK, coloured=True))
 
 
-def _tile(image: Image.Image, alt: str) -> Tile:
+def _tile(image: Image.Image, alt: str) -> ImageTile:
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", quality=72, method=4)
     code = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return Tile(f"data:image/webp;base64,{code}", alt, *image.size)
+    return ImageTile(f"data:image/webp;base64,{code}", alt, *image.size)

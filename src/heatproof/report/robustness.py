@@ -20,7 +20,7 @@ from heatproof.statistics.table import image_blocks, rm_blocks, robustness_table
 BLOCKS = {"rm": "conditions", "rm0": "conditions", "rbo": "images whose prediction held"}
 
 
-class Setting(NamedTuple):
+class RobustnessSetting(NamedTuple):
     """What is never averaged over: one model, one set of images, one layer, one way of cutting segments."""
 
     model: str
@@ -37,7 +37,7 @@ class Setting(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Robustness:
+class RobustnessFindings:
     """The numbers, ready to be drawn.
 
     `comparisons`: setting → quantity → tests over its blocks (real methods only, as controls would only pad the
@@ -52,15 +52,15 @@ class Robustness:
     mask_cosine: Frame
     methods: Sequence[str]
     controls: frozenset[str]
-    settings: Sequence[Setting]
-    comparisons: Mapping[Setting, Mapping[str, Comparison]]
-    verdicts: Mapping[Setting, Verdict]
+    settings: Sequence[RobustnessSetting]
+    comparisons: Mapping[RobustnessSetting, Mapping[str, Comparison]]
+    verdicts: Mapping[RobustnessSetting, Verdict]
     overall: Mapping[str, Comparison]
     together: Verdict | None
     agreement: Frame
 
     @classmethod
-    def of(cls, source: Source) -> "Robustness | None":
+    def of(cls, source: Source) -> "RobustnessFindings | None":
         """Reads the rows and works out every table and test; None without pairs. The slow part is the bootstrap."""
         plan, rows = source.plan, source.connection
         pairs = frames.pairs(rows)
@@ -90,28 +90,28 @@ class Robustness:
         )
 
     @property
-    def main(self) -> list[Setting]:
+    def main(self) -> list[RobustnessSetting]:
         """The settings with the plan's first segmenter: those the page tells in full."""
         first = self.settings[0].segmenter
         return [setting for setting in self.settings if setting.segmenter == first]
 
-    def alike(self, setting: Setting) -> list[Setting]:
+    def alike(self, setting: RobustnessSetting) -> list[RobustnessSetting]:
         """The settings that differ from this one in the segmenter alone, in the plan's order."""
         return [other for other in self.settings if other[:3] == setting[:3]]
 
 
-def _settings(pairs: Frame, plan: Mapping) -> list[Setting]:
+def _settings(pairs: Frame, plan: Mapping) -> list[RobustnessSetting]:
     """Every setting there is, models, datasets and segmenters in the order of the plan."""
     order = [
         frames.ordered(pairs[name], frames.names(plan.get(f"{name}s"))) for name in ("model", "dataset", "segmenter")
     ]
-    found = pairs[list(Setting._fields)].drop_duplicates().itertuples(index=False, name=None)
+    found = pairs[list(RobustnessSetting._fields)].drop_duplicates().itertuples(index=False, name=None)
     number = [{name: position for position, name in enumerate(names)} for names in order]
     key = lambda s: (number[2][s.segmenter], number[0][s.model], number[1][s.dataset], s.layer)  # noqa: E731
-    return sorted((Setting(*row) for row in found), key=key)
+    return sorted((RobustnessSetting(*row) for row in found), key=key)
 
 
-def _of(settings: Sequence[Setting], frame: Frame) -> Frame:
+def _of(settings: Sequence[RobustnessSetting], frame: Frame) -> Frame:
     return pd.concat([setting.of(frame) for setting in settings])
 
 
@@ -123,7 +123,7 @@ def _comparisons(pairs: Frame, table: Frame) -> Iterator[tuple[str, Comparison]]
             yield quantity, compared(blocks)
 
 
-def average_ranks(findings: Robustness, setting: Setting) -> Frame:
+def average_ranks(findings: RobustnessFindings, setting: RobustnessSetting) -> Frame:
     """Average rank by RM of each method (rows) under each segmenter (columns) of a setting's model and dataset."""
     found = {other.segmenter: findings.comparisons[other].get("rm") for other in findings.alike(setting)}
     frame = pd.DataFrame({name: c.ranks for name, c in found.items() if c is not None})

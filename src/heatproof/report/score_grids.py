@@ -23,7 +23,7 @@ ABREAST = 9
 
 
 @dataclass(frozen=True)
-class Cell:
+class ScoreCell:
     """A method's mean by one metric; `text` is a dash where there is none, `note` then says why."""
 
     text: str
@@ -62,11 +62,11 @@ class GridRow:
 
     method: str
     control: bool
-    cells: tuple[Cell, ...]
+    cells: tuple[ScoreCell, ...]
 
 
 @dataclass(frozen=True)
-class Grid:
+class ScoreGrid:
     """Methods × some metrics of one family."""
 
     label: str
@@ -81,7 +81,7 @@ class Family:
     id: str
     title: str
     text: str
-    grids: tuple[Grid, ...]
+    grids: tuple[ScoreGrid, ...]
     sentences: tuple[str, ...]
     fooled: int
     count: int
@@ -132,7 +132,9 @@ def _parts(metrics: Sequence[str]) -> list[Sequence[str]]:
     return [metrics[start : start + size] for start in range(0, len(metrics), size)]
 
 
-def _grid(findings: Findings, one: SettingScores, methods: Sequence[str], metrics: Sequence[str], label: str) -> Grid:
+def _grid(
+    findings: Findings, one: SettingScores, methods: Sequence[str], metrics: Sequence[str], label: str
+) -> ScoreGrid:
     scores: Any = findings.scores
     means = {(row.method, row.metric): row for row in one.table.itertuples()}
     columns = [_column(metric, scores, one) for metric in metrics]
@@ -148,7 +150,7 @@ def _grid(findings: Findings, one: SettingScores, methods: Sequence[str], metric
         )
         for method in methods
     )
-    return Grid(label, tuple(columns), rows)
+    return ScoreGrid(label, tuple(columns), rows)
 
 
 def _column(metric: str, scores: ScoreFindings, one: SettingScores) -> Column:
@@ -181,19 +183,19 @@ def value_text(one: SettingScores, fact: Mapping[str, Any], metric: str, value: 
     return number(value, decimals(_largest(one, metric)))
 
 
-def _cell(row: Any, judged: MetricRanking | None, column: Column, method: str, aside: int) -> Cell:
+def _cell(row: Any, judged: MetricRanking | None, column: Column, method: str, aside: int) -> ScoreCell:
     """`aside`: images that were set aside for every method, and are told once elsewhere."""
     if row is None:
-        return Cell(NONE, note="not measured")
+        return ScoreCell(NONE, note="not measured")
     flags = f"{row.flagged - aside} of {row.n - aside} flagged" if row.flagged > aside else ""
     if pd.isna(row.mean):
-        return Cell(NONE, note=flags or "no number")
+        return ScoreCell(NONE, note=flags or "no number")
     mean, low, high = (number((100 if column.unit else 1) * v, column.decimals) for v in (row.mean, row.low, row.high))
     span = "" if pd.isna(row.low) else f"{low} to {high}" if "−" in low + high else f"{low}–{high}"
     fooled = bool(column.fooled)
     best = bool(judged and judged.best == method and not fooled)
     top = bool(judged and method in judged.top and not fooled and judged.ranked)
-    return Cell(mean, span, flags, best, top or best, method in column.fooled, fooled)
+    return ScoreCell(mean, span, flags, best, top or best, method in column.fooled, fooled)
 
 
 def legend(scores: ScoreFindings, one: SettingScores) -> Iterator[tuple[str, str]]:

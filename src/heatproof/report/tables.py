@@ -16,7 +16,7 @@ from heatproof.errors import StoreError
 from heatproof.files import write_atomically
 from heatproof.report.findings import Findings
 from heatproof.report.frames import Frame
-from heatproof.report.robustness import Robustness, Setting
+from heatproof.report.robustness import RobustnessFindings, RobustnessSetting
 from heatproof.report.scores import ScoreFindings
 from heatproof.statistics.paired import Comparison, is_worse
 
@@ -64,7 +64,7 @@ def _parquet(frame: Frame) -> bytes:
 # --- noise ---
 
 
-def _robustness(findings: Findings) -> Robustness:
+def _robustness(findings: Findings) -> RobustnessFindings:
     if findings.robustness is None:
         raise StoreError(f"Expected pairs of maps in {str(findings.source.folder)!r}. Got rows of other kinds only.")
     return findings.robustness
@@ -95,7 +95,7 @@ def robustness_tests(findings: Findings) -> Frame:
         for quantity, comparison in found.comparisons[setting].items()
         for row in _tests(comparison)
     ]
-    together = Setting(TOGETHER, TOGETHER, TOGETHER, found.settings[0].segmenter)._asdict()
+    together = RobustnessSetting(TOGETHER, TOGETHER, TOGETHER, found.settings[0].segmenter)._asdict()
     for quantity, comparison in found.overall.items():
         rows += [{**together, "quantity": quantity, **row} for row in _tests(comparison)]
     for row in found.agreement.to_dict("records"):

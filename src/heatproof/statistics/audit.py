@@ -162,7 +162,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Audit:
+class AuditFindings:
     """What was found on one model and dataset, and what follows from them.
 
     findings: method → question → finding, the methods with the most passes first. recommended: the method to show, None
@@ -192,7 +192,7 @@ def audited(
     layer: str = "",
     layers: Mapping[str, str] | None = None,
     level: float = LEVEL,
-) -> Audit:
+) -> AuditFindings:
     """Asks every question that the rows can answer.
 
     Args:
@@ -210,7 +210,7 @@ def audited(
     images = int(scores.loc[scores["value"].notna(), "image"].nunique())
     findings = {method: findings[method] for method in _ordered(findings, ranks)}
     fit = tuple(method for method in findings if _fit(findings[method]))
-    found = Audit(model, dataset, layer, findings, fit[0] if fit else None, "", (), fit, images, layers or {})
+    found = AuditFindings(model, dataset, layer, findings, fit[0] if fit else None, "", (), fit, images, layers or {})
     return replace(found, sentence=_sentence(found), notes=tuple(_notes(found)))
 
 
@@ -373,7 +373,7 @@ def _fit(given: Mapping[str, Finding]) -> bool:
     return "faithful" in given and given["faithful"].answer == PASS and not failed
 
 
-def _said(found: Audit, method: str) -> str:
+def _said(found: AuditFindings, method: str) -> str:
     """What a method passed, what is open, what it failed, in words."""
     given = found.findings[method].values()
     passed = [one.question.true for one in given if one.answer == PASS]
@@ -385,7 +385,7 @@ def _said(found: Audit, method: str) -> str:
     return "; ".join(parts)
 
 
-def _sentence(found: Audit) -> str:
+def _sentence(found: AuditFindings) -> str:
     where = f"on {counted(found.images, 'image')}"
     if not found.findings or not found.images:
         return "No verdict: no method has a number."
@@ -397,7 +397,7 @@ def _sentence(found: Audit) -> str:
     return f"Show {found.recommended}{layer}: {where} {_said(found, found.recommended)}."
 
 
-def _notes(found: Audit):
+def _notes(found: AuditFindings):
     """What must be said beside it."""
     if len(found.fit) > 1:
         others = listed(found.fit[1:])

@@ -192,26 +192,26 @@ def _place(cell: Cell) -> tuple:
     return (*cell[:4], cell.perturbation, cell.control, cell.method, last, number, cell.severity)
 
 
-class Draws(NamedTuple):
+class Resamples(NamedTuple):
     """The resamples of one dataset: image → row, and `(images, resamples)` multiplicities."""
 
     rows: Mapping[str, int]
     drawn: np.ndarray
 
 
-def _draws(pairs: Any, resamples: int, seed: int) -> dict[str, Draws]:
+def _draws(pairs: Any, resamples: int, seed: int) -> dict[str, Resamples]:
     """For each dataset; images sorted by name, so that neither row order nor methods matter."""
     found = {}
     for dataset, rows in pairs.groupby("dataset", sort=True, observed=True):
         images = sorted(rows["image"].astype(str).unique())
         drawn = multiplicities(len(images), resamples, seed, str(dataset))
-        found[str(dataset)] = Draws({name: i for i, name in enumerate(images)}, drawn)
+        found[str(dataset)] = Resamples({name: i for i, name in enumerate(images)}, drawn)
     return found
 
 
-def _bootstrapped(cell: Cell, rows: Any, draws: Mapping[str, Draws], seed: int) -> Replicates:
+def _bootstrapped(cell: Cell, rows: Any, draws: Mapping[str, Resamples], seed: int) -> Replicates:
     """A cell's resamples; rows in the order of (image, severity), so that sums round alike."""
-    places, drawn = draws.get(cell.dataset, Draws({}, np.zeros((1, 1))))
+    places, drawn = draws.get(cell.dataset, Resamples({}, np.zeros((1, 1))))
     image = rows["image"].astype(str).map(places).to_numpy(np.int64)
     severity = rows["severity"].astype(str).to_numpy(str)
     order = np.lexsort((severity, image))

@@ -26,7 +26,7 @@ from heatproof.studies.store import Store, connect
 from heatproof.studies.worker import Worker
 
 
-class Drawing(NamedTuple):
+class CaseFile(NamedTuple):
     """A case, and the file that it is drawn to."""
 
     file: str
@@ -43,7 +43,7 @@ def write_gallery(store: Store, setup: Setup, map_jobs: Map, progress: Any) -> N
     wanted = [drawing.file for drawing in drawings]
     if index.exists() and [case["file"] for case in json.loads(index.read_text("utf-8"))] == wanted:
         return
-    progress.stage("Drawing the gallery", len(drawings))
+    progress.stage("CaseFile the gallery", len(drawings))
     for _ in map_jobs(sorted(drawings, key=lambda one: one.case.model), progress.advance):  # a model is loaded once
         pass
     entries = [json.loads(str(np.load(folder / file)["entry"])) for file in wanted]
@@ -53,7 +53,7 @@ def write_gallery(store: Store, setup: Setup, map_jobs: Map, progress: Any) -> N
         stale.unlink()
 
 
-def chosen(store: Store, setup: Setup) -> list[Drawing] | None:
+def chosen(store: Store, setup: Setup) -> list[CaseFile] | None:
     """The cases of the study with their files, None where it has no gallery."""
     study = setup.study
     if study.cases is None:
@@ -67,12 +67,12 @@ def chosen(store: Store, setup: Setup) -> list[Drawing] | None:
     return [_named(number, case) for number, case in enumerate(study.cases(connection, setup.plan))]
 
 
-def _named(number: int, case: Case) -> Drawing:
+def _named(number: int, case: Case) -> CaseFile:
     content = hashlib.blake2b(repr(tuple(case)).encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
-    return Drawing(f"case-{number:02d}-{content}.npz", case)
+    return CaseFile(f"case-{number:02d}-{content}.npz", case)
 
 
-def draw(worker: Worker, drawing: Drawing, advance: Advance) -> str:
+def draw(worker: Worker, drawing: CaseFile, advance: Advance) -> str:
     """Draws one case to its file; returns the file's name."""
     store = Store(worker.setup.folder)
     entry, arrays = described(worker, store, drawing)
@@ -82,7 +82,7 @@ def draw(worker: Worker, drawing: Drawing, advance: Advance) -> str:
     return drawing.file
 
 
-def described(worker: Worker, store: Store, drawing: Drawing) -> tuple[dict[str, Any], dict[str, Any]]:
+def described(worker: Worker, store: Store, drawing: CaseFile) -> tuple[dict[str, Any], dict[str, Any]]:
     """The case's entry in the index, and its arrays: images and maps, the reference first."""
     plan, case = worker.plan, drawing.case
     model_index = [one.label for one in plan.models].index(case.model)

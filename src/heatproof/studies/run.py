@@ -26,7 +26,7 @@ from heatproof.studies.budget import within_budget
 from heatproof.studies.calibration import calibrated
 from heatproof.studies.conditions import INTACT, RANDOMISED, Condition
 from heatproof.studies.executors import Advance, Executor, Processes, Serial
-from heatproof.studies.gallery import Drawing, draw, write_gallery
+from heatproof.studies.gallery import CaseFile, draw, write_gallery
 from heatproof.studies.given import check_given, fingerprint, warn_without_masks
 from heatproof.studies.images import open_datasets
 from heatproof.studies.jobs import Dataset, Job, Setup, all_requests, load
@@ -212,7 +212,7 @@ def prepare(setup: Setup) -> Callable[[Any, Advance], str]:
     imported(setup.plugins)
     worker = Worker(setup)
 
-    def work(job: Job | Drawing, advance: Advance) -> str:
+    def work(job: Job | CaseFile, advance: Advance) -> str:
         return worker(job, advance) if isinstance(job, Job) else draw(worker, job, advance)
 
     return work

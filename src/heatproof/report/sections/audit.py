@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 
 from heatproof.report.blocks import Answer, Details, Heading, Legend, Section, Text, sheet
 from heatproof.report.findings import Findings
-from heatproof.report.gallery import Case, cases
+from heatproof.report.gallery import DrawnCase, cases
 from heatproof.report.numbers import number, probability
-from heatproof.statistics.audit import FAIL, OPEN, PASS, QUESTIONS, Audit, Finding
+from heatproof.statistics.audit import FAIL, OPEN, PASS, QUESTIONS, AuditFindings, Finding
 
 #: Examples of the recommended method beside the answer.
 SHOWN = 2
@@ -54,7 +54,7 @@ class Examples:
 
     kind: ClassVar[str] = "examples"
     method: str
-    cases: Sequence[tuple[Case, int]]
+    cases: Sequence[tuple[DrawnCase, int]]
 
 
 def section(findings: Findings) -> Iterator[Section]:
@@ -81,7 +81,7 @@ def _budget(findings: Findings) -> Iterator[tuple[str, str]]:
         yield "Chosen by the budget", f"{estimate['images']} of {estimate['of']} images, for {budget}"
 
 
-def _blocks(findings: Findings, one: Audit, drawn: Sequence[Case]) -> Iterator[Any]:
+def _blocks(findings: Findings, one: AuditFindings, drawn: Sequence[DrawnCase]) -> Iterator[Any]:
     asked = [question for question in QUESTIONS if any(question.name in given for given in one.findings.values())]
     yield Text(f"{one.model} · layer {one.layer} · {one.dataset} · {one.images} images", "kind")
     if one.recommended and (shown := list(_examples(one, drawn))):
@@ -101,7 +101,7 @@ def _blocks(findings: Findings, one: Audit, drawn: Sequence[Case]) -> Iterator[A
     yield from _studies(findings, one)
 
 
-def _examples(one: Audit, drawn: Sequence[Case]) -> Iterator[tuple[Case, int]]:
+def _examples(one: AuditFindings, drawn: Sequence[DrawnCase]) -> Iterator[tuple[DrawnCase, int]]:
     """The first images of the gallery on which the method has a map, each once."""
     seen: set[str] = set()
     for case in drawn:
@@ -118,7 +118,7 @@ def _cell(finding: Finding | None) -> AnswerCell:
     return AnswerCell(finding.answer.split()[0], MARKS[finding.answer], finding.why)
 
 
-def _tests(one: Audit) -> Any:
+def _tests(one: AuditFindings) -> Any:
     header = ("method", "question", "answer", "by", "value", "held against", "its value", "p (Holm)", "images")
     lines = [
         (method, name, evidence.answer, evidence.what, number(evidence.value, 3), evidence.against,
@@ -130,7 +130,7 @@ def _tests(one: Audit) -> Any:
     return sheet("Each test; held against the control that comes closest", header, lines, {1, 2, 3, 5}, captioned=False)
 
 
-def _studies(findings: Findings, one: Audit) -> Iterator[Any]:
+def _studies(findings: Findings, one: AuditFindings) -> Iterator[Any]:
     """What the two studies say by themselves."""
     sentences = []
     if findings.robustness is not None:

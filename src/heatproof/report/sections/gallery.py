@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from heatproof.report.blocks import Section, Text
 from heatproof.report.findings import Findings
-from heatproof.report.gallery import Case, Tile, cases
+from heatproof.report.gallery import DrawnCase, ImageTile, cases
 from heatproof.report.numbers import number
 from heatproof.report.score_grids import captions, value_text
 
@@ -28,7 +28,7 @@ class CaseBlock:
     """A case as a block of the page; `notes`: (method, column) → lines under the tile."""
 
     kind: ClassVar[str] = "case"
-    case: Case
+    case: DrawnCase
     notes: Mapping[tuple[str, int], Sequence[str]]
     controls: frozenset[str]
 
@@ -36,7 +36,7 @@ class CaseBlock:
         """What stands under a tile."""
         return self.notes.get((method, column), ())
 
-    def tile(self, row: int, column: int) -> Tile:
+    def tile(self, row: int, column: int) -> ImageTile:
         """A tile."""
         return self.case.rows[row].tiles[column]
 
@@ -50,13 +50,13 @@ def section(findings: Findings) -> Section:
     return Section(id="gallery", title="Gallery", blocks=[Text(text), *shown])
 
 
-def _notes(findings: Findings, case: Case) -> dict[tuple[str, int], Sequence[str]]:
+def _notes(findings: Findings, case: DrawnCase) -> dict[tuple[str, int], Sequence[str]]:
     if len(case.columns) > 1:
         return _overlaps(findings, case)
     return _scores(findings, case)
 
 
-def _overlaps(findings: Findings, case: Case) -> dict[tuple[str, int], Sequence[str]]:
+def _overlaps(findings: Findings, case: DrawnCase) -> dict[tuple[str, int], Sequence[str]]:
     """RBO with the reference map, under each condition."""
     found = findings.rows.execute(
         "SELECT method, perturbation, severity, value FROM rows WHERE metric = 'rbo' AND model = ? AND dataset = ? "
@@ -79,7 +79,7 @@ def _first_segmenter(findings: Findings) -> str:
     return named[0]
 
 
-def _scores(findings: Findings, case: Case) -> dict[tuple[str, int], Sequence[str]]:
+def _scores(findings: Findings, case: DrawnCase) -> dict[tuple[str, int], Sequence[str]]:
     """The first counted scores of the setting."""
     scores, facts = findings.scores, case.facts
     here = (facts["model"], facts["dataset"])

@@ -9,13 +9,13 @@ import pandas as pd
 from markupsafe import Markup
 
 from heatproof.report import robustness_figures as figures
-from heatproof.report.blocks import Details, Drawing, Figures, Heading, Legend, Row, Section, Sheet, Text, sheet
+from heatproof.report.blocks import Details, Drawing, Figures, Heading, Legend, Section, Sheet, SheetRow, Text, sheet
 from heatproof.report.comparisons import WORDS, Tested, compared
 from heatproof.report.findings import Findings
 from heatproof.report.frames import Frame
 from heatproof.report.legend import legend_figure
 from heatproof.report.numbers import NONE, interval, number, percent, with_interval
-from heatproof.report.robustness import BLOCKS, Robustness, Setting
+from heatproof.report.robustness import BLOCKS, RobustnessFindings, RobustnessSetting
 from heatproof.statistics.robustness_verdict import NAMES as VERDICT_NAMES
 from heatproof.statistics.robustness_verdict import Verdict
 
@@ -58,7 +58,7 @@ def _tested(comparisons: Mapping[str, Any], suffix: str) -> list[Tested]:
     return [Tested(f"ranks-{q}{suffix}", NAMES[q], BLOCKS[q], one) for q, one in comparisons.items()]
 
 
-def _blocks(findings: Findings, found: Robustness, setting: Setting, suffix: str) -> Iterator[Any]:
+def _blocks(findings: Findings, found: RobustnessFindings, setting: RobustnessSetting, suffix: str) -> Iterator[Any]:
     """Sorted by what decides the verdict."""
     table, verdict = setting.of(found.table), found.verdicts[setting]
     comparisons, shown = found.comparisons[setting], verdict.by or "rm"
@@ -92,7 +92,12 @@ def by_rank(methods: Sequence[str], controls: frozenset[str], ranks: Mapping[str
 
 
 def _figures(
-    findings: Findings, found: Robustness, setting: Setting, table: Frame, methods: Sequence[str], suffix: str
+    findings: Findings,
+    found: RobustnessFindings,
+    setting: RobustnessSetting,
+    table: Frame,
+    methods: Sequence[str],
+    suffix: str,
 ) -> Figures:
     looks = findings.looks
     of = {kind: table[table["perturbation"] == kind] for kind in dict.fromkeys(table["perturbation"])}
@@ -131,7 +136,7 @@ def _figures(
 
 
 @dataclass(frozen=True)
-class Cell:
+class MatrixCell:
     """One method under one perturbation; `value` is None where there is none, with the reason."""
 
     value: float | None
@@ -149,7 +154,7 @@ class MatrixRow:
 
     method: str
     control: bool
-    cells: tuple[Cell, ...]
+    cells: tuple[MatrixCell, ...]
     rank: str = ""
     top: bool = False
 
@@ -200,15 +205,15 @@ def _other(shown: str) -> str:
     return "rm0" if shown == "rm" else "rm"
 
 
-def _cell(row: Any, shown: str) -> Cell:
+def _cell(row: Any, shown: str) -> MatrixCell:
     if row is None:
-        return Cell(None, reason="not measured")
+        return MatrixCell(None, reason="not measured")
     if pd.isna(getattr(row, shown)):
-        return Cell(None, reason=_reason(int(row.n), int(row.flips)))
+        return MatrixCell(None, reason=_reason(int(row.n), int(row.flips)))
     other = _other(shown)
     span, other_span = (interval(getattr(row, f"{q}_low"), getattr(row, f"{q}_high")) for q in (shown, other))
     value = float(getattr(row, shown))
-    return Cell(
+    return MatrixCell(
         round(min(max(value, 0.0), 1.0), 3),
         number(value),
         span,
@@ -304,7 +309,7 @@ def _numbers(table: Frame, methods: Sequence[str], controls: frozenset[str]) -> 
     for kind in dict.fromkeys(table["perturbation"]):
         rows = table[table["perturbation"] == kind]
         rows = rows.sort_values("method", key=lambda names: names.map(order), kind="stable")
-        lines = tuple(Row(tuple(_line(row)), row.method in controls) for row in rows.itertuples())
+        lines = tuple(SheetRow(tuple(_line(row)), row.method in controls) for row in rows.itertuples())
         yield Sheet(kind, header, lines)
 
 

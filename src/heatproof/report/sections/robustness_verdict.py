@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from heatproof.report.blocks import Answer, Section
 from heatproof.report.findings import Findings
 from heatproof.report.numbers import percent
-from heatproof.report.robustness import Robustness
+from heatproof.report.robustness import RobustnessFindings
 from heatproof.statistics.robustness_verdict import Verdict
 
 
@@ -15,7 +15,7 @@ def section(findings: Findings) -> Section | None:
     return None if found is None else Section(answers=list(_answers(found)), facts=list(_facts(found)))
 
 
-def _answers(found: Robustness) -> Iterator[Answer]:
+def _answers(found: RobustnessFindings) -> Iterator[Answer]:
     if found.together is not None:
         yield _answer(found.together, "All models and images together")
     for setting, verdict in found.verdicts.items():
@@ -26,7 +26,7 @@ def _answer(verdict: Verdict, where: str) -> Answer:
     return Answer(verdict.sentence, verdict.notes, where)
 
 
-def _facts(found: Robustness) -> Iterator[tuple[str, str]]:
+def _facts(found: RobustnessFindings) -> Iterator[tuple[str, str]]:
     kinds, severities = found.table["perturbation"].nunique(), found.pairs["severity"].nunique()
     yield "Noise", f"{kinds} kinds × {severities} {'severity' if severities == 1 else 'severities'}"
     rates = found.table.loc[found.table["severity"].astype(str) != "all", "flip_rate"].dropna()
