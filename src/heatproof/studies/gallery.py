@@ -43,7 +43,7 @@ def write_gallery(store: Store, setup: Setup, map_jobs: Map, progress: Any) -> N
     wanted = [drawing.file for drawing in drawings]
     if index.exists() and [case["file"] for case in json.loads(index.read_text("utf-8"))] == wanted:
         return
-    progress.stage("CaseFile the gallery", len(drawings))
+    progress.stage("Drawing the gallery", len(drawings))
     for _ in map_jobs(sorted(drawings, key=lambda one: one.case.model), progress.advance):  # a model is loaded once
         pass
     entries = [json.loads(str(np.load(folder / file)["entry"])) for file in wanted]
