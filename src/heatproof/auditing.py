@@ -57,7 +57,7 @@ def audit(
     budget: float | None = None,
     out: str | os.PathLike | None = None,
     methods: Sequence[str] | None = None,
-    workers: int | None = None,
+    workers: int = 1,
     progress: bool = True,
     **settings: Any,
 ) -> Audit:
@@ -70,7 +70,7 @@ def audit(
         budget: minutes; as many images as fit.
         out: the folder for the results, a new temporary one by default. The same call again finishes what is missing.
         methods: by default eight, Ablation-CAM among them only where it costs no pass.
-        workers: processes; by default one per core.
+        workers: processes; more than one need the spec of a model, and in a script `if __name__ == "__main__":`.
         settings: any other setting of the study `audit` (docs/commands.md) and of its model (`checkpoint`, `layer`, …).
 
     Raises:

@@ -162,6 +162,18 @@ def test_stable_and_responding_come_from_the_noise_study():
     assert of(rows(faithful(good=0.5, bad=0.5)), verdict).findings["good"]["responds"].answer == OPEN
 
 
+def test_a_change_of_a_map_that_is_not_stable_proves_nothing():
+    means = {"mprt": {"noisy": 0.0, "random": 0.0, "edges": 1.0}}
+    verdict = SimpleNamespace(
+        beside={"consistency": figures(noisy=0.1, random=0.1), "within": {}},
+        beats={"consistency": {"noisy": ()}, "within": {}},
+        controls=CONTROLS, images=40, fooled={}, by=None,
+    )  # fmt: skip
+    assert of(rows(means)).findings["noisy"]["depends on the weights"].answer == PASS
+    finding = of(rows(means), verdict).findings["noisy"]["depends on the weights"]
+    assert finding.answer == OPEN and "not shown to be stable" in finding.why[-1]
+
+
 def test_between_equal_answers_the_average_rank_decides_and_what_is_beside_the_point_does_not_disqualify():
     means = faithful(a=0.5, b=0.5) | {"energy": {"a": 0.1, "b": 0.1, "random": 0.3, "edges": 0.3}}
     found = of(rows(means), ranks={"a": 2.0, "b": 1.0})

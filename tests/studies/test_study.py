@@ -1,5 +1,6 @@
 """A study is a declaration: one from outside is run, resumed and reported as the others are; bad ones are refused."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -164,6 +165,8 @@ def test_a_study_is_checked_when_it_is_declared_and_registered():
         ({"measures": ()}, "at least one measure. Got none"),
         ({"measures": ("complexity", Measure("road", "complexity"))}, "have the column 'complexity'"),
         ({"measures": (Measure("complexity", conditions="other"),)}, "Got 'other'"),
+        ({"conditions": lambda plan: ["clean"]}, "must give conditions. Got str"),
+        ({"sections": ("nosuch",)}, "has a section 'nosuch', and there is none"),
         ({"measures": ("complexty",)}, "Did you mean 'complexity'"),
         ({"conditions": lambda plan: [CLEAN, Condition("jpg", 1)]}, "Did you mean 'jpeg'"),
         ({"conditions": lambda plan: [CLEAN, Condition("jpeg", 7)]}, "severity"),
@@ -222,6 +225,30 @@ def test_a_report_of_a_study_that_is_not_known_here_says_so(toy_plan, tmp_path):
     unregister_study("toy")
     with pytest.raises(UnknownName, match="No study is called 'toy'"):
         write_tables(tmp_path / "out")
+
+
+def _failing(findings):
+    raise ValueError("boom")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"sections": (_failing,)}, "The section '_failing' of the study 'mine' failed. It raised ValueError: boom"),
+        ({"sections": (lambda findings: "text",)}, "must give a Section or None. Got str"),
+        ({"tables": {"a.csv": _failing}}, "The table a.csv of the study 'mine' failed. It raised ValueError: boom"),
+        ({"tables": {"a.csv": lambda findings: [1]}}, "must be a data frame or None. Got list"),
+    ],
+)
+def test_a_section_or_table_that_fails_is_named(photographs, tmp_path, changes, said):
+    register_study(declared(**changes))
+    try:
+        given = {"models": "shapes", "datasets": str(photographs), "methods": "gradcam", "controls": "none"}
+        run.run(checked_plan({"study": "mine", **given}), tmp_path / "out", workers=1)
+        with pytest.raises(InvalidStudy, match=re.escape(said)):
+            write_report(tmp_path / "out")
+    finally:
+        unregister_study("mine")
 
 
 def test_another_condition_is_another_study(photographs, tmp_path):

@@ -6,7 +6,7 @@ from functools import cached_property
 from importlib import import_module
 from typing import Any
 
-from heatproof.errors import UnknownName
+from heatproof.errors import HeatproofError, InvalidStudy, UnknownName
 from heatproof.report import frames
 from heatproof.report.blocks import Answer, Section
 from heatproof.report.frames import Frame
@@ -130,10 +130,26 @@ class Findings:
         """File name → table, those that have a row, or columns at least."""
         found = {}
         for name, made in self.study.tables.items():
-            table = _function(made, "heatproof.report.tables")(self)
+            table = self._table(name, made)
             if table is not None:
                 found[name] = table
         return found
+
+    def _table(self, name: str, made: str | Callable[["Findings"], Any]) -> Frame | None:
+        try:
+            table = _function(made, "heatproof.report.tables")(self)
+        except HeatproofError:
+            raise
+        except Exception as error:  # as for sections
+            raise InvalidStudy(
+                f"The table {name} of the study {self.study.name!r} failed. It raised {type(error).__name__}: {error}."
+            ) from error
+        if table is not None and not hasattr(table, "to_csv"):
+            raise InvalidStudy(
+                f"The table {name} of the study {self.study.name!r} must be a data frame or None. Got "
+                f"{type(table).__name__}."
+            )
+        return table
 
     @cached_property
     def sections(self) -> list[Section]:
@@ -146,9 +162,25 @@ class Findings:
         return [answer for section in self.sections for answer in section.answers]
 
     def _made(self, section: str | Callable[["Findings"], Any]) -> Iterator[Section]:
+        name = section if isinstance(section, str) else getattr(section, "__name__", "section")
         function = section if callable(section) else import_module(f"heatproof.report.sections.{section}").section
-        found = function(self)
-        yield from () if found is None else [found] if isinstance(found, Section) else found
+        try:
+            found = function(self)
+            made = [] if found is None else [found] if isinstance(found, Section) else list(found)
+        except HeatproofError:
+            raise
+        except Exception as error:  # a section of a study of the user's own may raise anything
+            raise InvalidStudy(
+                f"The section {name!r} of the study {self.study.name!r} failed. It raised {type(error).__name__}: "
+                f"{error}."
+            ) from error
+        for one in made:
+            if not isinstance(one, Section):
+                raise InvalidStudy(
+                    f"The section {name!r} of the study {self.study.name!r} must give a Section or None. Got "
+                    f"{type(one).__name__}."
+                )
+        yield from made
 
     def suffix(self, number: int, count: int, name: str) -> str:
         """What tells the anchors and figures of one of several settings apart."""

@@ -208,7 +208,7 @@ def audited(
         for finding in _asked(question, scores, directions, verdict, real, level):
             findings[finding.method][question.name] = finding
     images = int(scores.loc[scores["value"].notna(), "image"].nunique())
-    findings = {method: findings[method] for method in _ordered(findings, ranks)}
+    findings = {method: _steady(findings[method]) for method in _ordered(findings, ranks)}
     fit = tuple(method for method in findings if _fit(findings[method]))
     found = AuditFindings(model, dataset, layer, findings, fit[0] if fit else None, "", (), fit, images, layers or {})
     return replace(found, sentence=_sentence(found), notes=tuple(_notes(found)))
@@ -353,6 +353,17 @@ def _together(question: Question, method: str, evidence: Sequence[Evidence], sho
     marks = {PASS: "✓ ", FAIL: "✗ ", OPEN: ""} if len(evidence) > 1 else {}
     lines = tuple(f"{marks.get(one.answer, '')}{one.text}" for one in evidence)
     return Finding(question, method, answer, lines, tuple(evidence))
+
+
+def _steady(given: dict[str, Finding]) -> dict[str, Finding]:
+    """A map that is not stable changes anyway, so a change with the weights or the class proves nothing."""
+    if "stable" not in given or given["stable"].answer == PASS:
+        return given
+    why = "the map is not shown to be stable, so its change proves nothing"
+    return {
+        name: replace(one, answer=OPEN, why=(*one.why, why)) if one.question.bar and one.answer == PASS else one
+        for name, one in given.items()
+    }
 
 
 def _ordered(findings: Mapping[str, Mapping[str, Finding]], ranks: Mapping[str, float]) -> list[str]:

@@ -6,6 +6,7 @@ import pickle
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -136,6 +137,9 @@ def checked_study(study: Study, plan: Plan, datasets: Sequence[Dataset]) -> tupl
         dataset.masked  # noqa: B018 - masks of none of the images are an error here
     plan = study.check(plan, datasets) if study.check else plan
     check_conditions(study.all_conditions(plan))
+    for section in study.sections:
+        if isinstance(section, str) and find_spec(f"heatproof.report.sections.{section}") is None:
+            raise InvalidStudy(f"The study {study.name!r} has a section {section!r}, and there is none of that name.")
     measures = Measures.of(study, plan)
     dry_run([request for _, request in measures.taken])
     warn_without_masks(measures, datasets)

@@ -100,6 +100,8 @@ class Study:
         found = list(self.conditions(plan))
         if not found:
             raise InvalidStudy(f"The study {self.name!r} must have at least one condition. Got none.")
+        if wrong := next((one for one in found if not isinstance(one, Condition)), None):
+            raise InvalidStudy(f"The study {self.name!r} must give conditions. Got {type(wrong).__name__}.")
         names = [condition.name for condition in found]
         twice = [name for name in names if names.count(name) > 1]
         if twice:
