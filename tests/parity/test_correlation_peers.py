@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from heatproof.metrics.correlation import faithfulness_correlation, monotonicity_correlation, sensitivity_n
-from heatproof.metrics.infidelity import PERTURBATIONS, Setting, infidelity
+from heatproof.metrics.infidelity import PERTURBATIONS, InfidelitySetting, infidelity
 from heatproof.models import wrap
 
 from .. import nets
@@ -219,7 +219,9 @@ def test_captum_infidelity_agrees_with_the_same_changes(kind, normalise):
         assert len(inputs) == COUNT * samples, "each image's copies follow each other"
         rows = torch.arange(COUNT).repeat_interleave(samples)
         every = generators()
-        factor, changed = PERTURBATIONS[kind](Setting(z, torch.zeros_like(z), 0.2), rows, [every[i] for i in rows])
+        factor, changed = PERTURBATIONS[kind](
+            InfidelitySetting(z, torch.zeros_like(z), 0.2), rows, [every[i] for i in rows]
+        )
         return factor.float().expand_as(inputs), changed
 
     theirs = metrics.infidelity(
@@ -239,7 +241,7 @@ def test_captum_scales_a_map_of_zeros_to_the_same_worst_value():
 
     def perturb(inputs):
         rows, every = torch.arange(COUNT).repeat_interleave(4), generators()
-        factor, changed = PERTURBATIONS["square"](Setting(z, 0 * z, 0.2), rows, [every[i] for i in rows])
+        factor, changed = PERTURBATIONS["square"](InfidelitySetting(z, 0 * z, 0.2), rows, [every[i] for i in rows])
         return factor.float().expand_as(inputs), changed
 
     theirs = metrics.infidelity(net, perturb, z, 0 * raw, target=CLASSES, n_perturb_samples=4, normalize=True)
