@@ -289,10 +289,11 @@ def checked_model(plan: Plan, index: int, device: str, conditions: Sequence[Cond
             found.gradients_of(found.logits[:, 0], graph)
     if plan.target.isdigit():
         targets.resolved(int(plan.target), logits)
-    for condition in conditions:
-        in_state(model, condition.state, plan, index, device)  # one that cannot be had is an error here
-        if condition.target.isdigit():
-            targets.resolved(int(condition.target), logits)
+    for state in dict.fromkeys(condition.state for condition in conditions):
+        in_state(model, state, plan, index, device)  # one that cannot be had is an error here
+    for target in dict.fromkeys(condition.target for condition in conditions):
+        if target.isdigit():
+            targets.resolved(int(target), logits)
     return Checked(plan.models[index].label, layer, logits.shape[1], model.classes, model.fingerprint, refused)
 
 
