@@ -12,7 +12,7 @@ from heatproof.models import Model
 from heatproof.progress import progress_bar
 from heatproof.report import write_page, write_tables
 from heatproof.report.findings import Findings
-from heatproof.studies.jobs import GIVEN_MODELS
+from heatproof.studies.loading import GIVEN_MODELS
 from heatproof.studies.plan import checked_plan
 from heatproof.studies.run import run
 

@@ -9,7 +9,7 @@ import heatproof
 from heatproof import cli
 from heatproof.errors import HeatproofWarning, InvalidInput, InvalidStudy
 from heatproof.report import write_report
-from heatproof.studies import budget, jobs, run
+from heatproof.studies import budget, jobs, loading, run
 from heatproof.studies.plan import checked_plan
 from heatproof.studies.store import connect
 from heatproof.studies.study import study_named
@@ -84,38 +84,77 @@ def test_nothing_of_it_is_a_worker_of_its_own():
 
 @pytest.fixture
 def costs(monkeypatch):
-    """Seconds an image: 30 with three severities, 20 with one."""
-    monkeypatch.setattr(budget, "cost_of_image", lambda setup: 20.0 if len(setup.plan.severities) == 1 else 30.0)
+    """Seconds an image: 30 with three severities, 20 with one; of a second set of images, a tenth."""
+
+    def seconds(setup, models):
+        first = 20.0 if len(setup.plan.severities) == 1 else 30.0
+        counts = [len(one.images.ids) for one in setup.datasets]
+        return budget.Cost([first, first / 10][: len(counts)], counts)
+
+    monkeypatch.setattr(budget, "measured_cost", seconds)
 
 
-def budgeted(minutes: float, images: int = 200, **changes):
+def budgeted(minutes: float, *images: int, **changes):
+    """A study of sets of so many images, one of 200 by default, with a budget: the arguments of `within_budget`."""
     plan = checked_plan(
         {"study": "audit", **SMALL, "severities": [1, 3, 5], "limit": None, "budget": minutes, **changes}
     )
-    dataset = jobs.Dataset(plan.datasets[0], heatproof.data.load_images("shapes", limit=images))
-    return jobs.Setup(plan, ("stage4",), (dataset,), "", "", "cpu")
+    datasets = tuple(
+        jobs.Dataset(plan.datasets[0], heatproof.data.load_images("shapes", limit=count)) for count in images or (200,)
+    )
+    return jobs.Setup(plan, ("stage4",), datasets, "", "", "cpu"), loading.StudyModels(plan, "cpu")
 
 
 def test_as_many_images_as_fit(costs, tmp_path):
-    plan, estimate = budget.within_budget(budgeted(60), budget.Store(tmp_path / "none"), workers=1)
+    plan, estimate = budget.within_budget(*budgeted(60), budget.Store(tmp_path / "none"), workers=1)
     assert plan.limit == estimate.images == int(60 * 60 * 0.85 / 30) == 102
     assert plan.severities == (1, 3, 5) and 50 < estimate.minutes <= 60
     assert str(estimate) == " 102 of 200 images, about 60 min"
-    plan, estimate = budget.within_budget(budgeted(60), budget.Store(tmp_path / "none"), workers=2)
+    plan, estimate = budget.within_budget(*budgeted(60), budget.Store(tmp_path / "none"), workers=2)
     assert plan.limit == int(60 * 60 * 0.85 * 1.8 / 30)
-    plan, estimate = budget.within_budget(budgeted(60, images=40), budget.Store(tmp_path / "none"), workers=2)
+    plan, estimate = budget.within_budget(*budgeted(60, 40), budget.Store(tmp_path / "none"), workers=2)
     assert plan.limit is None and estimate.images == 40 and estimate.minutes < 15
+
+
+def test_every_set_of_images_has_its_own_cost(costs, tmp_path):
+    """The second set is cheap and short: `limit` counts the images of each set, the estimate those of all."""
+    plan, estimate = budget.within_budget(*budgeted(60, 200, 60), budget.Store(tmp_path / "none"), workers=1)
+    seconds = 60 * 60 * 0.85
+    assert plan.limit == int((seconds - 60 * 3) / 30) == 96
+    assert (estimate.images, estimate.of) == (96 + 60, 260)
+    assert 60 * estimate.minutes == pytest.approx((96 * 30 + 60 * 3) / 0.85)
+    plan, _ = budget.within_budget(*budgeted(60, 200, 300), budget.Store(tmp_path / "none"), workers=1)
+    assert plan.limit == int(seconds / 33) == 92
+
+
+def test_images_that_cannot_be_opened_are_passed_over_in_every_set(photographs, tmp_path):
+    import shutil
+
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    shutil.copytree(photographs, good)
+    (good / "0.png").write_text("no image")
+    bad.mkdir()
+    (bad / "a.png").write_text("no image")
+    given = {"study": "audit", **SMALL, "datasets": [str(good)]}
+    plan = checked_plan(given)
+    setup = jobs.Setup(plan, ("stage4",), run.open_datasets(plan), "", "", "cpu")
+    cost = budget.measured_cost(setup, loading.StudyModels(plan, "cpu"))
+    assert len(cost.seconds) == 1 and cost.seconds[0] > 0 and cost.counts == [len(list(good.iterdir()))]
+    plan = checked_plan({**given, "datasets": [str(good), str(bad)], "budget": 1})
+    setup = jobs.Setup(plan, ("stage4",), run.open_datasets(plan), "", "", "cpu")
+    with pytest.raises(InvalidStudy, match=r"Expected an image of bad that can be measured. Got 1, and none can: "):
+        budget.within_budget(setup, loading.StudyModels(plan, "cpu"), budget.Store(tmp_path / "none"), workers=1)
 
 
 def test_a_cheaper_plan_comes_before_very_few_images(costs, tmp_path):
     with pytest.warns(HeatproofWarning, match=r"To fit the budget: severities \(3,\)"):
-        plan, _ = budget.within_budget(budgeted(12), budget.Store(tmp_path / "none"), workers=1)
+        plan, _ = budget.within_budget(*budgeted(12), budget.Store(tmp_path / "none"), workers=1)
     assert plan.severities == (3,) and plan.limit == int(12 * 60 * 0.85 / 20)
 
 
 def test_a_budget_that_is_too_small_is_refused_with_what_it_takes(costs, tmp_path):
     with pytest.raises(InvalidStudy, match=r"A budget of 2 min is too small: an image costs 20.0 s, so 8 images take"):
-        budget.within_budget(budgeted(2), budget.Store(tmp_path / "none"), workers=1)
+        budget.within_budget(*budgeted(2), budget.Store(tmp_path / "none"), workers=1)
     with pytest.raises(InvalidStudy, match="`budget`"):
         budgeted(-1)
 
@@ -123,9 +162,9 @@ def test_a_budget_that_is_too_small_is_refused_with_what_it_takes(costs, tmp_pat
 def test_a_study_with_a_budget_is_resumed_with_the_images_it_began_with(tmp_path, monkeypatch):
     given = {"study": "score", "models": "shapes", "datasets": "shapes", "methods": "gradcam", "metrics": "complexity",
              "controls": "none", "budget": 1, "batch_size": 4}  # fmt: skip
-    monkeypatch.setattr(budget, "cost_of_image", lambda setup: 5.1)
+    monkeypatch.setattr(budget, "measured_cost", lambda setup, models: budget.Cost([5.1], [12]))
     assert run.run(checked_plan(given), tmp_path / "out", workers=1).ran == 3
-    monkeypatch.setattr(budget, "cost_of_image", lambda setup: 1.0)
+    monkeypatch.setattr(budget, "measured_cost", lambda setup, models: budget.Cost([1.0], [12]))
     assert run.run(checked_plan(given), tmp_path / "out", workers=1) == run.Done(tmp_path / "out", 0, 3)
     page = write_report(tmp_path / "out").read_text("utf-8")
     assert "10 (shapes)" in page
@@ -135,7 +174,8 @@ def test_the_cost_of_an_image_is_measured_without_measuring_all_of_it():
     plan = checked_plan({"study": "audit", **SMALL})
     datasets = run.open_datasets(plan)
     setup = jobs.Setup(plan, ("stage4",), datasets, "", "", "cpu")
-    assert 0 < budget.cost_of_image(setup) < 60
+    cost = budget.measured_cost(setup, loading.StudyModels(plan, "cpu"))
+    assert cost.counts == [9] and 0 < cost.seconds[0] < 60
 
 
 # --- the methods it takes, and its two ways in ---
@@ -158,15 +198,18 @@ class Deep(nn.Module):
 
 
 def test_ablation_cam_is_left_out_where_it_is_costly_unless_it_is_asked_for(monkeypatch):
-    check = study_named("audit").check
+
+    def checked(plan):
+        return study_named("audit").check(plan, [], loading.StudyModels(plan, "cpu"))
+
     given = {"study": "audit", "datasets": "shapes"}
-    assert "ablationcam" in check(checked_plan({**given, "models": "shapes"}), []).methods
+    assert "ablationcam" in checked(checked_plan({**given, "models": "shapes"})).methods
     deep = heatproof.wrap(Deep(), size=32, layer="features.1", device="cpu")
-    monkeypatch.setitem(jobs.GIVEN_MODELS, "deep", deep)
+    monkeypatch.setitem(loading.GIVEN_MODELS, "deep", deep)
     model = {"spec": "given:deep", "layer": "features.1"}
-    assert "ablationcam" not in check(checked_plan({**given, "models": [model]}), []).methods
+    assert "ablationcam" not in checked(checked_plan({**given, "models": [model]})).methods
     asked = checked_plan({**given, "models": [model], "methods": ["ablationcam"]})
-    assert check(asked, []).methods == ("ablationcam",)
+    assert checked(asked).methods == ("ablationcam",)
 
 
 def test_one_call_in_python(audited, tmp_path):
@@ -175,7 +218,7 @@ def test_one_call_in_python(audited, tmp_path):
     assert found.page.is_file() and found.folder == tmp_path / "out" and str(found).startswith(found.sentence)
     filed = pd.read_csv(audited / "tables" / "audit.csv")
     pd.testing.assert_frame_equal(found.table.reset_index(drop=True), filed, check_dtype=False)
-    assert not jobs.GIVEN_MODELS
+    assert not loading.GIVEN_MODELS
     with pytest.raises(InvalidInput, match=r"must be a spec or a heatproof model. Got Linear. heatproof.wrap takes"):
         heatproof.audit(nn.Linear(2, 2), "shapes")
 

@@ -137,7 +137,7 @@ def declared(**changes) -> Study:
 @pytest.mark.parametrize("name", ["score", "toy"])
 def test_two_studies_of_one_name_are_refused(toy, name):
     assert register_study(toy) is toy  # the same again is free
-    with pytest.raises(InvalidStudy, match=f"There is a study named '{name}'. Take another name"):
+    with pytest.raises(InvalidStudy, match=f"There is another study named '{name}'. Take another name"):
         register_study(declared(name=name))
 
 
@@ -170,6 +170,13 @@ def test_a_study_is_checked_when_it_is_declared_and_registered():
         ({"measures": ("complexty",)}, "Did you mean 'complexity'"),
         ({"conditions": lambda plan: [CLEAN, Condition("jpg", 1)]}, "Did you mean 'jpeg'"),
         ({"conditions": lambda plan: [CLEAN, Condition("jpeg", 7)]}, "severity"),
+        (
+            {"conditions": lambda plan: [CLEAN, Condition("jpeg", 1, 1.5), Condition("jpeg", 1, 2)]},
+            "Got 'jpeg:1' twice",
+        ),
+        ({"conditions": lambda plan: [CLEAN, Condition("jpeg", level=2)]}, "and its severity, or neither"),
+        ({"conditions": lambda plan: [CLEAN, Condition(severity=2)]}, "and its severity, or neither"),
+        ({"conditions": lambda plan: [CLEAN, Condition(level=2)]}, "and its severity, or neither"),
         ({"conditions": lambda plan: [CLEAN, Condition(transformation="rotate")]}, "Did you mean 'rotation'"),
         ({"conditions": lambda plan: [CLEAN, Condition(target="lest")]}, "Did you mean 'least'"),
         ({"conditions": lambda plan: [CLEAN, Condition(state="weights.pt")]}, "weights.pt"),
@@ -264,6 +271,52 @@ def test_another_condition_is_another_study(photographs, tmp_path):
                 run.run(plan, tmp_path / "out", workers=1)
         finally:
             unregister_study("mine")
+
+
+def test_rows_and_seeds_name_a_checkpoint_not_where_it_lies(photographs, tmp_path):
+    """The same weights in two folders give the same rows; a name of one's own tells two files of one name apart."""
+    import safetensors.torch
+
+    import heatproof
+
+    weights = heatproof.load_model("shapes").module.state_dict()
+    found = []
+    for number, folder in enumerate(("here", "there")):
+        (tmp_path / folder).mkdir()
+        file = tmp_path / folder / "last.safetensors"
+        safetensors.torch.save_file({key: (value * 0.5).contiguous() for key, value in weights.items()}, file)
+        states = [Condition(state=str(file)), Condition(state=f"twin={file}")]
+        register_study(declared(conditions=lambda plan, states=states: [CLEAN, *states], measures=("cosine",)))
+        try:
+            given = {"models": "shapes", "datasets": str(photographs), "methods": ["gradcam"], "limit": 2}
+            run.run(checked_plan({"study": "mine", **given}), tmp_path / f"out{number}", workers=1)
+        finally:
+            unregister_study("mine")
+        found.append(rows(tmp_path / f"out{number}"))
+    pd.testing.assert_frame_equal(*found)
+    assert set(found[0]["state"]) == {"", "last", "twin"}
+    twice = declared(conditions=lambda plan: [Condition(state="a/last.pt"), Condition(state="b/last.pt")])
+    with pytest.raises(InvalidStudy, match=r"or the name of the state.*Got 'last' twice"):
+        twice.all_conditions(Plan(study="mine", models="shapes", datasets="shapes"))
+
+
+def test_an_image_without_a_label_is_no_case_where_the_label_is_explained(photographs, tmp_path):
+    """Whether the study's own target asks for the label, or one of its conditions alone."""
+    from heatproof.studies import jobs, loading
+    from heatproof.studies.worker import Worker
+
+    names = sorted(path.name for path in photographs.iterdir())
+    labels = tmp_path / "labels.csv"
+    labels.write_text("file,class_index\n" + "".join(f"{name},1\n" for name in names[1:]))
+    for conditions in ([CLEAN], [CLEAN, Condition(target="label")]):
+        study = declared(conditions=lambda plan, conditions=conditions: conditions)
+        plan = Plan(study="mine", models="shapes", datasets={"images": str(photographs), "labels": str(labels)})
+        setup = jobs.Setup(plan, ("stage4",), run.open_datasets(plan), "", "", "cpu", declared=study)
+        worker = Worker(setup, loading.StudyModels(plan, "cpu"))
+        block = worker.block(0, 0, range(len(names)), most=2)
+        labelled = len(conditions) > 1
+        assert block.ids == (names[1:3] if labelled else names[:2])
+        assert block.failed == ({names[0]: "no label"} if labelled else {})
 
 
 def test_measures_may_be_taken_on_every_condition():

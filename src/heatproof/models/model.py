@@ -91,6 +91,17 @@ class Model:
         twin.module = module
         return twin
 
+    def copied(self) -> "Model":
+        """The same classifier with a network of its own, whose weights may be changed.
+
+        Raises:
+            ModelError: a network that cannot be copied.
+        """
+        try:
+            return self.with_module(copy.deepcopy(self.module))
+        except Exception as error:  # a module may hold anything
+            raise ModelError(f"{self.name} cannot be copied, so its weights cannot be changed: {error}") from error
+
     def submodule(self, name: "str | nn.Module") -> nn.Module:
         """The layer of that name (`layer4.1`, `layer4[-1]`, `auto`); an unknown one gets near misses."""
         if isinstance(name, str) and name == "auto":

@@ -41,14 +41,8 @@ class Randomised:
     """A copy of a classifier, `model`, whose layers can be drawn anew and put back."""
 
     def __init__(self, original: Model, seed: int):
-        try:
-            module = copy.deepcopy(original.module)
-        except Exception as error:  # a module may hold anything
-            raise ModelError(
-                f"{original.name} cannot be copied, so its weights cannot be drawn anew: {error}"
-            ) from error
         self.original, self.seed = original, seed
-        self.model = original.with_module(module)
+        self.model = original.copied()
 
     def blocks(self, most: int) -> list[list[str]]:
         """Its layers with weights, in blocks, from the input to the output.

@@ -41,12 +41,12 @@ def measures(plan: AuditPlan) -> list[Measure]:
     return [*pair_measures(plan), *map(Measure, METRICS), *located]
 
 
-def with_cheap_methods(plan: AuditPlan, datasets: Sequence[Any]) -> AuditPlan:
+def with_cheap_methods(plan: AuditPlan, datasets: Sequence[Any], models: Any) -> AuditPlan:
     """The plan without Ablation-CAM where it would run the network once for every channel, unless it was asked for."""
-    from heatproof.studies.jobs import has_linear_head
+    from heatproof.studies.loading import has_linear_head
 
     named = "methods" in plan.model_fields_set
-    if named or all(has_linear_head(plan, index) for index in range(len(plan.models))):
+    if named or all(has_linear_head(models(i), one.layer) for i, one in enumerate(plan.models)):
         return plan
     return plan.model_copy(update={"methods": tuple(name for name in plan.methods if name != "ablationcam")})
 
@@ -69,8 +69,9 @@ STUDY = Study(
         "curves.csv": "curves",
         "agreement.csv": "agreement",
         "pictures.parquet": "scores_by_image",
+        "mask_cosine.csv": "mask_cosine",
     },
-    sections=("audit", "robustness", "segmenters", "scores", "gallery"),
+    sections=("audit", "robustness", "segmenters", "mask_cosine", "scores", "gallery"),
     cases=moved_and_held,
     check=with_cheap_methods,
     cheaper=fewer_severities,

@@ -1,9 +1,9 @@
 """What a study costs, measured on a few of its own images, and how many images fit into a number of minutes."""
 
 import time
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any
 
 import torch
@@ -11,15 +11,16 @@ import torch
 from heatproof.engine import ResolvedMethod
 from heatproof.errors import InvalidStudy, StoreError, warn
 from heatproof.studies.conditions import Condition
-from heatproof.studies.jobs import Job, Setup, open_block
+from heatproof.studies.jobs import Job, Setup
+from heatproof.studies.loading import StudyModels
 from heatproof.studies.measurement import Measurement
 from heatproof.studies.measures import Measures
 from heatproof.studies.store import Store
 from heatproof.studies.worker import Worker
 
-#: Images that are measured together.
+#: Images of each dataset that are measured together.
 MEASURED = 2
-#: Images below which a cheaper plan is preferred to fewer images, and below which a study is refused.
+#: Images of each dataset below which a cheaper plan is preferred to fewer images, and below which a study is refused.
 WANTED, FEWEST = 50, 8
 #: The share of the budget for the images: the rest is for loading, tables and the page.
 SHARE = 0.85
@@ -46,60 +47,90 @@ class Estimate:
         return f" {self.images} of {self.of} images, about {max(1, round(self.minutes))} min"
 
 
-def within_budget(setup: Setup, store: Store, workers: int) -> tuple[Any, Estimate | None]:
+@dataclass(frozen=True)
+class Cost:
+    """Seconds that an image of each dataset takes in one process, and how many images each has."""
+
+    seconds: Sequence[float]
+    counts: Sequence[int]
+
+    def images(self, limit: int) -> int:
+        """Images of all datasets, so many of each at most."""
+        return sum(min(limit, count) for count in self.counts)
+
+    def of(self, limit: int) -> float:
+        """Seconds for them."""
+        return sum(each * min(limit, count) for each, count in zip(self.seconds, self.counts, strict=True))
+
+    def fitting(self, seconds: float) -> int:
+        """The largest number of images of each dataset that takes no longer."""
+        return bisect_right(range(1, max(self.counts) + 1), seconds, key=self.of)
+
+
+def within_budget(setup: Setup, models: StudyModels, store: Store, workers: int) -> tuple[Any, Estimate]:
     """The plan with as many images as fit, and how long it will take; the estimate of a study begun before is kept.
 
     Where few images would fit, the study's cheaper plan is taken first.
 
     Raises:
-        InvalidStudy: not even FEWEST images fit.
+        InvalidStudy: not even FEWEST images of each dataset fit.
+        StoreError: the study was begun with another budget.
     """
     plan, there = setup.plan, store.plan()
-    if there is not None and there.get("budget") == plan.budget and there.get("estimate"):
-        kept = {name: there[name] for name in DECIDED if name in type(plan).model_fields}
-        kept = {name: tuple(value) if isinstance(value, list) else value for name, value in kept.items()}
-        return plan.model_copy(update=kept), Estimate(**there["estimate"])
     if there is not None and there.get("budget") != plan.budget:
         raise StoreError(
             f"{store.folder} holds a study with a budget of {there.get('budget')}, and {plan.budget:g} is asked for. "
             "Give the same budget to finish it, or another --out."
         )
-    total = min(len(dataset.images.ids) for dataset in setup.datasets)
+    if there is not None and there.get("estimate"):
+        kept = {name: there[name] for name in DECIDED if name in type(plan).model_fields}
+        kept = {name: tuple(value) if isinstance(value, list) else value for name, value in kept.items()}
+        return plan.model_copy(update=kept), Estimate(**there["estimate"])
     minutes = float(plan.budget or 0)
-    seconds = 60 * minutes * SHARE * (1 + EACH_FURTHER * (workers - 1)) / len(setup.datasets)
-    cost = cost_of_image(setup)
-    while seconds / cost < min(WANTED, total):
+    speed = 1 + EACH_FURTHER * (workers - 1)
+    seconds = 60 * minutes * SHARE * speed
+    cost = measured_cost(setup, models)
+    largest = max(cost.counts)
+    while cost.fitting(seconds) < min(WANTED, largest):
         cheaper = setup.study.cheaper(plan) if setup.study.cheaper else None
         if cheaper is None:
             break
         plan = cheaper
-        cost = cost_of_image(replace(setup, plan=plan))
-    images = min(total, int(seconds / cost))
-    if images < min(FEWEST, total):
-        least = min(FEWEST, total)
+        cost = measured_cost(replace(setup, plan=plan), models)
+    limit, least = cost.fitting(seconds), min(FEWEST, largest)
+    if limit < least:
+        each = " of each set" if len(cost.counts) > 1 else ""
         raise InvalidStudy(
-            f"A budget of {minutes:g} min is too small: an image costs {cost:.1f} s, so {least} images take about "
-            f"{minutes * least * cost / seconds:.1f} min. Give more minutes, or fewer methods."
+            f"A budget of {minutes:g} min is too small: an image costs {max(cost.seconds):.1f} s, so {least} "
+            f"images{each} take about {minutes * cost.of(least) / seconds:.1f} min. Give more minutes, or fewer "
+            "methods."
         )
     changed = [name for name in type(plan).model_fields if getattr(plan, name) != getattr(setup.plan, name)]
     if changed:
         warn(f"To fit the budget: {', '.join(f'{name} {getattr(plan, name)}' for name in changed)}.")
-    estimate = Estimate(images, total, minutes * images * cost / seconds)
-    return (plan if images == total else plan.model_copy(update={"limit": images})), estimate
+    estimate = Estimate(cost.images(limit), sum(cost.counts), minutes * cost.of(limit) / seconds)
+    return (plan if limit == largest else plan.model_copy(update={"limit": limit})), estimate
 
 
-def cost_of_image(setup: Setup) -> float:
-    """Seconds that one image takes in one process, under all models.
+def measured_cost(setup: Setup, models: StudyModels) -> Cost:
+    """What an image of each dataset takes under all models, measured on a few.
 
     Not the whole image is measured: every method explains it once, the first method is scored by every metric, and one
     condition is measured; the rest follows from how often each of these comes.
+
+    Raises:
+        InvalidStudy: a dataset with no image that can be measured.
     """
     torch.set_num_threads(setup.plan.threads)
-    return sum(_cost_under(Worker(setup), model) for model in range(len(setup.plan.models)))
+    worker = Worker(setup, models)
+    seconds = [0.0] * len(setup.datasets)
+    for model in range(len(models)):  # one is held at a time
+        for dataset in range(len(setup.datasets)):
+            seconds[dataset] += _seconds_of_image(_few_images(worker, model, dataset))
+    return Cost(seconds, [len(dataset.images.ids) for dataset in setup.datasets])
 
 
-def _cost_under(worker: Worker, index: int) -> float:
-    whole = _first_images(worker, index)
+def _seconds_of_image(whole: Measurement) -> float:
     reference, *others = whole.conditions
     asked = [(measure, request) for measure, request in whole.measures.taken if not request.parts]
     due = [(measure, request) for measure, request in asked if not request.paired]
@@ -128,12 +159,11 @@ def _cost_under(worker: Worker, index: int) -> float:
     return total
 
 
-def _first_images(worker: Worker, index: int) -> Measurement:
+def _few_images(worker: Worker, model: int, dataset: int) -> Measurement:
     """The first images that can be opened, a batch of MEASURED: one alone costs more."""
-    images, model = worker.setup.datasets[0].images, worker.model(index)
-    found = (i for i in range(len(images.ids)) if open_block(images, [i], model, worker.plan.target).ids)
-    indices = list(islice(found, MEASURED))
-    if not indices:
-        raise InvalidStudy(f"Expected an image that can be opened. Got {len(images.ids)}, and none can.")
-    block = open_block(images, indices, model, worker.plan.target)
-    return worker.measurement(Job(index, 0, indices[0], indices[-1] + 1), block)
+    count = len(worker.setup.datasets[dataset].images.ids)
+    block = worker.block(model, dataset, range(count), most=MEASURED)
+    if not block.ids:
+        label, why = worker.setup.datasets[dataset].settings.label, next(iter(block.failed.values()), "there are none")
+        raise InvalidStudy(f"Expected an image of {label} that can be measured. Got {count}, and none can: {why}.")
+    return worker.measurement(Job(model, dataset, block.indices[0], block.indices[-1] + 1), block)

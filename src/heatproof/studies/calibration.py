@@ -13,7 +13,8 @@ from heatproof.models import Model
 from heatproof.perturbations import Perturber, calibrate
 from heatproof.rounding import top_class
 from heatproof.studies.conditions import Condition
-from heatproof.studies.jobs import Block, Dataset, load, open_block
+from heatproof.studies.jobs import Block, Dataset, open_block
+from heatproof.studies.loading import StudyModels
 from heatproof.studies.measurement import loss_gradient
 from heatproof.studies.settings import Plan
 from heatproof.studies.store import Store
@@ -23,7 +24,12 @@ IMAGES = 64
 
 
 def calibrated(
-    store: Store, plan: Plan, conditions: Sequence[Condition], datasets: Sequence[Dataset], device: str, progress: Any
+    store: Store,
+    plan: Plan,
+    conditions: Sequence[Condition],
+    datasets: Sequence[Dataset],
+    models: StudyModels,
+    progress: Any,
 ) -> Mapping[tuple[int, int, str], Sequence[float]]:
     """(model, dataset, perturbation) → a level for each flip rate of the conditions; empty where none has one.
 
@@ -43,7 +49,7 @@ def calibrated(
         name = f"{model}/{dataset}/{kind}"
         if name not in found:
             images = datasets[dataset].images
-            rate = flip_rate(load(plan, model, device), images, plan, kind)
+            rate = flip_rate(models(model), images, plan, kind)
             smallest = 0.5 / min(len(images.ids), IMAGES)  # rates are steps: nothing finer can be promised
             levels = calibrate(kind, rate, rates[kind], tolerance=max(0.02, smallest))
             found[name] = [asdict(level) for level in levels]
@@ -57,7 +63,7 @@ def flip_rate(model: Model, images: Images, plan: Plan, kind: str) -> Callable[[
     """Level → share of the predictions that change, on the first images that can be opened."""
     size = plan.batch_size or 8
     count = min(len(images.ids), IMAGES)
-    blocks = [open_block(images, range(i, min(i + size, count)), model, "predicted") for i in range(0, count, size)]
+    blocks = [open_block(images, range(i, min(i + size, count)), model) for i in range(0, count, size)]
     perturbers = [_perturber(model, block, plan.seed) for block in blocks if block.ids]
 
     def rate(level: float) -> float:

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass, replace
 from math import nan
+from pathlib import Path
+
+from heatproof.errors import InvalidStudy
 
 #: States of a model besides the path of another checkpoint: as it was loaded, and with all weights drawn anew.
 INTACT, RANDOMISED = "", "randomised"
@@ -13,12 +16,17 @@ class Condition:
 
     Attributes:
         perturbation: a kind of `heatproof.perturbations`; empty for none.
-        severity: its severity, 1 to 5, or the number of a calibrated strength; 0 without a perturbation.
-        level: the place on the kind's ladder, the severity by default. Calibrated strengths lie between the rungs.
+        severity: its severity, 1 to 5, or the number of a strength that `level` or calibration says; 0 without a
+            perturbation. Rows tell strengths apart by it.
+        level: the position on the kind's ladder, the severity by default; it may lie between the rungs.
         flip_rate: the share of the predictions that should change; the level is then found by calibration.
         transformation: a transformation of the image (`heatproof.transformations`), before any perturbation.
         target: a rule of `heatproof.targets` in place of the study's own.
-        state: of the model: `INTACT`, `RANDOMISED`, or the path of another checkpoint of the same network.
+        state: of the model: `INTACT`, `RANDOMISED`, or another checkpoint of the same network as `PATH` or `NAME=PATH`.
+            Rows and seeds hold the name, the file's own by default, so that they do not depend on where it lies.
+
+    Raises:
+        InvalidStudy: a perturbation without a severity, or a severity or a level without a perturbation.
     """
 
     perturbation: str = ""
@@ -30,6 +38,11 @@ class Condition:
     state: str = INTACT
 
     def __post_init__(self) -> None:
+        if bool(self.perturbation) != bool(self.severity) or not (self.perturbation or self.level != self.level):
+            raise InvalidStudy(
+                "A condition must have a perturbation and its severity, or neither. Got perturbation "
+                f"{self.perturbation!r}, severity {self.severity} and level {self.level:g}."
+            )
         if self.perturbation and self.flip_rate is None and self.level != self.level:
             object.__setattr__(self, "level", float(self.severity))
 
@@ -37,7 +50,19 @@ class Condition:
     def name(self) -> str:
         """A short name, which is also its part in the seeds of methods that draw random numbers."""
         noise = f"{self.perturbation}:{self.severity}" if self.perturbation else ""
-        return " ".join(part for part in (noise, self.transformation, self.target, self.state) if part)
+        return " ".join(part for part in (noise, self.transformation, self.target, self.state_name) if part)
+
+    @property
+    def state_name(self) -> str:
+        """What rows call the state: a checkpoint by its name, not by where it lies."""
+        if self.state in (INTACT, RANDOMISED):
+            return self.state
+        return self.state.partition("=")[0] if "=" in self.state else Path(self.state).stem
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The weights of the state, None for those that the model was loaded with or that are drawn."""
+        return None if self.state in (INTACT, RANDOMISED) else checkpoint_of(self.state)
 
     @property
     def calibrated(self) -> bool:
@@ -52,7 +77,7 @@ class Condition:
             "perturbation": self.perturbation,
             "severity": self.severity,
             "transformation": self.transformation,
-            "state": self.state,
+            "state": self.state_name,
             **target,
         }
 
@@ -65,6 +90,11 @@ class Condition:
     def at_level(self, level: float) -> "Condition":
         """The same at a strength that was found."""
         return replace(self, level=level)
+
+
+def checkpoint_of(state: str) -> Path:
+    """`PATH` or `NAME=PATH` → the path."""
+    return Path(state.partition("=")[2] or state)
 
 
 #: The images as they are.

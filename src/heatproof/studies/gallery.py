@@ -19,7 +19,7 @@ from heatproof.models import Model
 from heatproof.rounding import top_class
 from heatproof.studies.cases import Case
 from heatproof.studies.executors import Advance, Map
-from heatproof.studies.jobs import Job, Setup, open_block
+from heatproof.studies.jobs import Job, Setup
 from heatproof.studies.maps import KEPT
 from heatproof.studies.measurement import Explained, Measurement
 from heatproof.studies.store import Store, connect
@@ -87,10 +87,10 @@ def described(worker: Worker, store: Store, drawing: CaseFile) -> tuple[dict[str
     plan, case = worker.plan, drawing.case
     model_index = [one.label for one in plan.models].index(case.model)
     dataset_index = [one.label for one in plan.datasets].index(case.dataset)
-    images, model = worker.setup.datasets[dataset_index].images, worker.model(model_index)
+    images, model = worker.setup.datasets[dataset_index].images, worker.models(model_index)
     position = images.ids.index(case.image)
     job = Job(model_index, dataset_index, position, position + 1)
-    measurement = worker.measurement(job, open_block(images, [position], model, plan.target))
+    measurement = worker.measurement(job, worker.block(model_index, dataset_index, [position]))
     first, *others = measurement.conditions
     label = images.labels[position]
     entry = {

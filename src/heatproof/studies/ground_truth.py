@@ -27,19 +27,22 @@ class GroundTruth:
 
     @property
     def known(self) -> bool:
-        """Whether there are masks at all.
+        """Whether there are masks at all."""
+        if self.masks is None:
+            return bool(self.images.ids) and self.images.mask(0) is not None
+        return any(map(self._there, self.images.ids))
+
+    def check(self) -> None:
+        """Before any work: masks that are named must be there.
 
         Raises:
             InvalidInput: masks that cannot be used, or none of any of the images.
         """
-        if self.masks is None:
-            return bool(self.images.ids) and self.images.mask(0) is not None
-        if not any(map(self._there, self.images.ids)):
+        if self.masks is not None and not self.known:
             raise InvalidInput(
                 f"`masks` must go by the names of the images, such as {self.images.ids[0]!r}. None of "
                 f"{len(self.images.ids)} images has one in {self.masks}."
             )
-        return True
 
     def _there(self, identity: str) -> bool:
         try:

@@ -1,7 +1,7 @@
 """What a job is, and what a worker must know to do one."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -12,15 +12,11 @@ from heatproof.attributions import ATTRIBUTIONS, Request, requested
 from heatproof.attributions.stored import Stored
 from heatproof.data import Images
 from heatproof.data.images import without_caches
-from heatproof.engine import Batch, chosen_layer, resolve_layers
 from heatproof.errors import InvalidImage
-from heatproof.models import Model, load_model
+from heatproof.models import Model
 from heatproof.studies.ground_truth import GroundTruth
 from heatproof.studies.settings import DatasetPlan, MapsPlan, Plan
 from heatproof.studies.study import Study, study_named
-
-#: Models of this process that a plan names by `given:NAME`; workers in other processes do not have them.
-GIVEN_MODELS: dict[str, Model] = {}
 
 
 class Job(NamedTuple):
@@ -52,7 +48,7 @@ class Dataset:
 
     @cached_property
     def masked(self) -> bool:
-        """Whether there are masks. InvalidInput for masks of none of the images."""
+        """Whether there are masks."""
         return self.ground_truth.known
 
     @cached_property
@@ -108,15 +104,22 @@ class Block:
         return Block(self.x[rows], self.ids[rows], self.labels[rows], self.indices[rows], {}, self.sizes[rows])
 
 
-def open_block(images: Images, indices: Sequence[int], model: Model, target: str) -> Block:
-    """Opens images; one that cannot be used is named with the reason, and the rest goes on."""
+def open_block(
+    images: Images, indices: Iterable[int], model: Model, labelled: bool = False, most: int | None = None
+) -> Block:
+    """Opens images; one that cannot be used is named with the reason, and the rest goes on.
+
+    labelled: whether an image needs a label. most: stop when so many could be opened.
+    """
     tensors, sizes, kept, failed = [], [], [], {}
     for index in indices:
+        if len(kept) == most:
+            break
         identity, label = images.ids[index], images.labels[index]
-        if target == "label" and label is None:
+        if labelled and label is None:
             failed[identity] = "no label"
             continue
-        if target == "label" and model.classes is not None and label is not None and label >= len(model.classes):
+        if labelled and model.classes is not None and label is not None and label >= len(model.classes):
             failed[identity] = f"label {label} is not among the model's {len(model.classes)} classes"
             continue
         try:
@@ -137,27 +140,6 @@ def all_requests(plan: Plan) -> list[Request]:
     controls = [name for name, entry in ATTRIBUTIONS.items() if entry.traits["control"]]
     names = [*plan.methods, *(controls if plan.controls == "all" else [])]
     return requested(names) if names else []
-
-
-def load(plan: Plan, index: int, device: str, checkpoint: str | None = None) -> Model:
-    """The model of that number, as the plan says, or with the weights of another checkpoint."""
-    wanted = plan.models[index]
-    if wanted.spec.startswith("given:") and checkpoint is None:
-        return GIVEN_MODELS[wanted.spec.removeprefix("given:")]
-    settings = wanted.model_dump(exclude={"spec", "name", "layer"})
-    settings |= {"checkpoint": checkpoint} if checkpoint else {}
-    return load_model(wanted.spec, device=device, name=wanted.label, **settings)
-
-
-def has_linear_head(plan: Plan, index: int) -> bool:
-    """Whether the logits of the model of that number are a linear layer on the average of the layer explained."""
-    model = load(plan, index, "cpu")
-    methods = requested(["gradcam"])
-    layer = chosen_layer(model, plan.models[index].layer, True)
-    x = torch.full((1, 3, *model.geometry.size), 0.5)
-    batch = Batch.of(model, resolve_layers(model, methods, layer), x)
-    with model.evaluating(), torch.no_grad():
-        return batch.head(layer) is not None
 
 
 def target_rule(target: str) -> int | str:

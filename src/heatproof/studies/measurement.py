@@ -32,6 +32,7 @@ from heatproof.metrics.request import MetricRequest
 from heatproof.models import Model
 from heatproof.perturbations import Perturber, psnr, strength_at
 from heatproof.rounding import top_class
+from heatproof.statistics.scores import CURVE
 from heatproof.studies.conditions import INTACT, Condition
 from heatproof.studies.jobs import Block, Dataset, options_hash, target_rule
 from heatproof.studies.maps import KEPT, KeptMaps
@@ -43,8 +44,6 @@ from heatproof.transformations import transformed
 
 #: Scores are stored to so many decimals, so that equal maps tie exactly and rounding noise ranks nothing.
 DECIMALS = 12
-#: The points of a metric's curve are rows of the metric with this behind its name, the share in `strength`.
-CURVE = "-curve"
 
 
 def of_method(request: Request) -> dict[str, Any]:
@@ -192,6 +191,12 @@ class Measurement:
         return top_class(self.reference.found.logits)
 
     @cached_property
+    def clean_probability(self) -> torch.Tensor:
+        """`(n,)` probabilities of the predictions under the reference."""
+        probabilities = self.reference.batch.model.probabilities(self.reference.found.logits)
+        return probabilities.gather(1, self.clean_class[:, None])[:, 0]
+
+    @cached_property
     def broken(self) -> list[Flag]:
         """Why an image has no prediction under the reference, `FINE` where it has."""
         return non_finite(self.reference.found.logits)
@@ -206,7 +211,7 @@ class Measurement:
     def _measure(self, explained: Explained, kept: KeptMaps, advance: Callable[[float], None]) -> None:
         """The rows of one condition: what the model says, then every measure of every method."""
         first = explained is self.reference
-        about = {**explained.condition.columns, **self._prediction(explained.found)}
+        about = {**explained.condition.columns, **self._prediction(explained)}
         if explained.condition.perturbation:
             about["strength"] = strength_of(explained.condition)
         self._image_rows(explained, about, first)
@@ -245,17 +250,17 @@ class Measurement:
         self.rows.add(ids, **about, metric="target-class", value=numbers(found.target), flag=flags)
         self.rows.add(ids, **about, metric="probability", value=numbers(probability).round(DECIMALS), flag=flags)
 
-    def _prediction(self, found: Explanation) -> dict[str, Any]:
+    def _prediction(self, explained: Explained) -> dict[str, Any]:
         """Columns with the prediction under the reference and now; null where the model gave no number."""
-        before = self.model.probabilities(self.reference.found.logits).gather(1, self.clean_class[:, None])[:, 0]
-        now, probability = top_class(found.logits), self.model.probabilities(found.logits)
+        found = explained.found
+        now, probability = top_class(found.logits), explained.batch.model.probabilities(found.logits)
         fine = [not flag for flag in first_flags(self.broken, non_finite(found.logits))]
         nullable = lambda values: [v if ok else None for v, ok in zip(values.tolist(), fine, strict=True)]  # noqa: E731
         return {
             "changed": nullable(now != self.clean_class),
             "clean_class": nullable(self.clean_class),
             "perturbed_class": nullable(now),
-            "clean_probability": nullable(before),
+            "clean_probability": nullable(self.clean_probability),
             "perturbed_probability": nullable(probability.amax(1)),
         }
 

@@ -25,18 +25,19 @@ from heatproof.plugins import PYTHON, imported
 from heatproof.progress import Silent
 from heatproof.studies.budget import within_budget
 from heatproof.studies.calibration import calibrated
-from heatproof.studies.conditions import INTACT, RANDOMISED, Condition
+from heatproof.studies.conditions import RANDOMISED, Condition
 from heatproof.studies.executors import Advance, Executor, Processes, Serial
 from heatproof.studies.gallery import CaseFile, draw, write_gallery
 from heatproof.studies.given import check_given, fingerprint, warn_without_masks
 from heatproof.studies.images import open_datasets
-from heatproof.studies.jobs import Dataset, Job, Setup, all_requests, load
+from heatproof.studies.jobs import Dataset, Job, Setup, all_requests
+from heatproof.studies.loading import StudyModels
 from heatproof.studies.measurement import strength_of
 from heatproof.studies.measures import Measures
 from heatproof.studies.settings import Plan
 from heatproof.studies.store import Store
 from heatproof.studies.study import BUILT_IN, Study, study_named
-from heatproof.studies.worker import Worker, in_state
+from heatproof.studies.worker import Worker
 from heatproof.transformations import TRANSFORMATIONS
 
 #: Images per pass on a GPU where the plan does not say: small batches leave it idle.
@@ -87,14 +88,15 @@ def run(
     study, device = study_named(plan.study), resolved_device(plan.device)
     plan = plan.model_copy(update={"device": device, "batch_size": plan.batch_size or default_batch(study, device)})
     datasets = open_datasets(plan)
-    plan, measures = checked_study(study, plan, datasets)
-    checked = [checked_model(plan, index, device, study.all_conditions(plan)) for index in range(len(plan.models))]
+    models = StudyModels(plan, device)
+    plan, measures = checked_study(study, plan, datasets, models)
+    checked = [checked_model(plan, index, models, study.all_conditions(plan)) for index in range(len(models))]
     estimate = None
     if plan.budget is not None:
         progress.stage("Measuring what an image costs", 0)
         layers, refused = tuple(c.layer for c in checked), tuple(c.refused for c in checked)
         bare = Setup(plan, layers, datasets, "", "", device, refused=refused, declared=study)
-        plan, estimate = within_budget(bare, Store(folder), worker_count(workers, plan.threads, device))
+        plan, estimate = within_budget(bare, models, Store(folder), worker_count(workers, plan.threads, device))
         datasets = open_datasets(plan)
     jobs = all_jobs(plan, datasets)
     spread = not isinstance(executor or chosen_executor(workers, plan.threads, device, len(jobs)), Serial)
@@ -108,7 +110,8 @@ def run(
             store.write_plan(facts)
         threads = torch.get_num_threads()
         try:
-            strengths = calibrated(store, plan, study.all_conditions(plan), datasets, device, progress)
+            strengths = calibrated(store, plan, study.all_conditions(plan), datasets, models, progress)
+            models.clear()  # workers load their own
             setup = Setup(plan, tuple(c.layer for c in checked), datasets, str(store.folder), facts["version"], device,
                           strengths, tuple(c.refused for c in checked), plugins, declared)  # fmt: skip
             done = store.done()
@@ -124,18 +127,18 @@ def run(
     return Done(Path(folder), len(todo), len(jobs) - len(todo))
 
 
-def checked_study(study: Study, plan: Plan, datasets: Sequence[Dataset]) -> tuple[Any, Measures]:
+def checked_study(study: Study, plan: Plan, datasets: Sequence[Dataset], models: StudyModels) -> tuple[Any, Measures]:
     """The plan with what only the images can tell, and its measures.
 
     Raises:
         InvalidInput: what cannot be run: no labels where they are the target, no condition, a metric of pairs without a
             second condition, maps made beforehand under other conditions, an option that cannot be.
     """
-    if "label" in (plan.target, *(condition.target for condition in study.all_conditions(plan))):
+    if study.explains_labels(plan):
         refuse_unlabelled(plan, datasets)
     for dataset in datasets:
-        dataset.masked  # noqa: B018 - masks of none of the images are an error here
-    plan = study.check(plan, datasets) if study.check else plan
+        dataset.ground_truth.check()
+    plan = study.check(plan, datasets, models) if study.check else plan
     check_conditions(study.all_conditions(plan))
     for section in study.sections:
         if isinstance(section, str) and find_spec(f"heatproof.report.sections.{section}") is None:
@@ -169,16 +172,16 @@ def check_conditions(conditions: Sequence[Condition]) -> None:
             TRANSFORMATIONS.parse(condition.transformation)
         if condition.target not in ("", *targets.RULES) and not condition.target.isdigit():
             raise InvalidStudy(targets.unknown_rule(condition.target))
-        if condition.state not in (INTACT, RANDOMISED) and not Path(condition.state).is_file():
+        if condition.checkpoint and not condition.checkpoint.is_file():
             raise InvalidStudy(
-                f"A model's state must be {RANDOMISED!r} or a checkpoint. There is no {condition.state}."
+                f"A model's state must be {RANDOMISED!r} or a checkpoint. There is no {condition.checkpoint}."
             )
 
 
 def fingerprint_of(condition: Condition) -> str:
     """A condition with all that decides its numbers, the contents of a checkpoint included."""
     level = condition.level if condition.flip_rate is None else condition.flip_rate
-    weights = "" if condition.state in (INTACT, RANDOMISED) else f" {fingerprint(Path(condition.state))}"
+    weights = f" {fingerprint(condition.checkpoint)}" if condition.checkpoint else ""
     return f"{condition.name or 'reference'}{f' {level:g}' if condition.perturbation else ''}{weights}"
 
 
@@ -271,9 +274,9 @@ class Checked:
     refused: Mapping[str, str]
 
 
-def checked_model(plan: Plan, index: int, device: str, conditions: Sequence[Condition] = ()) -> Checked:
+def checked_model(plan: Plan, index: int, models: StudyModels, conditions: Sequence[Condition] = ()) -> Checked:
     """Loads a model and runs it once on a grey image: what is wrong with it is said before the study begins."""
-    model = load(plan, index, device)
+    model = models(index)
     requests = all_requests(plan)
     layer = chosen_layer(model, plan.models[index].layer, any(request.spatial for request in requests))
     methods = resolve_layers(model, requests, layer)
@@ -290,7 +293,7 @@ def checked_model(plan: Plan, index: int, device: str, conditions: Sequence[Cond
     if plan.target.isdigit():
         targets.resolved(int(plan.target), logits)
     for state in dict.fromkeys(condition.state for condition in conditions):
-        in_state(model, state, plan, index, device)  # one that cannot be had is an error here
+        models(index, state)  # one that cannot be had is an error here
     for target in dict.fromkeys(condition.target for condition in conditions):
         if target.isdigit():
             targets.resolved(int(target), logits)

@@ -150,7 +150,7 @@ def _controls() -> set[str]:
     return {name for name, entry in ATTRIBUTIONS.items() if entry.traits["control"]}
 
 
-def with_metrics_named(plan: ScorePlan, datasets: Sequence[Any]) -> ScorePlan:
+def with_metrics_named(plan: ScorePlan, datasets: Sequence[Any], models: Any) -> ScorePlan:
     """The settings with every metric by name: those of families that need a mask only where there are masks.
 
     Raises:

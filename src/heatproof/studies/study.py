@@ -58,7 +58,8 @@ class Study:
         sections: of the page, in order: names of modules in `heatproof.report.sections`, or functions from findings to
             a `Section` or None.
         cases: for the gallery: `(rows, plan) → [Case, …]` (`heatproof.studies.gallery`), or None for no gallery.
-        check: `(plan, datasets) → plan`, before any work: refuses what cannot be, completes what only the images tell.
+        check: `(plan, datasets, models) → plan`, before any work: refuses what cannot be, completes what only the
+            images or the models tell. `models(i)` is the model of that number.
         cheaper: plan → a plan that costs less an image, or None: what a budget does before it takes very few images.
         batch: images per pass and job on a CPU where the settings do not say; few where an image costs much, as a job
             that is killed is lost.
@@ -74,7 +75,7 @@ class Study:
     tables: Mapping[str, str | Callable[[Any], Any]] = field(default_factory=dict)
     sections: Sequence[str | Callable[[Any], Any]] = ()
     cases: Callable[[Any, Any], Sequence[Any]] | None = None
-    check: Callable[[Any, Sequence[Any]], Any] | None = None
+    check: Callable[[Any, Sequence[Any], Any], Any] | None = None
     cheaper: Callable[[Any], Any] | None = None
     batch: int = 8
     source: str = "ours"
@@ -105,8 +106,15 @@ class Study:
         names = [condition.name for condition in found]
         twice = [name for name in names if names.count(name) > 1]
         if twice:
-            raise InvalidStudy(f"The conditions of the study {self.name!r} must differ. Got {twice[0]!r} twice.")
+            raise InvalidStudy(
+                f"The conditions of the study {self.name!r} must differ in perturbation, severity, transformation, "
+                f"target or the name of the state, as rows tell them apart by these. Got {twice[0]!r} twice."
+            )
         return found
+
+    def explains_labels(self, plan: Plan) -> bool:
+        """Whether the label is explained under any condition; an image without one cannot be measured then."""
+        return "label" in (plan.target, *(condition.target for condition in self.all_conditions(plan)))
 
 
 #: Study → the module that declares it, as `STUDY`.
@@ -127,10 +135,15 @@ def register_study(study: Study) -> Study:
     """
     if not isinstance(study, Study):
         raise InvalidStudy(f"`study` must be a `heatproof.studies.Study`. Got {type(study).__name__}.")
-    if study.name in BUILT_IN or _registered.get(study.name, study) != study:
-        raise InvalidStudy(f"There is a study named {study.name!r}. Take another name.")
+    _refuse_taken(study)
     _registered[study.name] = study
     return study
+
+
+def _refuse_taken(study: Study) -> None:
+    """Two studies of one name could not be told apart."""
+    if study.name in BUILT_IN or _registered.get(study.name, study) != study:
+        raise InvalidStudy(f"There is another study named {study.name!r}. Take another name.")
 
 
 def unregister_study(name: str) -> None:
@@ -163,6 +176,5 @@ def study_named(name: str) -> Study:
     found = named_object(name, InvalidStudy, "STUDY")
     if not isinstance(found, Study):
         raise InvalidStudy(f"{name} must be a `heatproof.studies.Study`. Got {type(found).__name__}.")
-    if found.name in BUILT_IN or _registered.get(found.name, found) != found:
-        raise InvalidStudy(f"{name} is named {found.name!r}, as another study is. Take another name.")
+    _refuse_taken(found)
     return found

@@ -4,43 +4,37 @@ Whatever cannot be measured becomes a flagged row: an image that cannot be opene
 model.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from heatproof.engine import ResolvedMethod, halved, resolve_layers
-from heatproof.models import Model
-from heatproof.models.randomisation import Randomised
-from heatproof.studies.conditions import INTACT, RANDOMISED, Condition
+from heatproof.studies.conditions import Condition
 from heatproof.studies.executors import Advance
-from heatproof.studies.jobs import Block, Dataset, Job, Setup, all_requests, load, open_block
+from heatproof.studies.jobs import Block, Dataset, Job, Setup, all_requests, open_block
+from heatproof.studies.loading import StudyModels
 from heatproof.studies.maps import arrays
 from heatproof.studies.measurement import Measurement, of_maps, of_method
 from heatproof.studies.measures import Measures
 from heatproof.studies.rows import Rows
-from heatproof.studies.settings import Plan
 from heatproof.studies.store import Store
 
 
 class Worker:
-    """Does the jobs of a study in one process; one model is held at a time, in one state."""
+    """Does the jobs of a study in one process."""
 
-    def __init__(self, setup: Setup):
+    def __init__(self, setup: Setup, models: StudyModels | None = None):
         self.setup, self.plan = setup, setup.plan
+        self.models = models or StudyModels(setup.plan, setup.device)
         self.study = setup.study
         self.requests = all_requests(setup.plan)
         self.measures = Measures.of(self.study, setup.plan)
-        self._loaded: tuple[int, Model] | None = None
-        self._changed: tuple[int, str, Model] | None = None
         self._methods: dict[int, list[ResolvedMethod]] = {}
 
     def __call__(self, job: Job, advance: Advance) -> str:
         """Writes the job's shard and returns its key."""
-        model, dataset = self.model(job.model), self.setup.datasets[job.dataset]
-        conditions = self.conditions(job)
-        labelled = "label" in (self.plan.target, *(condition.target for condition in conditions))
-        target = "label" if labelled else self.plan.target
-        block = open_block(dataset.images, range(job.start, job.stop), model, target)
+        dataset, conditions = self.setup.datasets[job.dataset], self.conditions(job)
+        block = self.block(job.model, job.dataset, range(job.start, job.stop))
         rows, kept = self._common_rows(job), []
         every = [*map(of_method, self.requests), *map(of_maps, dataset.given)]
         self._flag(rows, block.failed, conditions, every, dataset, images=True)
@@ -58,12 +52,17 @@ class Worker:
         Store(self.setup.folder).write_shard(job.key, rows.table(), arrays(kept))
         return job.key
 
+    def block(self, model: int, dataset: int, indices: Iterable[int], most: int | None = None) -> Block:
+        """These images of a dataset as the model of that number takes them, at most so many; see `open_block`."""
+        labelled = self.study.explains_labels(self.plan)
+        return open_block(self.setup.datasets[dataset].images, indices, self.models(model), labelled, most)
+
     def measurement(self, job: Job, block: Block) -> Measurement:
         """Some images of a job, to be explained and measured."""
         return Measurement(
             self.plan,
             self.setup.datasets[job.dataset],
-            partial(self.model, job.model),
+            partial(self.models, job.model),
             self.methods(job.model),
             self.setup.layers[job.model],
             self.measures,
@@ -71,24 +70,12 @@ class Worker:
             self.conditions(job),
         )
 
-    def model(self, index: int, state: str = INTACT) -> Model:
-        """The model of that number, in that state."""
-        if self._loaded is None or self._loaded[0] != index:
-            self._loaded = self._changed = None
-            self._loaded = (index, load(self.plan, index, self.setup.device))
-        if state == INTACT:
-            return self._loaded[1]
-        if self._changed is None or self._changed[:2] != (index, state):
-            self._changed = None
-            self._changed = (index, state, in_state(self._loaded[1], state, self.plan, index, self.setup.device))
-        return self._changed[2]
-
     def methods(self, index: int) -> list[ResolvedMethod]:
         """The methods that serve the model of that number, and the layers they read there."""
         if index not in self._methods:
             refused = self.refused(index)
             able = [request for request in self.requests if request.key not in refused]
-            self._methods[index] = resolve_layers(self.model(index), able, self.setup.layers[index])
+            self._methods[index] = resolve_layers(self.models(index), able, self.setup.layers[index])
         return self._methods[index]
 
     def refused(self, index: int) -> Mapping[str, str]:
@@ -136,15 +123,3 @@ class Worker:
                 for columns in methods:
                     rows.add(list(why), **about, **condition.columns, **columns, metric=measure.column,
                              segmenter=measure.segmenter)  # fmt: skip
-
-
-def in_state(model: Model, state: str, plan: Plan, index: int, device: str) -> Model:
-    """A model of the plan in another state: with all weights drawn anew, or with those of another checkpoint."""
-    if state == INTACT:
-        return model
-    if state != RANDOMISED:
-        return load(plan, index, device, checkpoint=state)
-    copy = Randomised(model, plan.seed)
-    for block in copy.blocks(0):
-        copy.redraw(block)
-    return copy.model

@@ -1,0 +1,84 @@
+"""The models of a study, loaded as its settings say, in the states that its conditions ask for."""
+
+from pathlib import Path
+
+import torch
+
+from heatproof.attributions import requested
+from heatproof.engine import Batch, chosen_layer, resolve_layers
+from heatproof.models import Model, load_model
+from heatproof.models.checkpoint import load_weights
+from heatproof.models.randomisation import Randomised
+from heatproof.studies.conditions import INTACT, RANDOMISED, checkpoint_of
+from heatproof.studies.settings import Plan
+
+#: Models of this process that a plan names by `given:NAME`; workers in other processes do not have them.
+GIVEN_MODELS: dict[str, Model] = {}
+
+
+class StudyModels:
+    """The models of a study by their numbers; one is held at a time, and beside it one changed state of it."""
+
+    def __init__(self, plan: Plan, device: str):
+        self.plan, self.device = plan, device
+        self._loaded: tuple[int, Model] | None = None
+        self._changed: tuple[str, Model] | None = None
+
+    def __len__(self) -> int:
+        return len(self.plan.models)
+
+    def __call__(self, index: int, state: str = INTACT) -> Model:
+        """The model of that number, in a state of `Condition`.
+
+        Raises:
+            ModelError, InvalidModel …: it cannot be had.
+        """
+        if self._loaded is None or self._loaded[0] != index:
+            self.clear()
+            self._loaded = (index, self._load(index))
+        model = self._loaded[1]
+        if state == INTACT:
+            return model
+        if self._changed is None or self._changed[0] != state:
+            self._changed = None
+            changed = (
+                randomised(model, self.plan.seed) if state == RANDOMISED else reweighted(model, checkpoint_of(state))
+            )
+            self._changed = (state, changed)
+        return self._changed[1]
+
+    def clear(self) -> None:
+        """Holds no model any more."""
+        self._loaded = self._changed = None
+
+    def _load(self, index: int) -> Model:
+        """As the plan says."""
+        wanted = self.plan.models[index]
+        if wanted.spec.startswith("given:"):
+            return GIVEN_MODELS[wanted.spec.removeprefix("given:")]
+        settings = wanted.model_dump(exclude={"spec", "name", "layer"})
+        return load_model(wanted.spec, device=self.device, name=wanted.label, **settings)
+
+
+def randomised(model: Model, seed: int) -> Model:
+    """A copy with all weights drawn anew."""
+    copy = Randomised(model, seed)
+    for block in copy.blocks(0):
+        copy.redraw(block)
+    return copy.model
+
+
+def reweighted(model: Model, checkpoint: Path) -> Model:
+    """A copy with the weights of another checkpoint."""
+    copy = model.copied()
+    load_weights(copy.module, checkpoint, model.name)
+    return copy
+
+
+def has_linear_head(model: Model, layer: str) -> bool:
+    """Whether the logits are a linear layer on the average of a layer; `auto` is the one found by itself."""
+    found = chosen_layer(model, layer, True)
+    x = torch.full((1, 3, *model.geometry.size), 0.5, device=model.device)
+    batch = Batch.of(model, resolve_layers(model, requested(["gradcam"]), found), x)
+    with model.evaluating(), torch.no_grad():
+        return batch.head(found) is not None
