@@ -82,25 +82,26 @@ def audit(
     spec = model
     if isinstance(model, Model):
         spec, workers, of_model["name"] = f"given:{model.name}", 1, model.name
-        GIVEN_MODELS[model.name] = model
     elif not isinstance(model, str):
         raise InvalidInput(
             f"`model` must be a spec or a heatproof model. Got {type(model).__name__}. heatproof.wrap takes a module."
         )
-    files = images if isinstance(images, str | os.PathLike) else [os.fspath(file) for file in images]
-    dataset = {
-        "images": os.fspath(files) if isinstance(files, os.PathLike) else files,
-        "labels": labels,
-        "masks": masks,
+    if workers < 1:
+        raise InvalidInput(f"`workers` must be at least 1. Got {workers}.")
+    several = isinstance(images, Iterable) and not isinstance(images, str | os.PathLike)
+    dataset: dict[str, Any] = {
+        "images": [_path("images", file) for file in images] if several else _path("images", images)
     }
-    dataset |= {name: os.fspath(dataset[name]) for name in ("labels", "masks") if dataset[name] is not None}
+    dataset |= {k: _path(k, path) for k, path in (("labels", labels), ("masks", masks)) if path is not None}
     given = {"methods": methods, "budget": budget, **settings}
     plan = checked_plan(
         {"study": "audit", "models": [{"spec": spec, **of_model}], "datasets": [dataset]}
         | {name: value for name, value in given.items() if value is not None}
     )
-    folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="heatproof-audit-"))
+    folder = Path(_path("out", out)) if out is not None else Path(tempfile.mkdtemp(prefix="heatproof-audit-"))
     try:
+        if isinstance(model, Model):
+            GIVEN_MODELS[model.name] = model
         if progress:
             with progress_bar() as bar:
                 run(plan, folder, workers=workers, progress=bar)
@@ -110,3 +111,11 @@ def audit(
         if isinstance(model, Model):
             GIVEN_MODELS.pop(model.name, None)
     return Audit.of(write_tables(folder))
+
+
+def _path(name: str, value: Any) -> str:
+    """InvalidInput for what is no path."""
+    if not isinstance(value, str | os.PathLike):
+        kind = "a folder, `shapes`, or files" if name == "images" else "a path"
+        raise InvalidInput(f"`{name}` must be {kind}. Got {value!r:.200}.")
+    return os.fspath(value)

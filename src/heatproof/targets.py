@@ -18,6 +18,9 @@ RULES = {
     "least": "the least probable class",
 }
 
+#: A rule that names several classes of an image: the most probable ones.
+TOP = r"top([0-9]+)"
+
 Rule = str | int | Sequence[int] | Sequence[Sequence[int]] | torch.Tensor | Callable[[torch.Tensor], Any]
 
 
@@ -87,7 +90,7 @@ def _unchecked(rule: Rule, logits: torch.Tensor, labels: Any, clean: torch.Tenso
         return top_class(logits) if clean is None else clean
     if rule == "label":
         return _labelled(labels, len(logits))
-    if several := re.fullmatch(r"top([0-9]+)", rule):
+    if several := re.fullmatch(TOP, rule):
         return _most_probable(logits, int(several[1]))
     if re.fullmatch(r"-?[0-9]+", rule):
         return int(rule)
@@ -110,8 +113,25 @@ def _labelled(labels: Sequence[int | None] | None, count: int) -> list[int]:
     return [int(label) for label in labels if label is not None]
 
 
-def unknown_rule(rule: str) -> str:
-    """The sentence for a rule that does not exist."""
+def refuse_unknown(rule: str) -> None:
+    """For what explains one class of each image: a rule with a name, or an integer as text.
+
+    Raises:
+        InvalidTarget: another rule, with near misses.
+    """
+    if rule in RULES or rule.isdigit():
+        return
+    if re.fullmatch(TOP, rule):
+        raise InvalidTarget(
+            f"Here a target must be one class of each image. Got {rule!r}, which goes with `heatproof explain` and "
+            "`heatproof.explain`. Use target `predicted`."
+        )
+    raise InvalidTarget(unknown_rule(rule, several=False))
+
+
+def unknown_rule(rule: str, several: bool = True) -> str:
+    """The sentence for a rule that does not exist; `several`: whether a rule may name several classes of an image."""
     near = nearest(rule, RULES)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"A target must be one of {', '.join(RULES)}, top3, or an integer. Got {rule!r}.{hint}"
+    top = ", top3" if several else ""
+    return f"A target must be one of {', '.join(RULES)}{top}, or an integer. Got {rule!r}.{hint}"

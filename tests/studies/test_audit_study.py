@@ -1,5 +1,7 @@
 """The audit is a declaration: its rows are those of the studies it unites; a budget chooses how many images fit."""
 
+import re
+
 import pandas as pd
 import pytest
 import torch
@@ -221,6 +223,31 @@ def test_one_call_in_python(audited, tmp_path):
     assert not loading.GIVEN_MODELS
     with pytest.raises(InvalidInput, match=r"must be a spec or a heatproof model. Got Linear. heatproof.wrap takes"):
         heatproof.audit(nn.Linear(2, 2), "shapes")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"images": 3}, "`images` must be a folder, `shapes`, or files. Got 3"),
+        ({"images": ["a.png", None]}, "`images` must be a folder, `shapes`, or files. Got None"),
+        ({"labels": 3}, "`labels` must be a path. Got 3"),
+        ({"out": 3}, "`out` must be a path. Got 3"),
+        ({"workers": 0}, "`workers` must be at least 1. Got 0"),
+        ({"target": "top3"}, "one class of each image. Got 'top3'"),
+        ({"imagess": 3}, "`imagess` is no setting"),
+    ],
+)
+def test_mistakes_in_python(given, said):
+    with pytest.raises(InvalidInput, match=re.escape(said)):
+        heatproof.audit(heatproof.load_model("shapes"), **{"images": "shapes", **given})
+    assert not loading.GIVEN_MODELS
+
+
+def test_an_option_of_a_method_names_no_method():
+    from heatproof.cli.study import _plan
+
+    plan = _plan({"study": "audit", "models": "shapes", "datasets": "shapes"}, [], ["layercam.relu=true"])
+    assert "methods" not in plan.model_fields_set and len(plan.methods) == 8
 
 
 @pytest.mark.parametrize(

@@ -179,6 +179,7 @@ def test_a_study_is_checked_when_it_is_declared_and_registered():
         ({"conditions": lambda plan: [CLEAN, Condition(level=2)]}, "and its severity, or neither"),
         ({"conditions": lambda plan: [CLEAN, Condition(transformation="rotate")]}, "Did you mean 'rotation'"),
         ({"conditions": lambda plan: [CLEAN, Condition(target="lest")]}, "Did you mean 'least'"),
+        ({"conditions": lambda plan: [CLEAN, Condition(target="top3")]}, "one class of each image. Got 'top3'"),
         ({"conditions": lambda plan: [CLEAN, Condition(state="weights.pt")]}, "weights.pt"),
     ],
 )
@@ -317,6 +318,31 @@ def test_an_image_without_a_label_is_no_case_where_the_label_is_explained(photog
         labelled = len(conditions) > 1
         assert block.ids == (names[1:3] if labelled else names[:2])
         assert block.failed == ({names[0]: "no label"} if labelled else {})
+
+
+def test_settings_of_ones_own_are_given_on_the_command_line(photographs, tmp_path, capsys):
+    import json
+
+    from heatproof import cli
+
+    class Turned(Plan):
+        degrees: float = 90.0
+
+    study = declared(
+        settings=Turned,
+        conditions=lambda plan: [CLEAN, Condition(transformation=f"rotation[degrees={plan.degrees:g}]")],
+    )
+    register_study(study)
+    command = ["run", "mine", "--model", "shapes", "--images", str(photographs), "--methods", "gradcam", "--limit", "1"]
+    command += ["--controls", "none", "--workers", "1", "--no-report"]
+    try:
+        cli.main([*command, "--setting", "degrees=30", "--out", str(tmp_path / "out")])
+        assert json.loads((tmp_path / "out" / "study.json").read_text("utf-8"))["degrees"] == 30
+        with pytest.raises(SystemExit):
+            cli.main([*command, "--setting", "degree=30", "--out", str(tmp_path / "other")])
+        assert "`degree` is no setting. Did you mean `degrees`?" in capsys.readouterr().err
+    finally:
+        unregister_study("mine")
 
 
 def test_measures_may_be_taken_on_every_condition():

@@ -26,6 +26,13 @@ MethodOptions = Annotated[
     list[str] | None,
     typer.Option(metavar="METHOD.OPTION=VALUE", help="An option of a method, as rise.masks=8000. Repeatable."),
 ]
+OtherSettings = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE",
+        help="A setting that has no option, as of a study of your own; the value as in a study file. Repeatable.",
+    ),
+]
 Workers = Annotated[int | None, typer.Option(help="Processes; changes no number. Default: one per core, one on a GPU.")]
 Out = Annotated[Path | None, typer.Option(help="The folder for the results.")]
 NoReport = Annotated[bool, typer.Option("--no-report", help="Rows and tables only.")]

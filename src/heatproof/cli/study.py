@@ -41,6 +41,7 @@ def run(
     flip_rates: Annotated[str | None, typer.Option(help="The shares for --calibrate. Default: .05,.15,.3,.5.")] = None,
     method_from: options.MethodFrom = None,
     option: options.MethodOptions = None,
+    setting: options.OtherSettings = None,
     workers: options.Workers = None,
     out: options.Out = None,
     no_report: options.NoReport = False,
@@ -50,7 +51,7 @@ def run(
     settings, lines, source = _study_settings(study)
     settings.update(_models(settings, model, values(MODEL, given)))
     settings.update(_datasets_of_folders(images, values(DATASET, given)))
-    settings.update(values(ANY, given))
+    settings.update({**values(ANY, given), **options.pairs(setting or [], "--setting")})
     if (rates := _flip_rates(calibrate, flip_rates)) is not None:
         settings["calibrate"] = rates
     file_out, file_workers = settings.pop("out", None), settings.pop("workers", None)
@@ -180,7 +181,8 @@ def _plan(
     if not (changed := options.method_options(option)):
         return plan
     methods = tuple(request.key for request in with_options(requested(plan.methods), changed))
-    return plan.model_copy(update={"methods": methods})
+    kept = plan.model_fields_set  # options alone name no method
+    return type(plan).model_construct(_fields_set=kept, **{**dict(plan), "methods": methods})
 
 
 def _study_settings(study: str) -> tuple[dict[str, Any], dict[str, int], str]:

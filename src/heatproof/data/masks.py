@@ -69,7 +69,7 @@ class MaskFolder:
     @classmethod
     def of(cls, folder: Path) -> "MaskFolder":
         """All masks below the folder; they are opened when they are needed."""
-        arrays = (path for path in folder.rglob("*.npy") if not any(part.startswith(".") for part in path.parts))
+        arrays = (path for path in folder.rglob("*.npy") if not hidden(path.relative_to(folder)))
         found: dict[str, Path] = {}
         for path in sorted([*image_files(folder), *arrays]):
             name = printable(path.relative_to(folder).with_suffix("").as_posix())

@@ -236,7 +236,7 @@ class MapScores:
         self,
         x: torch.Tensor,
         rows: torch.Tensor | None = None,
-        condition: str = "",
+        condition: str | None = None,
         target: torch.Tensor | None = None,
         model: Model | None = None,
     ) -> torch.Tensor:
@@ -245,7 +245,8 @@ class MapScores:
         Args:
             x: variants of the images; need not lie in [0, 1].
             rows: `(M,)`, which image each is a variant of; None: its own row.
-            condition: what was done, a part of the seed of methods that draw random numbers.
+            condition: what was done, a part of the seed of methods that draw random numbers; None: nothing, so that the
+                draws are those of the map itself.
             target: `(M,)` classes; None: those of the images.
             model: another network of the same make.
         """
@@ -255,6 +256,7 @@ class MapScores:
         rows = torch.arange(len(x), device=images.target.device) if rows is None else rows.to(images.target.device)
         target = images.target[rows] if target is None else target
         step = rows_per_pass(x)
+        condition = images.batch.condition if condition is None else condition
         work = partial(self._explained, model or images.model, condition)
         return torch.cat([work(x[part], rows[part], target[part]) for part in parts(len(x), step)])
 

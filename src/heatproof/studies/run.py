@@ -161,7 +161,8 @@ def check_conditions(conditions: Sequence[Condition]) -> None:
 
     Raises:
         UnknownName: a perturbation, a transformation or an option that does not exist.
-        InvalidInput: a severity out of range, a target that is no rule and no class, a checkpoint that is not there.
+        InvalidInput: a severity out of range, a target that is no rule and no class, a checkpoint that is
+            not there.
     """
     for condition in conditions:
         if condition.perturbation:
@@ -170,8 +171,8 @@ def check_conditions(conditions: Sequence[Condition]) -> None:
             strength_of(condition)
         if condition.transformation:
             TRANSFORMATIONS.parse(condition.transformation)
-        if condition.target not in ("", *targets.RULES) and not condition.target.isdigit():
-            raise InvalidStudy(targets.unknown_rule(condition.target))
+        if condition.target:
+            targets.refuse_unknown(condition.target)
         if condition.checkpoint and not condition.checkpoint.is_file():
             raise InvalidStudy(
                 f"A model's state must be {RANDOMISED!r} or a checkpoint. There is no {condition.checkpoint}."

@@ -157,10 +157,9 @@ class Plan(Strict):
     @field_validator("target")
     @classmethod
     def _known_target(cls, value: str) -> str:
-        from heatproof import targets
+        from heatproof.targets import refuse_unknown
 
-        if value not in targets.RULES and not value.isdigit():
-            raise ValueError(targets.unknown_rule(value))
+        refuse_unknown(value)
         return value
 
     @model_validator(mode="after")

@@ -71,6 +71,8 @@ class Store:
         paths = [path for path in {**before, **now} if before.get(path) != now.get(path)]
         if len(paths) > 1:  # the conditions follow from settings, which are named
             paths = [path for path in paths if path != "conditions"]
+        if "methods" in paths:  # their options are part of their names
+            paths = [path for path in paths if not path.startswith("options.")]
         if "limit" in paths:  # what follows from it need not be said
             paths = [path for path in paths if path != "jobs" and not path.startswith("datasets")]
         return [_difference(path, before.get(path), now.get(path), now) for path in sorted(paths)]

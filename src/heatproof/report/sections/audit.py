@@ -90,6 +90,7 @@ def _blocks(findings: Findings, one: AuditFindings, drawn: Sequence[DrawnCase]) 
     yield AuditTable(f"What each method passes: {one.model}", [(q.name, q.asks) for q in asked], rows)
     yield Legend([(q.name, f"pass: {q.rule}.") for q in asked])
     yield Text(RULE, "caption")
+    yield Legend(list(_metrics(findings, one)))
     missing = [question for question in QUESTIONS if question not in asked]
     if missing:
         yield Text(
@@ -99,6 +100,17 @@ def _blocks(findings: Findings, one: AuditFindings, drawn: Sequence[DrawnCase]) 
     yield from map(Text, LIMITS)
     yield Details("Every test behind the table", [_tests(one)])
     yield from _studies(findings, one)
+
+
+def _metrics(findings: Findings, one: AuditFindings) -> Iterator[tuple[str, str]]:
+    """The metrics behind the answers, and what each is."""
+    facts = findings.plan.get("metric_facts") or {}
+    every = [
+        evidence.what for given in one.findings.values() for found in given.values() for evidence in found.evidence
+    ]
+    for metric in dict.fromkeys(every):
+        if summary := str(facts.get(metric, {}).get("summary") or "").replace("`", ""):
+            yield metric, summary
 
 
 def _examples(one: AuditFindings, drawn: Sequence[DrawnCase]) -> Iterator[tuple[DrawnCase, int]]:
