@@ -1,4 +1,7 @@
-"""heatproof proves heatmaps. The public names load on first use: importing heatproof does not import torch."""
+"""Heatmaps of image classifiers: made, scored, stressed with noise and tested against controls.
+
+Public names load on first use, so importing heatproof does not import torch.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -1,12 +1,12 @@
-"""Where a method's idea of normal activations comes from: made once for a model and layer, kept and used again.
+"""Mean and std of a layer's activations over reference images: computed once for each model and layer, then cached.
 
 Sources:
 
-    dead-leaves     256 procedural images: nothing needs to be at hand, and no image under test is among them
+    dead-leaves     256 procedural images: no files are needed, and no image under test is among them
     FOLDER          the images in a folder
     FILE            what `heatproof.calibrate` wrote
 
-What is made of images is kept in a folder of the user's (`cache_folder`), one file for each model, layer and source.
+Statistics of images are cached in a folder of the user's (`cache_folder`), one file for each model, layer and source.
 """
 
 import hashlib
@@ -31,10 +31,10 @@ from heatproof.models.moments import Calibration, calibrated, fingerprint
 from heatproof.seeds import derived_seed
 
 DEAD_LEAVES = "dead-leaves"
-#: Procedural images in a calibration, and how many images are run at a time.
+#: Number of procedural images in a calibration, and the batch size.
 LEAVES, BATCH = 256, 16
 
-#: The last few that were used, by file or by key: methods ask for theirs at every batch.
+#: The calibrations loaded last, by file or by key: methods look theirs up for every batch.
 _KEPT: dict[str, Calibration] = {}
 _MOST = 8
 
@@ -47,17 +47,18 @@ def calibrate(
     layer: str | nn.Module = "auto",
     batch_size: int = BATCH,
 ) -> Calibration:
-    """Mean and standard deviation of the activations at a layer over images, for methods that compare with the normal.
+    """Mean and std of a layer's activations over images, for methods that compare activations with them.
 
     Args:
         model: from `load_model` or `wrap`, or a bare module.
-        images: a folder, or all that `explain` takes. Other images than those to be explained; the authors of IBA
-            advise 10,000, and some hundred do.
+        images: a folder, or anything that `explain` takes; not the images to be explained. The authors of IBA
+            advise 10,000; a few hundred are enough.
         out: a file to write; give its path as `source` afterwards, `iba[source=FILE]`.
         layer: as in `explain`.
 
     Raises:
-        InvalidInput: fewer than two images, or images that cannot be used; StoreError: `out` cannot be written.
+        InvalidInput: fewer than two images, images of several sizes, or activations that are not finite.
+        StoreError: `out` cannot be written.
     """
     model = wrap(model) if isinstance(model, nn.Module) else model
     name = model.last_layer if isinstance(layer, str) and layer == "auto" else resolve_layer(model.module, layer)
@@ -92,7 +93,7 @@ def calibration_of(model: Model, layer: str, source: str = DEAD_LEAVES) -> tuple
 
 
 def cache_folder() -> Path:
-    """`$HEATPROOF_CACHE/calibration`, else in the platform's folder for what can be made again."""
+    """`$HEATPROOF_CACHE/calibration`, else `heatproof/calibration` in the platform's cache folder."""
     given, shared = os.environ.get("HEATPROOF_CACHE"), os.environ.get("XDG_CACHE_HOME")
     if given:
         return Path(given).expanduser() / "calibration"
@@ -117,7 +118,7 @@ def _kept(key: str, made: Callable[[], Calibration]) -> Calibration:
 
 
 def _stored(model: Model, layer: str, path: Path, batches: Callable[[], Iterator[torch.Tensor]]) -> Calibration:
-    """The file at `path`, or what it should hold: a file that is broken is made anew."""
+    """The calibration cached at `path`; computed and cached where the file is missing or cannot be used."""
     if path.is_file():
         try:
             return Calibration.load(path).check(model, layer)
@@ -132,7 +133,7 @@ def _stored(model: Model, layer: str, path: Path, batches: Callable[[], Iterator
 
 
 def _images(model: Model, source: str) -> tuple[str, Callable[[], Iterator[torch.Tensor]]]:
-    """What identifies the images of a source, and the batches."""
+    """A text that identifies the images of a source, and a function that yields them in batches."""
     size = f"{model.geometry}"
     if source == DEAD_LEAVES:
         if not model.takes_images:

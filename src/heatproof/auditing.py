@@ -22,10 +22,10 @@ class Audit:
     """What an audit found.
 
     Attributes:
-        sentence: the answer. notes: what must be said beside it.
-        recommended: the method to show, None where none can be; of the first model and dataset where there are several.
+        sentence: the verdict. notes: the caveats that belong to it.
+        recommended: the method to show, None if there is none; for the first model and dataset if there are several.
         table: a data frame, a row for each method, question and test (the columns of tables/audit.csv).
-        page: the page, with everything behind the answer. folder: the results; the same call again finishes them.
+        page: the page with the evidence. folder: the results; repeating the call computes only what is missing.
     """
 
     sentence: str
@@ -61,14 +61,14 @@ def audit(
     progress: bool = True,
     **settings: Any,
 ) -> Audit:
-    """Audits the heatmaps of a classifier: faithful, stable, responding, dependent on weights and class, at the object?
+    """Tests a classifier's heatmaps: faithful, stable, responsive, localised, and dependent on weights and class?
 
     Args:
-        model: the spec of `heatproof.load_model`, or what it or `heatproof.wrap` gave (one process then).
+        model: a spec for `heatproof.load_model`, or a model that it or `heatproof.wrap` returned (then one process).
         images: a folder, `shapes`, or files.
         labels: a CSV with the columns file,class_index. masks: a folder of masks or a CSV of boxes, for localisation.
-        budget: minutes; as many images as fit.
-        out: the folder for the results, a new temporary one by default. The same call again finishes what is missing.
+        budget: time limit in minutes; as many images as fit are used.
+        out: the folder for the results, by default a new temporary one. Repeating the call computes what is missing.
         methods: by default eight, Ablation-CAM among them only where it costs no pass.
         workers: processes; more than one need the spec of a model, and in a script `if __name__ == "__main__":`.
         settings: any other setting of the study `audit` (docs/commands.md) and of its model (`checkpoint`, `layer`, …).

@@ -1,4 +1,4 @@
-"""What can go wrong, as one tree; every message says what was expected, what came and what to do.
+"""The exception tree. Every message says what was expected, what came and what to do.
 
 HeatproofError
 ├── UnknownName       a method, perturbation, layer, option … that does not exist (also a KeyError)
@@ -6,13 +6,13 @@ HeatproofError
 │   ├── InvalidImage      a file that is no readable image, or is too large to open safely
 │   ├── InvalidTarget     too few targets, or one outside the model's classes
 │   └── InvalidStudy      a study file or plan that cannot be run
-├── ModelError        a model that cannot be loaded, or does not answer like a classifier
+├── ModelError        a model that cannot be loaded, or whose output is not a classifier's
 │   ├── LayerError        a layer that cannot be explained: not spatial, never run, no gradient
-│   └── NotApplicable     a method that cannot serve this network (an attention method on a CNN)
+│   └── NotApplicable     a method that cannot be used for this network (an attention method on a CNN)
 ├── StoreError        a results folder that belongs to another study, is in use, or cannot be written
 └── MissingExtra      an optional part that is not installed
 
-HeatproofWarning      something was survived, and is said (also a UserWarning)
+HeatproofWarning      a problem that did not stop the run (also a UserWarning)
 """
 
 import warnings
@@ -48,7 +48,7 @@ class InvalidStudy(InvalidInput):
 
 
 class ModelError(HeatproofError):
-    """A model that cannot be loaded or does not answer like a classifier."""
+    """A model that cannot be loaded, or whose output is not a classifier's."""
 
 
 class LayerError(ModelError):
@@ -56,7 +56,7 @@ class LayerError(ModelError):
 
 
 class NotApplicable(ModelError):
-    """A method that cannot serve this network or layer; the message says why, and which can."""
+    """A method that cannot be used for this network or layer; the message says why, and what to use instead."""
 
 
 class StoreError(HeatproofError):
@@ -68,16 +68,16 @@ class MissingExtra(HeatproofError, ImportError):
 
 
 class HeatproofWarning(UserWarning):
-    """Something was survived, and is said."""
+    """A problem that did not stop the run."""
 
 
 def warn(text: str) -> None:
-    """A HeatproofWarning that names the line of the caller's caller."""
+    """Issues a HeatproofWarning that names the line of the caller's caller."""
     warnings.warn(text, HeatproofWarning, stacklevel=3)
 
 
 def renamed(module: str, names: dict[str, str], name: str) -> Any:
-    """What a module's `__getattr__` gives for a name of before: the same under its present name, with a warning."""
+    """For a module's `__getattr__`: the object that a former name stands for, with a warning that gives the new one."""
     if name not in names:
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
     warnings.warn(f"{module}.{name} is called {names[name]} now.", HeatproofWarning, stacklevel=3)

@@ -1,4 +1,4 @@
-"""Which number of the network a map explains: a class's logit, its probability, or something of the user's own."""
+"""Which output of the network a map explains: the target's logit, its probability, or a callable of the user's."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ import torch
 from heatproof.errors import InvalidInput
 from heatproof.registry import unknown
 
-#: The outputs that have a name; a callable `(logits (N, K), target (N,)) → (N,)` is one too.
+#: The named outputs; a callable `(logits (N, K), target (N,)) → (N,)` may stand in their place.
 OUTPUTS = {
     "logit": "the target's logit y",
     "probability": "its probability p: softmax, or sigmoid where labels do not exclude each other",

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and system errors as sentences."""
+"""Atomic file writes, and system errors turned into StoreErrors."""
 
 import contextlib
 import errno
@@ -30,7 +30,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
 
 @contextmanager
 def friendly_os_errors(path: Path) -> Iterator[None]:
-    """System errors as one sentence that says what to do."""
+    """Turns a system error into a StoreError whose one sentence says what to do."""
     try:
         yield
     except OSError as error:

@@ -9,7 +9,7 @@ from enum import Enum
 
 
 class Reason(Enum):
-    """The kinds of reasons; the value is the text where there is nothing more to say."""
+    """The kinds of reasons; the value is the default text of a flag."""
 
     FINE = ""
     CONSTANT = "constant map"
@@ -26,12 +26,12 @@ class Reason(Enum):
     FAILED = "the method or metric raised an error"
 
 
-#: Reasons of a degenerate map: metrics state a value for it.
+#: Reasons of a degenerate map, for which a metric may state a value.
 DEGENERATE = frozenset({Reason.CONSTANT, Reason.NON_FINITE})
 
 
 class Flag(str):
-    """The text of a reason; the empty text, which is false, where all is well.
+    """The text of a reason; empty, and so false, where there is no problem.
 
     Attributes:
         reason: the kind of reason.
@@ -51,7 +51,7 @@ class Flag(str):
 
     @classmethod
     def of_error(cls, error: BaseException, reason: Reason = Reason.FAILED) -> "Flag":
-        """The error's kind and first line; of one that is not applicable, its message alone."""
+        """The error's class and first line; for `NOT_APPLICABLE` the first line alone."""
         first = f"{error}".strip().splitlines() or [""]
         text = first[0] if reason is Reason.NOT_APPLICABLE else f"{type(error).__name__}: {first[0]}"
         return cls(reason, text, error)
@@ -62,7 +62,7 @@ class Flag(str):
         return self.reason in DEGENERATE
 
     def after(self, words: str) -> "Flag":
-        """The same reason with words before the text; nothing to add where all is well."""
+        """The same flag with `words` before its text; an empty flag stays empty."""
         return Flag(self.reason, f"{words}{self}", self.error) if self else self
 
 
@@ -80,5 +80,5 @@ def absent_flags(absent: Sequence[bool], flags: Sequence[Flag]) -> list[Flag]:
 
 
 def as_text(flags: Iterable) -> list:
-    """Plain text, nested lists as they are: what users are given."""
+    """Flags as plain strings, for users; nested lists stay nested."""
     return [str.__str__(flag) if isinstance(flag, str) else as_text(flag) for flag in flags]

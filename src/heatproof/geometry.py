@@ -1,4 +1,4 @@
-"""How an image becomes the network's input: resize, crop, [0, 1]; masks go the very same way."""
+"""How an image becomes the network's input: resize, crop, [0, 1]; masks get the same resize and crop."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ _FILTERS = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 
-#: An image of 2 × 20,000 pixels would grow to 2.6 million pixels of width before the crop to 224.
+#: Most pixels of a resized image: one of 2 × 20,000 pixels would become 2.6 million pixels wide before the crop to 224.
 _ROOM = 50_000_000
 
 
@@ -47,7 +47,7 @@ class Geometry:
             return image if image.size == (width, height) else image.resize((width, height), resample)
         wide, high = self._scaled(image.width, image.height)
         left, top = round((wide - width) / 2), round((high - height) / 2)
-        if wide * high > _ROOM:  # a strip: only what the crop keeps, the same to a level, is computed
+        if wide * high > _ROOM:  # a long strip: only the part that the crop keeps is resized, equal to one grey level
             across, down = image.width / wide, image.height / high
             box = (left * across, top * down, (left + width) * across, (top + height) * down)
             return image.resize((width, height), resample, box)

@@ -3,12 +3,12 @@
 Every removed pixel is the weighted mean of its neighbours inside the image, 1/6 for the four direct ones and 1/12
 for the four diagonal ones, and all removed pixels are solved together: `(D − W) u = b`. Conjugate gradients take up to
 200 steps on smooth masks. With one cycle of multigrid as preconditioner they take 4 to 7 on any mask. No matrix is
-built, and all that happens is a few additions of shifted images.
+built but that of the coarsest grid: the work is a few additions of shifted images.
 
-The system looks the same on every grid: `cover` is the share of a place that is removed (0 or 1 on the image), `tie`
-how strongly a place hangs on kept pixels; then `W = a S a` with `a = √cover` and the fixed stencil S, and
-`D = a S a 1 + tie`. A coarser grid gets both restricted like a residual. That is no Galerkin product, but it has the
-row sums of one for the price of a sweep. One undamped Jacobi sweep cuts every short wave of this stencil to a third.
+The system has the same form on every grid: `cover` is the share of a position that is removed (0 or 1 on the image),
+`tie` how strongly a position depends on kept pixels; then `W = a S a` with `a = √cover` and the fixed stencil S, and
+`D = a S a 1 + tie`. Both are restricted to a coarser grid like a residual. That is no Galerkin product, but it has the
+same row sums and costs one sweep. One undamped Jacobi sweep reduces every short wave of this stencil to a third.
 """
 
 import warnings
@@ -20,15 +20,15 @@ import torch
 from heatproof.errors import HeatproofWarning, InvalidInput, NotApplicable
 from heatproof.passes import parts
 
-#: Conjugate gradients go on to this share of `tolerance`: on smooth masks the residual understates the error.
+#: Conjugate gradients continue down to this share of `tolerance`: on smooth masks the residual understates the error.
 AIM = 0.1
-#: Steps at most, in the dtype of the images and, where that was not enough, in float64.
+#: Most steps, in the dtype of the images (float32 at least) and, where that was not enough, in float64.
 STEPS, STEPS_AGAIN = 40, 400
-#: The grid from which on a cycle is gone through twice: 6 steps where there would be 8, and fine grids cost the most.
+#: The level at which a cycle is done twice: 6 steps instead of 8, and finer levels cost the most.
 TWICE = 2
-#: Places of the coarsest grid, which is solved by a dense inverse.
+#: Most positions of the coarsest grid, which is solved by a dense inverse.
 COARSEST = 64
-#: Systems at a time, in values: one of 224² for each thread of a CPU stays in its cache; other devices can be filled.
+#: Systems at a time, in values: one of 224² for each thread of a CPU stays in its cache; other devices take more.
 CPU_VALUES, DEVICE_VALUES = 3 * 224**2, 128 * 3 * 224**2
 
 #: Integers of a float's size, by its bytes.
@@ -54,27 +54,27 @@ class Imputed:
 
 @torch.no_grad()
 def imputed(z: torch.Tensor, removed: torch.Tensor, *, tolerance: float = 1e-4) -> Imputed:
-    """The images with every removed pixel solved for, on their device, in their dtype (float32 at least).
+    """The images with every removed pixel solved for, on their device and in their dtype (solved in float32 at least).
 
-    Where `tolerance` is not reached in float32, an image is solved again in float64. An image of which nothing is
-    removed stays as it is; one of which everything is removed is NaN, and so is what a kept pixel that is not finite
-    reaches. Values of removed pixels are not looked at. Each image's answer is its own, whatever its neighbours.
+    Where `tolerance` is not reached in float32, an image is solved again in float64. An image with nothing removed is
+    unchanged. An image with everything removed is NaN, and so is every pixel that depends on a kept pixel that is not
+    finite. Values of removed pixels are ignored. The result of an image does not depend on the others.
 
     Args:
         z: images `(N, C, H, W)`.
         removed: `(N, H, W)` bool, one mask for all channels.
-        tolerance: relative residual that is kept to.
+        tolerance: the relative residual to reach.
 
     Raises:
         NotApplicable: signals or volumes: the weights are those of images.
         InvalidInput: shapes that do not fit, a mask that is no mask, a tolerance that is not above 0.
 
-    A HeatproofWarning says so if a residual stays above `tolerance` all the same.
+    A HeatproofWarning is issued if a residual stays above `tolerance`.
     """
     _check(z, removed, tolerance)
     height, width = z.shape[2:]
     if min(height, width) == 1:
-        # A line has short waves that no sweep cuts. Drawn two pixels wide it has the same solution, and none of them.
+        # A line has short waves that no sweep reduces. Two pixels wide it has the same solution, and no such waves.
         wide = [max(side, 2) for side in (height, width)]
         found = imputed(z.expand(*z.shape[:2], *wide), removed.expand(len(z), *wide), tolerance=tolerance)
         return replace(found, images=found.images[..., :height, :width].contiguous())
@@ -122,11 +122,11 @@ def _check(z: torch.Tensor, removed: torch.Tensor, tolerance: float) -> None:
 
 
 class Board:
-    """Room to work on one grid: fields `(B, C, length)` that hold padded images, row after row.
+    """Work space of one grid: fields `(B, C, length)` that hold padded images, row after row.
 
     A row is `width + 2` long, so that a neighbour is a shift of the whole field, and an addition runs over memory once.
-    The padding of a field is 0; one row more below lets a coarser grid reach over the edge. What works on fields comes
-    as functions without arguments: on small grids slicing takes longer than adding, so it is done once.
+    The padding of a field is 0; one row more below lets a coarser grid reach over the edge. Operations on fields are
+    functions without arguments: on small grids slicing takes longer than adding, so it is done once.
     """
 
     def __init__(self, batch: int, channels: int, height: int, width: int, like: torch.Tensor):
@@ -163,11 +163,11 @@ class Board:
         return work
 
     def restriction(self, field: torch.Tensor, out: torch.Tensor) -> Work:
-        """[1 2 1]² around every other place, 4 Pᵀ x, into an image of the coarser grid, `out`."""
+        """[1 2 1]² around every other position, 4 Pᵀ x, into an image of the coarser grid, `out`."""
         height, width = self.coarse
         rows = field.unflatten(-1, (-1, self.row))
         top, middle, bottom = (rows[..., start : start + 2 * height - 1 : 2, :] for start in range(3))
-        flat = self.like.new_zeros(*self.shape[:2], height * self.row + 1)  # one more: its 0 is beside the last place
+        flat = self.like.new_zeros(*self.shape[:2], height * self.row + 1)  # one more: a 0 beside the last position
         pairs = self.second[..., : height * self.row]
         tall, left, right = flat[..., :-1].unflatten(-1, (height, self.row)), flat[..., :-1], flat[..., 1:]
         even, odd = (pairs.unflatten(-1, (height, self.row))[..., start : 2 * width : 2] for start in range(2))
@@ -181,7 +181,7 @@ class Board:
         return work
 
     def prolongation(self, coarse: torch.Tensor, to: torch.Tensor) -> Work:
-        """Adds P e, bilinear between the places of the coarser grid, to an image of this one, `to`."""
+        """Adds P e, bilinear between the positions of the coarser grid, to an image of this one, `to`."""
         (batch, channels, height, width), down, right = self.shape, self.shape[2] // 2, self.shape[3] // 2
         wide = self.like.new_zeros(batch, channels, self.coarse[0], width)
         between = self.like.new_zeros(batch, channels, down, width)
@@ -220,7 +220,7 @@ class Grid:
         self.residual_image, self.change_image = (self.board.image(f) for f in (self.residual, self.change))
 
     def set(self) -> None:
-        """What follows from `cover` and `tie`."""
+        """Computes what follows from `cover` and `tie`."""
         torch.sqrt(self.cover, out=self.root)
         self.couple_root()
         torch.addcmul(self.tie, self.diagonal, self.root, value=1 / 12, out=self.diagonal)
@@ -233,7 +233,7 @@ class Grid:
         return self.coupled_core.mul_(self.twelfth).addcmul_(core, self.diagonal_core, value=-1)
 
     def matrix_inverse(self) -> torch.Tensor:
-        """`(B, n, n)`, of the whole system; places that take no part get a 1."""
+        """`(B, n, n)`, of the whole system; positions that take no part get a 1 on the diagonal."""
         batch, _, height, width = self.plan.shape
         count = height * width
         board = Board(batch, count, height, width, self.plan.like)
@@ -246,7 +246,7 @@ class Grid:
 
 
 class Multigrid:
-    """The grids for systems of one size: set anew for each mask, so that the memory is taken once."""
+    """The grids for systems of one size: reused for each mask, so that memory is allocated once."""
 
     def __init__(self, z: torch.Tensor, dtype: torch.dtype):
         self.batch, channels, height, width = z.shape
@@ -270,7 +270,7 @@ class Multigrid:
         self.direction_core = self.direction[..., grid.core]
 
     def set(self, removed: torch.Tensor) -> None:
-        """The systems of masks `(B, H, W)`, on all grids."""
+        """Sets up the systems of masks `(B, H, W)`, on all grids."""
         grid = self.grids[0]
         grid.plan.image(grid.cover).copy_(removed[:, None])
         grid.plan.image(grid.root).copy_(~removed[:, None])
@@ -285,7 +285,7 @@ class Multigrid:
         self.coarsest = self.grids[-1].matrix_inverse()
 
     def correct(self, level: int = 0) -> None:
-        """Puts into `change` what one cycle makes of `residual`; from the grid `TWICE` on, one cycle and another."""
+        """Writes into `change` what one cycle makes of `residual`; at level `TWICE` the cycle is done twice."""
         grid = self.grids[level]
         if level == len(self.grids) - 1:
             grid.change_image.copy_((grid.residual_image.flatten(2) @ self.coarsest).view_as(grid.change_image))
@@ -300,7 +300,7 @@ class Multigrid:
             grid.change.add_(first)
 
     def _cycle(self, level: int) -> None:
-        """Jacobi, the coarser grid, Jacobi again: symmetric."""
+        """A Jacobi sweep, the coarser grid, a Jacobi sweep: symmetric."""
         grid = self.grids[level]
         torch.mul(grid.residual, grid.inverse, out=grid.change)
         if level:
@@ -318,7 +318,7 @@ class Multigrid:
         grid.change_core.mul_(grid.inverse_core)
 
     def solution(self, z: torch.Tensor, removed: torch.Tensor, tolerance: float, most: int) -> Imputed:
-        """The images filled; what is sought is the distance of `u` from the mean of the pixels it hangs on."""
+        """The filled images; solved for the difference of `u` from the mean of the kept pixels that it depends on."""
         hopeless = removed.flatten(1).all(1)
         self.set(removed & ~hopeless[:, None, None])
         grid, everywhere = self.grids[0], removed[:, None]
@@ -328,7 +328,7 @@ class Multigrid:
         right = grid.coupled_core.mul_(grid.twelfth)
         norm, tie = _dot(right, right), grid.tie.sum((1, 2), keepdim=True)
         mean = right.sum(2, keepdim=True) / (tie + (tie == 0))
-        mean = mean.masked_fill(hopeless[:, None, None], torch.nan)  # and with it all that follows
+        mean = mean.masked_fill(hopeless[:, None, None], torch.nan)  # and so everything computed from it
         right.addcmul_(grid.tie[..., grid.core], mean, value=-1)
         self.start.zero_()[..., grid.core].copy_(right)
         steps = self._descend(norm * (AIM * tolerance) ** 2, most)
@@ -339,7 +339,7 @@ class Multigrid:
         return Imputed(_chosen(everywhere, filled, z), residual, steps)
 
     def _descend(self, goal: torch.Tensor, most: int) -> int:
-        """Solves for `start` in `image`; systems that are done stay as they are while others go on."""
+        """Solves for `image` with right-hand side `start`; finished systems stay as they are while others go on."""
         grid, before = self.grids[0], None
         self.image.zero_()
         image = self.image[..., grid.core]
@@ -365,7 +365,7 @@ class Multigrid:
 
 
 def _dot(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """Of each system by itself, `(B, 1, 1)`."""
+    """The dot product of each system, `(B, 1, 1)`."""
     return (one * other).sum((1, 2), keepdim=True)
 
 

@@ -1,7 +1,7 @@
-"""What stands where an image is masked: fills, and the mixing of an image with one of them (protocols §1).
+"""Fills for masked pixels, and the mixing of an image with a fill (protocols §1).
 
-A masked image is `x ⊙ m + fill ⊙ (1 − m)`. Everything here happens in `z`, what the network sees: normalising is
-affine, so mixing in `x` and mixing in `z` are the same. Pure functions, any number of spatial dimensions.
+A masked image is `x ⊙ m + fill ⊙ (1 − m)`. Everything here works in `z`, the normalised image. Normalising is affine,
+so mixing in `x` and mixing in `z` are the same. Pure functions, any number of spatial dimensions.
 """
 
 import torch
@@ -29,7 +29,7 @@ def checked_fill(fill: str) -> str:
 
 
 def ground(fill: str, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-    """The image of nothing but fill that belongs to each image, in `z`: `(N, C, *spatial)`.
+    """The fill of each image as a whole image, in `z`: `(N, C, *spatial)`.
 
     Args:
         fill: one of `FILLS`.
@@ -55,11 +55,11 @@ def masked(z: torch.Tensor, mask: torch.Tensor, background: torch.Tensor) -> tor
 
 
 def black(x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-    """What 0 in `x` is in `z`, `−mean / std` of every channel, read off the images themselves: `(N, C, 1, …)`.
+    """The value of 0 in `x` after normalising, `−mean / std` of every channel, found from the images: `(N, C, 1, …)`.
 
-    `z` is affine in `x`, so a channel's lowest and highest value give the line (error about 1e-7 / range of x, on the
-    range of z). Each image by itself, so that its answer does not depend on its neighbours. A channel that is zero
-    all over is black already; of one that is constant above zero the line cannot be known, and it is NaN.
+    `z` is affine in `x`, so a channel's lowest and highest value determine the line (error about 1e-7 / range of x, on
+    the range of z). Each image is handled by itself, so the result does not depend on the batch. A channel of zeros is
+    black already. A constant channel above zero does not determine the line and gives NaN.
     """
     flat, seen = x.flatten(2).double(), z.flatten(2).double()
     low, at_low = flat.min(2)
@@ -71,9 +71,9 @@ def black(x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
 
 
 def blurred(images: torch.Tensor, taps: int = BLUR_TAPS, sigma: float = BLUR_SIGMA) -> torch.Tensor:
-    """`(N, C, *spatial)` under a Gaussian, one spatial dimension after the other; the border is mirrored.
+    """Gaussian blur of `(N, C, *spatial)`, one spatial dimension after the other; the border is mirrored.
 
-    Equal to torchvision's `gaussian_blur`. A side of no more than half the taps has nothing to mirror: its border is
+    Equal to torchvision's `gaussian_blur`. A side of no more than half the taps is too short to mirror: its border is
     repeated instead.
     """
     if taps < 1 or taps % 2 == 0 or not sigma > 0:

@@ -1,4 +1,4 @@
-"""What was found out about a network is kept as long as the network lives, and no longer."""
+"""A cache of facts about a network that lives as long as the network, and no longer."""
 
 from collections.abc import Callable, Hashable, MutableMapping
 from typing import Generic, TypeVar
@@ -19,16 +19,16 @@ class PerModule(Generic[V]):
         self._known: MutableMapping[nn.Module, dict[Hashable, V]] = WeakIdKeyDictionary()
 
     def found(self, module: nn.Module, key: Hashable, work: Callable[[], V]) -> V:
-        """The value kept, else what `work()` gives, kept from now on; nothing is kept of a `work` that raises."""
+        """The cached value, else that of `work()`, which is cached from then on; nothing is cached if `work` raises."""
         known = self._known.setdefault(module, {})
         if key not in known:
             known[key] = work()
         return known[key]
 
     def get(self, module: nn.Module, key: Hashable = None) -> V | None:
-        """The value kept, or None."""
+        """The cached value, or None."""
         return self._known.get(module, {}).get(key)
 
     def put(self, module: nn.Module, key: Hashable, value: V) -> None:
-        """Keeps a value."""
+        """Caches a value."""
         self._known.setdefault(module, {})[key] = value

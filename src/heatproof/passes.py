@@ -1,4 +1,4 @@
-"""Passes of a network: how many variants of an image go at a time."""
+"""How many images go through the network in one pass."""
 
 import math
 from collections.abc import Iterator
@@ -9,8 +9,8 @@ from heatproof.errors import InvalidInput
 if TYPE_CHECKING:
     import torch
 
-#: Rows of one pass: at most so many, and so many input values. On a CPU eight images of 224² stay in the cache
-#: (ResNet-18, one thread: 23 ms an image at 8, 28 at 16, 34 at 64); other devices want to be filled.
+#: Most rows and most input values of one pass. On a CPU eight images of 224² stay in the cache
+#: (ResNet-18, one thread: 23 ms an image at 8, 28 at 16, 34 at 64); other devices need larger passes.
 CPU_ROWS, CPU_VALUES = 64, 8 * 3 * 224**2
 DEVICE_ROWS, DEVICE_VALUES = 512, 128 * 3 * 224**2
 

@@ -4,7 +4,7 @@
     Plugins(registry, …)               what was registered by a call; `exported` is what a worker process needs of it
     imported(…)                        registers in the worker process what `exported` gave
 
-How a method or a metric is put into its registry is said in `attributions.foreign` and `metrics.foreign`.
+`attributions.foreign` and `metrics.foreign` put methods and metrics into their registries.
 """
 
 import importlib
@@ -19,12 +19,12 @@ from typing import Any, Generic, Protocol, TypeVar
 from heatproof.errors import HeatproofError, InvalidInput
 from heatproof.registry import Entry, Registry, unknown
 
-#: What stands before the name of a module and an object in it.
+#: The prefix of a name that gives a module and an object in it.
 PYTHON = "python:"
 
 
 class Recipe(Protocol):
-    """All that a registering call was given, so that a worker process can register the same; it can be pickled."""
+    """The arguments of a registering call, so that a worker process can repeat it; it can be pickled."""
 
     @property
     def name(self) -> str: ...
@@ -65,7 +65,7 @@ class Plugins(Generic[R]):
         _KINDS[home] = self
 
     def check_name(self, name: str) -> None:
-        """InvalidInput for a name that a spelling could not carry, or that stands for a family."""
+        """InvalidInput for a name that cannot stand in a spelling, or that is the name of a family."""
         kind = self.registry.kind
         if not isinstance(name, str) or not name.strip() or set(name) & set("@[],") or ":" in name:
             raise InvalidInput(f"A {kind}'s name must be text without @ [ ] , and a colon. Got {name!r}.")
@@ -79,7 +79,7 @@ class Plugins(Generic[R]):
         return recipe.name
 
     def unregister(self, name: str) -> None:
-        """Takes out again what was registered under a name."""
+        """Removes what was registered under a name."""
         self.registry.remove(name)
         self.recipes.pop(name, None)
 
@@ -88,7 +88,7 @@ class Plugins(Generic[R]):
         return name.startswith(tuple(self._sources))
 
     def register_from(self, spec: str) -> str:
-        """Registers what a name such as `python:package.module:function` leads to; returns its name; again is free.
+        """Registers the plug-in that a name such as `python:package.module:function` gives, once; returns its name.
 
         Raises:
             InvalidInput, UnknownName: the name has no known prefix, or nothing is there.
@@ -104,15 +104,15 @@ class Plugins(Generic[R]):
         return recipe.name
 
     def _known(self, name: str) -> bool:
-        """By exactly this name: a registry folds case, and two files or functions may differ in case alone."""
+        """Whether exactly this name is registered: a registry folds case, and two names may differ in case alone."""
         return name in self.registry and self.registry[name].name == name
 
     # --- worker processes ---
 
     def exported(self, entries: Iterable[Entry]) -> tuple[bytes, ...]:
-        """What a worker process needs to know of these entries, for `imported` there.
+        """These entries, packed for `imported` in a worker process.
 
-        What comes with heatproof, and what a name leads to, is found there and is not exported.
+        heatproof's own entries, and those whose name says where they are, need no packing.
 
         Raises:
             InvalidInput: one that cannot be pickled (a lambda, a function of a notebook).
@@ -130,7 +130,7 @@ class Plugins(Generic[R]):
             found = pickle.dumps((self.home, recipe))
             if b"__main__" not in found or hasattr(sys.modules["__main__"], "__file__"):
                 return found
-        except Exception as error:  # pickle raises what it likes
+        except Exception as error:  # pickle raises errors of many types
             why = str(error)
         raise InvalidInput(
             f"The {self.registry.kind} {entry.name!r} must be importable for several worker processes: {why}. "
@@ -143,7 +143,7 @@ class Plugins(Generic[R]):
 
 
 def imported(exports: Iterable[bytes]) -> None:
-    """Registers plug-ins of any kind that `exported` packed in another process; what is known here is left alone."""
+    """Registers plug-ins of any kind that `exported` packed in another process; those known here are left alone."""
     for sent in exports:
         with current_folder_importable():
             home, recipe = pickle.loads(sent)
@@ -156,7 +156,7 @@ def imported(exports: Iterable[bytes]) -> None:
 
 @contextmanager
 def current_folder_importable() -> Iterator[None]:
-    """The current folder comes first on the import path for the while."""
+    """Puts the current folder first on the import path inside the `with` block."""
     folder = str(Path.cwd())
     sys.path.insert(0, folder)
     try:
@@ -167,14 +167,14 @@ def current_folder_importable() -> Iterator[None]:
 
 
 def import_path(name: str) -> AbstractContextManager[None]:
-    """The import path that a plug-in needs when it is called: that of its import, where a name led to it."""
+    """The import path for calling a plug-in: with the current folder where it was imported by name."""
     return current_folder_importable() if name.startswith(PYTHON) else nullcontext()
 
 
 def named_object(spec: str, problem: type[HeatproofError] = InvalidInput, noun: str = "function") -> Any:
     """The object that `python:package.module:object` names (`function`, `Class.method`).
 
-    What the module raises when it is imported is raised as it is.
+    Errors that the module raises on import pass through unchanged.
 
     Raises:
         problem: no such spelling, or no such module. UnknownName: the module has no such object.
@@ -229,21 +229,21 @@ def named_function(spec: str) -> Callable:
 
 
 def parameters_of(function: Callable) -> list[inspect.Parameter]:
-    """Of any callable; none where it has no signature to read."""
+    """The parameters of a callable; none where its signature cannot be read."""
     try:
         return list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):  # what is written in C has no signature
+    except (TypeError, ValueError):  # a function written in C has no signature
         return []
 
 
 def required(function: Callable) -> list[inspect.Parameter]:
-    """Parameters that a position fills and that have no default."""
+    """The positional parameters without a default."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return [p for p in parameters_of(function) if p.kind in kinds and p.default is p.empty]
 
 
 def takes(function: Callable, count: int, besides: Sequence[str] = ()) -> bool:
-    """Whether `count` positional arguments fill all that it requires; those named in `besides` come by name."""
+    """Whether `count` positional arguments fill all required parameters but those in `besides`, which come by name."""
     parameters, wanted = parameters_of(function), [p.name for p in required(function)]
     starred = any(p.kind is p.VAR_POSITIONAL for p in parameters)
     alone = [name for name in wanted if name not in besides]
@@ -251,7 +251,7 @@ def takes(function: Callable, count: int, besides: Sequence[str] = ()) -> bool:
 
 
 def plain_options(parameters: Iterable[inspect.Parameter]) -> list[inspect.Parameter]:
-    """Those with a default that a spelling can carry (bool, number, text), as options: keyword-only."""
+    """The parameters whose default a spelling can express (bool, number, text), as keyword-only options."""
     plain = [p for p in parameters if isinstance(p.default, bool | int | float | str)]
     return [p.replace(kind=p.KEYWORD_ONLY) for p in plain]
 

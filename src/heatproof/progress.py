@@ -15,7 +15,7 @@ class Bar:
         self._task: Any = None
 
     def stage(self, name: str, total: float, done: float = 0) -> None:
-        """Begins something of `total` units, `done` of them there already; 0 where nobody knows how long it takes."""
+        """Begins a stage of `total` units (0: unknown), of which `done` are finished already."""
         if self._task is not None:
             self._progress.update(self._task, visible=False)
         self._task = self._progress.add_task(name, total=total - done if total else None)
@@ -32,7 +32,7 @@ class Log:
         self._name, self._total, self._done, self._said, self._began = "", 0.0, 0.0, 0, 0.0
 
     def stage(self, name: str, total: float, done: float = 0) -> None:
-        """Begins something of `total` units, `done` of them there already; 0 where nobody knows how long it takes."""
+        """Begins a stage of `total` units (0: unknown), of which `done` are finished already."""
         self._name, self._total, self._done, self._said, self._began = name, total - done, 0.0, 0, time.monotonic()
         sys.stderr.write(f"{name} …\n")
 
@@ -50,15 +50,15 @@ class Silent:
     """No progress."""
 
     def stage(self, name: str, total: float, done: float = 0) -> None:
-        """Says nothing."""
+        """Does nothing."""
 
     def advance(self, units: float) -> None:
-        """Says nothing."""
+        """Does nothing."""
 
 
 @contextmanager
 def progress_bar() -> Iterator[Bar | Log]:
-    """Progress on stderr, as fits what stderr is."""
+    """Progress on stderr: a bar on a terminal, else log lines."""
     if not sys.stderr.isatty():
         yield Log()
         return

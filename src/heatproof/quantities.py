@@ -1,8 +1,8 @@
 """The one table of quantities: what a method, a metric or a perturbation may name in its signature.
 
-A quantity stands here once, with all that anything decides about it: who may ask for it, what one value of it belongs
-to, what the forward pass must keep for it, whether the network is asked, whether it changes with the class explained.
-The engine has one supplier for each (a test compares the two). It lies on the ground because the registries check a
+Each quantity has one entry with every fact that the engine decides by: who may name it, what one value of it belongs
+to, what the forward pass must keep for it, whether it depends on the network, whether it changes with the target. The
+engine has one supplier for each (a test compares the two). The table is a ground file because the registries check a
 signature against it when a function is registered, so an unknown name is an error at import.
 """
 
@@ -27,11 +27,11 @@ class Quantity:
         keeps: the layer's activations are kept in the forward pass.
         graph: how many derivatives are taken from the layer to the output: 0, 1 or 2.
         reused: its graph is needed again after the first backward pass.
-        asks: it depends on the network, so it has no value where the network gives no finite answer.
+        asks: it depends on the network, so it has no value where the network's output is not finite.
         runs: it runs the network, or a part of it, beyond the one shared forward and backward pass.
         targeted: another class gives another value.
         of_classes: it holds an output of every class, which a callable `output` does not have.
-        explains: it makes maps anew, so maps made elsewhere cannot have it.
+        explains: it makes further maps with the method under test, so maps made elsewhere do not have it.
     """
 
     what: str
@@ -52,7 +52,7 @@ def _of(users: str, what: str, per: str = "batch", **facts: bool | int) -> Quant
 
 
 def _still(users: str, what: str, per: str = "batch") -> Quantity:
-    """One that no network is asked for."""
+    """A quantity that does not depend on the network."""
     return _of(users, what, per, asks=False)
 
 

@@ -23,7 +23,7 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownName:
-    """The one sentence for a name that does not exist."""
+    """The error for a name that does not exist, with near misses."""
     known = sorted(known)
     near = nearest(name, known)
     listing = ", ".join(known[:40]) + (", …" if len(known) > 40 else "")
@@ -32,7 +32,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownName:
 
 
 def fold(name: str) -> str:
-    """A spelling without case, separators and the many ways to write `++`."""
+    """A name in lower case, without separators, and with one spelling of `++`."""
     plain = re.sub(r"[\s_\-]", "", name.lower())
     return re.sub(r"(?<=cam)pp$", "++", plain.replace("plusplus", "++"))
 
@@ -85,9 +85,9 @@ class Entry:
 
 
 class Registry(Mapping[str, Entry]):
-    """A name → Entry mapping that resolves aliases and spellings, and refuses a name twice.
+    """A name → Entry mapping that resolves aliases and spellings, and rejects a name that is taken.
 
-    `kind` is the kind of function, as the table of quantities says who may name what.
+    `kind` is the kind of function, one of `quantities.USERS`.
     """
 
     def __init__(self, kind: str):
@@ -106,10 +106,10 @@ class Registry(Mapping[str, Entry]):
         vocabulary: Mapping[str, str] | None = None,
         **traits: Any,
     ) -> Callable:
-        """Decorator: files the function under `name`; its signature is checked against the vocabulary here.
+        """Decorator: registers the function under `name`; its signature is checked against the vocabulary here.
 
-        `extra` are options that others than the function read: they appear with its own, and are not passed to it.
-        `vocabulary` stands in place of the registry's own for this one function.
+        `extra` are options that other code reads: they are listed with the function's own, and are not passed to it.
+        `vocabulary` replaces the registry's own for this one function.
         """
 
         def file(function: Callable) -> Callable:
@@ -179,7 +179,7 @@ def _contract(
 
 
 def _kind(value: Any) -> str:
-    """What an option's default says of its values; empty where it says nothing (None, a list)."""
+    """The kind of value that an option's default asks for; empty where it allows any (None, a list)."""
     if isinstance(value, bool):
         return "true or false"
     if isinstance(value, Real):

@@ -1,4 +1,4 @@
-"""One random generator for each (study seed, image, name, condition), so that order decides nothing."""
+"""One random generator for each (study seed, image, name, condition), so that the order of work changes nothing."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ def derived_seed(seed: int, image: str, name: str, condition: str = "") -> int:
 
 
 def generator(seed: int, image: str, name: str, condition: str = "") -> "torch.Generator":
-    """A CPU generator for one image and one thing: the same numbers on every device, in every order."""
+    """A CPU generator for one image and one name: the same numbers on every device, in every order."""
     import torch
 
     return torch.Generator().manual_seed(derived_seed(seed, image, name, condition))
@@ -30,7 +30,7 @@ def generators(seed: int, images: Sequence[str], name: str, condition: str = "")
 
 @contextmanager
 def seeded(generator: "torch.Generator", device: "torch.device") -> Iterator[None]:
-    """The global generators of torch and numpy start from the generator's seed for the while, and go on as before."""
+    """Seeds the global generators of torch and NumPy from `generator` inside the block, then restores them."""
     import numpy as np
     import torch
 

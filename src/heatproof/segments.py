@@ -36,7 +36,7 @@ SEGMENTERS = Registry("segmenter")
 
 #: The side for which N's settings are meant; lengths scale with side / 224, areas with its square.
 REFERENCE_SIDE = 224
-#: Part of the cache key: raise it when a segmenter here changes its answer.
+#: Part of the cache key: raise it when a segmenter here changes its result.
 VERSION = 1
 #: Label maps kept in memory (100 KB each at 224²).
 REMEMBERED = 64
@@ -55,7 +55,7 @@ def segment(
     """Label maps `(N, H, W)` int64 of images `x` `(N, 3, H, W)` in [0, 1]; labels run from 0 to n − 1.
 
     `name` may carry options, as `quickshift[kernel=3]`; `options` come on top. `folder`: where label maps are
-    also kept on disk, shared by processes and runs. The answer depends on nothing but image and settings.
+    also kept on disk, shared by processes and runs. The result depends on nothing but image and settings.
     Errors: UnknownName for a segmenter or an option; InvalidInput for images of another shape or range.
     """
     entry, spelled = SEGMENTERS.parse(name)
@@ -73,7 +73,7 @@ def counts(segments: torch.Tensor) -> torch.Tensor:
 
 @SEGMENTERS.register("quickshift", source="Vedaldi & Soatto 2008; paper N")
 def quickshift(x, *, kernel=2.2, max_dist=200.0, ratio=0.2):
-    """QuickShift, about 110 segments; `kernel` is meant at 224² and scales with the side of `x`, down to 1.
+    """QuickShift, about 110 segments; `kernel` is for 224² and scales with the side of `x`, down to 1.
 
     Without the scaling, 2.2 gives 28 segments at 112² and 341 at 384². scikit-image takes no kernel below 1,
     so images under about 100 pixels a side get fewer.
@@ -96,9 +96,9 @@ def slic(x, *, n_segments=160, compactness=10.0, sigma=1.0):
 def felzenszwalb(x, *, scale=100.0, sigma=0.5, min_size=60, count=120):
     """Felzenszwalb, `scale` bisected for each image (log axis, 10 to 10,000) towards `count` segments.
 
-    At a fixed scale of 100 photographs get 49 to 224. `scale` is the first try; the search stops within 5 %
-    of `count` or after ten runs, and keeps the nearest. `count=0` keeps `scale` as it is. `min_size` is meant
-    at 224² and scales with the image's area.
+    At a fixed scale of 100, photographs get 49 to 224 segments. `scale` is the first try; the search stops within 5 %
+    of `count` or after ten runs, and keeps the nearest. `count=0` keeps `scale` as it is. `min_size` is for 224² and
+    scales with the image's area.
     """
     smallest = max(1, round(min_size * _scale(x) ** 2))
     if not count:
@@ -120,7 +120,7 @@ def felzenszwalb(x, *, scale=100.0, sigma=0.5, min_size=60, count=120):
 
 @SEGMENTERS.register("grid", source="ours, for tests and for images without edges")
 def grid(x, *, rows=11, columns=11):
-    """Equal rectangles, 121 by default; blind to the image. Fewer where the image has fewer pixels."""
+    """Equal rectangles, 121 by default, whatever the image shows. Fewer where the image has fewer pixels."""
     height, width = x.shape[:2]
     down = np.arange(height) * rows // height
     across = np.arange(width) * columns // width
@@ -134,7 +134,7 @@ def _felzenszwalb(x: np.ndarray, scale: float, sigma: float, min_size: int) -> n
 
 
 def _scale(x: np.ndarray) -> float:
-    """The image's side beside 224: the geometric mean of height and width."""
+    """The image's side relative to 224: the geometric mean of height and width."""
     return math.sqrt(x.shape[0] * x.shape[1]) / REFERENCE_SIDE
 
 
@@ -149,7 +149,7 @@ def _check(x: torch.Tensor) -> None:
 
 
 def _cached(image: np.ndarray, name: str, settings: Mapping[str, Any], folder: str | os.PathLike | None) -> np.ndarray:
-    """The label map from memory, else from `folder`, else worked out and filed in both."""
+    """The label map from memory, else from `folder`, else computed and stored in both."""
     key = _key(image, name, settings)
     with _lock:
         if key in _memory:
@@ -175,13 +175,13 @@ def _contiguous(labels: np.ndarray) -> np.ndarray:
 
 
 def _key(image: np.ndarray, name: str, settings: Mapping[str, Any]) -> str:
-    """A hash of the pixels, the settings and the versions that decide the answer."""
+    """A hash of the pixels, the settings and the versions that decide the result."""
     about = f"{VERSION}|{_SKIMAGE}|{name}|{sorted(settings.items())!r}|{image.shape}"
     return hashlib.blake2b(about.encode() + image.tobytes(), digest_size=16).hexdigest()
 
 
 def _read(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    """A label map from disk; None where there is none. A damaged file is said and worked out again."""
+    """A label map from disk; None where there is none. A damaged file gives a warning and None."""
     try:
         labels = np.load(path, allow_pickle=False)
     except FileNotFoundError:

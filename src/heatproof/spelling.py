@@ -1,9 +1,9 @@
-"""How methods, metrics, perturbations and segmenters are asked for as text: `name@layer+layer[option=value,…]`.
+"""The text form of methods, metrics, perturbations and segmenters: `name@layer+layer[option=value,…]`.
 
     gradcam                                a name alone
     gradcam@features[7][-1]                a layer; an index in brackets is part of its name
     refine:layercam@layer2+layer4          several layers
-    road[ties=block,fractions=.1 .3]       options
+    road[ties=block,kept=20 50]            options
 
 A value is read as a YAML scalar: a number, `true`, `null`, a list, else text. Text that would be read as something
 else stands in double quotes, as in JSON. `parse` and `format` are inverse.
@@ -29,7 +29,7 @@ _OPEN, _CLOSE, _QUOTE = "[{", "]}", '"'
 
 @dataclass(frozen=True)
 class Spelling:
-    """A spelling taken apart: the name as written, the layers, and the options with their values."""
+    """A parsed spelling: the name as written, the layers, and the options with their values."""
 
     name: str
     layers: tuple[str, ...] = ()
@@ -133,7 +133,7 @@ def _pieces(text: str, depth: int) -> tuple[list[str], bool]:
     for i, sign in enumerate(text):
         if quoted:
             quoted = sign != _QUOTE or before == "\\"
-            before = "" if before == "\\" else sign  # what is escaped escapes nothing
+            before = "" if before == "\\" else sign  # an escaped backslash escapes nothing
             continue
         if sign == _QUOTE and depth and before in ("", "=", ",", ":", *_OPEN):
             quoted = True

@@ -46,7 +46,7 @@ def degenerate(maps: torch.Tensor) -> torch.Tensor:
 
 
 def _degenerate(low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
-    """By the extremes alone: `amin` and `amax` hand on NaN, and an infinity is one of them."""
+    """From the extremes alone: `amin` and `amax` propagate NaN, and an infinity is an extreme."""
     scale = torch.maximum(low.abs(), high.abs())
     return ~(torch.isfinite(low) & torch.isfinite(high)) | (high - low <= CONSTANT * scale)
 

@@ -1,7 +1,7 @@
-"""Transformations of an image before its map is made (paper F): the same image for every method, masks alike.
+"""Transformations of an image before its map is made (paper F): every method gets the same image; masks move alike.
 
-Spelled as everything else: `rotation[degrees=90]`. They keep the size of the image, so that the network and the metrics
-of pairs can take what comes out.
+They are spelled like methods: `rotation[degrees=90]`. They keep the size of the image, which the network and the pair
+metrics need.
 """
 
 import math
@@ -24,7 +24,7 @@ def transformed(
     Random numbers depend on the seed, the image's id and the transformation alone.
 
     Raises:
-        UnknownName: a transformation or an option that does not exist. InvalidInput: an option that cannot be.
+        UnknownName: a transformation or an option that does not exist. InvalidInput: an option out of range.
     """
     entry, options = TRANSFORMATIONS.parse(spelling)
     fill = torch.zeros_like(images[:, :, :1, :1]) if mask else images.mean((2, 3), keepdim=True)
@@ -35,7 +35,7 @@ def transformed(
 
 
 def affine_grid(matrix: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """Where each pixel of the result is read, `(N, H, W, 2)`, for maps `(N, 2, 3)` of pixels about the centre."""
+    """The sampling grid `(N, H, W, 2)` of affine maps `(N, 2, 3)`, which act on pixels relative to the centre."""
     height, width = x.shape[2:]
     sides = torch.tensor([width, height], dtype=matrix.dtype)
     scaled = matrix.clone()  # the grid goes from -1 to 1 along both sides, so angles are those of a square
@@ -45,7 +45,7 @@ def affine_grid(matrix: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 
 @TRANSFORMATIONS.register("rotation", source="Zhang et al. 2024 (F), section 4")
 def rotation(x: torch.Tensor, *, degrees: float = 45.0) -> torch.Tensor:
-    """Counter-clockwise about the centre, bilinear; corners have the image's mean colour."""
+    """Rotates counter-clockwise about the centre, bilinear; corners get the image's mean colour."""
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     matrix = torch.tensor([[cosine, -sine, 0.0], [sine, cosine, 0.0]])
     return affine_grid(matrix.expand(len(x), 2, 3), x)
@@ -53,7 +53,7 @@ def rotation(x: torch.Tensor, *, degrees: float = 45.0) -> torch.Tensor:
 
 @TRANSFORMATIONS.register("crop", aliases=["random-resized-crop"], source="Zhang et al. 2024 (F), section 4")
 def crop(x: torch.Tensor, generator: Sequence[torch.Generator], *, smallest: float = 0.08) -> torch.Tensor:
-    """A random part of the image, of its own shape, brought to its size; `smallest` is the least share of its area."""
+    """A random crop of the image's aspect ratio, resized to its size; `smallest` is the least share of its area."""
     if not 0 < smallest <= 1:
         raise InvalidInput(f"`smallest` must lie in (0, 1], a share of the area. Got {smallest}.")
     drawn = torch.stack([torch.rand(3, generator=one) for one in generator])

@@ -1,4 +1,4 @@
-"""What methods that query the network share: which score is asked for, and whether a gradient can come back."""
+"""What methods that run the network share: the choice of a score, and whether a gradient reaches the image."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from heatproof.attributions.catalogue import check_choice
 from heatproof.models import Model
 from heatproof.models.differentiable import gradient_missing
 
-#: Scores that methods may ask for; `output` is what the caller explains, the logit unless told otherwise.
+#: Scores that methods may use; `output` is what the caller explains, by default the logit.
 SCORES = ("output", "logit", "probability")
 
 
@@ -17,5 +17,5 @@ def checked_score(of: str) -> str:
 
 
 def no_gradient(model: Model, _layer: str, _options: Mapping[str, Any]) -> str:
-    """Why a method that goes back to the image cannot serve, for `applies`."""
+    """Why a method that needs the gradient at the image cannot be used, for `applies`; empty where it can."""
     return gradient_missing(model)

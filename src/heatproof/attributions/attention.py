@@ -1,9 +1,9 @@
 """Maps from a transformer's own attention: how much each patch reached the tokens that the output is read from.
 
-Both methods multiply the layers' matrices, `(N, T, T)` after the heads are made one, from the output down; of the
-product only the rows are needed that the output is read from: the class token's, DeiT's class and distillation tokens',
-all patches' where they are averaged. Which they are is asked of the network, by where the gradient of the last
-attention is not zero. More than one row: their mean. Columns of prefix tokens (class, registers) are dropped.
+Both methods multiply the layers' matrices, `(N, T, T)` with heads fused, from the output down. Only the rows that the
+output is read from are needed: the class token's, DeiT's class and distillation tokens', or all patches' where they are
+averaged. They are found by where the gradient of the last attention is not zero. Several rows are averaged. Columns of
+prefix tokens (class, registers) are dropped.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ from heatproof.models import Model
 from heatproof.models.attention import Attention, Reading, reading, why_unreadable
 from heatproof.rounding import largest, rounded
 
-#: How the heads become one.
+#: How the heads are fused.
 FUSIONS = {
     "mean": lambda matrix: matrix.mean(1),
     "max": lambda matrix: matrix.amax(1),
@@ -33,9 +33,9 @@ def _unfit(model: Model, _layer: str, _options: Mapping[str, Any]) -> str:
 def attention_rollout(z: torch.Tensor, network, forward, *, fusion: str = "mean", discard: float = 0.0) -> torch.Tensor:
     """Attention rollout: the product over the layers of `½ A + ½ I`, at the rows the output is read from; ≥ 0.
 
-    A is the attention with its heads made one by `fusion` (`mean` is the paper's; `max`, `min`); rows are scaled to sum
-    to one. `discard` in [0, 1) sets that share of each layer's smallest entries to zero first (0 in the paper; not
-    those of the columns of prefix tokens). Knows no target. One forward, and one probe of each network.
+    A is the attention with its heads fused by `fusion` (`mean` is the paper's; `max`, `min`); rows are scaled to sum to
+    one. `discard` in [0, 1) sets that share of each layer's smallest entries to zero first (0 in the paper; columns of
+    prefix tokens stay). Does not depend on the target. One forward, and one probe of each network.
     """
     fuse = FUSIONS[check_choice("fusion", fusion, FUSIONS)]
     if not 0 <= discard < 1:
@@ -56,8 +56,8 @@ def attention_rollout(z: torch.Tensor, network, forward, *, fusion: str = "mean"
 def chefer(z: torch.Tensor, network, forward, of_target) -> torch.Tensor:
     """Generic attention explainability: `R ← R + Ā R` over the layers, `Ā = mean over heads of relu(∇A ⊙ A)`; ≥ 0.
 
-    ∇A is the gradient of the target's output by the attention; R begins as the identity I, and the map is R − I at the
-    rows the output is read from (the authors' map: R at the class token's, where I has nothing for the patches). One
+    ∇A is the gradient of the target's output by the attention. R begins as the identity I, and the map is R − I at the
+    rows the output is read from (the authors' map is R at the class token's row, where I is 0 for the patches). One
     forward and one backward, and one probe of each network.
     """
     found = reading(network, network.module, z)
@@ -77,7 +77,7 @@ def chefer(z: torch.Tensor, network, forward, of_target) -> torch.Tensor:
 
 
 def _relevance(matrix: torch.Tensor, relevances: dict[int, torch.Tensor], index: int) -> Callable[[torch.Tensor], None]:
-    """A hook that makes of a gradient at once what is a head's size smaller."""
+    """A hook that reduces a gradient to its product's mean over heads at once, to save memory."""
 
     def hook(gradient: torch.Tensor) -> None:
         relevances[index] = (gradient.float() * matrix.float()).relu().mean(1)

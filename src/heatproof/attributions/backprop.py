@@ -1,7 +1,7 @@
-"""The gradient with a rectifier's own rule on the way back: guided backpropagation and its relatives.
+"""Gradients with a special rule at every ReLU: guided backpropagation and its relatives.
 
-Every ReLU counts, however the network writes it: `nn.ReLU`, `nn.ReLU6`, `F.relu`, `clamp(min=0)`, in place, used again.
-(Captum 0.9 knows `nn.ReLU` modules only, and gives the plain gradient without a word where there are others.)
+Every ReLU counts, however the network writes it: `nn.ReLU`, `nn.ReLU6`, `F.relu`, `clamp(min=0)`, in place, reused.
+(Captum 0.9 finds `nn.ReLU` modules only, and silently gives the plain gradient at others.)
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ Tensor = torch.Tensor
 
 
 def without_relu(model: Model, layer: str, options: Mapping[str, Any]) -> str:
-    """Why these methods cannot serve a network: no gradient, or no ReLU that could change it."""
+    """Why these methods cannot be used for a network: no gradient, or no ReLU that could change it."""
     found = operations(model)
     if found.names & RELUS:
         return gradient_missing(model)
@@ -32,9 +32,9 @@ def without_relu(model: Model, layer: str, options: Mapping[str, Any]) -> str:
 
 
 def _guided(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    """The derivative of a rectifier is 0 or 1: what is positive goes back through it."""
+    """Keeps the positive part of the gradient at the output; autograd then multiplies it by the derivative, 0 or 1."""
     output = function(*args, **kwargs)
-    if output.requires_grad:  # a network may forbid it on the way
+    if output.requires_grad:  # not where the network disables gradients
         output.register_hook(torch.relu)
     return output
 
@@ -55,9 +55,9 @@ def _positive(values: Tensor, output: Tensor, function: Any) -> Back:
     applies=without_relu,
 )
 def guided_backprop(z: Tensor, forward, of_target) -> Tensor:
-    """Guided backpropagation: the gradient, but through a ReLU only what is positive, `1[a > 0] · relu(g)`.
+    """Guided backpropagation: the gradient, with `1[a > 0] · relu(g)` in place of `1[a > 0] · g` at every ReLU.
 
-    A ReLU6 lets through where 0 < a < 6. Other activation functions keep their derivative. One forward and one
+    At a ReLU6 the condition is 0 < a < 6. Other activation functions keep their derivative. One forward and one
     backward pass.
     """
     return ruled_gradient(z, forward, of_target, answered_by(_guided, RELUS))
@@ -67,9 +67,9 @@ def guided_backprop(z: Tensor, forward, of_target) -> Tensor:
     "deconvnet", form="rgb", aliases=["deconvolution"], source="Zeiler & Fergus 2014, §2.1", applies=without_relu
 )
 def deconvnet(z: Tensor, forward, of_target) -> Tensor:
-    """Deconvnet: the gradient, but a ReLU sends back `relu(g)` wherever it was, alive or not.
+    """Deconvnet: the gradient, with `relu(g)` at every ReLU, whether it was active or not.
 
-    Max pooling goes back to its winners, as in the paper. One forward and one backward pass.
+    Max pooling sends the gradient to the maxima, as in the paper. One forward and one backward pass.
     """
     return ruled_gradient(z, forward, of_target, answered_by(_deconvolved, RELUS))
 

@@ -1,4 +1,4 @@
-"""Information bottleneck attribution: noise at a layer, as much as the decision can bear; what must stay is counted."""
+"""Information bottleneck attribution: noise at a layer, as much as the prediction allows, and the bits that remain."""
 
 import math
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from heatproof.models import Model
 from heatproof.models.differentiable import gradient_missing
 from heatproof.passes import check_int
 
-#: The authors' floor of the std: what hardly varies would else count for everything.
+#: The authors' lower bound of the std; without it, activations that hardly vary would dominate the map.
 LEAST_DEVIATION = 0.01
 
 
@@ -46,20 +46,20 @@ def iba(
     alpha: float = 5.0,
     source: str = "dead-leaves",
 ) -> torch.Tensor:
-    """IBA: the bits that pass each place of a noisy layer, `Σk KL(p(Z | A) ‖ q(Z)) / ln 2`; never below 0.
+    """IBA: the bits that pass each position of a noisy layer, `Σk KL(p(Z | A) ‖ q(Z)) / ln 2`; never below 0.
 
     `Z = λ A + (1 − λ) ε`, ε from N(μ, σ²) of the layer over other images, q(Z) that same Gaussian; λ is the sigmoid
-    of a parameter for every number of the layer (from `alpha` on), blurred by `sigma` places. It minimises
-    `cross-entropy of the target + beta · mean KL` by Adam, `samples` draws of ε at each step from the image's own
+    of one parameter for each activation (at first `alpha`), blurred by `sigma` positions. The parameters minimise
+    `cross-entropy of the target + beta · mean KL` by Adam, with `samples` draws of ε at each step from the image's own
     generator. Passes: `steps` · `samples` forwards and backwards of what follows the layer.
 
-    μ and σ come from `source`: `dead-leaves` (procedural images, worked out once and kept), a folder of images, or
-    a file that `heatproof.calibrate` wrote; never from the images explained. Photographs are the better source:
-    under dead leaves a quarter of MobileNetV2's last layer never varies, and what never varied carries no bits. (The
-    authors ask for activity in 1 % of 10,000 images.)
+    μ and σ come from `source`: `dead-leaves` (procedural images, computed once and cached), a folder of images, or
+    a file that `heatproof.calibrate` wrote; never from the images explained. Photographs are the better source: on
+    dead leaves a quarter of MobileNetV2's last layer never varies, and such activations carry no bits. (The
+    authors require activity in 1 % of 10,000 images.)
 
-    The defaults are those of the authors' code, but its map is that of one step before the last. The cross-entropy is
-    a softmax's, of the outputs that are explained.
+    The defaults are those of the authors' code, but its map is that of the step before the last. The cross-entropy is
+    that of the softmax of the explained outputs.
     """
     steps, samples = check_int("steps", steps), check_int("samples", samples)
     lr, beta, sigma = positive("lr", lr), positive("beta", beta, zero=True), positive("sigma", sigma, zero=True)
@@ -86,7 +86,7 @@ def iba(
 
 
 class _Bottleneck:
-    """One image's activations `(C, *spatial)`, normalised, and the noise that they meet."""
+    """One image's activations `(C, *spatial)`, normalised, and the noise that is mixed in."""
 
     def __init__(self, one: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, sigma: float):
         self.alive = std > 0
@@ -94,7 +94,7 @@ class _Bottleneck:
         self.normal = (one - mean) / self.std
 
     def shares(self, parameters: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """λ, and 1 − λ by itself, which stays above 0 where λ rounds to 1."""
+        """λ and 1 − λ, computed separately so that 1 − λ stays above 0 where λ rounds to 1."""
         kept, lost = (self._smooth((sign * parameters).sigmoid()) for sign in (1, -1))
         return kept, lost
 
@@ -103,7 +103,7 @@ class _Bottleneck:
         return blurred(values[None], taps, self.sigma)[0] if self.sigma > 0 else values
 
     def through(self, kept: torch.Tensor, lost: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """Activations with noise `(samples, C, *spatial)`; what never varied is at its mean."""
+        """Activations with noise `(samples, C, *spatial)`; those that never varied are at their mean."""
         noisy = (kept * self.normal + lost * noise) * self.std + self.mean
         return torch.where(self.alive, noisy, self.mean)
 

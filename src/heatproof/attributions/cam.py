@@ -1,4 +1,4 @@
-"""Class-activation maps at one layer: weights on channels, or products at places, summed over the channels.
+"""Class-activation maps at one layer: weights on channels, or products at positions, summed over the channels.
 
 Everywhere `activations` A and `gradients` G = ∂ logit_c / ∂A are `(N, C, *spatial)`, and a raw map is `(N, *spatial)`:
 signed, at layer resolution, higher = more important for the target. The formulas hold for any number of spatial
@@ -48,7 +48,7 @@ def gradcam_plus_plus(activations: torch.Tensor, gradients: torch.Tensor, *, com
 
     Eq. 19 is `G² / (2G² + G³ ΣA)`; divided by G² it needs no epsilon and stays in (0, ½] for A ≥ 0; the relu keeps it
     there at signed layers. `compat=True` gives `G² / (2G² + G³ ΣA + 1e-6)`, which pytorch-grad-cam 1.5.7 computes and
-    which papers N, R and F therefore ran: at small gradients its 1e-6 outweighs all the rest.
+    which papers N, R and F therefore ran: at small gradients its 1e-6 dominates.
     """
     sums = _over_places(activations)
     sums = sums.view(*sums.shape, *[1] * (gradients.dim() - 2))
@@ -63,10 +63,10 @@ def gradcam_plus_plus(activations: torch.Tensor, gradients: torch.Tensor, *, com
 
 @attribution("hirescam", aliases=["hires-cam"], source="Draelos & Carin 2020, eq. 3")
 def hirescam(activations: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
-    """HiResCAM: gradient times activation at every place, `Σk G A`.
+    """HiResCAM: gradient times activation at every position, `Σk G A`.
 
-    Where a LayerNorm follows the layer (inner stages of ConvNeXt) scaling a place changes nothing: the sum is zero in
-    exact arithmetic; what float32 leaves of it, below 1e-5 of the sum of magnitudes, is rounding and is set to zero.
+    Where a LayerNorm follows the layer (inner stages of ConvNeXt), scaling a position changes nothing, so the sum is
+    zero in exact arithmetic. A map below 1e-5 of the largest sum of magnitudes is float32 rounding and is set to zero.
     """
     terms = gradients * activations
     total, size = terms.sum(1), terms.detach().abs().sum(1)
@@ -82,7 +82,7 @@ def xgradcam(activations: torch.Tensor, gradients: torch.Tensor, *, eps: float =
 
 @attribution("layercam", aliases=["layer-cam"], source="Jiang et al. 2021, eq. 4–5")
 def layercam(activations: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
-    """LayerCAM: positive gradients as weights at every place, `Σk relu(G) A`."""
+    """LayerCAM: positive gradients as weights at every position, `Σk relu(G) A`."""
     return (gradients.relu() * activations).sum(1)
 
 
@@ -90,7 +90,7 @@ def layercam(activations: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor
     "gradcam-elementwise", aliases=["grad-cam-elementwise"], source="Gildenblat et al. 2021 (pytorch-grad-cam)"
 )
 def gradcam_elementwise(activations: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
-    """Grad-CAM without the mean: what speaks for the target at every place and channel, `Σk relu(G A)`; never < 0."""
+    """Grad-CAM without the mean: the positive parts at every position and channel, `Σk relu(G A)`; never < 0."""
     return (gradients * activations).relu().sum(1)
 
 
@@ -107,7 +107,7 @@ def shapleycam(activations: torch.Tensor, gradients_of, hvp, *, utility: str = "
     return weighted(weights.flatten(2).mean(2), activations)
 
 
-#: What Finer-CAM can put its gradients into.
+#: The CAMs that Finer-CAM can be based on.
 BASES = {
     "gradcam": gradcam,
     "gradcam++": gradcam_plus_plus,
@@ -131,9 +131,9 @@ def finercam(
     """Finer-CAM: a CAM of what sets the target apart from its most similar classes, `u = y_c − α Σ_d p_d y_d`.
 
     The d are the `comparisons` classes whose logits are nearest to the target's (fewer where there are fewer), `p_d`
-    their probabilities, scaled to sum to one. `alpha` (≥ 0) is how much of the shared evidence goes; 0.6 and 3 are the
-    authors' aggregate setting, 0 is the base itself. `base` is one of `BASES`. The `p_d` are weights, so they are held
-    fixed; `compat=True` differentiates them too, as the authors' code and pytorch-grad-cam do.
+    their probabilities, scaled to sum to one. `alpha` (≥ 0) is the share of the common evidence removed; 0.6 and 3 are
+    the authors' aggregate setting, 0 is the base itself. `base` is one of `BASES`. The `p_d` are weights, so they are
+    held fixed; `compat=True` differentiates them too, as the authors' code and pytorch-grad-cam do.
     """
     if alpha < 0:
         raise InvalidInput(f"`alpha` must be at least 0. Got {alpha}.")
@@ -155,9 +155,9 @@ def finercam(
 
 @attribution("fem", aliases=["feature-explanation-method"], source="Fuad et al. 2020 (IPTA)")
 def fem(activations: torch.Tensor, *, k: float = 2.0, compat: bool = False) -> torch.Tensor:
-    """Feature Explanation Method: where each channel is unusually strong, weighted by its mean; knows no target.
+    """FEM: positions where a channel is unusually strong, weighted by the channel's mean; independent of the target.
 
-    `Σk ⟨A_k⟩ [A_k > ⟨A_k⟩ + k σ_k]`, σ the standard deviation over the places. `compat=True` is what pytorch-grad-cam
+    `Σk ⟨A_k⟩ [A_k > ⟨A_k⟩ + k σ_k]`, σ the std over the positions. `compat=True` is what pytorch-grad-cam
     1.5.7 computes, `Σk ⟨[A_k > ⟨A_k⟩ + k σ_k]⟩ A_k`: the masks' shares as weights of the activations themselves.
     """
     flat = activations.flatten(2)
@@ -169,7 +169,7 @@ def fem(activations: torch.Tensor, *, k: float = 2.0, compat: bool = False) -> t
 
 
 def _head_missing(model: Model, layer: str, _options: Mapping[str, Any]) -> str:
-    """Selection by one pass on noise, once for each module and layer."""
+    """Why CAM cannot be used, found by one pass on noise, once for each module and layer; empty where it can."""
     return "" if _HEADS.found(model.module, layer, lambda: _has_head(model, layer)) else _NO_HEAD.format(layer)
 
 
@@ -193,7 +193,7 @@ def cam(activations: torch.Tensor, head, target: torch.Tensor) -> torch.Tensor:
     """CAM: channels weighted by the classifier's own weights, `Σk W_ck A_k`; no backward.
 
     Only where the logits are a linear layer on average-pooled activations; Grad-CAM is then the same map divided by the
-    number of places.
+    number of positions.
     """
     if head is None:
         raise NotApplicable(
@@ -209,7 +209,7 @@ def ablationcam(activations, logits, target, head, tail, *, compat: bool = False
 
     `y_k` is the target's logit with channel k set to zero. Where the logits are a linear layer on average-pooled
     activations this is `W_ck ⟨A_k⟩ / |y|` in closed form; elsewhere only what follows the layer is run, C times.
-    `compat=True` divides by `y`, as the paper and pytorch-grad-cam do: the map turns over where y < 0.
+    `compat=True` divides by `y`, as the paper and pytorch-grad-cam do: the map changes sign where y < 0.
     """
     y = logits.gather(1, target[:, None])
     if head is not None:
@@ -228,7 +228,7 @@ def _ablated(activations: torch.Tensor, image: int, target: int, tail) -> torch.
     for first in range(0, len(one), rows):
         channels = torch.arange(first, min(first + rows, len(one)), device=one.device)
         each = torch.arange(len(channels), device=one.device)
-        if one.requires_grad:  # a graph keeps what it was given
+        if one.requires_grad:  # a graph keeps its inputs, which must not change
             variants = one.repeat(rows, *[1] * one.dim())
         variants[each, channels] = 0
         ablated.append(tail(variants[: len(channels)], image)[:, target])

@@ -1,4 +1,4 @@
-"""The registry of attribution methods: what a method promises, and where it cannot serve."""
+"""The registry of attribution methods: what a method declares, and where it cannot be used."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,10 +15,10 @@ FORMS = {
     "display": "one map at the input's size, as people see it: min-max",
 }
 
-#: Options that the display asks for, and not the method: added to every method of that form.
+#: Options that the display reads, and not the method: added to every method of that form.
 DISPLAY_OPTIONS: Mapping[str, Mapping[str, Any]] = {"rgb": {"channels": "abs-max"}}
 
-#: (model, layer, options) → why the method cannot serve there; empty where it can.
+#: (model, layer, options) → why the method cannot be used there; empty where it can.
 Applies = Callable[[Model, str, Mapping[str, Any]], str]
 
 ATTRIBUTIONS = Registry("method")
@@ -27,12 +27,12 @@ ATTRIBUTIONS = Registry("method")
 def attribution(
     name: str, *, form: str = "cam", control: bool = False, applies: Applies | None = None, **details: Any
 ) -> Callable[[Callable], Callable]:
-    """Files a function under `name`.
+    """Registers a function under `name`.
 
     Args:
         form: one of `FORMS`.
-        control: uninformed on purpose (protocols §2); every study carries these as extra arms.
-        applies: says, before any work, why the method cannot serve a model and layer (one phrase, no full stop:
+        control: an uninformed map (protocols §2); every study includes these as controls.
+        applies: says, before any work, why the method cannot be used for a model and layer (one phrase, no full stop:
             `it has no attention`), or the empty text. May run the network once on noise.
         details: `aliases`, `source`; `logit_only=True` for a method that explains no other output.
     """

@@ -1,4 +1,4 @@
-"""Maps that are uninformed on purpose: a metric that praises one of them is fooled (protocols §2, §9).
+"""Controls: maps that are uninformed on purpose. A metric that rates one of them highly is fooled (protocols §2, §9).
 
 All are display maps at the input's size, `(N, H, W)` in [0, 1].
 """
@@ -10,14 +10,14 @@ from heatproof.attributions.catalogue import attribution
 
 @attribution("random", form="display", control=True, source="Zhang et al. 2024 (control)")
 def random_map(x: torch.Tensor, generator) -> torch.Tensor:
-    """U[0, 1] at every pixel, drawn anew for every explanation (else it would look perfectly robust)."""
+    """U[0, 1] at every pixel, drawn anew for every condition (else it would look perfectly robust)."""
     noise = [torch.rand(x.shape[2:], generator=one) for one in generator]
     return torch.stack(noise).to(x)
 
 
 @attribution("half", form="display", control=True, source="Domeniconi et al. 2026 (control)")
 def half_map(x: torch.Tensor) -> torch.Tensor:
-    """One half everywhere, but for one pixel 0 (top left) and one pixel 1 (bottom right)."""
+    """One half everywhere, but 0 at the top-left pixel and 1 at the bottom-right one."""
     maps = torch.full_like(x[:, 0], 0.5)
     maps[..., 0, 0], maps[..., -1, -1] = 0, 1
     return maps
@@ -27,7 +27,7 @@ def half_map(x: torch.Tensor) -> torch.Tensor:
     "ones", form="display", control=True, aliases=["all1scam", "fake-cam", "fakecam"], source="Poppi et al. 2021"
 )
 def ones_map(x: torch.Tensor) -> torch.Tensor:
-    """One everywhere but for the top-left pixel, which is 0: Fake-CAM."""
+    """One everywhere, but 0 at the top-left pixel: Fake-CAM."""
     maps = torch.ones_like(x[:, 0])
     maps[..., 0, 0] = 0
     return maps
@@ -45,7 +45,7 @@ def centre_map(x: torch.Tensor) -> torch.Tensor:
 
 @attribution("edges", form="display", control=True, aliases=["sobel"], source="Adebayo et al. 2018 (edge detector)")
 def edge_map(x: torch.Tensor) -> torch.Tensor:
-    """Sobel magnitude of the grey image: it looks like an explanation and knows no network."""
+    """Sobel magnitude of the grey image: it looks like an explanation and does not depend on the network."""
     grey = x.mean(1)
     dims = range(1, grey.dim())
     for dim in dims:

@@ -11,7 +11,7 @@ def display_maps(
 ) -> torch.Tensor:
     """Raw maps `(N, *spatial)`, or `(N, C, *size)` of form `rgb`, → `(N, *size)` in [0, 1].
 
-    What each form goes through says `catalogue.FORMS`. A constant or non-finite map gives zeros; `flags` says so.
+    `catalogue.FORMS` says what each form goes through. A constant or non-finite map gives zeros; `flags` says so.
     """
     shown = _shown(raw, form, channels)
     return minmax(upsampled(shown, size, upsample) if form == "cam" else shown)
@@ -28,12 +28,12 @@ def flags(raw: torch.Tensor, form: str, *, channels: str = "abs-max") -> list[Fl
 
 
 def _shown(raw: torch.Tensor, form: str, channels: str) -> torch.Tensor:
-    """What of a raw map is shown, before it is resized and scaled."""
+    """The part of a raw map that is displayed, before it is resized and scaled."""
     if form in ("cam", "signed"):
         return _rectified(raw)
     return one_channel(raw, channels) if form == "rgb" else raw
 
 
 def _rectified(raw: torch.Tensor) -> torch.Tensor:
-    """ReLU, but −∞ becomes NaN: a map that overflowed says nothing, though its ReLU would look fine."""
+    """ReLU, but −∞ becomes NaN: a map that overflowed is degenerate, though its ReLU would look fine."""
     return raw.relu().masked_fill(raw == -torch.inf, torch.nan)

@@ -1,7 +1,7 @@
-"""CAMs by principal components: what varies most over the places of a layer.
+"""CAMs by principal components: what varies most over the positions of a layer.
 
-A principal component has no sign. Where it is fixed, it is turned so that the projection correlates positively, over
-the places, with the summed quantity that it was taken of; `sign="raw"` leaves what the solver gives, as peers do (the
+The sign of a principal component is arbitrary. It is chosen so that the projection correlates positively, over the
+positions, with the channel sum of what was decomposed; `sign="raw"` leaves what the solver gives, as peers do (the
 object can then vanish under the ReLU).
 """
 
@@ -14,7 +14,7 @@ from heatproof.attributions.catalogue import attribution, check_choice
 from heatproof.errors import InvalidInput, NotApplicable
 from heatproof.tensors import per_image
 
-#: A kernel matrix holds places × places numbers: 64 × 64 places take 134 MB.
+#: A kernel matrix holds positions × positions numbers: 64 × 64 positions take 134 MB.
 KERNEL_PLACES = 4096
 
 #: Up to here all eigenvectors of a kernel matrix are found at once; beyond, the leading one alone (Lanczos).
@@ -23,10 +23,10 @@ DENSE_PLACES = 512
 
 @attribution("eigencam", aliases=["eigen-cam"], source="Muhammad & Yeasin 2020, eq. 2–3")
 def eigencam(activations: torch.Tensor, *, sign: str = "activation") -> torch.Tensor:
-    """Eigen-CAM: the activations at each place projected on their first principal component; knows no target.
+    """Eigen-CAM: activations at each position projected on their first principal component; independent of the target.
 
-    The places × channels matrix is centred by channel. `sign="activation"`: the projection correlates positively with
-    the summed activation; `sign="raw"`: what the singular value decomposition gives, as pytorch-grad-cam does.
+    The positions × channels matrix is centred by channel. `sign="activation"`: the projection correlates positively
+    with the summed activation; `sign="raw"`: what the singular value decomposition gives, as pytorch-grad-cam does.
     """
     check_choice("sign", sign, ("activation", "raw"))
     return _projected(activations, lambda centred: _projection(centred, sign == "raw"))
@@ -34,7 +34,7 @@ def eigencam(activations: torch.Tensor, *, sign: str = "activation") -> torch.Te
 
 @attribution("eigengradcam", aliases=["eigengrad-cam", "eigen-grad-cam"], source="Gildenblat et al. 2021")
 def eigengradcam(activations: torch.Tensor, gradients: torch.Tensor, *, sign: str = "product") -> torch.Tensor:
-    """Eigen-CAM of gradient times activation, `G A`, which knows the target.
+    """Eigen-CAM of gradient times activation, `G A`, which depends on the target.
 
     `sign="product"`: the projection correlates positively with the summed product Σk G A, so that what adds to the
     target's output is positive; `sign="raw"`: what the singular value decomposition gives, as pytorch-grad-cam does.
@@ -43,7 +43,7 @@ def eigengradcam(activations: torch.Tensor, gradients: torch.Tensor, *, sign: st
     return _projected(gradients * activations, lambda centred: _projection(centred, sign == "raw"))
 
 
-#: Kernel of two sets of places (P, C) and (Q, C), with its gamma.
+#: Kernel of two sets of positions (P, C) and (Q, C), with its gamma.
 KERNELS: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {
     "sigmoid": lambda places, gamma: torch.tanh(gamma * (places @ places.T) + 1),
     "rbf": lambda places, gamma: torch.exp(-gamma * torch.cdist(places, places).square()),
@@ -56,11 +56,11 @@ KERNELS: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {
 def kpcacam(
     activations: torch.Tensor, *, kernel: str = "sigmoid", gamma: float = 0.0, sign: str = "activation"
 ) -> torch.Tensor:
-    """KPCA-CAM: Eigen-CAM with a kernel, the first component of kernel PCA over the places; knows no target.
+    """KPCA-CAM: Eigen-CAM with a kernel, the first component of kernel PCA over positions; independent of the target.
 
     `√λ v` for the largest eigenvalue λ of the centred kernel matrix. `kernel` is one of `KERNELS` (`sigmoid` is
     tanh(γ ⟨a, b⟩ + 1), `polynomial` its third power); `gamma` = 0 is one over the number of channels. The sign as in
-    `eigencam`. Takes a places × places matrix for each image, so at most `KERNEL_PLACES` places.
+    `eigencam`. Takes a positions × positions matrix for each image, so at most `KERNEL_PLACES` positions.
     """
     check_choice("sign", sign, ("activation", "raw"))
     made = KERNELS[check_choice("kernel", kernel, KERNELS)]
@@ -82,7 +82,7 @@ def kpcacam(
 
 
 def _projected(values: torch.Tensor, projection: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-    """`(N, C, *spatial)` → `(N, *spatial)` by a projection of the centred `(N, places, C)` matrices."""
+    """`(N, C, *spatial)` → `(N, *spatial)` by a projection of the centred `(N, positions, C)` matrices."""
     places = values.flatten(2).transpose(1, 2)
     centred = places - places.mean(1, keepdim=True)
     finite = torch.isfinite(centred).flatten(1).all(1)
@@ -95,7 +95,7 @@ def _projected(values: torch.Tensor, projection: Callable[[torch.Tensor], torch.
 
 
 def _projection(centred: torch.Tensor, raw: bool) -> torch.Tensor:
-    """`(N, places, channels)`, centred → `(N, places)` projections on the first principal component."""
+    """`(N, positions, channels)`, centred → `(N, positions)` projections on the first principal component."""
     if raw:
         left, values, _ = torch.linalg.svd(centred, full_matrices=False)
         return left[:, :, 0] * values[:, :1]
@@ -110,7 +110,7 @@ def _projection(centred: torch.Tensor, raw: bool) -> torch.Tensor:
 
 
 def _turned(projection: torch.Tensor, sums: torch.Tensor) -> torch.Tensor:
-    """Each projection `(N, places)` or its negative, whichever goes with the centred sums."""
+    """Each projection `(N, positions)` or its negative, whichever correlates positively with the centred sums."""
     return torch.where((projection * sums).sum(1, keepdim=True) < 0, -projection, projection)
 
 
@@ -133,7 +133,7 @@ def _kernel_component(kernel: torch.Tensor) -> torch.Tensor:
     rows = kernel.mean(0, keepdim=True)
     centred = kernel - rows - rows.T + kernel.mean()
     negligible = 1e-12 * len(kernel) * kernel.detach().abs().amax()
-    if centred.detach().abs().amax() * len(kernel) <= negligible:  # a flat image: nothing for a solver to find
+    if centred.detach().abs().amax() * len(kernel) <= negligible:  # constant: there is no component to find
         return centred[0] * 0
     if len(centred) <= DENSE_PLACES or centred.requires_grad:
         value, vector = (found[0] for found in _leading(centred[None]))

@@ -1,11 +1,11 @@
-"""Methods from elsewhere under the same roof: a function of the user's, or maps that were made beforehand.
+"""Methods from elsewhere: functions of the user's, and maps that were made beforehand.
 
     heatproof.register("mine", fn)          a function in this process
     python:package.module:fn                the same by name; worker processes find it by themselves
     maps:FOLDER, maps:FILE.npz              maps by the images' names
 
-A function names quantities of the engine, as every method here does, or it is `fn(model, inputs, targets)`, as most
-libraries have it. Foreign maps are at the image's size or are brought there; every one of them is checked.
+A function names quantities of the engine, as every method here does, or it is `fn(model, inputs, targets)`, as in most
+libraries. Foreign maps are brought to the image's size if they have another; every one of them is checked.
 """
 
 import inspect
@@ -37,13 +37,13 @@ from heatproof.registry import Entry
 
 MAPS = "maps:"
 
-#: What a foreign map can be; a map at layer resolution is brought to the image's size as it comes.
+#: The forms of foreign maps; a map at layer resolution is upsampled to the image's size before anything else.
 FOREIGN_FORMS = ("display", "signed", "rgb")
 
 
 @dataclass(frozen=True)
 class ForeignMethod:
-    """What `register` was given (a `plugins.Recipe`)."""
+    """The arguments of `register` (a `plugins.Recipe`)."""
 
     name: str
     method: Any
@@ -66,7 +66,7 @@ def register(
     aliases: Iterable[str] = (),
     one_by_one: bool = False,
 ) -> str:
-    """Files a foreign method under a name, for `explain` and for studies.
+    """Registers a foreign method under a name, for `explain` and for studies.
 
     Args:
         name: any that is not taken.
@@ -76,10 +76,11 @@ def register(
             gradient, and classes `(N,)`. Maps are `(N, H, W)`, or have a channel dimension, which is summed where the
             map is signed and of which the largest magnitude is taken where it is not. Further parameters with a
             default (bool, number, text) are the method's options;
-            maps made beforehand: a mapping from the images' names to arrays, a folder of `NAME.npy`, or an `.npz`.
+            maps made beforehand: a mapping from the images' names to arrays, a folder of `NAME.npy` or grey images, or
+            an `.npz`.
             Those of a perturbed image are under `CONDITION/NAME`, such as `gaussian-noise-3/cat.png`.
         form: `display` (min–max only), `signed` (ReLU first) or `rgb`; a function of quantities also `cam`, which is
-            its default where it reads a layer. `display` else.
+            its default where it reads a layer. Else the default is `display`.
         source: what to cite.
         aliases: other spellings.
         one_by_one: the function is called with one image at a time, so that random numbers it draws from the global
@@ -99,7 +100,7 @@ def register(
 
 
 def unregister(name: str) -> None:
-    """Takes out again what `register` filed under a name."""
+    """Removes what `register` put under a name."""
     PLUGIN_METHODS.unregister(name)
 
 
@@ -109,7 +110,7 @@ def _file(recipe: ForeignMethod) -> None:
     details: dict[str, Any] = {"source": recipe.source or "foreign", "aliases": recipe.aliases}
     if isinstance(method, str | Path | Mapping):
         found, form = looked_up(Stored(name, method)), check_choice("form", form or "display", FOREIGN_FORMS)
-        details["stored"] = True  # what is only looked up cannot be asked about another image
+        details["stored"] = True  # stored maps cannot explain another image
     elif not callable(method):
         raise InvalidInput(
             f"A method must be a function, or maps by the images' names (a mapping, a folder, an .npz). "

@@ -14,12 +14,12 @@ from heatproof.models.biases import Biases, Channels
 from heatproof.models.differentiable import gradient_missing
 from heatproof.tensors import minmax, upsampled
 
-#: Shares must sum to the output up to this part of the largest of them, or the decomposition is not the network's.
+#: The shares must sum to the output up to this part of the largest of them, or the decomposition is invalid.
 COMPLETE = 1e-3
 
 
 def _unfit(model: Model, _layer: str, _options: Mapping[str, Any]) -> str:
-    """Selection by one forward and one backward on noise, once for each module."""
+    """Why FullGrad cannot be used, found by one forward and one backward on noise, once for each module."""
     if reason := gradient_missing(model):
         return reason
     return _UNFIT.found(model.module, None, lambda: _why_unfit(model))
@@ -72,11 +72,11 @@ def _decomposed(z: torch.Tensor, forward: Any, of_target: Any, visit: Any) -> tu
 def fullgrad(z: torch.Tensor, forward, of_target, *, rescale: str = "channel") -> torch.Tensor:
     """FullGrad: `ψ(∇x f ⊙ x) + Σ over layers and channels ψ(∇b f ⊙ b)`, ψ = upsampling of the min-max of |·|; ≥ 0.
 
-    The biases b are those of convolutions, linear layers and norms, and the implicit ones of whatever is curved
-    (`heatproof.models.biases`), so that the shares under the ψ sum to the output. Biases without places (the
+    The biases b are those of convolutions, linear layers and norms, and the implicit ones of nonlinear functions
+    (`heatproof.models.biases`), so that the shares under the ψ sum to the output. Biases without positions (the
     classifier's) have no share in the map. `rescale="channel"` is the paper's sum over channels, as in
-    pytorch-grad-cam; `"layer"` takes the min-max over all channels of a layer, as the authors' code does. Knows no
-    layer. One forward and one backward; each share is drawn as the backward passes and then forgotten.
+    pytorch-grad-cam; `"layer"` takes the min-max over all channels of a layer, as the authors' code does. Reads no
+    layer. One forward and one backward; each share is added in the backward pass and not kept.
     """
     check_choice("rescale", rescale, ("channel", "layer"))
     size = tuple(z.shape[2:])
@@ -99,7 +99,7 @@ def _rescaled(places: torch.Tensor, rescale: str) -> torch.Tensor:
 
 
 def _places(share: torch.Tensor, channels: Channels, size: tuple[int, ...]) -> torch.Tensor | None:
-    """`(N, C, *spatial)`, or None where a share has no places."""
+    """`(N, C, *spatial)`, or None where a share has no positions."""
     if share.dim() == len(size) + 2 and channels:
         places = share if channels == "first" else share.movedim(-1, 1)
     else:
@@ -110,5 +110,5 @@ def _places(share: torch.Tensor, channels: Channels, size: tuple[int, ...]) -> t
     return places if places[0, 0].numel() > 1 else None
 
 
-#: Says nothing of where the channels are: the grid's aspect decides.
+#: A module that does not tell where the channels are: the grid's aspect ratio decides.
 _UNKNOWN = nn.Identity()

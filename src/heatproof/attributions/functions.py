@@ -1,4 +1,4 @@
-"""What kind of function each function is, for methods that hand an output back by shares. By `operation_name`."""
+"""The kinds of functions, by `operation_name`, for methods that propagate shares of the output back to the image."""
 
 _PASSED_ON = """
     add sub neg cat stack hstack vstack mean sum flatten reshape reshape_as view view_as permute transpose t swapaxes
@@ -24,14 +24,14 @@ _ELSEWHERE = """
 WEIGHTED = frozenset(_WEIGHTED.split())
 #: Linear in one operand while the others do not depend on the image.
 LINEAR_IN_ONE = WEIGHTED | {"matmul", "mm", "bmm", "einsum", "mul", "div", "tensordot"}
-#: Linear whatever the operands, or moving numbers about.
+#: Linear whatever the operands, or only rearranging values.
 LINEAR = frozenset(_PASSED_ON.split())
 POOLS = frozenset(f"{kind}max_pool{d}d" for kind in ("", "adaptive_") for d in (1, 2, 3))
-#: Functions of one value with f(0) = 0: what leaves them came in.
+#: Elementwise functions with f(0) = 0, which pass on all of the share that they get.
 THROUGH_ZERO = frozenset(_THROUGH_ZERO.split())
-#: Of those, the ones with f(a) = a f'(a): straight on both sides of zero.
+#: Of those, the ones with f(a) = a f'(a): linear on both sides of zero.
 PROPORTIONAL = frozenset({"relu", "leaky_relu", "prelu", "rrelu"})
-#: Functions of one value.
+#: Elementwise functions.
 ELEMENTWISE = THROUGH_ZERO | frozenset(_ELSEWHERE.split())
 
 

@@ -1,7 +1,7 @@
-"""Gradients of the output explained by the image, plain, averaged over noise, and along a path from a baseline.
+"""Gradients of the explained output by the image: plain, averaged over noise, and along a path from a baseline.
 
 All are `(N, C, *spatial)`, signed, in the network's own input `z`. Methods that need many gradients of an image send
-images and draws through the network together, so many rows at a time as `rows_per_pass` says: memory does not grow
+images and draws through the network together, as many rows at a time as `rows_per_pass` says: memory does not grow
 with the number of draws.
 """
 
@@ -19,10 +19,10 @@ from heatproof.passes import check_int, rows_per_pass
 
 Tensor = torch.Tensor
 
-#: Images that stand for nothing: the fills of `heatproof.masking`, "zero" (0 in z, the mean colour) for its "mean".
+#: The baselines, as fills of `heatproof.masking`; "zero" (0 in z, the mean colour) is its "mean".
 BASELINES = {"zero": "mean", "black": "black", "blur": "blur"}
 
-#: Other devices hold the activations of a backward pass beside the rows: a share of `rows_per_pass`.
+#: Other devices hold the activations of a backward pass beside the rows, so `rows_per_pass` is divided by this.
 GRADIENT_SHARE = 4
 
 
@@ -39,7 +39,7 @@ def gradient_at(network, z: Tensor, target: Tensor) -> Tensor:
 
 
 def baseline_of(baseline: str, x: Tensor, z: Tensor) -> Tensor:
-    """The image that stands for nothing, in `z`, for every image: `(N, C, *spatial)`."""
+    """The baseline of every image, in `z`: `(N, C, *spatial)`."""
     return ground(BASELINES[check_choice("baseline", baseline, BASELINES)], x, z)
 
 
@@ -76,7 +76,7 @@ def gradient(input_gradients: Tensor) -> Tensor:
     source="Shrikumar et al. 2016, §2.3",
 )
 def input_x_gradient(z: Tensor, input_gradients: Tensor) -> Tensor:
-    """The image times its gradient, `z · ∂y/∂z`: the output's first-order part. Passes as for `gradient`."""
+    """The image times its gradient, `z · ∂y/∂z`: the output's first-order term. Passes as for `gradient`."""
     return z * input_gradients
 
 
@@ -85,7 +85,7 @@ def smoothgrad(z: Tensor, network, target: Tensor, generator, *, samples: int = 
     """SmoothGrad: the mean gradient over noisy copies, `1/S Σ ∂y/∂z (z + ε)`, with `ε ~ N(0, σ²)`.
 
     `σ = noise · (max z − min z)` of each image: the paper finds 10–20 % noise and 50 samples enough (§3.1, 3.2).
-    Noise is drawn on what the network sees. `samples` forward and backward passes.
+    Noise is added to the normalised image. `samples` forward and backward passes.
     """
     samples = check_int("samples", samples)
     spread = _not_negative("noise", noise) * (z.flatten(1).amax(1) - z.flatten(1).amin(1))
@@ -110,7 +110,7 @@ def integrated_gradients(
     """Integrated gradients: `(z − b) ∫ ∂y/∂z (b + α (z − b)) dα`, α from 0 to 1.
 
     The integral is the Gauss–Legendre quadrature with `steps` nodes, as in Captum (eq. 3 is a Riemann sum, which needs
-    several times as many). Completeness: the map adds up to `y(z) − y(b)`, to the error of the quadrature. `baseline`:
+    several times as many). Completeness: the map sums to `y(z) − y(b)`, to the error of the quadrature. `baseline`:
     `zero` (in z: the mean colour), `black`, or `blur` (the image blurred). `steps` forward and backward passes.
     """
     nodes, weights = np.polynomial.legendre.leggauss(check_int("steps", steps))
@@ -145,8 +145,8 @@ def gradientshap(
     """GradientSHAP: `1/S Σ (z' − b) · ∂y/∂z (b + α (z' − b))` at random α ~ U[0, 1], as Captum has it.
 
     `z' = z + ε` as in `smoothgrad` where `noise` is above 0. `baseline` as in `integrated-gradients`, or `normal`: a
-    new one at every draw, N(0, 1) in z (there images have mean 0 and std 1). Captum's default is 5 samples; 50
-    take the error of the mean to a third. Without noise the map adds up to `y(z) − y(b)` on average. `samples` forward
+    new one at every draw, N(0, 1) in z (there images have mean 0 and std 1). Captum's default is 5 samples; with 50
+    the error of the mean is a third. Without noise the map sums to `y(z) − y(b)` on average. `samples` forward
     and backward passes.
     """
     samples = check_int("samples", samples)

@@ -26,11 +26,11 @@ def opticam(
     """Opti-CAM: `Σk w_k relu(A_k)`, w = softmax(u), u maximising the target's score of `z ⊙ minmax(up(Σk w_k A_k))`.
 
     u starts at 0, the mean of the channels, and takes `steps` steps of Adam at rate `lr`; 100 and 0.1 are the paper's.
-    Passes: `steps` forwards and as many backwards. As in the authors' code activations are taken after a ReLU: so the
-    map shown is the mask that was optimised, at layers with signed activations too.
+    Passes: `steps` forwards and as many backwards. As in the authors' code activations are taken after a ReLU, so the
+    displayed map is the mask that was optimised, at layers with signed activations too.
 
-    That code masks before it normalises (`fill="black"`). It also ends when the summed loss of the batch no longer
-    falls, so that an image's map hangs on its neighbours; here every image has all its steps.
+    That code masks before it normalises (`fill="black"`). It also stops when the summed loss of the batch no longer
+    falls, so that an image's map depends on the batch; here every image has all its steps.
     """
     steps, lr = check_int("steps", steps), positive("lr", lr)
     checked_score(of)
@@ -51,7 +51,7 @@ def opticam(
 
 
 class _Seen:
-    """Images through the mask that weights of their channels give."""
+    """Images seen through the masks that weights of their channels give."""
 
     def __init__(self, maps: torch.Tensor, z: torch.Tensor, background: torch.Tensor):
         self.maps, self.z, self.background = maps, z, background

@@ -1,7 +1,7 @@
-"""What the methods share that optimise something for each image: Adam, gradients, lengths that suit the image.
+"""What the methods share that optimise something for each image: Adam, gradients, lengths scaled to the image.
 
 All images of a batch go through the network together and are optimised each by itself: every update is elementwise,
-and the objective is a sum over images, so that none has a say in another's gradient.
+and the objective is a sum over images, so that no image affects another's gradient.
 """
 
 import math
@@ -24,7 +24,7 @@ class Adam:
         self.first = self.second = torch.zeros(())
 
     def update(self, gradient: torch.Tensor) -> torch.Tensor:
-        """What is to be taken away from the parameters."""
+        """The step to subtract from the parameters."""
         self.count += 1
         self.first = 0.9 * self.first.to(gradient) + 0.1 * gradient
         self.second = 0.999 * self.second.to(gradient) + 0.001 * gradient.square()
@@ -50,10 +50,10 @@ def positive(option: str, value: float, *, zero: bool = False) -> float:
 
 
 def scale(size: Sequence[int]) -> float:
-    """How much longer the image's longer side is than the papers' 224 pixels."""
+    """The image's longer side divided by the papers' 224 pixels."""
     return max(size) / PAPER_SIDE
 
 
 def gaussian(images: torch.Tensor, sigma: float) -> torch.Tensor:
-    """`(N, C, *spatial)` under a Gaussian of `sigma` pixels, cut at 4 σ; as they are at σ = 0."""
+    """`(N, C, *spatial)` blurred by a Gaussian of `sigma` pixels, cut at 4 σ; unchanged at σ = 0."""
     return blurred(images, 2 * math.ceil(4 * sigma) + 1, sigma) if sigma > 0 else images

@@ -1,4 +1,4 @@
-"""Masks optimised on the image itself: what must stay for the class, or go, and how little of it is enough.
+"""Masks optimised on the image itself: the smallest part that keeps the class, or whose removal loses it.
 
 Lengths are the papers', for images of 224 pixels; they grow and shrink with the image's longer side.
 """
@@ -58,9 +58,9 @@ def extremal_perturbation(
     `preserve`, `delete` (1 − m is shown, its score falls) or `dual` (the difference). `flip`: every other step sees the
     image mirrored. Values in [0, 1]. Passes: `steps` forwards and backwards for each area; `dual` twice as many.
 
-    Defaults are those of TorchRay, the authors' code, which this follows but for two things. The area is that of the
-    image; theirs counts a margin of σ around it too, so that 10 % are up to 13.5 % of 224 × 224 pixels. And blurs
-    mirror the border where theirs fade to the mean colour.
+    Defaults are those of TorchRay, the authors' code, which this follows with two exceptions. The area is that of the
+    image; theirs counts a margin of σ around it too, so that 10 % are up to 13.5 % of 224 × 224 pixels. Blurs here
+    mirror the border; theirs fade to the mean colour.
     """
     wanted, steps, size = _areas(area, areas), check_int("steps", steps), tuple(z.shape[2:])
     sigma = positive("sigma", sigma) * scale(size)
@@ -87,7 +87,7 @@ def _areas(area: float, areas: str) -> list[float]:
 
 
 class _Game:
-    """What a mask is worth: the images of a part, each as often as there are areas, and how they are perturbed."""
+    """The reward of a mask: the images of a part, each as often as there are areas, and how they are perturbed."""
 
     def __init__(self, x, z, first: int, score, of: str, fill: str, variant: str, copies: int):
         self.score, self.of, self.variant = score, of, variant
@@ -97,7 +97,7 @@ class _Game:
         self.mixed = through if fill == "pyramid" else lambda behind, mask: masked(self.z, mask, behind)
 
     def reward(self, mask: torch.Tensor, flipped: bool) -> torch.Tensor:
-        """`(M,)`."""
+        """The reward of each mask, `(M,)`."""
         if self.variant == "dual":
             return self._asked(mask, flipped) - self._asked(1 - mask, flipped)
         return self._asked(mask, flipped) if self.variant == "preserve" else -self._asked(1 - mask, flipped)
@@ -118,7 +118,7 @@ def _extremal(game: _Game, smooth: SmoothMask, areas: list[float], steps: int, f
             reward = game.reward(mask, flip and step % 2 == 0)
             total = (reward - AREA_WEIGHT * AREA_GROWTH**step * _excess(mask.flatten(1), wanted)).sum()
         ascent = gradient(total, parameters)
-        # Dampened as much as it remembers, but for the first step.
+        # The dampening equals the momentum, except in the first step.
         momentum = ascent if momentum is None else MOMENTUM * momentum + (1 - MOMENTUM) * ascent
         parameters = (parameters.detach() + RATE * momentum).clamp(0, 1)
     return smooth(parameters)
@@ -127,8 +127,8 @@ def _extremal(game: _Game, smooth: SmoothMask, areas: list[float], steps: int, f
 def _excess(mask: torch.Tensor, areas: torch.Tensor) -> torch.Tensor:
     """`mean (sorted m − r)²` of each row of `(M, pixels)`: how far it is from ones on its area and zeros elsewhere.
 
-    Sorting is not needed: what is above the quantile wants to be 1, what is below 0. Pixels tied with the quantile
-    share what is left; a sort would give it to some of them, at the start to those that rounding favours.
+    Sorting is not needed: pixels above the quantile should be 1, those below it 0. Pixels tied with the quantile
+    share the rest; a sort would give it to some of them, at the start to those that rounding favours.
     """
     pixels = mask.shape[1]
     cuts = [min(pixels - 1, int(pixels * (1 - area))) for area in areas.tolist()]
@@ -141,7 +141,7 @@ def _excess(mask: torch.Tensor, areas: torch.Tensor) -> torch.Tensor:
 
 
 def pyramid(z: torch.Tensor) -> torch.Tensor:
-    """The images under ever weaker Gaussians, `(N, 8, C, *spatial)`; the last are the images themselves."""
+    """The images blurred by ever weaker Gaussians, `(N, 8, C, *spatial)`; the last are the images themselves."""
     strongest = STRONGEST * scale(z.shape[2:])
     return torch.stack([gaussian(z, strongest * (1 - level / (LEVELS - 1))) for level in range(LEVELS)], 1)
 
@@ -186,17 +186,17 @@ def meaningful_perturbation(
     start: str = "disc",
     of: str = "probability",
 ) -> torch.Tensor:
-    """Meaningful perturbation: 1 − m, m the smallest smooth deletion after which the class is gone.
+    """Meaningful perturbation: 1 − m, m the mask of the smallest smooth deletion that loses the class.
 
     Minimises `l1 Σ |1 − m| + tv Σ |∇m|³ + score(z ⊙ M + blurred z ⊙ (1 − M))` by Adam, m in [0, 1] on a grid of 28
-    cells along the longer side, M = m brought to the image's size and blurred by σ = 5 pixels. What is deleted shows
-    the image under a Gaussian of `blur` pixels, or with `fill` one of `masking.FILLS`. The image moves under the
-    mask by up to `jitter` pixels at each step, drawn from its own generator. `start="disc"` is the paper's: the
-    smallest disc in the middle that takes 99 % of the score (35 forwards), `start="ones"` deletes nothing. Values in
-    [0, 1]. Passes: `steps` forwards and backwards.
+    cells along the longer side, M = m brought to the image's size and blurred by σ = 5 pixels. Deleted pixels show
+    the image under a Gaussian of `blur` pixels, or with `fill` one of `masking.FILLS`. The image is shifted under the
+    mask by up to `jitter` / 2 pixels at each step, drawn from its own generator. `start="disc"` is the paper's: the
+    smallest central disc whose deletion takes 99 % of the score (at most 37 forwards); `start="ones"` deletes nothing.
+    Values in [0, 1]. Passes: `steps` forwards and backwards.
 
-    Defaults are the paper's and its code's; the λ of .01 and .2 that go round multiply means, not sums, in a PyTorch
-    port. As there, moved images are cut from larger ones; here the border is repeated, and nothing resized. 0
+    Defaults are the paper's and its code's; the λ of .01 and .2 that circulate multiply means, not sums, in a PyTorch
+    port. There, shifted images are cut from larger ones; here the border is repeated, and nothing resized. 0
     everywhere where the score cannot be lowered.
     """
     steps, jitter = check_int("steps", steps), check_int("jitter", jitter, 0)
@@ -222,7 +222,7 @@ def meaningful_perturbation(
 
 
 class _Deletion:
-    """Images of a part and what stands where their masks are 0."""
+    """Images of a part, and what is shown where their masks are 0."""
 
     def __init__(self, z: torch.Tensor, behind: torch.Tensor, first: int, score, of: str):
         self.z, self.behind, self.of, self._score = z, behind, of, score
@@ -244,7 +244,7 @@ class _Deletion:
         return self.z.new_ones(len(self.z), *self.cells)
 
     def disc(self) -> torch.Tensor:
-        """Of each image the smallest disc deleted from the middle that leaves 1 % of what deleting all takes away."""
+        """For each image the smallest central disc whose deletion leaves 1 % of what deleting everything takes away."""
         everything = self.z.new_ones(len(self.z), *self.size)
         whole, none = self._asked(everything), self._asked(0 * everything)
         chosen, done = self.ones(), torch.zeros_like(self.rows, dtype=torch.bool)

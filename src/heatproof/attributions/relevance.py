@@ -1,9 +1,9 @@
-"""DeepLIFT and LRP: the output handed back to the image by shares, in which functions that bend answer by a rule.
+"""DeepLIFT and LRP: shares of the output propagated back to the image, with a rule at every nonlinear function.
 
-Both are a gradient times a difference, where a function `f` of one value has as derivative the slope of a secant
-(Ancona et al. 2018, prop. 1–2): for DeepLIFT from its value at a baseline, for LRP from zero. So one backward pass
-does, in which every call of `f` is met wherever it stands: modules, `F.relu`, ReLU6, one module used again. (Captum
-0.9 knows some kinds of module, each used once; other functions it takes for linear without a word, and overlapping max
+Both are a gradient times a difference, in which the derivative of an elementwise function `f` is the slope of a secant
+(Ancona et al. 2018, prop. 1–2): from its value at a baseline for DeepLIFT, from zero for LRP. So one backward pass is
+enough. Every call of `f` counts, however it is written: modules, `F.relu`, ReLU6, one module used again. (Captum 0.9
+knows some kinds of module, each used once; it silently takes other functions for linear, and overlapping max
 pools and residual sums come out wrong.) What is neither linear nor has a rule (softmax, layer norm, one activation
 times another) is refused by its name, before any work.
 """
@@ -64,7 +64,7 @@ def _said(name: str, operands: int) -> str:
 
 
 def _without_rule(method: str, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A call that no rule is for: linear ones run, others are an error (those that `applies` could not see)."""
+    """Runs a call without a rule: linear ones run, others are an error (those that `applies` could not see)."""
     operands = tuple(i for i, tensor in enumerate(tensors_in([args, kwargs])) if tensor.requires_grad)
     name = operation_name(function, args, kwargs)
     output = function(*args, **kwargs)
@@ -77,12 +77,12 @@ def _without_rule(method: str, function: Function, args: tuple[Any, ...], kwargs
 
 
 def deeplift_refuses(model: Model, layer: str, options: Mapping[str, Any]) -> str:
-    """Why DeepLIFT cannot serve a network: what it computes with that is neither linear nor elementwise."""
+    """Why DeepLIFT cannot be used for a network: its functions that are neither linear, elementwise nor max pooling."""
     return _refused(model, "DeepLIFT", ELEMENTWISE | POOLS)
 
 
 def lrp_refuses(model: Model, layer: str, options: Mapping[str, Any]) -> str:
-    """Why LRP cannot serve a network: what it computes with that no rule is for."""
+    """Why LRP cannot be used for a network: its functions that have no rule."""
     return _refused(model, "LRP", THROUGH_ZERO | POOLS)
 
 
@@ -96,9 +96,9 @@ def lrp_refuses(model: Model, layer: str, options: Mapping[str, Any]) -> str:
 def deeplift(x: Tensor, z: Tensor, network, forward, of_target, *, baseline: str = "zero") -> Tensor:
     """DeepLIFT with the rescale rule: `(z − b) · m`, m by the chain rule with `Δf / Δa` for every derivative `f'(a)`.
 
-    Δ is the difference from the same place when the network sees the baseline b (as in `integrated-gradients`); where
-    Δa vanishes it is the derivative. A max pool's Δ goes to its winners on the image and on the baseline (as in
-    SHAP), overlapping windows added. The map adds up to `y(z) − y(b)`. One forward and one backward pass, and a forward
+    Δ is the difference from the same value when the network sees the baseline b (as in `integrated-gradients`). Where
+    Δa vanishes the derivative is used. A max pool's Δ goes to its maxima on the image and on the baseline (as in
+    SHAP), overlapping windows added. The map sums to `y(z) − y(b)`. One forward and one backward pass, and a forward
     pass of the baseline: one row for the baseline `zero`.
     """
     same = baseline in BASELINES and BASELINES[baseline] == "mean"
@@ -117,14 +117,14 @@ class _Call:
 
 
 class _Reference:
-    """What every function that bends took and gave when the network saw the baseline, in the order of the calls."""
+    """Input and output of every nonlinear call when the network saw the baseline, in the order of the calls."""
 
     def __init__(self):
         self.calls: list[_Call] = []
         self.at = 0
 
     def kept(self, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Runs a call on the baseline, and keeps what it took and gave."""
+        """Runs a call on the baseline, and keeps its input and output."""
         name = operation_name(function, args, kwargs)
         if name not in ELEMENTWISE | POOLS or not depends(args, kwargs):
             return _without_rule("DeepLIFT", function, args, kwargs)
@@ -134,7 +134,7 @@ class _Reference:
         return output
 
     def compared(self, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Runs a call; backwards it goes by the secant from the same call of the baseline."""
+        """Runs a call; its backward pass uses the secant from the same call on the baseline."""
         name = operation_name(function, args, kwargs)
         if name not in ELEMENTWISE | POOLS or not depends(args, kwargs):
             return _without_rule("DeepLIFT", function, args, kwargs)
@@ -144,7 +144,7 @@ class _Reference:
 
         def rule(values: Tensor, output: Tensor, plain: Callable[[Tensor], Tensor]) -> Back:
             secant = _secant_of_relu if name == "relu" else _secant
-            return secant(values, output, call, plain).mul_  # one backward comes: its product needs no room of its own
+            return secant(values, output, call, plain).mul_  # there is one backward pass, so it may write in place
 
         return ruled(function, args, kwargs, rule)
 
@@ -162,8 +162,8 @@ class _Reference:
 
 
 def _stands_still(values: Tensor, reference: Tensor) -> Tensor:
-    """Where the step is too small a share of its ends for a secant: its rounding would outweigh its distance from the
-    derivative. The two are even at the root of the rounding, for any function. A ReLU's bend is never inside."""
+    """Where the difference is too small for a secant: its rounding error would be larger than its distance from the
+    derivative. The two are even at the root of the rounding, for any function. A ReLU's kink is never inside."""
     return (values - reference).abs() <= torch.finfo(values.dtype).eps ** 0.5 * (values.abs() + reference.abs())
 
 
@@ -175,9 +175,9 @@ def _secant(values: Tensor, output: Tensor, call: _Call, plain: Callable[[Tensor
 
 
 def _secant_of_relu(values: Tensor, output: Tensor, call: _Call, plain: Callable[[Tensor], Tensor]) -> Tensor:
-    """The same in fewer steps: `max(a, a₀) / |a − a₀|`, cut off at 0 and 1. Only 0 / 0 is left, the derivative at 0.
+    """The same in fewer steps: `max(a, a₀) / |a − a₀|`, clamped to [0, 1]. 0 / 0 becomes the derivative at 0.
 
-    Exact at any distance: where Δa is small, both ends are on one side of the bend.
+    Exact at any distance: where Δa is small, both ends are on one side of the kink.
     """
     at_zero = float(slope(torch.zeros(1), plain))
     share = torch.maximum(values, call.values).div_((values - call.values).abs_())
@@ -185,8 +185,8 @@ def _secant_of_relu(values: Tensor, output: Tensor, call: _Call, plain: Callable
 
 
 def _cross_max(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any], name: str, call: _Call) -> Any:
-    """Max pooling: what the maximum gained over the baseline's comes from the winner on the image, what it lost from
-    the winner on the baseline, each by its own step."""
+    """Max pooling: what the maximum gained over the baseline's comes from the maximum on the image, what it lost from
+    the maximum on the baseline, each divided by its own difference."""
     values, rest, named = first_and_rest(args, kwargs)
     if named.get("return_indices"):
         raise NotApplicable("DeepLIFT has no rule for max pooling that hands out its indices.")
@@ -213,7 +213,7 @@ def _cross_max(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]
 
 
 def _share(change: Tensor, values: Tensor, reference: Tensor, at_rest: float) -> Tensor:
-    """`change` of a maximum over the step of the one that it comes from; `at_rest` where that stands still."""
+    """`change` of a maximum divided by the difference at its position; `at_rest` where that is too small."""
     still = _stands_still(values, reference)
     return torch.where(still, at_rest, change / torch.where(still, 1, values - reference))
 
@@ -229,11 +229,11 @@ def _share(change: Tensor, values: Tensor, reference: Tensor, at_rest: float) ->
 def lrp(z: Tensor, forward, of_target, *, epsilon: float = 1e-9) -> Tensor:
     """LRP, epsilon rule: `R_i = Σ_j z_i w_ij R_j / (o_j + ε sign o_j)` at layers with weights; channels summed.
 
-    `o` is with the bias. Functions of one value hand on what they get, max pools give it to the winner, sums split it
-    by share: a residual connection too. Worked as a gradient times `z` (Ancona et al. 2018, prop. 1), with `f(a) / a`
-    for the derivative of every function and `o / (o + ε sign o)` at every layer. Captum's epsilon. The map adds up to
-    the output less what biases (and the shifts of batch norms) took: conserved in full only without them, and but for
-    the ε. One forward and one backward pass.
+    `o` includes the bias. Elementwise functions pass on what they get, max pools give it to the maximum, sums (residual
+    connections too) split it by share. Computed as a gradient times `z` (Ancona et al. 2018, prop. 1), with `f(a) / a`
+    for the derivative of every function and `o / (o + ε sign o)` at every layer. ε is Captum's. The map sums to
+    the output minus the shares of biases (and of the shifts of batch norms): conserved in full only without them, and
+    up to ε. One forward and one backward pass.
     """
     if not epsilon >= 0:
         raise InvalidInput(f"`epsilon` must be at least 0. Got {epsilon!r}.")

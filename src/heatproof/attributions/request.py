@@ -1,15 +1,15 @@
-"""A method as it was asked for: which one, where, plain or refined, with which options.
+"""A requested method: which one, at which layers, plain or refined, with which options.
 
 The same spelling everywhere — in Python, on the command line, in study files and in the rows:
 
-    gradcam                                        at the layer the model is explained at
+    gradcam                                        at the layer that the call or the study names
     gradcam@layer3                                 at another layer
     gradcam++[compat=true]                         with an option
     refine:layercam                                RefineCAM over all stages of the model, the shallowest as base
     refine:layercam@layer2                         the same with another stage as base
     refine:layercam@layer2+layer4                  over these layers, whatever their order here
     refine:gradcam++[operator=geometric]           with another operator; options of the base go there too
-    python:my.module:fn                            a function of one's own (`heatproof.attributions.foreign`)
+    python:my.module:fn                            a function of the user's (`heatproof.attributions.foreign`)
     maps:FOLDER                                    maps made beforehand
 """
 
@@ -30,9 +30,9 @@ REFINE = "refine:"
 
 @dataclass(frozen=True)
 class Request:
-    """One method as asked for; `key` is the spelling that the results carry.
+    """One requested method; `key` is the spelling that the results carry.
 
-    `layers` are as written, none where nothing was said; `operator` is empty for a plain method.
+    `layers` are as written, empty where none were given; `operator` is empty for a plain method.
     """
 
     key: str
@@ -43,12 +43,12 @@ class Request:
 
     @property
     def refined(self) -> bool:
-        """RefineCAM over several layers."""
+        """Whether it is RefineCAM over several layers."""
         return bool(self.operator)
 
     @property
     def name(self) -> str:
-        """The canonical spelling: the registered name, the layers asked for, the options that are no defaults."""
+        """The canonical spelling: the registered name, the requested layers, the options that are no defaults."""
         options = {k: v for k, v in self.options.items() if v != self.entry.options[k]}
         if self.operator not in ("", "product"):
             options["operator"] = self.operator
@@ -56,7 +56,7 @@ class Request:
 
     @property
     def form(self) -> str:
-        """Of the raw map; a refined map is already at the input's size."""
+        """The form of the raw map; a refined map is already at the input's size."""
         return "display" if self.refined else self.entry.traits["form"]
 
     @property
@@ -75,7 +75,7 @@ def requested(methods: str | Iterable[str] | Mapping[str, Mapping[str, Any]]) ->
 
     Raises:
         UnknownName: a method or an option that does not exist, with near misses.
-        InvalidInput: nothing asked for, or the same spelling twice.
+        InvalidInput: nothing requested, or the same spelling twice.
     """
     if isinstance(methods, str):
         methods = [methods]

@@ -1,4 +1,4 @@
-"""RISE: the mean of many random masks, each weighted by what the network says of the image seen through it."""
+"""RISE: the mean of many random masks, each weighted by the target's score of the image seen through it."""
 
 import math
 
@@ -53,7 +53,7 @@ def rise(
 
 
 class RandomMasks:
-    """The masks of one image: all bits and shifts drawn at once, the masks themselves made when a part is asked for.
+    """The masks of one image: all bits and shifts drawn at once, the masks themselves computed on demand.
 
     Bilinear upsampling is a product of one matrix for each axis, and a crop takes rows of it, so a mask costs two
     small matrix products and the uncropped one is never made.
@@ -74,11 +74,11 @@ class RandomMasks:
             cell = math.ceil(side / self.grid)
             first = (phase * cell).long().clamp_max(cell - 1)
             rows = axis[first[:, None] + torch.arange(side, device=axis.device)]
-            mask = torch.einsum("ms...,mls->m...l", mask, rows)  # the first axis goes, and comes back as the last
+            mask = torch.einsum("ms...,mls->m...l", mask, rows)  # contracts the first axis, appends it as the last
         return mask
 
     def _axis(self, side: int, like: torch.Tensor) -> torch.Tensor:
-        """What a place along a side takes from each cell, `((grid + 1) · cell, grid)`: each row sums to 1."""
+        """What a position along a side takes from each cell, `((grid + 1) · cell, grid)`: each row sums to 1."""
         cell = math.ceil(side / self.grid)
         unit = torch.eye(self.grid, device=like.device, dtype=like.dtype)[None]
         return F.interpolate(unit, size=(self.grid + 1) * cell, mode="linear", align_corners=False)[0].T.contiguous()

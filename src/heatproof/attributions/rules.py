@@ -1,7 +1,7 @@
-"""Gradients by the image in which some functions answer by a rule of a method's own, instead of their derivative.
+"""Gradients by the image in which some functions have a rule of the method's own in place of their derivative.
 
-The functions are met where they are called, by a function mode: as modules, as `F.relu`, in place, used again. No hook
-is set and nothing is written into a module, so there is nothing to leave behind.
+A function mode finds the calls of these functions: in modules, as `F.relu`, in place, reused. No hook is set and no
+module is changed, so there is nothing to restore.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,9 +13,9 @@ from heatproof.models.operations import Watching, operation_name, tensors_in
 
 Tensor = torch.Tensor
 Function = Callable[..., Any]
-#: What goes back from the output of a function to its input.
+#: The gradient at the output of a function → that at its input.
 Back = Callable[[Tensor], Tensor]
-#: (input, output, function) → what goes back there. The function is of the input alone, and writes into nothing. Input
+#: (input, output, function) → its `Back`. The function takes the input alone, and writes into nothing. Input
 #: and output hold only until the rule has returned: the network may write over them.
 Rule = Callable[[Tensor, Tensor, Callable[[Tensor], Tensor]], Back]
 
@@ -26,11 +26,11 @@ def ruled_gradient(z: Tensor, forward, of_target, answer: "Answer") -> Tensor:
         at = z.detach().requires_grad_()
         with Watching(answer):
             outputs = forward(at * 1.0)
-        # Backwards out of the mode: the rules call torch functions too.
+        # The backward pass runs outside the mode: the rules call torch functions too.
         return torch.autograd.grad(of_target(outputs).sum(), at)[0]
 
 
-#: (function, args, kwargs) → what the call gives.
+#: (function, args, kwargs) → the result of the call.
 Answer = Callable[[Function, tuple[Any, ...], dict[str, Any]], Any]
 
 
@@ -52,7 +52,7 @@ def depends(*values: Any) -> bool:
 
 
 def ruled(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any], rule: Rule) -> Tensor:
-    """Calls a function of one tensor, the first argument; backwards it goes by the rule. In place where the call is."""
+    """Calls a function of one tensor, its first argument, with the rule as its backward; in place where the call is."""
     values, rest, named = first_and_rest(args, kwargs)
     given = values.detach()
     with torch.no_grad():
@@ -78,12 +78,12 @@ def first_and_rest(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tenso
 
 
 def routed(values: Tensor, output: Tensor, back: Back) -> Tensor:
-    """`output`, from which `back` leads to `values`."""
+    """`output`, with `back` as its backward pass to `values`."""
     return _Ruled.apply(values, (output,), back, False)
 
 
 class _Ruled(torch.autograd.Function):
-    """An output worked out before (in a tuple: autograd takes a tensor that is handed through for a view).
+    """An output computed before (in a tuple: autograd takes a tensor that is returned unchanged for a view).
 
     In place it is written over the input.
     """

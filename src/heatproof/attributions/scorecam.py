@@ -1,6 +1,6 @@
-"""Score-CAM: channels weighted by what the network says of the image seen through each of them.
+"""Score-CAM: channels weighted by the target's score of the image seen through each of them.
 
-The C masked images are never together in memory: a few at a time are made, shown to the network and dropped.
+The C masked images are never together in memory: a few at a time are made, scored and dropped.
 """
 
 import torch
@@ -20,7 +20,7 @@ def scorecam(
     """Score-CAM: `Σk w_k A_k`, w = softmax over k of the target's score for `z ⊙ minmax(up(A_k))`.
 
     One pass for each channel that is not constant, and one more for all that are: their mask is zero everywhere, so
-    the network sees nothing but the fill. The paper's weight is the increase over a baseline image, `f(x ⊙ M_k) −
+    the network's input is the fill alone. The paper's weight is the increase over a baseline image, `f(x ⊙ M_k) −
     f(x_b)`; the baseline is the same for all k and drops out of the softmax, so its pass is saved.
 
     The score is the logit, as in the paper and in pytorch-grad-cam and torchcam. With `of="probability"`, which lies in

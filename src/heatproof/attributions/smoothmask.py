@@ -1,4 +1,4 @@
-"""Masks that cannot be rough: a coarse grid of numbers under a smooth maximum (Fong, Patrick & Vedaldi 2019, eq. 8).
+"""Masks that are smooth by construction: a coarse grid of numbers under a smooth maximum (Fong et al. 2019, eq. 8).
 
 `m(u) = smax_i k(|u − u_i| / σ) p_i`, where the p_i in [0, 1] lie `cell` pixels apart, `k(r) = exp(−2 max(0, r − ½)²)`
 and `smax v = Σ v e^{20 v} / Σ e^{20 v}`: TorchRay's kernel and temperature. One p of 1 makes a disc of about σ pixels,
@@ -20,9 +20,9 @@ COLDNESS = 20.0
 class SmoothMask:
     """From parameters `(M, *cells)` to masks `(M, *size)` in [0, 1]; any number of spatial dimensions.
 
-    Places see the parameters at most `1 + ⌈σ / cell⌉` cells away; outside the image those of the border go on, so
-    that equal parameters make an even mask. (With nothing there, as in TorchRay, it is highest in the four corners, and
-    where the score weighs little they are what the area is spent on.)
+    A position depends on the parameters at most `1 + ⌈σ / cell⌉` cells away. Outside the image those of the border are
+    repeated, so that equal parameters make an even mask. (With nothing there, as in TorchRay, it is highest in the four
+    corners, and where the score weighs little the area is spent on them.)
     """
 
     def __init__(self, size: Sequence[int], cell: int, sigma: float, like: torch.Tensor):

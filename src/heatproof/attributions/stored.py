@@ -16,12 +16,12 @@ from heatproof.errors import HeatproofWarning, InvalidImage, InvalidInput
 from heatproof.geometry import Geometry
 from heatproof.tensors import one_channel, upsampled
 
-#: Names of conditions under which an image is the image itself.
+#: Names of conditions that leave the image as it is.
 CLEAN = ("", "clean")
 
 
 def fitted(maps: Any, inputs: torch.Tensor, form: str, name: str) -> torch.Tensor:
-    """What a foreign method gave for `inputs` `(N, C, *size)` → `(N, *size)`, or `(N, C, *size)` for `rgb`.
+    """The maps of a foreign method for `inputs` `(N, C, *size)` → `(N, *size)`, or `(N, C, *size)` for `rgb`.
 
     Raises:
         InvalidInput: no array, or not one map for each image.
@@ -72,7 +72,7 @@ class Stored:
 
     @cached_property
     def arrays(self) -> Mapping[str, Any] | None:
-        """The maps of a mapping or an `.npz`; an `.npy` is one without a name. None for a folder.
+        """The maps of a mapping or an `.npz`, by name; an `.npy` is one array with the name "". None for a folder.
 
         Raises:
             InvalidInput: a file that numpy cannot read.
@@ -84,13 +84,13 @@ class Stored:
             return None
         try:
             found = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix.lower() == ".npy" else None)
-        except Exception as error:  # a broken file meets numpy with errors of many types
+        except Exception as error:  # numpy raises errors of many types for a broken file
             raise InvalidInput(f"{self.name!r} must be a file that numpy can read. {path}: {error}.") from error
         return {"": found} if isinstance(found, np.ndarray) else found
 
     @cached_property
     def stack(self) -> Any:
-        """The one array `(N, H, W)` or `(N, 1, H, W)` where it is all there is; None where maps go by names."""
+        """The array `(N, H, W)` or `(N, 1, H, W)` of all maps, where it is the only one; None where maps have names."""
         if self.arrays is None or len(self.arrays) != 1:
             return None
         key = next(iter(self.arrays))
@@ -104,7 +104,7 @@ class Stored:
         return {identity: place for place, identity in enumerate(self.order)}
 
     def __call__(self, identity: str, condition: str = "") -> Any:
-        """The map of an image, or None: by the whole name, else without its first folders, each also unsuffixed.
+        """The map of an image, or None: by its whole name, else without its first folders, each with or without suffix.
 
         Raises:
             InvalidImage: a file that is no map.
@@ -159,7 +159,7 @@ def looked_up(maps: Stored) -> Callable:
     name = maps.name
 
     def method(x: torch.Tensor, ids: Sequence[str], condition: str) -> torch.Tensor:
-        """Maps made beforehand, by the images' names; not a number where there is none, which is flagged."""
+        """Maps made beforehand, by the images' names; NaN where there is none, which is flagged."""
         if len(ids) != len(x):
             raise InvalidInput(f"{name!r} looks maps up by the images' names. Got {len(ids)} for {len(x)} images.")
         rows, missing = [], []
@@ -186,7 +186,7 @@ def looked_up(maps: Stored) -> Callable:
 
 
 def as_map(found: Any, size: tuple[int, int], geometry: Geometry) -> np.ndarray | None:
-    """What was stored for an image of that size (height, width) → `(h, w)` or `(channels, h, w)`, None if nothing.
+    """What was stored for an image of that size (height, width) → `(h, w)` or `(channels, h, w)`; None if nothing.
 
     A map that has the image's own pixels goes through the resize and crop that the image goes through; any other
     is taken to show what the network sees.

@@ -1,8 +1,8 @@
 """LIME, KernelSHAP and occlusion: what the target's score loses when parts of the image are covered.
 
-Captum 0.9.0 does the sampling, the fitting and the sliding; around it are our target, normalisation, fills, segments
-and seeds. Captum draws from torch's global generator, so that one is seeded from the image's own while it runs, and
-put back. Maps are signed, one channel, at the image's size: positive speaks for the target.
+Captum 0.9.0 does the sampling, the fitting and the sliding; target, normalisation, fills, segments and seeds are ours.
+Captum draws from torch's global generator, so that one is seeded from the image's own while it runs, and restored
+afterwards. Maps are signed, one channel, at the image's size: positive parts support the target.
 """
 
 import math
@@ -54,14 +54,14 @@ def lime(
     kernel: str = "cosine",
     width: float = 1.0,
 ) -> torch.Tensor:
-    """LIME: weights of a sparse linear model of the score on which superpixels are there, one of them per pixel.
+    """LIME: a sparse linear model of the score from the superpixels present; a pixel gets its superpixel's weight.
 
-    The model minimises `1 / (2 Σπ) Σ_i π_i (f(z_i) − b − w·s_i)² + alpha σ ‖w‖₁` over `samples` random s, each
-    superpixel there with probability ½; `π = exp(−d² / 2 width²)`, d the cosine or euclidean distance of `z_i` to z; σ
-    the std of the scores `f(z_i)`. `samples` passes an image. Of paper F's code and R's come 25 to 40 samples
-    for ~100 superpixels: too few.
+    The model minimises `1 / (2 Σπ) Σ_i π_i (f(z_i) − b − w·s_i)² + alpha σ ‖w‖₁` over `samples` random s, with each
+    superpixel present with probability ½; `π = exp(−d² / 2 width²)`, d the cosine or euclidean distance of `z_i` to z;
+    σ the std of the scores `f(z_i)`. `samples` passes an image. The code of papers F and R takes 25 to 40 samples
+    for ~100 superpixels, which is too few.
 
-    Kernel, Lasso and alpha are Captum's defaults, but for σ, by which the same alpha serves any score: in units of the
+    Kernel, Lasso and alpha are Captum's defaults, except for σ, which makes one alpha fit any score: in units of the
     score, .01 keeps 64 to 80 % of a photograph for MobileNetV2's logits, and nothing at all for its probabilities.
     The paper's own code differs: width .25, distances between the s, ridge on selected superpixels.
     `segmenter` is any of `heatproof.segments`, options too: `slic[n_segments=60]`; slic gives about 123.
@@ -128,11 +128,11 @@ def occlusion(
     fill: str = "mean",
     of: str = "output",
 ) -> torch.Tensor:
-    """Occlusion: the score lost when a square covers a pixel, the mean over all squares that do.
+    """Occlusion: the mean drop of the score over all squares that cover a pixel.
 
     `window` and `stride` are pixels at 224² (Captum's tutorial: 15 and 8) and scale with the image's side. Passes a
     image: 1 + (⌈(H − window) / stride⌉ + 1) (⌈(W − window) / stride⌉ + 1), so 785 at 224²; the last square of a line
-    may reach over the edge.
+    may reach beyond the edge.
     """
     from captum.attr import Occlusion
 
@@ -174,7 +174,7 @@ def _scaled_lasso(alpha: float):
 
 
 def _by_segment(fit: Fit, x, z, score, generator, segmenter: str, fill: str, of: str) -> torch.Tensor:
-    """One image after the other: segmented, fitted under its own seed, its numbers spread over its segments."""
+    """One image after the other: segmented, fitted under its own seed, its weights spread over its segments."""
     _must_be_images(z)
     SEGMENTERS.parse(segmenter)
     checked_score(of)
@@ -183,7 +183,7 @@ def _by_segment(fit: Fit, x, z, score, generator, segmenter: str, fill: str, of:
     for i in range(len(z)):
         answers = _Answers(score, i, of)
         if not (x[i].isfinite().all() and background[i].isfinite().all()):
-            continue  # cannot be segmented, or not be filled: the map stays without numbers
+            continue  # it cannot be segmented or filled: the map stays NaN
         segments = segment(x[i : i + 1], segmenter)[0]
         if int(segments.max()) == 0:
             maps[i] = 0
@@ -207,7 +207,7 @@ def _coefficients(method, one, background, segments: torch.Tensor, samples: int)
 
 
 class _Answers:
-    """An image's score as Captum asks for it; scikit-learn refuses NaN, so that is remembered and said afterwards."""
+    """An image's score as Captum calls it. scikit-learn refuses NaN, so such scores become 0 and unset `finite`."""
 
     def __init__(self, score, row: int, of: str):
         self.score, self.row, self.of, self.finite = score, row, of, True

@@ -20,7 +20,7 @@ from heatproof.tensors import upsampled
 
 @dataclass(frozen=True)
 class ForeignMetric:
-    """What `register_metric` was given (a `plugins.Recipe`)."""
+    """The arguments of `register_metric` (a `plugins.Recipe`)."""
 
     name: str
     function: Any
@@ -52,9 +52,9 @@ def with_arrays(
     """A metric of quantities that calls `called(module, x, y, a, also, options)` with arrays, seeded.
 
     Args:
-        again: it explains other images too, so it is not asked about maps made elsewhere.
-        needs_mask: it is not asked about an image without one.
-        signed: the option `attributions` says which maps it gets, `display` or `raw`.
+        again: it explains other images too, so it has no value for maps made elsewhere.
+        needs_mask: called for one image at a time, it is NaN for an image without a mask.
+        signed: it has the option `attributions`, which chooses its maps: `display` or `raw`.
     """
 
     def function(
@@ -86,7 +86,7 @@ def with_arrays(
 
 
 def _channels(maps: torch.Tensor, raw: torch.Tensor, which: str) -> torch.Tensor:
-    """`(N, channels, *spatial)`: display maps, or those the method made, at the image's size."""
+    """`(N, channels, *spatial)`: display maps, or the method's raw maps, at the image's size."""
     if which not in ("display", "raw"):
         raise unknown("`attributions`", str(which), ("display", "raw"))
     if which == "display":
@@ -95,13 +95,13 @@ def _channels(maps: torch.Tensor, raw: torch.Tensor, which: str) -> torch.Tensor
 
 
 def _hopeless(recipe: ForeignMetric, z: torch.Tensor, maps: torch.Tensor, mask: torch.Tensor, needs_mask: bool) -> bool:
-    """Nothing that a function could say: the image is no image, the map no map, the mask empty."""
+    """Whether no value is possible: a non-finite image, an empty mask, or a constant map without a formula."""
     constant = recipe.degenerate is not None and bool(maps.amin() == maps.amax())
     return constant or (needs_mask and not mask.any()) or not bool(torch.isfinite(z).all())
 
 
 def _numbers(given: Any, count: int, name: str) -> torch.Tensor:
-    """What a foreign function gave → `(count,)` float64."""
+    """The result of a foreign function → `(count,)` float64; InvalidInput for anything else."""
     try:
         found = given.detach().cpu() if isinstance(given, torch.Tensor) else np.asarray(given, dtype=np.float64)
         found = torch.as_tensor(found, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""The registry of metrics: what a metric measures, which way is better, and what it says of a map that says nothing."""
+"""The registry of metrics: what a metric measures, which way is better, and its value for a degenerate map."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ from heatproof.errors import InvalidInput
 from heatproof.quantities import QUANTITIES, belonging
 from heatproof.registry import Registry
 
-#: The groups that metrics are shown in, and asked for by.
+#: The families of metrics, and the question that each of them answers.
 FAMILIES = {
     "fidelity": "does the network need what the map shows?",
     "road": "the same, with removed pixels filled so that they leave no trace",
@@ -24,7 +24,7 @@ FAMILIES = {
 
 BETTER = ("high", "low")
 
-#: What only a map beside its reference has.
+#: The quantities that only a map with a reference has.
 PAIRED = frozenset(belonging(QUANTITIES, "pair"))
 
 
@@ -50,15 +50,15 @@ def metric(
     undefined: str = "the formula has no value here",
     **details: Any,
 ) -> Callable[[Callable], Callable]:
-    """Files a function of quantities under `name`: `(N,)` float64 values, or a `Curve`.
+    """Registers a function of quantities under `name`: `(N,)` float64 values, or a `Curve`.
 
     Args:
         family: one of `FAMILIES`.
         better: `high` or `low`.
         range: lowest and highest value, None where there is no bound.
-        passes: of the network, for each image, in the options' names.
-        degenerate: the stated value of a map that is constant or not finite; NaN is one; None: what the formula
-            gives for zeros. Never a value that would praise the map.
+        passes: network passes for each image, in terms of the options.
+        degenerate: the stated value for a map that is constant or not finite, NaN included; None: what the formula
+            gives for a map of zeros. Never the best value.
         undefined: one phrase, why a value is NaN.
         details: `aliases`, `source`.
     """
@@ -99,7 +99,7 @@ def composite(
     range: tuple[float | None, float | None],
     **details: Any,
 ) -> Callable[[Callable], Callable]:
-    """Files a function of other metrics' values under `name`: it needs rows, and no network.
+    """Registers a function of other metrics' values under `name`: it needs rows, and no network.
 
     Args:
         parts: parameter → the spelling of the metric whose values it gets, `(N,)` float64.
@@ -113,7 +113,7 @@ def composite(
 
 
 def stated(entry_degenerate: float | None, values: torch.Tensor, constant: torch.Tensor) -> torch.Tensor:
-    """The values with the stated one where a map is constant or not finite."""
+    """The values, with the stated one where a map is constant or not finite."""
     if entry_degenerate is None:
         return values
     return torch.where(constant, torch.full_like(values, entry_degenerate), values)

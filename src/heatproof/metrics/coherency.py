@@ -1,4 +1,4 @@
-"""Coherency: does the method show the same again when it is given only what it showed?"""
+"""Coherency: does the map stay the same when the method explains the image masked by it?"""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from heatproof.metrics.catalogue import metric
 from heatproof.metrics.explain_func import images
 from heatproof.models import Model
 
-#: Maps in [0, 1] that are nearer to their mean than this (Euclidean) are constant, and the rest is rounding.
+#: Maps in [0, 1] whose Euclidean distance from their mean is below this are constant up to rounding.
 _FLAT = 1e-6
 
 
@@ -26,11 +26,11 @@ _FLAT = 1e-6
 def coherency(
     x: torch.Tensor, z: torch.Tensor, maps: torch.Tensor, explain: Callable, model: Model, *, fill: str = "mean"
 ) -> torch.Tensor:
-    """Likeness of the map to that of the image masked by it: `(pearson(m, S(x ⊙ m)) + 1) / 2`.
+    """Similarity of the map to the map of the image masked by it: `(pearson(m, S(x ⊙ m)) + 1) / 2`.
 
-    S is the same method, whole (RefineCAM: all its layers), for the same target; what is masked away becomes `fill`
-    (`mean`, as in the published codes). In [0, 1], higher is better; .5 where the second map is constant, which
-    correlates with nothing. A constant map scores 0. One explanation.
+    S is the complete method (RefineCAM: with all its layers) for the same target; masked pixels become `fill` (`mean`,
+    as in the published codes). In [0, 1], higher is better; .5 where the second map is constant, as its correlation
+    counts as 0. A constant map scores 0. One explanation.
     """
     background = masking.ground(fill, x, z)
     masked = masking.masked(z, maps, background)

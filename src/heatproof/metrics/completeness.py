@@ -1,4 +1,4 @@
-"""Completeness: does a map add up to what the network says of the image, over what it says of nothing?"""
+"""Completeness: does a map sum to the change of the network's output from a fill to the image?"""
 
 import math
 
@@ -34,16 +34,17 @@ def completeness(
     fill: str = "mean",
     of: str = "logit",
 ) -> torch.Tensor:
-    """What a map lacks, or has too much, to add up: `|Σ m − (f(x) − f(x₀))| / |f(x) − f(x₀)|`.
+    """Relative error of the map's sum: `|Σ m − (f(x) − f(x₀))| / |f(x) − f(x₀)|`.
 
-    The sum goes over the signed map as the method made it, channels and layer resolution included; x₀ is nothing but
-    `fill`. `(N,)`, at least 0, lower is better; 1 for a map that sums to 0, and where the map says nothing. NaN where
-    f(x) = f(x₀). Integrated gradients on enough steps, and input × gradient on a linear network, add up over the zero
-    in z. A CAM before a linear head adds up to the logit less the bias: close only where x₀ says little.
+    Σ m is the sum of the signed raw map, at its own resolution and over all channels; x₀ is an image of nothing but
+    `fill`. `(N,)`, at least 0, lower is better; 1 for a map that sums to 0, and for a degenerate map. NaN where
+    f(x) = f(x₀). For `fill="mean"` (0 in z), integrated gradients with enough steps are complete, and so is
+    input × gradient on a linear network. Grad-CAM before a linear head sums to the logit minus the bias, so its error
+    is small only where f(x₀) is close to the bias.
 
     Args:
-        fill: what x₀ is made of; a method adds up to its own.
-        of: `logit` or `probability`, what the method explains.
+        fill: what x₀ is made of; a method is complete for its own baseline.
+        of: `logit` or `probability`, whichever the method explains.
     """
     gap, size = _gap(raw, answer(of, logits, target, p), nothing, fill, of)
     return torch.where(size > 0, gap / size, torch.nan)
@@ -72,12 +73,12 @@ def completeness_holds(
 ) -> torch.Tensor:
     """Whether `completeness` is at most `tolerance`: 1 or 0.
 
-    `(N,)`, higher is better; 0 where the map says nothing, NaN where f(x) = f(x₀). Paper F and Quantus ask whether two
-    floats are equal to the last bit, which not even exact methods are.
+    `(N,)`, higher is better; 0 for a degenerate map, NaN where f(x) = f(x₀). Paper F and Quantus test two floats for
+    equality to the last bit, which not even exact methods reach.
 
     Args:
-        tolerance: of the gap, as a share of f(x) − f(x₀). IG with 20 to 300 steps
-            stays within 5 %, its authors say.
+        tolerance: largest error, as a share of |f(x) − f(x₀)|. The authors of IG report that 20 to 300 steps
+            stay within 5 %.
         fill, of: as for `completeness`.
     """
     if not 0 <= tolerance < math.inf:
@@ -88,7 +89,7 @@ def completeness_holds(
 
 
 def _gap(raw: torch.Tensor, clean: torch.Tensor, nothing, fill: str, of: str):
-    """`|Σ m − Δ|` and `|Δ|`, `Δ = f(x) − f(x₀)`, each `(N,)`; Δ is 0 where it is but rounding."""
+    """`|Σ m − Δ|` and `|Δ|`, `Δ = f(x) − f(x₀)`, each `(N,)`; Δ is 0 where it is no more than rounding."""
     blank = nothing(checked_fill(fill), of)
     change = clean - blank
     differs = rounded(change, largest(torch.stack([clean, blank], 1))[:, 0], ANSWER_STEP) != 0

@@ -1,7 +1,7 @@
-"""Complexity of a map: how much of the image does it name (protocols §8)?
+"""Complexity of a map: how much of the image does it highlight (protocols §8)?
 
-All read the display map. One that says nothing (constant, or not finite) is a map of zeros, which would look like the
-simplest there is: each metric gives the worst value it has instead.
+All metrics here read the display map. A degenerate map (constant or not finite) is a map of zeros, which would count as
+the simplest there is, so each metric gives it the worst value it has.
 """
 
 import math
@@ -26,9 +26,9 @@ from heatproof.rounding import ANSWER_STEP, rounded
     source="Poppi et al. 2021; Domeniconi et al. 2026",
 )
 def complexity(maps: torch.Tensor) -> torch.Tensor:
-    """Mean of the map, `Σ |m| / pixels`: the share of the image that it lights up.
+    """Mean of the map, `Σ |m| / pixels`: the share of the image that it highlights.
 
-    `(N,)`, in [0, 1], lower is simpler. 1 where the map says nothing.
+    `(N,)`, in [0, 1], lower is simpler. 1 for a degenerate map.
     """
     return maps.flatten(1).double().abs().mean(1)
 
@@ -44,8 +44,8 @@ def complexity(maps: torch.Tensor) -> torch.Tensor:
 def entropy(maps: torch.Tensor) -> torch.Tensor:
     """Entropy of the map's shares, `−Σ p ln p` with `p = |m| / Σ|m|`, in nats.
 
-    `(N,)`, from 0 (one pixel) to ln(pixels) (all alike: 10.82 at 224²); lower is simpler. ln(pixels) where the map
-    says nothing: it prefers no pixel.
+    `(N,)`, from 0 (one pixel) to ln(pixels) (all alike: 10.82 at 224²); lower is simpler. ln(pixels) for a degenerate
+    map.
     """
     weight = maps.flatten(1).double().abs()
     total = weight.sum(1, keepdim=True)
@@ -66,7 +66,7 @@ def entropy(maps: torch.Tensor) -> torch.Tensor:
 def sparseness(maps: torch.Tensor) -> torch.Tensor:
     """Gini index of the map, `Σ_i (2i − P − 1) m_(i) / (P Σ m)` with the P values in increasing order.
 
-    `(N,)`, from 0 (all pixels alike) to 1 − 1/P (one pixel); higher is simpler. 0 where the map says nothing.
+    `(N,)`, from 0 (all pixels alike) to 1 − 1/P (one pixel); higher is simpler. 0 for a degenerate map.
     """
     ordered = maps.flatten(1).double().abs().sort(1).values
     pixels = ordered.shape[1]
@@ -84,10 +84,10 @@ def sparseness(maps: torch.Tensor) -> torch.Tensor:
     source="Zhang et al. 2024, table 1 (“effective complexity” there, and in Quantus)",
 )
 def nonzero_count(maps: torch.Tensor, *, threshold: float = 1e-5) -> torch.Tensor:
-    """How many pixels the map gives more than `threshold`, `#(m > threshold)`.
+    """Number of pixels to which the map gives more than `threshold`, `#(m > threshold)`.
 
-    `(N,)`, at most all pixels; lower is simpler. What paper F's table shows under the name of effective complexity:
-    50175 for a Fake-CAM at 224². All pixels where the map says nothing.
+    `(N,)`, at most the number of pixels; lower is simpler. Paper F's table lists this number as effective complexity:
+    50175 for a Fake-CAM at 224². The number of pixels for a degenerate map.
 
     Args:
         threshold: in the units of the display map.
@@ -118,19 +118,19 @@ def effective_complexity(
     steps: int = 20,
     samples: int = 10,
 ) -> torch.Tensor:
-    """The smallest share of top pixels that holds the answer: `min k/P` with `E[(p(x_k) − p)²] / p² ≤ tolerance`.
+    """The smallest share of top pixels that keeps the probability: `min k/P` with `E[(p(x_k) − p)²] / p² ≤ tolerance`.
 
-    x_k keeps the k most important pixels, the others are U[0, 1] in x, each channel by itself, as in
-    `monotonicity-correlation`. Shares are tried on a grid of `steps`, smallest first, and an image is done at the
-    first that will do (the loss need not fall with k, so halving the interval could miss it); all share their random
-    images. `(N,)`, from 1/steps to 1, lower is simpler; 1 where the map says nothing.
+    x_k keeps the k most important pixels; the others are drawn from U[0, 1] in x, each channel by itself, as in
+    `monotonicity-correlation`. Shares are tried on a grid of `steps`, smallest first, until one suffices (the loss need
+    not fall with k, so bisection could miss it). All shares use the same random images. `(N,)`, from 1/steps to 1,
+    lower is simpler; 1 for a degenerate map.
 
-    The paper leaves loss, tolerance and distribution open. The loss is relative here, or else every map would be
-    simple on an image of which the network is unsure. What Quantus calls by this name is `nonzero-count`.
+    The paper leaves loss, tolerance and distribution open. The loss is relative here; an absolute one would make every
+    map simple on an image with a low probability. Quantus calls `nonzero-count` by this name.
 
     Args:
-        tolerance: of the expected squared loss, in units of p²; .1: the probability is off by a third.
-        steps: of the grid of shares.
+        tolerance: largest expected squared loss, in units of p²; at .1 the probability is off by a third.
+        steps: number of shares on the grid.
         samples: random images for each share.
     """
     steps, samples = check_int("steps", steps, 2), check_int("samples", samples)

@@ -19,8 +19,8 @@ EPSILON = 1e-8
 def adcc(coherency: torch.Tensor, complexity: torch.Tensor, drop: torch.Tensor) -> torch.Tensor:
     """Harmonic mean of coherency, 1 − complexity and 1 − average drop.
 
-    `3 / (1/(coh + ε) + 1/(1 − cx + ε) + 1/(1 − AD + ε))`, ε = 1e-8, the drop with fill `mean`, of each image by
-    itself. In [0, 1], higher is better. NaN where a part is; a constant map scores 0. `half` fools it.
+    `3 / (1/(coh + ε) + 1/(1 − cx + ε) + 1/(1 − AD + ε))`, ε = 1e-8, the drop with fill `mean`, for each image by
+    itself. In [0, 1], higher is better. NaN where a part is; a constant map scores 0. The control `half` fools it.
     """
     return harmonic(coherency, 1 - complexity, 1 - drop)
 
@@ -36,7 +36,7 @@ def adcc(coherency: torch.Tensor, complexity: torch.Tensor, drop: torch.Tensor) 
 def arcc(coherency: torch.Tensor, complexity: torch.Tensor, road: torch.Tensor) -> torch.Tensor:
     """Harmonic mean of coherency, 1 − complexity and ROAD brought to [0, 1].
 
-    `3 / (1/(coh + ε) + 1/(1 − cx + ε) + 1/(R' + ε))`, `R' = clip(2 · ROAD, 0, 1)`, ε = 1e-8, of each image by itself.
+    `3 / (1/(coh + ε) + 1/(1 − cx + ε) + 1/(R' + ε))`, `R' = clip(2 · ROAD, 0, 1)`, ε = 1e-8, for each image by itself.
     In [0, 1], higher is better: 0 where ROAD is not positive. NaN where a part is; a constant map scores 0.
     """
     return harmonic(coherency, 1 - complexity, (2 * road).clip(0, 1))

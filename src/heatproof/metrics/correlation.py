@@ -1,7 +1,7 @@
-"""Fidelity by correlation: does the answer move most where the map is highest, or as much as the map adds up to?
+"""Fidelity by correlation: does the network's output change as the map predicts for groups or subsets of pixels?
 
-A map that says the same of all groups or subsets, though the answers differ, foretells none of it: 0, as a map that
-is constant gets. Where the answers are all alike there is nothing to foretell, by any method: NaN.
+A map that gives all groups or subsets the same attribution, though the outputs differ, predicts nothing: 0, as for a
+constant map. Where all outputs are alike there is nothing to predict, for any method: NaN.
 """
 
 from functools import partial
@@ -43,20 +43,21 @@ def monotonicity_correlation(
     groups: int = 7,
     samples: int = 10,
 ) -> torch.Tensor:
-    """Spearman correlation of a group's attribution with `E[(p(x') − p)²]`, its pixels drawn anew in x'.
+    """Spearman correlation of a group's attribution with `E[(p(x') − p)²]`, x' having random pixels in the group.
 
-    Pixels go into `groups` of equal size by rank, and become U[0, 1] in x, each channel by itself. A group's
-    attribution is the mean of its display map: where sizes differ by a pixel, a sum would be of sizes. `(N,)`, in
-    [−1, 1], higher is better; ties get their mean rank. Answers tie where five digits of a logit do not tell their
-    `√E` apart. 0 where all groups' attributions are alike or the map says nothing, NaN where all answers are.
+    Pixels are split by rank into `groups` of equal size, and become U[0, 1] in x, each channel by itself. A
+    group's attribution is the mean of its display map: a sum would depend on sizes, which may differ by a pixel.
+    `(N,)`, in [−1, 1], higher is better; ties get their mean rank. Changes tie where five digits of a logit do not
+    distinguish their `√E`. 0 where all groups have the same attribution and for a degenerate map, NaN where all changes
+    are alike.
 
-    Nguyen & Martínez 2020 take one pixel a group. Seven groups, and ten draws, are paper F's: 7168 pixels each at 224².
-    Quantus 0.6.0 draws U[0, 1] in z, which is not what images hold, one value for a whole group; its division by p²
-    changes no rank. One random image serves all groups here, as they share no pixel.
+    Nguyen & Martínez 2020 use groups of one pixel. Seven groups, and ten draws, are paper F's: 7168 pixels each at
+    224². Quantus 0.6.0 draws one value for a whole group, U[0, 1] in z, which is not the range of images; its division
+    by p² changes no rank. One random image serves all groups here, as they share no pixel.
 
     Args:
-        groups: of pixels, from the highest to the lowest.
-        samples: random images.
+        groups: number of groups, from the highest to the lowest pixels.
+        samples: number of random images.
     """
     groups, samples, pixels = check_int("groups", groups, 2), check_int("samples", samples), maps[0].numel()
     if groups > pixels:
@@ -107,17 +108,18 @@ def faithfulness_correlation(
 ) -> torch.Tensor:
     """Pearson correlation of `Σ_{i∈S} a_i` with `f(x) − f(x without S)` over random subsets S of one size.
 
-    a is the signed map, channels summed, at the image's size; f the logit of the target (the probability saturates,
-    and then moves by rounding only). `(N,)`, in [−1, 1], higher is better. 0 where all sums are alike or the map says
-    nothing, NaN where all answers are. A subset is of pixels, all channels together. f(x) cancels, so it is not asked.
+    a is the signed map at the image's size, channels summed; f is the logit of the target (the probability saturates,
+    and then changes by rounding only). A subset holds pixels, all channels together. `(N,)`, in [−1, 1], higher is
+    better. 0 where all sums are alike and for a degenerate map, NaN where all outputs are alike. f(x) is constant and
+    cancels, so it needs no pass.
 
-    Bhatt et al. 2020. 100 subsets of 224 are the values of Quantus, where they are of single channels' values and
-    black is the image's own minimum.
+    100 subsets of 224 are the values of Quantus, whose subsets hold values of single channels and whose black is the
+    image's own minimum.
 
     Args:
-        samples: subsets; the same for every method.
+        samples: number of subsets; they are the same for every method.
         subset: pixels in each; on small images at most half of them.
-        fill: what comes in their place.
+        fill: what removed pixels become.
         of: `logit` or `probability`.
     """
     samples, subset, pixels = check_int("samples", samples, 3), check_int("subset", subset), maps[0].numel()
@@ -155,18 +157,18 @@ def sensitivity_n(
     """Pearson correlation of `Σ_{i∈S} a_i` with `f(x) − f(x without S)` over subsets of n pixels, averaged over n.
 
     As `faithfulness-correlation`, for `steps` sizes n from 1 to `largest` of all pixels, on a log scale. The curve has
-    the correlation at each n / pixels. In [−1, 1], higher is better: 1 at every n where the map adds up exactly, as
-    input × gradient does on a linear network. A size at which all sums are alike counts as 0; one at which all answers
-    are is left out, for every method alike, and NaN where that is every size. 0 where the map says nothing.
+    the correlation at each n / pixels. In [−1, 1], higher is better: 1 at every n where the map is exactly additive, as
+    input × gradient is on a linear network. A size at which all sums are alike counts as 0. A size at which all outputs
+    are alike is left out, for every method; NaN where every size is. 0 for a degenerate map.
 
-    Ancona et al. 2018: 100 subsets of each size, up to about 80 % of the pixels, zeros in z, logits. What Quantus calls
-    by this name removes the top pixels step by step and correlates over images.
+    Ancona et al. 2018: 100 subsets of each size, up to about 80 % of the pixels, zeros in z, logits. The metric that
+    Quantus calls by this name removes the top pixels step by step and correlates over images.
 
     Args:
-        samples: subsets of each size; the same for every method.
-        steps: sizes; those that coincide on a small image are taken once.
+        samples: subsets of each size; they are the same for every method.
+        steps: number of sizes; those that coincide on a small image are taken once.
         largest: the last size as a share of the pixels.
-        fill: what comes in the place of removed pixels.
+        fill: what removed pixels become.
         of: `logit` or `probability`.
     """
     samples = check_int("samples", samples, 3)
@@ -196,10 +198,10 @@ def _removals(
     fill: str,
     of: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of `samples` random subsets of each of `sizes` the attributions summed, and −f without: `(N, sizes, samples)`.
+    """Sums of attributions over random subsets of each of `sizes`, and −f without these: both `(N, sizes, samples)`.
 
-    The subsets of one sample lie inside each other: the first n of one shuffle. They are the same for every map, and so
-    is what the network says without them: only the sums are made anew.
+    The subsets of one sample are nested: the first n pixels of one shuffle. Subsets and outputs are the same for every
+    map, so only the sums are computed anew.
     """
     background, key = ground(checked_fill(fill), x, z), (fill, of, samples, *sizes)
     last = torch.tensor(sizes, device=z.device) - 1
@@ -220,7 +222,7 @@ def _ask(score, row: int, of: str, variants: torch.Tensor) -> torch.Tensor:
 
 
 def _without(z: torch.Tensor, background: torch.Tensor, order: torch.Tensor, sizes: list[int], ask) -> torch.Tensor:
-    """The answers to one image without the first n pixels of each row of `order`, `(sizes, samples)`."""
+    """The outputs for one image without the first n pixels of each row of `order`, `(sizes, samples)`."""
     pairs = [(one, size) for size in sizes for one in range(len(order))]
     found = []
     for part in parts(len(pairs), rows_per_pass(z[None])):
@@ -232,14 +234,14 @@ def _without(z: torch.Tensor, background: torch.Tensor, order: torch.Tensor, siz
 
 
 def _foretold(value: torch.Tensor, said: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-    """The correlation; 0 where the map says the same of all and the answers differ."""
+    """The correlation; 0 where all attributions are alike and the outputs differ."""
     return torch.where(~_varies(said) & _varies(seen, ANSWER_STEP), 0.0, value)
 
 
 def pearson(said: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
     """Pearson correlation over the last dimension, in [−1, 1]; NaN where either is constant.
 
-    To six digits of what a map says and to five of what the network answers, `seen`.
+    Constant is meant to six digits of the attributions, `said`, and to five of the outputs, `seen`.
     """
     a, b = (values - values.mean(-1, keepdim=True) for values in (said, seen))
     value = (a * b).sum(-1) / (a.square().sum(-1) * b.square().sum(-1)).sqrt()
@@ -247,6 +249,6 @@ def pearson(said: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
 
 
 def _varies(values: torch.Tensor, step: float = STEP) -> torch.Tensor:
-    """Whether they differ by more than rounding; never if one is not finite."""
+    """Whether they differ by more than rounding; false if one is not finite."""
     span = values.amax(-1, keepdim=True) - values.amin(-1, keepdim=True)
     return ((rounded(span, largest(values), step) > 0) & span.isfinite())[..., 0]

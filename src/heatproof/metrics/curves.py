@@ -1,4 +1,4 @@
-"""The curve engine: pixels ranked once, and the network's answers while they go or come back.
+"""The curve engine: pixels are ranked once, and the network scores the image while they are removed or restored.
 
 An image at any step is a threshold on the ranks, so the masked images of many steps and many images are built on
 the device, as many at a time as one pass takes. No number depends on how they were grouped.
@@ -13,13 +13,13 @@ from heatproof.passes import check_int, parts, rows_per_pass
 from heatproof.registry import unknown
 from heatproof.rounding import rounded
 
-#: What is done about pixels of equal value.
+#: How pixels of equal value are ranked.
 TIES = {
     "jitter": "a seeded order among them, so that exactly k pixels go",
     "block": "they go together, as soon as the first of them would",
 }
 
-#: Which pixels go, or come back, first.
+#: Which pixels are removed, or restored, first.
 FIRST = {"most": "the most important", "least": "the least important"}
 
 Score = Callable[..., torch.Tensor]
@@ -30,8 +30,8 @@ def pixel_ranks(maps: torch.Tensor, generators: Sequence[torch.Generator], ties:
 
     Maps are in [0, 1] and rounded to six digits first (`heatproof.rounding`): what differs by less is a tie.
     `jitter` breaks ties by a permutation that depends on the image's generator and the number of pixels alone, so
-    every rank from 0 to n − 1 occurs once; `block` gives a group of equal pixels the rank of its first. What is not a
-    number ranks last. Ranks of `block` need no random numbers.
+    every rank from 0 to n − 1 occurs once; `block` gives a group of equal pixels the rank of its first. NaN ranks
+    last. Ranks of `block` need no random numbers.
     """
     if ties not in TIES:
         raise unknown("`ties`", str(ties), TIES)
@@ -52,7 +52,7 @@ def _jittered(flat: torch.Tensor, generators: Sequence[torch.Generator]) -> torc
 
 
 def _ranks(order: torch.Tensor) -> torch.Tensor:
-    """Pixels in order → the place of each pixel."""
+    """Pixels in order → the rank of each pixel."""
     places = torch.arange(order.shape[1], device=order.device).expand_as(order)
     return torch.empty_like(order).scatter_(1, order, places)
 
@@ -66,14 +66,14 @@ def _blocks(flat: torch.Tensor) -> torch.Tensor:
 
 
 def reversed_ranks(ranks: torch.Tensor) -> torch.Tensor:
-    """Ranks from the other end: 0 the least important; a group of ties shares the rank of its first there too."""
+    """Ranks from the other end: 0 the least important; ties share the rank of their first there too."""
     flat = ranks.flatten(1)
     size = torch.zeros_like(flat).scatter_add_(1, flat, torch.ones_like(flat)).gather(1, flat)
     return (flat.shape[1] - flat - size).view(ranks.shape)
 
 
 def pixel_counts(pixels: int, steps: int) -> list[int]:
-    """How many of `pixels` are gone at the steps 0 … `steps`: `round(i / steps · pixels)`, both ends included."""
+    """How many of `pixels` are removed at the steps 0 … `steps`: `round(i / steps · pixels)`, both ends included."""
     steps = check_int("steps", steps)
     return [round(i * pixels / steps) for i in range(steps + 1)]
 
@@ -101,16 +101,16 @@ def curve_points(
     start: torch.Tensor | None = None,
     end: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """What the network says while pixels go from `z`, or come back on the background: `(N, steps + 1)` float64.
+    """The score while pixels of `z` are removed, or restored on the background: `(N, steps + 1)` float64.
 
-    At step i exactly `round(i / steps · n)` of the n pixels are gone (`restore`: are back), where ranks have no ties.
+    At step i exactly `round(i / steps · n)` of the n pixels are removed (`restore`: restored), if ranks have no ties.
 
     Args:
         z, background: `(N, C, *spatial)`; a pixel is all its channels.
         ranks: `(N, *spatial)`, see `pixel_ranks`.
         score: `(images, rows=which, of=of)` → `(M,)`; one pass each.
         first: `most` or `least` important first.
-        start, end: `(N,)`, what is known of the first and the last step; then they take no pass.
+        start, end: `(N,)`, the scores of the first and the last step where they are known; they then need no pass.
     """
     if first not in FIRST:
         raise unknown("`first`", str(first), FIRST)
@@ -134,10 +134,10 @@ def threshold_scores(
     restore: bool = False,
     of: str = "probability",
 ) -> torch.Tensor:
-    """What the network says of images whose pixels of rank < count are the background's: `(N, P)` float64.
+    """The score of images whose pixels of rank < count are the background's: `(N, P)` float64.
 
     Args:
-        counts: `(N, P)` int64, each image its own; a negative one is not asked for, and NaN in the result.
+        counts: `(N, P)` int64, each image its own; a negative one is skipped, and NaN in the result.
         restore: the pixels of rank < count are the image's, all others the background's.
     """
     found = torch.full(counts.shape, torch.nan, dtype=torch.float64, device=z.device)
@@ -164,7 +164,7 @@ def _mix(
 ) -> None:
     """Writes an image for each limit: `below` where the rank is below it, else `above`; `which` in order, on the CPU.
 
-    An image is spread over its limits; to make as many copies of it first would take four times as long.
+    Each image is broadcast over its limits: copying it for each of them would take four times as long.
     """
     first = 0
     for image, many in zip(*(one.tolist() for one in which.unique_consecutive(return_counts=True)), strict=True):

@@ -1,4 +1,4 @@
-"""Maps of other images by the method under test, for code that is not ours: `explain_func`."""
+"""`explain_func` for foreign metrics: maps of other images by the method under test."""
 
 import itertools
 from collections.abc import Callable
@@ -18,8 +18,8 @@ def explainer(
     """The engine's `explain` in the style of Quantus: normalised inputs in, display maps `(M, 1, H, W)` out.
 
     Args:
-        part: the images of the batch that its inputs are variants of, in their order; or the one they all are of.
-        name: of the metric: with the number of the call, what a method's own random numbers are drawn from.
+        part: the images of the batch that the inputs are variants of, in their order; or the one they all belong to.
+        name: the metric's name; with the number of the call it seeds the method's own random numbers.
     """
     calls, size = itertools.count(1), part.stop - part.start
 
@@ -47,7 +47,7 @@ def images(model: Model, z: torch.Tensor) -> torch.Tensor:
 
 
 def _other(model: Model, network: nn.Module, module: nn.Module) -> Model | None:
-    """None where the module is the one that everything is about."""
+    """The model around another module; None where it is the model's own."""
     if isinstance(module, type(network)):
         module = module.module  # type: ignore[assignment]
     return None if module is model.module else model.with_module(module)

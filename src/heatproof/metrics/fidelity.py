@@ -1,8 +1,8 @@
-"""Fidelity: does the network say the same of what the map shows, and how fast does it change as pixels go?
+"""Fidelity: does the prediction survive on what the map shows, and how fast does it change as pixels are removed?
 
-`p` is the probability of the target, `q` the same on the masked image `x ⊙ m + fill ⊙ (1 − m)`, so six metrics here
-share one forward pass. Black is paper F's fill (protocols, section 6). A map that is constant shows nothing: it gets
-the worst value of these six, since a network may well like the blank image better than the real one.
+`p` is the probability of the target, `q` the same on the masked image `x ⊙ m + fill ⊙ (1 − m)`, so the first five
+metrics here share one forward pass. Black is paper F's fill (protocols, section 6). A degenerate map gets the worst
+value of these five, since the target may be more probable on the blank image than on the real one.
 """
 
 import torch
@@ -31,7 +31,7 @@ def average_drop(p: torch.Tensor, q, *, fill: str = "black") -> torch.Tensor:
     """The share of its probability that the target loses on the masked image: `relu(p − q) / p`.
 
     In [0, 1], lower is better. NaN where p is 0. A constant map scores 1. Chattopadhay et al. 2018, section 4.1, there
-    in percent. A map of ones loses nothing: `ones` fools it.
+    in percent. The control `ones` fools it: a map of ones loses nothing.
     """
     return (p - q(checked_fill(fill))).relu() / p
 
@@ -48,10 +48,10 @@ def average_drop(p: torch.Tensor, q, *, fill: str = "black") -> torch.Tensor:
     source="Chattopadhay et al. 2018",
 )
 def average_increase(p: torch.Tensor, q, *, fill: str = "black") -> torch.Tensor:
-    """Whether the target gains on the masked image: `1[q > p]`.
+    """Whether the target's probability rises on the masked image: `1[q > p]`.
 
-    0 or 1 for each image, the mean is the paper's rate; higher is better. A gain that five digits of a logit cannot
-    tell is none. A constant map scores 0. Chattopadhay et al. 2018, section 4.1.
+    0 or 1 for each image, the mean is the paper's rate; higher is better. A rise that five digits of a logit cannot
+    show counts as none. A constant map scores 0. Chattopadhay et al. 2018, section 4.1.
     """
     masked = q(checked_fill(fill))
     return _yes(rounded(masked - p, torch.maximum(logit_scale(masked), logit_scale(p)), ANSWER_STEP) > 0, masked - p)
@@ -69,9 +69,9 @@ def average_increase(p: torch.Tensor, q, *, fill: str = "black") -> torch.Tensor
     source="Zhang et al. 2023 (Opti-CAM)",
 )
 def average_gain(p: torch.Tensor, q, *, fill: str = "black") -> torch.Tensor:
-    """The share of what it lacks that the target gains on the masked image: `relu(q − p) / (1 − p)`.
+    """The share of the missing probability that the target gains on the masked image: `relu(q − p) / (1 − p)`.
 
-    In [0, 1], higher is better. NaN where p is 1 to the last digit. A constant map scores 0. Zhang et al. 2023
+    In [0, 1], higher is better. NaN where p is exactly 1. A constant map scores 0. Zhang et al. 2023
     (Opti-CAM), section 4.2; there in percent.
     """
     return (q(checked_fill(fill)) - p).relu() / (1 - p)
@@ -89,9 +89,9 @@ def average_gain(p: torch.Tensor, q, *, fill: str = "black") -> torch.Tensor:
     source=F_TEXT,
 )
 def local_accuracy(p: torch.Tensor, q, *, fill: str = "black") -> torch.Tensor:
-    """How far the target's probability moves on the masked image: `|p − q|`.
+    """Absolute change of the target's probability on the masked image: `|p − q|`.
 
-    In [0, 1], lower is better. A constant map scores 1. Lundberg & Lee 2017 asked for it; as used by Zhang, Torres &
+    In [0, 1], lower is better. A constant map scores 1. A property of Lundberg & Lee 2017, as used by Zhang, Torres &
     Hermanns 2024, section 2.
     """
     return (p - q(checked_fill(fill))).abs()
@@ -108,9 +108,9 @@ def local_accuracy(p: torch.Tensor, q, *, fill: str = "black") -> torch.Tensor:
     source=F_TEXT,
 )
 def sufficiency(logits: torch.Tensor, masked_probabilities, *, fill: str = "black") -> torch.Tensor:
-    """Whether the masked image is still given the same class: `1[argmax f(x ⊙ m) = argmax f(x)]`.
+    """Whether the predicted class stays the same on the masked image: `1[argmax f(x ⊙ m) = argmax f(x)]`.
 
-    0 or 1 for each image, higher is better. The class is the network's own, whatever the target. A constant map
+    0 or 1 for each image, higher is better. The class is the predicted one, whatever the target. A constant map
     scores 0. Zhang, Torres & Hermanns 2024, section 2.
     """
     masked = masked_probabilities(checked_fill(fill))
@@ -119,7 +119,7 @@ def sufficiency(logits: torch.Tensor, masked_probabilities, *, fill: str = "blac
 
 
 def _yes(condition: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-    """1 or 0; NaN where what was looked at is NaN (a comparison with it would say no)."""
+    """1 or 0; NaN where `seen` is NaN (a comparison with NaN would be false)."""
     return torch.where(seen.isnan(), torch.nan, condition.double())
 
 
@@ -133,12 +133,13 @@ def _yes(condition: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
     source="Petsiuk et al. 2018 (RISE)",
 )
 def deletion(curve, *, fill: str = "black", steps: int = 28, ties: str = "jitter") -> Curve:
-    """Area under the target's probability while pixels go, most important first; black comes in their place.
+    """Area under the target's probability while pixels are removed, most important first; they become black.
 
-    Over the share of pixels that are gone, in [0, 1], both ends included, by trapezoids; lower is better. A constant
-    map names no order: its pixels go at random (`ties="block"`: all at once, which flatters it). Petsiuk et al. 2018:
-    224 pixels a step, `steps=224` at 224²; 28 as in the code of Zhang, Torres & Hermanns 2024. `random` fools it:
-    scattered holes destroy a prediction quickly. steps − 1 forwards, and one of black for all methods.
+    Over the share of removed pixels from 0 to 1, by trapezoids. In [0, 1], lower is better. The pixels of a constant
+    map have no order and are removed at random (`ties="block"`: all at once, which flatters it). Petsiuk et al. 2018
+    remove 224 pixels a step, `steps=224` at 224²; 28 steps as in the code of Zhang, Torres & Hermanns 2024. The control
+    `random` fools it: scattered holes destroy a prediction quickly. steps − 1 forwards, and one of the fill for all
+    methods.
     """
     return _area(curve, fill, steps, ties, restore=False)
 
@@ -153,7 +154,7 @@ def deletion(curve, *, fill: str = "black", steps: int = 28, ties: str = "jitter
     source="Petsiuk et al. 2018 (RISE)",
 )
 def deletion_mean(curve, *, steps: int = 28, ties: str = "jitter") -> Curve:
-    """Area under the target's probability while pixels go, most important first; the mean colour takes their place.
+    """Area under the target's probability while pixels are removed, most important first; they become the mean colour.
 
     As `deletion`, with the fill of the published codes: 0 after normalising. In [0, 1], lower is better.
     """
@@ -170,11 +171,11 @@ def deletion_mean(curve, *, steps: int = 28, ties: str = "jitter") -> Curve:
     source="Petsiuk et al. 2018 (RISE)",
 )
 def insertion(curve, *, fill: str = "blur", steps: int = 28, ties: str = "jitter") -> Curve:
-    """Area under the target's probability while pixels return, most important first, on the blurred image.
+    """Area under the target's probability while pixels are restored on the blurred image, most important first.
 
-    Over the share of pixels that are back, in [0, 1], both ends included, by trapezoids; higher is better. The blur
-    has 11 taps and σ 5 (RISE's code, and Domeniconi et al. 2026). Steps and ties as in `deletion`. steps − 1
-    forwards, and one of the blurred image for all methods. Petsiuk et al. 2018, section 4.1.
+    Over the share of restored pixels from 0 to 1, by trapezoids. In [0, 1], higher is better. The blur has 11 taps and
+    σ 5 (RISE's code, and Domeniconi et al. 2026). Steps and ties as in `deletion`. steps − 1 forwards, and one of the
+    blurred image for all methods. Petsiuk et al. 2018, section 4.1.
     """
     return _area(curve, fill, steps, ties, restore=True)
 

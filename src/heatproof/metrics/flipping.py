@@ -1,6 +1,6 @@
-"""Pieces of the image flipped, most relevant first: squares of a grid (Samek) or superpixels (IROF).
+"""Parts of the image flipped, most relevant first: squares of a grid (Samek) or superpixels (IROF).
 
-A piece is ranked by its own number and hands the rank to its pixels, so the curve engine does the rest.
+All pixels of a part have the rank of the part, so the curve engine does the rest.
 """
 
 import torch
@@ -42,14 +42,14 @@ def pixel_flipping(
     steps: int = 100,
     fill: str = "uniform",
 ) -> Curve:
-    """What the target loses on average while squares of the image are flipped, most relevant first (AOPC).
+    """Mean drop of the target's probability while squares of the image are flipped, most relevant first (AOPC).
 
     `1/(L+1) Σ_{k=0…L} (f(x₀) − f(x_k))` with one more square flipped at each of L = `steps` steps (as many as there
     are, if fewer). In (−1, 1), higher is better. Squares of `region` pixels a side on a fixed grid (smaller at the
     lower and right border), ranked by the sum of the map in them, ties by a seeded order. Samek et al. 2017, eq. 12
-    and section IV: 9×9, 100 steps, uniform noise in place of the pixels, here one seeded field for each image, the
-    same for all methods. `region=1` is the pixel-flipping of Bach et al. 2015; other fills: black, mean, blur. f is
-    the target's probability (theirs: the classifier's score). Any number of spatial dims. `steps` forwards.
+    and section IV: 9×9, 100 steps, uniform noise as `fill`, here one seeded field for each image, the same for all
+    methods. Other fills: black, mean, blur. `region=1` is the pixel-flipping of Bach et al. 2015. f is the target's
+    probability (theirs: the classifier's score). Any number of spatial dims. `steps` forwards.
     """
     side, steps = check_int("region", region), check_int("steps", steps)
     if fill not in FILLS:
@@ -66,7 +66,7 @@ def pixel_flipping(
 
 
 def square_labels(size: tuple[int, ...], side: int) -> torch.Tensor:
-    """Which square (cube, stretch) of a fixed grid each place lies in, `(*size)` int64 from 0."""
+    """Which square (cube, stretch) of a fixed grid each position lies in, `(*size)` int64 from 0."""
     labels = torch.zeros((), dtype=torch.int64)
     for length in size:
         labels = labels[..., None] * -(-length // side) + torch.arange(length) // side
@@ -106,13 +106,13 @@ def irof(
     segmenter: str = "slic",
     fill: str = "mean",
 ) -> Curve:
-    """Area over the target's relative probability while superpixels go, highest mean attribution first.
+    """Area over the target's relative probability while superpixels are removed, highest mean attribution first.
 
-    `1 − ∫ f(x_l) / f(x₀) d(l/L)`, l of the image's L superpixels gone, both ends included, by trapezoids: 1 where
-    the prediction is gone at once, below 0 where it grows; higher is better. NaN where f(x₀) is 0. Rieger & Hansen
-    2020, eq. 1 and 2 (IROF): superpixels of SLIC on the clean image, the mean colour of the data in their place;
-    their area is in superpixels, this one is divided by L so that images can be averaged. Ties by a seeded order.
-    L forwards for each image.
+    `1 − ∫ f(x_l) / f(x₀) d(l/L)`, l of the image's L superpixels removed, both ends included, by trapezoids. At most
+    1 − 1/(2L), where the first superpixel takes all of the probability; below 0 where the probability grows; higher is
+    better. NaN where f(x₀) is 0. Rieger & Hansen 2020, eq. 1 and 2 (IROF): superpixels of SLIC on the clean image,
+    replaced by the mean colour of the data. Their area is in superpixels; this one is divided by L so that images can
+    be averaged. Ties by a seeded order. L forwards for each image.
     """
     if maps.dim() != 3:
         raise NotApplicable(f"`irof` is for images, which have superpixels. Got {maps.dim() - 1} spatial dims.")
@@ -130,7 +130,7 @@ def irof(
 
 
 def _piece_ranks(maps: torch.Tensor, labels: torch.Tensor, generators) -> tuple[torch.Tensor, list[int]]:
-    """Each pixel's rank is that of its superpixel by mean attribution, `(N, H, W)`; and how many each image has."""
+    """Each pixel's rank, that of its superpixel by mean attribution, `(N, H, W)`; and each image's superpixels."""
     finite = torch.where(maps.isfinite(), maps, 0)
     ranks, pieces = [], []
     for one, of, generator in zip(finite, labels, generators, strict=True):

@@ -1,11 +1,11 @@
-"""Metrics from elsewhere under the same roof: functions of the user's, and those of Quantus.
+"""Metrics from elsewhere: functions of the user's, and metrics of Quantus.
 
     heatproof.register_metric("mine", fn, better="high")    a function in this process
-    python:package.module:fn                                the same by name; it says `fn.better = "high"` itself
+    python:package.module:fn                                the same by name; it sets `fn.better = "high"` itself
     quantus:Sparseness                                      a metric of Quantus (`heatproof.metrics.quantus`)
 
 A function names quantities of the engine, as every metric here does, or it is `fn(model, x_batch, y_batch, a_batch)`,
-as Quantus has it.
+as in Quantus.
 """
 
 import inspect
@@ -33,10 +33,10 @@ from heatproof.registry import Entry
 
 QUANTUS = "quantus:"
 
-#: What a function in the style of Quantus may ask for besides its four arrays, by name.
+#: What a function in the style of Quantus may take besides its four arrays, by name.
 ALSO = ("s_batch", "explain_func", "explain_func_kwargs", "channel_first", "device")
 
-#: What a function may say of itself: `fn.better = "low"`.
+#: Attributes by which a function may describe itself: `fn.better = "low"`.
 SAID = ("better", "range", "family", "passes", "source", "degenerate", "undefined", "one_by_one")
 
 
@@ -54,7 +54,7 @@ def register_metric(
     aliases: Iterable[str] = (),
     one_by_one: bool = False,
 ) -> str:
-    """Files a foreign metric under a name, for `score` and for studies.
+    """Registers a foreign metric under a name, for `score` and for studies.
 
     Args:
         name: any that is not taken.
@@ -66,9 +66,9 @@ def register_metric(
             `s_batch` (the masks), `explain_func`, `explain_func_kwargs`, `channel_first` or `device` where it names
             them. Further parameters with a default (bool, number, text) are the metric's options;
             a metric of Quantus, `quantus.Sparseness(abs=True)`, called with one image at a time.
-        better: `high` or `low`; a metric of Quantus says it itself.
+        better: `high` or `low`; a metric of Quantus has its own direction by default.
         range, family, passes, source, undefined: as `heatproof list metrics` and the reports show them.
-        degenerate: what it says of a map that is constant or not finite; NaN by default; None: what the function gives.
+        degenerate: its value for a map that is constant or not finite; NaN by default; None: what the function gives.
         aliases: other spellings.
         one_by_one: the function is called with one image at a time, so that a value cannot depend on the neighbours,
             and random numbers from the global generators of torch and numpy belong to the image alone. Else they are
@@ -78,7 +78,7 @@ def register_metric(
         The name.
 
     Raises:
-        InvalidInput: a name that is taken, something that is no metric, or a direction that nobody said.
+        InvalidInput: a name that is taken, something that is no metric, or no direction.
     """
     PLUGIN_METRICS.check_name(name)
     if isinstance(function, str):
@@ -94,7 +94,7 @@ def register_metric(
 
 
 def _from_python(spec: str) -> ForeignMetric:
-    """What is known of a function that is only named: by its own attributes, or as it is registered here."""
+    """The recipe of a function given by name: from its attributes, or from its entry if it is registered here."""
     function = named_function(spec)
     known = next((entry for entry in METRICS.values() if entry.function is function), None)
     said = dict(known.traits, source=known.source) if known else vars(function) if hasattr(function, "__dict__") else {}

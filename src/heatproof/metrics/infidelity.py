@@ -1,4 +1,4 @@
-"""Infidelity: does what a map predicts for a change of the image agree with what the network does?"""
+"""Infidelity: does the change of the output that a map predicts agree with the actual one?"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -45,27 +45,28 @@ def infidelity(
     fill: str = "mean",
     of: str = "logit",
 ) -> torch.Tensor:
-    """`E[(Iᵀ Φ − (f(x) − f(x − I)))²]` over random changes I, Φ the signed map scaled to fit best.
+    """Mean squared error of the change that the map predicts: `E[(Iᵀ Φ − (f(x) − f(x − I)))²]` over random changes I.
 
-    `(N,)`, at least 0, in squares of f, lower is better. `normalise` multiplies Φ by `β = E[Iᵀ Φ Δ] / E[(Iᵀ Φ)²]`,
-    Δ the drop of f, as the authors' code and Captum do; the value is then `E[Δ²]` (nothing is explained, also where the
-    map says nothing) or less. Without it Φ must be in the units of f, which CAMs are not. β may be negative: a map and
-    its negative score the same.
+    Φ is the signed map. `(N,)`, at least 0, in squares of f, lower is better. `normalise` multiplies Φ by
+    `β = E[Iᵀ Φ Δ] / E[(Iᵀ Φ)²]`, Δ the drop of f, as the authors' code and Captum do; the value is then at most
+    `E[Δ²]`, that of a degenerate map. Without it Φ must be in the units of f, which CAMs are not. β may be negative: a
+    map and its negative score the same.
 
-    `square`: a square of pixels, any as likely as any other, sides up to 10/28 of the image's, is replaced by `fill`.
-    Φ is a contribution, as from IG or a CAM, and I is 1 inside: Iᵀ Φ is the sum of the map there, channels included.
+    `square`: a square of pixels, with sides up to 10/28 of the shorter side and every one as likely, is replaced by
+    `fill`. Φ is a contribution, as from IG or a CAM, and I is 1 inside: Iᵀ Φ is the sum of the map there, channels
+    included.
     `gaussian`: I ~ N(0, sigma²) in z, each pixel and channel by itself. Φ is a slope, as from `gradient`; a map of one
     channel has the same slope for all channels, so Iᵀ Φ multiplies each pixel by the sum of I over the channels.
-    `noisy-baseline`: the same with I = z − ε, that is, the network sees nothing but ε ~ N(0, sigma²).
+    `noisy-baseline`: the same with I = z − ε, that is, the network's input is ε ~ N(0, sigma²) alone.
 
     The code of Yeh et al. 2019 averages over all squares of an MNIST digit, and over 10000 images of noise (σ .2 in
     x, clipped).
 
     Args:
         perturbation: one of `square`, `gaussian`, `noisy-baseline`.
-        samples: changes of each image; the same for every method.
+        samples: number of changes of each image; they are the same for every method.
         normalise: scale the map to fit best.
-        sigma: of the noise, in z.
+        sigma: standard deviation of the noise, in z.
         fill: what a square is replaced by.
         of: `logit` or `probability`.
     """
@@ -80,7 +81,7 @@ def infidelity(
     def compared(rows: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
         factor, changed = PERTURBATIONS[perturbation](setting, rows, [generator[row] for row in rows.tolist()])
         said = (explained[rows] * factor).flatten(1).sum(1)
-        # The changes are the same for every map, and so are the answers.
+        # The changes are the same for every map, and so are the outputs.
         return torch.stack([said, score(changed, rows, of=of) if known is None else known[rows, turn]], 1)
 
     said, shared[key] = streamed(len(z), samples, z, compared).unbind(2)
@@ -95,7 +96,7 @@ def _scale(said: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
 
 
 def _weights(raw: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
-    """Φ `(N, channels or 1, *size)` float64: channels are kept where the method has them; zeros for a silent map."""
+    """Φ `(N, channels or 1, *size)` float64: channels are kept if the method has them; zeros for a degenerate map."""
     if raw.dim() != maps.dim() + 1:
         return signed(raw, maps)[:, None]
     return torch.where(per_image(silent(raw, maps), raw), 0.0, raw.double())
@@ -103,7 +104,7 @@ def _weights(raw: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class InfidelitySetting:
-    """What a change of images is made from: the images, what stands for nothing, and the size of noise."""
+    """What random changes are made from: the images, their background, and the std of the noise."""
 
     z: torch.Tensor
     background: torch.Tensor
@@ -129,7 +130,7 @@ def _noisy_baseline(setting: InfidelitySetting, rows: torch.Tensor, generator: S
     return (setting.z[rows] - noise).double(), noise
 
 
-#: What is done to the images: → what multiplies Φ, `(M, channels or 1, *size)`, and the changed images.
+#: Random changes by name: → what multiplies Φ, `(M, channels or 1, *size)`, and the changed images.
 PERTURBATIONS: dict[str, Change] = {"square": _square, "gaussian": _gaussian, "noisy-baseline": _noisy_baseline}
 
 
@@ -141,7 +142,7 @@ def _noise(setting: InfidelitySetting, generator: Sequence[torch.Generator]) -> 
 def random_square(size: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
     """Bool `(*size)`: a square with sides from 1 to 10/28 of the shorter side, every one as likely as any other.
 
-    There are more places for a small square than for a large one, so small ones come more often.
+    There are more positions for a small square than for a large one, so small ones come more often.
     """
     sides = range(1, max(1, int(LARGEST * min(size))) + 1)
     places = [torch.tensor([length - side + 1 for length in size]) for side in sides]

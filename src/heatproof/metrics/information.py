@@ -1,7 +1,7 @@
-"""Performance information curves: how much of the network's answer does how much of the image's information buy?
+"""Performance information curves: how the prediction recovers while the image's information is restored.
 
-From an image of which next to nothing is known, the most important pixels are given back; everything else is filled
-in smoothly from what is known. The information in such an image is what it takes to store it without loss.
+The start is an image of which almost nothing is known. The most important pixels are restored; everything else is
+filled in smoothly from known pixels. The information in such an image is its size under lossless compression.
 """
 
 import io
@@ -17,21 +17,21 @@ from heatproof.metrics.curves import area, shares
 from heatproof.passes import parts, rows_per_pass
 from heatproof.rounding import ANSWER_STEP, behind_largest, logit_scale, rounded
 
-#: Shares of pixels given back, those of the public library.
+#: Shares of pixels restored, those of the public library.
 THRESHOLDS = "0.005 0.01 0.02 0.03 0.04 0.05 0.07 0.1 0.13 0.21 0.34 0.5 0.75"
 #: Share of pixels, drawn at random, that are known from the start; the corners are known too.
 KNOWN = 0.01
 #: Effort of WebP, 0 to 100: sizes are within 1 % of those at 100, in a quarter of the time.
 EFFORT = 50
-#: Points of the curve that is handed on.
+#: Points of the returned curve.
 POINTS = 101
 PIC = "Kapishnikov et al. 2019 (XRAI)"
 
 
 class Information(NamedTuple):
-    """Images as pixels come back: `bytes` `(N, T + 2)` and `probabilities` `(N, T + 2, K)`.
+    """Images while pixels are restored: `bytes` `(N, T + 2)` and `probabilities` `(N, T + 2, K)`.
 
-    First what is known from the start, then one for each threshold, last the whole image.
+    First the start, then one for each threshold, last the whole image.
     """
 
     bytes: torch.Tensor
@@ -55,16 +55,16 @@ def sic(
     thresholds: str = THRESHOLDS,
     ties: str = "jitter",
 ) -> Curve:
-    """Area under the target's probability over the information given back, most important pixels first.
+    """Area under the target's probability over the information restored, most important pixels first.
 
-    Both are scaled so that what is known from the start is 0 and the whole image is 1, and clipped to [0, 1]; the
-    curve runs through both and never falls; trapezoids. In [0, 1], higher is better. NaN where the whole image is
-    not likelier than the start, or takes no more to store. Kapishnikov et al. 2019, section 4, with the facts of the
-    authors' library (PAIR-code/saliency, `pic`): its thresholds; 1 % of the pixels, drawn at random, and the corners
-    are known from the start; the information is the size as lossless WebP, 8 bits. Deviations: unknown pixels are
-    ROAD's weighted means (theirs: linear between the known ones, in triangles); the running maximum is taken along
-    the information, and not the thresholds; an image of low confidence (theirs: below .8) is not left out. One
-    forward for each threshold and one for the start.
+    Both are scaled so that the start is 0 and the whole image is 1, and clipped to [0, 1]. The curve joins the two,
+    is made monotone by a running maximum, and is integrated by trapezoids. In [0, 1], higher is better. NaN where the
+    probability or the size of the whole image is no larger than at the start. Kapishnikov et al. 2019, section 4, with
+    the settings of the authors' library (PAIR-code/saliency, `pic`): its thresholds; 1 % of the pixels, drawn at
+    random, and the corners are known from the start; the information is the size as lossless WebP, 8 bits. Deviations:
+    unknown pixels are ROAD's weighted means (theirs: linear between the known ones, in triangles); the running maximum
+    is taken along the information, and not the thresholds; an image of low confidence (theirs: below .8) is not left
+    out. One forward for each threshold and one for the start.
     """
     found = information(_thresholds(thresholds), ties)
     own = found.probabilities[torch.arange(len(target), device=target.device), :, target]
@@ -89,12 +89,13 @@ def aic(
     thresholds: str = THRESHOLDS,
     ties: str = "jitter",
 ) -> Curve:
-    """The share of the image's information that is not needed for the target to be the network's answer.
+    """The share of the image's information that is not needed for the target to be the predicted class.
 
-    Area under `1[f_target = max f]` over the information given back, most important pixels first; parameters and
-    cost as in `sic`. In [0, 1], higher is better. An image whose class can be told from the start scores 1 whatever
-    the map, one that is not of the target's class scores next to nothing; the paper's mean over images holds both
-    (its library leaves them out). NaN where the whole image takes no more to store. A constant map scores 0.
+    Area under `1[f_target = max f]` over the information restored, most important pixels first; parameters and
+    cost as in `sic`. In [0, 1], higher is better. An image whose target is predicted at the start scores 1 whatever
+    the map; one whose target is not predicted on the whole image scores about 0. The paper's mean over images includes
+    both (its library leaves them out). NaN where the whole image has no more bytes than the start. A constant
+    map scores 0.
     """
     found = information(_thresholds(thresholds), ties)
     behind = behind_largest(found.probabilities.log())
@@ -145,7 +146,7 @@ def image_information(
 
 
 def _known(x: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
-    """What is known from the start, `(N, H, W)`: the same for every method."""
+    """The pixels known from the start, `(N, H, W)`: the same for every method."""
     height, width = x.shape[2:]
     known = torch.zeros(len(x), height * width, dtype=torch.bool)
     for one, generator in zip(known, generators, strict=True):
@@ -156,7 +157,7 @@ def _known(x: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tens
 
 
 def stored_bytes(x: torch.Tensor) -> torch.Tensor:
-    """What images in [0, 1] take as lossless WebP of 8 bits, `(N,)` float64; one at a time, on the CPU."""
+    """The size of images in [0, 1] as lossless WebP of 8 bits, `(N,)` float64; one at a time, on the CPU."""
     from PIL import Image
 
     sizes = []

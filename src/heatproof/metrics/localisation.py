@@ -1,9 +1,9 @@
-"""Localisation: does the map show the object, where a mask or a box says where that is (protocols §8)?
+"""Localisation: does the map highlight the object, given a mask or a box (protocols §8)?
 
-`mask` is true on the object. Where it is empty there is nothing to find: NaN, never a hit. Where it covers the whole
-image every map is right and only the area under the ROC curve, which needs both sides, is NaN. Pixels of equal value
-count by their expectation under a random order among them, so plateaus gain nothing from where they happen to lie.
-No metric here asks the network anything, and all of them hold for signals and volumes too.
+`mask` is true on the object. Where it is empty, the value is NaN. Where it covers the image, every map is right, and
+only the area under the ROC curve, which needs pixels off the object, is NaN. Pixels of equal value count by their
+expectation under a random order among them, so a plateau gains nothing from its position. No metric here needs a
+network pass, and all of them work for signals and volumes too.
 """
 
 import math
@@ -40,8 +40,8 @@ def pointing_game(maps: torch.Tensor, mask: torch.Tensor, *, tolerance: int = 0)
     """Whether the highest pixel of the map is on the object.
 
     0 or 1; where several pixels share the maximum, the share of them that is on the object. `tolerance` in pixels: a
-    point this near to the object hits as well (15 in Zhang et al. 2018, section 4.1; 0 by default, since that is worth
-    less the larger the image). Higher is better. NaN for an empty mask; a constant map scores 0.
+    pixel this near to the object is a hit as well (15 in Zhang et al. 2018, section 4.1; 0 by default, since a fixed
+    distance means less in a larger image). Higher is better. NaN for an empty mask; a constant map scores 0.
     """
     tolerance = check_int("tolerance", tolerance, least=0)
     flat = maps.flatten(1)
@@ -80,9 +80,9 @@ def energy(maps: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     source="Arras et al. 2022 (CLEVR-XAI)",
 )
 def relevance_rank(ranks: Ranks, mask: torch.Tensor) -> torch.Tensor:
-    """Of as many of the highest pixels as the object has, the share that is on it.
+    """The share of the n highest pixels that is on the object, with n the number of its pixels.
 
-    In [0, 1], higher is better; equal pixels by expectation, so a constant map scores the object's share of the
+    In [0, 1], higher is better; ties count by expectation, so a constant map scores the object's share of the
     image. NaN for an empty mask.
     """
     groups = Groups.of(ranks("block"), mask)
@@ -102,8 +102,8 @@ def relevance_rank(ranks: Ranks, mask: torch.Tensor) -> torch.Tensor:
 def top_k_intersection(ranks: Ranks, mask: torch.Tensor, *, k: float = 0.02) -> torch.Tensor:
     """The share of the k highest pixels that is on the object: `|top-k ∩ object| / k`.
 
-    `k` is a number of pixels, or below 1 a share of the image; .02 is the 1000 pixels of Quantus at 224². At most
-    `|object| / k`. In [0, 1], higher is better; equal pixels by expectation. NaN for an empty mask.
+    `k` is a number of pixels, or below 1 a share of the image; .02 is about the 1000 pixels of Quantus at 224². At most
+    `|object| / k`. In [0, 1], higher is better; ties count by expectation. NaN for an empty mask.
     """
     pixels = mask[0].numel() if len(mask) else 1
     count = min(_pixels(k, pixels), pixels)
@@ -125,7 +125,7 @@ def iou(maps: torch.Tensor, mask: torch.Tensor, *, threshold: float = 0.5) -> to
     """Intersection over union of the object and of the map where it reaches `threshold` of its maximum.
 
     There is no common threshold: boxes are drawn at .2 (Zhou et al. 2016) or .15 (Grad-CAM), and Choe et al. 2020 show
-    that the best one is another for every method. `average-precision` needs none. In [0, 1], higher is better. NaN for
+    that the best one differs between methods. `average-precision` needs none. In [0, 1], higher is better. NaN for
     an empty mask; a constant map scores 0.
     """
     if not 0 < threshold <= 1:
@@ -146,7 +146,7 @@ def iou(maps: torch.Tensor, mask: torch.Tensor, *, threshold: float = 0.5) -> to
     source="Fawcett 2006",
 )
 def roc_auc(ranks: Ranks, mask: torch.Tensor) -> torch.Tensor:
-    """The chance that a pixel of the object is higher in the map than one beside it (ties count one half).
+    """The chance that a pixel of the object is higher in the map than one off it (ties count one half).
 
     Area under the ROC curve of pixels. In [0, 1], higher is better, .5 by chance and for a constant map. NaN where the
     mask is empty or covers the image.
@@ -192,8 +192,8 @@ def average_precision(ranks: Ranks, mask: torch.Tensor) -> torch.Tensor:
 def mask_cosine(maps: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Cosine similarity of the map and the mask.
 
-    In [0, 1], higher is better; a perfect map scores 1. NaN for an empty mask and, called by itself, for a map of
-    zeros: neither has a direction. Domeniconi et al. 2026, section 3.4.
+    In [0, 1], higher is better; a perfect map scores 1. NaN for an empty mask; a degenerate map scores 0 (the function
+    alone gives NaN for a map of zeros). Domeniconi et al. 2026, section 3.4.
     """
     one, other = (part.unflatten(1, (1, -1)) if part.dim() == 2 else part.flatten(2) for part in (maps, mask))
     return cosine(one, other.to(one.dtype))
@@ -213,8 +213,8 @@ def mask_cosine(maps: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 def grid_pointing_game(raw: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """The share of the positive attribution that lies in the mask: `Σ relu(a) inside / Σ relu(a)`.
 
-    The game is played on mosaics of images of different classes, with the cell of the target as mask
-    (`heatproof.data.mosaics` makes both): 1 / cells by chance. Of the raw map, whose zero means nothing: three channels
+    It is played on mosaics of images of different classes, with the cell of the target as mask
+    (`heatproof.data.mosaics` makes both): 1 / cells by chance. It reads the raw map, in which 0 is neutral: channels
     are summed, maps at a layer's resolution upsampled after the ReLU. In [0, 1], higher is better. NaN for an empty
     mask and where nothing is positive; a constant map scores 0.
     """

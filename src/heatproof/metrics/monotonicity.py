@@ -1,7 +1,7 @@
-"""Monotonicity: pixels come back, least important first. Does the network's belief grow with what the map says?
+"""Monotonicity: does the target's probability grow while pixels are restored, least important first?
 
-The sets grow on a fill, by default black in 28 steps: the images of `deletion`, read backwards, so where both are
-asked for these three cost no pass of their own.
+Pixels are restored on a fill, by default black in 28 steps. These are the images of `deletion` in reverse order, so
+with `deletion` the three metrics here cost no pass of their own.
 """
 
 import torch
@@ -29,11 +29,11 @@ ARYA = "Arya et al. 2019 (AIX360); Luss et al. 2019"
 def monotonicity(
     curve, *, fill: str = "black", steps: int = 28, ties: str = "jitter", tolerance: float = 1e-6
 ) -> Curve:
-    """The share of steps at which the target's probability does not fall while pixels return, least important first.
+    """The share of steps at which the target's probability does not fall as pixels are restored, least important first.
 
-    In [0, 1], higher is better; about half for an order that means nothing. A fall of no more than `tolerance` is
-    rounding. From the image of nothing but fill to the whole one, so `steps` steps; AIX360 has single features and
-    leaves out the first step. A constant map scores 0. NaN where the network has no answer.
+    In [0, 1], higher is better; about half for a random order. A fall of no more than `tolerance` counts as rounding.
+    The curve goes from an image of nothing but fill to the whole one, so it has `steps` steps; AIX360 has single
+    features and leaves out the first step. A constant map scores 0. NaN where the output is not finite.
     """
     points, rising = _rising(curve, fill, steps, ties, tolerance)
     return Curve(rising.mean(1), shares(points.shape[1] - 1, points.device), points)
@@ -52,16 +52,16 @@ def monotonicity(
 def monotonicity_strict(
     curve, *, fill: str = "black", steps: int = 28, ties: str = "jitter", tolerance: float = 1e-6
 ) -> torch.Tensor:
-    """Whether the target's probability never falls while pixels return, least important first: AIX360's boolean.
+    """Whether the target's probability never falls while pixels are restored, least important first: AIX360's boolean.
 
-    0 or 1, higher is better; parameters and deviations as in `monotonicity`, which says how nearly. (Quantus 0.6.0
-    fills an already blank image with blank, so its curve is flat and its answer always yes.)
+    0 or 1, higher is better; parameters and deviations as in `monotonicity`. (Quantus 0.6.0 fills an already blank
+    image, so its curve is flat and its value always 1.)
     """
     return _rising(curve, fill, steps, ties, tolerance)[1].amin(1)
 
 
 def _rising(curve, fill: str, steps: int, ties: str, tolerance: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """The curve, and 1 for each step that does not fall; NaN next to no answer."""
+    """The curve, and 1 for each step that does not fall; NaN for a step from or to NaN."""
     if not tolerance >= 0:
         raise InvalidInput(f"`tolerance` must be at least 0. Got {tolerance}.")
     points = _returning(curve, fill, steps, ties)
@@ -87,12 +87,12 @@ def _returning(curve, fill: str, steps: int, ties: str) -> torch.Tensor:
 def monotonicity_pearson(
     curve, maps: torch.Tensor, ranks, *, fill: str = "black", steps: int = 28, ties: str = "jitter"
 ) -> torch.Tensor:
-    """Pearson correlation of what the map gives a growing set with the target's probability on that set alone.
+    """Pearson correlation of the attribution of a growing set of pixels with the target's probability on that set.
 
     Over the sets S₀ ⊂ S₁ ⊂ … of the least important pixels, 0/steps … steps/steps of them: `Σ_{S_i} m` against
     `f(x ⊙ 1_{S_i})`, the fill elsewhere. In [−1, 1], higher is better; 1 where the map is what each pixel adds. NaN
-    where either stays the same, as for a constant map of zeros. Zhang, Torres & Hermanns 2024, section 2: their text
-    (“m_i with f(x ⊙ m_i)”) leaves open what a set weighs, here the attributions in it; the “mono” of their Table 1 is
+    where either is constant, and for a degenerate map. Zhang, Torres & Hermanns 2024, section 2: their text (“m_i with
+    f(x ⊙ m_i)”) leaves the weight of a set open; here it is the sum of its attributions. The “mono” of their Table 1 is
     another metric, Quantus' MonotonicityCorrelation. One set of images serves all three metrics of this module.
     """
     points = _returning(curve, fill, steps, ties)

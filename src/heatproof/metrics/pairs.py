@@ -1,7 +1,7 @@
 """Pairs of maps: what the metrics of stability share (protocols §5, paper N).
 
 A pair is a map and its reference: the map of the same method on the clean image, both display maps in [0, 1]. What
-belongs to the reference alone is worked out once (`Reference`); hundreds of pairs share it. A `Pair` hands the metrics
+belongs to the reference alone is worked out once (`Reference`); hundreds of pairs share it. A `Pair` gives the metrics
 their quantities for all methods of one image together.
 
 440 pairs of 224² maps (11 methods × 40 conditions) take about .2 s on one core.
@@ -21,7 +21,7 @@ from heatproof.metrics.rankings import Ranking
 from heatproof.metrics.request import MetricRequest
 from heatproof.metrics.similarity import Reduced
 
-#: Rows and columns of a tile; wide ones are read faster, small ones meet fewer segments.
+#: Rows and columns of a tile; wide tiles are read faster, small ones overlap fewer segments.
 TILE = (16, 32)
 
 
@@ -115,11 +115,11 @@ def segment_means(maps: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Tiles:
-    """A label map cut into tiles of 16 × 32 pixels, each with the one-hot matrix of the few segments it meets.
+    """A label map cut into tiles of 16 × 32 pixels, each with the one-hot matrix of the few segments it overlaps.
 
     So the sums are small matrix products in float64: exact for float32 maps down to 2^-29, whatever the
-    order, and more than twice as fast as index_add. member `(tiles, 512, k)`; segment `(tiles · k,)`: whose
-    sum it is (n: nobody's); pixels `(n,)`: pixels in each segment.
+    order, and more than twice as fast as index_add. member `(tiles, 512, k)`; segment `(tiles · k,)`: the
+    segment of each sum (n: none); pixels `(n,)`: pixels in each segment.
     """
 
     member: torch.Tensor

@@ -1,8 +1,8 @@
 """Metrics of Quantus (0.6.0) as metrics here: `quantus:Sparseness`, or an object of theirs that is registered.
 
 They are called with one image at a time, since they normalise by the maximum of whatever batch they get. Where one
-gives several numbers for an image (a curve, one for each layer), their mean stands. They get display maps, or signed
-ones with `attributions=raw`; noise is drawn from the global generators, which are seeded by the image.
+gives several numbers for an image (a curve, one for each layer), the value is their mean. They get display maps, or
+signed ones with `attributions=raw`; noise is drawn from the global generators, which are seeded by the image.
 """
 
 import importlib
@@ -19,7 +19,7 @@ from heatproof.errors import InvalidInput, MissingExtra, NotApplicable
 from heatproof.metrics.arrays import ForeignMetric, with_arrays
 from heatproof.registry import fold, unknown
 
-#: Their categories, as ours are called.
+#: Quantus' categories → families here.
 CATEGORIES = {
     "Faithfulness": "fidelity",
     "Axiomatic": "fidelity",
@@ -46,10 +46,10 @@ ABSENT = {
     "Sufficiency": "compares the maps of different images with one another",
 }
 
-#: What they are told here, and are not asked about.
+#: Arguments that are set here, and are no options.
 _SETTLED = ("disable_warnings", "display_progressbar", "return_aggregate")
 
-#: Of a randomised network, the part of the answer that is about the intact one.
+#: In a result by randomised layer, the key of the intact network.
 _INTACT = "original"
 
 
@@ -78,7 +78,7 @@ def belongs(function: Any) -> bool:
 
 
 def described(recipe: ForeignMetric) -> tuple[ForeignMetric, Any]:
-    """The recipe with what the metric says of itself, and the function of quantities that calls it.
+    """The recipe completed by what the metric states about itself, and the function of quantities that calls it.
 
     Raises:
         NotApplicable: a metric that has no value for one image (`ABSENT`).
@@ -126,7 +126,7 @@ def _called(recipe: ForeignMetric, made: list[str]) -> Any:
 
 
 def one_number(given: Any) -> float:
-    """What Quantus gave for one image → the number, or the mean of several; NaN where there is none."""
+    """The result of Quantus for one image → the number, or the mean of several; NaN where there is none."""
     numbers = [float(number) for number in _flat(given)]
     return float(np.mean(numbers)) if numbers else float("nan")
 

@@ -1,4 +1,4 @@
-"""Rank-biased overlap of two rankings with ties, and what it is worth by chance (protocols §5, paper N).
+"""Rank-biased overlap of two rankings with ties, and its expectation by chance (protocols §5, paper N).
 
 RBO: Webber, Moffat & Zobel 2010. Ties: Corsi & Urbano 2024 (variants a and b). All in float64, over the last
 dimension, broadcasting over the leading ones. A large score means an early rank.
@@ -41,7 +41,7 @@ class Ranking:
 def ranking(scores: torch.Tensor) -> Ranking:
     """The ranking of scores `(…, n)` in [0, 1], such as segment means, to `DECIMALS` decimals.
 
-    What lies on another scale is rounded on its own (`heatproof.rounding`) and given to `ranking_of`.
+    Round scores on another scale first (`heatproof.rounding`), and give them to `ranking_of`.
     """
     return ranking_of(scores.double().round(decimals=DECIMALS))
 
@@ -93,8 +93,8 @@ def rbo_expectation(
     """The mean of `rbo` when the items of both are shuffled independently, ties kept: exact, `(…,)`.
 
     `b`: `A_d = d² / (n ‖c¹(d)‖ ‖c²(d)‖)`; `a`: `d / n`; `stable`: `Σ_i π¹_i(d) π²_i(d) / d`, π_i(d) the
-    chance that the item of index i is among the first d (the index breaks ties in both lists alike, so sparse
-    lists agree for nothing).
+    chance that the item of index i is among the first d (the index breaks ties in both lists alike, so lists
+    with large tie groups agree even if they are unrelated).
     """
     depth = _depths(one)
     n = one.top.shape[-1]

@@ -1,4 +1,4 @@
-"""A metric as it was asked for, and what a list of metrics comes to.
+"""A requested metric and its options, and how a list of spellings becomes requests.
 
 The same spelling everywhere — in Python, on the command line, in study files and in the rows:
 
@@ -20,7 +20,7 @@ from heatproof.metrics.foreign import PLUGIN_METRICS
 from heatproof.quantities import belonging, having
 from heatproof.registry import Entry, fold, unknown
 
-#: What stands for every metric, and what says that a family is meant.
+#: The name for every metric, and the prefix that marks a family.
 ALL, FAMILY = "all", "family:"
 
 NO_REFERENCE = (
@@ -66,7 +66,7 @@ class MetricRequest:
         return self.entry.traits["better"]
 
     def facts(self) -> dict[str, Any]:
-        """What a reader of the numbers must know, plain enough for JSON."""
+        """What a reader of the scores must know, as plain values for JSON."""
         return {
             "better": self.better,
             "range": list(self.entry.traits["range"]),
@@ -83,13 +83,13 @@ def requested_metrics(
     """`"road"`, `["arcc", "fidelity"]`, `"all"` or `{"road": {"ties": "block"}}` → requests, each once.
 
     Args:
-        parts: what a composite is made of is asked for too, before it.
+        parts: whether the parts of a composite are requested too, before it.
         reference: whether there are reference maps. Without them metrics of pairs are left out of families, and are an
             error by name.
 
     Raises:
         UnknownName: a metric or an option that does not exist, with near misses.
-        InvalidInput: nothing asked for, options of a family, or nothing but metrics of pairs without a reference.
+        InvalidInput: nothing requested, options of a family, or nothing but metrics of pairs without a reference.
     """
     given = dict(metrics) if isinstance(metrics, Mapping) else {}
     spellings = [metrics] if isinstance(metrics, str) else list(metrics)
@@ -132,7 +132,7 @@ def _family(text: str) -> str:
 
 
 def _worded(entry: Entry, option: str, value: Any) -> Any:
-    """Numbers for an option that is a list in words: `kept=50`, `{"kept": (20, 50)}`."""
+    """Numbers as text, for an option that takes a list as text: `kept=50`, `{"kept": (20, 50)}`."""
     if not isinstance(entry.options.get(option), str) or isinstance(value, bool):
         return value
     if isinstance(value, int | float):
@@ -141,7 +141,7 @@ def _worded(entry: Entry, option: str, value: Any) -> Any:
 
 
 def _unworded(value: Any) -> Any:
-    """A list in words that is one number, as the number: it is spelled `kept=50`, without quotes."""
+    """Text that is one number, as the number, so that it is spelled `kept=50`, without quotes."""
     if not isinstance(value, str):
         return value
     number = spelling.scalar(value)

@@ -1,4 +1,4 @@
-"""ROAD: the target's probability once pixels are gone without a trace, filled from those around them (protocols §7).
+"""ROAD: the target's probability after pixels are removed and imputed from those around them (protocols §7).
 
 Rong et al. 2022, "A Consistent and Efficient Evaluation Strategy for Attribution Methods" (ICML). Removed pixels are
 imputed linearly from their neighbours, and a little noise in `z` hides that they are smooth.
@@ -21,7 +21,7 @@ NOTHING_LEFT = "tied pixels went together, and none was left to fill the others 
 
 
 class Removal(NamedTuple):
-    """What is left of the target when pixels are imputed.
+    """The target's score when pixels are imputed.
 
     morf, lerf: `(N, P)` float64, the score with the most and with the least relevant pixels removed.
     residual: `(N, P, 2)` float64, relative residual of the imputations, most relevant first and least relevant first.
@@ -39,19 +39,20 @@ class Removal(NamedTuple):
 def road(
     removal: Callable[..., Removal], *, kept: str = "20 40 60 80", ties: str = "jitter", noise: float = 0.01
 ) -> Curve:
-    """`mean_P (p_LeRF − p_MoRF) / 2`: how much more the target loses with its most relevant pixels than with the least.
+    """How much more the target loses with its most than with its least relevant pixels: `mean_P (p_LeRF − p_MoRF) / 2`.
 
-    P percent of the pixels are kept, the others imputed (`removal_scores`). The curve is the term of every P, over
-    the share removed. In [−.5, .5], 0 for an order that says nothing. The probability of the image itself, which the
-    reference subtracts from both, cancels. NaN where `ties="block"` removes every pixel.
+    P percent of the pixels are kept, the others imputed (`removal_scores`). The curve has the term of every P, over
+    the share removed. In [−.5, .5], higher is better, 0 for a random order on average. The probability of the image
+    itself, which the reference implementation subtracts from both, cancels. NaN where `ties="block"` removes every
+    pixel.
 
     Args:
-        kept: percents of pixels that stay.
-        ties: `jitter` removes exactly as many as asked for; `block` all of a tie group, as the reference.
+        kept: percentages of pixels that stay.
+        ties: `jitter` removes exactly that many; `block` all of a tie group, as the reference implementation.
         noise: standard deviation of what is added to imputed pixels, in `z`.
 
     Raises:
-        InvalidInput: a percent that is not between 0 and 100, or noise below 0.
+        InvalidInput: a percentage that is not between 0 and 100, or noise below 0.
         NotApplicable: signals and volumes.
     """
     percents, found = _removal(removal, kept, ties, noise)
@@ -65,9 +66,10 @@ def road(
 def road_morf(
     removal: Callable[..., Removal], *, kept: str = "20 40 60 80", ties: str = "jitter", noise: float = 0.01
 ) -> Curve:
-    """`mean_P p_MoRF`: the target's probability without its most relevant pixels, imputed; low is better.
+    """The target's probability when its most relevant pixels are imputed, `mean_P p_MoRF`.
 
-    In [0, 1]; the reference subtracts the probability of the image itself. Options, NaN and errors as `road`.
+    In [0, 1], lower is better. The reference implementation subtracts the image's own probability. Options, NaN and
+    errors as in `road`.
     """
     percents, found = _removal(removal, kept, ties, noise)
     return _curve(found.morf, percents)
@@ -80,9 +82,10 @@ def road_morf(
 def road_lerf(
     removal: Callable[..., Removal], *, kept: str = "20 40 60 80", ties: str = "jitter", noise: float = 0.01
 ) -> Curve:
-    """`mean_P p_LeRF`: the target's probability without its least relevant pixels, imputed; high is better.
+    """The target's probability when its least relevant pixels are imputed, `mean_P p_LeRF`.
 
-    In [0, 1]; the reference subtracts the probability of the image itself. Options, NaN and errors as `road`.
+    In [0, 1], higher is better. The reference implementation subtracts the image's own probability. Options, NaN and
+    errors as in `road`.
     """
     percents, found = _removal(removal, kept, ties, noise)
     return _curve(found.lerf, percents)
@@ -99,16 +102,17 @@ def removal_scores(
 ) -> Removal:
     """The target's score on images with the top, and with the bottom, (100 − P) % of their pixels imputed.
 
-    Of n pixels `⌈(n − 1) P / 100⌉` stay, which is how many lie below NumPy's percentile in the reference. Ranks that
-    are shared (`ties="block"`) go together. The noise is one field for each image, drawn once, so that fractions,
-    both directions and all methods share it; kept pixels get none. 2 P network passes for each image.
+    Of n pixels `⌈(n − 1) P / 100⌉` stay, which is how many lie below NumPy's percentile in the reference
+    implementation. Pixels of one rank (`ties="block"`) are removed together. The noise is one field for each image,
+    drawn once, so that fractions, both directions and all methods share it; kept pixels get none. Two network passes
+    for each image and P.
 
     Args:
         z: images `(N, C, H, W)`, normalised.
         ranks: `(N, H, W)`, 0 the most important; tied pixels have the first rank of their group.
         score: `score(images, rows)`, the target's score of variants of the images `rows`.
         generator: one for each image.
-        kept: percents P, `noise` the standard deviation.
+        kept: percentages P. noise: standard deviation.
     """
     if z.dim() != 4:
         raise NotApplicable(
@@ -131,10 +135,10 @@ def removal_scores(
 
 
 def _removed(ranks: torch.Tensor, percent: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """The most, and the least, important pixels of `(N, n)` ranks that go, so that about `percent` stay."""
+    """The most, and the least, important pixels of `(N, n)` ranks to remove, so that about `percent` stay."""
     count = ranks.shape[1]
     stay = math.ceil((count - 1) * percent / 100 - 1e-9)
-    # The group that holds the first place of the bottom goes whole; its rank is the largest up to that place.
+    # The group that holds the first rank of the bottom is removed whole; its rank is the largest up to that one.
     first = torch.where(ranks <= stay, ranks, 0).amax(1, keepdim=True)
     return ranks < count - stay, ranks >= first
 

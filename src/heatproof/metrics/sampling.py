@@ -1,4 +1,4 @@
-"""What several metrics do to an image and to its map: random images, one attribution a pixel."""
+"""What several metrics share: random images, and one attribution for each pixel."""
 
 from collections.abc import Callable, Sequence
 
@@ -14,8 +14,8 @@ def signed(raw: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
     """One signed attribution a pixel, `(N, *size)` float64: the map as the method made it, at the image's size.
 
     Channels are summed (a pixel is one unit), layer resolution is upsampled as display maps are. No scaling: the
-    metrics that ask are correlations, or scale by themselves. All zeros where the display map says nothing (it is
-    constant, or not finite), so that a constant cannot pass for an explanation.
+    metrics that use it are correlations, or scale by themselves. All zeros where the map is degenerate (constant or
+    not finite), so that a constant cannot pass for an explanation.
     """
     one = raw.double().sum(1) if raw.dim() == maps.dim() + 1 else raw.double()
     found = upsampled(one, tuple(maps.shape[1:]))
@@ -23,12 +23,12 @@ def signed(raw: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
 
 
 def silent(raw: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
-    """Whether the map says nothing, `(N,)`: its display map is zero all over, or the map itself is not finite."""
+    """Whether the map is degenerate, `(N,)`: its display map is zero everywhere, or the map itself is not finite."""
     return (maps.flatten(1) == 0).all(1) | ~torch.isfinite(raw.flatten(1)).all(1)
 
 
 def answer(of: str, logits: torch.Tensor, target: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
-    """What the network said of the images themselves, `(N,)` float64: known already, so no pass."""
+    """The network's output for the images themselves, `(N,)` float64: known already, so no pass."""
     if of not in ("logit", "probability"):
         raise unknown("`of`", str(of), ("logit", "probability"))
     return p if of == "probability" else logits.double().gather(1, target[:, None])[:, 0]
@@ -54,7 +54,7 @@ def streamed(count: int, samples: int, z: torch.Tensor, work: Work, group: int =
     Args:
         work: number of the image `(M,)` and of the sample `(M,)`, all samples of an image before the next image's,
             so that generators are used in one order whatever a pass holds → `(M, …)`.
-        group: how many images `work` gives the network for each.
+        group: how many images `work` passes to the network for each variant.
     """
     every = torch.arange(count * samples, device=z.device)
     owner, turn = every.div(samples, rounding_mode="floor"), every % samples

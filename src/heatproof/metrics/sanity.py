@@ -1,8 +1,8 @@
 """Sanity: does the map change with the network and with the class (protocols §8)?
 
-A map that stays the same when the weights are drawn anew, or when another class is asked for, says nothing of either:
-an edge detector would do. A method's own random numbers stay those of its map, so that what changes is the weights'
-or the class's doing alone; a map that ignores the network is as alike as can be, also if it is `random`.
+A map that stays the same when the weights are randomised or another class is explained depends on neither; an edge
+detector would do. A method's random numbers stay those of the original map, so that only the weights or the class can
+change it: a map that ignores the network is identical, even the control `random`.
 """
 
 import math
@@ -23,7 +23,7 @@ from heatproof.rounding import rounded
 
 Explain = Callable[..., torch.Tensor]
 
-#: Bins of the histogram of a map whose entropy the efficient test takes.
+#: Bins of the histogram whose entropy `efficient-mprt` takes.
 BINS = 100
 
 
@@ -49,14 +49,14 @@ def mprt(
     similarity: str = "spearman",
     stages: int = 10,
 ) -> Curve:
-    """Likeness of the map to those of the network with weights drawn anew, averaged over the stages.
+    """Similarity of the map to those of the network with randomised weights, averaged over the stages.
 
-    The layers with weights are taken in at most `stages` blocks (0: each by itself). `order`: `cascading` from the
-    output to the input, `bottom-up` from the input to the output, each block on top of those before; `independent`,
-    each block alone. `similarity`: `spearman` of all pixels or `ssim` (on 56²). The intact network is no stage. In
-    [−1, 1], lower is better; 0 is expected of unrelated maps, and stands where the new map is constant. A constant map
-    scores 1. The points are the stages, at the share of blocks done. Adebayo et al. 2018, sections 3 and 4: there from
-    the top layer down, one layer a stage. `stages` explanations.
+    The layers with weights are randomised in at most `stages` blocks (0: each layer by itself). `order`: `cascading`
+    from the output to the input, `bottom-up` from the input to the output, each block on top of those before;
+    `independent`, each block alone. `similarity`: `spearman` of all pixels or `ssim` (on 56²). The intact network is no
+    stage. In [−1, 1], lower is better; 0 is expected of unrelated maps, and is the value of `spearman` where the new
+    map is constant. A constant map scores 1. The curve has the stages, at the share of blocks done. Adebayo et al.
+    2018, sections 3 and 4: there from the top layer down, one layer a stage. `stages` explanations.
     """
     like = _likeness(similarity, maps)
     points = [like(explain(x, model=drawn)) for drawn in _stages(model, seed, order, stages)]
@@ -88,7 +88,7 @@ def smooth_mprt(
     samples: int = 10,
     noise: float = 0.1,
 ) -> Curve:
-    """`mprt` of maps without their noise: each is the mean over `samples` images with Gaussian noise.
+    """`mprt` of smoothed maps: each is the mean over `samples` images with Gaussian noise.
 
     The noise has `noise` times the range of the normalised image as std, and is the same for every stage and
     method. Hedström et al. 2023, section 4.1; their code takes 50 samples, of raw attributions, and the last of them
@@ -115,11 +115,11 @@ def smooth_mprt(
 def efficient_mprt(
     x: torch.Tensor, maps: torch.Tensor, explain: Explain, model: Model, seed: int, *, bins: int = BINS
 ) -> torch.Tensor:
-    """By how much the map becomes less orderly when all weights are drawn anew: `(H(S_random) − H(S)) / H(S)`.
+    """Relative rise of the map's entropy when all weights are randomised: `(H(S_random) − H(S)) / H(S)`.
 
-    H is the entropy of the map's histogram, `bins` of equal width on [0, 1]. From −1 up, higher is better: a random
-    network has nothing to show. −1 for a constant map. Hedström et al. 2023, section 4.2; Quantus takes the bins from
-    the whole batch. One explanation.
+    H is the entropy of the map's histogram, `bins` of equal width on [0, 1]. From −1 up, higher is better: the map of
+    a random network should be less ordered. −1 for a constant map. Hedström et al. 2023, section 4.2; Quantus takes
+    the bins from the whole batch. One explanation.
     """
     bins = check_int("bins", bins, least=2)
     before = histogram_entropy(maps, bins)
@@ -149,18 +149,18 @@ def random_logit(
     *,
     similarity: str = "ssim",
 ) -> torch.Tensor:
-    """Likeness of the map of the target to that of another class, drawn by seed, the same one for every method.
+    """Similarity of the target's map to that of another class, drawn by seed, the same one for every method.
 
-    `similarity`: `ssim` (on 56²) or `spearman` of all pixels. In [−1, 1], lower is better; a map that knows no class
-    scores 1, and so does a constant one. Where the other map is constant: 0 (`spearman`). Sixt et al. 2020, section 4.
-    One explanation.
+    `similarity`: `ssim` (on 56²) or `spearman` of all pixels. In [−1, 1], lower is better; a map that does not
+    depend on the class scores 1, and so does a constant one. Where the other map is constant: 0 (`spearman`). Sixt et
+    al. 2020, section 4. One explanation.
     """
     like = _likeness(similarity, maps)
     return like(explain(x, target=other_classes(target, logits.shape[1], generator)))
 
 
 def other_classes(target: torch.Tensor, classes: int, generator: Sequence[torch.Generator]) -> torch.Tensor:
-    """A class for each image that is not its target, each of the others as likely."""
+    """A class for each image that is not its target, each of the others equally likely."""
     drawn = [int(torch.randint(classes - 1, (), generator=one)) for one in generator]
     found = torch.tensor(drawn, device=target.device, dtype=target.dtype)
     return found + (found >= target)
@@ -176,7 +176,7 @@ def histogram_entropy(maps: torch.Tensor, bins: int = BINS) -> torch.Tensor:
 
 
 def mid_ranks(maps: torch.Tensor) -> torch.Tensor:
-    """Ranks of the pixels of each map, ties at the mean of theirs; `(N, P)` float64 from 0, the lowest first.
+    """Ranks of the pixels of each map, ties at their mean rank; `(N, P)` float64 from 0, the lowest first.
 
     Maps in [0, 1] are rounded to six digits first (`heatproof.rounding`).
     """
@@ -192,7 +192,7 @@ def mid_ranks(maps: torch.Tensor) -> torch.Tensor:
 
 
 def _ascending(flat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Values in order, and where they were.
+    """Sorted values, and their indices.
 
     On a CPU by their bits, in which floats that are not negative have the same order: torch sorts a row of integers
     by radix, in a sixth of the time.
@@ -204,7 +204,7 @@ def _ascending(flat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _likeness(similarity: str, maps: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Maps → how alike they are to `maps`, whose part of the work is done once."""
+    """Maps → their similarity to `maps`, whose part of the work is done once."""
     if similarity == "spearman":
         ranks = mid_ranks(maps)
         return lambda others: pearson(ranks, mid_ranks(others))
@@ -220,7 +220,7 @@ def _structural(maps: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
 
 
 def _stages(model: Model, seed: int, order: str, stages: int):
-    """The classifier at each stage of the randomisation; one copy, so each is used before the next is asked for."""
+    """The classifier at each stage of the randomisation; all are one copy, so use each before taking the next."""
     if order not in ORDERS:
         raise unknown("`order`", str(order), ORDERS)
     drawn = Randomised(model, seed)
@@ -241,7 +241,7 @@ def _averaged(points: list[torch.Tensor]) -> Curve:
 def _noisy(
     x: torch.Tensor, z: torch.Tensor, model: Model, generator: Sequence[torch.Generator], samples: int, noise: float
 ) -> list[torch.Tensor]:
-    """The images with each of the draws."""
+    """The images with noise, once for each draw."""
     flat = z.flatten(1)
     std = (noise * (flat.amax(1) - flat.amin(1))).view(-1, *[1] * (z.dim() - 1))
     found = []

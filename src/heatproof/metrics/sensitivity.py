@@ -1,7 +1,7 @@
-"""Sensitivity: does the map stay when the image hardly moves (protocols §8)?
+"""Sensitivity: does the map stay the same when the image hardly changes (protocols §8)?
 
 Both metrics read one set of explanations of images with a little noise, by the same method for the same target. A
-map that ignores its image does not move at all and scores a perfect 0: the controls show that.
+map that ignores its image does not change at all and scores a perfect 0, as controls show.
 """
 
 import math
@@ -32,8 +32,8 @@ ZERO = "the map is constant: its change has no measure"
 def max_sensitivity(shifts: Shifts, *, samples: int = 10, radius: float = 0.2) -> torch.Tensor:
     """The largest relative change of the map under a little noise: `max ‖S(x') − S(x)‖ / ‖S(x)‖`.
 
-    Over `samples` draws of uniform noise in [−radius, radius] on the normalised image; S is the same method, whole,
-    for the same target. Yeh et al. 2019, eq. 5; radius .2 as in Zhang et al. 2024 and Quantus (Captum: .02). From 0 up,
+    Over `samples` draws of uniform noise in [−radius, radius] on the normalised image; S is the complete method for
+    the same target. Yeh et al. 2019, eq. 5; radius .2 as in Zhang et al. 2024 and Quantus (Captum: .02). From 0 up,
     lower is better. NaN where the map is constant. `samples` explanations, shared with `average-sensitivity`.
     """
     return shifts(samples=samples, radius=radius).amax(1)
@@ -51,7 +51,7 @@ def max_sensitivity(shifts: Shifts, *, samples: int = 10, radius: float = 0.2) -
     source="Bhatt et al. 2020; Yeh et al. 2019",
 )
 def average_sensitivity(shifts: Shifts, *, samples: int = 10, radius: float = 0.2) -> torch.Tensor:
-    """The mean relative change of the map under a little noise: `⟨‖S(x') − S(x)‖ / ‖S(x)‖⟩`.
+    """The mean relative change of the map under a little noise: `mean ‖S(x') − S(x)‖ / ‖S(x)‖`.
 
     As `max-sensitivity`, with the mean over the draws in place of their maximum; the explanations are shared.
     """
@@ -68,7 +68,7 @@ def relative_shifts(
     samples: int,
     radius: float,
 ) -> torch.Tensor:
-    """`‖S(x') − S(x)‖ / ‖S(x)‖` for each draw, `(N, samples)` float64; NaN where the map is zero all over.
+    """`‖S(x') − S(x)‖ / ‖S(x)‖` for each draw, `(N, samples)` float64; NaN where the map is zero everywhere.
 
     One draw of all images at a time, so memory does not grow with `samples`; a method's own random numbers are new in
     each draw.
@@ -78,7 +78,7 @@ def relative_shifts(
         raise InvalidInput(f"`radius` must be at least 0. Got {radius}.")
     norm, scale, found = _norm(maps), radius * of_normalised(model, torch.ones_like(x[:1])), []
     for draw in range(samples):
-        # The same numbers on every device and for every method; scaled to what normalising will make `radius` of.
+        # The same numbers on every device and for every method; scaled so that normalising makes them `radius`.
         noise = torch.empty(x.shape, dtype=torch.float32)
         for one, drawn in zip(generator, noise, strict=True):
             drawn.uniform_(-1, 1, generator=one)
@@ -88,7 +88,7 @@ def relative_shifts(
 
 
 def of_normalised(model: Model, change: torch.Tensor) -> torch.Tensor:
-    """A change of `z` as the change of `x` that brings it about: `std · change`."""
+    """The change of `x` that causes a change of `z`: `std · change`."""
     if not model.takes_images:
         return change
     std = torch.tensor(model.std, dtype=change.dtype, device=change.device)

@@ -1,4 +1,4 @@
-"""Pixelwise likeness of two display maps: mean absolute difference, cosine, SSIM (protocols §5).
+"""Pixelwise similarity of two display maps: mean absolute difference, cosine, SSIM (protocols §5).
 
 Each takes maps `(…, H, W)` that broadcast over the leading dimensions and gives float64: rows are summed in
 the maps' own type, the sums of rows in float64, which costs less than 1e-6.
@@ -36,7 +36,7 @@ def ssim(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Reduced:
-    """Maps at 56² by area means, `(…, s, s)` float64, and what SSIM needs of them, worked out when asked."""
+    """Maps at 56² by area means, `(…, s, s)` float64, and what SSIM needs of them, computed on demand."""
 
     maps: torch.Tensor
 
@@ -96,6 +96,6 @@ def _area(length: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor
 
 @functools.lru_cache(maxsize=16)
 def _band(length: int, device: torch.device) -> torch.Tensor:
-    """`(length, length − 6)` float64: 1/7 where a place lies in a window."""
+    """`(length, length − 6)` float64: 1/7 where a position lies in a window."""
     offset = torch.arange(length)[:, None] - torch.arange(length - SSIM_WINDOW + 1)
     return (((offset >= 0) & (offset < SSIM_WINDOW)).double() / SSIM_WINDOW).to(device)

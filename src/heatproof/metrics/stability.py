@@ -1,8 +1,8 @@
-"""Stability: how like its reference is a map, that of the same method on the clean image? (protocols §5, paper N)
+"""Stability: how similar is a map to its reference, the same method's map on the clean image? (protocols §5, paper N)
 
-All six are symmetric, and equal maps have the best value, so a map that ignores the image has it too: stability is
-worth something only beside a measure of how the map responds when the prediction changes (responsiveness, RM₀), which
-is made of many rows (`heatproof.statistics`). The functions broadcast over leading dimensions; the engine hands them
+All six are symmetric, and equal maps have the best value, so a map that ignores the image has it too. Stability means
+something only beside a measure of how the map responds when the prediction changes (responsiveness, RM₀), which
+is computed from many rows (`heatproof.statistics`). The functions broadcast over leading dimensions; the engine passes
 all methods of one image together.
 """
 
@@ -40,7 +40,7 @@ def rbo(
 
     Args:
         segmenter: `quickshift`, `slic`, `felzenszwalb` or `grid`, with options in brackets or not.
-        ties: `b` (symmetric), `a`, or `stable` (by index, the paper's likely one).
+        ties: `b` (symmetric), `a`, or `stable` (by index, probably the paper's).
         p: lower is more top-weighted; at .9 the first ten segments hold 86 % of the weight.
     """
     ranks, reference = segment_ranks(segmenter)
@@ -51,7 +51,7 @@ def rbo(
 def kappa(
     segment_ranks: SegmentRanks, *, segmenter: str = "quickshift", ties: Ties = "b", p: float = 0.9
 ) -> torch.Tensor:
-    """RBO corrected for chance: `(RBO − E) / (1 − E)`, E what rankings with the same ties reach when shuffled.
+    """RBO corrected for chance: `(RBO − E) / (1 − E)`, E the mean RBO of shuffled rankings with the same ties.
 
     At most 1 (equal rankings), about 0 for unrelated maps whatever their ties, negative for opposed ones; higher is
     more alike. NaN where a map is equal in all segments, or where chance alone reaches 1. Options as in `rbo`.

@@ -1,6 +1,6 @@
 """Noise for images: natural corruptions and attacks, batched, on one ladder of severities 1–5.
 
-The kinds are pure functions in `natural.py` and `adversarial.py`, filed with their strengths in
+The kinds are pure functions in `natural.py` and `adversarial.py`, registered with their strengths in
 `PERTURBATIONS`. `Perturber` applies them to a batch with common random numbers; `calibrate` finds severities
 for target flip rates.
 """

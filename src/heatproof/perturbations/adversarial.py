@@ -1,7 +1,7 @@
 """Attacks on the clean prediction, batched: `(N, 3, H, W)` in [0, 1] → the same.
 
-They get the network through what they ask for: `loss_gradient` (images → gradient of the cross-entropy to
-each image's clean prediction), the same at the clean images (`clean_gradient`), or DeepFool's `minimal_step`.
+They use the network through the quantities they name: `loss_gradient` (images → gradient of the cross-entropy
+to each image's clean prediction), the same at the clean images (`clean_gradient`), or DeepFool's `minimal_step`.
 Rows never mix, parameters' `.grad` is never touched, arguments are never changed. ε is in units of the range
 [0, 1] of `x`.
 """
@@ -96,7 +96,7 @@ def pgd_l2(
 
     The start is uniform in the ball: a normal direction times `ε u^(1/d)`, d values, the same for every ε.
     `epsilon` ≥ 0, the largest Euclidean length of the change of one image over all its values, for the range
-    [0, 1]; higher is stronger. `steps` ≥ 1. A vanishing gradient moves nothing.
+    [0, 1]; higher is stronger. `steps` ≥ 1. A zero gradient gives no step.
     """
     within("epsilon", epsilon, 0)
     radius = uniform(generator, (), x) ** (1 / x[0].numel())
@@ -117,7 +117,7 @@ def pgd_l2(
     source="Moosavi-Dezfooli et al. 2016, arXiv 1511.04599, algorithm 2",
 )
 def deepfool_scaled(x: torch.Tensor, minimal_step: torch.Tensor, *, factor: float = 1.0) -> torch.Tensor:
-    """A share of DeepFool's smallest step found: `x + f δ`; at 1 the prediction has just changed.
+    """Adds a share of the smallest step that DeepFool found, `x + f δ`; at 1 the prediction has just changed.
 
     δ is computed once for all strengths (`deepfool_step`). `factor` ≥ 0; higher is stronger.
     """
@@ -135,13 +135,13 @@ def deepfool_step(
 ) -> torch.Tensor:
     """DeepFool's δ: a short step in L2 after which the predicted class has changed, `(N, 3, H, W)`.
 
-    Repeatedly steps to the nearest of the linearised boundaries between the clean prediction and the other
-    `classes` most likely at the clean image (Moosavi-Dezfooli et al. 2016, algorithm 2), and returns δ, the
-    sum of the steps times `1 + overshoot`. The boundaries are linearised at `x + Σ steps`, as in the paper,
+    Repeatedly steps to the nearest of the linearised boundaries between the clean prediction and the next
+    `classes` − 1 most likely classes at the clean image (Moosavi-Dezfooli et al. 2016, algorithm 2), and returns
+    δ, the sum of the steps times `1 + overshoot`. The boundaries are linearised at `x + Σ steps`, as in the paper,
     which approaches a boundary; the overshoot crosses it. (The authors' code linearises beyond the overshoot,
     where the margin only shrinks towards 0, and needs a constant 1e-4 in the step to cross.) Where the paper
     lets images leave [0, 1], they are clamped here, so that `clamp(x + δ)` itself is known to flip.
-    `class_scores` maps images to logits `(N, K)` and is differentiable; it is asked only for the rows that
+    `class_scores` maps images to logits `(N, K)` and is differentiable; it is called only with the rows that
     have not changed yet, `classes` − 1 backward passes a round.
 
     Rows that do not change within `iterations` keep the step reached, with a HeatproofWarning that counts
@@ -172,7 +172,7 @@ def deepfool_step(
 
 
 def _ranked(scores: torch.Tensor, classes: int) -> torch.Tensor:
-    """`(N, T)` class numbers, the predicted one first (as the flips are judged)."""
+    """`(N, T)` class numbers, the predicted one (`top_class`, as for flips) first."""
     if scores.shape[1] < 2:
         raise InvalidInput(f"DeepFool needs a network with at least two classes. Got {scores.shape[1]}.")
     first = top_class(scores)[:, None]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from heatproof.errors import InvalidInput
 from heatproof.perturbations.ladder import HIGHEST, PERTURBATIONS, strength_at
 
-#: The shares asked for by default (protocols, section 3).
+#: The default target flip rates (protocols, section 3).
 TARGETS = (0.05, 0.15, 0.30, 0.50)
 
 
@@ -40,11 +40,11 @@ def calibrate(
     """One `Calibrated` for each target, in the order given.
 
     `flip_rate_of(level)` is the share of predictions that flip at a continuous severity (0–10, to be applied
-    with `extrapolate=True`); each level is asked for once. The level is doubled from 1 until the target is
+    with `extrapolate=True`); each level is evaluated once. The level is doubled from 1 until the target is
     passed, then the bracket is halved until a rate lies within `tolerance` of the target or the bracket is
-    narrower than `resolution` times its upper end. Rates are steps of 1/n and grow only roughly, so the
+    narrower than `resolution` times its upper end. Rates are multiples of 1/n and need not grow with the level, so the
     bracket is always the lowest level seen at or above the target with the next one seen below it, and the
-    answer is the nearest of all rates seen, the lower level among equals. With n images no tolerance below
+    result is the nearest of all rates seen, the lower level among equals. With n images no tolerance below
     1/(2n) can be promised.
 
     Raises InvalidInput for targets outside (0, 1), a rate outside [0, 1], or settings out of range;
@@ -59,7 +59,7 @@ def calibrate(
 
 
 class _Seen(dict[float, float]):
-    """Level → flip rate, asked for once; at level 0 nothing flips."""
+    """Level → flip rate, evaluated once; at level 0 nothing flips."""
 
     def __init__(self, flip_rate_of: Callable[[float], float]):
         super().__init__({0.0: 0.0})
@@ -73,11 +73,11 @@ class _Seen(dict[float, float]):
         self[level] = rate
 
     def miss(self, level: float, target: float) -> float:
-        """How far the rate there is from the target; the rounding forgives what 3/20 loses in binary."""
+        """The distance of the rate there from the target, rounded because 3/20 is not exact in binary."""
         return round(abs(self[level] - target), 9)
 
     def meets(self, level: float, target: float, tolerance: float) -> bool:
-        """Whether the rate there is the target, to the tolerance; no flips at all never are."""
+        """Whether the rate there is within the tolerance of the target; a rate of 0 never is."""
         return self[level] > 0 and self.miss(level, target) <= tolerance
 
     def bracket(self, target: float) -> tuple[float, float | None]:
@@ -88,7 +88,7 @@ class _Seen(dict[float, float]):
 
 
 def _search(seen: _Seen, target: float, tolerance: float, highest: float, resolution: float) -> None:
-    """Asks for levels until the target is met, or bracketed as narrowly as is worth it."""
+    """Evaluates levels until the target is met, or its bracket is narrow enough."""
     lower, upper = seen.bracket(target)
     while upper is None and lower < highest:
         seen.ask(min(highest, max(1.0, 2 * lower)))

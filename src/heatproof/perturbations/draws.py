@@ -10,7 +10,7 @@ Generators = Sequence[torch.Generator]
 class Draws(Sequence[torch.Generator]):
     """Per-image generators that remember their fields, so that all severities share one draw.
 
-    A field asked for twice (same law, same shape) is the same tensor, on the device it was first moved to.
+    A field requested again (same law, shape, device and dtype) is the same tensor.
     """
 
     def __init__(self, generators: Generators):
@@ -51,7 +51,7 @@ def _field(law: str, generators: Generators, shape: tuple[int, ...], like: torch
 
 
 def _drawn(law: str, generators: Generators, shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
-    # float32 whatever `like` is: a float64 image must meet the same noise as its float32 twin.
+    # float32 whatever `like` is: a float64 image must get the same noise as in float32.
     sample = {"normal": torch.randn, "uniform": torch.rand}[law]
     rows = [sample(shape, generator=one, dtype=torch.float32) for one in generators]
     return torch.stack(rows).to(device=like.device, dtype=like.dtype)

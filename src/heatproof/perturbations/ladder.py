@@ -10,10 +10,10 @@ from heatproof.registry import Registry
 
 PERTURBATIONS = Registry("perturbation")
 
-#: The rungs every kind has.
+#: The severities that every kind has.
 SEVERITIES = (1, 2, 3, 4, 5)
 
-#: Calibration may climb beyond the table, this far.
+#: The highest severity to which calibration may extrapolate the table.
 HIGHEST = 10.0
 
 Ladder = Mapping[str, Sequence[float]]
@@ -33,7 +33,7 @@ def perturbation(
     aliases: Iterable[str] = (),
     source: str = "",
 ) -> Callable:
-    """Decorator: files a perturbation with its ladder.
+    """Decorator: registers a perturbation with its ladder.
 
     `ladder` gives five values for each strength option, the main one first; `identity` the value at which
     nothing happens (0 where not named), `limit` the largest that has a meaning, `whole` the options that are

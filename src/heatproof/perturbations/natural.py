@@ -129,8 +129,8 @@ def jpeg(x: torch.Tensor, *, quality: float = 15.0) -> torch.Tensor:
 def shot(x: torch.Tensor, generator: Generators, *, rate: float = 12.0) -> torch.Tensor:
     """Counts photons: `Poisson(λ x) / λ`, each count the exact quantile of one uniform field.
 
-    Through the quantile, severities share their random numbers: a value that is bright for its rate at one λ
-    is bright at every other. `rate` λ > 0, expected photons of a white value; lower is stronger.
+    Through the quantile, severities share their random numbers: a value with many photons for its rate at one λ
+    has many at every other. `rate` λ > 0, expected photons of a white value; lower is stronger.
     """
     rate = within("rate", rate, 1e-6)
     u = uniform(generator, tuple(x.shape[1:]), x)
@@ -151,11 +151,11 @@ def shot(x: torch.Tensor, generator: Generators, *, rate: float = 12.0) -> torch
 def defocus_blur(x: torch.Tensor, *, radius: float = 6.0, alias: float = 0.5) -> torch.Tensor:
     """Convolves with a disk whose rim a small normal kernel smooths; the image is mirrored at its border.
 
-    At whole radii ImageNet-C's kernel (3 taps of smoothing up to radius 8, 5 above) divided by its sum, which
-    there is 1.013 at severity 4 and 1.011 at 5 and brightens; between them, as images of other sizes need,
-    the kernels of the two neighbouring radii are mixed linearly. `radius` ≥
-    0, in pixels of a 224² image (it scales with the shorter side); `alias` > 0, σ of the smoothing, in
-    pixels, not scaled because the pixel grid it hides does not scale either. Higher is stronger.
+    At whole radii this is ImageNet-C's kernel (3 taps of smoothing up to radius 8, 5 above) divided by its sum.
+    Theirs sums to 1.013 at severity 4 and 1.011 at 5, which brightens. At other radii, as images of other sizes
+    need, the kernels of the two neighbouring radii are mixed linearly. `radius` ≥ 0, in pixels of a 224² image
+    (it scales with the shorter side). `alias` ≥ 0.001, σ of the smoothing, in pixels; it does not scale, as the
+    pixel grid that it hides does not either. Higher is stronger.
     """
     within("alias", alias, 1e-3)
     kernel = disk_kernel(within("radius", radius, 0) * _scale(x), alias)
@@ -261,7 +261,7 @@ def disk_kernel(radius: float, alias: float) -> torch.Tensor:
 
 
 def trail_weights(radius: float, sigma: float) -> list[float]:
-    """The `2 radius + 1` taps of a motion blur, first the standing image; they sum to 1."""
+    """The `2 radius + 1` taps of a motion blur, first that of the unmoved image; they sum to 1."""
     length = 2 * radius + 1
     taps = [
         math.exp(-(i**2) / (2 * sigma**2)) * min(1.0, length - i) if i else 1.0
@@ -277,8 +277,7 @@ def _scale(x: torch.Tensor) -> float:
 def _blur_matrix(side: int, sigma: float) -> torch.Tensor:
     """`(side, side)`: row i holds the weights of the blurred pixel i, the repeats added to the border pixel.
 
-    A matrix product beats a convolution with so long a kernel (a tenth of the time on a CPU), and is exact
-    there.
+    With so long a kernel a matrix product takes a tenth of a convolution's time on a CPU, and is exact there.
     """
     reach = int(4 * sigma + 0.5)
     offsets = torch.arange(-reach, reach + 1)
