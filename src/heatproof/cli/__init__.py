@@ -28,7 +28,7 @@ _debug = False
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs a command; errors made for people are one line on stderr, tracebacks only with `--debug`."""
+    """Runs a command; an error is one line on stderr, with a traceback only where `--debug` is given."""
     global _debug
     _debug = False
     arguments = list(sys.argv[1:] if arguments is None else arguments)

@@ -90,7 +90,7 @@ def _explain(
     from heatproof.panels.show import checked_job, explained_into
     from heatproof.report.overlay import Look
 
-    Look(asked["colormap"], asked["alpha"])  # said before a model is loaded
+    Look(asked["colormap"], asked["alpha"])  # raises before a model is loaded
     model = load_model(spec, device=device, **settings)
     job = checked_job(model, images, **asked)
     if job.work.asked.refused:

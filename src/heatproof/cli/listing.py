@@ -84,14 +84,14 @@ def _metrics() -> list[dict[str, Any]]:
 
 
 def _stated(entry: Any) -> dict[str, Any]:
-    """Parts of a composite, and what a map that says nothing gets: a number, `NaN`, or null: what the formula gives."""
+    """Parts of a composite, and the value of a degenerate map: a number, `NaN`, or null where the formula decides."""
     degenerate = entry.traits["degenerate"]
     stated = "NaN" if degenerate is not None and math.isnan(degenerate) else degenerate
     return {"parts": dict(entry.traits.get("parts", {})), "degenerate": stated}
 
 
 def _print_metrics(entries: Sequence[dict[str, Any]]) -> None:
-    """By family, with an arrow to where better is."""
+    """Prints metrics by family, with an arrow for the better direction."""
     from heatproof.metrics import FAMILIES
 
     columns = ["", "name", "range", "network passes", "summary", "options", "source"]
@@ -165,7 +165,7 @@ def _cell(value: Any) -> str:
 
 
 def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[int] = ()) -> None:
-    """`widths` are those of several tables that are to look like one."""
+    """Prints a table; `widths` are the column widths that several tables share."""
     from rich.console import Console
     from rich.table import Table
 

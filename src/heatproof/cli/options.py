@@ -44,7 +44,7 @@ Images = Annotated[
     typer.Option(help="A folder of images (flat, or one subfolder per class), `shapes`, torchvision:NAME. Repeatable."),
 ]
 
-#: Settings whose option is given several times, or once for one: the option has another name.
+#: Settings whose option has a name in the singular → that name.
 SINGULAR = {"segmenters": "segmenter", "metric_options": "metric_option", "model_args": "model_arg"}
 
 
@@ -66,7 +66,7 @@ class OptionSetting(NamedTuple):
 
     @property
     def kind(self) -> tuple[str, tuple[int, ...]]:
-        """What its text is (`flag`, `text`, `int`, `float`, `pairs`, `maps`, `names`, `ints`, `floats`), how many."""
+        """The kind of value (`flag`, `text`, `int`, `float`, `pairs`, `maps`, `names`, `ints`, `floats`), how many."""
         return _kind(self.field.annotation)
 
     @property
@@ -81,7 +81,7 @@ class OptionSetting(NamedTuple):
         return f"{text}{commas}{known}"
 
     def declared(self) -> inspect.Parameter:
-        """The parameter for typer."""
+        """The command's parameter, for typer."""
         kind = self.kind[0]
         several = kind in ("pairs", "maps")
         metavar = {"pairs": "KEY=VALUE", "maps": "[NAME=]PATH"}.get(kind)
@@ -96,7 +96,7 @@ class OptionSetting(NamedTuple):
         return inspect.Parameter(self.parameter, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
     def read(self, value: Any) -> Any:
-        """What was typed, as the settings take it; None where nothing was."""
+        """The typed value as the settings take it; None where nothing was typed."""
         kind, counts = self.kind
         if value is None or value is False or value == []:
             return None
@@ -124,7 +124,7 @@ def _kind(annotation: Any) -> tuple[str, tuple[int, ...]]:
     if origin is typing.Literal:
         return "text", ()
     several = next((part for part in parts if typing.get_origin(part) is tuple), None)
-    if several is not None:  # one number, or so many
+    if several is not None:  # one number, or as many as the tuple has
         inside = typing.get_args(several)
         return "ints" if inside[0] is int else "floats", (1, len(inside))
     return {bool: "flag", int: "int", float: "float"}.get(parts[0], "text"), ()
@@ -143,7 +143,7 @@ def settings_of(
 
 
 def with_settings(*settings: Sequence[OptionSetting]) -> Callable:
-    """Decorator: the command has an option for each of these settings, and gets what was typed in `given`, a mapping.
+    """Decorator: the command has an option for each of these settings, and gets the typed values as `given`, a mapping.
 
     The options stand where `given` stands in the command's own parameters.
     """
@@ -169,7 +169,7 @@ def with_settings(*settings: Sequence[OptionSetting]) -> Callable:
 
 
 def values(settings: Iterable[OptionSetting], given: Mapping[str, Any]) -> dict[str, Any]:
-    """What was typed, by the names of the settings."""
+    """The typed values by the names of the settings."""
     found = {setting.name: setting.read(given.get(setting.parameter)) for setting in settings}
     return {name: value for name, value in found.items() if value is not None}
 
@@ -191,7 +191,7 @@ def split(text: str | None) -> list[str] | None:
 
 
 def methods_from(specs: list[str] | None) -> list[str]:
-    """What `--method-from` names; the spelling is the method's name."""
+    """The methods of `--method-from`, checked; the spelling is the method's name."""
     for spec in specs or []:
         if not spec.startswith(("python:", "maps:")):
             raise InvalidInput(
@@ -216,7 +216,7 @@ def method_options(
 
 
 def numbers(option: str, text: str | None, counts: tuple[int, ...] = (), kind: Callable = float) -> list[Any] | None:
-    """Comma-separated numbers, as many as one of `counts` says."""
+    """Comma-separated numbers; their count must be one of `counts`, where there are any."""
     if text is None:
         return None
     try:

@@ -5,18 +5,18 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-#: Characters across where the output is piped, and at most where it is not.
+#: The width in characters where the output is piped; elsewhere the largest width.
 WIDTH = 100
-#: Between two columns.
+#: Spaces between two columns.
 GAP = 2
-#: Reasons for flags that are named.
+#: How many reasons for flags are printed.
 REASONS = 5
 #: A metric's name is broken at hyphens where it is longer.
 BROKEN = 14
 
 
 def print_tables(findings: Any) -> None:
-    """Prints the table that answers first: that of an audit, else that of the scores; of other studies nothing."""
+    """Prints the table of an audit, or else of the scores; nothing for other studies."""
     if "audit.csv" in findings.tables:
         print_audit(findings)
     elif "scores.csv" in findings.tables:
@@ -24,7 +24,7 @@ def print_tables(findings: Any) -> None:
 
 
 def print_audit(findings: Any) -> None:
-    """Methods × questions: pass, fail, or cannot be told."""
+    """Prints methods × questions: pass, fail, or cannot be told."""
     from rich.console import Console
     from rich.table import Table
 
@@ -51,7 +51,7 @@ def print_audit(findings: Any) -> None:
 
 
 def print_scores(findings: Any) -> None:
-    """Methods × metrics."""
+    """Prints methods × metrics."""
     from rich.console import Console
 
     from heatproof.report import score_grids
@@ -89,7 +89,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _print(console: Any, families: Sequence[Any]) -> None:
-    """Families beside each other as far as they fit; one that is too wide by itself is cut."""
+    """Prints families side by side where they fit; one that is too wide is divided into several tables."""
     shown = [family for family in families if family.grids]
     for group in packed(shown, console.width):
         title = group[0].title if len(group) == 1 else ", ".join(_short(family) for family in group).capitalize()
@@ -102,7 +102,7 @@ def _print(console: Any, families: Sequence[Any]) -> None:
 
 
 def packed(families: Sequence[Any], width: int) -> list[list[Any]]:
-    """Neighbouring families together as long as their metrics fit beside each other."""
+    """Groups of neighbouring families whose metrics fit side by side."""
     groups: list[list[Any]] = []
     for family in families:
         longer = [*(groups[-1] if groups else []), family]
@@ -119,7 +119,7 @@ def _short(family: Any) -> str:
 
 
 class Whole(NamedTuple):
-    """Methods × metrics, as the grids of a page are."""
+    """Methods × metrics, in the form of the page's grids."""
 
     columns: tuple[Any, ...]
     rows: tuple[Any, ...]
@@ -144,7 +144,7 @@ def joined(grids: Sequence[Any]) -> Whole:
 
 
 def fitting(grid: Any, width: int) -> Iterator[list[int]]:
-    """Places of columns, in parts that fit beside the methods' names; at least one in each."""
+    """The positions of columns, in parts that fit beside the methods' names; at least one column in each."""
     names = max((len(_method(row)) for row in grid.rows), default=0)
     part: list[int] = []
     used = names
@@ -197,7 +197,7 @@ def _styled(cell: Any) -> str:
     first, _, rest = _cell(cell).partition("\n")
     style = "bold" if cell.top or cell.best else "dim" if cell.dim else ""
     first = f"[{style}]{_plain(first)}[/]" if style else _plain(first)
-    return f"{first}\n[dim]{_plain(rest)}[/]" if rest else f"{first}\n "  # cells stand on the line, as heads do
+    return f"{first}\n[dim]{_plain(rest)}[/]" if rest else f"{first}\n "  # cells end at the bottom, as heads do
 
 
 def _plain(text: str) -> str:

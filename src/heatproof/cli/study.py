@@ -1,4 +1,4 @@
-"""`heatproof run`, `score`, `audit` and `report`: a study, and its page. Every setting of a study is an option."""
+"""`heatproof run`, `score`, `audit` and `report`: a study and its page. Every setting of a study is an option."""
 
 import glob
 import shlex
@@ -16,13 +16,13 @@ from heatproof.studies.study import all_studies, study_named
 
 MODEL = settings_of(ModelPlan, without=("spec", "name"))
 DATASET = settings_of(DatasetPlan, without=("images", "name"))
-#: Settings that are made of other options.
+#: Settings that are made from other options.
 ELSEWHERE = ("study", "models", "datasets", "calibrate")
-#: Every setting that some study has, and those of the score study.
+#: Every setting that some study has; those of the score study, and of the audit.
 ANY = settings_of(*(study.settings for study in all_studies()), without=ELSEWHERE)
 SCORE = settings_of(study_named("score").settings, without=ELSEWHERE)
 AUDIT = settings_of(study_named("audit").settings, without=ELSEWHERE)
-#: What stands for a set of images by its name.
+#: Names that stand for a set of images.
 NAMED_IMAGES = ("shapes", "torchvision", "mosaic")
 
 
@@ -129,7 +129,7 @@ def report(folder: Annotated[Path, typer.Argument(help="The --out folder of `hea
 
 
 def start(plan: Any, folder: Path, workers: int | None, no_report: bool) -> None:
-    """Runs a study to its end, and reports it."""
+    """Runs a study to its end, and writes its tables and page."""
     from heatproof import progress
     from heatproof.studies.run import run as run_study
 
@@ -201,7 +201,7 @@ def _study_settings(study: str) -> tuple[dict[str, Any], dict[str, int], str]:
 
 
 def _models(settings: dict[str, Any], specs: list[str] | None, given: dict[str, Any]) -> dict[str, Any]:
-    """The plan's `models`: those named, or those of the file with what was said of them on top."""
+    """The plan's `models`: those named, or the one of the file with the typed options on top."""
     if specs is None:
         if not given:
             return {}
@@ -227,7 +227,7 @@ def _datasets_of_folders(folders: list[str] | None, given: dict[str, Any]) -> di
 
 
 def datasets_of(words: list[str], given: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every folder or name is a set of images; files are one set together."""
+    """The plan's `datasets`: every folder or name is a set of images; all files together are one set."""
     files, sets = [], []
     for word in words:
         pattern = glob.has_magic(word) and not Path(word).exists()

@@ -24,7 +24,7 @@ from heatproof.models.model import bare
 class Attribution:
     """Any method of heatproof's by name: raw maps, signed, `(N, C, *size)`.
 
-    C is 1, but for methods whose map has the input's channels; `*size` is the layer's for a CAM, else the input's.
+    C is 1, except for methods whose map has the input's channels; `*size` is the layer's for a CAM, else the input's.
     """
 
     def __init__(self, method: str, model: nn.Module, layer: nn.Module | str | None = None, **options: Any):
@@ -35,7 +35,7 @@ class Attribution:
         self.layer = "auto" if layer is None else resolve_layer(bare(model), layer)
 
     def attribute(self, inputs: Any, target: Any = None, additional_forward_args: Any = None, **options: Any) -> Any:
-        """`options` of the method go over those given before. A tuple with one tensor gives a tuple, as in Captum."""
+        """`options` replace those of the constructor. A tuple with one tensor gives a tuple, as in Captum."""
         _defaults(additional_forward_args=additional_forward_args)
         if isinstance(inputs, tuple):
             if len(inputs) != 1:
@@ -66,7 +66,7 @@ class LayerGradCam(Attribution):
         attr_dim_summation: bool = True,
         grad_kwargs: Any = None,
     ) -> Any:
-        """The arguments that are not served must have their defaults."""
+        """Arguments that heatproof does not support must keep their defaults."""
         _defaults(additional_forward_args=additional_forward_args, attribute_to_layer_input=attribute_to_layer_input,
                   attr_dim_summation=not attr_dim_summation, grad_kwargs=grad_kwargs)  # fmt: skip
         found = super().attribute(inputs, target)
@@ -98,7 +98,7 @@ class InputXGradient(Attribution):
 
 
 class GuidedBackprop(Attribution):
-    """Guided backpropagation, `(N, C, *size)`; also through functional ReLUs and ReLU6, which Captum passes by."""
+    """Guided backpropagation, `(N, C, *size)`; also through functional ReLUs and ReLU6, which Captum ignores."""
 
     def __init__(self, model: nn.Module):
         super().__init__("guided-backprop", model)
@@ -138,7 +138,7 @@ class IntegratedGradients(Attribution):
 
 
 def _defaults(**given: Any) -> None:
-    """An argument that is not served must be left at its default."""
+    """Raises NotApplicable for an unsupported argument that is not at its default."""
     for name, value in given.items():
         if isinstance(value, torch.Tensor) or value:
             raise NotApplicable(f"`{name}` is not served by heatproof. Leave it at its default.")

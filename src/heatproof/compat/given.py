@@ -1,4 +1,4 @@
-"""A network as other libraries see it: inputs that its owner has normalised, and targets of any kind."""
+"""Networks as other libraries call them: with normalised inputs and targets of any kind."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,14 +28,14 @@ _LAYERS = PerModule[Layers]()
 
 
 def known_layers(model: Model) -> Layers:
-    """Found once for each module and input size: other call styles make no model that could be kept."""
+    """The target layers, found once for each module and input shape: these call styles make a model in every call."""
     return _LAYERS.found(model.module, model.input_shape, lambda: find_layers(model))
 
 
 class AsGiven(Model):
     """A module whose inputs are taken as they are: `x` is `z`, of any range.
 
-    One logit l becomes the logits l and −l, so that class 0 is what other libraries find at index 0.
+    One logit l becomes the logits l and −l, so that class 0 is the output at index 0, as in other libraries.
     """
 
     def __init__(self, module: nn.Module, shape: Sequence[int]):
@@ -56,7 +56,7 @@ class AsGiven(Model):
         return known_layers(self)
 
     def unwrap(self, output: Any) -> torch.Tensor:
-        """As `Model.unwrap`, but for one logit."""
+        """As `Model.unwrap`, except for one logit."""
         found = super().unwrap(output)
         tensor, _ = first_tensor(getattr(output, "logits", output))
         self.one_logit = tensor is not None and tensor[0].numel() == 1
@@ -66,12 +66,12 @@ class AsGiven(Model):
         return found
 
     def predicted(self, logits: torch.Tensor) -> torch.Tensor:
-        """The rule for no target: the most probable class; the only one where there is one logit."""
+        """The rule for no target: the most probable class; class 0 where there is one logit."""
         return torch.zeros_like(logits[:, 0], dtype=torch.int64) if self.one_logit else top_class(logits)
 
 
 class Scored(AsGiven):
-    """The same under a score of its owner's, a function of one image's output: two logits, 0 and the score."""
+    """A module with the user's score, a function of one image's output, as two logits: 0 and the score."""
 
     def __init__(self, module: nn.Module, shape: Sequence[int], score: Callable[[Any], Any]):
         super().__init__(module, shape)
@@ -96,7 +96,7 @@ class Scored(AsGiven):
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be explained: classes by a rule, or a function of each image's own output."""
+    """The targets: classes by a rule, or a function of the output for each image."""
 
     rule: Any = None
     output: Output = "logit"
@@ -106,7 +106,7 @@ class Wanted:
 def by_images(
     module: nn.Module, inputs: Any, wanted: Wanted, work: Callable[[AsGiven, torch.Tensor, Any, Output], T]
 ) -> list[T]:
-    """`work(model, inputs, rule, output)`: once, or image by image where each has a score of its own."""
+    """`work(model, inputs, rule, output)`: once, or image by image where each has its own score."""
     inputs = checked(inputs)
     shape = inputs.shape[1:]
     if wanted.scores:
@@ -121,7 +121,7 @@ def checked(inputs: Any) -> torch.Tensor:
     if not isinstance(inputs, torch.Tensor) or inputs.dim() not in (3, 4, 5) or not inputs.dtype.is_floating_point:
         got = f"{tuple(inputs.shape)} {inputs.dtype}" if isinstance(inputs, torch.Tensor) else type(inputs).__name__
         raise InvalidInput(f"Expected a normalised float tensor (N, C, H, W), as the network takes it. Got {got}.")
-    with torch.inference_mode(False):  # what was made in inference mode could not be differentiated through
+    with torch.inference_mode(False):  # tensors of inference mode cannot be part of a graph
         return inputs.clone() if inputs.is_inference() else inputs.detach()
 
 
@@ -157,7 +157,7 @@ def raw_maps(
 
 
 def as_rule(target: Any, count: int) -> Any:
-    """An integer, or one for each image (list, array, tensor); None where nothing is said."""
+    """An integer, or one for each image (list, array, tensor); None where none is given."""
     if target is None:
         return None
     found = rules.as_classes(target)

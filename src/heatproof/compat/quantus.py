@@ -41,10 +41,10 @@ def explain_func(
 
     Args:
         targets: one class for each input, or one for all; None: the most probable.
-        method: a name, with layer and options as everywhere (`refine:layercam`, `rise[masks=1000]`).
+        method: a name, with layer and options in its spelling (`refine:layercam`, `rise[masks=1000]`).
         layer: a name or module; `auto` is the last feature map before pooling.
         raw: signed maps at the input's size (channels summed) in place of display maps in [0, 1].
-        device: moved there, as Quantus asks; where the model is by default.
+        device: the model is moved there, as in Quantus; None leaves it where it is.
         options: of the method.
 
     Raises:
@@ -69,15 +69,15 @@ def explain_func(
 def metric(
     name: str, *, form: str = "display", mean: Any = None, std: Any = None, seed: int = 0, **options: Any
 ) -> "Metric":
-    """A metric of heatproof's as a callable with Quantus's signature: one float for each image, NaN where none is.
+    """A metric of heatproof's as a callable with Quantus's signature: one float for each image, NaN without a value.
 
     Args:
         name: a spelling (`heatproof list metrics`), with options in brackets or not.
-        form: what `a_batch` and `explain_func` give: `display` (scaled to [0, 1], each map by itself; of several
-            channels the largest magnitude), `signed` (channels summed, what is below zero cut off, then the same), or
-            `rgb` (several channels, the largest magnitude).
-        mean, std: with which `x_batch` was normalised. Where neither is given, the fill `black` is zero, as `mean` is,
-            and a metric that sees colours (`irof`, `sic`, …) is an error.
+        form: the maps of `a_batch` and `explain_func`: `display` (scaled to [0, 1], each map by itself; of several
+            channels the largest magnitude), `signed` (channels summed, values below zero set to zero, then as
+            `display`), or `rgb` (several channels, the largest magnitude).
+        mean, std: of the normalisation of `x_batch`. Where neither is given, the fill `black` is zero, as `mean` is,
+            and a metric that uses colours (`irof`, `sic`, …) is an error.
         options: of the metric.
 
     Raises:
@@ -89,7 +89,7 @@ def metric(
 
 
 class Metric:
-    """See `metric`. `evaluation_scores` are those of the last call, as in Quantus."""
+    """See `metric`. `evaluation_scores` are the values of the last call, as in Quantus."""
 
     def __init__(self, name: str, more: Mapping[str, Any], form: str, options: Mapping[str, Any]):
         self.request, self.form, self.more = parsed_metric(name, options), form, dict(more)
@@ -97,7 +97,7 @@ class Metric:
 
     @property
     def name(self) -> str:
-        """The spelling, with the options that are no defaults."""
+        """The spelling, with the options that differ from their defaults."""
         return self.request.key
 
     @property
@@ -130,11 +130,11 @@ class Metric:
             a_batch: maps; None: `explain_func` makes them. Where the metric explains other images too, all maps are
                 those of `explain_func`.
             s_batch: masks `(N, 1, H, W)`, for metrics of localisation.
-            reference: for metrics of stability: the clean images, as `x_batch` is; beside `a_batch`, the maps of those.
+            reference: for metrics of stability: the clean images, in the form of `x_batch`; with `a_batch`, their maps.
 
         Raises:
             InvalidInput: neither maps nor a function that makes them.
-            NotApplicable: an argument that is not served.
+            NotApplicable: an unsupported argument.
         """
         if model_predict_kwargs or softmax is False or others.get("custom_batch") is not None:
             raise NotApplicable(
@@ -169,12 +169,12 @@ class Metric:
 
 
 def _tensor(given: Any) -> torch.Tensor:
-    """float32, from an array or a tensor anywhere."""
+    """A float32 tensor, from an array or a tensor on any device."""
     return (given.detach() if isinstance(given, torch.Tensor) else torch.as_tensor(np.asarray(given))).float()
 
 
 def _shown(maps: Any, z: torch.Tensor, form: str) -> dict[str, torch.Tensor]:
-    """Maps that are there, by a name."""
+    """Given maps, by the name `a_batch`."""
     array = _tensor(maps)
     if form == "signed":
         array = (array.sum(1) if array.dim() == z.dim() else array).relu()
@@ -183,7 +183,7 @@ def _shown(maps: Any, z: torch.Tensor, form: str) -> dict[str, torch.Tensor]:
 
 @contextmanager
 def _made(explain: Any, given: Mapping[str, Any], form: str) -> Iterator[tuple[Any, Any]]:
-    """The method that makes maps, and its layer: ours by its name, any other under a name for the while."""
+    """The method that makes the maps, and its layer: ours by name, any other function registered for this call."""
     if explain is explain_func:
         known = {key: value for key, value in given.items() if key not in ("device", "raw")}
         method, layer = known.pop("method", "gradcam"), known.pop("layer", "auto")
@@ -201,5 +201,5 @@ def _made(explain: Any, given: Mapping[str, Any], form: str) -> Iterator[tuple[A
         unregister(name)
 
 
-#: What a function that explains is called while it is asked; random numbers are drawn by this name.
+#: The name of such a function while it is registered; seeds of random numbers depend on it.
 _EXPLAINS = "explain_func of Quantus"

@@ -1,4 +1,4 @@
-"""`heatproof.score` for other call styles: images that their owner has normalised, arrays or tensors."""
+"""`heatproof.score` for other call styles: normalised images, as arrays or tensors."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -17,12 +17,12 @@ from heatproof.models import Layers, Model
 from heatproof.models.model import bare, module_device
 from heatproof.models.preprocessing import Preprocessing, per_channel
 
-#: How far outside [0, 1] an image may come out of its normalisation: rounding, and no more.
+#: How far outside [0, 1] an image may lie when its normalisation is undone: rounding only.
 ROUNDING = 1e-3
 
 
 class ProbabilityModel(AsGiven):
-    """A module whose inputs are taken as they are, asked for probabilities: one logit l has the probability of l."""
+    """A module whose inputs are taken as they are; with one logit l, the probability of class 0 is sigmoid(l)."""
 
     def unwrap(self, output: Any) -> torch.Tensor:
         """As `AsGiven.unwrap`; the softmax of `(l/2, −l/2)` is the sigmoid of l, that of class 0."""
@@ -31,7 +31,7 @@ class ProbabilityModel(AsGiven):
 
 
 class NormalisedModel(Model):
-    """A module of which is known how its images were normalised."""
+    """A module whose images were normalised with known mean and std."""
 
     @cached_property
     def layers(self) -> Layers:
@@ -49,14 +49,14 @@ def scored(
     std: Any = None,
     **more: Any,
 ) -> Scores:
-    """Scores of images as their owner has them.
+    """Scores of images in the form that the model takes.
 
     Args:
-        model: a `heatproof.Model`, with images in [0, 1]; or a module, with images as it takes them.
+        model: a `heatproof.Model`, with images in [0, 1]; or a module, with images normalised for it.
         inputs: `(N, C, *spatial)`.
-        mean, std: with which a module's images were normalised, so that black is black. Where neither is given, black
-            is zero, as the mean is, and a metric that sees colours is an error.
-        more: as for `heatproof.score`; a `reference` that is no mapping is images as `inputs` are.
+        mean, std: of the normalisation of a module's images, from which the fill `black` is computed. Where neither is
+            given, `black` is zero, as `mean` is, and a metric that uses colours is an error.
+        more: as for `heatproof.score`; a `reference` that is not a mapping holds images in the form of `inputs`.
     """
     some = checked(_tensor(inputs))
     masks, reference = more.pop("masks", None), more.pop("reference", None)
@@ -85,7 +85,7 @@ def _tensor(given: Any) -> Any:
 
 
 def _refuse_colours(metrics: Any) -> None:
-    """A metric that cuts superpixels, counts bytes, or normalises images of its own making must know [0, 1]."""
+    """Raises InvalidInput for metrics that need images in [0, 1]: for superpixels, for file sizes, for new images."""
     for request in requested_metrics(metrics):
         needs, foreign = set(request.entry.needs), request.entry.traits.get("foreign", False)
         if needs & {"model", "segments", "segment_ranks", "information"} and "explain" not in needs and not foreign:
@@ -96,7 +96,7 @@ def _refuse_colours(metrics: Any) -> None:
 
 
 def _as_model(module: nn.Module, z: torch.Tensor, mean: Any, std: Any) -> tuple[Model, torch.Tensor]:
-    """The module as a model, and its images as that takes them."""
+    """The module as a model, and its images as that model takes them."""
     if mean is None and std is None:
         return ProbabilityModel(module, z.shape[1:]), z
     if z.dim() != 4 or z.shape[1] != 3:

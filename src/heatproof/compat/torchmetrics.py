@@ -9,8 +9,8 @@
 
     several = metrics(["road", "insertion", "deletion"], model, method="layercam")     a MetricCollection, shared passes
 
-Every metric of the registry, each a class of its own (`AverageDrop`), made from what the registry knows: no formula
-stands here. Random numbers belong to an image's content, so a value depends neither on order nor on the process.
+Every metric of the registry has a class (`AverageDrop`), made from its registry entry; no formula is repeated here.
+Seeds of random numbers come from an image's content, so a value depends neither on the order nor on the process.
 """
 
 import itertools
@@ -36,21 +36,21 @@ except ImportError as error:
         error
     )
 
-#: What torchmetrics itself is told when a metric is made.
+#: Options of `torchmetrics.Metric` itself.
 PASSED = (
     *("compute_on_cpu", "dist_sync_on_step", "process_group", "dist_sync_fn", "distributed_available_fn"),
     *("sync_on_compute", "compute_with_cache"),
 )
 
-#: What is said of the images and their maps, for `heatproof.compat.scoring.scored`.
+#: Options of `heatproof.compat.scoring.scored`.
 SAID = ("mean", "std", "layer", "output", "seed", "batch_size")
 
-#: What maps made elsewhere are called.
+#: The name of maps made elsewhere.
 MAPS = "maps"
 
 
 class Subject:
-    """What is scored: a classifier, a method, how to ask them. One for all copies of a metric: no network is copied."""
+    """The classifier, method and settings of a metric. Copies of the metric share it, so no network is copied."""
 
     def __init__(self, model: Model | nn.Module, method: str, target: Any, more: Mapping[str, Any]):
         if not isinstance(model, Model | nn.Module):
@@ -89,8 +89,8 @@ class Subject:
 class Score(Metric):
     """The mean of one metric over images; subclasses are made for each metric of the registry.
 
-    `count` images had a value, `missing` had none: a map that says nothing, no mask, a metric without a value there.
-    Each is a sum, so processes are added up. Where no image has a value the mean is NaN.
+    `count` images had a value, `missing` had none: a degenerate map, no mask, or an undefined metric. The states are
+    sums, so several processes are added up. Where no image has a value the mean is NaN.
     """
 
     is_differentiable = False
@@ -113,7 +113,7 @@ class Score(Metric):
         super().__init__(**passed)
         self.request = parsed_metric(self.entry.name, options)
         self.subject = Subject(model, method, target, more)
-        # Each has states by a name of its own: a MetricCollection takes two for one whose states look alike once.
+        # State names are unique: a MetricCollection merges two metrics whose states are equal after one update.
         self._states = tuple(f"{name}_{next(self._made)}" for name in ("total", "count", "missing"))
         for name, dtype in zip(self._states, (torch.float64, torch.int64, torch.int64), strict=True):
             self.add_state(name, torch.zeros((), dtype=dtype), dist_reduce_fx="sum")
@@ -125,14 +125,14 @@ class Score(Metric):
 
         Args:
             images: `(N, C, H, W)`: in [0, 1] for a `heatproof.Model`, as the network takes them for a module; or the
-                `Scores` of them, worked out already.
+                `Scores` of such images.
             maps: `(N, H, W)` or `(N, 1, H, W)`, in place of the method's.
             target: classes `(N,)`, in place of the metric's rule.
             mask: `(N, H, W)`, where the object is, for metrics of localisation.
-            reference: for metrics of stability: the clean images, as `images` are; beside `maps`, the maps of those.
+            reference: for metrics of stability: the clean images, in the form of `images`; with `maps`, their maps.
 
         Raises:
-            InvalidInput: maps for a metric that explains again; whatever `heatproof.score` raises.
+            InvalidInput: maps for a metric that explains again; also the errors of `heatproof.score`.
         """
         if isinstance(images, Scores):
             found = images
@@ -148,7 +148,7 @@ class Score(Metric):
             setattr(self, name, state + more.to(state))
 
     def compute(self) -> torch.Tensor:
-        """The mean over the images that have a value, NaN where none has."""
+        """The mean over the images that have a value; NaN where none has."""
         return self.total / self.count
 
     @property
@@ -174,7 +174,7 @@ class Score(Metric):
 
 
 class ScoreCollection(MetricCollection):
-    """Several metrics of the same maps: images are explained and passed once for all of them."""
+    """Several metrics of the same maps: images are explained once, and passes shared, for all of them."""
 
     def __init__(self, members: Mapping[str, Score], **more: Any):
         super().__init__(dict(members), compute_groups=False, **more)
@@ -191,7 +191,7 @@ class ScoreCollection(MetricCollection):
         super().update(self._scores(images, *given, **named))
 
     def forward(self, images: Any, *given: Any, **named: Any) -> dict[str, Any]:
-        """Adds images, and gives the means over these alone."""
+        """Adds images, and returns the means over these alone."""
         return super().forward(self._scores(images, *given, **named))
 
 
@@ -200,11 +200,11 @@ def metric(name: str, model: Model | nn.Module, method: str = "gradcam", **optio
 
     Args:
         name: a spelling, with options in brackets or not (`heatproof list metrics`).
-        model: a `heatproof.Model`, with images in [0, 1]; or a module, with images as it takes them.
-        method: that explains, where `update` gets no maps.
+        model: a `heatproof.Model`, with images in [0, 1]; or a module, with images normalised for it.
+        method: the method that makes the maps where `update` gets none.
         options: of the metric; `target`, a rule or a class; `mean` and `std` of a module's images, see
-            `heatproof.compat.scoring.scored`; `layer`, `output`, `seed`, `batch_size` as for `heatproof.score`; what
-            `torchmetrics.Metric` takes, such as `dist_sync_on_step`.
+            `heatproof.compat.scoring.scored`; `layer`, `output`, `seed`, `batch_size` as for `heatproof.score`; and
+            those of `torchmetrics.Metric`, such as `dist_sync_on_step`.
     """
     request = parsed_metric(name)
     changed = {key: value for key, value in request.options.items() if value != request.entry.options[key]}
@@ -235,7 +235,7 @@ _CLASSES: dict[str, type[Score]] = {}
 
 
 def class_of(name: str) -> type[Score]:
-    """The class of a metric, made when it is first asked for; again is the same."""
+    """The class of a metric; made at the first call, and kept as long as the registry entry is the same."""
     entry = parsed_metric(name).entry
     known = _CLASSES.get(entry.name)
     if known is None or known.entry is not entry:
@@ -261,13 +261,13 @@ def class_name(name: str) -> str:
 
 
 def _blank(name: str) -> Score:
-    """What pickling starts from."""
+    """An empty metric, which unpickling fills."""
     kind = class_of(name)
     return kind.__new__(kind)
 
 
 def __getattr__(name: str) -> Any:
-    """`AverageDrop` and all others."""
+    """The class of a metric by name, such as `AverageDrop`."""
     classes = {class_name(known): known for known in METRICS}
     if name.startswith("_") or name not in classes:
         if name[:1].isupper():

@@ -1,4 +1,4 @@
-"""Images in: folders, lists, named datasets, and the synthetic Shapes with their masks."""
+"""Sources of images: folders, lists, named datasets, and the synthetic Shapes with their masks."""
 
 from typing import Any
 

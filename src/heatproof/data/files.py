@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from heatproof.errors import InvalidInput
 
-#: By extension only: a text file named .jpg counts, and is flagged when it is opened.
+#: The extension alone decides: a text file named .jpg counts, and is flagged when it is opened.
 EXTENSIONS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".avif"}
     | {".ppm", ".pgm", ".pbm", ".pnm"}
@@ -19,7 +19,7 @@ def printable(name: str | os.PathLike) -> str:
 
 
 def names_for(identity: str) -> Iterator[str]:
-    """What the map or the mask of an image may be called: its whole name, then without its first folders.
+    """The names that the map or mask of an image may have: its whole name, then without its first folders.
 
     Each is given as it is and without its ending: `a/b.png`, `a/b`, `b.png`, `b`.
     """
@@ -31,7 +31,7 @@ def names_for(identity: str) -> Iterator[str]:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The images below `folder` at any depth, sorted by path; hidden files and folders are passed over.
+    """The images below `folder` at any depth, sorted by path; hidden files and folders are skipped.
 
     Links are followed, each folder is visited once. Raises InvalidInput where there is no such folder, or
     one of its folders cannot be read.
@@ -71,7 +71,7 @@ def _walked(folder: Path, seen: set[str]) -> Iterator[Path]:
 
 
 def _is_image(entry: os.DirEntry) -> bool:
-    """A dangling link keeps its place: it is flagged when it is opened, not passed over."""
+    """Whether an entry is an image; a dangling link counts, and is flagged when it is opened."""
     known = os.path.splitext(entry.name)[1].lower() in EXTENSIONS  # noqa: PTH122
     return known and (entry.is_file() or entry.is_symlink())
 

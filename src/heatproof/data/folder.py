@@ -66,11 +66,11 @@ def load_images(
     """Images, in the order of their ids, the first `limit` of them.
 
     `images` is a folder, `shapes` or `shapes:SPLIT` (the demo's images, with masks), `torchvision:NAME`
-    (test data of that name under `root`, fetched only with `download=True`), or `mosaic:` before one of these: two by
-    two of its labelled images, of different classes, with the target's cell as mask. A folder called `shapes` is
+    (test data of that name under `root`, fetched only with `download=True`), or `mosaic:` before one of these: mosaics
+    of 2 × 2 labelled images of different classes, with the target's cell as mask. A folder called `shapes` is
     `./shapes`. A folder's labels come from the CSV `labels` (`file,class_index`), else from its subfolders
-    when every image lies in one of at least two: the class index is the subfolder's place in sorted order,
-    empty ones counted. Labelled files that are not there become flagged images. `name` is the dataset's
+    when every image lies in one of at least two: the class index is the subfolder's position in sorted order,
+    empty ones counted. Labelled files that do not exist become flagged images. `name` is the dataset's
     name in the results.
 
     Raises InvalidInput for a folder that does not exist, cannot be read or holds no image, a label file
@@ -112,7 +112,7 @@ def load_images(
 
 
 def images_from_list(paths: Iterable[str | os.PathLike], name: str = "images") -> ImageFolder:
-    """These files in this order, unlabelled; the id is the path as given. InvalidInput if one is twice."""
+    """These files in this order, unlabelled; ids are the paths as given. InvalidInput for none, or one named twice."""
     files = [Path(path) for path in paths]
     ids = [printable(path.as_posix()) for path in files]
     twice = sorted({id for id in ids if ids.count(id) > 1})
@@ -136,7 +136,7 @@ def _by_id(folder: Path) -> dict[str, Path]:
 def _class_folders(folder: Path, ids: list[str]) -> tuple[list[str] | None, dict[str, int]]:
     """Class names, and id → index, where the layout is one subfolder per class; otherwise none.
 
-    A single subfolder says nothing about classes (`photos/JPEGImages/…`), nor does a mixture.
+    A single subfolder is no class (`photos/JPEGImages/…`), nor are subfolders beside images.
     """
     names = [printable(name) for name in subfolders(folder)]
     if len(names) < 2 or any("/" not in id for id in ids):
@@ -146,7 +146,7 @@ def _class_folders(folder: Path, ids: list[str]) -> tuple[list[str] | None, dict
 
 
 def _missing(known: dict[str, int], files: dict[str, Path], labels: str | os.PathLike, folder: Path) -> set[str]:
-    """Labelled images without a file; when they are most, folder and labels do not belong together."""
+    """Labelled images without a file; InvalidInput for more than half: folder and labels do not belong together."""
     missing = set(known) - set(files)
     if 2 * len(missing) > len(known):
         raise InvalidInput(

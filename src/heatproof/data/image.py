@@ -1,4 +1,4 @@
-"""One file → one upright RGB image, the values of a map, or a mask; else InvalidImage with the reason.
+"""Reads one file as an upright RGB image, the values of a map, or a mask; raises InvalidImage with the reason.
 
 Every image and array of the user's is opened here, so that its size is checked before its content is read.
 """
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 MAX_PIXELS = 100_000_000
 
-#: What a grey image's channels may differ by where they went through JPEG.
+#: How far the channels of a grey image may differ after JPEG compression.
 _NEUTRAL = 8
 
 #: Formats Pillow decodes by itself; the others are left out (EPS would start Ghostscript).
@@ -40,8 +40,8 @@ _UPRIGHT = {
 def open_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The image in `path`, mode RGB, turned as its EXIF orientation says; the first frame of an animation.
 
-    Grey becomes equal channels; 16-bit grey keeps its upper byte; transparent pixels are laid on white, as on
-    a page; CMYK is converted without colour profile, and embedded profiles are ignored. An orientation that
+    Grey becomes equal channels; 16-bit grey keeps its upper byte; transparent pixels are laid on
+    white; CMYK is converted without colour profile, and embedded profiles are ignored. An orientation that
     cannot be read is taken as upright. Raises InvalidImage, with the file's name and a short reason, for
     anything that is not a whole image of at most `max_pixels` pixels; the size is checked before the pixels
     are decoded.
@@ -52,13 +52,13 @@ def open_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> Image.I
 def open_grey(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The grey values in `path` as they are stored, float32 `(height, width)`: 8 bits, 16 bits or floating point.
 
-    Raises InvalidImage as `open_image`, and for an image in colour, whose values are no numbers of a map.
+    Raises InvalidImage as `open_image`, and for an image in colour, which has no single value for each pixel.
     """
     return _read(path, _grey, max_pixels)
 
 
 def open_mask(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """What is neither black nor transparent in `path`, bool `(height, width)`; of a JPEG, what is above half its peak.
+    """The pixels that are neither black nor transparent, bool `(height, width)`; in a JPEG, those above half the peak.
 
     Raises InvalidImage as `open_image`.
     """
@@ -138,7 +138,7 @@ def _grey(image: Image.Image) -> np.ndarray:
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """Any mode Pillow reads → RGB, as `open_image` says; InvalidImage where white is unknown."""
+    """Any mode Pillow reads → RGB, as in `open_image`; InvalidImage for numbers whose white is unknown."""
     if image.mode.startswith("I;16"):
         return _from_16_bit(np.asarray(image))
     if image.mode == "I":  # 16-bit grey in some formats, 32-bit integers in others

@@ -1,4 +1,4 @@
-"""What every source of images offers: a folder, a list, a named dataset, Shapes."""
+"""The interface of every source of images: a folder, a list, a named dataset, Shapes."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -9,7 +9,7 @@ from PIL import Image
 
 @runtime_checkable
 class Images(Protocol):
-    """An ordered set of images, opened one at a time; can be pickled, so that worker processes can have it.
+    """An ordered set of images, opened one at a time; can be pickled for worker processes.
 
     `ids` name the images in every result (a folder's: path relative to it, with `/`); `labels` hold a class
     index or None for each; `flags` maps the ids of images known to be unusable to the reason; `fingerprint`
@@ -30,7 +30,7 @@ class Images(Protocol):
     def fingerprint(self) -> str: ...
 
     def open(self, i: int) -> Image.Image:
-        """Image `i` as RGB; raises InvalidImage where it cannot be had."""
+        """Image `i` as RGB; raises InvalidImage where it cannot be read."""
         ...
 
     def mask(self, i: int) -> np.ndarray | None:
@@ -39,5 +39,5 @@ class Images(Protocol):
 
 
 def without_caches(owner: Any, caches: Sequence[str]) -> dict[str, Any]:
-    """The state to pickle: everything but what can be worked out again."""
+    """The state to pickle: everything but the caches."""
     return {key: value for key, value in owner.__dict__.items() if key not in caches}

@@ -1,4 +1,4 @@
-"""Whatever a user calls images → a batch `(N, 3, H, W)` in [0, 1] with a name for each."""
+"""Paths, PIL images, arrays or a tensor → a batch `(N, 3, H, W)` in [0, 1] with a name for each image."""
 
 import hashlib
 import os
@@ -19,7 +19,7 @@ from heatproof.geometry import Geometry
 
 @dataclass(frozen=True)
 class Inputs:
-    """Images that become tensors only when a batch asks for them, and names when somebody asks for those."""
+    """Images that are made tensors batch by batch; their names are worked out when they are first needed."""
 
     items: Sequence[Any] | torch.Tensor
     geometry: Geometry
@@ -29,7 +29,7 @@ class Inputs:
 
     @cached_property
     def ids(self) -> list[str]:
-        """File names; of what has none, a hash of its content."""
+        """File names; for images without one, a hash of the content."""
         if isinstance(self.items, torch.Tensor):
             return [_content_id(one.detach().cpu().numpy()) for one in self.items]
         return [_id(item) for item in self.items]
@@ -56,10 +56,10 @@ class Inputs:
 def as_inputs(images: Any, geometry: Geometry, shape: tuple[int, ...] | None = None) -> Inputs:
     """Paths, PIL images, arrays, lists of those, or a tensor `(N, 3, H, W)` in [0, 1].
 
-    `shape` `(channels, *spatial)` is that of signals or volumes: a float tensor of those, any size, is all they can be.
+    With `shape` `(channels, *spatial)`, of signals or volumes, only a float tensor of those is accepted, of any size.
 
     Raises:
-        InvalidInput: nothing, a wrong shape, or values outside [0, 1]; InvalidImage: a file that cannot be read.
+        InvalidInput: no image, a wrong shape, or values outside [0, 1].
     """
     if shape is not None:
         return Inputs(_checked_volumes(images, shape), geometry)

@@ -42,9 +42,9 @@ def read_labels(path: str | os.PathLike) -> dict[str, int]:
 
 
 def labels_by_ending(ids: Sequence[str], path: str | os.PathLike) -> list[int | None]:
-    """The class of each image, by its path as it ends: `cat.jpg` in the file is `photos/cat.jpg`.
+    """The class of each image, matched by the end of its path: `cat.jpg` in the file matches `photos/cat.jpg`.
 
-    The longest ending counts. InvalidInput where the file names none of the images.
+    The longest match counts; None where there is none. Raises InvalidInput where the file names none of the images.
     """
     known = read_labels(path)
     found = [_by_ending(identity, known) for identity in ids]

@@ -25,10 +25,10 @@ Box = tuple[float, float, float, float]
 
 
 class Masks(Protocol):
-    """Masks by the names of images; can be pickled, so that worker processes can have it."""
+    """Masks by the names of images; can be pickled for worker processes."""
 
     def mask(self, identity: str, size: tuple[int, int]) -> np.ndarray | None:
-        """Where the object is, bool `(height, width)`; None where nothing is said of the image.
+        """Where the object is, bool `(height, width)`; None where there is none for the image.
 
         Args:
             identity: the image's id.
@@ -43,10 +43,10 @@ class Masks(Protocol):
 def load_masks(path: str | os.PathLike) -> Masks:
     """Masks of a folder of images and `.npy` files, or the boxes of a CSV.
 
-    A mask has the name of its image with any ending (`cats/a.png` or `cats/a.jpg.png` for `cats/a.jpg`), its folders
-    may be left out from the front, and it is of the same size. What is not black (and not transparent) is the object,
-    in an array what is not 0. A CSV has the columns `file,x0,y0,x1,y1`: edges in the image's pixels, from the upper
-    left corner, so that a box is x1 − x0 wide; several rows of one image are one object.
+    A mask has its image's name with any extension (`cats/a.png` or `cats/a.jpg.png` for `cats/a.jpg`); leading folders
+    may be left out. It has its image's size. The object is what is neither black nor transparent; in an array, what is
+    not 0. A CSV has the columns `file,x0,y0,x1,y1`: edges in the image's pixels, from the upper left corner, so that a
+    box is x1 − x0 wide. Several rows of one image are one object.
 
     Raises:
         InvalidInput: no such file or folder, a folder without masks, two masks of one name, a CSV that cannot be used.
@@ -62,7 +62,7 @@ def load_masks(path: str | os.PathLike) -> Masks:
 
 @dataclass(frozen=True)
 class MaskFolder:
-    """Files by their path in the folder without its ending."""
+    """Files by their path in the folder, without extension."""
 
     files: dict[str, Path]
 
@@ -102,13 +102,13 @@ class MaskFolder:
 
 @dataclass(frozen=True)
 class Boxes:
-    """Boxes by the images' names as the CSV has them, with or without their endings."""
+    """Boxes by the images' names in the CSV, with or without extensions."""
 
     boxes: dict[str, list[Box]]
 
     @classmethod
     def of(cls, path: Path) -> "Boxes":
-        """Those of a CSV."""
+        """The boxes of a CSV."""
         found: dict[str, list[Box]] = {}
         for name, box in _rows(path):
             found.setdefault(name, []).append(box)
@@ -131,7 +131,7 @@ class Boxes:
 
 
 def _array(path: Path) -> np.ndarray:
-    """A mask in an `.npy` file: what is not 0."""
+    """The mask in an `.npy` file: the values that are not 0."""
     found = open_array(path, MAX_PIXELS)
     plain = found.reshape([side for side in found.shape if side != 1] if found.ndim == 3 else found.shape)
     if plain.ndim != 2 or found.dtype.kind not in "biuf":

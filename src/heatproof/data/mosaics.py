@@ -1,8 +1,8 @@
 """Mosaics for the grid pointing game: images of different classes side by side, with the target's cell as mask.
 
-Böhle et al. 2021 (CoDA-Nets), section 4.2. Which images stand beside which depends on the seed and the image's
-name alone, not on the batch. Their mosaics are 3 × 3 of images that the network is sure of, and as many times larger
-than one image: for that, give a model whose input has this size; otherwise its geometry shrinks them.
+Böhle et al. 2021 (CoDA-Nets), section 4.2. The other images of a mosaic depend on the seed and the image's name, not
+on the batch. The paper's mosaics are 3 × 3 images with confident predictions, at the full size of each image: for
+that, use a model whose input has the mosaic's size; any other model's geometry shrinks the mosaic.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ class Mosaics:
     Attributes:
         cells: along one side.
         pixels: the side of a cell; an image is resized and cropped to it about its centre.
-        limit: the first so many; the images beside them come from all.
+        limit: the number of mosaics; their other cells are filled from all images.
     """
 
     source: Images
@@ -46,7 +46,7 @@ class Mosaics:
 
     @property
     def name(self) -> str:
-        """That of the source, and what was made of it."""
+        """`title`, else the source's name with the number of cells."""
         return self.title or f"{self.source.name} {self.cells}×{self.cells}"
 
     @cached_property
@@ -65,7 +65,7 @@ class Mosaics:
 
     @property
     def ids(self) -> list[str]:
-        """Those of the images in the target's cell."""
+        """The ids of the images in the target's cells."""
         return [self.source.ids[i] for i in self._usable[: self.limit]]
 
     @property
@@ -75,12 +75,12 @@ class Mosaics:
 
     @property
     def class_names(self) -> list[str] | None:
-        """As the source has them."""
+        """Those of the source."""
         return self.source.class_names
 
     @property
     def fingerprint(self) -> str:
-        """Of the source and of what is made of it."""
+        """A hash of the source's fingerprint and of the settings."""
         said = repr((self.source.fingerprint, self.cells, self.pixels, self.seed, self.limit))
         return hashlib.blake2b(said.encode(), digest_size=16).hexdigest()
 
@@ -95,12 +95,12 @@ class Mosaics:
         return beside
 
     def _place(self, i: int) -> int:
-        """The target's cell."""
+        """The number of the target's cell, row by row."""
         rng = np.random.default_rng(seeds.derived_seed(self.seed, self.ids[i], "mosaic cell"))
         return int(rng.integers(self.cells**2))
 
     def open(self, i: int) -> Image.Image:
-        """Mosaic `i`; raises InvalidImage where one of its images cannot be had."""
+        """Mosaic `i`; raises InvalidImage where one of its images cannot be read."""
         side = self.cells * self.pixels
         mosaic = Image.new("RGB", (side, side))
         for place, image in enumerate(self.layout(i)):
@@ -109,7 +109,7 @@ class Mosaics:
         return mosaic
 
     def mask(self, i: int) -> np.ndarray:
-        """The target's cell."""
+        """The pixels of the target's cell."""
         row, column = divmod(self._place(i), self.cells)
         found = np.zeros((self.cells * self.pixels,) * 2, dtype=bool)
         found[row * self.pixels : (row + 1) * self.pixels, column * self.pixels : (column + 1) * self.pixels] = True

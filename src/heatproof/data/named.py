@@ -77,7 +77,7 @@ class NamedImages:
             raise InvalidImage(f"{self.ids[i]}: is broken or cut off ({error})") from error
 
     def mask(self, i: int) -> np.ndarray | None:
-        """None: these are labelled images only."""
+        """None: no masks are read for these datasets."""
         return None
 
     @cached_property

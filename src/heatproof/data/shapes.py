@@ -1,8 +1,8 @@
-"""Shapes: a circle, square or triangle, filled or outlined, on a busy background, with the truth as mask.
+"""Shapes: a circle, square or triangle, filled or outlined, on a busy background, with the ground truth as mask.
 
-Paper R, section 3.4. Class, shape (size, place, rotation), colour and background come from four separate
-random streams, and every split has streams and background images of its own: in R's code the label could be
-read off the colour, and all validation and test backgrounds were also used in training. Only
+Paper R, section 3.4. Class, shape (size, position, rotation), colour and background come from four separate
+random streams, and every split has streams and background images of its own: in R's code the colour revealed
+the label, and all validation and test backgrounds were also used in training. Only
 `Generator.random`, elementary arithmetic, square roots and cosines decide a pixel, so an image is the same
 on every machine.
 """
@@ -47,7 +47,7 @@ _LEAVES = 260
 
 @dataclass(frozen=True)
 class Shapes:
-    """`n` images of one split, made when opened; obeys `heatproof.data.Images` and can be pickled.
+    """`n` images of one split, each generated when it is opened; obeys `heatproof.data.Images` and can be pickled.
 
     `shape_sizes` are (smallest, largest) pixel ranges, one of them drawn for each image: the diameter of a
     circle, the side of a square, the height of an equilateral triangle; an outline is `size // 5` thick.
@@ -117,7 +117,7 @@ class Shapes:
         return hashlib.blake2b(repr(settings).encode(), digest_size=16).hexdigest()
 
     def pixel_hash(self) -> str:
-        """A hash of every pixel: tells whether the generator still makes what a network was trained on."""
+        """A hash of every pixel: it changes when the generator no longer makes the training images."""
         digest = hashlib.blake2b(digest_size=16)
         for i in range(self.n):
             digest.update(self.open(i).tobytes())
@@ -143,9 +143,10 @@ class Shapes:
         return _photograph([path for _, path in self._files], self.size, stream)
 
     def colour(self, i: int) -> np.ndarray:
-        """The shape's colour, uint8 `(3,)`: the first drawn that stands out from the background around it.
+        """The shape's colour, uint8 `(3,)`: of up to 100 draws the first that stands out from the background around it.
 
-        "Around" is the disc any class would fit in: the colour depends on the background, never on the class.
+        Where none does, it is the one that stands out most. "Around" is the disc that holds the shape of any class, so
+        the colour depends on the background, never on the class.
         """
         return self._colour(i, self.background(i))
 
@@ -281,7 +282,7 @@ def background_files(folder: str | Path, split: str) -> list[tuple[str, Path]]:
 
 
 def _photograph(files: list[Path], size: int, stream: np.random.Generator) -> np.ndarray:
-    """A random square of a random image, at random mirrored, uint8 `(size, size, 3)`."""
+    """A random square of a random image, mirrored at random, uint8 `(size, size, 3)`."""
     u = stream.random(5)
     image = open_image(files[int(u[0] * len(files))])
     side = max(1, int(min(image.size) * (0.5 + 0.5 * u[1])))

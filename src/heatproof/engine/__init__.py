@@ -1,4 +1,4 @@
-"""The engine: every quantity once per batch, whatever number of methods asks for it.
+"""The engine works out every quantity once per batch, however many methods need it.
 
 `explain` and `score` are the public calls on any number of images; studies build a `Batch` and run `explanation` or
 `evaluate` on it. What a method or a metric may ask for is the table in `heatproof.quantities`.

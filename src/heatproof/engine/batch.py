@@ -1,4 +1,4 @@
-"""Every quantity once: what one batch of images, one target and one layer have to offer to methods.
+"""The quantities of one batch of images, one target and one layer, each worked out once for all methods.
 
 `Batch` holds what does not depend on the class explained, above all the one forward pass that captures every layer
 asked for. A `TargetBatch` is the batch with one target for each image: gradients of all layers from one backward pass.
@@ -26,7 +26,7 @@ from heatproof.models.head import linear_head
 from heatproof.models.tail import Record, Tail, recording
 from heatproof.quantities import QUANTITIES, having
 
-#: Layers that were found to feed a linear head through average pooling: nothing needs recording there.
+#: Layers that were found to feed a linear head through average pooling: no tail is recorded there.
 _LINEAR = PerModule[bool]()
 
 
@@ -36,7 +36,7 @@ class LayerNeeds:
 
     Attributes:
         names: the quantities named there.
-        replay: some method runs the tail also where the head is linear: it names `tail` and not `head`.
+        replay: whether some method runs the tail even where the head is linear, because it does not name `head`.
     """
 
     names: frozenset[str]
@@ -59,7 +59,7 @@ class LayerNeeds:
 
 
 def needs_by_layer(methods: Sequence[ResolvedMethod]) -> dict[str, LayerNeeds]:
-    """Layer → the union of what the methods name there; quantities of no layer are named at any."""
+    """Layer → the union of the quantities that methods name there, those that belong to no layer included."""
     found: dict[str, LayerNeeds] = {}
     for method in methods:
         names = frozenset(method.request.entry.needs)
@@ -79,10 +79,11 @@ class Batch:
     Attributes:
         needs: layer → what the methods will ask for there; decides what the one forward pass keeps.
         target_rule: a rule of `heatproof.targets`, or classes `(N,)` or `(N, T)`.
-        ids: the images' names, from which their random numbers come; a callable is asked only when one is needed.
+        ids: the images' names, from which their random numbers come; a callable is called only when they are needed.
         condition: what was done to the images (part of the seed of methods that draw random numbers).
         differentiable: keep the graph, so that maps can be differentiated by `x`.
-        output: the number of the network that is explained (`heatproof.explained_output`).
+        labels, clean: the labels and the clean predictions, for the target rules `label` and `clean`.
+        output: the output of the network that is explained (`heatproof.explained_output`).
     """
 
     model: Model
@@ -136,7 +137,7 @@ class Batch:
     def adopts(self) -> bool:
         """Whether the logits of a method's own forward pass become the batch's: none are known, no layer is kept.
 
-        Not in half precision, where the functions by which a method computes its forward pass may name another class.
+        Not in half precision, where a method's own functions may round otherwise and so predict another class.
         """
         captures = self._at_input or any(needs.kept for needs in self.needs.values())
         known = "logits" in self.__dict__ or "captured" in self.__dict__
@@ -144,8 +145,8 @@ class Batch:
         return exact and not (captures or known or self.differentiable)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
-        """`network` for the batch's own images, `z` with any graph; the logits `(N, K)` of the first are kept."""
-        own = self.adopts and torch.equal(z.detach(), self.z)  # asked before the network, which may write into it
+        """`z` → the output of every class `(N, K)`, with its graph; the batch adopts the logits of its own images."""
+        own = self.adopts and torch.equal(z.detach(), self.z)  # compared before the pass, which may write into it
         logits = self.model.of_normalised(z)
         if own:
             self.logits = logits.detach()
@@ -153,7 +154,7 @@ class Batch:
 
     @cached_property
     def logits(self) -> torch.Tensor:
-        """`(N, K)`."""
+        """`(N, K)`, with their graph where `differentiable`."""
         return self.captured.logits if self.differentiable else self.captured.logits.detach()
 
     @cached_property
@@ -162,8 +163,8 @@ class Batch:
         return targets.resolved(self.target_rule, self.logits.detach(), self.labels, self.clean)
 
     def release(self) -> None:
-        """Lets the forward pass go, with all activations and graphs; logits, target and images stay."""
-        _ = self.logits, self.target  # worked out before it goes
+        """Frees the forward pass with all activations and graphs; logits, target and images stay."""
+        _ = self.logits, self.target  # worked out before it is freed
         self.__dict__.pop("captured", None)
         self.__dict__.pop("by_target", None)
         self._records.clear()
@@ -224,14 +225,14 @@ class Batch:
     def tail(self, layer: str) -> Any:
         """Activations at the layer → outputs of every class."""
         found = self.captured
-        if layer not in self._records:  # the layer was known to feed a linear head, and on this batch it does not
+        if layer not in self._records:  # it was known to feed a linear head, and on this batch it does not
             with recording(self.model, layer) as self._records[layer]:
                 self.model.logits(self.x)
         tail = Tail(self.model, self._records[layer], found.layouts[layer], self.x, found.logits, self.differentiable)
         return tail if self.output == "logit" else lambda *arguments: self._of_classes(tail(*arguments))
 
     def generators(self, method: str) -> list[torch.Generator]:
-        """One for each image, from its name, the method's and the condition."""
+        """One for each image, seeded by its name, the method's name and the condition."""
         return seeds.generators(self.seed, self.names, method, self.condition)
 
     @cached_property
@@ -256,7 +257,7 @@ class TargetBatch:
 
     @property
     def last(self) -> bool:
-        """Whether no other target follows, so that graphs may go."""
+        """Whether no other target follows, so that graphs may be freed."""
         return self.column == self.batch.target[0].numel() - 1
 
     def of_target(self, columns: torch.Tensor) -> torch.Tensor:
@@ -264,7 +265,7 @@ class TargetBatch:
         return columns.gather(1, self.target[:, None])[:, 0]
 
     def utility(self, output: explained_output.Output) -> torch.Tensor:
-        """`(N,)`, with its graph."""
+        """The output of each image's target, `(N,)`, with its graph."""
         with torch.enable_grad():
             return explained_output.of_target(
                 output, self.batch.captured.logits, self.target, self.batch.model.multi_label
@@ -297,7 +298,7 @@ class TargetBatch:
         return self.batch.captured.product(gradients, layer, second=self.batch.differentiable).float()
 
     def _twice(self, utility: explained_output.Output) -> dict[str, torch.Tensor]:
-        """Gradients that can be differentiated again, at all layers where that is asked, from one backward."""
+        """Gradients that can be differentiated again, at all layers where `hvp` is named, from one backward."""
         if utility not in self._second:
             wanted = [layer for layer, needs in self.batch.needs.items() if "hvp" in needs.names]
             self._second[utility] = self.batch.captured.gradients_of(
@@ -334,7 +335,7 @@ class LayerBatch:
         return {need: SUPPLIERS[need](self) for need in self.request.entry.needs}
 
     def tail(self) -> Any:
-        """None for a method that asks for `head` too, where that says it all."""
+        """The tail; None where the head is linear and the method names `head` too."""
         linear = "head" in self.request.entry.needs and self.batch.head(self.layer) is not None
         return None if linear else self.batch.tail(self.layer)
 

@@ -1,4 +1,4 @@
-"""What `explain` and `score` have in common: arguments checked, methods resolved, batches made of them."""
+"""The common part of `explain` and `score`: checks arguments, resolves methods, makes batches."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ class Call:
         seed: int,
         batch_size: int,
     ) -> "Call":
-        """Everything that can be wrong is said here, before any work.
+        """Checks all arguments before any work.
 
         Raises:
             InvalidInput, InvalidTarget, UnknownName, LayerError, NotApplicable: as `explain`.
@@ -64,7 +64,7 @@ class Call:
         return cls(model, inputs, methods, name, rule, known, output, seed, batch_size)
 
     def batch(self, rows: slice, **more: Any) -> Batch:
-        """The batch of some images."""
+        """The batch of these images; `more`: further attributes of `Batch`."""
         several = isinstance(self.target, torch.Tensor) and self.target.dim()
         return Batch.of(
             self.model,
@@ -79,14 +79,14 @@ class Call:
         )
 
     def over(self, work: Callable[[slice], T]) -> Iterator[T]:
-        """`work(rows)` for all images, a batch at a time; where memory runs out, half a batch."""
+        """`work(rows)` for all images, batch by batch; where memory runs out, with half a batch."""
         for start in range(0, len(self.inputs), self.batch_size):
             count = min(self.batch_size, len(self.inputs) - start)
             yield from halved(lambda part, at=start: work(slice(at + part.start, at + part.stop)), count)
 
 
 def as_model(model: Model | nn.Module) -> Model:
-    """A bare module is wrapped with the defaults of `wrap`."""
+    """The model; a bare module is wrapped with the defaults of `wrap`."""
     if isinstance(model, nn.Module):
         return wrap(model)
     if not isinstance(model, Model):
@@ -95,7 +95,7 @@ def as_model(model: Model | nn.Module) -> Model:
 
 
 def _checked_target(target: targets.Rule, labels: Sequence[int] | None, count: int) -> targets.Rule:
-    """Targets given per image are counted before the first pass: too few is an error, never a silent zero map."""
+    """The target rule; raises an error where labels or targets per image are not as many as the images."""
     if labels is not None and len(labels) != count:
         raise InvalidInput(f"Expected one label for each of the {count} images. Got {len(labels)}.")
     if isinstance(target, str | int) or callable(target):

@@ -1,4 +1,4 @@
-"""A dry run of metrics on a toy network: an option that cannot be is an error before any work, not after an hour."""
+"""A dry run of metrics on a toy network: an invalid option is an error before any work."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ from heatproof.errors import InvalidInput, UnknownName
 from heatproof.metrics.request import MetricRequest
 from heatproof.models import wrap
 
-#: The side of the toy's image: large enough for every default, small enough to cost nothing.
+#: The side of the toy's image: large enough for every default, and small enough to be fast.
 SIDE = 32
 
 
@@ -23,7 +23,7 @@ def dry_run(metrics: Sequence[MetricRequest]) -> None:
     """Runs every metric that has other options than its defaults on one small image and an untrained network.
 
     Raises:
-        InvalidInput, UnknownName: what the metric says of its options. Whatever else goes wrong on a toy is no matter.
+        InvalidInput, UnknownName: the metric's own error about its options. Any other error on the toy is ignored.
     """
     for request in metrics:
         if request.entry.traits.get("foreign") or request.parts or request.options == dict(request.entry.options):

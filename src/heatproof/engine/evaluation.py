@@ -1,4 +1,4 @@
-"""Metrics run on one batch: values by method and metric, and flags of those that have none."""
+"""Metrics run on one batch: values by method and metric, and a flag where there is no value."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,8 +24,9 @@ from heatproof.quantities import having
 class Outcome:
     """The values of one metric for a method's maps of some images.
 
-    values: `(N,)` float64 on the CPU; NaN where there is none. flags: one for each image, `FINE` where all is well;
-    a value beside a flag is the stated one of a degenerate map. curve: `at` `(P,)`, `points` `(N, P)`, or None.
+    values: `(N,)` float64 on the CPU; NaN where there is none. flags: one for each image, `FINE` where there is nothing
+    to report; a value with a flag is the stated value of a degenerate map. curve: `at` `(P,)`, `points` `(N, P)`, or
+    None.
     """
 
     method: str
@@ -49,7 +50,7 @@ class MethodScores:
 class GivenMaps:
     """Maps made elsewhere: `(N, *size)`, on any scale.
 
-    `absent` says of which images there is none; `reference`: the maps of the reference images, where there are any.
+    `absent`: for each image, whether it has no map. `reference`: the maps of the reference images, where there are any.
     """
 
     key: str
@@ -74,13 +75,13 @@ def evaluate(
     """Explains a batch with all methods together, and scores each method's maps with all metrics.
 
     Args:
-        given: further maps, which no method here can make again.
+        given: further maps, made elsewhere; metrics that explain again have no value for them.
         ground_truth: `(N, *spatial)` bool, where the object is.
         reference: the maps of the same methods, or of some of them, on the reference images, for metrics of pairs.
         reference_images: those images, for maps made elsewhere.
-        found: the maps of the batch, where they are there already.
+        found: the explanation of the batch, where it was made before.
         survive: a metric that raises gives NaN and a flag that says why, in place of an error; running out of memory
-            and options that cannot be are errors always.
+            and invalid options are always errors.
     """
     found = found or explanation(batch, methods, survive=survive, upsample=upsample)
     with batch.model.evaluating(), torch.inference_mode(False), torch.no_grad():
@@ -115,7 +116,7 @@ def _pairs_of(one: GivenMaps, maps: torch.Tensor, x: torch.Tensor) -> Pairs | No
 
 @dataclass
 class _Evaluation:
-    """All metrics on one method's maps after another."""
+    """Runs all metrics on the maps of one method at a time."""
 
     images: ImageScores
     metrics: Sequence[MetricRequest]
@@ -157,7 +158,7 @@ class _Evaluation:
         entry, count = request.entry, len(seen)
         if scores.method is None and having(entry.needs, "explains"):
             return _without(key, request, [Flag(Reason.MADE_ELSEWHERE)] * count)
-        located = "mask" in entry.needs and not entry.traits.get("foreign")  # foreign ones are handed all there is
+        located = "mask" in entry.needs and not entry.traits.get("foreign")  # metrics of other libraries may do without
         if located and self.images.ground_truth is None:
             return _without(key, request, [Flag(Reason.NO_MASKS)] * count)
         try:
@@ -166,7 +167,7 @@ class _Evaluation:
             return _without(key, request, [Flag.of_error(error, Reason.NOT_APPLICABLE)] * count)
         except Exception as error:
             if isinstance(error, InvalidInput | UnknownName) and not (self.survive and entry.traits.get("foreign")):
-                raise  # an option that cannot be
+                raise  # an invalid option
             if not self.survive or out_of_memory(error):
                 error.add_note(f"in metric {request.key!r} on the maps of {key!r}")
                 raise
@@ -174,7 +175,7 @@ class _Evaluation:
         values = found.value if isinstance(found, Curve) else found
         curve = (found.at.detach().cpu(), found.points.detach().cpu()) if isinstance(found, Curve) else None
         constant = torch.tensor([flag.degenerate for flag in seen])
-        if located:  # where there is no object there is nothing to find, by any map
+        if located:  # without an object no map has a value
             constant &= self.images.mask.flatten(1).any(1).cpu()
         values = stated(entry.traits["degenerate"], values.detach().double().cpu(), constant)
         asks, mute = bool(having(entry.needs, "asks")), Flag(Reason.NO_ANSWER)
@@ -203,9 +204,9 @@ def _without(method: str, request: MetricRequest, known: list[Flag]) -> Outcome:
 
 
 def composed(method: str, request: MetricRequest, parts: Mapping[str, Outcome]) -> Outcome:
-    """A composite from the values of its parts: no network, so rows will do.
+    """A composite metric from the values of its parts: it needs no network, so rows are enough.
 
-    Flags of the parts are handed on; a degenerate map has the composite's stated value where there is one.
+    Flags of the parts are kept; a degenerate map has the composite's stated value where there is one.
     """
     values = request.entry({part: one.values for part, one in parts.items()}, request.options)
     known = first_flags(*(one.flags for one in parts.values()))

@@ -19,7 +19,7 @@ from heatproof.tensors import UPSAMPLING
 
 
 class Maps(Mapping[str, torch.Tensor]):
-    """Method → maps `(N, H, W)`, by the spellings asked for; also what they were made with.
+    """Method → maps `(N, H, W)`, by the spellings asked for, with targets, layers and flags.
 
     With several targets for each image, `target` is `(N, T)`, maps are `(N, T, H, W)` and flags a list for each.
 
@@ -77,8 +77,8 @@ def explain(
 
     Args:
         model: from `load_model` or `wrap`; a bare `nn.Module` is wrapped with the defaults of `wrap`.
-        images: paths, PIL images, uint8 or float arrays `(H, W, 3)`, one or several: resized and cropped as the
-            model wants them. A float tensor `(N, 3, H, W)` is taken as it is: RGB in [0, 1], never resized. For
+        images: paths, PIL images, uint8 or float arrays `(H, W, 3)`, one or several: resized and cropped by the
+            model's geometry. A float tensor `(N, 3, H, W)` is taken as it is: RGB in [0, 1], never resized. For
             signals and volumes (`wrap(…, input_shape=…)`) a float tensor `(N, C, *spatial)`, as the network takes it.
         methods: names (see `heatproof list methods`), `name@layer`, `refine:name`, `name[option=value]`, or a mapping
             from those to options.
@@ -93,12 +93,12 @@ def explain(
 
     Returns:
         A mapping from the spellings asked for to `(N, H, W)` float tensors on the model's device, in [0, 1], higher =
-        more important; zeros where a map is constant or not finite, which `.flags` says. `(N, T, H, W)` for several
-        targets.
+        more important; zeros where a map is constant or not finite, with the reason in `.flags`. `(N, T, H, W)` for
+        several targets.
 
     Raises:
-        UnknownName, InvalidInput, InvalidTarget, LayerError: each says what was expected. NotApplicable: a method that
-        cannot serve this network, before any work is done.
+        UnknownName, InvalidInput, InvalidTarget, LayerError: each says what was expected.
+        NotApplicable: a method that does not apply to this network; raised before any work.
     """
     model = as_model(model)
     requests = requested(methods)

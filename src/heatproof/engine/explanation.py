@@ -19,7 +19,7 @@ Flags = list[Flag] | list[list[Flag]]
 
 @dataclass
 class Explanation:
-    """The maps of one batch, by the spelling asked for; `flags` says of each map whether and why it has no content."""
+    """The maps of one batch, by the spelling asked for; `flags`: why a map is degenerate or missing."""
 
     logits: torch.Tensor
     target: torch.Tensor
@@ -48,9 +48,9 @@ def explanation(
 
     Args:
         survive: a method that raises gives NaN maps and a flag with the error, in place of an error that carries its
-            name; running out of memory is an error always.
+            name; running out of memory is always an error.
     """
-    # Inside a caller's inference mode no gradient could be had, so it is left for the while.
+    # Inside a caller's inference mode no gradient can be computed, so it is switched off here.
     with batch.model.evaluating(), torch.inference_mode(False), torch.set_grad_enabled(batch.differentiable):
         raw: dict[str, list[torch.Tensor]] = {method.key: [] for method in methods}
         failed: dict[str, Flag] = {}
@@ -82,7 +82,7 @@ def explanation(
 
 
 def _empty(x: torch.Tensor, form: str) -> torch.Tensor:
-    """NaN in place of the raw maps of a method that failed."""
+    """NaN maps in place of the raw maps of a method that failed."""
     shape = {"cam": (len(x), *(1,) * (x.dim() - 2)), "rgb": tuple(x.shape)}.get(form, (len(x), *x.shape[2:]))
     return x.new_full(shape, torch.nan, dtype=torch.float32)
 
@@ -92,10 +92,10 @@ def _together(parts: list[torch.Tensor], target: torch.Tensor) -> torch.Tensor:
 
 
 def _flags(batch: Batch, raw: list[torch.Tensor], request: Request, failed: Flag | None) -> Flags:
-    """Flags of every map; where the model gives no finite answer, no method that asks it can have a map."""
+    """Flags of every map; where the logits are not finite, methods that need the network have no map."""
     channels = _channels(request)
     found = [[failed] * len(part) if failed else flags(part.detach(), request.form, channels=channels) for part in raw]
-    if request.entry.traits.get("stored"):  # what is looked up and not there is not a number all over
+    if request.entry.traits.get("stored"):  # a stored map that is missing is all NaN
         found = [
             absent_flags(torch.isnan(part).flatten(1).all(1).tolist(), seen)
             for part, seen in zip(raw, found, strict=True)

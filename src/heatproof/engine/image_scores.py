@@ -1,7 +1,7 @@
-"""What a metric can ask for, worked out once: what belongs to the images, and what belongs to one method's maps.
+"""The quantities that metrics name, each worked out once: those of the images, and those of one method's maps.
 
 `ImageScores` holds what all methods of a batch share, above all the probability of the target and the scores of images
-of nothing but fill. A `MapScores` is one method's maps on it; metrics get their quantities from it by name.
+that are fill everywhere. `MapScores` is one method's maps on it; metrics get their quantities from it by name.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,7 @@ from heatproof.passes import parts, rows_per_pass
 from heatproof.registry import unknown
 from heatproof.segments import segment
 
-#: What a metric may ask the network for.
+#: The outputs of the network that a metric may use.
 ASKED = ("probability", "logit")
 
 
@@ -31,7 +31,7 @@ class ImageScores:
     """A batch of images whose maps are scored.
 
     Attributes:
-        batch: images, model and target, one for each image; its own forward pass is used and then let go.
+        batch: images, model and target, one for each image; its own forward pass is used and then freed.
         ground_truth: `(N, *spatial)` bool, where the object is; None where that is not known.
     """
 
@@ -63,7 +63,7 @@ class ImageScores:
         return self._memo[key]
 
     def of_logits(self, logits: torch.Tensor, target: torch.Tensor, of: str = "probability") -> torch.Tensor:
-        """`(M, K)` logits → what is asked of each row's target, `(M,)` float64."""
+        """`(M, K)` logits → the probability or logit (`of`) of each row's target, `(M,)` float64."""
         if of not in ASKED:
             raise unknown("`of`", str(of), ASKED)
         values = logits.double() if of == "logit" else self.model.probabilities(logits)
@@ -86,17 +86,17 @@ class ImageScores:
         return self.of_logits(self.logits, self.target, of)
 
     def background(self, fill: str) -> torch.Tensor:
-        """The images of nothing but fill, normalised."""
+        """The images that are `fill` everywhere, normalised."""
 
         def work() -> torch.Tensor:
-            if fill == "black" and self.model.takes_images:  # told by the model: an image of one colour cannot tell it
+            if fill == "black" and self.model.takes_images:  # from the model: images of one colour do not show it
                 return self.model.normalise(torch.zeros_like(self.x[:1])).expand_as(self.z)
             return masking.ground(fill, self.x, self.z)
 
         return self.once(("background", fill), work)
 
     def nothing(self, fill: str, of: str) -> torch.Tensor:
-        """The score of the images of nothing but fill, `(N,)`: one pass for all methods and metrics."""
+        """The score of the images that are `fill` everywhere, `(N,)`: one pass for all methods and metrics."""
         logits = self.once(("nothing", fill), lambda: self._logits(self.background(fill)))
         return self.of_logits(logits, self.target, of)
 
@@ -104,29 +104,29 @@ class ImageScores:
         return torch.cat([self.model.of_normalised(z[part]) for part in parts(len(z), rows_per_pass(z))])
 
     def segments(self, name: str = "slic") -> torch.Tensor:
-        """Label maps of the clean images, `(N, H, W)`; of one that is not finite, those of its finite pixels."""
+        """Label maps of the clean images, `(N, H, W)`; NaN pixels count as 0."""
         return self.once(("segments", name), lambda: segment(self.x.nan_to_num(0).cpu(), name).to(self.x.device))
 
     def generators(self, name: str) -> list[torch.Generator]:
-        """One for each image; the same for every method."""
+        """One for each image, seeded by its name and the metric's; the same for every method."""
         return seeds.generators(self.batch.seed, self.batch.names, f"metric {name}")
 
     @cached_property
     def mask(self) -> torch.Tensor:
-        """Where the object is; nowhere, where that is not known."""
+        """Where the object is, `(N, *spatial)` bool; False everywhere where that is not known."""
         if self.ground_truth is None:
             return torch.zeros((len(self.x), *self.x.shape[2:]), dtype=torch.bool, device=self.x.device)
         return self.ground_truth.to(self.x.device).bool()
 
 
 class MapScores:
-    """One method's maps of a batch: hands metrics their quantities by name, each worked out once.
+    """One method's maps of a batch: gives metrics their quantities by name, each worked out once.
 
     Args:
         maps: display maps `(N, *spatial)`.
         raw: signed maps as the method made them.
         method: the method, to explain again; None for maps made elsewhere.
-        upsample: how the display maps were brought to the image's size.
+        upsample: how the display maps were resized to the image's size.
     """
 
     def __init__(
@@ -162,7 +162,7 @@ class MapScores:
         return self.of_images.of_logits(self._masked_logits(fill), self.of_images.target)
 
     def masked_probabilities(self, fill: str) -> torch.Tensor:
-        """Probability of every class there, `(N, K)`."""
+        """Probability of every class on the same masked images, `(N, K)`."""
         return self.of_images.model.probabilities(self._masked_logits(fill))
 
     def ranks(self, ties: str = "jitter") -> torch.Tensor:
@@ -180,9 +180,9 @@ class MapScores:
         ties: str = "jitter",
         of: str = "probability",
     ) -> torch.Tensor:
-        """`(N, steps + 1)`: the target's score while pixels go (`restore`: come back), both ends included."""
+        """`(N, steps + 1)`: the target's score as pixels are removed (`restore`: restored), both ends included."""
         if restore and ties == "jitter" and self.maps[0].numel() % max(1, int(steps)) == 0:
-            # The same images in the other order: what comes back first is what goes last.
+            # The same images in reverse order: the pixels restored first are those removed last.
             other = {"most": "least", "least": "most"}.get(first, first)
             return self.curve(fill, steps, other, False, ties, of).flip(1)
 
@@ -209,7 +209,7 @@ class MapScores:
         return self.once(("removal", tuple(kept), ties, noise), work)
 
     def information(self, thresholds: Sequence[float], ties: str = "jitter") -> Any:
-        """Size and probabilities of the image while its most important pixels return."""
+        """Size and probabilities of the image as its most important pixels are restored."""
 
         def work() -> Any:
             images = self.of_images
@@ -221,7 +221,7 @@ class MapScores:
         return self.once(("information", tuple(thresholds), ties), work)
 
     def shifts(self, samples: int = 10, radius: float = 0.2) -> torch.Tensor:
-        """Relative change of the map when its image is moved by noise, `(N, samples)`."""
+        """Relative change of the map when noise is added to its image, `(N, samples)`."""
 
         def work() -> torch.Tensor:
             images = self.of_images
@@ -248,7 +248,7 @@ class MapScores:
             condition: what was done, a part of the seed of methods that draw random numbers; None: nothing, so that the
                 draws are those of the map itself.
             target: `(M,)` classes; None: those of the images.
-            model: another network of the same make.
+            model: another network of the same architecture.
         """
         if self.method is None:
             raise InvalidInput("Maps made elsewhere cannot be made again. Give the method itself.")

@@ -7,7 +7,7 @@ import torch
 
 T = TypeVar("T")
 
-#: What PyTorch's CPU allocator says on Linux, and on Windows.
+#: The messages of PyTorch's CPU allocator on Linux, and on Windows.
 _CPU_ALLOCATOR = ("can't allocate memory", "not enough memory")
 
 
@@ -18,7 +18,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def halved(work: Callable[[slice], T], count: int) -> Iterator[T]:
-    """`work(slice)` over `count` rows; where memory runs out, the half is tried, then the half of that."""
+    """`work(slice)` over `count` rows; where memory runs out, the rows are halved and tried again, down to one."""
     pending = [slice(0, count)]
     while pending:
         rows = pending.pop(0)

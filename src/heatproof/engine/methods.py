@@ -1,4 +1,4 @@
-"""The methods asked for, with the layers that each reads in a model, and why one cannot serve it."""
+"""The methods asked for, with the layers that each reads in a model, and why one does not apply to it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,19 +14,19 @@ from heatproof.quantities import having
 
 @dataclass(frozen=True)
 class ResolvedMethod:
-    """A request and the layers it reads, shallow → deep; `layers` is the batch's own where it reads none."""
+    """A request and the layers it reads, shallow → deep; `layers` is that of the call where it names none."""
 
     request: Request
     layers: tuple[str, ...]
 
     @property
     def key(self) -> str:
-        """The spelling that the results carry."""
+        """The method's spelling in the results."""
         return self.request.key
 
     @property
     def where(self) -> str:
-        """What the rows' column `layer` holds."""
+        """The layers as one text, for the column `layer` of rows."""
         return "+".join(self.layers)
 
     @property
@@ -38,7 +38,7 @@ class ResolvedMethod:
 def chosen_layer(model: Model, layer: str | nn.Module, needed: bool = True) -> str:
     """The layer's name in the model: `auto` is the last feature map before pooling; unknown names get near misses.
 
-    Where no method reads a layer none is looked for, and `auto` becomes the empty text.
+    Where no method reads a layer none is looked for, and `auto` becomes an empty string.
     """
     if isinstance(layer, str) and layer == "auto":
         return model.last_layer if needed else ""
@@ -69,7 +69,7 @@ def _layers(model: Model, request: Request, layer: str) -> tuple[str, ...]:
 
 
 def refusals(model: Model, methods: Sequence[ResolvedMethod], output: Output = "logit") -> dict[str, str]:
-    """Method → why it cannot serve this network, layer or output, for those that cannot; before any work."""
+    """Method → why it does not apply to this network, layer or output, for those that do not; before any work."""
     found = {}
     for method in methods:
         if reason := _output_refused(method.request, output) or _model_refused(model, method):
@@ -95,6 +95,6 @@ def _output_refused(request: Request, output: Output) -> str:
 
 
 def refuse_inapplicable(model: Model, methods: Sequence[ResolvedMethod], output: Output = "logit") -> None:
-    """NotApplicable for the first method that cannot serve."""
+    """Raises NotApplicable for the first method that does not apply."""
     for key, reason in refusals(model, methods, output).items():
         raise NotApplicable(f"{key!r} cannot explain {model.name}: {reason}.")

@@ -1,4 +1,4 @@
-"""Reference maps: those of the same methods on the reference (clean) images, and pairs of them with other maps."""
+"""Reference maps, of the same methods on the reference (clean) images, and pairs of them with other maps."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,12 +15,12 @@ from heatproof.segments import segment
 
 @dataclass
 class ReferenceMaps:
-    """Display maps of one batch of reference images, `(N, *spatial)` by method, and what pairs with them share.
+    """Display maps of one batch of reference images, `(N, *spatial)` by method, and what their pairs share.
 
     Attributes:
         x: the reference images, whose segments are used.
         maps: method → display maps, on the device.
-        flags: method → why a map has no value.
+        flags: method → why each map is degenerate or missing.
     """
 
     x: torch.Tensor
@@ -54,12 +54,12 @@ class ReferenceMaps:
         return [one.count(segmenter) for one in self.images]
 
     def flags_of(self, method: str) -> list[Flag]:
-        """Flags of a method's reference maps, told apart from those of the maps beside them."""
+        """Flags of a method's reference maps, marked `clean: ` to tell them from those of the other map."""
         return [flag.after("clean: ") for flag in self.flags.get(method) or [FINE] * len(self.x)]
 
 
 class Pairs:
-    """The maps of a batch beside their reference, for all methods that have one: a metric runs once for all of them."""
+    """The maps of a batch with their reference maps, for all methods that have them: a metric runs once for all."""
 
     def __init__(self, reference: ReferenceMaps, maps: Mapping[str, torch.Tensor]):
         self.reference, self.keys = reference, list(reference.maps)

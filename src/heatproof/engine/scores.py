@@ -23,12 +23,12 @@ from heatproof.flags import as_text
 from heatproof.metrics.request import MetricRequest, requested_metrics
 from heatproof.models import Model
 
-#: What is asked where nothing is named: the score of paper R with its parts, and the two curves of RISE.
+#: The metrics where none is named: the score of paper R with its parts, and the two curves of RISE.
 DEFAULT_METRICS = ("arcc", "insertion", "deletion")
 
 
 class Row(NamedTuple):
-    """What a metric says of one method's map of one image; `flag` is empty where all is well."""
+    """The value of one metric for one method's map of one image; `flag` is empty where there is nothing to report."""
 
     image: str
     method: str
@@ -42,10 +42,10 @@ class Scores:
 
     Attributes:
         model: its name.
-        methods, metrics: keys in order; metrics with what their composites are made of.
+        methods, metrics: keys in order; metrics with the parts of composites.
         images: the images' names.       target: `(N,)` the classes explained.
         facts: metric → which way is better, range, family, one sentence, source.
-        curves: (method, metric) → shares `(P,)` and points `(N, P)`, where a curve lies behind a score.
+        curves: (method, metric) → shares `(P,)` and points `(N, P)`, for scores that are made from a curve.
     """
 
     def __init__(
@@ -134,22 +134,22 @@ def score(
         model, images, target, layer, labels, output: as for `explain`.
         maps_or_methods: names as for `explain`; or a mapping from a name to maps `(N, H, W)`, tensor or array, on any
             scale, or one array for each image; a map in the image's own pixels is resized and cropped as the
-            image is, any other is taken to show what the network sees. Each is scaled to [0, 1] by itself: rectify
+            image is, any other is taken to cover the network's input. Each is scaled to [0, 1] by itself: rectify
             signed ones before. A mapping may hold both: the value of a method is None or its options.
         metrics: names (`heatproof list metrics`), `name[option=value]`, families, `all`, or a mapping from names to
-            options. A composite brings what it is made of.
+            options. A composite adds its parts.
         controls: score the uninformed maps (`random`, `half`, `ones`, `centre`, `edges`) too: a metric that praises
             one of them is fooled.
         masks: where the objects are, `(N, H, W)` at the size of the model's input, or one array `(h, w)` for each
-            image in the image's own pixels (None where there is none); metrics of localisation need it.
-        reference: for metrics of stability, which compare a map with its reference: as many images, whose maps of the
-            same methods for the same target rule are the reference (`images` are then the perturbed ones); or a mapping
-            from names in `maps_or_methods` to maps, which maps made elsewhere need. Segments are those of the
-            reference images; beside a mapping, those of `images`.
+            image in the image's own pixels (None where there is none); metrics of localisation need them.
+        reference: for metrics of stability, which compare a map with a reference map. Either as many images, which are
+            explained by the same methods and target rule (`images` are then the perturbed ones); or a mapping from
+            names in `maps_or_methods` to maps, the only form for maps made elsewhere. Segments are those of the
+            reference images; with a mapping, those of `images`.
 
     Returns:
         `Scores`: `.table` (means with intervals), `.rows` (image, method, metric, value, flag), `.to_pandas()`,
-        `.curves`. A map that says nothing has the metric's stated value, or NaN, and a flag.
+        `.curves`. A degenerate map has the metric's stated value, or NaN, and a flag.
 
     Raises:
         UnknownName, InvalidInput, InvalidTarget, LayerError, NotApplicable: as `explain`.
@@ -184,14 +184,14 @@ def score(
 
 
 class _References:
-    """The reference maps of a call, of whatever kind: images to explain, or maps by name."""
+    """The reference maps of a call, of either kind: images to explain, or maps by name."""
 
     def __init__(self, call: Call, images: Call | None, maps: Mapping[str, Any]):
         self.call, self.images, self.maps = call, images, maps
 
     @classmethod
     def of(cls, reference: Any, call: Call, given: Sequence[str]) -> "_References":
-        """InvalidInput for another number of images, or a name that nothing has."""
+        """Raises InvalidInput for a wrong number of images, or an unknown name."""
         if reference is None:
             return cls(call, None, {})
         if isinstance(reference, Mapping):
@@ -210,10 +210,10 @@ class _References:
         return None if self.images is None else self.images.inputs.batch(rows)
 
     def of_methods(self, rows: slice, x: torch.Tensor) -> ReferenceMaps | None:
-        """The reference maps of those methods that have one."""
+        """The reference maps of those methods that have them; None where none has."""
         methods = self.call.methods
         if self.images is not None and methods:
-            # A condition of its own: an image may be its own reference, and `random` must not look stable.
+            # Another condition gives other random numbers: an image may be its own reference, and `random` is unstable.
             batch = self.images.batch(rows, condition="clean")
             return ReferenceMaps.of(batch.x, explanation(batch, methods))
         named = [method.key for method in methods if method.key in self.maps]

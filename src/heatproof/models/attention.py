@@ -1,8 +1,8 @@
 """The attention matrices of a transformer, whoever wrote it: read from the functions that every implementation calls.
 
-`F.scaled_dot_product_attention` is worked out in the open, softmax(q kᵀ / √d + mask) v, and a softmax over the last
+`F.scaled_dot_product_attention` is replaced by its formula, softmax(q kᵀ / √d + mask) v. A softmax over the last
 dimension that gives `(N, heads, T, T)` is attention too (timm without fused attention, Hugging Face's `eager`).
-PyTorch's own fused encoder steps aside by itself while a function mode is active. Nothing in the network is changed.
+PyTorch does not use its fused encoder while a function mode is active. Nothing in the network is changed.
 """
 
 import math
@@ -23,13 +23,13 @@ from heatproof.models.model import Model
 
 
 class Attention(TorchFunctionMode):
-    """While it is active, every self-attention matrix of `count` images goes to `matrices`, in order of the calls.
+    """While it is active, every self-attention matrix of `count` images is added to `matrices`, in order of the calls.
 
-    `(N, heads, T, T)`, rows attend to columns and sum to one; `kept` makes something smaller of it. Under grad mode
-    they are part of the graph, the first one as a leaf where nothing before it asks for a gradient.
+    A matrix is `(N, heads, T, T)`: rows attend to columns and sum to one. `kept` can reduce it before it is stored. In
+    grad mode the matrices are part of the graph; the first is a leaf where nothing before it requires a gradient.
 
-    `windowed`: some attention was within windows; `reduced`: from many places to fewer. `lengths`: how many places the
-    linear layers saw (an attention between channels is as square as one between places).
+    `windowed`: some attention was within windows; `reduced`: from many positions to fewer. `lengths`: the numbers of
+    positions in the inputs of linear layers, which tell attention between positions from attention between channels.
     """
 
     def __init__(self, count: int, kept: Callable[[torch.Tensor], torch.Tensor] = lambda matrix: matrix):
@@ -45,7 +45,7 @@ class Attention(TorchFunctionMode):
         if func is F.scaled_dot_product_attention:
             return self._fused(*args, **kwargs)
         if func is F.multi_head_attention_forward:
-            with self:  # what it calls must come by here
+            with self:  # the functions that it calls must be seen too
                 return _OPENED(*args, **kwargs)
         if func is F.linear and args and args[0].dim() >= 3:
             *shape, _channels = args[0].shape
@@ -69,7 +69,7 @@ class Attention(TorchFunctionMode):
         return F.dropout(matrix, dropout_p) @ value
 
     def _seen(self, matrix: torch.Tensor) -> torch.Tensor:
-        """What the network goes on with: the matrix, or its leaf. What is no self-attention is only handed on."""
+        """Stores a self-attention matrix and returns it, or its leaf, to the network; returns others as they are."""
         if matrix.dim() < 3 or min(matrix.shape[-2:]) < 2:  # a classifier's softmax, pooling by one query
             return matrix
         flat = matrix.dim() == 3  # (N · heads, T, T), as nn.MultiheadAttention has it
@@ -81,7 +81,7 @@ class Attention(TorchFunctionMode):
             return matrix
         if torch.is_grad_enabled() and not matrix.requires_grad:
             matrix = matrix.detach().requires_grad_()
-        # The network must go on with a view of what is kept, else no gradient arrives there.
+        # The network must go on with a view of the stored matrix, else no gradient reaches it.
         whole = matrix.unflatten(0, (self.count, -1)) if flat else matrix
         self.matrices.append(self.kept(whole))
         return whole.flatten(0, 1) if flat else whole
@@ -89,7 +89,7 @@ class Attention(TorchFunctionMode):
 
 _SOFTMAX = {F.softmax, torch.softmax, torch.Tensor.softmax, torch.special.softmax}
 
-#: The function's own body, which does not hand the call to a function mode first, as the function itself would.
+#: `F.multi_head_attention_forward` without its first step, which would hand the call to the active function mode.
 _OPENED = FunctionType(
     F.multi_head_attention_forward.__code__,
     {**F.multi_head_attention_forward.__globals__, "has_torch_function": lambda _given: False},
@@ -100,7 +100,7 @@ _OPENED = FunctionType(
 
 @dataclass(frozen=True)
 class Reading:
-    """How a network's tokens become a grid, and which of them its output is read from."""
+    """How a network's tokens become a grid, and which of them the output is read from (`rows`)."""
 
     layout: Layout
     rows: tuple[int, ...]
@@ -113,7 +113,7 @@ _READINGS = PerModule[Reading | str]()
 def reading(network: Any, module: nn.Module, z: torch.Tensor) -> Reading:
     """The reading of `module` for images of z's size; `network` maps normalised images to its outputs.
 
-    One forward and one backward on noise, once for each module and size. NotApplicable where there is none.
+    One forward and one backward on noise, once for each module and size. Raises NotApplicable where there is none.
     """
     size = tuple(z.shape[1:])
     found = _READINGS.get(module, size)
@@ -121,7 +121,7 @@ def reading(network: Any, module: nn.Module, z: torch.Tensor) -> Reading:
         noise = torch.randn((2, *size), generator=torch.Generator().manual_seed(0)).to(z)
         with torch.inference_mode(False):
             found = _read(network, noise)
-        if isinstance(found, Reading) and not found.rows:  # nothing reaches the output: a head of zeros, untrained yet
+        if isinstance(found, Reading) and not found.rows:  # a head of zeros, as before training
             places = math.prod(found.layout.grid)
             return Reading(found.layout, (0,) if found.layout.prefix else tuple(range(places)))
         _READINGS.put(module, size, found)
@@ -165,7 +165,7 @@ def _read(network: Any, z: torch.Tensor) -> Reading | str:
 
 
 def _rows_read(output: torch.Tensor, last: torch.Tensor) -> tuple[int, ...]:
-    """What a row of the last attention gives goes on to the output, or it does not: then its gradient is zero."""
+    """The rows of the last attention matrix on which the output depends: those whose gradient is not zero."""
     if not output.requires_grad:
         return ()
     weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(1)).to(output)

@@ -1,4 +1,4 @@
-"""The models there are by name, for `heatproof list models`."""
+"""The models that have a name, for `heatproof list models`."""
 
 from typing import Any
 

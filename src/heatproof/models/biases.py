@@ -1,10 +1,10 @@
 """What the operations of a network add that is not proportional to their input: biases, explicit and implicit.
 
-For `y = f(x)` the part `b = f(x) − J x` (J the Jacobian at x) is the bias of an operation: of a convolution its bias,
-of a batch norm in eval mode `β − μ γ / √(σ² + ε)`, of a ReLU nothing, of a ReLU6 six where it is cut off, of a GELU
-`f(x) − f'(x) x`. The sum of all biases times the gradients that reach them, and of the input times its own, is the
-output exactly (Srinivas & Fleuret 2019). Operations are watched by their functions and not by modules: subclasses that
-do more than their base, shared modules and functional code are all seen.
+The bias of an operation `y = f(x)` is `b = f(x) − J x`, with the Jacobian J at x. A convolution has its bias
+parameter, a batch norm in eval mode `β − μ γ / √(σ² + ε)`, a ReLU zero, a ReLU6 six above its bound, and a GELU
+`f(x) − f'(x) x`. The sum of all biases times their gradients, plus the input times its gradient, is exactly the output
+(Srinivas & Fleuret 2019). Operations are found by their functions and not by modules, so that subclasses that do more
+than their base, shared modules and functional code are all covered.
 """
 
 import warnings
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
-#: Where an operation is known to keep its channels.
+#: Where the channels of an operation's output are; empty where that is not known.
 Channels = Literal["first", "last", ""]
 
 #: Gets `(N, …)` bias times gradient of one operation, and where its channels are.
@@ -25,7 +25,7 @@ Visit = Callable[[torch.Tensor, Channels], None]
 class Biases(TorchFunctionMode):
     """While it is active, every operation's bias times gradient goes to `visit` as the backward reaches it.
 
-    Nothing is kept that a backward would not free: the hooks hang on the graph.
+    The hooks are attached to the graph, so a backward frees all that they keep.
     """
 
     def __init__(self, visit: Visit):
@@ -47,7 +47,7 @@ class Biases(TorchFunctionMode):
 
 
 def _shared(bias: torch.Tensor, channels: Channels, visit: Visit) -> Callable[[torch.Tensor], None]:
-    """A hook that returns nothing: the gradient goes on as it is, whatever `visit` gives."""
+    """A hook that returns None, so that the gradient stays as it is, whatever `visit` returns."""
 
     def hook(gradient: torch.Tensor) -> None:
         visit(bias * gradient, channels)
@@ -96,7 +96,7 @@ def _curved(func: Any, args: Any, kwargs: Mapping[str, Any]) -> torch.Tensor:
 
 
 def _product(_func: Any, args: Any, _kwargs: Mapping[str, Any]) -> torch.Tensor | None:
-    """Of two factors that both depend on the image (a gate): `u v − (u v + u v)`."""
+    """The bias of a product of two factors that both depend on the image (a gate): `u v − (u v + u v)`."""
     if len(args) < 2 or not all(isinstance(factor, torch.Tensor) and factor.requires_grad for factor in args[:2]):
         return None
     return -(args[0] * args[1])

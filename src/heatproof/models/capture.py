@@ -1,4 +1,4 @@
-"""One forward pass that keeps what layers gave, and gradients that go back to them and no further.
+"""One forward pass that keeps the outputs of layers, and gradients that go back to these layers and no further.
 
 At a captured layer the output is cut from the trunk (`detach().requires_grad_()`) unless a shallower captured layer
 already gave it a graph; the model goes on with a clone, so an in-place operation after the layer (DenseNet's
@@ -23,7 +23,7 @@ INPUT = ""
 
 @dataclass
 class Captured:
-    """What one pass gave: logits `(N, K)` and, by layer name, the native output and how to read it as a grid."""
+    """The results of one pass: logits `(N, K)` and, by layer name, the native output and its layout."""
 
     logits: torch.Tensor
     native: dict[str, torch.Tensor]
@@ -107,7 +107,7 @@ def captured(
         at_input: the graph begins at the normalised image, which is kept as `INPUT`.
 
     Raises:
-        LayerError: a layer that did not run, whose output is not spatial, or has other rows than images.
+        LayerError: a layer that did not run, or whose output is not a tensor, not spatial, or not one row per image.
     """
     x = x if trunk else x.detach()
     leaves = set(layers if gradients is True else gradients or ())
@@ -151,7 +151,7 @@ def captured(
 
 @contextmanager
 def hooked(hooks: dict[str, Callable[..., Any]], model: Model) -> Iterator[None]:
-    """Forward hooks on named layers, gone at the end whatever happens."""
+    """Forward hooks on named layers; they are removed at the end, also after an error."""
     handles = []
     try:
         for name, hook in hooks.items():

@@ -1,4 +1,4 @@
-"""Weights from a local file into a module: no code is run, and what does not fit is named."""
+"""Loads weights from a local file into a module: no code is run, and keys that do not fit are named."""
 
 import pickle
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from torch import nn
 
 from heatproof.errors import ModelError
 
-#: Where training scripts keep the weights inside their checkpoint, in order of trust.
+#: Where training scripts keep the weights inside their checkpoint, in the order tried.
 _WRAPPERS = (
     "state_dict",
     "model_state_dict",

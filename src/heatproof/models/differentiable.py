@@ -1,4 +1,4 @@
-"""Whether the image can be asked for a gradient: found by one pass on noise, once for each network."""
+"""Whether the outputs have a gradient by the image or a layer: found by one pass on noise, once for each."""
 
 import torch
 

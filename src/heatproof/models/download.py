@@ -1,4 +1,4 @@
-"""Weights that must come from the network: whether it can be reached, and what to do where it cannot."""
+"""Weights that must be downloaded: whether the host can be reached, and the error where it cannot."""
 
 import os
 import socket
@@ -10,9 +10,9 @@ _PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HF_ENDPOINT
 
 
 def reachable(host: str) -> bool:
-    """Whether the name resolves; asked first, because the hub's client retries for a minute when offline.
+    """Whether the host's name resolves; always True behind a proxy, where names need not resolve.
 
-    Behind a proxy names need not resolve, so there the answer is yes.
+    Checked before a download, because the hub's client retries for a minute when offline.
     """
     if any(os.environ.get(name) for name in _PROXIES):
         return True
@@ -24,7 +24,7 @@ def reachable(host: str) -> bool:
 
 
 def no_weights(spec: str, cache: str | Path, reason: object) -> ModelError:
-    """The one error for pretrained weights that cannot be had."""
+    """The error for pretrained weights that cannot be obtained."""
     lines = str(reason).strip().splitlines()
     return ModelError(
         f"Expected to get the pretrained weights of {spec}. They could not be had: "

@@ -7,8 +7,7 @@ from torch import nn
 def linear_head(module: nn.Module, activations: torch.Tensor, logits: torch.Tensor) -> torch.Tensor | None:
     """The weights `(K, C)` of a last linear layer W if `W ⟨A⟩ + b` gives the logits, else None.
 
-    Equal to what the layer's own precision lets expect. Images on which the model gives non-finite logits prove
-    nothing and are left out of the comparison.
+    The comparison allows for rounding in the layer's own precision. Images with non-finite logits are left out of it.
     """
     pooled = activations.float().flatten(2).mean(2)
     finite = torch.isfinite(logits).all(1)
@@ -26,7 +25,7 @@ def linear_head(module: nn.Module, activations: torch.Tensor, logits: torch.Tens
 
 
 def _parts(layer: nn.Linear, classes: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Weight and bias in float32; of a single output l those of −l/2 and l/2, as `Model.unwrap` makes it two."""
+    """Weight and bias in float32; a single output l becomes −l/2 and l/2, as in `Model.unwrap`."""
     weight, bias = layer.weight.detach().float(), None if layer.bias is None else layer.bias.detach().float()
     if len(weight) == 1 and classes == 2:
         return torch.cat([-weight, weight]) / 2, None if bias is None else torch.cat([-bias, bias]) / 2

@@ -18,7 +18,7 @@ _PIL_FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
 
 def hugging_face_model(request: ModelRequest) -> Found:
-    """An `AutoModelForImageClassification`; without weights (a checkpoint follows) from its config alone."""
+    """An `AutoModelForImageClassification`; made from its config alone where no published weights are wanted."""
     transformers = _transformers()
     local = Path(request.name).expanduser().is_dir()
     where: dict[str, Any] = {"local_files_only": True} if local or not reachable("huggingface.co") else {}

@@ -13,7 +13,7 @@
 
 So ResNet gets `layer1` … `layer4`, DenseNet its dense blocks and `features.norm5`, MobileNet and EfficientNet
 the activation before the pooling (`features.18`, timm's `bn2`) and for earlier stages `features.4.conv.0`, timm's
-`blocks.2.0.bn1`: the narrow, signed outputs of their blocks make maps of specks (LayerCAM on MobileNetV2). Layers
+`blocks.2.0.bn1`: the narrow, signed outputs of their blocks give speckled maps (LayerCAM on MobileNetV2). Layers
 of the first three rows are those of Domeniconi et al. 2026; the last two are found by one probing forward.
 """
 
@@ -47,7 +47,7 @@ class Layers:
 def find_layers(model: Classifier, last: str | None = None) -> Layers:
     """The target layers of `model` by the table above; `last` replaces the one found and need not be a stage.
 
-    Raises LayerError where nothing in the model has places, ModelError where it cannot run on its input size.
+    Raises LayerError where no layer has spatial positions, ModelError where the model cannot run on its input size.
     """
     stages = _known(model.module) or _probed(probe(model))
     if not stages and last is None:
@@ -59,7 +59,7 @@ def find_layers(model: Classifier, last: str | None = None) -> Layers:
 
 
 def check_spatial(model: Classifier, names: Sequence[str]) -> None:
-    """LayerError for a named layer that does not run, runs more than once, or has no places (one forward)."""
+    """Raises LayerError for a layer that does not run, runs more than once, or has no positions (one forward)."""
     records = {record.name: record for record in probe(model)}
     for name in names:
         record = records.get(name)
@@ -182,10 +182,9 @@ def _probed(records: list[ProbeRecord]) -> list[str]:
 def _per_resolution(records: list[ProbeRecord]) -> list[ProbeRecord]:
     """Of each spatial size the outermost module that finishes last, shallow → deep.
 
-    Outermost, but no container of several stages: one that holds more than two sizes (MobileNet's `features`)
-    is opened, and so is what takes the image itself or returns no tensor. What is inside a kept module is
-    no candidate: the first convolution of ResNet-50's `layer2`, at `layer1`'s size, does not displace
-    `layer1`.
+    A container of several stages does not count: a module that holds more than two sizes (MobileNet's `features`)
+    is opened, and so is one that returns no tensor, or takes the image and does not fit. Modules inside a kept one
+    are no candidates: the first convolution of ResNet-50's `layer2`, at `layer1`'s size, does not replace `layer1`.
     """
     sizes = _sizes_inside(records)
     candidates = _outermost(records, sizes, everywhere=False) or _outermost(records, sizes, everywhere=True)
@@ -213,7 +212,7 @@ def _ends_narrow(module: nn.Module) -> bool:
 
 
 def _widened(narrow: ProbeRecord, records: list[ProbeRecord]) -> ProbeRecord:
-    """The last module of the same size: what the next block makes of the bottleneck before it halves the size."""
+    """The last module of the bottleneck's size: the activation in the next block that widens it again."""
     assert narrow.layout is not None
     later = [r for r in records if r.finished > narrow.finished and r.layout and r.layout.grid == narrow.layout.grid]
     return next((r for r in reversed(later) if r.calls == 1 and r.fits), narrow)
@@ -234,7 +233,7 @@ def _outermost(records: list[ProbeRecord], sizes: Sizes, everywhere: bool) -> li
 
 
 def _eligible(record: ProbeRecord) -> bool:
-    """Runs once, does something, and is no adaptive pool: VGG's `avgpool` gives 7 × 7 whatever came in."""
+    """Runs once, does something, and is no adaptive pool: VGG's `avgpool` gives 7 × 7 for any input."""
     pools = "adaptive" in type(record.module).__name__.lower()
     return record.calls == 1 and not pools and not isinstance(record.module, _PASSING)
 
@@ -245,7 +244,7 @@ def _ancestors(name: str) -> Iterator[str]:
 
 
 def _sizes_inside(records: list[ProbeRecord]) -> Sizes:
-    """By module, the spatial sizes that it and everything in it give."""
+    """Module → the spatial sizes of its output and of all outputs inside it."""
     sizes: Sizes = {record.name: set() for record in records}
     for record in records:
         for name in (*_ancestors(record.name), record.name):

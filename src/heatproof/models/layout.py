@@ -1,4 +1,4 @@
-"""How a layer's native output becomes `(N, C, *spatial)`, and back: the one place that knows tokens."""
+"""How a layer's native output becomes `(N, C, *spatial)`, and back; only this module handles tokens."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from heatproof.errors import LayerError
 
 Kind = Literal["channels-first", "channels-last", "tokens"]
 
-#: Class, distillation, register and prompt tokens together; networks in use have at most a dozen.
+#: The most prefix tokens (class, distillation, register, prompt) considered; networks in use have at most a dozen.
 MAX_PREFIX = 16
 
 #: A spread of log strides that no real grid has.
@@ -39,7 +39,7 @@ _CHANNELS_FIRST = (
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the channels and the places of a native output are.
+    """Where the channels and the positions of a native output are.
 
     `kind` is `channels-first` `(N, C, *grid)`, `channels-last` `(N, *grid, C)` or `tokens`
     `(N, prefix + Πgrid, C)`; `prefix` counts the class, distillation and register tokens in front (elsewhere
@@ -77,16 +77,16 @@ class Layout:
 def layout_of(
     module: nn.Module, output: torch.Tensor, input_size: tuple[int, ...], prefix: int | None = None
 ) -> Layout:
-    """The layout of what `module` gave for an input of spatial `input_size`: `(H, W)`, `(L,)` or `(D, H, W)`.
+    """The layout of the `output` of `module` for an input of spatial `input_size`: `(H, W)`, `(L,)` or `(D, H, W)`.
 
     Four dimensions: the module's own kind decides (convolution, batch norm, pooling: channels first; a plain
-    LayerNorm or Linear: channels last), else the pair of dimensions whose aspect fits the input's, else
-    channels first. Three dimensions on an image: tokens `(N, L, C)` where L is a few prefix tokens plus a
-    grid that some stride cuts from the input. `(N, C, L)` of a one-dimensional signal looks just like that,
-    so three dimensions are a signal only where the input itself is one. `prefix` overrides the count of
-    prefix tokens.
+    LayerNorm or Linear: channels last), else the pair of dimensions whose aspect fits the input's. Where that
+    does not decide: channels last for a block with a plain LayerNorm and no convolution, else channels first.
+    Three dimensions on an image: tokens `(N, L, C)`, where L is a few prefix tokens plus the grid of some
+    stride. `(N, C, L)` of a one-dimensional signal has the same form, so three dimensions are a signal only
+    where the input itself is one. `prefix` overrides the count of prefix tokens.
 
-    Raises LayerError where the output has no places: `(N, K)`, one place only, or no grid that fits.
+    Raises LayerError where the output has no positions: `(N, K)`, a single position, or no grid that fits.
     """
     shape = tuple(output.shape)
     if not output.is_floating_point() or len(shape) < 3:
@@ -109,7 +109,7 @@ def token_layout(tokens: int, input_size: tuple[int, ...]) -> Layout | None:
 
 
 def fits(layout: Layout, input_size: tuple[int, ...]) -> bool:
-    """Whether the grid has the input's aspect, up to whole places: one stride explains all its axes."""
+    """Whether the grid has the input's aspect, up to rounding to whole positions."""
     return len(layout.grid) == len(input_size) and _misfit(layout.grid, input_size) < _NO_FIT
 
 
@@ -169,12 +169,12 @@ def _last_width(module: nn.Module) -> int | None:
 
 
 def _permutes(module: nn.Module) -> bool:
-    """timm's and torchvision's LayerNorm2d are LayerNorms by class and channels-first by deed."""
+    """Whether a LayerNorm is channels first: timm's and torchvision's LayerNorm2d are subclasses that permute."""
     return type(module) is not nn.LayerNorm and type(module).__name__.lower().endswith("2d")
 
 
 def _misfit(grid: tuple[int, ...], input_size: tuple[int, ...]) -> float:
-    """The spread of the axes' log strides; at least `_NO_FIT` where rounding to places cannot explain it."""
+    """The spread of the axes' log strides; at least `_NO_FIT` where rounding to positions cannot explain it."""
     axes = list(zip(input_size, grid, strict=True))
     shortest = max(side / (places + 0.999) for side, places in axes)
     longest = min(side / max(places - 0.999, 1e-3) for side, places in axes)
@@ -183,7 +183,7 @@ def _misfit(grid: tuple[int, ...], input_size: tuple[int, ...]) -> float:
 
 
 def _mostly_last(module: nn.Module, width: int) -> bool:
-    """Where both readings fit: a block of plain LayerNorms without convolutions holds its channels last."""
+    """Where both layouts fit: whether a block has a plain LayerNorm of this width and no channels-first module."""
     inner = list(module.modules())
     norms = any(type(m) is nn.LayerNorm and m.normalized_shape == (width,) for m in inner)
     return norms and not any(isinstance(m, _CHANNELS_FIRST) for m in inner)

@@ -16,7 +16,7 @@ from heatproof.models.sources import ModelRequest, Source
 from heatproof.registry import nearest
 from heatproof.spelling import scalar
 
-#: The forms of a model's name, with what each needs to be had.
+#: The forms of a model's name, with what each stands for.
 FORMS: Mapping[str, str] = {
     "timm:NAME": "timm's models and pretrained weights, such as timm:resnet50 or timm:resnet50.a1_in1k",
     "torchvision:NAME": "torchvision's classifiers, as torchvision:resnet50 (argument weights=IMAGENET1K_V1)",
@@ -46,21 +46,23 @@ def load_model(
     """The classifier called `spec` (see `FORMS`), in eval mode on `device`, with its preprocessing.
 
     Args:
-        checkpoint: a local safetensors file, or a torch file of tensors; without one the published weights
-        are
-            taken, from the cache or the network. `pretrained=False` (or as model argument): random weights.
-        model_args: arguments of the constructor; text is read as a YAML scalar (`num_classes=10`,
-        `pad_type=same`). mean, std: one value or three, for images in [0, 1]; size: a side or (height,
-        width). They win over the
-            model's own configuration. `resize`: the shorter side before the crop, None squashes.
+        checkpoint: a local safetensors file, or a torch file of tensors. Without one the published weights are taken,
+            from the cache or the network.
+        model_args: arguments of the constructor; text is read as a YAML scalar (`num_classes=10`, `pad_type=same`).
+        mean, std: one value or three, for images in [0, 1]; replace those of the model's own configuration.
+        size: a side or (height, width); replaces that of the configuration.
         device: `auto` takes CUDA, then MPS, then the CPU.
-        name: what the results call the model; `spec` by default. layer: replaces the target layer found.
+        name: the model's name in the results; `spec` by default.
+        pretrained: False gives random weights; also as a model argument.
+        resize: the shorter side before the crop; None resizes to `size` without keeping the aspect.
+        layer: replaces the target layer found.
         multi_label: labels do not exclude each other; probabilities are sigmoids.
 
     Raises:
-        UnknownName: no such form or model, with near misses. MissingExtra: hf: without transformers.
-        ModelError: weights that cannot be had or do not fit, arguments the constructor does not take.
-        InvalidInput: preprocessing or a device that cannot be.
+        UnknownName: no such form or model, with near misses.
+        MissingExtra: `hf:` without transformers.
+        ModelError: weights that cannot be obtained or do not fit, arguments that the constructor does not take.
+        InvalidInput: invalid preprocessing, or a device that does not exist here.
     """
     source, rest = _source(spec)
     args = parsed_args(model_args)
@@ -70,7 +72,7 @@ def load_model(
         pretrained = asked if asked is None else bool(asked)
     wanted = checkpoint is None and pretrained is not False
     where = chosen_device(device)
-    Preprocessing().overridden(mean, std, size, resize, interpolation)  # told before the model is built
+    Preprocessing().overridden(mean, std, size, resize, interpolation)  # raises before the model is built
     module, preprocessing = source(ModelRequest(spec, rest, args, wanted, given))
     if checkpoint is not None:
         load_weights(module, checkpoint, spec)
@@ -80,7 +82,7 @@ def load_model(
 
 
 def channels_last(module: nn.Module) -> nn.Module:
-    """Weights laid out with the channels last, which convolutions then hand on: the same numbers up to rounding.
+    """The module with weights in the channels-last memory format, which convolutions keep; equal up to rounding.
 
     On two CPU cores a ResNet-18 then takes .80 of the time forward and .62 forward and backward, MobileNetV2 .80 and
     .65, ResNet-50 .83 and .82, ConvNeXt-T .98 and .96. Networks on volumes have no such layout and stay as they are.

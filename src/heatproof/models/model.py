@@ -1,4 +1,4 @@
-"""A classifier with all that is needed to ask it: preprocessing, target layers, one shape of logits."""
+"""A classifier with its preprocessing, its target layers and one shape of logits."""
 
 import copy
 import hashlib
@@ -15,18 +15,18 @@ from heatproof.geometry import Geometry
 from heatproof.models.layers import Layers, find_layers, resolve_layer
 from heatproof.models.preprocessing import Preprocessing, default_resize, height_width
 
-#: Where a dictionary of outputs keeps the classification, in order of trust.
+#: Where a dictionary of outputs keeps the classification, in the order tried.
 _LOGIT_KEYS = ("logits", "out", "output")
 
 
 class Model:
-    """An `nn.Module` and what surrounds it. Made by `load_model` or `wrap`.
+    """An `nn.Module` with its preprocessing and target layers. Made by `load_model` or `wrap`.
 
     `name` as typed; `module` on `device`; `mean`, `std` per channel; `geometry` from image to `x`;
     `classes` names by index, or None. `multi_label`: labels do not exclude each other, so a probability is the
     sigmoid of its logit and not the softmax. `input_shape` is `(channels, *spatial)`; for signals and volumes tensors
-    are taken as they are. The module's train/eval mode and `requires_grad` are the owner's:
-    calls that explain go through `evaluating`, which puts everything back.
+    are taken as they are. Calls that explain go through `evaluating`, which restores the module's train/eval mode and
+    `requires_grad`.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Model:
 
     @cached_property
     def dtype(self) -> torch.dtype:
-        """Of the weights: float32, or what the module was cast to."""
+        """The dtype of the weights: float32, or what the module was cast to."""
         floats = (p.dtype for p in self.module.parameters() if p.is_floating_point())
         return next(floats, torch.float32)
 
@@ -85,14 +85,14 @@ class Model:
         return digest.hexdigest()
 
     def with_module(self, module: nn.Module) -> "Model":
-        """The same classifier with another network of the same make: other weights, the same layers."""
+        """The same classifier with another network of the same architecture: other weights, the same layers."""
         twin = copy.copy(self)
         twin.__dict__.pop("fingerprint", None)
         twin.module = module
         return twin
 
     def copied(self) -> "Model":
-        """The same classifier with a network of its own, whose weights may be changed.
+        """The same classifier with a copy of its network, whose weights may be changed.
 
         Raises:
             ModelError: a network that cannot be copied.
@@ -132,17 +132,16 @@ class Model:
         return self.unwrap(self.module(z.to(self.dtype))).float()
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        """`(N, K)` logits → probabilities, in double precision: softmax, or sigmoid for labels that can go together."""
+        """`(N, K)` logits → probabilities, in double precision: softmax, or sigmoid where `multi_label`."""
         return logits.double().sigmoid() if self.multi_label else logits.double().softmax(1)
 
     def unwrap(self, output: Any) -> torch.Tensor:
-        """What the module returned → its `(N, K)` tensor, K ≥ 2.
+        """The module's output → logits `(N, K)`, K ≥ 2.
 
-        One logit l for two classes becomes the logits −l/2 and l/2, so that the softmax of class 1 is sigmoid(l).
-
-        A tensor as it is (`(N, K, 1, 1)` flattened, `(N,)` as one logit); a `ModelOutput` or dict by its key
-        `logits`, `out` or `output`, else its first 2-D tensor; another object by `.logits`; a tuple or list by its
-        first 2-D tensor. ModelError otherwise.
+        A tensor is taken as it is (`(N, K, 1, 1)` flattened, `(N,)` as one logit). A `ModelOutput` or dict gives its
+        key `logits`, `out` or `output`, else its first 2-D tensor; another object its `.logits`; a tuple or list its
+        first 2-D tensor. One logit l for two classes becomes the logits −l/2 and l/2, so that the softmax of class 1
+        is sigmoid(l). Raises ModelError for any other output.
         """
         squeezed = isinstance(output, torch.Tensor) and output.dim() == 1 and len(output) > 0
         found = output[:, None] if squeezed else _classification(output)
@@ -155,10 +154,10 @@ class Model:
 
     @contextmanager
     def evaluating(self) -> Iterator["Model"]:
-        """Everything in eval mode and no parameter asking for gradients; each flag put back at the end.
+        """Everything in eval mode and no parameter requiring gradients; every flag is restored at the end.
 
         Flags are set one by one and not through `.eval()`, which modules may override with side effects.
-        Nesting is free: what is already so is not touched.
+        It may be nested: flags that have the wanted value are not touched.
         """
         training = [m for m in self.module.modules() if m.training]
         trainable = [p for p in self.module.parameters() if p.requires_grad]
@@ -192,13 +191,13 @@ def wrap(
 ) -> Model:
     """Any classifier as a `Model`: an `nn.Module` that returns a tensor, tuple, dict or ModelOutput.
 
-    `mean` and `std` are one value or three; `size` is a side or (height, width); images have their shorter
-    side brought to `resize` (256 for 224; None squashes) before the centre crop. `device="auto"` leaves the
-    module where it is, anything else moves it. `layer` replaces the target layer found by architecture.
-    `multi_label`: labels do not exclude each other. `input_shape`, such as (1, 4096) or (1, 32, 64, 64), is for
-    signals and volumes: `(channels, *spatial)` of what the network takes, normalised by the caller.
-    Its train/eval mode, gradients and flags are left as they were, after every call. What wraps a module to run it
-    faster (`torch.compile`, `DataParallel`) is looked through: hooks must see its layers.
+    `mean` and `std` are one value or three; `size` is a side or (height, width). The shorter side of an image is
+    resized to `resize` before the centre crop (256 for 224; None resizes to `size` without keeping the aspect).
+    `device="auto"` leaves the module where it is, anything else moves it. `layer` replaces the target layer found by
+    architecture. `multi_label`: labels do not exclude each other. `input_shape`, such as (1, 4096) or (1, 32, 64, 64),
+    is for signals and volumes: `(channels, *spatial)` of what the network takes, normalised by the caller.
+    The module's train/eval mode, gradients and flags are left as they were after every call. `torch.compile` and
+    `DataParallel` wrappers are removed, because hooks must see the layers.
     """
     if not isinstance(module, nn.Module):
         raise InvalidInput(f"`module` must be a torch.nn.Module. Got {type(module).__name__}.")
@@ -234,13 +233,13 @@ def _channels_and_sides(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def module_device(module: nn.Module) -> torch.device:
-    """Where its first parameter or buffer lies; the CPU when it has none."""
+    """The device of its first parameter or buffer; the CPU when it has none."""
     tensors = [*module.parameters(), *module.buffers()]
     return tensors[0].device if tensors else torch.device("cpu")
 
 
 def _classification(output: Any) -> torch.Tensor | None:
-    """The first `(N, K)` tensor in an output, looked for where classifiers keep it."""
+    """The first `(N, K)` tensor in an output, where classifiers keep it; None where there is none."""
     if isinstance(output, torch.Tensor):
         flat = output.flatten(1) if output.dim() > 2 and set(output.shape[2:]) == {1} else output
         return flat if flat.dim() == 2 else None

@@ -12,7 +12,7 @@ from heatproof.files import write_atomically
 from heatproof.models.capture import captured
 from heatproof.models.model import Model
 
-#: What a file says about itself; the first number is raised when the meaning of the rest changes.
+#: The format's name in the file; its number is raised when the meaning of the rest changes.
 FORMAT = "heatproof calibration 1"
 
 
@@ -20,7 +20,7 @@ FORMAT = "heatproof calibration 1"
 class Calibration:
     """`mean` and `std` (n − 1), each `(C, *spatial)` float32 on the CPU, of a layer over `count` images.
 
-    `model` is the name, for people; `fingerprint` that of its weights, with how images are normalised.
+    `model` is the model's name; `fingerprint` a hash of its weights and of how images are normalised.
     """
 
     mean: torch.Tensor
@@ -72,7 +72,7 @@ class Calibration:
             ) from error
 
     def check(self, model: Model, layer: str) -> "Calibration":
-        """Itself, or InvalidInput where it was made for another model or layer, which the error names."""
+        """Returns itself; raises InvalidInput where it was made for another model or layer, which the error names."""
         if self.fingerprint != fingerprint(model):
             raise InvalidInput(
                 f"The calibration must be for {model.name!r} with these weights and this normalisation. Got one for "
@@ -93,7 +93,7 @@ def fingerprint(model: Model) -> str:
 
 
 def calibrated(model: Model, layer: str, batches: Iterable[torch.Tensor]) -> Calibration:
-    """Runs the model once on each batch `(N, 3, H, W)` in [0, 1]; sizes must agree.
+    """The calibration of a layer over batches `(N, 3, H, W)` in [0, 1] of one size.
 
     Sums are kept in float64 and merged by Chan, Golub & LeVeque 1979, eq. 2.1, so that neither the order of the
     images nor the size of the batches matters beyond rounding. One forward for each image.

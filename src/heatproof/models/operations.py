@@ -1,7 +1,7 @@
 """Which functions a network computes with, and where: one forward pass of noise, listed function by function.
 
-Modules tell little: DenseNet calls `F.relu`, torchvision's ReLU6 is a `hardtanh`, and one `nn.ReLU` may run three
-times. Methods that treat some functions in a way of their own ask here whether they can serve a network.
+A list of modules is not enough: DenseNet calls `F.relu`, torchvision's ReLU6 is a `hardtanh`, and one `nn.ReLU` may
+run three times. Methods that have special rules for some functions check here whether they apply to a network.
 """
 
 from collections import Counter
@@ -40,9 +40,9 @@ RELUS = frozenset({"relu", "relu6"})
 
 @dataclass(frozen=True)
 class Operation:
-    """One call: the function's name (`operation_name`), the module it ran in, and which operands know the image.
+    """One call: the function's name (`operation_name`), the module it ran in, and its operands.
 
-    `operands` are positions among the tensors that the function was given, lists opened.
+    `operands` are the positions of the tensors that depend on the image, among all tensors given (lists flattened).
     """
 
     name: str
@@ -56,7 +56,7 @@ class Operation:
 
 @dataclass(frozen=True)
 class Operations:
-    """All calls of one forward pass that gave something that depends on the image, in order.
+    """All calls of one forward pass whose result depends on the image, in order.
 
     `runs`: how often each module ran. `hidden`: parts whose functions cannot be seen (TorchScript, or an
     `autograd.Function` of the user's).
@@ -68,7 +68,7 @@ class Operations:
 
     @property
     def names(self) -> frozenset[str]:
-        """Of all functions that ran."""
+        """The names of all functions that ran."""
         return frozenset(call.name for call in self.calls)
 
     @property
@@ -77,12 +77,12 @@ class Operations:
         return sorted({ACTIVATIONS[name] for name in self.names if name in ACTIVATIONS})
 
 
-#: What one pass showed.
+#: The operations of each module.
 _LISTED = PerModule[Operations]()
 
 
 def operations(model: Model) -> Operations:
-    """What the model computes with: listed on noise the first time, remembered as long as the module lives.
+    """The operations of a model: listed on noise the first time, kept as long as the module lives.
 
     Raises ModelError where the model does not run on images of its own geometry.
     """
@@ -123,7 +123,7 @@ def _argument(args: tuple[Any, ...], kwargs: Mapping[str, Any], at: int, name: s
 
 
 def tensors_in(values: Any) -> Iterator[torch.Tensor]:
-    """All tensors among arguments, lists and dictionaries opened."""
+    """All tensors among arguments, also inside lists and dictionaries."""
     if isinstance(values, torch.Tensor):
         yield values
     elif isinstance(values, Mapping):
@@ -134,8 +134,8 @@ def tensors_in(values: Any) -> Iterator[torch.Tensor]:
 
 
 class Watching(TorchFunctionMode):
-    """While entered, `answer(function, args, kwargs)` stands for every torch function: called by modules, as
-    `F.relu`, on tensors or in place. What is called inside `answer` is not watched."""
+    """While it is active, `answer(function, args, kwargs)` replaces every torch function: called by modules, as
+    `F.relu`, on tensors or in place. Functions called inside `answer` are not replaced."""
 
     def __init__(self, answer: Callable[[Callable, tuple[Any, ...], dict[str, Any]], Any]):
         super().__init__()
@@ -151,7 +151,7 @@ def _listed(model: Model) -> Operations:
     runs: Counter[str] = Counter()
 
     def answer(function: Callable, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        # Parameters are frozen and the image is not: what asks for gradients depends on the image.
+        # Parameters are frozen and the image is not: a tensor that requires a gradient depends on the image.
         given = list(tensors_in([args, kwargs]))
         operands = tuple(i for i, tensor in enumerate(given) if tensor.requires_grad)
         name = operation_name(function, args, kwargs) if operands else ""
@@ -205,7 +205,7 @@ def _nested(module: nn.Module, inside: list[tuple[str, str]], runs: Counter[str]
 
 
 def _hidden(module: nn.Module, logits: torch.Tensor) -> Iterable[str]:
-    """Parts that ran out of sight: scripted modules, and functions with a derivative of the user's own."""
+    """Parts whose functions cannot be seen: scripted modules, and functions with a derivative of the user's own."""
     for name, part in module.named_modules():
         if isinstance(part, torch.jit.ScriptModule):
             yield name or part.original_name

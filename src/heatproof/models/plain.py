@@ -1,4 +1,4 @@
-"""A network as code that is not ours calls it: a plain module, float32 in, `(N, K)` logits out."""
+"""A network in the form that other libraries call: a plain module, float32 in, `(N, K)` logits out."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ _PLAIN = PerModule[bool]()
 
 
 def plain_module(network: Any, z: torch.Tensor) -> nn.Module:
-    """The user's own module, so that its layers have their names; the engine's around it where it answers otherwise.
+    """The user's own module, so that its layers keep their names, where it gives float32 `(N, K)` logits by itself.
 
-    `network` is the engine's module, `z` images that the network takes.
+    Otherwise `network`, the engine's module around it. `z` are images that the network takes.
     """
     module = network.module
     if network.output != "logit":

@@ -1,4 +1,4 @@
-"""What a network wants to see: mean, standard deviation, size; checked once, wherever they come from."""
+"""The preprocessing of images for a network: mean, std, size; checked once, wherever they come from."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ from heatproof.errors import InvalidInput
 from heatproof.geometry import Geometry
 from heatproof.registry import unknown
 
-#: What is resized to before the crop, where nothing else is known: ImageNet's habit, 256 for 224.
+#: Crop size / resized side, where nothing else is known: 224 / 256, as usual for ImageNet.
 CROP_SHARE = 0.875
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
@@ -17,7 +17,7 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Mean and std per channel of `x` in [0, 1], and the way from an image to `x`."""
+    """Mean and std per channel of `x` in [0, 1], and the geometry that makes `x` of an image."""
 
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
@@ -33,7 +33,7 @@ class Preprocessing:
         interpolation: Any = None,
         classes: Any = None,
     ) -> "Preprocessing":
-        """The same with what the user gave put in; a new size without `resize` keeps the old crop's share."""
+        """A copy with the values that the user gave; a new size without `resize` keeps the crop's share."""
         geometry = self.geometry
         if size is not None:
             new = height_width(size)
@@ -77,7 +77,7 @@ def height_width(size: Any) -> tuple[int, int]:
 
 
 def default_resize(size: tuple[int, int], share: float = CROP_SHARE) -> int:
-    """The side before the crop: 256 for 224. Of a rectangle the longer side counts: nothing is stretched."""
+    """The shorter side before the crop: 256 for 224. For a rectangle its longer side counts, so that the crop fits."""
     return math.floor(max(size) / share)
 
 

@@ -1,4 +1,4 @@
-"""One forward pass of noise with every module watched: what each gives, how often it runs, in which order."""
+"""One forward pass of noise with every module observed: its output, how often it runs, in which order."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -16,7 +16,7 @@ ROWS = 2
 
 
 class Classifier(Protocol):
-    """What is asked of a classifier to find its layers; `models.model.Model`, which is built on them, is one."""
+    """The parts of a classifier that are needed to find its layers; `models.model.Model` is one."""
 
     module: nn.Module
     name: str
@@ -31,11 +31,11 @@ class Classifier(Protocol):
 
 @dataclass
 class ProbeRecord:
-    """What one module did: its last output's shape and layout (None where it has no places), calls, order.
+    """One module in the pass: its last output's shape and layout (None where it has no positions), calls, order.
 
     `opaque`: it returned a dict or no tensor, so a target layer must be looked for inside it. `fits`: the
-    grid has the image's aspect. `source`: identity of its first input; `sees_image`: that input has its
-    size.
+    grid has the image's aspect. `source`: identity of its first input; `sees_image`: that input has the
+    image's shape.
     """
 
     name: str

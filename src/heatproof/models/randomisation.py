@@ -1,7 +1,7 @@
-"""A copy of a classifier whose weights are drawn anew, block by block: what model-parameter randomisation asks about.
+"""A copy of a classifier whose weights are drawn anew, block by block, for model-parameter randomisation.
 
-The classifier itself is never touched. What is drawn depends on the study's seed and the layer's name alone: the same
-for every image, batch, method, order and device.
+The classifier itself is never changed. New weights depend on the study's seed and the layer's name alone: they are the
+same for every image, batch, method, order and device.
 """
 
 import copy
@@ -31,14 +31,14 @@ def layers_with_weights(module: nn.Module) -> list[str]:
 
 
 def blocks_of(names: list[str], most: int) -> list[list[str]]:
-    """Consecutive layers in at most so many blocks of nearly equal length; 0: each layer is a block."""
+    """Consecutive layers in at most `most` blocks of nearly equal length; 0: each layer is a block."""
     count = min(most, len(names)) if most else len(names)
     ends = [round(i * len(names) / max(count, 1)) for i in range(count + 1)]
     return [names[start:end] for start, end in pairwise(ends)]
 
 
 class Randomised:
-    """A copy of a classifier, `model`, whose layers can be drawn anew and put back."""
+    """A copy of a classifier, `model`, whose layers can get new weights and the original ones again."""
 
     def __init__(self, original: Model, seed: int):
         self.original, self.seed = original, seed
@@ -83,20 +83,20 @@ def _own(part: nn.Module) -> list[torch.Tensor]:
 
 
 def _reset(part: nn.Module, generator: torch.Generator) -> bool:
-    """By the module's own `reset_parameters`, as before training; False where it has none that can be called."""
+    """Calls the module's own `reset_parameters`; False where it has none that can be called."""
     reset = getattr(part, "reset_parameters", None)
     if not callable(reset):
         return False
     with seeds.seeded(generator, torch.device("cpu")):
         try:
             reset()
-        except Exception:  # it wants arguments, or parts that are not there
+        except Exception:  # it needs arguments, or parts that are missing
             return False
     return True
 
 
 def _shuffle(part: nn.Module, generator: torch.Generator) -> None:
-    """The values of each parameter in another order: no knowledge is left, and their size stays."""
+    """Permutes the values of each parameter at random, which keeps their distribution."""
     for parameter in part.parameters(recurse=False):
         order = torch.randperm(parameter.numel(), generator=generator)
         parameter.copy_(parameter.reshape(-1)[order].view(parameter.shape))

@@ -42,7 +42,7 @@ class ShapesNet(nn.Module):
 
 
 def shapesnet(classes: int = 6) -> nn.Module:
-    """The architecture with random weights, in training mode; `load_model("shapes")` gives it trained."""
+    """The architecture with random weights, in training mode; `load_model("shapes")` loads it with trained weights."""
     return ShapesNet(classes)
 
 

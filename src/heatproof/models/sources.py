@@ -21,9 +21,9 @@ from heatproof.registry import nearest, unknown
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """What is asked of a source: the name after the prefix, constructor arguments, with weights or without.
+    """A request to a source: the name after the prefix, constructor arguments, with weights or without.
 
-    `given`: which of mean, std and size the user set, so that nothing need be guessed for them.
+    `given`: which of mean, std and size the user set; only the others are guessed, with a warning.
     """
 
     spec: str
@@ -206,7 +206,7 @@ def python_model(request: ModelRequest) -> Found:
 
 
 def _warn_of_defaults(request: ModelRequest) -> None:
-    """Preprocessing that is not known is a guess, and a wrong one costs accuracy without any other sign."""
+    """Warns that preprocessing was guessed: a wrong guess lowers accuracy without any other sign."""
     guessed = [name for name in ("mean", "std", "size") if name not in request.given]
     if guessed:
         warnings.warn(
@@ -250,7 +250,7 @@ def shapes_model(request: ModelRequest) -> Found:
 
 
 def unknown_model(prefix: str, name: str, names: Iterable[str]) -> UnknownName:
-    """An unknown name's error prints the exact string to use."""
+    """The error for an unknown name; it prints the exact strings to use."""
     names = list(names)
     near = nearest(name, names) or nearest(name.partition(".")[0], names)
     return unknown("model", f"{prefix}:{name}", [f"{prefix}:{known}" for known in near or names])

@@ -1,10 +1,10 @@
-"""Run only what follows a layer: the model's own `forward`, with everything before the layer replayed from a record.
+"""Runs only the part of a network after a layer: its own `forward`, with everything before the layer replayed.
 
-Modules that finished before the layer give back their recorded output (the outermost only; a queue for modules that
-run more than once), the layer gives the new activations, and the rest runs as written. Data-dependent branches, shared
-modules and functional code are therefore no obstacle, where a symbolic trace would fail. On every batch the replay is
-checked against the recorded logits (two tails, against one for each channel and image that follow); a model that
-cannot be replayed is run whole, and that is said.
+Modules that finished before the layer return their recorded output (the outermost only; a queue for modules that
+run more than once), the layer returns the new activations, and the rest runs as written. Data-dependent branches,
+shared modules and functional code therefore work, where a symbolic trace would fail. On every batch the replay is
+checked against the recorded logits, which costs two tails; a method runs one for each channel and image. A model that
+cannot be replayed is run whole, with a warning.
 """
 
 import warnings
@@ -44,7 +44,7 @@ class Record:
 
 @contextmanager
 def recording(model: Model, layer: str) -> Iterator[Record]:
-    """Records one forward pass of `model`; hooks are gone at the end whatever happens."""
+    """Records one forward pass of `model`; hooks are removed at the end, also after an error."""
     record, stack, target = Record(layer), [], model.submodule(layer)
 
     def enter(module: nn.Module, _inputs: Any) -> None:
@@ -74,8 +74,8 @@ def recording(model: Model, layer: str) -> Iterator[Record]:
 class Tail:
     """Activations at a layer → logits, for the images of one recorded pass.
 
-    Call it with `(M, C, *spatial)` and the image they are variants of, or an `(M,)` tensor of rows; get `(M, K)`, with
-    a graph where the caller's grad mode asks for one.
+    Call it with `(M, C, *spatial)` and the row of the image they are variants of, or an `(M,)` tensor of rows. It
+    returns `(M, K)`, with a graph where the grad mode is on.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Tail:
                     outputs = [self._gathered_all(output, rows, count, mode) for output in queue]
                     stack.enter_context(_replaced_forward(module, _replay(module, outputs)))
                 stack.enter_context(_replaced_forward(layer, lambda *a, **k: answer.value))
-            # By a hook, which also keeps fused paths (nn.TransformerEncoderLayer's) from passing the layer by.
+            # A hook also turns off fused paths (nn.TransformerEncoderLayer's), which would skip the layer.
             stack.callback(layer.register_forward_hook(answer).remove)
             z = _gathered(self.z, rows, count, len(self.x), mode)
             z = z if mode.startswith("view") else z.clone()  # a model may write to its input
@@ -123,10 +123,10 @@ class Tail:
         return tree_map_only(torch.Tensor, lambda t: _gathered(t, rows, count, len(self.x), mode), output)
 
     def _checked(self, logits: torch.Tensor) -> str:
-        """The first of `MODES` that gives the logits back, else `whole` forwards.
+        """The first of `MODES` that reproduces the logits, else `whole` forwards.
 
-        Selection anew for every batch: of a position table with 49 rows nothing says that it is no batch of 7 images in
-        windows, so what holds for one batch size may be wrong for the next.
+        It is selected anew for every batch: a position table with 49 rows looks like 7 images in windows, so a mode
+        that is right for one batch size may be wrong for the next.
         """
         finite = torch.isfinite(logits).all(1).nonzero()[:, 0]
         if not len(finite):
@@ -146,7 +146,7 @@ class Tail:
         return mode
 
     def _agrees(self, logits: torch.Tensor, finite: torch.Tensor, mode: str) -> bool:
-        """Replays clean activations: one image twice, and the last, the first and the last."""
+        """Whether clean activations give the logits: those of one image twice, then of the last, first and last."""
         assert self.native is not None
         clean = self.layout.to_grid(self.native).detach()
         for rows in (int(finite[0]), finite[[-1, 0, -1]]):
@@ -164,11 +164,11 @@ class Tail:
         return True
 
 
-#: Ways to hand recorded rows to a new batch: as views or as copies (for models that write in place); `rows` moves
-#: only tensors with one row for each image, and leaves those with k rows for each (windows, or a table) alone.
+#: Ways to hand recorded rows to a new batch: as views or as copies (for models that write in place). With `-rows` only
+#: tensors with one row for each image are indexed; those with k rows for each (windows, or a table) stay as they are.
 MODES = ("view", "view-rows", "copy", "copy-rows")
 
-#: The (layer, batch size) that no mode could replay, so that it is tried and said once.
+#: The (layer, batch size) that no mode could replay, so that it is tried, and the warning given, once.
 _WHOLE = PerModule[bool]()
 
 
@@ -199,7 +199,7 @@ def _replaced_forward(module: nn.Module, forward: Any) -> Iterator[None]:
 
 
 def _replay(module: nn.Module, outputs: list[Any]) -> Any:
-    """Gives the recorded outputs in turn; then the module runs (a shared one, called again after the layer)."""
+    """A forward that returns the recorded outputs in turn, then runs the module (a shared one, called again)."""
     forward, remaining = module.forward, deque(outputs)
     return lambda *args, **kwargs: remaining.popleft() if remaining else forward(*args, **kwargs)
 

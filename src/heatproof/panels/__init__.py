@@ -1,4 +1,4 @@
-"""Maps as people look at them: overlays, panels, a page; in a notebook, in a folder.
+"""Maps to look at: overlays, panels, a page; in a notebook or in a folder.
 
-`entry`, `panel` and `page` draw arrays and load no torch; `shown` has `heatproof.show`.
+`entry`, `panel` and `page` draw arrays and load no torch; `show` has `heatproof.show`.
 """

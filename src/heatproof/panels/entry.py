@@ -1,4 +1,4 @@
-"""What is known of one image: the answer, the maps of every method; as objects, and as the arrays of a file."""
+"""The results of one image: the predicted class and the maps of every method; as objects, and as arrays of a file."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from heatproof.spelling import head
 
 @dataclass(frozen=True)
 class Method:
-    """A method as it was run: its key in the results, what a title says, the layers it read, shallow → deep."""
+    """A method as it was run: its key in the results, its title, the layers it read, shallow → deep."""
 
     key: str
     title: str
@@ -62,7 +62,7 @@ class Answer:
 
     @property
     def percent(self) -> str:
-        """With a decimal where a whole number would say 0 or 100."""
+        """The probability in per cent, with a decimal near 0 and 100."""
         p = self.probability
         if not math.isfinite(p):
             return "no probability"
@@ -73,13 +73,13 @@ class Answer:
         return f"{100 * p:.1f} %" if 0 < p < 0.01 or 0.99 < p < 1 else f"{100 * p:.0f} %"
 
 
-#: Pixels that may be drawn brighter than the colour bar can say.
+#: The share of pixels that brightening may push beyond the end of the colour bar.
 OUTLIER_SHARE = 0.005
 
 
 @dataclass(frozen=True)
 class Map:
-    """One map: raw at the layer's resolution, display in [0, 1] at the image's, and why it says nothing."""
+    """One map: raw at the layer's resolution, display in [0, 1] at the image's, and why it is degenerate (`flag`)."""
 
     raw: np.ndarray
     display: np.ndarray
@@ -87,9 +87,10 @@ class Map:
 
     @property
     def brightness_gain(self) -> float:
-        """How many times too dark the display map is to be seen, because single pixels outshine it; 1 where it is fine.
+        """The factor by which a map is drawn brighter because a few pixels are much larger than all others; at least 1.
 
-        Of maps worked out pixel by pixel only: all but `OUTLIER_SHARE` of a map should have half the scale to itself.
+        It is `1 / q` where q, the quantile `1 − OUTLIER_SHARE` of the display map, lies between 0 and ½. It is 1
+        otherwise, for maps with a flag, and for maps whose resolution is not the image's.
         """
         if self.raw.shape[-2:] != self.display.shape or self.flag:
             return 1.0
@@ -99,7 +100,7 @@ class Map:
 
 @dataclass(frozen=True)
 class Block:
-    """One class explained: the maps by the methods' keys."""
+    """One class explained, with its maps by the methods' keys."""
 
     answer: Answer
     maps: Mapping[str, Map]
@@ -107,11 +108,10 @@ class Block:
 
 @dataclass(frozen=True)
 class Entry:
-    """One image. `flag` says why it could not be explained; then there is nothing else.
+    """One image. `flag` says why it could not be explained; then the other results are empty.
 
-    `id` is what its random numbers come from, `name` what people read. `image` is what the network was shown, uint8
-    `(H, W, 3)`; `refused`: methods that found on this network that they
-    cannot serve it, with the reasons.
+    Its random numbers come from `id`; `name` is for display. `image` is the network's input, uint8 `(H, W, 3)`;
+    `refused`: methods that turned out not to apply to this network, with the reasons.
     """
 
     id: str
@@ -125,12 +125,12 @@ class Entry:
 
     @property
     def says_something(self) -> bool:
-        """Whether any map shows anything."""
+        """Whether any map has no flag."""
         return any(not found.flag for block in self.blocks for found in block.maps.values())
 
 
 def as_arrays(entry: Entry, about: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """What `NAME.npz` holds.
+    """The arrays of `NAME.npz`.
 
     `image` uint8 `(H, W, 3)`; `target` and `probability`, one for each class explained; `raw/METHOD` and
     `display/METHOD`, with a first dimension over the classes where there are several; `about`, a JSON text.
@@ -161,7 +161,7 @@ def as_arrays(entry: Entry, about: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def from_arrays(arrays: Mapping[str, np.ndarray]) -> tuple[Entry, dict[str, Any]]:
-    """An entry from what `as_arrays` made of it, and what was said about it."""
+    """The entry of such arrays, and their `about`."""
     about = json.loads(str(arrays["about"]))
     several = len(about["classes"]) > 1
     blocks = []
@@ -191,7 +191,7 @@ def _together(parts: list[np.ndarray]) -> np.ndarray:
 
 
 def _told(answer: Answer) -> list[Any]:
-    """JSON has no NaN."""
+    """A class as a list for JSON, which has no NaN: a missing probability is None."""
     return [answer.index, answer.name, answer.probability if math.isfinite(answer.probability) else None]
 
 

@@ -1,4 +1,4 @@
-"""The engine at work on images: batch by batch, cheap methods together, costly ones one after another."""
+"""Explains images batch by batch: cheap methods together, costly ones one after another."""
 
 import hashlib
 import json
@@ -20,14 +20,14 @@ from heatproof.panels.selection import Selection
 from heatproof.panels.sources import ImageSource, as_bytes
 from heatproof.rounding import top_class
 
-#: Images per pass; fewer with costly methods, which fill their passes themselves, so that the progress moves and
-#: little is lost where a run is stopped.
+#: Images per pass. Fewer with costly methods, which fill their passes by themselves: the progress moves more often, and
+#: less is lost where a run is stopped.
 BATCH, BATCH_COSTLY, BATCH_COSTLY_ON_GPU = 16, 1, 8
 
 
 @dataclass(frozen=True)
 class Work:
-    """All that decides what the maps are."""
+    """Everything that determines the maps."""
 
     model: Model
     asked: Selection
@@ -44,7 +44,7 @@ class Work:
         return len(self.asked.places)
 
     def digest(self, shot: ImageSource, x: torch.Tensor, row: int) -> str:
-        """A hash of everything that decides the maps of one image; empty where that cannot be told (a callable)."""
+        """A hash of everything that decides the maps of one image; empty where that is not possible (a callable)."""
         if callable(self.output) or callable(self.target):
             return ""
         if not self._fingerprint:
@@ -73,17 +73,18 @@ def _listed(target: Any, row: int) -> Any:
     return (classes[row] if classes.dim() else classes).tolist()
 
 
-#: (place of an image, its digest) → what is there already.
+#: (position of an image, its digest) → the entry of an earlier run, or None.
 Known = Callable[[int, str], Entry | None]
 
 
 def entries(
     work: Work, shots: Sequence[ImageSource], progress: Any, known: Known | None = None
 ) -> Iterator[tuple[Entry, str]]:
-    """One entry for each image, in order, with its digest; an image that cannot be opened is a flagged one.
+    """One entry for each image, in order, with its digest; an image that cannot be opened has a flagged entry.
 
     Raises:
-        InvalidTarget …: what is wrong for all images, before the first.
+        InvalidTarget: targets or labels that do not fit the images, before the first image.
+        NotApplicable: no method applies to this network.
     """
     _check_targets(work, shots)
     shots = _unlabelled(work, shots)
@@ -193,7 +194,7 @@ def _run(work: Work, batch: Batch, progress: Any) -> tuple[dict[str, Explanation
 
 
 def _refusal(flags: Any) -> str:
-    """Why a method cannot serve, if it has only found out now. A mistake of the caller's is an error again."""
+    """Why a method turned out not to apply; empty where it did. Wrong options of the caller are raised as an error."""
     first: Flag = flags[0] if isinstance(flags[0], Flag) else flags[0][0]
     if isinstance(first.error, InvalidInput | UnknownName):
         raise first.error
@@ -242,7 +243,7 @@ def _answer(model: Model, probabilities: torch.Tensor, index: int) -> Answer:
 
 
 def _check_targets(work: Work, shots: Sequence[ImageSource]) -> None:
-    """What can be said without the network."""
+    """Raises an error for a wrong number of targets, before the network runs."""
     if isinstance(work.target, str) or callable(work.target):
         return
     classes = targets.as_classes(work.target)
@@ -251,7 +252,7 @@ def _check_targets(work: Work, shots: Sequence[ImageSource]) -> None:
 
 
 def _unlabelled(work: Work, shots: Sequence[ImageSource]) -> list[ImageSource]:
-    """For target `label`, images without one cannot be explained; where none has one the target is the mistake."""
+    """For target `label`, images without a label get a flag; InvalidTarget where no image has one."""
     if work.target != "label":
         return list(shots)
     missing = sum(shot.label is None for shot in shots)

@@ -1,4 +1,4 @@
-"""The index page of a folder of panels, and what a notebook shows: self-contained HTML, no script."""
+"""The index page of a folder of panels, and its form for a notebook: self-contained HTML without scripts."""
 
 import base64
 import io
@@ -26,7 +26,7 @@ Refused = Sequence[tuple[str, Sequence[str]]]
 
 @dataclass(frozen=True)
 class Tile:
-    """An image as a data address; a map has its method, and a flag if it says nothing."""
+    """An image as a data URL; a map also has its method, and a flag if it is degenerate."""
 
     source: str
     width: int
@@ -67,7 +67,7 @@ class Album:
         self._rows, self._look, self._count, self._images = rows, look, 0, images
 
     def section(self, entry: Entry, files: Sequence[tuple[str, str]] = ()) -> Section:
-        """What the page shows of one image; `files` (name, address) lie beside it."""
+        """The section of one image; `files` are links (name, address) to its files."""
         self._count += 1
         anchor = f"image-{self._count}"
         if entry.image is None or entry.predicted is None:
@@ -109,7 +109,7 @@ def rendered(
     facts: Sequence[tuple[str, str]] = (),
     command: str = "",
 ) -> str:
-    """The page."""
+    """The page as HTML."""
     methods = [method for row in rows for method in row]
     return _environment().get_template("index.html").render(
         title=f"heatproof: {len(sections)} {'image' if len(sections) == 1 else 'images'}",
@@ -128,7 +128,7 @@ def rendered(
 
 
 def fragment(sections: Sequence[Section], refused: Refused, look: Look) -> str:
-    """The same images for a notebook: an element with a style of its own, in the notebook's ink."""
+    """The same images for a notebook: an element with its own style, in the notebook's text colour."""
     columns = max((len(row) for section in sections for part in section.parts for row in part.rows), default=0)
     several = any(len(part.rows) > 1 for section in sections for part in section.parts)
     return _environment().get_template("fragment.html").render(
@@ -161,7 +161,7 @@ def _anchor(place: int) -> str:
 
 
 def _gradient(look: Look) -> str:
-    """The colours, low → high, as CSS has them."""
+    """The colours, low → high, as a CSS gradient."""
     colours = look.palette[np.linspace(0, 255, 17).round().astype(int)]
     return ", ".join("#" + bytes(colour).hex() for colour in colours.tolist())
 

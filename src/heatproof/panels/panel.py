@@ -1,4 +1,4 @@
-"""One image's panel: the image, its maps over it, titles that are never cut, one colour bar."""
+"""One image's panel: the image, its maps over it, complete titles, one colour bar."""
 
 import io
 import math
@@ -18,10 +18,10 @@ from heatproof.report.style import CHANGED, FAINT, INK, LINE
 
 #: The longest side of a tile in pixels: small images are enlarged, large ones kept below the second number.
 SIDES = (224, 384)
-#: Tiles beside each other: at most so many, more where there are a great many maps.
+#: The most tiles in a line; two more where a row has over `MANY` maps.
 ACROSS, MANY = 6, 24
 MARGIN, GAP = 20, 12
-#: Size of text → pixels.
+#: Sizes of text in pixels.
 TEXT, SMALL, LARGE = 14, 12, 16
 LEADING = 1.28
 
@@ -36,7 +36,7 @@ class Line(NamedTuple):
 
     @property
     def height(self) -> int:
-        """With the space to the next line."""
+        """In pixels, with the space to the next line."""
         return math.ceil(LEADING * self.size)
 
 
@@ -50,7 +50,7 @@ class Tile(NamedTuple):
 def panel(entry: Entry, rows: Rows, look: Look) -> Image.Image:
     """RGB: on the left the image, the prediction and the colour bar, on the right a block for each class explained.
 
-    A map that says nothing is drawn as the plain image, its title saying why.
+    A degenerate map is drawn as the plain image, with the reason in its title.
     """
     if entry.image is None:
         return _card(entry)
@@ -62,7 +62,7 @@ def panel(entry: Entry, rows: Rows, look: Look) -> Image.Image:
 
 
 def png(image: Image.Image) -> bytes:
-    """The file."""
+    """The image as the bytes of a PNG file."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=4)
     return buffer.getvalue()
@@ -81,7 +81,7 @@ def _filter(image: np.ndarray, size: tuple[int, int]) -> Image.Resampling:
 
 
 def over(small: Image.Image, method: Method, shown: Map, look: Look) -> Image.Image:
-    """A map of any size over an image of the size wanted."""
+    """A map of any size as an overlay on `small`, at the size of that."""
     times = brightness(method, shown)
     field = Image.fromarray(np.asarray(times * shown.display, np.float32).clip(0, 1))
     if field.size != small.size:
@@ -90,12 +90,12 @@ def over(small: Image.Image, method: Method, shown: Map, look: Look) -> Image.Im
 
 
 def brightness(method: Method, shown: Map) -> float:
-    """What a map is multiplied by to be seen; RefineCAM's maps, sparse on purpose, are drawn as they are."""
+    """The factor by which a map is drawn brighter; 1 for RefineCAM's maps, which are sparse on purpose."""
     return 1.0 if method.name.startswith("refine:") else shown.brightness_gain
 
 
 def brightened(method: Method, shown: Map) -> str:
-    """`brightened 3.4 ×`, where that is so."""
+    """`brightened 3.4 ×`; empty where the map is drawn as it is."""
     times = brightness(method, shown)
     return f"brightened {times:.2g} ×" if times > 1 else ""
 
@@ -104,7 +104,7 @@ def brightened(method: Method, shown: Map) -> str:
 
 
 def _across(rows: Rows) -> int:
-    """How many tiles stand beside each other: rows of a grid keep their columns, one long row is balanced."""
+    """The number of tiles in a line: short rows stay whole, a long one is divided into lines of equal length."""
     longest = max(len(row) for row in rows)
     most = ACROSS if longest <= MANY else ACROSS + 2
     return longest if longest <= most else math.ceil(longest / math.ceil(longest / most))
@@ -129,7 +129,7 @@ def _tiles(small: Image.Image, block: Block, line: Sequence[Method], look: Look)
 
 
 def _left(entry: Entry, small: Image.Image, look: Look) -> Tile:
-    """The image and under it, as part of the same image, what is said of it and the colour bar."""
+    """The image and below it, in the same tile, prediction, label and colour bar."""
     assert entry.predicted is not None
     width = max(small.width, SIDES[0])
     text = wrapped(f"Predicted: {entry.predicted.full}", width)
@@ -214,13 +214,13 @@ def _card(entry: Entry) -> Image.Image:
 
 @lru_cache(maxsize=16)
 def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """The font that comes with matplotlib: there on every machine, and it has most alphabets."""
+    """The font that comes with matplotlib: it is on every machine and covers most alphabets."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
 
 
 def wrapped(text: str, width: int, size: int = TEXT, ink: str = INK, bold: bool = False) -> list[Line]:
-    """Lines no wider than `width` pixels: broken at spaces, else behind a sign, else anywhere; nothing is left out."""
+    """Lines no wider than `width` pixels: broken at spaces, else after punctuation, else anywhere; nothing is cut."""
     font = _font(size, bold)
     lines, rest = [], " ".join(text.split())
     while rest:
@@ -231,7 +231,7 @@ def wrapped(text: str, width: int, size: int = TEXT, ink: str = INK, bold: bool 
 
 
 def _fitting(text: str, font: ImageFont.FreeTypeFont, width: int) -> int:
-    """How many characters go on the line."""
+    """How many characters fit on the line."""
     if font.getlength(text) <= width:
         return len(text)
     low, high = 1, len(text)

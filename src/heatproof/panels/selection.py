@@ -1,4 +1,4 @@
-"""What is to be shown: methods by name, by family, at several layers; which of them can serve the network."""
+"""The methods to show: by name, by family, at several layers; and which of them apply to the network."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from heatproof.panels.entry import Method, Rows
 from heatproof.registry import unknown
 from heatproof.spelling import value_text
 
-#: Names for several methods at once.
+#: Names that stand for several methods.
 FAMILIES = {
     "all": "every method that is no control",
     "cams": "every method whose map has the resolution of a layer",
@@ -29,9 +29,7 @@ Options = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Selection:
-    """The methods that will run, in the order and the rows in which they are drawn, and the reasons of those that
-    cannot.
-    """
+    """The methods that will run (`places`), the rows in which they are drawn, and the methods that do not apply."""
 
     places: tuple[ResolvedMethod, ...]
     rows: Rows
@@ -47,7 +45,7 @@ def selected(
     options: Options | None = None,
     output: Output = "logit",
 ) -> Selection:
-    """Everything that can go wrong with names, options, layers and output goes wrong here, before any image is seen.
+    """Resolves names, options, layers and output, and raises their errors before any image is opened.
 
     Args:
         methods: as `heatproof.explain` takes them; also the names of `FAMILIES`.
@@ -56,7 +54,7 @@ def selected(
             forms only.
 
     Raises:
-        UnknownName, InvalidInput; NotApplicable where no method is left.
+        UnknownName, InvalidInput, LayerError; NotApplicable where no method is left.
     """
     rows = [[request] for request in with_options(_listed(methods), options or {})]
     if layers is not None:
@@ -85,7 +83,7 @@ def selected(
 
 
 def _once(requests: Sequence[Request], refused: Mapping[str, str]) -> dict[str, str]:
-    """A method that can serve at no layer is named once, with the reason at the first."""
+    """A method that applies at no layer is named once, with the reason at the first."""
     served = {request.entry.name for request in requests if request.key not in refused}
     found: dict[str, str] = {}
     for request in requests:
@@ -101,7 +99,7 @@ def grouped(refused: Mapping[str, str]) -> str:
 
 
 def by_reason(refused: Mapping[str, str]) -> list[tuple[str, list[str]]]:
-    """Reason → the methods it keeps away."""
+    """Reason → the methods that do not apply for it."""
     found: dict[str, list[str]] = {}
     for key, reason in refused.items():
         found.setdefault(reason, []).append(key)
@@ -109,7 +107,7 @@ def by_reason(refused: Mapping[str, str]) -> list[tuple[str, list[str]]]:
 
 
 def _listed(methods: Any) -> list[Request]:
-    """Requests in order; what a family adds is there once, where it was first named."""
+    """Requests in order; a method that a family adds appears once, where it is first named."""
     names = [methods] if isinstance(methods, str) else list(methods)
     own = [name for name in names if name not in FAMILIES]
     given = {name: methods[name] for name in own} if isinstance(methods, Mapping) else own
@@ -149,7 +147,7 @@ def with_options(requests: list[Request], options: Options) -> list[Request]:
 
 def _changed(request: Request, given: Mapping[str, Any], refined: bool) -> Request:
     own, operator = dict(given), request.operator
-    if refined and "operator" in own:  # a plain method among the same name's passes it over
+    if refined and "operator" in own:  # plain methods of the same name ignore it
         wanted = check_choice("operator", own.pop("operator"), OPERATORS)
         operator = wanted if request.refined else ""
     for option in own:
@@ -171,7 +169,7 @@ def _stages(model: Model, layers: str | Sequence[str]) -> list[str]:
 
 
 def _at_layers(request: Request, stages: list[str]) -> list[Request]:
-    """The method at every layer, then RefineCAM from every layer but the last on; a refined one the latter only."""
+    """The method at every layer, then RefineCAM from each layer but the last; for a refined method only the latter."""
     if not request.spatial or request.layers:
         return [request]
     plain = [] if request.refined else [_placed_at(request, (stage,)) for stage in stages]
@@ -194,7 +192,7 @@ def _distinct(rows: list[list[Request]]) -> list[list[Request]]:
 
 
 def _drawn(rows: list[list[ResolvedMethod]]) -> Rows:
-    """A row of a grid is cut between the plain and the refined; single methods share a row."""
+    """Plain and refined maps of one method in a row each; methods with a single map share a row."""
     if len(rows) == 1:
         return (tuple(map(described, rows[0])),)
     found: list[list[Method]] = []
@@ -210,7 +208,7 @@ def _drawn(rows: list[list[ResolvedMethod]]) -> Rows:
 
 
 def described(place: ResolvedMethod) -> Method:
-    """What titles and tables say of a method."""
+    """A method with the texts for titles and tables."""
     request = place.request
     title = replace(request, layers=()).name if request.layers else request.key
     options = {**request.options, **({"operator": request.operator} if request.refined else {})}

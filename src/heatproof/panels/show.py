@@ -30,7 +30,7 @@ from heatproof.tensors import UPSAMPLING
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be shown, everything checked that can be checked before an image is opened."""
+    """The images and methods to show, checked as far as possible before an image is opened."""
 
     work: Work
     shots: list[ImageSource]
@@ -39,11 +39,11 @@ class Job:
 
 
 class Shown:
-    """Images with their maps, as people look at them. In a notebook it shows itself.
+    """Images with their maps as overlays; a notebook displays it.
 
     Attributes:
-        entries: one for each image: its answer, its maps by class and method, or why there are none.
-        not_applicable: method → why it cannot serve this network.
+        entries: one for each image: its prediction, its maps by class and method, or why there are none.
+        not_applicable: method → why it does not apply to this network.
     """
 
     def __init__(self, job: Job, found: list[Entry]):
@@ -55,7 +55,7 @@ class Shown:
 
     @property
     def panels(self) -> list[Image.Image]:
-        """One image for each image; one that could not be explained says why."""
+        """One panel for each image; for one that could not be explained, it gives the reason."""
         return [panel(entry, self._job.work.asked.rows, self._job.look) for entry in self.entries]
 
     def save(self, folder: str | os.PathLike) -> Path:
@@ -76,7 +76,7 @@ class Shown:
 
 
 class Album:
-    """A folder that is filled image by image: what is written stays, whatever happens after."""
+    """A folder that is filled image by image; files that are written stay if the run stops."""
 
     def __init__(self, job: Job, folder: Path, command: str = ""):
         self._job, self.folder, self._command = job, folder, command
@@ -88,8 +88,8 @@ class Album:
         self._begun = False
 
     def known(self, place: int, digest: str) -> Entry | None:
-        """What an earlier run has left of an image, if it was asked for the very same."""
-        with suppress(Exception):  # a file that is not ours, or is damaged, is made anew
+        """The entry of an image from an earlier run with the same digest; None where there is none."""
+        with suppress(Exception):  # a foreign or damaged file is made anew
             with np.load(self._map_file(place), allow_pickle=False) as arrays:
                 entry, about = from_arrays(arrays)
             if about["digest"] == digest:
@@ -98,7 +98,7 @@ class Album:
         return None
 
     def add(self, entry: Entry, digest: str) -> None:
-        """Writes the files of the next image, the maps last: they are what says that it is done."""
+        """Writes the files of the next image, the maps last: their file marks the image as done."""
         files, self._begun = (), True
         place, self.refused = len(self._sections), {**self.refused, **entry.refused}
         if not entry.flag:
@@ -111,11 +111,11 @@ class Album:
 
     @property
     def started(self) -> bool:
-        """Whether there is anything to see."""
+        """Whether an image was added."""
         return self._begun
 
     def write_page(self) -> Path:
-        """Writes `index.html` of what there is; says on it where images are missing."""
+        """Writes `index.html` for the images so far; the page states how many are missing."""
         text = page.rendered(
             self._sections,
             images=len(self._job.shots),
@@ -165,21 +165,23 @@ def show(
     """Explains images and shows the maps over them: rich output in a notebook, `.panels`, `.save(folder)`.
 
     `model`, `target`, `layer`, `output`, `upsample` and `seed` are those of `heatproof.explain`, and so are the maps. A
-    map worked out pixel by pixel in which single pixels outshine the rest is drawn brighter, and its title says so.
+    map at the image's resolution in which a few pixels are much larger than the rest is drawn brighter, and its title
+    says so.
 
     Args:
         images: what `explain` takes; also folders, patterns such as `photos/*.jpg`, and `shapes`. One that cannot be
-            read becomes an entry that says so.
-        methods: what `explain` takes; also `all` (every method but controls) and `cams`. One that cannot serve this
-            network is left out, and `.not_applicable` says why.
+            read has a flagged entry.
+        methods: what `explain` takes; also `all` (every method but controls) and `cams`. One that does not apply
+            to this network is left out, with the reason in `.not_applicable`.
         layers: `all`, or names: every method that reads a layer is shown at each of them, plain and refined.
         options: method → options, for every method of that name among those asked for.
         labels: one for each image, or a CSV with the columns `file,class_index`.
-        colormap: of matplotlib; alpha: the share of its colour in an overlay, the grey image has the rest.
+        colormap: a name of matplotlib's.
+        alpha: the share of the map's colour in an overlay; the rest is the grey image.
 
     Raises:
-        UnknownName, InvalidInput, InvalidTarget, LayerError: each says what was expected. NotApplicable: no method is
-        left.
+        UnknownName, InvalidInput, InvalidTarget, LayerError: each says what was expected.
+        NotApplicable: no method is left.
     """
     job = checked_job(
         model, images, methods, target, layer, layers=layers, options=options, output=output, upsample=upsample,
@@ -206,7 +208,7 @@ def checked_job(
     alpha: float = Look.alpha,
     limit: int | None = None,
 ) -> Job:
-    """What `show` was asked for, checked; `limit`: only the first images."""
+    """The job of a call of `show`, checked; `limit`: only the first images."""
     model, look = as_model(model), Look(colormap, alpha)
     explained_output.checked_output(output)
     if upsample not in UPSAMPLING:
@@ -221,7 +223,7 @@ def checked_job(
 
 
 def _facts(work: Work, found: Sequence[ImageSource]) -> tuple[tuple[str, str], ...]:
-    """What the page says of a run."""
+    """The facts about a run that its page states."""
     said = work.output if isinstance(work.output, str) else "a callable"
     target = work.target if isinstance(work.target, str | int) else "given for each image"
     layers = dict.fromkeys(place.layers for place in work.asked.places if place.request.spatial)
@@ -235,9 +237,9 @@ def _facts(work: Work, found: Sequence[ImageSource]) -> tuple[tuple[str, str], .
 def explained_into(
     folder: str | os.PathLike, job: Job, progress: Any, command: str = "", advance: Callable[[Entry], Any] | None = None
 ) -> Album:
-    """Fills a folder image by image and writes the page, also where it is stopped half-way.
+    """Fills a folder image by image and writes the page, also where the run is stopped.
 
-    Images that an earlier run has done, asked for the very same, are drawn again and not explained again.
+    Images that an earlier run has explained with the same settings are drawn again but not explained again.
     """
     album = Album(job, Path(folder), command)
     try:

@@ -1,4 +1,4 @@
-"""Whatever a user calls images, one at a time: a file that cannot be read is found when it is opened."""
+"""Files, folders, patterns, arrays and tensors as single images, each opened when it is its turn."""
 
 import glob
 import os
@@ -21,15 +21,15 @@ from heatproof.errors import InvalidInput
 from heatproof.models import Model
 from heatproof.seeds import derived_seed
 
-#: The name of an image that will be called by its path.
+#: The name of an image until it gets its path as name.
 _PATH = "/"
 
 
 @dataclass(frozen=True)
 class ImageSource:
-    """One image to come: its id, from which its random numbers come, how to open it, and what people call it.
+    """One image: its id, from which its random numbers come, how to open it, and its name for display.
 
-    `flag`: why it cannot be explained, where that is known before.
+    `flag`: why it cannot be explained, where that is known before it is opened.
     """
 
     id: str
@@ -44,11 +44,13 @@ def shots(
 ) -> list[ImageSource]:
     """Files, folders, patterns (`photos/*.jpg`), `shapes`, PIL images, arrays, or a tensor `(N, 3, H, W)`.
 
+    A file that is named twice counts once.
+
     Args:
         labels: one per image, or a CSV with the columns `file,class_index`.
 
     Raises:
-        InvalidInput: nothing there; an image named twice counts once.
+        InvalidInput: no such images, a wrong number of labels, or a model for signals or volumes.
     """
     if not model.takes_images:
         raise InvalidInput(
@@ -66,7 +68,7 @@ def shots(
 
 
 def _called(found: list[ImageSource]) -> list[ImageSource]:
-    """Names: paths without the folder that all have in common; what is no file gets its number."""
+    """Images with names: paths without the folder that all share; images that are no file get a number."""
     parents = [PurePath(shot.id).parent for shot in found if shot.name == _PATH]
     common = os.path.commonpath(parents) if len({(path.is_absolute(), path.drive) for path in parents}) == 1 else ""
     named = []
@@ -98,13 +100,13 @@ def _row(inputs: Inputs, i: int) -> torch.Tensor:
 
 
 def _named(item: str | os.PathLike, model: Model) -> Iterable[ImageSource]:
-    """The images of one word on the command line."""
+    """The images of one path, pattern or name."""
     path = Path(item)
     if path.is_file():
         return [_file(item, model)]
     if path.is_dir() and not (isinstance(item, str) and re.fullmatch(r"shapes", item)):
         files = cast(ImageFolder, load_images(path))
-        if model.classes and len(files.class_names or ()) != len(model.classes):  # folders that are no classes of it
+        if model.classes and len(files.class_names or ()) != len(model.classes):  # folders that are not its classes
             return [_file(file, model) for file in files.paths]
         return [replace(_file(f, model), label=label) for f, label in zip(files.paths, files.labels, strict=True)]
     if isinstance(item, str) and item.partition(":")[0] == "shapes":
@@ -147,7 +149,7 @@ def as_bytes(x: torch.Tensor) -> np.ndarray:
 
 
 def stems(shots: Sequence[ImageSource]) -> list[str]:
-    """A name for the files of each: safe on every system, and its own also where only folders or case differ."""
+    """A file name for each image: safe on every system, and unique even where only folders or case differ."""
     plain = [_safe(PurePath(s.name).stem if PurePath(s.name).suffix else s.name) for s in shots]
     count = Counter(name.casefold() for name in plain)
     return [

@@ -1,4 +1,4 @@
-"""Do several raters rank alike? Kendall's W, and Nemenyi's critical difference of average ranks (protocols §11)."""
+"""Agreement of several raters: Kendall's W, and Nemenyi's critical difference of average ranks (protocols §11)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ def segmenter_agreement(table: pd.DataFrame, value: str = "rm", controls: bool =
     """Kendall's W of the method rankings across segmenters, one row per model, dataset, layer, perturbation, severity.
 
     `table`: see `table.robustness_table`. Columns: the five keys, segmenters, methods, w, p (NaN with one
-    segmenter). Controls take no part by default: they sit at the ends of every ranking and would raise W.
+    segmenter). Controls are left out by default: they are at the ends of every ranking and would raise W.
     """
     keys = ["model", "dataset", "layer", "perturbation", "severity"]
     kept: Any = table if controls else table[~table["control"].astype(bool)]
@@ -66,9 +66,10 @@ def segmenter_agreement(table: pd.DataFrame, value: str = "rm", controls: bool =
 
 
 def nemenyi_distance(methods: int, blocks: int, alpha: float = 0.05) -> float:
-    """Average ranks that differ by more are significantly different: `q_α √(k (k+1) / (6 N))`, Demšar 2006.
+    """Nemenyi's critical difference of average ranks, `q_α √(k (k+1) / (6 N))` (Demšar 2006).
 
-    q_α: the studentised range for k groups and infinite degrees of freedom, over √2.
+    Two of the k methods whose average ranks over N blocks differ by more are significantly different. q_α: the
+    studentised range for k groups and infinite degrees of freedom, over √2.
     """
     if methods < 2 or blocks < 1:
         raise InvalidInput(f"Two methods and one block are needed. Got {methods} and {blocks}.")

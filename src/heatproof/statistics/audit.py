@@ -1,13 +1,13 @@
-"""Which heatmap may be shown: questions to each method, each answered by a test against the controls.
+"""Which heatmap may be shown: questions about each method, each answered by a test against the controls.
 
-A question is asked of metrics (image by image, Wilcoxon's signed-rank test, one-sided) or of a quantity of the noise
+A question is answered by metrics (image by image, Wilcoxon's signed-rank test, one-sided) or by a quantity of the noise
 study (bootstrap by image). The answer is one of three: pass, fail, cannot be told.
 
-By one metric a pass means better than *every* control, so the largest p of its tests counts (intersection-union). By
-several metrics it means better than every control by *most* of them (`most`) and by none as bad as a control:
-the p of "at least r of m" is `(m − r + 1) p₍r₎` (partial conjunction, Benjamini & Heller 2008), as a metric that cannot
-tell anything on these images is no evidence against a map. Holm corrects over the methods. What the controls reach by
-construction (a map that ignores the network keeps all of itself when the weights change) is replaced by a stated bar.
+With one metric a pass means better than *every* control, so the largest p of its tests counts (intersection-union).
+With several metrics it means better than every control by *most* of them (`most`), and by none as bad as a control:
+the p of "at least r of m" is `(m − r + 1) p₍r₎` (partial conjunction, Benjamini & Heller 2008), because a metric
+without a clear result on these images is no evidence against a map. Holm corrects over the methods. Controls have
+trivial values by the metrics of a change with the weights or the class: there a fixed threshold (`bar`) replaces them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,23 +24,24 @@ from heatproof.statistics.scores import better, wide_scores
 from heatproof.statistics.wording import counted, listed, number
 
 PASS, FAIL, OPEN = "pass", "fail", "cannot be told"
-#: Of all tests of one question together.
+#: The confidence level of all tests of one question together.
 LEVEL = 0.95
-#: The share of the images on which a method must have a value: maps that fail on hard images would look better.
+#: The share of the images on which a method must have a value; else a method that fails on hard ones would look better.
 COVERED = 0.8
-#: The only control whose maps are drawn anew for every image: the others are steady whatever the noise.
+#: The only control that is unstable on purpose: its maps are drawn anew for every image.
 RANDOM = "random"
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of every method.
+    """A question about every method.
 
     Attributes:
-        name: as the table has it. asks: in full. true, false: what is said of a method that passes, that fails.
-        metrics: those asked.
-        bar: what the metrics are held against in place of the controls (lower is better).
-        quantity: of the noise study (`robustness_verdict`), in place of metrics; controls: those it is held against.
+        name: its name in the table. asks: the question in full. true, false: the words for a pass, for a fail.
+        metrics: the metrics that answer it.
+        bar: the threshold for the metrics, in place of the controls (lower is better).
+        quantity: of the noise study (`robustness_verdict`), in place of metrics.
+        controls: the controls that the quantity is compared with; empty for all.
         needed: a method that fails it is not recommended.
     """
 
@@ -56,7 +57,7 @@ class Question:
 
     @property
     def rule(self) -> str:
-        """What a pass is."""
+        """The condition for a pass, in words."""
         if self.bar is not None:
             return (
                 f"{listed(self.metrics)} below {self.bar:g}; a map that ignores the network stays at 1 (random maps "
@@ -127,7 +128,7 @@ class Evidence:
 
     value: mean over the images, or the quantity. against: the control that comes closest, or the bar; other: its value.
     raw: the largest p of the tests against the controls; p: the same after Holm's correction over the methods (NaN for
-    a bootstrap). n: images.
+    a bootstrap). n: images. why: the reason where the images are too few or there is nothing to compare with.
     """
 
     method: str
@@ -152,7 +153,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Finding:
-    """What one question comes to for one method; `why`: a line for each metric."""
+    """The answer to one question for one method; `why`: a line for each metric."""
 
     question: Question
     method: str
@@ -163,10 +164,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class AuditFindings:
-    """What was found on one model and dataset, and what follows from them.
+    """The findings on one model and dataset, and the recommendation.
 
     findings: method → question → finding, the methods with the most passes first. recommended: the method to show, None
-    where none can be; fit: all that can. sentence, notes: in words.
+    where no method is fit; fit: all methods that may be shown. sentence, notes: the result in words.
     """
 
     model: str
@@ -193,14 +194,14 @@ def audited(
     layers: Mapping[str, str] | None = None,
     level: float = LEVEL,
 ) -> AuditFindings:
-    """Asks every question that the rows can answer.
+    """Answers every question for which there are rows, for every real method.
 
     Args:
         scores: rows of one model and dataset: image, method, metric, value, control.
         directions: metric → "high" or "low" (or study.json's `metric_facts`).
         verdict: of the noise study on the same model and dataset.
         layers: method → the layers that it read.
-        ranks: method → average rank over the scores that count; decides between methods with equal answers.
+        ranks: method → average rank over the scores that count; decides where passes and fails are equal.
     """
     real = [str(name) for name in dict.fromkeys(scores.loc[~scores["control"].astype(bool), "method"])]
     findings: dict[str, dict[str, Finding]] = {method: {} for method in real}
@@ -235,7 +236,7 @@ def _asked(
 
 
 def most(metrics: Sequence[str]) -> int:
-    """How many of some metrics must show it: one, both, two of three."""
+    """How many of the metrics must show it: one of one, both of two, two of three."""
     return len(metrics) // 2 + 1
 
 
@@ -261,7 +262,7 @@ class _Test:
 def _of_metric(
     scores: Any, metric: str, directions: Mapping[str, Any], real: Sequence[str], bar: float | None, level: float
 ) -> dict[str, Evidence]:
-    """Every method by one metric."""
+    """Method → the evidence of one metric."""
     here = scores[scores["metric"] == metric]
     sign = -1 if better(directions, metric) == "low" else 1
     wide: Any = wide_scores(here)
@@ -304,7 +305,7 @@ def _evidence(
     images: int,
     level: float,
 ) -> Evidence:
-    """Pass where it is better than all; fail where a control does at least as well, or it is worse than the bar."""
+    """Pass: significantly better than all. Fail: a control has as good a mean, or the bar is significantly better."""
     if not tests:
         return Evidence(method, metric, OPEN, np.nan, "", np.nan, np.nan, 0, why=f"{metric}: nothing to compare")
     nearest = max(tests, key=lambda test: (not test.ahead, test.p, test.against))
@@ -319,7 +320,7 @@ def _evidence(
 
 
 def _of_quantity(question: Question, verdict: Verdict | None, method: str, level: float) -> Finding:
-    """From the bootstrap of the noise study: significantly higher than the controls, or not higher at all."""
+    """By the bootstrap of the noise study. Pass: significantly higher than all controls; fail: no higher than one."""
     assert verdict is not None
     figures = verdict.beside.get(question.quantity, {})
     own = figures.get(method)
@@ -342,7 +343,7 @@ def _of_quantity(question: Question, verdict: Verdict | None, method: str, level
 
 
 def _together(question: Question, method: str, evidence: Sequence[Evidence], shown: bool) -> Finding:
-    """Pass where most metrics show it and none speaks against it; fail where most do and none shows it."""
+    """Pass where most metrics are significant together (`shown`), none fails; fail where most fail, none passes."""
     given = [one.answer for one in evidence]
     few = any(one.why for one in evidence)
     answer = OPEN
@@ -356,7 +357,7 @@ def _together(question: Question, method: str, evidence: Sequence[Evidence], sho
 
 
 def _steady(given: dict[str, Finding]) -> dict[str, Finding]:
-    """A map that is not stable changes anyway, so a change with the weights or the class proves nothing."""
+    """Passes for changes with weights or class become open for a map that is not stable: it changes in any case."""
     if "stable" not in given or given["stable"].answer == PASS:
         return given
     why = "the map is not shown to be stable, so its change proves nothing"
@@ -379,13 +380,13 @@ def _ordered(findings: Mapping[str, Mapping[str, Finding]], ranks: Mapping[str, 
 
 
 def _fit(given: Mapping[str, Finding]) -> bool:
-    """Whether a method is faithful and fails nothing that is needed."""
+    """Whether a method passes `faithful` and fails no question that is `needed`."""
     failed = any(one.answer == FAIL and one.question.needed for one in given.values())
     return "faithful" in given and given["faithful"].answer == PASS and not failed
 
 
 def _said(found: AuditFindings, method: str) -> str:
-    """What a method passed, what is open, what it failed, in words."""
+    """The questions that a method passes, that it fails, and that are open, in words."""
     given = found.findings[method].values()
     passed = [one.question.true for one in given if one.answer == PASS]
     failed = [one.question.false for one in given if one.answer == FAIL]
@@ -409,7 +410,7 @@ def _sentence(found: AuditFindings) -> str:
 
 
 def _notes(found: AuditFindings):
-    """What must be said beside it."""
+    """The notes beside the sentence."""
     if len(found.fit) > 1:
         others = listed(found.fit[1:])
         yield f"Also fit to be shown: {others}. The first is the one with the most passes, then the best average rank."

@@ -14,13 +14,13 @@ from heatproof.statistics.scores import ARROWS, Directions, better, reaches, sco
 
 @dataclass(frozen=True)
 class MetricRanking:
-    """What one metric says of the methods, and whether a control fools it (on one model and set of images).
+    """The methods ranked by one metric, and the controls that fool it (on one model and set of images).
 
     best: the real method with the best mean, None where none has a number. top: it and the real methods that are not
     significantly worse, best first. fooled: the controls that are not significantly worse. tests: every other method
     → Wilcoxon's test of the best against it, paired by image; Holm's correction over the real methods and over the
-    controls apart. ahead: the controls whose mean is at least as good as the best's. n: images with a number for the
-    best. ranked, exposed: whether there are enough images for the tests of methods, of controls, to tell anything.
+    controls separately. ahead: the controls whose mean is at least as good as the best's. n: images with a number for
+    the best. ranked, exposed: whether the images are enough for the tests of methods, of controls, to be significant.
     """
 
     model: str
@@ -45,8 +45,9 @@ def fooled(
 ) -> list[MetricRanking]:
     """Judges every metric that has a direction, for each model and dataset, in the order of the rows (protocols §9).
 
-    A metric is fooled where a control is not significantly worse than the best real method. Too few images for a
-    test to say "worse" at all fool nothing: `exposed` is then False. `controls` are known besides those of the column.
+    A metric is fooled where a control is not significantly worse than the best real method. Where there are too few
+    images for any test to be significant, nothing counts as fooled: `exposed` is then False. `controls`: names of
+    controls besides those of the column `control`.
     """
     frame: Any = score_rows(rows)
     useless = {str(name) for name in frame.loc[frame["control"].astype(bool), "method"].unique()} | set(controls)
@@ -79,9 +80,10 @@ def _judged(key: tuple[str, str, str], way: str, wide: pd.DataFrame, useless: se
 
 
 def leaders(wide: pd.DataFrame, level: float) -> tuple[str, tuple[str, ...], dict[str, PairTest], bool]:
-    """Best of images × methods (higher is better), it and those not significantly worse, the tests, whether they can.
+    """From images × methods (higher is better): the best, the top, the tests, and whether there are enough images.
 
-    The best is found on the images on which all methods have a number, where there are such.
+    The best method is found on the images on which all methods have a number, where there are such. The top: it and
+    those not significantly worse.
     """
     whole = wide.dropna()
     means: Any = (whole if len(whole) else wide).mean()

@@ -1,8 +1,8 @@
 """95 % intervals: DeLong for an AUC within one severity, bootstrap by image for everything pooled (protocols §5, §11).
 
 Severities share images, so pairs are not independent: the bootstrap draws whole images. It draws each
-image's multiplicity (multinomial) and works with weighted medians and a weighted AUC, so nothing is
-sorted twice.
+image's multiplicity (multinomial) and uses weighted medians and a weighted AUC, so values are sorted only
+once.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ from heatproof.errors import InvalidInput
 from heatproof.seeds import derived_seed
 from heatproof.statistics.robustness import Robustness, enough, ranked, robustness_of, used
 
-#: What a cell is measured by; the last two are responsiveness and RM₀ within severities.
+#: The quantities of a cell; the last two are responsiveness and RM₀ within severities.
 QUANTITIES = ("consistency", "responsiveness", "rm", "rm0", "within", "rm0_within")
 
 
@@ -67,7 +67,7 @@ def multiplicities(images: int, resamples: int, seed: int, name: str = "") -> np
 
 @dataclass(frozen=True)
 class Replicates:
-    """A cell's point values and what each resample gave: quantity → `(resamples,)`, NaN where it had too little."""
+    """A cell's point values and those of each resample: quantity → `(resamples,)`, NaN where undefined."""
 
     point: Robustness
     values: Mapping[str, np.ndarray]
@@ -100,9 +100,9 @@ def bootstrap(
 ) -> Replicates:
     """Resamples a cell by image: `image` `(n,)` is each pair's row of `drawn` `(images, resamples)`.
 
-    Share `drawn` between cells, and their differences are paired by image. `stratum` `(n,)`: each pair's
-    severity. Where the point values lack responsiveness (the few-flips policy), so do the resamples; a
-    resample without a kind of pair gives NaN.
+    Differences between cells that share `drawn` are paired by image. `stratum` `(n,)`: each pair's severity.
+    Where the point values have no responsiveness (too few changed or unchanged pairs), the resamples have none
+    either; a resample without changed or without unchanged pairs gives NaN.
     """
     keep = ~np.isnan(np.asarray(rbo, np.float64))
     stratum = np.zeros(len(keep)) if stratum is None else np.asarray(stratum)
@@ -148,7 +148,7 @@ def weighted_medians(values: np.ndarray, drawn: np.ndarray, image: np.ndarray) -
 def weighted_aucs(
     scores: np.ndarray, positive: np.ndarray, drawn: np.ndarray, image: np.ndarray, stratum: np.ndarray | None = None
 ) -> np.ndarray:
-    """AUC with mid-ranks of each resample `(resamples,)`, or `stratified_auc`; NaN where a kind is missing from it."""
+    """AUC with mid-ranks of each resample `(resamples,)`, or `stratified_auc`; NaN without positives or negatives."""
     scores = ranked(scores)
     stratum = np.zeros(len(scores)) if stratum is None else stratum
     won, pairs = np.zeros(drawn.shape[1]), np.zeros(drawn.shape[1])
@@ -176,6 +176,6 @@ def _wins(
 
 
 def _blocks(resamples: int, pairs: int, size: int = 200_000) -> Iterator[slice]:
-    """Slices of the resamples, at most `size` numbers each: memory stays flat and the sums in the cache."""
+    """Slices of the resamples, at most `size` numbers each: memory is bounded and the sums fit the cache."""
     step = max(1, size // max(1, pairs))
     return (slice(start, min(start + step, resamples)) for start in range(0, resamples, step))

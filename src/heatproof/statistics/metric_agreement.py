@@ -1,4 +1,4 @@
-"""Do the scores agree? Rank correlation of every two metrics over the methods, image by image."""
+"""Agreement of scores: rank correlation of every two metrics over the methods, image by image."""
 
 from typing import Any
 
@@ -9,16 +9,16 @@ from scipy.stats import rankdata
 from heatproof.rounding import ANSWER_STEP, largest, rounded
 from heatproof.statistics.scores import ARROWS, Directions, better, score_rows, wide_scores
 
-#: Methods without which a rank correlation says nothing.
+#: The fewest methods for which a rank correlation is computed.
 METHODS = 3
 
 
 def metric_agreement(rows: pd.DataFrame, directions: Directions) -> pd.DataFrame:
     """Spearman's correlation of every two metrics, metrics × metrics in the order of the rows.
 
-    Within an image over the real methods, then the mean over the images (protocols §9, b); signs are turned so that 1
-    is the same order from best to worst. NaN where no image has a number for every method and two different ones; empty
-    with fewer than three methods. `rows` are of one model and dataset.
+    It is computed within each image over the real methods, then averaged over the images (protocols §9, b). In [−1, 1];
+    1 is the same order from best to worst. NaN where no image has, for both metrics, a number for every method and two
+    different ones. Empty with fewer than three methods or two metrics. `rows` are of one model and dataset.
     """
     frame: Any = score_rows(rows)
     frame = frame[~frame["control"].astype(bool)]

@@ -1,6 +1,6 @@
 """Paired tests of several methods on the same blocks: Friedman, Kendall's W, Wilcoxon with Holm (protocols §11).
 
-Values come as `(blocks, methods)`. A block with a NaN is left out of everything (complete blocks only), and
+Values are `(blocks, methods)`. A block with a NaN is left out of all tests (complete blocks only), and
 counted.
 """
 
@@ -56,8 +56,8 @@ class PairTest:
 class Comparison:
     """Several methods compared on the same blocks; methods in the order of the columns.
 
-    distance: Nemenyi's critical difference of average ranks at `alpha`; cliques: methods it cannot tell
-    apart.
+    distance: Nemenyi's critical difference of average ranks at `alpha`; cliques: groups of methods within
+    that distance.
     """
 
     methods: tuple[str, ...]
@@ -126,7 +126,7 @@ def wilcoxon_pairs(values: np.ndarray, methods: Sequence[str]) -> tuple[PairTest
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
-    """Holm's correction `max over smaller p of min(1, (m − rank) p)`; NaN takes no part and stays."""
+    """Holm's correction `max over smaller p of min(1, (m − rank) p)`; NaN is left out and stays."""
     found = np.array(p, np.float64)
     order = np.argsort(found, kind="stable")[: int((~np.isnan(found)).sum())]  # NaN sorts last
     # statsmodels' `multipletests` gives the same, and collects garbage at every call: .4 s beside a loaded torch.
@@ -140,15 +140,15 @@ def is_worse(test: PairTest, level: float) -> bool:
 
 
 def differences(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """`first − second`, to five digits of the largest number of either: below that there is no difference."""
+    """`first − second`, rounded to five digits of the largest number in either: smaller ones are 0."""
     return rounded(first - second, largest(np.concatenate([first, second]), None), ANSWER_STEP)
 
 
 def signed_ranks(moves: np.ndarray) -> tuple[float, float, float, int]:
     """Statistic, p, rank-biserial effect and number of zero differences of Wilcoxon's test, of `differences`.
 
-    Zeros are left out, as Wilcoxon did; the effect is `(W₊ − W₋) / (W₊ + W₋)`. No difference anywhere is p
-    = 1, effect 0; no block at all is NaN.
+    Zeros are left out, as by Wilcoxon; the effect is `(W₊ − W₋) / (W₊ + W₋)`. Without any difference p is 1
+    and the effect 0; without any block both are NaN.
     """
     moved = moves[moves != 0]
     ties = len(moves) - len(moved)
@@ -163,7 +163,7 @@ def signed_ranks(moves: np.ndarray) -> tuple[float, float, float, int]:
 
 
 def complete(values: np.ndarray) -> tuple[np.ndarray, int]:
-    """The blocks without NaN, and how many had one."""
+    """The blocks without NaN, and the number of blocks with one."""
     values = np.asarray(values, np.float64)
     if values.ndim != 2 or values.shape[1] < 2:
         raise InvalidInput(f"Values must be (blocks, methods) with at least two methods. Got {values.shape}.")

@@ -20,12 +20,12 @@ Fit = Literal["none", "paper"]
 
 @dataclass(frozen=True)
 class Robustness:
-    """The quantities of a cell, each in [0, 1], higher is better; NaN where there is too little to say.
+    """The quantities of a cell, higher is better; NaN where there are too few pairs.
 
-    n: pairs used; flips: those whose prediction changed. consistency: needs one unchanged pair.
-    responsiveness, rm, rm0: need ten of each kind; `reliable` says that there are twenty. within,
-    rm0_within: responsiveness and RM₀ within the strata (severities), see `stratified_auc`; NaN too where
-    no stratum has both kinds.
+    All are in [0, 1], except rm0 and rm0_within, which are below 0 where κ is. n: pairs used; flips: those whose
+    prediction changed. consistency: needs one unchanged pair. responsiveness, rm, rm0: need ten of each kind;
+    `reliable`: there are twenty. within, rm0_within: responsiveness and RM₀ within the strata (severities), see
+    `stratified_auc`; NaN too where no stratum has both kinds.
     """
 
     n: int
@@ -62,7 +62,7 @@ def robustness_of(
 
     consistency = median RBO of unchanged pairs; responsiveness = `auc(−RBO, changed)`; RM = their product;
     RM₀ = median κ of unchanged pairs × max(0, 2·AUC − 1), 0 for a map that ignores its input. `fit`: see
-    `responsiveness`. `stratum` `(n,)`: each pair's severity, for what is measured within severities.
+    `responsiveness`. `stratum` `(n,)`: each pair's severity, for `within` and `rm0_within`.
     """
     keep = ~np.isnan(np.asarray(rbo, np.float64))
     rbo, kappa, changed = used(rbo, kappa, changed)
@@ -110,11 +110,11 @@ def consistency(rbo: np.ndarray, changed: np.ndarray) -> float:
 
 
 def responsiveness(rbo: np.ndarray, changed: np.ndarray, fit: Fit = "none") -> float:
-    """How well −RBO tells changed predictions from unchanged ones, in [0, 1], .5 is chance; NaN below ten of a kind.
+    """How well −RBO separates changed from unchanged predictions, in [0, 1], .5 is chance; NaN below ten of a kind.
 
     `fit="none"`: the AUC with mid-ranks (Mann–Whitney), nothing is fitted. `fit="paper"`: the AUC of N's
-    one-feature linear classifier, fitted and scored on the same pairs; it can turn the score round, so it
-    is biased up when flips are rare (.607 instead of .5 at 5 flips in 200 without any relation).
+    one-feature linear classifier, fitted and scored on the same pairs; it can reverse the score, so it is
+    biased up when flips are rare (.607 instead of .5 at 5 flips in 200 without any relation).
     """
     if fit not in ("none", "paper"):
         raise InvalidInput(f"`fit` must be 'none' or 'paper'. Got {fit!r}.")
@@ -129,7 +129,7 @@ def auc(scores: np.ndarray, positive: np.ndarray) -> float:
 
 
 def ranked(scores: np.ndarray) -> np.ndarray:
-    """Scores as they are ranked for an AUC: to six digits of the largest."""
+    """Scores rounded for the ranks of an AUC: to six digits of the largest."""
     scores = np.asarray(scores, np.float64)
     return rounded(scores, largest(scores, None))
 
@@ -145,10 +145,10 @@ def _auc(scores: np.ndarray, positive: np.ndarray) -> float:
 def stratified_auc(scores: np.ndarray, positive: np.ndarray, stratum: np.ndarray) -> float:
     """P(positive scores higher) + ½ P(equal) over pairs *of one stratum*; NaN where no stratum has both kinds.
 
-    Pooled over severities, the plain AUC is confounded: predictions change more often where noise is
-    stronger, and there any map that depends on the image moves more, a mere edge detector too. Comparing
-    like with like mends it: the mean of the strata's AUCs, weighted by their pairs (van Elteren's weights
-    for the probability of superiority).
+    Pooled over severities, the plain AUC is confounded: where noise is stronger, predictions change more often
+    and any map that depends on the image changes more, even an edge detector's. Comparisons within a stratum
+    avoid this. The result is the mean of the strata's AUCs, weighted by their pairs (van Elteren's weights for
+    the probability of superiority).
     """
     won = total = 0.0
     scores = ranked(scores)
@@ -164,9 +164,9 @@ def stratified_auc(scores: np.ndarray, positive: np.ndarray, stratum: np.ndarray
 def fitted_auc(scores: np.ndarray, positive: np.ndarray) -> float:
     """AUC of a logistic (or any linear) classifier on one feature, fitted in-sample: the AUC up to the slope's sign.
 
-    A monotone function of the score keeps its AUC; so only the sign of the slope matters, and it is the
-    sign of the log-likelihood's derivative at slope 0, hence that of the difference of the two means (the
-    likelihood is concave). Equal means give slope 0 and a constant classifier: .5.
+    A monotone function of the score keeps its AUC, so only the sign of the slope matters. The likelihood is
+    concave, so it is the sign of the log-likelihood's derivative at slope 0, which is that of the difference
+    of the two means. Equal means give slope 0 and a constant classifier: .5.
     """
     value = auc(scores, positive)
     if np.isnan(value):

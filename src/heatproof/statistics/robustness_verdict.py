@@ -1,10 +1,10 @@
 """Which methods share the top, which quantities the controls fooled, and one sentence that says so (protocols §9, §11).
 
-What decides is N's RM, unless a control fools it; then RM₀; then RM₀ within severities (see `stratified_auc`:
-pooled, an edge detector seems to respond); and if that is fooled too, nothing decides. A
-method shares the top unless two tests find it worse than the best: Wilcoxon with Holm over the blocks
-(perturbation × severity), which share images and are therefore too sure, *and* the difference of the
-pooled figures, bootstrapped by image with simultaneous bounds for all methods.
+N's RM decides, unless a control fools it; then RM₀ decides; then RM₀ within severities (see `stratified_auc`:
+pooled over severities, an edge detector seems to respond). If that is fooled too, nothing decides. A method
+shares the top unless two tests find it worse than the best: Wilcoxon with Holm over the blocks (perturbation ×
+severity), whose p values are too small because blocks share images, *and* the difference of the pooled figures,
+bootstrapped by image with simultaneous bounds for all methods.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from heatproof.statistics.robustness import COMPUTED, RELIABLE
 from heatproof.statistics.table import Cell, pooled, rm_blocks
 from heatproof.statistics.wording import counted, listed, number
 
-#: As they are printed.
+#: The names of quantities in sentences.
 NAMES = {
     "consistency": "consistency",
     "responsiveness": "responsiveness",
@@ -30,28 +30,28 @@ NAMES = {
     "within": "responsiveness within severities",
     "rm0_within": "RM₀ within severities",
 }
-#: What may decide, in this order: N's measure, ours, and ours comparing only pairs of one severity.
+#: The quantities that may decide, in this order: N's, ours, and ours over pairs of one severity only.
 DECIDING = ("rm", "rm0", "rm0_within")
-#: Quantities of which every real method is compared with every control.
+#: Quantities by which every real method is compared with every control.
 BESIDE = ("consistency", "within")
-#: Blocks without which Wilcoxon's test cannot reach 5 % (two-sided, six differences of one sign: p = .03).
+#: With fewer blocks Wilcoxon's test cannot reach 5 % (two-sided, six differences of one sign: p = .03).
 BLOCKS = 6
-#: Images below which the verdict calls itself indicative.
+#: With fewer images a note calls the verdict an indication.
 IMAGES = 50
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A sentence and what it rests on; higher is better in all figures.
+    """A sentence and its evidence; higher is better in all figures.
 
-    by: what decided, "rm" or "rm0"; None where nothing could. within: RM₀ was taken within severities.
+    by: the quantity that decided, "rm" or "rm0"; None where none could. within: RM₀ was taken within severities.
     best: highest by that. top: it and the methods that cannot be told from it at `level`, best first; empty
     where even the best does not respond (its AUC is not above .5). fooled: quantity → controls that are not
     significantly worse than the best real method (bootstrap by image). figures: quantity → method →
     interval of the mean over the pooled cells; controls included. beside: the same of `BESIDE`, over the cells in which
     every real method has that quantity (consistency needs no changed prediction). beats: quantity of `BESIDE` → real
     method → the controls that it is significantly higher than (one-sided, corrected for all real methods). comparison:
-    the tests over blocks, None without blocks. notes: what must be said beside the sentence.
+    the tests over blocks, None without blocks. notes: remarks beside the sentence.
     """
 
     sentence: str
@@ -102,7 +102,7 @@ class _Evidence:
         return replace(self, conditions=tuple(sorted(found)))
 
     def without_the_unmeasured(self, quantity: str) -> "_Evidence":
-        """The same without the real methods that have the quantity nowhere: one that does not serve stops no other."""
+        """The same without the real methods that have the quantity nowhere, so that they exclude no cell."""
         return replace(self, real=tuple(m for m in self.real if any(self.has(m, c, quantity) for c in self.cells)))
 
     def worse(self, methods: Sequence[str], best: str, quantity: str, level: float | None = None) -> set[str]:
@@ -124,13 +124,13 @@ class _Evidence:
         point, drawn = rounded(np.array(points)), rounded(np.array(values))
         drawn = drawn[:, ~np.isnan(drawn).any(0)]
         error = drawn.std(1) if drawn.shape[1] else np.full(len(names), np.inf)
-        scale = np.where(rounded(error) > 0, error, np.inf)  # twins: no difference, no error
+        scale = np.where(rounded(error) > 0, error, np.inf)  # equal methods: no difference, no error
         deviation = np.abs((drawn - point[:, None]) / scale[:, None]).max(0)
         reach = np.quantile(deviation, level or self.level) if len(drawn.T) else 0
         return {name for name, bound in zip(names, point - reach * error, strict=True) if rounded(bound) > 0}
 
     def interval(self, method: str, quantity: str) -> Interval:
-        """The method's mean over the conditions it has, of those that count."""
+        """The method's mean over those of `conditions` in which it has a value."""
         where = [c for c in self.conditions if self.has(method, c, quantity)]
         if not where:
             return Interval(np.nan, np.nan, np.nan, 0, self.level, self.seed)
@@ -150,7 +150,7 @@ def verdict_on(
 ) -> Verdict:
     """The verdict on the pairs of a study, or of a part of it (one model, say), and their robustness table.
 
-    With several segmenters one speaks (they share images and predictions): `segmenter`, else quickshift,
+    With several segmenters only one is used (they share images and predictions): `segmenter`, else quickshift,
     else the first. Errors: InvalidInput for frames without the columns of `table.robustness_table`.
     """
     names = sorted(pairs["segmenter"].astype(str).unique())
@@ -193,7 +193,7 @@ def verdict_on(
 
 
 def _images(pairs: Any, used: bool) -> int:
-    """How many images there are, or how many of them a real method has a score for."""
+    """The number of images, or with `used` of those for which a real method has an RBO."""
     found = pairs[pairs["rbo"].notna() & ~pairs["control"].astype(bool)] if used else pairs
     return len(found[["dataset", "image"]].drop_duplicates())
 
@@ -203,7 +203,7 @@ def _spoken_for(frame: Any, segmenter: str) -> Any:
 
 
 def _names(pairs: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Real methods and controls, those without a single usable pair too."""
+    """Real methods and controls, also those without any usable pair."""
     control = pairs["control"].astype(bool)
     real, controls = (sorted(pairs["method"][rows].astype(str).unique()) for rows in (~control, control))
     return tuple(real), tuple(controls)
@@ -212,7 +212,7 @@ def _names(pairs: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def _evidence(
     found: Mapping[Cell, Replicates], names: tuple[tuple[str, ...], tuple[str, ...]], level: float, seed: int
 ) -> _Evidence:
-    """Conditions count where every real method has an RM: methods are then compared on equal terms."""
+    """The pooled cells; only conditions in which every real method has an RM count, so that all are compared alike."""
     cells: dict[tuple, dict[str, Replicates]] = {}
     for cell, replicates in found.items():
         cells.setdefault((cell.model, cell.dataset, cell.layer, cell.perturbation), {})[cell.method] = replicates
@@ -250,7 +250,7 @@ def _comparison(table: pd.DataFrame, quantity: str, alpha: float) -> Comparison 
 def _top(
     evidence: _Evidence, figures: Mapping[str, Interval], comparison: Comparison | None, by: str
 ) -> tuple[str, tuple[str, ...]]:
-    """The best real method by its pooled figure, and all that cannot be told from it."""
+    """The best real method by its pooled figure; and it with those that cannot be told from it, best first."""
     order = _ordered(evidence.real, figures)
     best = order[0]
     worse = evidence.worse(order[1:], best, by)
@@ -267,7 +267,7 @@ def _top(
 
 @dataclass(frozen=True)
 class _About:
-    """What the words are made from."""
+    """The values from which the sentence and the notes are made."""
 
     evidence: _Evidence
     figures: Mapping[str, Mapping[str, Interval]]
@@ -276,7 +276,7 @@ class _About:
     images: int
     given: int
     by: str | None
-    # By the last of DECIDING where nothing decides: who leads is worth saying even where no one can be recommended.
+    # Where nothing decides, by the last of DECIDING: the sentence names the leaders even where none is recommended.
     best: str | None
     top: tuple[str, ...]
 
@@ -345,7 +345,7 @@ def _too_few(evidence: _Evidence) -> str:
 
 
 def _notes(about: _About):
-    """What an honest reader adds."""
+    """Remarks on the limits of the evidence."""
     evidence = about.evidence
     left = len(evidence.cells) - len(evidence.conditions)
     if any(about.fooled.values()):
@@ -381,5 +381,5 @@ def _notes(about: _About):
 
 
 def _blind(controls: int) -> str:
-    """What every control has in common."""
+    """The property that all controls share."""
     return f"which {'does' if controls == 1 else 'do'} not depend on the network"

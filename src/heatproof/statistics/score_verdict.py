@@ -1,8 +1,8 @@
 """The verdict on the methods of a score study: who shares the top, which scores were fooled, in plain words (§11).
 
-What decides is the average rank of a method over the scores that no control fooled, image by image; every family
-of scores counts once, so that twenty fidelity scores do not outvote the masks. Scores of size and steadiness are told
-and not counted: a map can be small and steady, and wrong.
+The average rank of a method over the scores that no control fooled decides, image by image. Every family of scores
+counts once, so that twenty fidelity scores do not outvote the masks. Families in `ASIDE` are reported but not counted:
+a map can be small and stable, and wrong.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from heatproof.statistics.robustness_verdict import IMAGES
 from heatproof.statistics.scores import ARROWS, score_rows, wide_scores
 from heatproof.statistics.wording import counted, listed
 
-#: Families that do not ask whether a map is right.
+#: Families that do not measure whether a map is right.
 ASIDE = ("complexity", "sensitivity", "sanity")
 
 
@@ -26,9 +26,10 @@ ASIDE = ("complexity", "sensitivity", "sanity")
 class ScoreVerdict:
     """The verdict on one model and set of images.
 
-    counted: the scores that decided; fooled: score → the controls that fooled it; ranks: average rank of each real
-    method over the counted scores, best first; top: best first, those that cannot be told from it; firsts: method →
-    the counted scores whose top it shares. comparison: the tests over images, None where there is nothing to compare.
+    counted: the scores that count; fooled: score → the controls that fooled it; ranks: average rank of each real
+    method over the counted scores, best first; top: the best and those that cannot be told from it, best first; firsts:
+    method → the counted scores whose top it shares. comparison: the tests over images, None where there is nothing to
+    compare.
     """
 
     model: str
@@ -48,7 +49,7 @@ class ScoreVerdict:
 def score_verdicts(
     rows: pd.DataFrame, judged: Sequence[MetricRanking], families: Mapping[str, str] | None = None
 ) -> list[ScoreVerdict]:
-    """A verdict for each model and dataset of `judged` (see `scores.fooled`); `families`: metric → its family."""
+    """A verdict for each model and dataset of `judged` (see `fooling.fooled`); `families`: metric → its family."""
     frame: Any = score_rows(rows)
     found = []
     for model, dataset in dict.fromkeys((one.model, one.dataset) for one in judged):
@@ -84,7 +85,7 @@ def _ascending(ranks: Any) -> Any:
 
 
 def _counted(judged: Sequence[MetricRanking], families: Mapping[str, str]) -> list[MetricRanking]:
-    """Scores of all methods that no control fooled; of size and steadiness only where there is nothing else."""
+    """The scores that all methods have and no control fooled; families in `ASIDE` only where there are no others."""
     methods = {name for one in judged for name in one.means if name not in one.controls}
     sound = [one for one in judged if one.best and not one.fooled and methods <= set(one.means)]
     right = [one for one in sound if families.get(one.metric, "") not in ASIDE]
@@ -94,7 +95,7 @@ def _counted(judged: Sequence[MetricRanking], families: Mapping[str, str]) -> li
 def rank_blocks(cells: Any, counted: Sequence[MetricRanking], families: Mapping[str, str]) -> pd.DataFrame:
     """Images × methods: the average rank (1 = best) over the scores of a family, then over the families.
 
-    On each image only the scores count that every method has there. Images without any are left out.
+    On each image only the scores that every method has there count. Images without any are left out.
     """
     by_family: dict[str, list[Any]] = {}
     methods = sorted(map(str, cells["method"].unique()))
@@ -115,7 +116,7 @@ def _mean(frames: Sequence[Any]) -> Any:
 
 @dataclass(frozen=True)
 class _About:
-    """What the words are made from."""
+    """The values from which the sentence and the notes are made."""
 
     judged: Sequence[MetricRanking]
     counted: tuple[str, ...]
@@ -163,7 +164,7 @@ def _sentence(about: _About) -> str:
 
 
 def _notes(about: _About, families: Mapping[str, str]):
-    """What an honest reader adds."""
+    """Remarks on the limits of the evidence."""
     tested = [one for one in about.judged if one.exposed]
     if about.fooled:
         told = listed([f"{metric} (by {listed(names)})" for metric, names in about.fooled.items()])

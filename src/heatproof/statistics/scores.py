@@ -1,8 +1,8 @@
 """The table of a score study, its curves, and the table as HTML (protocols §9, §11).
 
-Rows are a frame with a row per image, method and metric: `image`, `method`, `metric`, `value`, and where there are
-some `model`, `dataset`, `control`, `flag`. Rows without a method (facts about an image) and points of curves
-(metric `NAME-curve`) take no part.
+Rows are a frame with a row per image, method and metric. Its columns are `image`, `method`, `metric`, `value`, and
+optionally `model`, `dataset`, `control`, `flag`. Rows without a method (facts about an image) and points of curves
+(metric `NAME-curve`) are left out.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ from heatproof.statistics.intervals import multiplicities, percentiles
 
 #: Columns of tables/scores.csv.
 COLUMNS = ("model", "method", "metric", "n", "mean", "std", "low", "high", "better", "flagged")
-#: A metric's points are stored under its key with this behind it, the share removed or restored in `strength`.
+#: Points of a metric's curve are stored under its key with this suffix, the share removed or restored in `strength`.
 CURVE = "-curve"
 ARROWS = {"high": "↑", "low": "↓"}
 
@@ -29,7 +29,7 @@ Directions = Mapping[str, Any]
 
 
 def score_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows that hold a score, all columns there, values that are no finite number NaN."""
+    """The rows that hold a score, with all columns; values that are not finite become NaN."""
     missing = [name for name in _NEEDED if name not in rows]
     if missing:
         raise InvalidInput(f"`rows` must have the columns {', '.join(_NEEDED)}. Got none called {missing[0]!r}.")
@@ -41,7 +41,7 @@ def score_rows(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def better(directions: Directions | None, metric: str) -> str:
-    """`high`, `low`, or the empty text where nobody said."""
+    """`high`, `low`, or an empty string where it is not known."""
     fact = (directions or {}).get(metric, "")
     return str(fact.get("better", "")) if isinstance(fact, Mapping) else str(fact)
 
@@ -49,7 +49,7 @@ def better(directions: Directions | None, metric: str) -> str:
 def score_table(
     rows: pd.DataFrame, directions: Directions | None = None, *, resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Mean of every metric for every model and method; columns as COLUMNS, fractions where the metric is one.
+    """Mean of every metric for every model and method; columns as COLUMNS, shares as fractions and not in per cent.
 
     `n` counts rows and `flagged` those with a flag; mean and std (ddof 1) are over the rows with a number. low and
     high: 95 % bootstrap interval of the mean by image, the same draws for every cell; NaN below two images.
@@ -117,7 +117,7 @@ def curve_table(rows: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> 
 
 
 def reaches(value: float, other: float) -> bool:
-    """Whether a mean is as high as another, to five digits of the larger."""
+    """Whether a mean is at least as high as another, to five digits of the larger."""
     return bool(rounded(np.float64(value - other), max(abs(value), abs(other)), ANSWER_STEP) >= 0)
 
 
@@ -128,7 +128,7 @@ def wide_scores(cell: pd.DataFrame) -> pd.DataFrame:
 
 
 def figure(value: float) -> str:
-    """Three decimals, or three digits where those say nothing; a dash for NaN, a proper minus sign."""
+    """Three decimals, or three digits for very small or large numbers; a dash for NaN; a true minus sign."""
     if value is None or pd.isna(value):
         return "–"
     plain = value == 0 or 0.01 <= abs(value) < 100

@@ -1,4 +1,4 @@
-"""From pairs to the robustness table and to blocks for the tests; data frames in, data frames out.
+"""The robustness table, and blocks for the tests, from a frame of pairs.
 
 A frame of pairs has a row per image × method × perturbation × severity, columns as `tables/pairs.parquet`:
 model, dataset, layer, segmenter, image, method, control, perturbation, severity, rbo, kappa, changed (and
@@ -53,7 +53,8 @@ ESTIMATES = {
 }
 #: The severity of rows that pool all severities.
 ALL = "all"
-#: Private functions take frames as `Any`: pandas' stubs cannot follow boolean indexing.
+# Private functions take frames as `Any`: pandas' stubs cannot follow boolean indexing.
+#: The columns that a frame of pairs must have.
 _NEEDED = (*CELL, "severity", "image", "rbo", "kappa", "changed")
 
 
@@ -110,7 +111,7 @@ def robustness_table(
 
 
 def pooled(pairs: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> dict[Cell, Replicates]:
-    """The "all" cells with their resamples, the draws of `robustness_table`: for differences between methods."""
+    """The "all" cells with their resamples, drawn as in `robustness_table`, for differences between methods."""
     clean = _usable(pairs)
     drawn = _draws(clean, resamples, seed)
     return {cell: _bootstrapped(cell, rows, drawn, seed) for cell, rows in _cells(clean, single=False)}
@@ -134,8 +135,8 @@ def image_blocks(
     """Pairs as blocks × methods: a block is an image (of a model, dataset, layer, segmenter).
 
     The value is the mean over those of the image's conditions in which *every* method has one, so that
-    methods are compared on the same images; `unchanged`: only conditions that left the prediction alone,
-    where a high RBO is good.
+    methods are compared on the same images; `unchanged`: only conditions that did not change the
+    prediction, where a high RBO is good.
     """
     kept = _usable(pairs, value)
     kept = kept if controls else kept[~kept["control"].astype(bool)]
@@ -200,7 +201,7 @@ class Resamples(NamedTuple):
 
 
 def _draws(pairs: Any, resamples: int, seed: int) -> dict[str, Resamples]:
-    """For each dataset; images sorted by name, so that neither row order nor methods matter."""
+    """Dataset → its resamples; images are sorted by name, so that neither row order nor methods matter."""
     found = {}
     for dataset, rows in pairs.groupby("dataset", sort=True, observed=True):
         images = sorted(rows["image"].astype(str).unique())
@@ -226,7 +227,7 @@ def _means(frame: Any, column: str) -> Callable[[Cell], float]:
         return lambda cell: np.nan
     finite = frame[np.isfinite(frame[column].to_numpy(np.float64))]
     keys = [key for key in ("model", "dataset", "segmenter", "perturbation", "severity") if key in finite]
-    if column == "segments":  # an image's segments do not depend on what is done to it
+    if column == "segments":  # segments are those of the clean image
         keys = [key for key in keys if key not in ("perturbation", "severity")]
         finite = finite.drop_duplicates([*keys, *(["image"] if "image" in finite else [])])
     pooling = [key for key in keys if key != "severity"]

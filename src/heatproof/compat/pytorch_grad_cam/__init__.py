@@ -42,7 +42,7 @@ ScoreCAM = _made("ScoreCAM", "scorecam")
 
 
 class ShapleyCAM(_made("ShapleyCAM", "shapleycam")):
-    """`shapleycam`; the utility is the targets' output (the paper's is `ClassifierOutputReST`), the logit for None."""
+    """`shapleycam`; the utility is the targets' output (in the paper `ClassifierOutputReST`); for None the logit."""
 
     def _wanted(self, targets: Any, count: int) -> Wanted:
         wanted = as_wanted(targets, count)
@@ -53,7 +53,7 @@ class ShapleyCAM(_made("ShapleyCAM", "shapleycam")):
 
 
 class AblationCAM(_made("AblationCAM", "ablationcam", compat=True)):
-    """`ablationcam`; `batch_size` and `ablation_layer` are taken and not needed."""
+    """`ablationcam`; `batch_size` and `ablation_layer` are accepted and ignored."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class KPCA_CAM(_made("KPCA_CAM", "kpcacam")):
 
 
 class FinerCAM(_made("FinerCAM", "finercam", alpha=1.0, comparisons=3, compat=True)):
-    """`finercam` on the CAM of `base_method`; where `targets` are given they are explained as they are."""
+    """`finercam` on the CAM of `base_method`; given `targets` are explained by `base_method` alone."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class FinerCAM(_made("FinerCAM", "finercam", alpha=1.0, comparisons=3, compat=Tr
         comparison_categories: Sequence[int] | None = None,
         target_idx: int | None = None,
     ) -> np.ndarray:
-        """`comparison_categories` are places in the order of similarity, 1 … n; `target_idx` is the class explained."""
+        """`comparison_categories` are positions by similarity, 1 … n; `target_idx` is the class explained."""
         if targets is not None:
             return self.base_cam.forward(input_tensor, targets, eigen_smooth)
         if eigen_smooth:
@@ -168,7 +168,7 @@ class GuidedBackpropReLUModel:
         return found.raw["guided-backprop"][0].movedim(0, -1).cpu().numpy()
 
 
-#: What the original has and heatproof has not, and what to take.
+#: Names of the original that heatproof does not have → what to use instead.
 ABSENT = {
     "RandomCAM": "it weighs channels at random; the controls 'random' and 'half' are there for that",
     "SegEigenCAM": "take EigenCAM",

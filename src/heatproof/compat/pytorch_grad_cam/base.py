@@ -1,4 +1,4 @@
-"""How pytorch-grad-cam is called, and what it makes of the maps of several layers."""
+"""The call style of pytorch-grad-cam, and its combination of the maps of several layers."""
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,16 +21,16 @@ from heatproof.models import resolve_layer
 from heatproof.models.model import bare
 from heatproof.tensors import minmax, upsampled
 
-#: Methods that take no heed of `eigen_smooth`, as in pytorch-grad-cam.
+#: Methods that ignore `eigen_smooth`, as in pytorch-grad-cam.
 UNSMOOTHED = ("eigencam", "eigengradcam", "kpcacam", "fem")
-#: What `aug_smooth` multiplies the input by, each with and without a horizontal flip.
+#: The factors of `aug_smooth` on the input, each with and without a horizontal flip.
 FACTORS = (0.9, 1.0, 1.1)
 
 
 class BaseCAM:
     """A method in the call style of pytorch-grad-cam: `cam(input_tensor=, targets=) → (N, H, W)` in [0, 1].
 
-    Maps of several layers are rectified and scaled one by one, brought to the input's size, averaged, and scaled.
+    Maps of several layers are rectified and scaled one by one, resized to the input's size, averaged, and scaled.
     Nothing is left in the model between calls, so `with` is not needed, and errors in its block are not swallowed.
     """
 
@@ -49,9 +49,9 @@ class BaseCAM:
         Args:
             model: in any mode; it is explained in eval mode, and left as it was.
             target_layers: modules of the model; their maps are averaged.
-            reshape_transform: not used: the grid of tokens is read from the tensors. Where it gives another grid, a
-                HeatproofWarning says so.
-            options: of the method (`heatproof list methods`), over those that give the original's numbers.
+            reshape_transform: not used: the grid of tokens is read from the tensors. A HeatproofWarning
+                is given where it gives another grid.
+            options: of the method (`heatproof list methods`); they replace those that give the original's numbers.
         """
         if not isinstance(model, nn.Module):
             raise InvalidInput(f"`model` must be a torch.nn.Module. Got {type(model).__name__}.")
@@ -116,7 +116,7 @@ class BaseCAM:
         return self._mapped(inputs, wanted)
 
     def _keys(self) -> list[str]:
-        """A spelling for each of the layers."""
+        """The method's spelling at each layer."""
         return [f"{self.method}@{layer}" for layer in self._layers] if self._request.spatial else [self.method]
 
     def _wanted(self, targets: Any, count: int) -> Wanted:
@@ -172,7 +172,7 @@ class BaseCAM:
 
 
 def as_wanted(targets: Any, count: int) -> Wanted:
-    """Targets of pytorch-grad-cam as what is to be explained."""
+    """Targets of pytorch-grad-cam as `Wanted`."""
     if targets is None:
         return Wanted()
     found = list(targets) if isinstance(targets, Sequence) else None
@@ -200,7 +200,7 @@ def combined(raw: Sequence[torch.Tensor], size: tuple[int, ...]) -> torch.Tensor
 def observed(
     layers: Sequence[nn.Module], transform: Callable[[torch.Tensor], torch.Tensor] | None
 ) -> Iterator[dict[int, tuple[int, ...] | str]]:
-    """For each layer the grid that a `reshape_transform` makes of its output, or why it makes none."""
+    """For each layer the grid that a `reshape_transform` makes of its output, or the error that it raises."""
     seen: dict[int, tuple[int, ...] | str] = {}
 
     def keeper(index: int, reshaped: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., None]:
@@ -224,7 +224,7 @@ def observed(
 
 
 def _say(name: str, flags: Sequence[str]) -> None:
-    """A map that says nothing is zeros, and that is said."""
+    """Warns of degenerate maps, which are zeros."""
     for reason in dict.fromkeys(filter(None, flags)):
         which = ", ".join(str(i) for i, flag in enumerate(flags) if flag == reason)
         warnings.warn(f"{name}: zeros for image {which}: {reason}.", HeatproofWarning, stacklevel=5)

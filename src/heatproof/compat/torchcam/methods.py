@@ -1,4 +1,4 @@
-"""Extractors: opened on a model, they remember what it was shown, and explain that when they are called."""
+"""Extractors in the call style of torchcam: they keep a model's last input and explain it when they are called."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Self
@@ -17,9 +17,9 @@ from heatproof.tensors import minmax, upsampled
 class Extractor:
     """A method in the call style of torchcam: `extractor(class_idx, scores) → [(N, *spatial) for each layer]`.
 
-    A forward pre-hook on the model remembers its last input while the extractor is open; the maps are made from that
-    input in a pass of their own, in eval mode. `scores` is looked at for its batch size only, so it may come from
-    inference mode.
+    A forward pre-hook on the model keeps its last input while the extractor is open; the maps are made from that
+    input in a pass of their own, in eval mode. Only the batch size of `scores` is used, so it may come from inference
+    mode.
     """
 
     #: Our method, its options, and whether its map is rectified before it is scaled.
@@ -39,8 +39,8 @@ class Extractor:
         """
         Args:
             target_layer: a layer or several, by name or as modules; None: the last feature map before pooling.
-            input_shape: of one input, to find that layer with.
-            reshape_transform: taken and not used: the grid of tokens is read from the tensors.
+            input_shape: the shape of one input, used to find that layer.
+            reshape_transform: accepted and ignored: the grid of tokens is read from the tensors.
             options: of the method (`heatproof list methods`).
         """
         if not isinstance(model, nn.Module):
@@ -71,19 +71,19 @@ class Extractor:
         self.reset_hooks()
 
     def enable_hooks(self) -> None:
-        """Inputs are remembered again."""
+        """Keeps inputs again."""
         self._enabled = True
 
     def disable_hooks(self) -> None:
-        """Inputs are not remembered for now."""
+        """Keeps no further inputs, until `enable_hooks`."""
         self._enabled = False
 
     def reset_hooks(self) -> None:
-        """Forgets the input."""
+        """Drops the input."""
         self._input = None
 
     def remove_hooks(self) -> None:
-        """Leaves the model."""
+        """Removes the hook from the model."""
         for handle in self.hook_handles:
             handle.remove()
         self.hook_handles.clear()
@@ -103,15 +103,16 @@ class Extractor:
         targets: Callable[[Any], Any] | Sequence[Callable[[Any], Any]] | None = None,
         retain_graph: bool = False,
     ) -> list[torch.Tensor]:
-        """Maps at the layers' resolutions, rectified, each scaled to [0, 1] where `normalized`.
+        """Maps at the layers' resolutions, rectified (except `CAM`'s), each scaled to [0, 1] where `normalized`.
 
         Args:
             class_idx: a class for all images, or one for each.
-            scores: what the model gave; only its length is looked at.
+            scores: the model's output; only its length is used.
             targets: in place of `class_idx`: a function of one image's output to a number, for all or one for each.
 
         Raises:
-            InvalidInput: the model was not run yet. InvalidTarget: too few or too many classes, or none.
+            InvalidInput: the model was not run yet, or `scores` of another length.
+            InvalidTarget: too few or too many classes, or none, or both `class_idx` and `targets`.
         """
         inputs = self._input
         if inputs is None:
@@ -124,7 +125,7 @@ class Extractor:
             )
         wanted = Wanted(as_rule(class_idx, len(inputs))) if targets is None else _scores(targets, len(inputs))
         keys = [f"{self.method}@{name}" for name in self.target_names]
-        enabled, self._enabled = self._enabled, False  # what heatproof runs is not the user's input
+        enabled, self._enabled = self._enabled, False  # heatproof's own passes are not the user's input
         try:
             found = raw_maps(self.model, inputs, dict.fromkeys(keys, self.options), wanted, self.target_names[0])
         finally:
@@ -134,7 +135,7 @@ class Extractor:
 
     @classmethod
     def fuse_cams(cls, cams: list[torch.Tensor], target_shape: tuple[int, ...] | None = None) -> torch.Tensor:
-        """Maps of several layers → one: the largest value at every place, at the largest resolution among them."""
+        """Maps of several layers → one: the maximum at every position, at the largest resolution among them."""
         if not isinstance(cams, list) or not cams or not all(isinstance(cam, torch.Tensor) for cam in cams):
             raise InvalidInput(f"`cams` must be a list of at least one tensor. Got {type(cams).__name__}.")
         if len(cams) == 1:
@@ -173,7 +174,7 @@ class XGradCAM(Extractor):
 
 
 class LayerCAM(Extractor):
-    """`layercam`; maps are drawn together by `tanh(2 m)` before they are fused."""
+    """`layercam`; maps m become `tanh(2 m)` before they are fused."""
 
     method = "layercam"
 
@@ -183,7 +184,7 @@ class LayerCAM(Extractor):
 
 
 class ScoreCAM(Extractor):
-    """`scorecam`; `batch_size` is taken and not needed: memory is bounded."""
+    """`scorecam`; `batch_size` is accepted and ignored: memory is bounded."""
 
     method = "scorecam"
 
@@ -193,7 +194,7 @@ class ScoreCAM(Extractor):
 
 
 class CAM(Extractor):
-    """`cam`, not rectified, as in torchcam; `fc_layer` is taken and not needed: the classifier is found."""
+    """`cam`, not rectified, as in torchcam; `fc_layer` is accepted and ignored: the classifier is found."""
 
     method, rectified = "cam", False
 
@@ -242,7 +243,7 @@ class RefineCAM:
     def fuse_cams(
         cams: list[torch.Tensor], target_shape: tuple[int, ...] | None = None, normalized: bool = True
     ) -> torch.Tensor:
-        """Scaled, resized and multiplied."""
+        """Maps of several layers → one: each scaled and resized, then multiplied."""
         shape = target_shape or tuple(map(max, zip(*(cam.shape[1:] for cam in cams), strict=True)))
         product = torch.stack([upsampled(minmax(cam), shape) for cam in cams]).prod(0)
         return minmax(product) if normalized else product
@@ -253,7 +254,7 @@ class RefineCAM:
         raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
 
 
-#: What torchcam has and heatproof has not, and what to take.
+#: Names of torchcam that heatproof does not have → what to use instead.
 ABSENT = {
     "SmoothGradCAMpp": "take GradCAMpp",
     "SSCAM": "take ScoreCAM",

@@ -9,12 +9,12 @@ from heatproof.errors import InvalidInput
 
 
 def overlay_mask(img: Image.Image, mask: Image.Image, colormap: Any = "jet", alpha: float = 0.7) -> Image.Image:
-    """A map over its image: `alpha` of the image, the rest the colours of the map's squares.
+    """A map over its image: `alpha` × image + (1 − `alpha`) × colours of the squared map.
 
     Args:
         img: grey or RGB.
         mask: the map in [0, 1] (mode `F`) or in bytes, of any size.
-        colormap: a name or colour map of Matplotlib's.
+        colormap: a colour map of Matplotlib's, or its name.
         alpha: at least 0, below 1.
     """
     from matplotlib import colormaps

@@ -9,7 +9,7 @@ from heatproof.errors import InvalidInput
 from heatproof.registry import unknown
 from heatproof.tensors import upsampled
 
-#: OpenCV's numbers of the colour maps that Matplotlib has too; its `hot` and `pink` are others.
+#: OpenCV's numbers of the colour maps that Matplotlib has too; its `hot` and `pink` differ.
 COLORMAPS = {
     0: "autumn",
     1: "bone",
@@ -37,7 +37,7 @@ def show_cam_on_image(
     colormap: int | str = COLORMAP_JET,
     image_weight: float = 0.5,
 ) -> np.ndarray:
-    """A map over its image, uint8 `(H, W, 3)`: `(1 − image_weight)` heat + `image_weight` image, brightest at 255.
+    """A map over its image, uint8 `(H, W, 3)`: `(1 − image_weight)` heat + `image_weight` image, maximum 255.
 
     Args:
         img: `(H, W, 3)` in [0, 1].
@@ -80,7 +80,7 @@ def preprocess_image(
 
 
 def deprocess_image(img: np.ndarray) -> np.ndarray:
-    """Gradients as an image, uint8: mean ½, standard deviation .1."""
+    """Gradients as an image, uint8: scaled to mean ½ and standard deviation .1, clipped to [0, 1], times 255."""
     scaled = (img - np.mean(img)) / (np.std(img) + 1e-5)
     return (np.clip(scaled * 0.1 + 0.5, 0, 1) * 255).astype(np.uint8)
 

@@ -1,7 +1,7 @@
-"""What is explained, as a function of one image's output; by the names of pytorch-grad-cam 1.5.7.
+"""Targets as functions of one image's output, by the names of pytorch-grad-cam 1.5.7.
 
-Any callable on one output row is a target too. Those of this module that name a class are known to the engine, which
-then works on the whole batch at once; others are asked image by image.
+Any callable on one output row is a target too. The engine knows those of this module that name a class, and explains
+the whole batch at once; with any other it explains image by image.
 """
 
 from collections.abc import Sequence
@@ -61,7 +61,7 @@ class BinaryClassifierOutputTarget:
 
 @dataclass(frozen=True)
 class SoftmaxOutputTarget:
-    """The softmax of the output as it is; one number only where the output is one."""
+    """The softmax of the whole output; a single number only where the output is one."""
 
     def __call__(self, model_output: torch.Tensor) -> torch.Tensor:
         return model_output.softmax(-1)
@@ -87,7 +87,7 @@ class SemanticSegmentationTarget:
 
 @dataclass(frozen=True)
 class FinerWeightedTarget:
-    """What sets a class apart from others: `Σ p_d (y_c − α y_d) / Σ p_d` (Zhang et al. 2025)."""
+    """A class's logit minus those of others, weighted: `Σ p_d (y_c − α y_d) / Σ p_d` (Zhang et al. 2025)."""
 
     main_category: int
     comparison_categories: Sequence[int]

@@ -1,4 +1,4 @@
-"""Tokens to grids, by the names of pytorch-grad-cam; heatproof reads the grid from the tensors and needs none."""
+"""Tokens to grids, by the names of pytorch-grad-cam; heatproof reads grids from the tensors and does not need them."""
 
 import torch
 
