@@ -78,6 +78,9 @@ def audit(
     """
     from heatproof.studies.settings import ModelPlan
 
+    own = {"study": "another study with `heatproof run`", "models": "`model`", "datasets": "`images`"}
+    for name in own.keys() & settings.keys():
+        raise InvalidInput(f"`{name}` is no setting of an audit. Name {own[name]}.")
     of_model = {name: settings.pop(name) for name in list(settings) if name in ModelPlan.model_fields}
     spec = model
     if isinstance(model, Model):
@@ -88,10 +91,7 @@ def audit(
         )
     if workers < 1:
         raise InvalidInput(f"`workers` must be at least 1. Got {workers}.")
-    several = isinstance(images, Iterable) and not isinstance(images, str | os.PathLike)
-    dataset: dict[str, Any] = {
-        "images": [_path("images", file) for file in images] if several else _path("images", images)
-    }
+    dataset: dict[str, Any] = {"images": _images(images)}
     dataset |= {k: _path(k, path) for k, path in (("labels", labels), ("masks", masks)) if path is not None}
     given = {"methods": methods, "budget": budget, **settings}
     plan = checked_plan(
@@ -111,6 +111,14 @@ def audit(
         if isinstance(model, Model):
             GIVEN_MODELS.pop(model.name, None)
     return Audit.of(write_tables(folder))
+
+
+def _images(given: Any) -> str | list[str]:
+    """A folder or a name as text; one file, or several, as a list."""
+    if isinstance(given, Iterable) and not isinstance(given, str | os.PathLike):
+        return [_path("images", file) for file in given]
+    text = _path("images", given)
+    return [text] if Path(text).is_file() else text
 
 
 def _path(name: str, value: Any) -> str:

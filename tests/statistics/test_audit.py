@@ -133,45 +133,86 @@ def test_a_pass_needs_the_better_mean_too():
     assert of(frame).findings["good"]["faithful"].answer != PASS
 
 
+def noise(consistency, within, beats, behind, images=40):
+    """What the audit reads of a verdict."""
+    support = {"consistency": dict.fromkeys(consistency, images), "within": dict.fromkeys(within, images)}
+    return SimpleNamespace(beside={"consistency": consistency, "within": within}, beats=beats, behind=behind,
+                           support=support, controls=CONTROLS, images=40, fooled={}, by=None)  # fmt: skip
+
+
 def figures(**values: float) -> dict[str, Interval]:
     return {name: Interval(value, value - 0.1, value + 0.1, 100, 0.95, 0) for name, value in values.items()}
 
 
 def test_stable_and_responding_come_from_the_noise_study():
-    verdict = SimpleNamespace(
-        beside={
-            "consistency": figures(good=0.7, bad=0.05, random=0.1, edges=1.0),
-            "within": figures(good=0.9, bad=0.7, random=0.5, edges=0.8),
-        },
-        beats={"consistency": {"good": ("random",), "bad": ()}, "within": {"good": ("random", "edges"), "bad": ()}},
-        controls=CONTROLS,
-        images=40,
-        fooled={},
-        by=None,
-    )
-    found = of(rows(faithful(good=0.5, bad=0.5)), verdict)
+    steady = figures(good=0.7, bad=0.05, even=0.1, random=0.1, edges=1.0)
+    following = figures(good=0.9, bad=0.7, even=0.8, random=0.5, edges=0.8)
+    beats = {"consistency": {"good": ("random",), "bad": (), "even": ()},
+             "within": {"good": ("random", "edges"), "bad": (), "even": ("random",)}}  # fmt: skip
+    behind = {"consistency": {"bad": ("random", "edges")}, "within": {"bad": ("edges",)}}
+    verdict = noise(steady, following, beats, behind)
+    found = of(rows(faithful(good=0.5, bad=0.5, even=0.5)), verdict)
     assert [found.findings["good"][name].answer for name in ("stable", "responds")] == [PASS, PASS]
     # `edges` is steady by construction: only random maps count there, and every control counts for the other
     assert [found.findings["bad"][name].answer for name in ("stable", "responds")] == [FAIL, FAIL]
     assert found.findings["bad"]["responds"].evidence[0].against == "edges"
+    assert [found.findings["even"][name].answer for name in ("stable", "responds")] == [OPEN, OPEN]  # no test, no fail
     assert found.recommended == "good" and "bad" not in found.fit
-    verdict.images = 3
-    assert of(rows(faithful(good=0.5, bad=0.5)), verdict).findings["bad"]["stable"].answer == OPEN
-    verdict.images = 40
+    verdict.support["consistency"]["good"] = 1  # of 40 images one held: its value is no evidence
+    finding = of(rows(faithful(good=0.5, bad=0.5)), verdict).findings["good"]["stable"]
+    assert finding.answer == OPEN and finding.why == ("the prediction held on 1 image, which is too few",)
     verdict.beside["within"] = figures(good=np.nan, bad=np.nan)
-    assert of(rows(faithful(good=0.5, bad=0.5)), verdict).findings["good"]["responds"].answer == OPEN
+    found = of(rows(faithful(good=0.5, bad=0.5)), verdict)
+    assert found.findings["good"]["responds"].answer == OPEN
+    assert "What cannot be told of good (responds) might be settled by more images or stronger noise." in found.notes
+    assert "responds" not in of(rows(faithful(good=0.5)), verdict, fixed=True).findings["good"]
 
 
 def test_a_change_of_a_map_that_is_not_stable_proves_nothing():
     means = {"mprt": {"noisy": 0.0, "random": 0.0, "edges": 1.0}}
-    verdict = SimpleNamespace(
-        beside={"consistency": figures(noisy=0.1, random=0.1), "within": {}},
-        beats={"consistency": {"noisy": ()}, "within": {}},
-        controls=CONTROLS, images=40, fooled={}, by=None,
-    )  # fmt: skip
+    verdict = noise(figures(noisy=0.1, random=0.1), {}, {"consistency": {"noisy": ()}, "within": {}}, {})
     assert of(rows(means)).findings["noisy"]["depends on the weights"].answer == PASS
     finding = of(rows(means), verdict).findings["noisy"]["depends on the weights"]
     assert finding.answer == OPEN and "not shown to be stable" in finding.why[-1]
+    assert not finding.needs  # more images do not make it stable
+
+
+def test_a_fail_is_a_test_too():
+    """A mean that is a little behind a control's is no fail; a control that is significantly better is one."""
+    found = of(rows(faithful(behind=0.19, bad=0.05), images=20, spread=0.1))
+    assert [found.findings[m]["faithful"].answer for m in ("behind", "bad")] == [OPEN, FAIL]
+    (road,) = [one for one in found.findings["bad"]["faithful"].evidence if one.what == "road"]
+    frame = rows(faithful(behind=0.19, bad=0.05), images=20, spread=0.1)
+    wide = frame[frame["metric"] == "road"].pivot(index="image", columns="method", values="value")
+    raw = [
+        min(1, 2 * min(wilcoxon(wide[control] - wide[method], alternative="greater").pvalue for control in CONTROLS))
+        for method in ("behind", "bad")
+    ]
+    assert road.p == pytest.approx(multipletests(raw, method="holm")[1][1], rel=1e-6)
+
+
+def test_what_would_settle_an_open_answer_is_said_only_where_it_would():
+    means = faithful(even=0.21)
+    note = "What cannot be told of even (faithful) might be settled by {}."
+    assert note.format("more images") in of(rows(means)).notes
+    alone = {metric: {"even": values["even"]} for metric, values in means.items()}
+    assert note.format("a run with controls") in of(rows(alone)).notes
+    frame = rows(means)
+    frame.loc[(frame["method"] == "even") & (frame["image"] > "020"), "value"] = np.nan
+    assert not any("might be settled" in note for note in of(frame).notes)
+
+
+def test_nothing_is_asked_of_a_method_that_does_not_serve_the_model():
+    frame = rows(faithful(good=0.5, chefer=0.5))
+    frame.loc[frame["method"] == "chefer", "value"] = np.nan
+    found = of(frame, refused={"chefer": "it has no attention"})
+    assert list(found.findings) == ["good"] and "chefer does not serve this model: it has no attention." in found.notes
+
+
+def test_eight_methods_can_pass_on_eight_images():
+    """The tests are one-sided: 8 × 2⁻⁸ is .031."""
+    found = of(rows({"mprt": {f"m{i}": 0.1 for i in range(8)}}, images=8, spread=0.01))
+    assert {given["depends on the weights"].answer for given in found.findings.values()} == {PASS}
 
 
 def test_between_equal_answers_the_average_rank_decides_and_what_is_beside_the_point_does_not_disqualify():

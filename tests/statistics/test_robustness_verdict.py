@@ -130,4 +130,4 @@ def test_the_verdict_is_reproducible(made):
 
 def test_words():
     assert listed(["a"]) == "a" and listed(["a", "b"]) == "a and b" and listed(["a", "b", "c"]) == "a, b and c"
-    assert [number(x) for x in (0.314, -0.02, 1.0, float("nan"))] == ["0.31", "-0.02", "1.00", "not known"]
+    assert [number(x) for x in (0.314, -0.02, 1.0, float("nan"))] == ["0.31", "−0.02", "1.00", "not known"]

@@ -147,10 +147,12 @@ def _report(folder: Path, page: bool = True) -> None:
 
     findings = reports.write_tables(folder)
     scoretable.print_tables(findings)
-    answers = [f"{answer.where}: {answer.sentence}".removeprefix(": ") for answer in findings.answers]
-    if "audit.csv" in findings.tables:
-        answers += [note for answer in findings.answers for note in answer.details]
-    print("\n" + "\n".join(answers) + "\n")
+    noted = "audit.csv" in findings.tables
+    for answer in findings.answers:
+        print("\n" + f"{answer.where}: {answer.sentence}".removeprefix(": "))
+        for note in answer.details if noted else ():
+            print(note)
+    print()
     print(f"Report: {reports.write_page(findings)}" if page else f"Tables: {folder / 'tables'}")
 
 

@@ -49,7 +49,7 @@ def image_files(folder: Path) -> list[Path]:
 
 def subfolders(folder: Path) -> list[str]:
     """The names of the visible folders in `folder`, sorted."""
-    found = [entry.name for entry in os.scandir(folder) if entry.is_dir() and not _hidden(entry.name)]
+    found = [entry.name for entry in os.scandir(folder) if entry.is_dir() and not hidden(entry.name)]
     return sorted(found, key=os.fsencode)
 
 
@@ -62,7 +62,7 @@ def _walked(folder: Path, seen: set[str]) -> Iterator[Path]:
         # Sorted, so that which of two links to one folder is visited does not depend on the disk.
         ordered = sorted(entries, key=lambda entry: os.fsencode(entry.name))
     for entry in ordered:
-        if _hidden(entry.name):
+        if hidden(entry.name):
             continue
         if entry.is_dir():
             yield from _walked(folder / entry.name, seen)
@@ -76,5 +76,6 @@ def _is_image(entry: os.DirEntry) -> bool:
     return known and (entry.is_file() or entry.is_symlink())
 
 
-def _hidden(name: str) -> bool:
+def hidden(name: str) -> bool:
+    """Whether a file or folder of that name is passed over."""
     return name.startswith(".") or name == "__MACOSX"

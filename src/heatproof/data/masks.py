@@ -15,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
-from heatproof.data.files import EXTENSIONS, image_files, names_for, printable
+from heatproof.data.files import EXTENSIONS, hidden, image_files, names_for, printable
 from heatproof.data.image import MAX_PIXELS, open_array, open_mask
 from heatproof.errors import InvalidImage, InvalidInput
 
@@ -69,7 +69,7 @@ class MaskFolder:
     @classmethod
     def of(cls, folder: Path) -> "MaskFolder":
         """All masks below the folder; they are opened when they are needed."""
-        arrays = (path for path in folder.rglob("*.npy") if not hidden(path.relative_to(folder)))
+        arrays = (path for path in folder.rglob("*.npy") if not any(map(hidden, path.relative_to(folder).parts)))
         found: dict[str, Path] = {}
         for path in sorted([*image_files(folder), *arrays]):
             name = printable(path.relative_to(folder).with_suffix("").as_posix())

@@ -52,6 +52,12 @@ class Findings:
                 "python:package.module:STUDY."
             ) from None
 
+    @property
+    def section_names(self) -> list[str]:
+        """The names of the sections of its page; of a function the name of its module."""
+        given = self.study.sections
+        return [one if isinstance(one, str) else one.__module__.rpartition(".")[2] for one in given]
+
     @cached_property
     def robustness(self) -> RobustnessFindings | None:
         """What metrics of pairs say under noise; None where no row has one."""
@@ -79,10 +85,17 @@ class Findings:
                     model=one.setting.model,
                     dataset=one.setting.dataset,
                     layer=str(one.setting.of(scores.scores)["layer"].iloc[0]),
-                    layers=frames.layers_of(self.rows),
+                    layers=frames.layers_of(self.rows, one.setting.model),
+                    refused=self._refused(one.setting.model),
+                    fixed=self.plan.get("target") != "predicted",
                 )
             )
         return found
+
+    def _refused(self, model: str) -> Mapping[str, str]:
+        """Method → why it does not serve a model."""
+        facts = next((one for one in self.plan.get("models") or () if one.get("name") == model), {})
+        return facts.get("not_applicable") or {}
 
     @cached_property
     def settings(self) -> list[tuple[str, str]]:

@@ -25,7 +25,13 @@ SCORE = ("model", "dataset", "layer", "target", "image", "method", "control", "m
 #: Columns of tables/pictures.parquet, in order.
 SCORES = (*SCORE, "value", "flag")
 #: Rows of metrics under the reference condition.
-REFERENCE = "method <> '' AND perturbation = '' AND transformation = '' AND state = ''"
+REFERENCE = "method <> '' AND reference"
+#: The rows under conditions that change the image alone. `perturbation` names all that was done to the image.
+DISTURBED = """disturbed AS (
+    SELECT * REPLACE (CASE WHEN transformation = '' THEN perturbation WHEN perturbation = '' THEN transformation
+                      ELSE perturbation || ' after ' || transformation END AS perturbation)
+    FROM rows WHERE NOT reference AND state = '' AND (perturbation <> '' OR transformation <> '')
+    AND target = coalesce((SELECT min(target) FROM rows WHERE reference), target))"""
 
 
 def pairs(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataFrame:
@@ -39,11 +45,12 @@ def pairs(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataFrame
     values = ", ".join(f"any_value(value) FILTER (metric = '{m}') AS {m}" for m in COMPANIONS)
     frame = _frame(
         source,
-        f"""SELECT {key}, {values}, bool_or(changed) AS changed,
+        f"""WITH {DISTURBED}
+            SELECT {key}, {values}, bool_or(changed) AS changed,
                    max(clean_class) AS clean_class, max(perturbed_class) AS perturbed_class,
                    coalesce(string_agg(DISTINCT flag, '; ' ORDER BY flag) FILTER (flag <> ''), '') AS flag,
                    count(*) AS copies, count(DISTINCT metric) AS kinds
-            FROM rows WHERE method <> '' AND perturbation <> '' GROUP BY {key} ORDER BY {key}""",
+            FROM disturbed WHERE method <> '' AND metric IN {COMPANIONS} GROUP BY {key} ORDER BY {key}""",
     )
     _refuse_copies(frame, frame["copies"] != frame["kinds"], KEY, "metric of a pair")
     types = dict.fromkeys(COMPANIONS, "float64") | {"changed": "boolean", "control": "bool"}
@@ -56,9 +63,22 @@ def psnr(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataFrame:
     key = ", ".join(CONDITION)
     return _frame(
         source,
-        f"""SELECT {key}, any_value(value) AS psnr FROM rows
-            WHERE metric = 'psnr' AND perturbation <> '' GROUP BY {key} ORDER BY {key}""",
+        f"""WITH {DISTURBED} SELECT {key}, any_value(value) AS psnr FROM disturbed
+            WHERE metric = 'psnr' GROUP BY {key} ORDER BY {key}""",
     ).astype({"severity": "int16", "psnr": "float64"})
+
+
+def flips(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataFrame:
+    """Share of changed predictions: model, dataset, perturbation, severity (as text, and "all"), n, flip_rate."""
+    key = "model, dataset, perturbation"
+    counts = "count(*) AS n, avg(changed::INT) AS flip_rate"
+    return _frame(
+        source,
+        f"""WITH {DISTURBED}, predictions AS (
+              SELECT * FROM disturbed WHERE metric = 'probability' AND flag = '' AND changed IS NOT NULL)
+            SELECT {key}, severity::TEXT AS severity, {counts} FROM predictions GROUP BY {key}, severity
+            UNION ALL SELECT {key}, 'all', {counts} FROM predictions GROUP BY {key} ORDER BY ALL""",
+    ).astype({"flip_rate": "float64"})
 
 
 def flagged(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataFrame:
@@ -78,7 +98,7 @@ def mask_cosines(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.Da
         source,
         f"""SELECT {key}, any_value(value) AS cosine,
                    coalesce(string_agg(DISTINCT flag, '; ' ORDER BY flag) FILTER (flag <> ''), '') AS flag
-            FROM rows WHERE metric = 'mask-cosine' AND perturbation = '' GROUP BY {key} ORDER BY {key}""",
+            FROM rows WHERE metric = 'mask-cosine' AND {REFERENCE} GROUP BY {key} ORDER BY {key}""",
     ).astype({"cosine": "float64", "control": "bool"})
 
 
@@ -87,8 +107,9 @@ def strengths(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataF
     key = "model, dataset, perturbation, severity"
     return _frame(
         source,
-        f"""SELECT {key}, max(strength) FILTER (NOT isnan(strength) AND flag = '') AS strength FROM rows
-            WHERE perturbation <> '' GROUP BY {key} ORDER BY {key}""",
+        f"""WITH {DISTURBED}
+            SELECT {key}, max(strength) FILTER (NOT isnan(strength) AND flag = '') AS strength FROM disturbed
+            GROUP BY {key} ORDER BY {key}""",
     ).astype({"strength": "float64"})
 
 
@@ -103,11 +124,11 @@ def segments(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataFr
 
 
 def correct(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataFrame:
-    """Share of right predictions on the clean images that have a label: model, dataset, n, correct."""
+    """Share of right predictions on the reference images with a label and a prediction: model, dataset, n, correct."""
     return _frame(
         source,
         """SELECT model, dataset, count(*) AS n, avg(value) AS correct FROM rows
-           WHERE metric = 'correct' AND perturbation = '' AND NOT isnan(value)
+           WHERE metric = 'correct' AND reference AND flag = '' AND NOT isnan(value)
            GROUP BY model, dataset ORDER BY model, dataset""",
     )
 
@@ -156,9 +177,10 @@ def distinct(rows: duckdb.DuckDBPyConnection, *columns: str) -> list[tuple]:
     return rows.execute(f"SELECT DISTINCT {names} FROM rows ORDER BY {names}").fetchall()
 
 
-def layers_of(rows: duckdb.DuckDBPyConnection) -> dict[str, str]:
-    """Method → the layers that it read, empty where it reads none."""
-    return dict(rows.execute("SELECT method, max(layers) FROM rows WHERE method <> '' GROUP BY method").fetchall())
+def layers_of(rows: duckdb.DuckDBPyConnection, model: str) -> dict[str, str]:
+    """Method → the layers of a model that it read, empty where it reads none."""
+    query = "SELECT method, max(layers) FROM rows WHERE method <> '' AND model = ? GROUP BY method"
+    return dict(rows.execute(query, [model]).fetchall())
 
 
 def count_images(rows: duckdb.DuckDBPyConnection, dataset: str) -> int:

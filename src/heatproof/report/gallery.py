@@ -96,8 +96,9 @@ def says(column: Mapping[str, Any]) -> str:
 
 
 def _name(column: Mapping[str, Any]) -> str:
-    """The condition as a heading; all columns of a case are of one perturbation, which `why` names."""
-    return f"severity {column['severity']}" if column["severity"] else column["condition"] or "reference"
+    """The condition as a heading; where it is a perturbation alone, `why` names that."""
+    alone = column["condition"] == f"{column.get('perturbation')}:{column['severity']}"
+    return f"severity {column['severity']}" if alone else column["condition"] or "reference"
 
 
 def _where(column: Mapping[str, Any]) -> str:

@@ -37,8 +37,3 @@ def with_interval(value: float, low: float, high: float, digits: int = 2) -> str
     """`0.62 (0.55–0.70)`."""
     span = interval(low, high)
     return f"{number(value, digits)} ({span})" if span else number(value, digits)
-
-
-def counted(count: int, noun: str) -> str:
-    """`1 image`, `1,200 images`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -11,7 +11,8 @@ from heatproof.report.blocks import Drawing, Section, Sheet, drawings_in, sheet
 from heatproof.report.findings import Findings
 from heatproof.report.frames import distinct
 from heatproof.report.glossary import WORDS
-from heatproof.report.numbers import counted, percent
+from heatproof.report.numbers import percent
+from heatproof.statistics.wording import counted
 
 TEMPLATES = Path(__file__).parent / "templates"
 #: Settings of the plan that the page lists, in this order.
@@ -93,11 +94,20 @@ def _facts(findings: Findings) -> Iterator[tuple[str, str]]:
     yield "Layer explained", ", ".join(layers) or "the image"
     yield "Images", "; ".join(map(findings.images, datasets))
     if len(findings.correct):
-        yield "Right on these images", "; ".join(percent(row.correct) for row in findings.correct.itertuples())
+        yield "Right on these images", "; ".join(_correct(findings))
     real = len(findings.methods) - len(findings.controls)
     controls = f"and {counted(len(findings.controls), 'control')}" if findings.controls else "no control"
     yield "Methods", f"{real}, {controls}"
     yield "Class explained", ", ".join(target for (target,) in distinct(findings.rows, "target"))
+
+
+def _correct(findings: Findings) -> Iterator[str]:
+    """Share of right predictions of each setting, named where there are several."""
+    shares = findings.correct.set_index(["model", "dataset"])["correct"]
+    for model, dataset in findings.settings:
+        if (model, dataset) in shares.index:
+            where = f"{model} on {dataset}: " if len(findings.settings) > 1 else ""
+            yield where + percent(shares[model, dataset])
 
 
 def _contents(sections: Sequence[Section]) -> Iterator[tuple[str, str]]:

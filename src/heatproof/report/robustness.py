@@ -48,6 +48,7 @@ class RobustnessFindings:
     pairs: Frame
     table: Frame
     strengths: Frame
+    flips: Frame
     masks: Frame
     mask_cosine: Frame
     methods: Sequence[str]
@@ -77,6 +78,7 @@ class RobustnessFindings:
             pairs=pairs,
             table=table,
             strengths=frames.strengths(rows),
+            flips=frames.flips(rows),
             masks=masks,
             mask_cosine=mask_cosine_table(masks, resamples, seed),
             methods=frames.ordered(pairs["method"], plan.get("methods") or ()),
@@ -107,7 +109,7 @@ def _settings(pairs: Frame, plan: Mapping) -> list[RobustnessSetting]:
     ]
     found = pairs[list(RobustnessSetting._fields)].drop_duplicates().itertuples(index=False, name=None)
     number = [{name: position for position, name in enumerate(names)} for names in order]
-    key = lambda s: (number[2][s.segmenter], number[0][s.model], number[1][s.dataset], s.layer)  # noqa: E731
+    key = lambda s: (number[2][s.segmenter], number[1][s.dataset], number[0][s.model], s.layer)  # noqa: E731
     return sorted((RobustnessSetting(*row) for row in found), key=key)
 
 

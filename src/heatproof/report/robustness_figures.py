@@ -153,9 +153,9 @@ def _box(axis: Axes, values: np.ndarray, place: float, color: str, hatch: str | 
 
 
 @house()
-def flips_figure(table: Frame) -> Figure:
-    """Share of changed predictions over severity, one line per perturbation."""
-    conditions = table[table["severity"].astype(str) != "all"].drop_duplicates(["perturbation", "severity"])
+def flips_figure(flips: Frame) -> Figure:
+    """Share of changed predictions (`frames.flips`) over severity, one line per perturbation."""
+    conditions = flips[flips["severity"] != "all"]
     kinds = list(dict.fromkeys(conditions["perturbation"]))
     looks = styles(kinds, ())
     canvas = figure(4.0, 2.9 + 0.1 * len(kinds))

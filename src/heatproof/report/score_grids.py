@@ -11,12 +11,13 @@ from heatproof.report.blocks import Sheet, sheet
 from heatproof.report.findings import Findings
 from heatproof.report.frames import slug
 from heatproof.report.glossary import FAMILIES
-from heatproof.report.numbers import NONE, counted, number
+from heatproof.report.numbers import NONE, number
 from heatproof.report.scores import ScoreFindings, SettingScores
 from heatproof.spelling import head
 from heatproof.statistics.fooling import MetricRanking
 from heatproof.statistics.score_verdict import ASIDE, ranking_sentence
 from heatproof.statistics.scores import ARROWS
+from heatproof.statistics.wording import counted
 
 #: Columns that fit a page beside the methods' names; a family with more is cut into tables of equal width.
 ABREAST = 9

@@ -14,6 +14,7 @@ from heatproof.statistics.fooling import MetricRanking, fooled
 from heatproof.statistics.metric_agreement import metric_agreement
 from heatproof.statistics.paired import Comparison, compared
 from heatproof.statistics.score_verdict import ScoreVerdict, score_verdicts
+from heatproof.statistics.scores import COLUMNS as SCORE_COLUMNS
 from heatproof.statistics.scores import curve_table, score_table, wide_scores
 
 #: Scores drawn as rank diagrams besides the average over all.
@@ -79,7 +80,8 @@ class ScoreFindings:
             for model in order[0]
             if (model, dataset) in found
         ]
-        table = settings[0].table if len(settings) == 1 else score_table(scores, facts, **given)
+        tables = [one.table.assign(dataset=one.setting.dataset) for one in settings]
+        table = pd.concat(tables, ignore_index=True)[["model", "dataset", *SCORE_COLUMNS[1:]]]
         return cls(scores, table, methods, controls, metrics, facts, settings)
 
     def family(self, metric: str) -> str:
@@ -115,7 +117,7 @@ def _comparisons(here: Frame, counted: Sequence[str], facts: Mapping[str, Any]) 
     """Rank tests by the first counted score of each family."""
     firsts = {str(facts[metric].get("family")): metric for metric in reversed(counted)}
     for metric in [metric for metric in counted if metric in firsts.values()][:DIAGRAMS]:
-        blocks = wide_scores(here[(here["metric"] == metric) & ~here["control"]])
+        blocks = wide_scores(here[(here["metric"] == metric) & ~here["control"]]).dropna(axis=1, how="all")
         if blocks.shape[1] > 1 and len(blocks.dropna()) > 1:
             yield metric, compared(blocks, facts[metric]["better"] == "high")
 

@@ -37,10 +37,11 @@ SCORE_TESTS = (
     *("statistic", "p", "p_holm", "effect", "worse"),
 )
 
-#: Columns of tables/audit.csv: the answer to a question, and the test of each metric behind it (`p` after Holm).
+#: Columns of tables/audit.csv: the answer to a question, and the test of each metric behind it (`p` after Holm, of a
+#: fail that of a control being better). `p_together`: of the test of all metrics of the question.
 AUDIT = (
     *("model", "dataset", "layer", "method", "recommended", "question", "answer", "metric", "metric_answer"),
-    *("value", "against", "other", "p", "n", "why"),
+    *("value", "against", "other", "p", "n", "why", "p_together"),
 )
 
 
@@ -121,8 +122,14 @@ def audit(findings: Findings) -> Frame:
     for one in findings.audits:
         for method, given in one.findings.items():
             for name, finding in given.items():
-                line = {"model": one.model, "dataset": one.dataset, "layer": one.layer, "method": method}
+                line: dict[str, Any] = {
+                    "model": one.model,
+                    "dataset": one.dataset,
+                    "layer": one.layer,
+                    "method": method,
+                }
                 line |= {"recommended": method == one.recommended, "question": name, "answer": finding.answer}
+                line["p_together"] = finding.p
                 for evidence in finding.evidence:
                     figures = {"metric": evidence.what, "metric_answer": evidence.answer, "why": evidence.text}
                     figures |= {field: getattr(evidence, field) for field in ("value", "against", "other", "p", "n")}

@@ -1,13 +1,14 @@
 """Which heatmap may be shown: questions about each method, each answered by a test against the controls.
 
 A question is answered by metrics (image by image, Wilcoxon's signed-rank test, one-sided) or by a quantity of the noise
-study (bootstrap by image). The answer is one of three: pass, fail, cannot be told.
+study (bootstrap by image). The answer is one of three: pass, fail, cannot be told. Pass and fail are tests.
 
-With one metric a pass means better than *every* control, so the largest p of its tests counts (intersection-union).
-With several metrics it means better than every control by *most* of them (`most`), and by none as bad as a control:
-the p of "at least r of m" is `(m − r + 1) p₍r₎` (partial conjunction, Benjamini & Heller 2008), because a metric
-without a clear result on these images is no evidence against a map. Holm corrects over the methods. Controls have
-trivial values by the metrics of a change with the weights or the class: there a fixed threshold (`bar`) replaces them.
+With one metric a pass means better than *every* control, so the largest p of its tests counts (intersection-union). A
+fail means that *some* control is better (the smallest p, times the number of controls). With several metrics a pass
+means better than every control by *most* of them (`most`), and a fail by none: the p of "at least r of m" is
+`(m − r + 1) p₍r₎` (partial conjunction, Benjamini & Heller 2008), because a metric without a clear result on these
+images is no evidence against a map. Holm corrects over the methods. Controls have trivial values by the metrics of a
+change with the weights or the class: there a fixed threshold (`bar`) replaces them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from heatproof.rounding import ANSWER_STEP, largest, rounded
-from heatproof.statistics.fooling import enough
+from heatproof.statistics.fooling import can_be_significant
 from heatproof.statistics.paired import differences, holm, signed_ranks
-from heatproof.statistics.robustness_verdict import Verdict
+from heatproof.statistics.robustness import COMPUTED
+from heatproof.statistics.robustness_verdict import IMAGES, Verdict
 from heatproof.statistics.scores import better, wide_scores
 from heatproof.statistics.wording import counted, listed, number
 
@@ -28,6 +30,12 @@ PASS, FAIL, OPEN = "pass", "fail", "cannot be told"
 LEVEL = 0.95
 #: The share of the images on which a method must have a value; else a method that fails on hard ones would look better.
 COVERED = 0.8
+#: What an open answer needs → in words.
+CURES = {
+    "images": "more images",
+    "flips": "more images or stronger noise",
+    "controls": "a run with controls",
+}
 #: The only control that is unstable on purpose: its maps are drawn anew for every image.
 RANDOM = "random"
 
@@ -59,13 +67,10 @@ class Question:
     def rule(self) -> str:
         """The condition for a pass, in words."""
         if self.bar is not None:
-            return (
-                f"{listed(self.metrics)} below {self.bar:g}; a map that ignores the network stays at 1 (random maps "
-                "are drawn anew and near 0, which proves nothing)"
-            )
+            return f"{listed(self.metrics)} below {self.bar:g}; a map that ignores the network and the class stays at 1"
         if self.metrics:
-            of = f"at least {most(self.metrics)} of " if most(self.metrics) < len(self.metrics) else ""
-            other = ", and behind a control by none" if of else ""
+            of = f"at least {most(self.metrics)} of " if len(self.metrics) > 1 else ""
+            other = " (one test of them together), and worse than a control by none" if of else ""
             return f"better than every control by {of}{listed(self.metrics)}{other}"
         against = f"than {listed(self.controls)} maps" if self.controls else "than every control"
         quantity = {"consistency": "RBO where the prediction held", "within": "responsiveness at equal severity"}
@@ -127,8 +132,10 @@ class Evidence:
     """One metric, or one quantity, of one method.
 
     value: mean over the images, or the quantity. against: the control that comes closest, or the bar; other: its value.
-    raw: the largest p of the tests against the controls; p: the same after Holm's correction over the methods (NaN for
-    a bootstrap). n: images. why: the reason where the images are too few or there is nothing to compare with.
+    raw: the largest p of the tests of being better than the controls; p: the same after Holm's correction over the
+    methods, of a fail the p of a control being better (NaN for a bootstrap). n: images. why: the reason where the
+    images are too few or there is nothing to compare with. needs: of an open answer, a key of `CURES`, empty where
+    nothing would help.
     """
 
     method: str
@@ -141,6 +148,7 @@ class Evidence:
     n: int
     raw: float = np.nan
     why: str = ""
+    needs: str = ""
 
     @property
     def text(self) -> str:
@@ -153,13 +161,19 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Finding:
-    """The answer to one question for one method; `why`: a line for each metric."""
+    """The answer to one question for one method.
+
+    why: a line for each metric. p: of the test of all metrics together, after Holm's correction over the methods.
+    needs: of an open answer, a key of `CURES`, empty where nothing would help.
+    """
 
     question: Question
     method: str
     answer: str
     why: tuple[str, ...]
     evidence: tuple[Evidence, ...] = ()
+    p: float = np.nan
+    needs: str = ""
 
 
 @dataclass(frozen=True)
@@ -180,6 +194,7 @@ class AuditFindings:
     fit: tuple[str, ...]
     images: int
     layers: Mapping[str, str]
+    refused: Mapping[str, str]
 
 
 def audited(
@@ -192,6 +207,8 @@ def audited(
     dataset: str,
     layer: str = "",
     layers: Mapping[str, str] | None = None,
+    refused: Mapping[str, str] | None = None,
+    fixed: bool = False,
     level: float = LEVEL,
 ) -> AuditFindings:
     """Answers every question for which there are rows, for every real method.
@@ -201,21 +218,28 @@ def audited(
         directions: metric → "high" or "low" (or study.json's `metric_facts`).
         verdict: of the noise study on the same model and dataset.
         layers: method → the layers that it read.
+        refused: method → why it does not serve the model; nothing is asked of it.
+        fixed: whether the class explained stays when the prediction changes; then no map need follow the prediction.
         ranks: method → average rank over the scores that count; decides where passes and fails are equal.
     """
+    refused = refused or {}
+    scores = scores[~scores["method"].isin(list(refused))]
     real = [str(name) for name in dict.fromkeys(scores.loc[~scores["control"].astype(bool), "method"])]
     findings: dict[str, dict[str, Finding]] = {method: {} for method in real}
     for question in QUESTIONS:
-        for finding in _asked(question, scores, directions, verdict, real, level):
+        if fixed and question.quantity == "within":
+            continue
+        for finding in _answers(question, scores, directions, verdict, real, level):
             findings[finding.method][question.name] = finding
     images = int(scores.loc[scores["value"].notna(), "image"].nunique())
     findings = {method: _steady(findings[method]) for method in _ordered(findings, ranks)}
     fit = tuple(method for method in findings if _fit(findings[method]))
-    found = AuditFindings(model, dataset, layer, findings, fit[0] if fit else None, "", (), fit, images, layers or {})
+    found = AuditFindings(model, dataset, layer, findings, fit[0] if fit else None, "", (), fit, images, layers or {},
+                          refused)  # fmt: skip
     return replace(found, sentence=_sentence(found), notes=tuple(_notes(found)))
 
 
-def _asked(
+def _answers(
     question: Question,
     scores: Any,
     directions: Mapping[str, Any],
@@ -230,7 +254,7 @@ def _asked(
     evidence = {method: [found[method] for found in by_metric] for method in real if by_metric}
     together = holm([at_least(most(there), [one.raw for one in evidence[m]]) for m in evidence])
     return [
-        _together(question, method, evidence[method], float(p) < 1 - level)
+        _together(question, method, evidence[method], float(p), level)
         for method, p in zip(evidence, together, strict=True)
     ]
 
@@ -248,12 +272,14 @@ def at_least(r: int, p: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class _Test:
-    """One method against one control, or against the bar: means, one-sided p of being better, and of being worse."""
+    """One method against one control, or against the bar: means, one-sided p of being better, and of being worse.
+
+    A p is 1 where the means do not say the same.
+    """
 
     against: str
     value: float
     other: float
-    ahead: bool
     p: float
     p_worse: float
     n: int
@@ -272,10 +298,10 @@ def _of_metric(
     tests = {m: list(_tests(wide, m, useless, sign, bar)) if m in wide else [] for m in real}
     raw = {m: max((test.p for test in tests[m]), default=np.nan) for m in real}
     better_p = holm([raw[m] for m in real])
-    worse_p = holm([min((test.p_worse for test in tests[m]), default=np.nan) for m in real])
+    worse_p = holm([min([min(1.0, len(tests[m]) * test.p_worse) for test in tests[m]], default=np.nan) for m in real])
     return {
         m: replace(
-            _evidence(metric, m, tests[m], float(p), float(worse), bar is not None, len(real), images, level),
+            _evidence(metric, m, tests[m], sign, float(p), float(worse), len(real), images, level),
             raw=raw[m],
         )
         for m, p, worse in zip(real, better_p, worse_p, strict=True)
@@ -291,69 +317,84 @@ def _tests(wide: Any, method: str, useless: Sequence[str], sign: int, bar: float
             _, p, effect, _ = signed_ranks(differences(sign * own, sign * other))
             gap = rounded(sign * (own.mean() - other.mean()), largest(np.concatenate([own, other]), None), ANSWER_STEP)
             p, p_worse = (p / 2, 1 - p / 2) if effect > 0 else (1 - p / 2, p / 2)
-            yield _Test(control or "bar", own.mean(), other.mean(), bool(gap > 0), p, p_worse, len(own))
+            p, p_worse = (p if gap > 0 else 1.0), (p_worse if gap < 0 else 1.0)  # ranks alone do not decide
+            yield _Test(control or "bar", own.mean(), other.mean(), p, p_worse, len(own))
 
 
 def _evidence(
     metric: str,
     method: str,
     tests: Sequence[_Test],
+    sign: int,
     p: float,
     worse: float,
-    barred: bool,
     methods: int,
     images: int,
     level: float,
 ) -> Evidence:
-    """Pass: significantly better than all. Fail: a control has as good a mean, or the bar is significantly better."""
+    """Pass: significantly better than all controls, or the bar. Fail: one of them is significantly better."""
     if not tests:
-        return Evidence(method, metric, OPEN, np.nan, "", np.nan, np.nan, 0, why=f"{metric}: nothing to compare")
-    nearest = max(tests, key=lambda test: (not test.ahead, test.p, test.against))
-    few = [test for test in tests if not enough(test.n, methods, level) or test.n < COVERED * images]
+        why = f"{metric}: no control to compare with" if images else f"{metric}: no value"
+        needs = "controls" if images else ""
+        return Evidence(method, metric, OPEN, np.nan, "", np.nan, np.nan, 0, why=why, needs=needs)
+    nearest = max(tests, key=lambda test: (sign * test.other, test.against))
+    covered = all(test.n >= COVERED * images for test in tests)
+    few = min(tests, key=lambda test: test.n)
+    why = ""
+    if not covered or not can_be_significant(few.n, methods, level, one_sided=True):
+        why = f"{metric}: a value on {few.n} of {images} images is too few"
     answer = OPEN
-    if not few and p < 1 - level and all(test.ahead for test in tests):
+    if not why and p < 1 - level:
         answer = PASS
-    elif not few and (worse < 1 - level if barred else not all(test.ahead for test in tests)):
+    elif not why and worse < 1 - level:
         answer = FAIL
-    why = f"{metric}: a value on {few[0].n} of {images} images is too few" if few else ""
-    return Evidence(method, metric, answer, nearest.value, nearest.against, nearest.other, p, nearest.n, why=why)
+    needs = "images" if answer == OPEN and covered else ""
+    shown = worse if answer == FAIL else p
+    given = nearest.value, nearest.against, nearest.other, shown, nearest.n
+    return Evidence(method, metric, answer, *given, why=why, needs=needs)
 
 
 def _of_quantity(question: Question, verdict: Verdict | None, method: str, level: float) -> Finding:
-    """By the bootstrap of the noise study. Pass: significantly higher than all controls; fail: no higher than one."""
+    """By the bootstrap of the noise study. Pass: significantly higher than all controls; fail: lower than one."""
     assert verdict is not None
     figures = verdict.beside.get(question.quantity, {})
     own = figures.get(method)
     controls = [name for name in figures if name in verdict.controls and not np.isnan(figures[name].value)]
     controls = [name for name in controls if not question.controls or name in question.controls]
+    needs = "flips" if question.quantity == "within" else "images"
     if own is None or np.isnan(own.value):
-        return Finding(question, method, OPEN, ("no value: no map, or too few predictions changed or held",))
-    if not enough(verdict.images, len(verdict.beats.get(question.quantity, {})), level):
-        return Finding(question, method, OPEN, (f"{verdict.images} images are too few",))
+        few = "held" if question.quantity == "consistency" else f"changed or held (at least {COMPUTED} each are needed)"
+        return Finding(question, method, OPEN, (f"no value: too few predictions {few}",), needs=needs)
+    images = verdict.support.get(question.quantity, {}).get(method, 0)
+    if not can_be_significant(images, len(verdict.beats.get(question.quantity, {})), level, one_sided=True):
+        kind = "held" if question.quantity == "consistency" else "changed, or held,"
+        why = f"the prediction {kind} on {counted(images, 'image')}, which is too few"
+        return Finding(question, method, OPEN, (why,), needs=needs)
     if not controls:
-        return Finding(question, method, OPEN, ("no control was run to compare with",))
+        return Finding(question, method, OPEN, ("no control to compare with",), needs="controls")
     left = [name for name in controls if name not in verdict.beats.get(question.quantity, {}).get(method, ())]
-    nearest = max(left or controls, key=lambda name: (figures[name].value, name))
-    ahead = all(rounded(np.float64(own.value - figures[name].value)) > 0 for name in left)
-    answer = PASS if not left else OPEN if ahead else FAIL
+    nearest = max(controls, key=lambda name: (figures[name].value, name))
+    behind = set(verdict.behind.get(question.quantity, {}).get(method, ())) & set(controls)
+    answer = PASS if not left else FAIL if behind else OPEN
     name = {"consistency": "RBO", "within": "responsiveness"}[question.quantity]
     value, other = own.value, figures[nearest].value
-    evidence = Evidence(method, name, answer, value, nearest, other, np.nan, verdict.images)
-    return Finding(question, method, answer, (evidence.text,), (evidence,))
+    evidence = Evidence(method, name, answer, value, nearest, other, np.nan, images)
+    return Finding(question, method, answer, (evidence.text,), (evidence,), needs=needs if answer == OPEN else "")
 
 
-def _together(question: Question, method: str, evidence: Sequence[Evidence], shown: bool) -> Finding:
-    """Pass where most metrics are significant together (`shown`), none fails; fail where most fail, none passes."""
+def _together(question: Question, method: str, evidence: Sequence[Evidence], p: float, level: float) -> Finding:
+    """Pass where most metrics are significant together (`p`) and none fails; fail where most fail and none passes."""
     given = [one.answer for one in evidence]
     few = any(one.why for one in evidence)
     answer = OPEN
-    if shown and FAIL not in given and not few:
+    if p < 1 - level and FAIL not in given and not few:
         answer = PASS
     elif given.count(FAIL) >= most(given) and PASS not in given:
         answer = FAIL
     marks = {PASS: "✓ ", FAIL: "✗ ", OPEN: ""} if len(evidence) > 1 else {}
     lines = tuple(f"{marks.get(one.answer, '')}{one.text}" for one in evidence)
-    return Finding(question, method, answer, lines, tuple(evidence))
+    needs = next((one.needs for one in evidence if one.needs), "") if answer == OPEN else ""
+    return Finding(question, method, answer, lines, tuple(evidence), p, needs)
 
 
 def _steady(given: dict[str, Finding]) -> dict[str, Finding]:
@@ -362,7 +403,9 @@ def _steady(given: dict[str, Finding]) -> dict[str, Finding]:
         return given
     why = "the map is not shown to be stable, so its change proves nothing"
     return {
-        name: replace(one, answer=OPEN, why=(*one.why, why)) if one.question.bar and one.answer == PASS else one
+        name: replace(one, answer=OPEN, why=(*one.why, why), needs="")
+        if one.question.bar and one.answer == PASS
+        else one
         for name, one in given.items()
     }
 
@@ -418,9 +461,11 @@ def _notes(found: AuditFindings):
     if found.recommended and unfit:
         yield f"Not fit to be shown on this evidence: {listed(unfit)}."
     named = found.recommended or next(iter(found.findings), None)
-    unsure = [name for name, one in found.findings[named].items() if one.answer == OPEN] if named else []
-    if unsure:
-        cure = "more images" + (" or stronger noise" if "responds" in unsure else "")
-        yield f"What cannot be told of {named} ({listed(unsure)}) could be settled by {cure}."
-    if found.images < 50:
+    for needs, cure in CURES.items():
+        unsure = [n for n, one in found.findings[named].items() if one.needs == needs] if named and found.images else []
+        if unsure:
+            yield f"What cannot be told of {named} ({listed(unsure)}) might be settled by {cure}."
+    for method, reason in found.refused.items():
+        yield f"{method} does not serve this model: {reason}."
+    if found.images < IMAGES:
         yield f"Only {counted(found.images, 'image')}: take this as an indication."

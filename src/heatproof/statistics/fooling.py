@@ -71,7 +71,7 @@ def _judged(key: tuple[str, str, str], way: str, wide: pd.DataFrame, useless: se
         return MetricRanking(*key, way, None, (), (), (), {}, means, given, 0, False, False, level)
     best, top, tests, ranked = leaders(known[real], level)
     against = trials(known, best, fakes)
-    exposed = bool(against) and all(enough(test.n, len(against), level) for test in against.values())
+    exposed = bool(against) and all(can_be_significant(test.n, len(against), level) for test in against.values())
     keeping = tuple(name for name in fakes if not is_worse(against[name], level)) if exposed else ()
     ahead = tuple(name for name in fakes if reaches(sign * means[name], sign * means[best]))
     count = int(known[best].notna().sum())
@@ -90,7 +90,7 @@ def leaders(wide: pd.DataFrame, level: float) -> tuple[str, tuple[str, ...], dic
     means = rounded(means, largest(means.to_numpy(), None), ANSWER_STEP)
     order = sorted(map(str, wide.columns), key=lambda name: (-means[name], name))
     tests = trials(wide, order[0], order[1:])
-    ranked = all(enough(test.n, len(tests), level) for test in tests.values())
+    ranked = all(can_be_significant(test.n, len(tests), level) for test in tests.values())
     top = (order[0], *(name for name in order[1:] if not is_worse(tests[name], level)))
     return order[0], top, tests, ranked
 
@@ -108,6 +108,6 @@ def trials(wide: pd.DataFrame, best: str, others: Sequence[str]) -> dict[str, Pa
     }
 
 
-def enough(n: int, tests: int, level: float) -> bool:
+def can_be_significant(n: int, tests: int, level: float, one_sided: bool = False) -> bool:
     """Whether `n` differences of one sign would be significant, with Holm's correction for so many tests."""
-    return tests * 2.0 ** (1 - n) < 1 - level
+    return tests * 2.0 ** (0 if one_sided else 1) / 2.0**n < 1 - level

@@ -14,7 +14,7 @@ from scipy.stats import norm, rankdata
 
 from heatproof.errors import InvalidInput
 from heatproof.seeds import derived_seed
-from heatproof.statistics.robustness import Robustness, enough, ranked, robustness_of, used
+from heatproof.statistics.robustness import Robustness, both_kinds, ranked, robustness_of, used
 
 #: The quantities of a cell; the last two are responsiveness and RM₀ within severities.
 QUANTITIES = ("consistency", "responsiveness", "rm", "rm0", "within", "rm0_within")
@@ -111,7 +111,7 @@ def bootstrap(
     image, stratum = np.asarray(image)[keep], stratum[keep]
     still = weighted_medians(rbo[~changed], drawn, image[~changed])
     area = inside = np.full(drawn.shape[1], np.nan)
-    if enough(changed):
+    if both_kinds(changed):
         area = inside = weighted_aucs(-rbo, changed, drawn, image)
         if len(np.unique(stratum)) > 1:
             inside = weighted_aucs(-rbo, changed, drawn, image, stratum)

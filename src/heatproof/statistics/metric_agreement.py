@@ -16,12 +16,14 @@ METHODS = 3
 def metric_agreement(rows: pd.DataFrame, directions: Directions) -> pd.DataFrame:
     """Spearman's correlation of every two metrics, metrics × metrics in the order of the rows.
 
-    It is computed within each image over the real methods, then averaged over the images (protocols §9, b). In [−1, 1];
-    1 is the same order from best to worst. NaN where no image has, for both metrics, a number for every method and two
-    different ones. Empty with fewer than three methods or two metrics. `rows` are of one model and dataset.
+    It is computed within each image over the real methods that have a value, then averaged over the images (protocols
+    §9, b). In [−1, 1]; 1 is the same order from best to worst. NaN where no image has, for both metrics, a number for
+    every method and two different ones. Empty with fewer than three methods or two metrics. `rows` are of one model and
+    dataset.
     """
     frame: Any = score_rows(rows)
     frame = frame[~frame["control"].astype(bool)]
+    frame = frame[frame["method"].isin(frame.loc[frame["value"].notna(), "method"])]
     methods, images = sorted(frame["method"].unique()), sorted(frame["image"].unique())
     metrics = [name for name in dict.fromkeys(frame["metric"]) if better(directions, name) in ARROWS]
     if len(methods) < METHODS or len(metrics) < 2:

@@ -70,7 +70,7 @@ def robustness_of(
     area = responsiveness(rbo, changed, fit)
     middle = consistency(kappa[~np.isnan(kappa)], changed[~np.isnan(kappa)])
     inside = np.nan
-    if enough(changed):
+    if both_kinds(changed):
         inside = stratified_auc(-rbo, changed, np.zeros(len(rbo)) if stratum is None else np.asarray(stratum)[keep])
     return Robustness(
         n=len(rbo),
@@ -79,7 +79,7 @@ def robustness_of(
         responsiveness=area,
         rm=still * area,
         rm0=float(middle * np.maximum(0, 2 * area - 1)),  # np.maximum keeps NaN
-        reliable=enough(changed, RELIABLE),
+        reliable=both_kinds(changed, RELIABLE),
         within=inside,
         rm0_within=float(middle * np.maximum(0, 2 * inside - 1)),
     )
@@ -97,7 +97,7 @@ def used(rbo: np.ndarray, kappa: np.ndarray, changed: np.ndarray) -> tuple[np.nd
     return rbo[keep], kappa[keep], changed[keep]
 
 
-def enough(changed: np.ndarray, number: int = COMPUTED) -> bool:
+def both_kinds(changed: np.ndarray, number: int = COMPUTED) -> bool:
     """Whether there are `number` changed and `number` unchanged pairs."""
     flips = int(np.sum(changed))
     return min(flips, len(changed) - flips) >= number
@@ -118,7 +118,7 @@ def responsiveness(rbo: np.ndarray, changed: np.ndarray, fit: Fit = "none") -> f
     """
     if fit not in ("none", "paper"):
         raise InvalidInput(f"`fit` must be 'none' or 'paper'. Got {fit!r}.")
-    if not enough(changed):
+    if not both_kinds(changed):
         return np.nan
     return fitted_auc(-rbo, changed) if fit == "paper" else auc(-rbo, changed)
 

@@ -19,7 +19,7 @@ from heatproof.statistics.intervals import QUANTITIES, Interval, Replicates, per
 from heatproof.statistics.paired import Comparison, compared, is_worse
 from heatproof.statistics.robustness import COMPUTED, RELIABLE
 from heatproof.statistics.table import Cell, pooled, rm_blocks
-from heatproof.statistics.wording import counted, listed, number
+from heatproof.statistics.wording import counted, left_out, listed, number
 
 #: The names of quantities in sentences.
 NAMES = {
@@ -50,8 +50,11 @@ class Verdict:
     significantly worse than the best real method (bootstrap by image). figures: quantity → method →
     interval of the mean over the pooled cells; controls included. beside: the same of `BESIDE`, over the cells in which
     every real method has that quantity (consistency needs no changed prediction). beats: quantity of `BESIDE` → real
-    method → the controls that it is significantly higher than (one-sided, corrected for all real methods). comparison:
-    the tests over blocks, None without blocks. notes: remarks beside the sentence.
+    method → the controls that it is significantly higher than (one-sided, corrected for all real methods). behind: the
+    same for controls that are significantly higher (corrected for all methods and controls). support: quantity of
+    `BESIDE` → method → images behind it: those with a pair whose prediction held; for `within` the fewer of these and
+    of those with a pair whose prediction changed. comparison: the tests over blocks, None without blocks. notes:
+    remarks beside the sentence.
     """
 
     sentence: str
@@ -64,6 +67,8 @@ class Verdict:
     figures: Mapping[str, Mapping[str, Interval]]
     beside: Mapping[str, Mapping[str, Interval]]
     beats: Mapping[str, Mapping[str, tuple[str, ...]]]
+    behind: Mapping[str, Mapping[str, tuple[str, ...]]]
+    support: Mapping[str, Mapping[str, int]]
     controls: tuple[str, ...]
     comparison: Comparison | None
     n: int
@@ -163,13 +168,15 @@ def verdict_on(
     having = {q: evidence.without_the_unmeasured(q).where_all_have(q) for q in BESIDE}
     beside = {q: {m: one.interval(m, q) for m in (*one.real, *one.controls)} for q, one in having.items()}
     beats = {q: {m: _beaten(one, m, q) for m in one.real} for q, one in having.items()}
+    behind = {q: {m: _ahead(one, m, q) for m in one.real} for q, one in having.items()}
     by = next((q for q in DECIDING if q in fooled and not fooled[q]), None)
     comparison = _comparison(table, "rm" if by == "rm" else "rm0", 1 - level) if len(evidence.real) > 1 else None
     ranks_by = by or DECIDING[-1]
     best, top = _top(evidence, figures[ranks_by], comparison, ranks_by) if fooled else (None, ())
     if best and not rounded(np.float64(figures["within"][best].low - 0.5)) > 0:
         top = ()
-    about = _About(evidence, figures, fooled, comparison, images, given, by, best, top)
+    left = sorted({*pairs.loc[~pairs["control"].astype(bool), "method"].astype(str)} - {*evidence.real})
+    about = _About(evidence, figures, fooled, comparison, images, given, by, best, top, tuple(left))
     return Verdict(
         sentence=_sentence(about),
         notes=tuple(_notes(about)),
@@ -181,6 +188,8 @@ def verdict_on(
         figures=figures,
         beside=beside,
         beats=beats,
+        behind=behind,
+        support=_support(pairs),
         controls=evidence.controls,
         comparison=comparison,
         n=sum(found.point.n for cell in evidence.cells.values() for found in cell.values()),
@@ -203,10 +212,21 @@ def _spoken_for(frame: Any, segmenter: str) -> Any:
 
 
 def _names(pairs: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Real methods and controls, also those without any usable pair."""
-    control = pairs["control"].astype(bool)
-    real, controls = (sorted(pairs["method"][rows].astype(str).unique()) for rows in (~control, control))
-    return tuple(real), tuple(controls)
+    """Real methods and controls; real methods without any usable pair are left out, unless all are."""
+    control, usable = pairs["control"].astype(bool), pairs["rbo"].notna() & pairs["changed"].notna()
+    real, controls, known = (sorted(pairs["method"][rows].astype(str).unique())
+                             for rows in (~control, control, ~control & usable))  # fmt: skip
+    return tuple(known or real), tuple(controls)
+
+
+def _support(pairs: Any) -> dict[str, dict[str, int]]:
+    """Quantity of `BESIDE` → method → images behind it; see `Verdict.support`."""
+    usable = pairs[pairs["rbo"].notna() & pairs["changed"].notna()]
+    changed = usable["changed"].astype(bool)
+    held, moved = ({str(method): len(rows[["dataset", "image"]].drop_duplicates())
+                    for method, rows in part.groupby("method", observed=True)}
+                   for part in (usable[~changed], usable[changed]))  # fmt: skip
+    return {"consistency": held, "within": {method: min(n, moved.get(method, 0)) for method, n in held.items()}}
 
 
 def _evidence(
@@ -238,6 +258,12 @@ def _beaten(evidence: _Evidence, method: str, quantity: str) -> tuple[str, ...]:
     """The controls that a method is significantly higher than, each by itself, one-sided, corrected for all methods."""
     strict = 1 - 2 * (1 - evidence.level) / max(1, len(evidence.real))
     return tuple(c for c in evidence.controls if evidence.worse([c], method, quantity, strict))
+
+
+def _ahead(evidence: _Evidence, method: str, quantity: str) -> tuple[str, ...]:
+    """The controls that are significantly higher than a method, one-sided, corrected for all methods and controls."""
+    strict = 1 - 2 * (1 - evidence.level) / max(1, len(evidence.real) * len(evidence.controls))
+    return tuple(c for c in evidence.controls if evidence.worse([method], c, quantity, strict))
 
 
 def _comparison(table: pd.DataFrame, quantity: str, alpha: float) -> Comparison | None:
@@ -279,6 +305,7 @@ class _About:
     # Where nothing decides, by the last of DECIDING: the sentence names the leaders even where none is recommended.
     best: str | None
     top: tuple[str, ...]
+    left: tuple[str, ...]
 
     @property
     def percent(self) -> str:
@@ -305,12 +332,16 @@ def _sentence(about: _About) -> str:
     if not about.top:
         area = about.figures["within"][about.best]
         return (
-            f"{where} no method can be recommended: even the maps of {about.best} do not move more when the prediction "
-            f"changes than when it stays, at equal severity (responsiveness {number(area.value)}, where 0.5 is chance)."
+            f"{where} no method can be recommended: not even of {about.best} is it shown that its maps move more when "
+            "the prediction changes than when it stays, at equal severity (responsiveness "
+            f"{number(area.value)}, {about.percent} interval from {number(area.low)}, where 0.5 is chance)."
         )
     figure = about.figures[about.by]
     values = ", ".join(number(figure[m].value) for m in about.top)
     rest = len(evidence.real) - len(about.top)
+    if len(evidence.real) == 1:
+        value = f"{NAMES[about.by]} {values}"
+        return f"{where} there is one method, {about.best} ({value}), and nothing to compare it with."
     holds = "holds" if len(about.top) == 1 else "hold"
     told = _told(len(about.top), rest, about.percent)
     shaky = any(not evidence.cells[c][m].point.reliable for c in evidence.conditions for m in about.top)
@@ -347,6 +378,8 @@ def _too_few(evidence: _Evidence) -> str:
 def _notes(about: _About):
     """Remarks on the limits of the evidence."""
     evidence = about.evidence
+    if about.left:
+        yield left_out(about.left)
     left = len(evidence.cells) - len(evidence.conditions)
     if any(about.fooled.values()):
         by = listed([f"{NAMES[q]} ({', '.join(names)})" for q, names in about.fooled.items() if names])

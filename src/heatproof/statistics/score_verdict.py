@@ -16,7 +16,7 @@ from heatproof.statistics.fooling import MetricRanking, leaders
 from heatproof.statistics.paired import Comparison, compared
 from heatproof.statistics.robustness_verdict import IMAGES
 from heatproof.statistics.scores import ARROWS, score_rows, wide_scores
-from heatproof.statistics.wording import counted, listed
+from heatproof.statistics.wording import counted, left_out, listed
 
 #: Families that do not measure whether a map is right.
 ASIDE = ("complexity", "sensitivity", "sanity")
@@ -63,7 +63,10 @@ def _standing(cells: Any, judged: Sequence[MetricRanking], families: Mapping[str
     fakes = {one.metric: one.fooled for one in judged if one.fooled}
     counted = _counted(judged, families)
     controls = {name for one in judged for name in one.controls}
-    ranks = rank_blocks(cells[~cells["method"].isin(controls)], counted, families)
+    real = cells[~cells["method"].isin(controls)]
+    known = set(real.loc[real["value"].notna(), "method"])
+    left = tuple(sorted(set(real["method"]) - known)) if known else ()
+    ranks = rank_blocks(real[real["method"].isin(known)], counted, families)
     top, averages, comparison, ranked = (), {}, None, False
     level = judged[0].level
     if len(ranks) and ranks.shape[1]:
@@ -73,7 +76,8 @@ def _standing(cells: Any, judged: Sequence[MetricRanking], families: Mapping[str
             comparison = compared(ranks, higher_is_better=False, alpha=1 - level)
     names = tuple(one.metric for one in counted)
     firsts = {method: tuple(one.metric for one in counted if method in one.top) for method in averages}
-    about = _About(judged, names, fakes, top, averages, ranked, controls, len(ranks), cells["image"].nunique(), level)
+    about = _About(judged, names, fakes, top, averages, ranked, controls, len(ranks), cells["image"].nunique(), level,
+                   left)  # fmt: skip
     sentence, notes = _sentence(about), tuple(_notes(about, families))
     where = judged[0].model, judged[0].dataset
     return ScoreVerdict(*where, sentence, notes, top, names, fakes, averages, firsts, comparison, len(ranks), level)
@@ -128,6 +132,7 @@ class _About:
     images: int
     given: int
     level: float
+    left: tuple[str, ...]
 
     @property
     def percent(self) -> str:
@@ -165,6 +170,8 @@ def _sentence(about: _About) -> str:
 
 def _notes(about: _About, families: Mapping[str, str]):
     """Remarks on the limits of the evidence."""
+    if about.left:
+        yield left_out(about.left)
     tested = [one for one in about.judged if one.exposed]
     if about.fooled:
         told = listed([f"{metric} (by {listed(names)})" for metric, names in about.fooled.items()])

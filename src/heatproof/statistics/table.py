@@ -121,12 +121,12 @@ def rm_blocks(table: pd.DataFrame, value: str = "rm", controls: bool = False) ->
     """A robustness table as blocks × methods: a block is model × dataset × layer × segmenter × perturbation × severity.
 
     "all" rows are left out (they would count their severities twice). A method that is missing or NaN in a
-    block leaves a NaN there: the tests then drop the block, and count it.
+    block leaves a NaN there: the tests then drop the block, and count it. A method that is NaN in all is left out.
     """
     kept: Any = table[table["severity"].astype(str) != ALL]
     kept = kept if controls else kept[~kept["control"].astype(bool)]
     index = ["model", "dataset", "layer", "segmenter", "perturbation", "severity"]
-    return kept.pivot(index=index, columns="method", values=value).sort_index()
+    return kept.pivot(index=index, columns="method", values=value).dropna(axis=1, how="all").sort_index()
 
 
 def image_blocks(
@@ -136,14 +136,18 @@ def image_blocks(
 
     The value is the mean over those of the image's conditions in which *every* method has one, so that
     methods are compared on the same images; `unchanged`: only conditions that did not change the
-    prediction, where a high RBO is good.
+    prediction, where a high RBO is good. A method without a value in a whole setting (a model, dataset, layer and
+    segmenter) leaves a NaN in its blocks: the tests then drop them, and count them.
     """
     kept = _usable(pairs, value)
     kept = kept if controls else kept[~kept["control"].astype(bool)]
     kept = kept[~kept["changed"].astype(bool)] if unchanged else kept
     block = ["model", "dataset", "layer", "segmenter", "image"]
     wide = kept.pivot(index=[*block, "perturbation", "severity"], columns="method", values=value)
-    return wide.dropna().groupby(level=block, sort=True).mean()
+    settings: Any = wide.groupby(level=block[:-1], sort=True)
+    shared = [part.dropna(axis=1, how="all").dropna() for _, part in settings]
+    whole: Any = pd.concat(shared) if shared else wide
+    return whole.reindex(columns=wide.columns).groupby(level=block, sort=True).mean()
 
 
 def _measured(

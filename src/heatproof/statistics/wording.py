@@ -11,8 +11,14 @@ def listed(names: Sequence[str]) -> str:
 
 
 def number(value: float) -> str:
-    """Two decimals, as in 0.31."""
-    return "not known" if np.isnan(value) else f"{value:.2f}"
+    """Two decimals, as in 0.31; a true minus sign."""
+    return "not known" if np.isnan(value) else f"{value:.2f}".replace("-", "−")
+
+
+def left_out(methods: Sequence[str]) -> str:
+    """A note on methods without any value."""
+    one = len(methods) == 1
+    return f"{listed(methods)} {'has' if one else 'have'} no value, and {'is' if one else 'are'} left out."
 
 
 def counted(number: int, noun: str) -> str:

@@ -4,12 +4,15 @@ import time
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 import torch
 
 from heatproof.engine import ResolvedMethod
 from heatproof.errors import InvalidStudy, StoreError, warn
+from heatproof.statistics.fooling import can_be_significant
+from heatproof.statistics.robustness_verdict import IMAGES
 from heatproof.studies.conditions import Condition
 from heatproof.studies.jobs import Job, Setup
 from heatproof.studies.loading import StudyModels
@@ -20,8 +23,8 @@ from heatproof.studies.worker import Worker
 
 #: Images of each dataset that are measured together.
 MEASURED = 2
-#: Images of each dataset below which a cheaper plan is preferred to fewer images, and below which a study is refused.
-WANTED, FEWEST = 50, 8
+#: Images of each dataset below which a cheaper plan is preferred to fewer images; verdicts on fewer are indications.
+WANTED = IMAGES
 #: The share of the budget for the images: the rest is for loading, tables and the page.
 SHARE = 0.85
 #: What a second worker adds where two share one memory.
@@ -73,7 +76,7 @@ def within_budget(setup: Setup, models: StudyModels, store: Store, workers: int)
     Where few images would fit, the study's cheaper plan is taken first.
 
     Raises:
-        InvalidStudy: not even FEWEST images of each dataset fit.
+        InvalidStudy: so few images fit that no method could be told from a control (`fewest`).
         StoreError: the study was begun with another budget.
     """
     plan, there = setup.plan, store.plan()
@@ -97,7 +100,7 @@ def within_budget(setup: Setup, models: StudyModels, store: Store, workers: int)
             break
         plan = cheaper
         cost = measured_cost(replace(setup, plan=plan), models)
-    limit, least = cost.fitting(seconds), min(FEWEST, largest)
+    limit, least = cost.fitting(seconds), min(fewest(len(plan.methods)), largest)
     if limit < least:
         each = " of each set" if len(cost.counts) > 1 else ""
         raise InvalidStudy(
@@ -110,6 +113,11 @@ def within_budget(setup: Setup, models: StudyModels, store: Store, workers: int)
         warn(f"To fit the budget: {', '.join(f'{name} {getattr(plan, name)}' for name in changed)}.")
     estimate = Estimate(cost.images(limit), sum(cost.counts), minutes * cost.of(limit) / seconds)
     return (plan if limit == largest else plan.model_copy(update={"limit": limit})), estimate
+
+
+def fewest(methods: int) -> int:
+    """Images on which one-sided tests of so many methods, each by two scores together, can be significant at 5 %."""
+    return next(n for n in count(1) if can_be_significant(n, 2 * max(1, methods), 0.95, one_sided=True))
 
 
 def measured_cost(setup: Setup, models: StudyModels) -> Cost:
@@ -161,9 +169,9 @@ def _seconds_of_image(whole: Measurement) -> float:
 
 def _few_images(worker: Worker, model: int, dataset: int) -> Measurement:
     """The first images that can be opened, a batch of MEASURED: one alone costs more."""
-    count = len(worker.setup.datasets[dataset].images.ids)
-    block = worker.block(model, dataset, range(count), most=MEASURED)
+    number = len(worker.setup.datasets[dataset].images.ids)
+    block = worker.block(model, dataset, range(number), most=MEASURED)
     if not block.ids:
         label, why = worker.setup.datasets[dataset].settings.label, next(iter(block.failed.values()), "there are none")
-        raise InvalidStudy(f"Expected an image of {label} that can be measured. Got {count}, and none can: {why}.")
+        raise InvalidStudy(f"Expected an image of {label} that can be measured. Got {number}, and none can: {why}.")
     return worker.measurement(Job(model, dataset, block.indices[0], block.indices[-1] + 1), block)

@@ -155,8 +155,7 @@ def _column(explained: Explained, measurement: Measurement) -> dict[str, Any]:
     condition = explained.condition
     return {
         "condition": "" if condition == measurement.conditions[0] else condition.name,
-        "perturbation": condition.perturbation,
-        "severity": condition.severity,
+        **{"target": measurement.plan.target, **condition.columns},
         "class": predicted,
         "class_name": _class_name(model, predicted),
         "probability": float(model.probabilities(explained.found.logits[:1])[0, predicted]),

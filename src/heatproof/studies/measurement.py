@@ -211,7 +211,7 @@ class Measurement:
     def _measure(self, explained: Explained, kept: KeptMaps, advance: Callable[[float], None]) -> None:
         """The rows of one condition: what the model says, then every measure of every method."""
         first = explained is self.reference
-        about = {**explained.condition.columns, **self._prediction(explained)}
+        about = {**explained.condition.columns, **self._prediction(explained), "reference": first}
         if explained.condition.perturbation:
             about["strength"] = strength_of(explained.condition)
         self._image_rows(explained, about, first)

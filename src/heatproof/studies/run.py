@@ -330,9 +330,11 @@ def described(
     command: str,
 ) -> dict[str, Any]:
     """`study.json`: everything the numbers depend on, and what a reader of the report wants to know."""
+    names = {request.key: request.name for request in all_requests(plan)}
     models = [
         {**wanted.model_dump(), "name": found.label, "layer": found.layer, "asked_layer": wanted.layer,
-         "classes": found.classes, "fingerprint": found.fingerprint, "not_applicable": dict(found.refused)}
+         "classes": found.classes, "fingerprint": found.fingerprint,
+         "not_applicable": {names[key]: reason for key, reason in found.refused.items()}}
         for wanted, found in zip(plan.models, checked, strict=True)
     ]  # fmt: skip
     for model in models:

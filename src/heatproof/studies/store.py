@@ -119,7 +119,10 @@ def connect(folder: str | os.PathLike):
         raise StoreError(f"{folder} holds no finished rows. Give the --out folder of `heatproof run`.")
     connection = duckdb.connect()
     connection.execute("SET enable_progress_bar = false")
-    connection.read_parquet(files).create_view("rows")
+    rows = connection.read_parquet(files)
+    if "reference" not in rows.columns:  # written before rows said it
+        rows = rows.project("*, perturbation = '' AND transformation = '' AND state = '' AS reference")
+    rows.create_view("rows")
     return connection
 
 

@@ -122,4 +122,4 @@ class Worker:
             for measure, _ in self.measures.at(not number, dataset.masked):
                 for columns in methods:
                     rows.add(list(why), **about, **condition.columns, **columns, metric=measure.column,
-                             segmenter=measure.segmenter)  # fmt: skip
+                             segmenter=measure.segmenter, reference=not number)  # fmt: skip

@@ -14,9 +14,9 @@ from heatproof.statistics.audit import FAIL, OPEN, PASS, QUESTIONS, AuditFinding
 SHOWN = 2
 MARKS = {PASS: "✓ pass", FAIL: "✗ fail", OPEN: "? cannot be told"}
 RULE = (
-    "Each cell shows the control that comes closest. ✓: better than every control, by one-sided tests at 5 % "
-    "corrected for the number of methods. ✗: on average no better than a control (no test), or significantly above "
-    "the bar. “?”: the difference may be chance."
+    "Each cell shows the control with the best mean. ✓: better than every control, or below the bar. ✗: a control, "
+    "or the bar, is better. Both by one-sided tests at 5 %, corrected for the number of methods. “?”: the difference "
+    "may be chance. Several scores of a question are tested together; all p values stand under “Every test”."
 )
 LIMITS = (
     "A pass says that a map is better than useless maps by the tests named, not that it shows everything the model "
@@ -24,6 +24,7 @@ LIMITS = (
     "It holds for this model, this layer, the class that was explained and images like these; other images need an "
     "audit of their own.",
     "“Stable” and “responds” hold for the kinds and strengths of noise that were tried.",
+    "A method that is not recommended is not shown to be wrong, unless it has a fail.",
     "Two methods with the same answers are not shown to be equally good, and “cannot be told” is no pass.",
     "One image may differ from the whole: a fit method can fail on the image in front of you.",
 )
@@ -94,7 +95,8 @@ def _blocks(findings: Findings, one: AuditFindings, drawn: Sequence[DrawnCase]) 
     missing = [question for question in QUESTIONS if question not in asked]
     if missing:
         yield Text(
-            f"Not asked: {'; '.join(question.asks for question in missing)} There was nothing to answer it with."
+            f"Not asked: {'; '.join(question.asks for question in missing)} There was nothing to answer it with"
+            + (", or the class explained is fixed." if findings.plan.get("target") != "predicted" else ".")
         )
     yield Heading("What must not be concluded")
     yield from map(Text, LIMITS)
@@ -131,15 +133,22 @@ def _cell(finding: Finding | None) -> AnswerCell:
 
 
 def _tests(one: AuditFindings) -> Any:
-    header = ("method", "question", "answer", "by", "value", "held against", "its value", "p (Holm)", "images")
+    header = ("method", "question", "answer", "by", "value", "held against", "its value", "p (Holm)",
+              "p of the question", "images")  # fmt: skip
     lines = [
         (method, name, evidence.answer, evidence.what, number(evidence.value, 3), evidence.against,
-         number(evidence.other, 3), probability(evidence.p), str(evidence.n))
+         number(evidence.other, 3), probability(evidence.p), probability(finding.p), str(evidence.n))
         for method, given in one.findings.items()
         for name, finding in given.items()
         for evidence in finding.evidence
     ]  # fmt: skip
-    return sheet("Each test; held against the control that comes closest", header, lines, {1, 2, 3, 5}, captioned=False)
+    return sheet(
+        "Each test. Shown is the control with the best mean; p is the largest of all controls, of a fail the smallest",
+        header,
+        lines,
+        {1, 2, 3, 5},
+        captioned=False,
+    )
 
 
 def _studies(findings: Findings, one: AuditFindings) -> Iterator[Any]:

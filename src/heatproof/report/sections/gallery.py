@@ -20,6 +20,8 @@ ONE = (
     "Each block is one image, with what each method highlights laid over it (bright = more important), and below "
     "each map its scores on this image."
 )
+#: What tells two conditions apart in the rows.
+CONDITION = ("perturbation", "severity", "transformation", "target", "state")
 NOTHING = "This folder has no gallery yet. It is made at the end of a run: run the same command again to finish it."
 
 
@@ -59,18 +61,19 @@ def _notes(findings: Findings, case: DrawnCase) -> dict[tuple[str, int], Sequenc
 def _overlaps(findings: Findings, case: DrawnCase) -> dict[tuple[str, int], Sequence[str]]:
     """RBO with the reference map, under each condition."""
     found = findings.rows.execute(
-        "SELECT method, perturbation, severity, value FROM rows WHERE metric = 'rbo' AND model = ? AND dataset = ? "
+        f"SELECT method, {', '.join(CONDITION)}, value FROM rows WHERE metric = 'rbo' AND model = ? AND dataset = ? "
         "AND image = ? AND NOT isnan(value) ORDER BY segmenter = ? DESC, segmenter",
         [*(case.facts[name] for name in ("model", "dataset", "image")), _first_segmenter(findings)],
     )
-    values: dict[tuple[str, str, int], float] = {}
-    for method, perturbation, severity, value in found.fetchall():
-        values.setdefault((method, perturbation, severity), value)
+    values: dict[tuple, float] = {}
+    for *key, value in found.fetchall():
+        values.setdefault(tuple(key), value)
+    usual = {"target": findings.plan.get("target"), "severity": 0}
     return {
         (method, place): [f"RBO {number(values[key])}"]
         for method in case.facts["methods"]
         for place, column in enumerate(case.columns)
-        if (key := (method, column.get("perturbation", ""), column["severity"])) in values
+        if (key := (method, *(column.get(name, usual.get(name, "")) for name in CONDITION))) in values
     }
 
 

@@ -39,12 +39,12 @@ def section(findings: Findings) -> Iterator[Section]:
         yield Section("together", "All models and images together", blocks, nav="All together", words=WORDS)
     for place, setting in enumerate(found.main):
         suffix = findings.suffix(place, len(found.main), setting.model)
+        where = f"{setting.model} on {setting.dataset}"
+        several, beside = len(found.main) > 1, "scores" in findings.section_names
         yield Section(
             id=f"result{suffix}",
-            title="Robustness of each method",
-            nav=("Noise" if "scores" in findings.study.sections else "Results")
-            if len(found.main) == 1
-            else f"{setting.model} on {setting.dataset}",
+            title=f"Robustness of each method: {where}" if several else "Robustness of each method",
+            nav=(f"Noise: {where}" if beside else where) if several else "Noise" if beside else "Results",
             blocks=list(_blocks(findings, found, setting, suffix)),
             words=(
                 *("Heatmap", "Perturbation, severity", "RBO (rank-biased overlap)", "Consistency", "Responsiveness"),
@@ -67,7 +67,8 @@ def _blocks(findings: Findings, found: RobustnessFindings, setting: RobustnessSe
     where = f"{setting.model} · layer {setting.layer} · {setting.dataset} · segments by {setting.segmenter}"
     yield Text(where, "kind")
     yield Text(INTRODUCTION)
-    grid = matrix(table, methods, ranks, verdict, shown)
+    flips = setting.of(found.flips)
+    grid = matrix(table, methods, ranks, verdict, flips, shown)
     yield grid
     yield Legend(list(_legend(grid.rows, verdict)))
     if rests := _rests(verdict, methods, found.controls):
@@ -75,11 +76,11 @@ def _blocks(findings: Findings, found: RobustnessFindings, setting: RobustnessSe
         yield rests
     yield _figures(findings, found, setting, table, methods, suffix)
     yield Heading("Predictions under noise")
-    yield _flips(table)
+    yield _flips(flips, table)
     strengths = _strengths(setting.of(found.strengths))
     yield Details(strengths.caption, [strengths])
     caption = "Share of predictions each perturbation changed."
-    yield Figures([Drawing(f"flips{suffix}", caption, lambda: figures.flips_figure(table))])
+    yield Figures([Drawing(f"flips{suffix}", caption, lambda: figures.flips_figure(flips))])
     yield from compared(_tested(comparisons, suffix), findings.looks)
     every = "All numbers: consistency, responsiveness, RM and RM₀ at every severity"
     yield Details(every, list(_numbers(table, methods, found.controls)), long=True)
@@ -171,11 +172,17 @@ class Matrix:
 
 
 def matrix(
-    table: Frame, methods: Sequence[str], ranks: Mapping[str, float], verdict: Verdict, shown: str = "rm"
+    table: Frame,
+    methods: Sequence[str],
+    ranks: Mapping[str, float],
+    verdict: Verdict,
+    flips: Frame,
+    shown: str = "rm",
 ) -> Matrix:
     """RM and RM₀ of every method (in the order given) under every perturbation, `shown` the larger of the two.
 
-    `table` is one setting of tables/robustness.csv; `ranks` are average ranks by `shown`, empty without tests.
+    `table` is one setting of tables/robustness.csv; `ranks` are average ranks by `shown`, empty without tests; `flips`
+    are the shares of changed predictions (`frames.flips`).
     """
     pooled = table[table["severity"].astype(str) == "all"]
     kinds = list(dict.fromkeys(pooled["perturbation"]))
@@ -196,7 +203,7 @@ def matrix(
         f"Large: {large} and its 95 % interval. Small, below: {small} and its interval. All severities of a "
         "perturbation together; 1 is best.",
         f"average rank by {NAMES[shown]}" if ranks else "",
-        tuple((kind, _flipped(pooled, kind)) for kind in kinds),
+        tuple((kind, _flipped(flips, kind)) for kind in kinds),
         rows,
     )
 
@@ -232,8 +239,8 @@ def _reason(n: int, flips: int) -> str:
     return f"only {n - flips} held"
 
 
-def _flipped(pooled: Frame, kind: str) -> str:
-    rates = pooled.loc[pooled["perturbation"] == kind, "flip_rate"].dropna()
+def _flipped(flips: Frame, kind: str) -> str:
+    rates = flips.loc[(flips["perturbation"] == kind) & (flips["severity"] == "all"), "flip_rate"]
     return f"{percent(rates.iloc[0])} flipped" if len(rates) else ""
 
 
@@ -272,22 +279,23 @@ def _rests(verdict: Verdict, methods: Sequence[str], controls: frozenset[str]) -
     return sheet(caption, header, lines, controls=controls)
 
 
-def _flips(table: Frame) -> Sheet:
+def _flips(flips: Frame, table: Frame) -> Sheet:
     """Flip rate and PSNR of every perturbation and severity."""
-    rows = table.drop_duplicates(["perturbation", "severity"])
-    severities = sorted(set(rows["severity"].astype(str)), key=lambda s: (s == "all", len(s), s))
-    found = {(r.perturbation, str(r.severity)): r for r in rows.itertuples()}
-    kinds = list(dict.fromkeys(rows["perturbation"]))
-    lines = [[kind, *(_flip(found.get((kind, s))) for s in severities)] for kind in kinds]
+    severities = sorted(set(table["severity"].astype(str)), key=lambda s: (s == "all", len(s), s))
+    rates = {(r.perturbation, r.severity): r.flip_rate for r in flips.itertuples()}
+    ratios = {(r.perturbation, str(r.severity)): r.psnr for r in table.itertuples()}
+    kinds = list(dict.fromkeys(table["perturbation"]))
+    lines = [[kind, *(_flip(rates.get((kind, s)), ratios.get((kind, s), math.nan)) for s in severities)]
+             for kind in kinds]  # fmt: skip
     header = ["perturbation", *("all together" if s == "all" else f"severity {s}" for s in severities)]
     return sheet("Share of predictions changed, and how strong the disturbance is (PSNR).", header, lines)
 
 
-def _flip(row: Any) -> str:
-    if row is None:
+def _flip(rate: float | None, ratio: float) -> str:
+    if rate is None:
         return NONE
-    strength = "" if pd.isna(row.psnr) else f", {row.psnr:.0f} dB" if math.isfinite(row.psnr) else ", unchanged"
-    return f"{percent(row.flip_rate)}{strength}"
+    strength = "" if pd.isna(ratio) else f", {ratio:.0f} dB" if math.isfinite(ratio) else ", unchanged"
+    return f"{percent(rate)}{strength}"
 
 
 def _strengths(table: Frame) -> Sheet:

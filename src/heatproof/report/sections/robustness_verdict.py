@@ -7,12 +7,17 @@ from heatproof.report.findings import Findings
 from heatproof.report.numbers import percent
 from heatproof.report.robustness import RobustnessFindings
 from heatproof.statistics.robustness_verdict import Verdict
+from heatproof.statistics.wording import counted
 
 
 def section(findings: Findings) -> Section | None:
     """The verdict of every model and dataset, and of all together where there are several."""
     found = findings.robustness
-    return None if found is None else Section(answers=list(_answers(found)), facts=list(_facts(found)))
+    return (
+        None
+        if found is None
+        else Section(answers=list(_answers(found)), facts=list(_facts(found, bool(findings.plan.get("calibrate")))))
+    )
 
 
 def _answers(found: RobustnessFindings) -> Iterator[Answer]:
@@ -26,9 +31,11 @@ def _answer(verdict: Verdict, where: str) -> Answer:
     return Answer(verdict.sentence, verdict.notes, where)
 
 
-def _facts(found: RobustnessFindings) -> Iterator[tuple[str, str]]:
+def _facts(found: RobustnessFindings, calibrated: bool) -> Iterator[tuple[str, str]]:
     kinds, severities = found.table["perturbation"].nunique(), found.pairs["severity"].nunique()
-    yield "Noise", f"{kinds} kinds × {severities} {'severity' if severities == 1 else 'severities'}"
-    rates = found.table.loc[found.table["severity"].astype(str) != "all", "flip_rate"].dropna()
+    name = "calibrated strength" if calibrated else "severity"
+    strengths = counted(severities, name).replace("severitys", "severities")
+    yield "Noise", f"{counted(kinds, 'kind')} × {strengths}"
+    rates = found.flips.loc[found.flips["severity"] != "all", "flip_rate"]
     if len(rates):
         yield "Predictions changed", f"{percent(rates.min())} to {percent(rates.max())}, by kind and severity"

@@ -39,17 +39,15 @@ def section(findings: Findings) -> Iterator[Section]:
     for number, one in enumerate(found.settings if found else ()):
         assert found is not None
         count = len(found.settings)
-        beside = (
-            "-scores" if "robustness" in findings.study.sections else ""
-        )  # two sections may not share their anchors
+        beside = "-scores" if "robustness" in findings.section_names else ""  # two sections may not share their anchors
         suffix = f"{beside}{findings.suffix(number, count, one.setting.model)}"
         where = f"{one.setting.model} on {one.setting.dataset}"
         shown = list(families(findings, one, ordered(found, one), suffix))
         anchors = [(family.id, family.id.removeprefix("family-").capitalize()) for family in shown]
         yield Section(
             id=f"result{suffix}",
-            title="The methods" if count == 1 else where,
-            nav=("Scores" if beside else "Results") if count == 1 else where,
+            title="The methods by all scores" if count == 1 else f"The methods by all scores: {where}",
+            nav=("Scores" if beside else "Results") if count == 1 else f"Scores: {where}" if beside else where,
             blocks=list(_blocks(findings, found, one, shown, suffix)),
             anchors=anchors if count == 1 and not beside else (),
             words=(
