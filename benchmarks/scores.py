@@ -12,7 +12,7 @@ from benchmarks.floor import Work, counting, forward_pass, head_pass, interleave
 from benchmarks.networks import photographs
 from benchmarks.result import Part, Result, compared
 from benchmarks.settings import Settings
-from heatproof.metrics.request import requested_metrics
+from heatproof.metrics.metric_request import requested_metrics
 
 AIM = 1.2
 METHODS = ("gradcam", "gradcam++", "hirescam", "xgradcam", "layercam", "eigencam")

@@ -62,7 +62,7 @@ class Stopwatch:
 
 
 @contextmanager
-def watched(watch: Stopwatch, places: Sequence[tuple[Any, str, str]]) -> Iterator[None]:
+def watched(watch: Stopwatch, positions: Sequence[tuple[Any, str, str]]) -> Iterator[None]:
     """Times functions while it lasts: `(owner, attribute, part)`, put back whatever happens.
 
     Raises AttributeError where an owner has no such attribute: the code has moved on, and the list must follow.
@@ -76,12 +76,12 @@ def watched(watch: Stopwatch, places: Sequence[tuple[Any, str, str]]) -> Iterato
 
         return run
 
-    with _replaced([(owner, attribute, lambda f, part=part: timed(f, part)) for owner, attribute, part in places]):
+    with _replaced([(owner, attribute, lambda f, part=part: timed(f, part)) for owner, attribute, part in positions]):
         yield
 
 
 @contextmanager
-def followed(places: Sequence[tuple[Any, str, Callable]]) -> Iterator[None]:
+def followed(positions: Sequence[tuple[Any, str, Callable]]) -> Iterator[None]:
     """While it lasts, each call of `(owner, attribute)` is followed by the given function with the same arguments."""
 
     def both(function: Callable, after: Callable) -> Callable:
@@ -93,14 +93,16 @@ def followed(places: Sequence[tuple[Any, str, Callable]]) -> Iterator[None]:
 
         return run
 
-    with _replaced([(owner, attribute, lambda f, after=after: both(f, after)) for owner, attribute, after in places]):
+    with _replaced(
+        [(owner, attribute, lambda f, after=after: both(f, after)) for owner, attribute, after in positions]
+    ):
         yield
 
 
 @contextmanager
-def _replaced(places: Sequence[tuple[Any, str, Callable[[Callable], Callable]]]) -> Iterator[None]:
+def _replaced(positions: Sequence[tuple[Any, str, Callable[[Callable], Callable]]]) -> Iterator[None]:
     with ExitStack() as stack:
-        for owner, attribute, around in places:
+        for owner, attribute, around in positions:
             before = getattr(owner, attribute)
             stack.callback(setattr, owner, attribute, before)
             setattr(owner, attribute, around(before))

@@ -19,7 +19,7 @@ from heatproof.models import Model, load_model
 from heatproof.models.capture import Captured
 from heatproof.perturbations import PERTURBATIONS, Perturber
 from heatproof.studies import measurement, worker
-from heatproof.studies.images import open_datasets
+from heatproof.studies.datasets import open_datasets
 from heatproof.studies.jobs import Job, Setup, all_requests
 from heatproof.studies.noise_robustness import NoisePlan
 from heatproof.studies.plan import checked_plan
@@ -142,7 +142,7 @@ def _twins(watch: Stopwatch, floor: dict[str, Timing], split: Split) -> Sequence
             z = model.normalise(images.detach())
             floor["full"].run(lambda: full_pass(split.network, z, clean))
 
-    def head(batch: engine.Batch, *_places: Any, **_options: Any) -> None:
+    def head(batch: engine.Batch, *_positions: Any, **_options: Any) -> None:
         with watch.part(FLOOR):
             z = batch.model.normalise(batch.x)
             floor["head"].run(lambda: head_pass(split.trunk, split.head, z))

@@ -86,7 +86,7 @@ family.
 
 The probability is the softmax of the target's logit, the sigmoid for labels that go together. The target is the
 predicted class unless another is asked for. Metrics score *display* maps, scaled to [0, 1] each by itself; those that
-add maps up read the *raw* ones. Masked and removed places are filled with `black` (0 in the image), `mean` (0 where
+add maps up read the *raw* ones. Masked and removed positions are filled with `black` (0 in the image), `mean` (0 where
 the image is normalised) or `blur`: an option of every metric that fills, and part of its name in the results where
 it is no default. A pixel is one unit, all channels together. Ties are broken by a seeded order, the same for every
 method.
@@ -109,7 +109,7 @@ def _family(family: str, entries: Sequence[Entry]) -> Iterable[str]:
     """A heading, the overview, and a section for each metric."""
     asks = FAMILIES[family]
     yield f"## {family.capitalize()} metrics\n\n{asks[0].upper()}{asks[1:]}{'' if asks.endswith('?') else '.'}"
-    header = ("name", "better", "range", "network passes", "a map that says nothing", "source")
+    header = ("name", "better", "range", "network passes", "degenerate map", "source")
     yield table(header, map(_metric_row, entries))
     yield from map(_metric_section, entries)
 

@@ -171,7 +171,7 @@ class Fused(nn.Module):
 
 
 class Placed(nn.Module):
-    """A position table `(places, C)` that a module hands out: as many rows as a batch in windows may have."""
+    """A position table `(positions, C)` that a module hands out: as many rows as a batch in windows may have."""
 
     class Table(nn.Module):
         def __init__(self):

@@ -128,10 +128,10 @@ def test_query_as_table_csv_and_json(capsys, finished):
 
 
 def test_options_of_methods_reach_the_plan_of_a_run(capsys, monkeypatch):
-    from heatproof.cli import study
+    from heatproof.cli import study_commands
 
     started: list = []
-    monkeypatch.setattr(study, "start", lambda plan, *rest: started.append(plan))
+    monkeypatch.setattr(study_commands, "start", lambda plan, *rest: started.append(plan))
     common = ["run", "noise-robustness", "--model", "shapes", "--images", "shapes", "--out", "x"]
     code, _, err = called(capsys, *common, "--methods", "gradcam++,refine:gradcam++,gradcam", "--option",
                           "gradcampp.compat=true", "--option", "refine:gradcam++.operator=geometric")  # fmt: skip

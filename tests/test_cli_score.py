@@ -22,10 +22,10 @@ def called(capsys, *arguments: str) -> tuple[int, str, str]:
 
 def caught(monkeypatch, *arguments: str):
     """The plan that a command would run."""
-    from heatproof.cli import study
+    from heatproof.cli import study_commands
 
     started: list = []
-    monkeypatch.setattr(study, "start", lambda *given: started.append(given))
+    monkeypatch.setattr(study_commands, "start", lambda *given: started.append(given))
     with pytest.raises(SystemExit) as stopped:
         cli.main(list(arguments))
     assert not stopped.value.code
@@ -113,7 +113,7 @@ def test_many_metrics_are_split_by_family_and_fit(finished, capsys):
 
     wide = scoretable.joined([grid] * 12)
     parts = list(scoretable.fitting(wide, 100))
-    assert len(parts) > 1 and [place for part in parts for place in part] == list(range(12))
+    assert len(parts) > 1 and [position for part in parts for position in part] == list(range(12))
     assert all(len(part) >= 1 for part in scoretable.fitting(wide, 10))
     print_scores(findings)
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 110

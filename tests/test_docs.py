@@ -15,7 +15,7 @@ from heatproof.cli import app
 from heatproof.metrics import FAMILIES, METRICS
 from heatproof.perturbations import PERTURBATIONS, default_kinds
 from heatproof.segments import SEGMENTERS
-from heatproof.statistics.table import COLUMNS
+from heatproof.statistics.robustness_table import COLUMNS
 from heatproof.studies.plan import checked_plan
 from heatproof.studies.rows import SCHEMA
 from heatproof.studies.settings import DEFAULT_METHODS, Plan
@@ -219,10 +219,10 @@ def commands(text: str) -> list[list[str]]:
 def settings_of(words: list[str], monkeypatch) -> dict:
     """The plan that `heatproof run …` or `score …` would start, without starting it."""
     from heatproof import cli
-    from heatproof.cli import study
+    from heatproof.cli import study_commands
 
     started: list = []
-    monkeypatch.setattr(study, "start", lambda plan, folder, *rest: started.append((plan, folder)))
+    monkeypatch.setattr(study_commands, "start", lambda plan, folder, *rest: started.append((plan, folder)))
     with pytest.raises(SystemExit) as done:
         cli.main(words[1:])
     assert not done.value.code
@@ -244,10 +244,10 @@ def test_the_example_commands_are_understood(monkeypatch):
 def test_the_example_commands_that_explain_are_understood(monkeypatch, capsys):
     import heatproof.panels.selection
     from heatproof import cli
-    from heatproof.cli import explaining
+    from heatproof.cli import explain_commands
 
     started: list = []
-    monkeypatch.setattr(explaining, "_explain", lambda *given: started.append(given))
+    monkeypatch.setattr(explain_commands, "_explain", lambda *given: started.append(given))
     helped = [shlex.split(cli.app.registered_commands[1].epilog.split("`")[1])]
     for words in [words for words in [*commands(README), *helped] if words[1] == "explain"]:
         with pytest.raises(SystemExit) as done:
@@ -260,12 +260,12 @@ def test_the_example_commands_that_explain_are_understood(monkeypatch, capsys):
     for *_, asked, _out in started:
         assert heatproof.panels.selection.selected(
             model, asked["methods"], "auto", asked["layers"], asked["options"]
-        ).places
+        ).positions
 
 
 def test_the_example_commands_that_score_are_understood(monkeypatch, tmp_path):
     """Also those of docs/moving.md, which stand as indented lines, and the one of the help."""
-    from heatproof.metrics.request import requested_metrics
+    from heatproof.metrics.metric_request import requested_metrics
 
     pytest.importorskip("quantus")
     monkeypatch.chdir(tmp_path)

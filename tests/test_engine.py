@@ -297,8 +297,8 @@ def test_too_few_labels(signed, x):
 
 
 def explained(model, x, ids, condition="", seed=0):
-    places = resolve_layers(model, requested("random"), "two")
-    return explanation(Batch.of(model, places, x, ids=ids, condition=condition, seed=seed), places).raw["random"]
+    positions = resolve_layers(model, requested("random"), "two")
+    return explanation(Batch.of(model, positions, x, ids=ids, condition=condition, seed=seed), positions).raw["random"]
 
 
 def test_random_maps_follow_the_image_the_condition_and_the_seed(signed, x):

@@ -240,8 +240,8 @@ def test_weights_of_another_precision(dtype, x):
 def test_a_linear_head_is_known_in_any_precision(dtype, x):
     net = nets.seeded(nets.Plain).to(dtype)
     found = heatproof.explain(wrap(net, size=SIDE, layer="two"), x, ["cam", "gradcam"], 1, raw=True)
-    scale, places = float(found["cam"].abs().max()), found["cam"][0].numel()
-    torch.testing.assert_close(found["cam"] / scale, found["gradcam"] * places / scale, rtol=0, atol=0.03)
+    scale, positions = float(found["cam"].abs().max()), found["cam"][0].numel()
+    torch.testing.assert_close(found["cam"] / scale, found["gradcam"] * positions / scale, rtol=0, atol=0.03)
 
 
 def test_cam_of_one_logit(x):

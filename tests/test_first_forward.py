@@ -72,8 +72,8 @@ def after_the_engine(model: Model, x: torch.Tensor, method: str, **options: Any)
 
 
 def batch_of(model: Model, x: torch.Tensor, methods: list[str], **options: Any) -> Batch:
-    places = resolve_layers(model, requested(methods), "two")
-    return Batch.of(model, places, x, ids=[str(i) for i in range(len(x))], **options)
+    positions = resolve_layers(model, requested(methods), "two")
+    return Batch.of(model, positions, x, ids=[str(i) for i in range(len(x))], **options)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -160,20 +160,20 @@ def test_a_wrong_target_is_the_same_error_after_one_forward(method, rule, labels
         return own(outputs, inputs, *rest)  # a function's slope at one number
 
     monkeypatch.setattr(torch.autograd, "grad", grad)
-    places = resolve_layers(model, requested([method, "random"]), "two")
+    positions = resolve_layers(model, requested([method, "random"]), "two")
     for survive in (False, True):
         batch = batch_of(model, x, [method, "random"], target_rule=rule, labels=labels)
         with forwards(model) as rows, pytest.raises(InvalidTarget, match=says):
-            explanation(batch, places, survive=survive)
+            explanation(batch, positions, survive=survive)
         assert rows == passes(method)
 
 
 def test_a_method_that_fails_before_its_forward_leaves_it_to_the_others():
     model = model_for("lrp")
     x = images_for(model)
-    places = resolve_layers(model, requested(["lrp[epsilon=-1]", "guided-backprop"]), "two")
+    positions = resolve_layers(model, requested(["lrp[epsilon=-1]", "guided-backprop"]), "two")
     batch = batch_of(model, x, ["lrp[epsilon=-1]", "guided-backprop"])
-    found = explanation(batch, places, survive=True)
+    found = explanation(batch, positions, survive=True)
     assert "`epsilon` must be at least 0" in found.flags["lrp[epsilon=-1]"][0]
     assert torch.equal(found.raw["guided-backprop"], explain(model, x, "guided-backprop", raw=True)["guided-backprop"])
     with pytest.raises(InvalidInput, match="epsilon"):

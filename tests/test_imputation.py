@@ -21,9 +21,9 @@ WEIGHTS = {
 def system(z, removed):
     """`D − W` and b of one image (C, H, W) and its mask (H, W), from protocols §7, one neighbour at a time."""
     channels, height, width = z.shape
-    places = [(i, j) for i in range(height) for j in range(width) if removed[i, j]]
-    number = {place: k for k, place in enumerate(places)}
-    matrix, right = np.zeros((len(places), len(places))), np.zeros((len(places), channels))
+    positions = [(i, j) for i in range(height) for j in range(width) if removed[i, j]]
+    number = {position: k for k, position in enumerate(positions)}
+    matrix, right = np.zeros((len(positions), len(positions))), np.zeros((len(positions), channels))
     for (i, j), k in number.items():
         for (dy, dx), weight in WEIGHTS.items():
             other = (i + dy, j + dx)
@@ -34,15 +34,15 @@ def system(z, removed):
                 matrix[k, number[other]] -= weight
             else:
                 right[k] += weight * z[(slice(None), *other)].double().numpy()
-    return places, matrix, right
+    return positions, matrix, right
 
 
 def slow_imputed(z, removed):
     """One image, solved densely."""
-    places, matrix, right = system(z, removed)
+    positions, matrix, right = system(z, removed)
     filled = z.double().clone()
-    if places:
-        for (i, j), values in zip(places, np.linalg.solve(matrix, right), strict=True):
+    if positions:
+        for (i, j), values in zip(positions, np.linalg.solve(matrix, right), strict=True):
             filled[:, i, j] = torch.from_numpy(values)
     return filled
 
@@ -167,8 +167,8 @@ def test_the_residual_reported_is_that_of_what_is_returned():
     z, removed = images(3, 14, 11), torch.stack([noise(14, 11, share) for share in (0.3, 0.6, 0.9)])
     found = imputed(z, removed, tolerance=0.3)
     for i in range(3):
-        places, matrix, right = system(z[i], removed[i])
-        values = np.stack([found.images[i, :, y, x].double().numpy() for y, x in places])
+        positions, matrix, right = system(z[i], removed[i])
+        values = np.stack([found.images[i, :, y, x].double().numpy() for y, x in positions])
         true = np.linalg.norm(right - matrix @ values) / np.linalg.norm(right)
         assert found.residual[i].item() == pytest.approx(true, rel=0.02, abs=1e-6)
         assert true <= 0.3

@@ -12,7 +12,7 @@ from heatproof.attributions.foreign import PLUGIN_METHODS
 from heatproof.errors import InvalidInput, ModelError, UnknownName
 from heatproof.metrics import METRICS
 from heatproof.metrics.foreign import PLUGIN_METRICS
-from heatproof.metrics.request import parsed_metric
+from heatproof.metrics.metric_request import parsed_metric
 from heatproof.plugins import declare, named_function, named_object, parameters_of, plain_options, takes
 from heatproof.registry import Registry
 

@@ -105,7 +105,7 @@ def test_a_image_too_small_for_the_layer_says_so():
         nn.Conv2d(3, 4, 3, 2), nn.Conv2d(4, 4, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
     )
     model = wrap(nets.seeded(lambda: net), size=7)
-    with pytest.raises(LayerError, match="places"):
+    with pytest.raises(LayerError, match="positions"):
         heatproof.explain(model, nets.images(1, 7), "gradcam", layer="1")
 
 

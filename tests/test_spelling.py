@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heatproof.attributions.request import parsed
+from heatproof.attributions.method_request import parsed
 from heatproof.errors import InvalidInput
-from heatproof.metrics.request import parsed_metric
+from heatproof.metrics.metric_request import parsed_metric
 from heatproof.segments import SEGMENTERS
 from heatproof.spelling import Spelling, format, head, listed, parse, scalar, value_text
 

@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from heatproof.engine import Maps, Scores, explain, score
     from heatproof.metrics.foreign import register_metric
     from heatproof.models import Model, load_model, wrap
-    from heatproof.panels.show import Shown, show
+    from heatproof.panels.show import Gallery, show
     from heatproof.studies.study import register_study
 
 _HOMES = {
     "Audit": "heatproof.auditing",
+    "Gallery": "heatproof.panels.show",
     "Maps": "heatproof.engine",
     "Model": "heatproof.models",
     "Scores": "heatproof.engine",
-    "Shown": "heatproof.panels.show",
     "audit": "heatproof.auditing",
     "calibrate": "heatproof.activation_statistics",
     "explain": "heatproof.engine",
@@ -36,12 +36,15 @@ _HOMES = {
     "wrap": "heatproof.models",
 }
 
+#: Names of before → names of now.
+_RENAMED = {"Shown": "Gallery"}
+
 __all__ = [
     "Audit",
+    "Gallery",
     "Maps",
     "Model",
     "Scores",
-    "Shown",
     "__version__",
     "audit",
     "calibrate",
@@ -57,6 +60,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        from heatproof.errors import warn
+
+        warn(f"heatproof.{name} is called heatproof.{_RENAMED[name]} now.")
+        name = _RENAMED[name]
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'heatproof' has no attribute {name!r}. Public names: {', '.join(__all__)}.")

@@ -79,8 +79,8 @@ def blurred(images: torch.Tensor, taps: int = BLUR_TAPS, sigma: float = BLUR_SIG
     if taps < 1 or taps % 2 == 0 or not sigma > 0:
         raise InvalidInput(f"`taps` must be odd, and `sigma` above 0. Got {taps} and {sigma}.")
     reach = taps // 2
-    places = torch.arange(-reach, reach + 1, dtype=torch.float64)
-    bell = torch.exp(-0.5 * (places / sigma).square())
+    positions = torch.arange(-reach, reach + 1, dtype=torch.float64)
+    bell = torch.exp(-0.5 * (positions / sigma).square())
     weights = (bell / bell.sum()).tolist()
     for dim in range(2, images.dim()):
         lines = images.movedim(dim, -1)

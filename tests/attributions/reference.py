@@ -102,20 +102,20 @@ def layercam(activations: Array, gradients: Array) -> Array:
 def gradcam_elementwise(activations: Array, gradients: Array) -> Array:
     """What each number adds to the output to first order, if it adds."""
     maps = np.zeros((len(activations), *activations.shape[2:]))
-    for n, k, *place in np.ndindex(activations.shape):
-        maps[(n, *place)] += max(0.0, gradients[(n, k, *place)] * activations[(n, k, *place)])
+    for n, k, *position in np.ndindex(activations.shape):
+        maps[(n, *position)] += max(0.0, gradients[(n, k, *position)] * activations[(n, k, *position)])
     return maps
 
 
 def eigencam(activations: Array, signed: bool = True) -> Array:
-    """Muhammad & Yeasin 2020 by the full SVD of the centred places × channels matrix."""
+    """Muhammad & Yeasin 2020 by the full SVD of the centred positions × channels matrix."""
     maps = []
     for image in activations:
-        places = image.reshape(len(image), -1).T
-        centred = places - places.mean(0)
+        positions = image.reshape(len(image), -1).T
+        centred = positions - positions.mean(0)
         _, _, directions = np.linalg.svd(centred, full_matrices=True)
         projection = centred @ directions[0]
-        if signed and np.corrcoef(projection, places.sum(1))[0, 1] < 0:
+        if signed and np.corrcoef(projection, positions.sum(1))[0, 1] < 0:
             projection = -projection
         maps.append(projection.reshape(image.shape[1:]))
     return np.stack(maps)

@@ -58,18 +58,18 @@ def fem(activations: Array, k: float) -> Array:
         for channel in image:
             mean = channel.sum() / channel.size
             deviation = math.sqrt(((channel - mean) ** 2).sum() / channel.size)
-            for place in np.ndindex(channel.shape):
-                if channel[place] > mean + k * deviation:
-                    maps[(n, *place)] += mean
+            for position in np.ndindex(channel.shape):
+                if channel[position] > mean + k * deviation:
+                    maps[(n, *position)] += mean
     return maps
 
 
 def kpcacam(activations: Array, kernel: Callable[[Array, Array], float]) -> Array:
-    """Karmani et al. 2024: the first component of kernel PCA over the places, by all eigenvectors."""
+    """Karmani et al. 2024: the first component of kernel PCA over the positions, by all eigenvectors."""
     maps = []
     for image in activations:
-        places = image.reshape(len(image), -1).T
-        centred = places - places.mean(0)
+        positions = image.reshape(len(image), -1).T
+        centred = positions - positions.mean(0)
         gram = np.array([[kernel(a, b) for b in centred] for a in centred])
         centring = np.eye(len(gram)) - 1 / len(gram)
         values, vectors = np.linalg.eigh(centring @ gram @ centring)

@@ -41,11 +41,11 @@ def stretched(values: np.ndarray, length: int, aligned: bool = False) -> np.ndar
     """A line of numbers brought to `length` by linear interpolation between the centres of its cells."""
     count, found = len(values), np.zeros(length)
     for i in range(length):
-        place = i * (count - 1) / max(1, length - 1) if aligned else (i + 0.5) * count / length - 0.5
-        place = min(max(place, 0.0), count - 1.0)
-        left = math.floor(place)
+        position = i * (count - 1) / max(1, length - 1) if aligned else (i + 0.5) * count / length - 0.5
+        position = min(max(position, 0.0), count - 1.0)
+        left = math.floor(position)
         right = min(left + 1, count - 1)
-        found[i] = (1 - (place - left)) * values[left] + (place - left) * values[right]
+        found[i] = (1 - (position - left)) * values[left] + (position - left) * values[right]
     return found
 
 

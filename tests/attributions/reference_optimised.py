@@ -109,10 +109,10 @@ def through(levels: Sequence[torch.Tensor], mask: torch.Tensor) -> torch.Tensor:
     """Every pixel from between two of the levels."""
     columns = []
     for at in np.ndindex(*mask.shape):
-        place = mask[at] * (len(levels) - 1)
-        low = min(len(levels) - 2, math.floor(place.item()))
+        position = mask[at] * (len(levels) - 1)
+        low = min(len(levels) - 2, math.floor(position.item()))
         below, above = (levels[low + k][(slice(None), *at)] for k in (0, 1))
-        columns.append(below + (place - low) * (above - below))
+        columns.append(below + (position - low) * (above - below))
     return torch.stack(columns, 1).view(-1, *mask.shape)
 
 

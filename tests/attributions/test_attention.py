@@ -268,11 +268,11 @@ def test_the_grid_of_a_rectangular_image_is_rectangular():
             32,
             "its attention is windowed",
         ),
-        (lambda: timm.create_model("pvt_v2_b0", num_classes=5), 64, "its attention is from many places to fewer"),
+        (lambda: timm.create_model("pvt_v2_b0", num_classes=5), 64, "its attention is from many positions to fewer"),
         (
             lambda: timm.create_model("xcit_nano_12_p16_224", num_classes=5, depth=2),
             224,
-            "its attention is not between places",
+            "its attention is not between positions",
         ),
     ],
 )

@@ -142,8 +142,8 @@ def test_guided_gradcam_is_the_product(net):
     layer = "two" if net is nets.Plain else "convs.1"
     model, x = wrap(module, size=16, layer=layer), nets.images(2, 16, 12)
     found = heatproof.explain(model, x, ["guided-backprop", "gradcam", "guided-gradcam"], 2, layer, raw=True)
-    places = F.interpolate(found["gradcam"].relu()[:, None], size=(16, 12), mode="bilinear", align_corners=False)
-    torch.testing.assert_close(found["guided-gradcam"], found["guided-backprop"] * places)
+    positions = F.interpolate(found["gradcam"].relu()[:, None], size=(16, 12), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(found["guided-gradcam"], found["guided-backprop"] * positions)
     assert float(found["guided-gradcam"].abs().max()) > 0
 
 

@@ -76,9 +76,9 @@ EXTREME = st.lists(st.floats(-(2.0**40), 2.0**40, width=32), min_size=4, max_siz
 def test_alpha_stays_in_zero_to_one_half(activations, gradients):
     """So a channel's weight, Σ α relu(G), is in (0, ½ Σ relu(G)], at signed maps and extreme gradients too."""
     a, g = torch.tensor(activations).view(1, 1, 4), torch.tensor(gradients).view(1, 1, 4)
-    place = int(a.abs().argmax())
-    assume(abs(activations[place]) > 1e-3)
-    weight = float(cam.gradcam_plus_plus(a, g)[0, place] / a[0, 0, place])
+    position = int(a.abs().argmax())
+    assume(abs(activations[position]) > 1e-3)
+    weight = float(cam.gradcam_plus_plus(a, g)[0, position] / a[0, 0, position])
     total = float(g.relu().sum())
     assert (0 < weight <= 0.5 * total * (1 + 1e-5)) if total > 1e-20 else weight < 1e-20
 
@@ -202,7 +202,7 @@ def test_ablationcam_keeps_its_side_where_the_logit_is_negative(x):
 
 @pytest.mark.parametrize("values", [1, 7 * 24 * 3, 10**9])
 def test_ablationcam_does_not_depend_on_how_channels_are_chunked(values, x, monkeypatch):
-    """7 channels of 6 × 4 places: one row at a time, three, and all."""
+    """7 channels of 6 × 4 positions: one row at a time, three, and all."""
     monkeypatch.setattr(cam, "TAIL_VALUES", values)
     module = nets.seeded(nets.Signed)
     model = wrap(module, size=12)
@@ -261,8 +261,8 @@ def test_a_sum_that_is_only_rounding_says_nothing(x):
             self.norm, self.two, self.head = nn.LayerNorm(16, eps=1e-12), nn.Linear(16, 16), nn.Linear(16, 5)
 
         def forward(self, x):
-            places = self.norm(self.one(x).flatten(2).transpose(1, 2))
-            return self.head(torch.tanh(self.two(places)).mean(1))
+            positions = self.norm(self.one(x).flatten(2).transpose(1, 2))
+            return self.head(torch.tanh(self.two(positions)).mean(1))
 
     model = wrap(nets.seeded(Normed), size=16, layer="one")
     found = heatproof.explain(model, x, ["hirescam", "gradcam"])

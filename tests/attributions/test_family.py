@@ -296,7 +296,7 @@ def test_kpcacam_of_a_flat_and_of_a_bad_image(dense, monkeypatch):
 
 
 def test_kpcacam_refuses_more_places_than_a_matrix_may_hold():
-    with pytest.raises(NotApplicable, match=r"at most 4096 places\. Got 4160\. Choose a deeper layer"):
+    with pytest.raises(NotApplicable, match=r"at most 4096 positions\. Got 4160\. Choose a deeper layer"):
         eigen.kpcacam(torch.zeros(1, 2, 64, 65))
     with pytest.raises(InvalidInput, match=r"`gamma` must be above 0"):
         eigen.kpcacam(made(1, 2, 2, 2), gamma=-1.0)

@@ -303,8 +303,8 @@ def test_a_name_that_leads_nowhere(model, x, project, spec, error, said):
 
 
 def explained(model, x, method, ids, condition=""):
-    places = resolve_layers(model, heatproof.attributions.requested([method]), "two")
-    return explanation(Batch.of(model, places, x, target_rule=0, ids=ids, condition=condition), places)
+    positions = resolve_layers(model, heatproof.attributions.requested([method]), "two")
+    return explanation(Batch.of(model, positions, x, target_rule=0, ids=ids, condition=condition), positions)
 
 
 @pytest.fixture

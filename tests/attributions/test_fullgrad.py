@@ -221,7 +221,7 @@ def test_where_it_cannot_serve():
     bare = nn.Sequential(
         nn.Conv2d(3, 4, 3, bias=False), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
     )
-    assert applies(wrap(bare.eval(), size=12), "0", {}) == "none of its layers with places has a bias"
+    assert applies(wrap(bare.eval(), size=12), "0", {}) == "none of its layers with positions has a bias"
     for transformer in (nets.vit, nets.swin):
         net = nets.told_apart(nets.seeded(transformer), 32)
         assert "not the sum of its input's and its biases' shares" in applies(wrap(net, size=32), "", {})

@@ -47,11 +47,11 @@ def output(net: nn.Module, one: np.ndarray, target: int) -> float:
 def slow_gradient(net: nn.Module, one: np.ndarray, target: int, step: float = 1e-5) -> np.ndarray:
     """Central differences, one number of the image at a time."""
     found = np.zeros_like(one)
-    for place in np.ndindex(one.shape):
+    for position in np.ndindex(one.shape):
         up, down = one.copy(), one.copy()
-        up[place] += step
-        down[place] -= step
-        found[place] = (output(net, up, target) - output(net, down, target)) / (2 * step)
+        up[position] += step
+        down[position] -= step
+        found[position] = (output(net, up, target) - output(net, down, target)) / (2 * step)
     return found
 
 

@@ -194,7 +194,7 @@ def test_deeplift_of_an_overlapping_max_pool_by_hand():
     z = torch.tensor([[[[1.0, 0.0, 5.0, -1.0, 2.0]]]])
     got = relevance.deeplift(z, z, Pool(), Pool(), FIRST)
     torch.testing.assert_close(got, torch.tensor([[[[0.0, 0, 55, 0, 0]]]]))
-    # Below the baseline in all places: what the maximum lost belongs to the winner on the baseline.
+    # Below the baseline in all positions: what the maximum lost belongs to the winner on the baseline.
     got = relevance.deeplift(z, -z.abs() - 1, Pool(), Pool(), FIRST)
     torch.testing.assert_close(got.sum(), torch.tensor(-1.0 * 1 - 2.0 * 10))
 

@@ -13,7 +13,7 @@ import heatproof
 from heatproof.attributions import ATTRIBUTIONS
 from heatproof.compat import pytorch_grad_cam, torchcam  # noqa: F401 - their names are read below
 from heatproof.metrics import METRICS
-from heatproof.metrics.request import parsed_metric
+from heatproof.metrics.metric_request import parsed_metric
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "moving.md").read_text("utf-8")

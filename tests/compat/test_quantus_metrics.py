@@ -11,7 +11,7 @@ from heatproof.attributions import ATTRIBUTIONS
 from heatproof.compat.quantus import explain_func, metric
 from heatproof.errors import InvalidInput, NotApplicable, UnknownName
 from heatproof.metrics import METRICS
-from heatproof.metrics.request import parsed_metric
+from heatproof.metrics.metric_request import parsed_metric
 
 from .. import nets
 

@@ -36,7 +36,7 @@ QUICK: dict[str, dict[str, object]] = {
 
 
 class Glance(nets.Signed):
-    """One block of attention over the places, for methods that read attention; its stages are those of `Signed`."""
+    """One block of attention over the positions, for methods that read attention; its stages are those of `Signed`."""
 
     def __init__(self):
         super().__init__()
@@ -44,9 +44,9 @@ class Glance(nets.Signed):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.two(self.one(x))
-        places = x.flatten(2).transpose(1, 2)
-        query, key = self.query(places).chunk(2, 2)
-        mixed = nn.functional.scaled_dot_product_attention(query[:, None], key[:, None], places[:, None])[:, 0]
+        positions = x.flatten(2).transpose(1, 2)
+        query, key = self.query(positions).chunk(2, 2)
+        mixed = nn.functional.scaled_dot_product_attention(query[:, None], key[:, None], positions[:, None])[:, 0]
         x = self.three(mixed.transpose(1, 2).reshape(x.shape) + x)
         return self.head(torch.tanh(3 * self.hidden(x.mean((2, 3)))))
 
@@ -145,13 +145,13 @@ def test_arguments_and_network_stay_as_they_were(name, x):
     """The function itself is called with its quantities, and none of them changes."""
     model = model_of(network_for(name))
     before = nets.traces(model.module)
-    places = resolve_layers(model, requested(asked(name)), "two")
-    batch = Batch.of(model, places, x, ids=list("abcd"))
+    positions = resolve_layers(model, requested(asked(name)), "two")
+    batch = Batch.of(model, positions, x, ids=list("abcd"))
     entry = ATTRIBUTIONS[name]
     with model.evaluating(), torch.no_grad():
-        given = LayerBatch(batch.by_target[0], "two", places[0].request).given()
+        given = LayerBatch(batch.by_target[0], "two", positions[0].request).given()
         copies = {need: value.clone() for need, value in given.items() if isinstance(value, torch.Tensor)}
-        entry(given, places[0].request.options)
+        entry(given, positions[0].request.options)
         for need, copy in copies.items():
             assert torch.equal(given[need], copy), need
     del batch, given
@@ -200,9 +200,10 @@ def test_a_image_without_numbers_is_flagged_and_the_others_are_fine(name, x):
     broken = x.clone()
     broken[1] = float("nan")
     model = model_of(network_for(name))
-    places = resolve_layers(model, requested(asked(name)), "two")
+    positions = resolve_layers(model, requested(asked(name)), "two")
     found, fine = (
-        explanation(Batch.of(model, places, images, target_rule=1, ids=list("abcd")), places) for images in (broken, x)
+        explanation(Batch.of(model, positions, images, target_rule=1, ids=list("abcd")), positions)
+        for images in (broken, x)
     )
     others = [0, 2, 3]
     torch.testing.assert_close(found.display(name)[others], fine.display(name)[others], rtol=1e-3, atol=1e-5)

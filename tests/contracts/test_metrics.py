@@ -25,7 +25,7 @@ from heatproof.errors import InvalidInput, UnknownName
 from heatproof.flags import DEGENERATE, Reason
 from heatproof.metrics import FAMILIES, METRICS
 from heatproof.metrics.catalogue import bounds, metric
-from heatproof.metrics.request import parsed_metric, requested_metrics
+from heatproof.metrics.metric_request import parsed_metric, requested_metrics
 from heatproof.models import Model, wrap
 from heatproof.quantities import having
 

@@ -19,7 +19,7 @@ from heatproof.data.inputs import as_inputs
 from heatproof.data.masks import load_masks
 from heatproof.errors import InvalidImage
 from heatproof.models import wrap
-from heatproof.panels.sources import shots
+from heatproof.panels.image_sources import shots
 
 RNG = np.random.default_rng(0)
 #: A smooth image, 20 × 12, that tells every orientation from every other.

@@ -35,7 +35,7 @@ def test_every_cell_is_of_another_class_and_the_mask_is_the_targets(folder, cell
     source = load_images(folder)
     mosaics = Mosaics(source, cells=cells, pixels=16)
     assert isinstance(mosaics, Images) and mosaics.ids == source.ids and mosaics.labels == source.labels
-    places = set()
+    positions = set()
     for i, id in enumerate(mosaics.ids):
         pixels, mask = np.asarray(mosaics.open(i)), mosaics.mask(i)
         assert pixels.shape == (cells * 16, cells * 16, 3) and mask.sum() == 16 * 16
@@ -43,8 +43,8 @@ def test_every_cell_is_of_another_class_and_the_mask_is_the_targets(folder, cell
         assert (pixels[mask] == own).all() and not (pixels[~mask] == own).all(-1).any()
         reds = {int(pixels[8 + 16 * row, 8 + 16 * column, 0]) for row in range(cells) for column in range(cells)}
         assert len(reds) == cells**2, "the red channel is the class"
-        places.add(int(mask.argmax()))
-    assert len(places) == cells**2, "the target is not always in the same cell"
+        positions.add(int(mask.argmax()))
+    assert len(positions) == cells**2, "the target is not always in the same cell"
 
 
 def test_a_mosaic_depends_on_seed_and_name_alone(folder):

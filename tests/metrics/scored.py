@@ -6,7 +6,7 @@ import torch
 
 from heatproof.attributions import requested
 from heatproof.engine import Batch, evaluate, resolve_layers
-from heatproof.metrics.request import requested_metrics
+from heatproof.metrics.metric_request import requested_metrics
 from heatproof.models import Model
 
 

@@ -39,7 +39,7 @@ def test_by_hand():
 
 
 def test_channels_and_the_layers_own_places_are_summed_as_they_are():
-    """A map of 2 × 2 places, of one pixel each, and of three channels: the same sum is the same map."""
+    """A map of 2 × 2 positions, of one pixel each, and of three channels: the same sum is the same map."""
     coarse = torch.tensor([[[1.0, 0.5], [0.5, 1.0]]])
     channels = torch.full((1, 3, SIDE, SIDE), 3 / (3 * SIDE * SIDE))
     for raw in (coarse, channels):

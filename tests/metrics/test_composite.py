@@ -7,7 +7,7 @@ import torch
 
 import heatproof
 from heatproof.metrics.composites import adcc, arcc, harmonic
-from heatproof.metrics.request import parsed_metric
+from heatproof.metrics.metric_request import parsed_metric
 from heatproof.models import wrap
 
 from .. import nets

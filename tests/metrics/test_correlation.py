@@ -64,8 +64,8 @@ def slow_monotonicity(z, weight, maps, rank, groups, samples, generator):
     drawn = [MODEL.normalise(torch.rand(z.shape, generator=generator)).double().numpy() for _ in range(samples)]
     sums, changes = [], []
     for g in range(groups):
-        inside = [place for place in np.ndindex(maps.shape) if int(rank[place] * groups / pixels) == g]
-        sums.append(sum(float(maps[place]) for place in inside) / len(inside))
+        inside = [position for position in np.ndindex(maps.shape) if int(rank[position] * groups / pixels) == g]
+        sums.append(sum(float(maps[position]) for position in inside) / len(inside))
         squares = []
         for noise in drawn:
             changed = z.copy()
@@ -82,8 +82,8 @@ def slow_removal(z, weight, raw, n, samples, generator, fill):
     clean = float((weight * z).sum())
     for _ in range(samples):
         changed, total = z.copy(), 0.0
-        for place in torch.randperm(SIDE * SIDE, generator=generator)[:n].tolist():
-            a, b = divmod(place, SIDE)
+        for position in torch.randperm(SIDE * SIDE, generator=generator)[:n].tolist():
+            a, b = divmod(position, SIDE)
             changed[:, a, b] = fill
             total += float(raw[:, a, b].sum())
         sums.append(total)

@@ -20,7 +20,7 @@ def ranks_of(maps: torch.Tensor, ties: str = "jitter", seed: int = 0) -> torch.T
 
 
 class Weighted:
-    """`f(z) = Σ w z` over channels and places, with its own weights for each image; counts what it is asked."""
+    """`f(z) = Σ w z` over channels and positions, with its own weights for each image; counts what it is asked."""
 
     def __init__(self, weights: torch.Tensor, square: bool = False):
         self.weights, self.square = weights.double(), square
@@ -36,16 +36,16 @@ class Weighted:
 
 def slow_curve(z, background, values, weights, steps, first, restore, square=False):
     """One image, one pixel at a time; values without ties."""
-    places = list(itertools.product(*(range(side) for side in values.shape)))
-    places.sort(key=lambda place: float(values[place]), reverse=first == "most")
+    positions = list(itertools.product(*(range(side) for side in values.shape)))
+    positions.sort(key=lambda position: float(values[position]), reverse=first == "most")
     found = []
     for i in range(steps + 1):
-        count = round(i * len(places) / steps)
+        count = round(i * len(positions) / steps)
         total = 0.0
-        for number, place in enumerate(places):
+        for number, position in enumerate(positions):
             source = z if (number < count) == restore else background
             for channel in range(z.shape[0]):
-                total += float(weights[(channel, *place)]) * float(source[(channel, *place)])
+                total += float(weights[(channel, *position)]) * float(source[(channel, *position)])
         found.append(total**2 if square else total)
     return found
 

@@ -184,9 +184,9 @@ def slow_areas(model: Model, x: torch.Tensor, one: torch.Tensor, target: int, st
         current, scores = start.clone(), []
         for i in range(-(-n // step) + 1):
             scores.append(answer(current))
-            for place in order[i * step : (i + 1) * step]:
-                current[..., place // one.shape[1], place % one.shape[1]] = finish[
-                    ..., place // one.shape[1], place % one.shape[1]
+            for position in order[i * step : (i + 1) * step]:
+                current[..., position // one.shape[1], position % one.shape[1]] = finish[
+                    ..., position // one.shape[1], position % one.shape[1]
                 ]
         areas.append((sum(scores) - scores[0] / 2 - scores[-1] / 2) / (len(scores) - 1))
     return areas[0], areas[1]

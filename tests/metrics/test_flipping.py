@@ -79,8 +79,8 @@ def test_flipping_agrees_with_a_loop_over_squares(region, fill):
         current, target = z[i].clone(), int(found.target[i])
         drops, first = [0.0], answer(model, current, target)
         for row, column in order[:steps]:
-            place = ..., slice(row, row + region), slice(column, column + region)
-            current[place] = ground[place]
+            position = ..., slice(row, row + region), slice(column, column + region)
+            current[position] = ground[position]
             drops.append(first - answer(model, current, target))
         assert float(values[i]) == pytest.approx(np.mean(drops), abs=1e-6)
     assert values.abs().min() > 1e-4

@@ -17,8 +17,8 @@ from heatproof.errors import InvalidInput, MissingExtra, NotApplicable, UnknownN
 from heatproof.flags import Reason
 from heatproof.metrics import METRICS, composite, metric
 from heatproof.metrics.foreign import PLUGIN_METRICS
-from heatproof.metrics.quantus import EXPLAINS, one_number
-from heatproof.metrics.request import parsed_metric, requested_metrics
+from heatproof.metrics.metric_request import parsed_metric, requested_metrics
+from heatproof.metrics.quantus_metrics import EXPLAINS, one_number
 from heatproof.models import wrap
 from heatproof.plugins import imported
 
@@ -281,7 +281,7 @@ BROKEN = {"IROF", "ROAD", "NonSensitivity", "InputInvariance", "SensitivityN"}
 def classes() -> dict[str, type]:
     constants = pytest.importorskip("quantus.helpers.constants")
     found = {kind.__name__: kind for group in constants.AVAILABLE_METRICS.values() for kind in group.values()}
-    return {name: kind for name, kind in found.items() if name not in heatproof.metrics.quantus.ABSENT}
+    return {name: kind for name, kind in found.items() if name not in heatproof.metrics.quantus_metrics.ABSENT}
 
 
 def test_every_metric_of_quantus_that_works_there_works_here(model, x):
@@ -423,5 +423,5 @@ def test_what_cannot_be_exported(monkeypatch):
 
 def test_quantus_is_not_imported_unasked():
     """Registering a function of one's own loads no peer."""
-    source = Path(importlib.import_module("heatproof.metrics.quantus").__file__ or "").read_text("utf-8")
+    source = Path(importlib.import_module("heatproof.metrics.quantus_metrics").__file__ or "").read_text("utf-8")
     assert "import quantus" not in source.replace("importlib.import_module", "")

@@ -144,7 +144,7 @@ def test_a_map_that_says_nothing_explains_none_of_the_change():
 
 
 def test_every_square_is_as_likely_as_any_other():
-    """Sides 1, 2 and 3 of a 9 × 10 image: 90, 72 and 56 places."""
+    """Sides 1, 2 and 3 of a 9 × 10 image: 90, 72 and 56 positions."""
     generator, draws = torch.Generator().manual_seed(0), 8000
     seen = Counter()
     for _ in range(draws):
@@ -153,11 +153,11 @@ def test_every_square_is_as_likely_as_any_other():
         side = (high - low + 1).tolist()
         assert side[0] == side[1] and len(where) == side[0] ** 2
         seen[(side[0], *low.tolist())] += 1
-    places = 90 + 72 + 56
-    assert len(seen) == places
-    assert sum(n for (side, *_), n in seen.items() if side == 1) / draws == pytest.approx(90 / places, abs=0.02)
-    assert sum(n for (side, *_), n in seen.items() if side == 3) / draws == pytest.approx(56 / places, abs=0.02)
-    assert sum((n - draws / places) ** 2 for n in seen.values()) / (draws / places) < 1.3 * places, "χ²"
+    positions = 90 + 72 + 56
+    assert len(seen) == positions
+    assert sum(n for (side, *_), n in seen.items() if side == 1) / draws == pytest.approx(90 / positions, abs=0.02)
+    assert sum(n for (side, *_), n in seen.items() if side == 3) / draws == pytest.approx(56 / positions, abs=0.02)
+    assert sum((n - draws / positions) ** 2 for n in seen.values()) / (draws / positions) < 1.3 * positions, "χ²"
 
 
 @pytest.mark.parametrize("kind", ["square", "gaussian", "noisy-baseline"])

@@ -64,15 +64,15 @@ def test_a_linear_network_is_monotone_in_one_order_only_at_first():
     assert share == [9 / 16] and strict == [0.0], "seven pixels pull down, two are black, seven push up"
 
 
-def aix360(model, x, one, target, places):
+def aix360(model, x, one, target, positions):
     """Luss et al. as AIX360 has it, one pixel a time; with the first step, from nothing, in front."""
     z = model.normalise(x[None])
     current = model.normalise(torch.zeros_like(x)[None])
     answers = [float(model.of_normalised(current).detach().double().softmax(1)[0, target])]
     order = np.argsort(one.flatten().numpy(), kind="stable")
-    for group in np.array_split(order, places):
-        for place in group:
-            row, column = divmod(int(place), one.shape[1])
+    for group in np.array_split(order, positions):
+        for position in group:
+            row, column = divmod(int(position), one.shape[1])
             current[..., row, column] = z[..., row, column]
         answers.append(float(model.of_normalised(current).detach().double().softmax(1)[0, target]))
     rises = np.diff(answers) >= 0

@@ -46,10 +46,10 @@ def generators(count, seed=0):
 def slow_fill(image, gone):
     """`(C, H, W)` float64 with the pixels of `gone` as weighted means of their neighbours, all at once."""
     height, width = gone.shape
-    places = np.argwhere(gone)
-    number = {tuple(place): k for k, place in enumerate(places)}
-    matrix, right = np.zeros((len(places), len(places))), np.zeros((len(places), len(image)))
-    for k, (i, j) in enumerate(places):
+    positions = np.argwhere(gone)
+    number = {tuple(position): k for k, position in enumerate(positions)}
+    matrix, right = np.zeros((len(positions), len(positions))), np.zeros((len(positions), len(image)))
+    for k, (i, j) in enumerate(positions):
         for (dy, dx), weight in WEIGHTS.items():
             y, x = i + dy, j + dx
             if 0 <= y < height and 0 <= x < width:

@@ -11,9 +11,9 @@ from skimage.metrics import structural_similarity
 import heatproof
 from heatproof.errors import InvalidInput
 from heatproof.metrics import METRICS, metric
+from heatproof.metrics.metric_request import parsed_metric, requested_metrics
 from heatproof.metrics.pairs import Pair, Reference, segment_means
 from heatproof.metrics.rankings import kappa, ranking, rbo, rbo_expectation
-from heatproof.metrics.request import parsed_metric, requested_metrics
 from heatproof.metrics.similarity import cosine, l1, ssim
 from heatproof.models import wrap
 from heatproof.segments import segment
@@ -30,8 +30,10 @@ def noise(*shape, seed=0):
 def blobs(height, width, n=17, seed=3):
     """A ragged label map: the nearest of n random points."""
     points = noise(n, 2, seed=seed) * torch.tensor([height, width])
-    places = torch.stack(torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"), -1).float()
-    return torch.unique(torch.cdist(places.view(-1, 2), points).argmin(1), return_inverse=True)[1].view(height, width)
+    positions = torch.stack(torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"), -1).float()
+    return torch.unique(torch.cdist(positions.view(-1, 2), points).argmin(1), return_inverse=True)[1].view(
+        height, width
+    )
 
 
 def slow_area_means(maps, side=56):

@@ -239,7 +239,7 @@ def test_a_layer_of_integers_is_not_spatial():
     net = nn.Sequential(nn.Conv2d(3, 4, 3), Indices(), nn.Flatten())
     net = nn.Sequential(net, nn.LazyLinear(3))
     net[0][2].register_forward_hook(lambda _m, _i, out: out.float())
-    with pytest.raises(LayerError, match="Expected a layer whose output has places"):
+    with pytest.raises(LayerError, match="Expected a layer whose output has positions"):
         captured(wrap(net, size=SIDE), nets.images(2, SIDE), ["0.1"], gradients=True)
 
 

@@ -191,15 +191,15 @@ def test_places_of_the_grid_are_those_of_the_layer(network, passed) -> None:
         native = passed[1][name]
         layout = layout_of(model.submodule(name), native, case.size)
         assert layout == Layout(case.kind, case.prefix, grid)
-        places = layout.to_grid(native)
-        assert places.shape[2:] == grid and places.data_ptr() >= native.data_ptr()
-        place = (grid[0] - 1, grid[1] // 2)
-        assert torch.equal(places[:, :, place[0], place[1]], _at(native, case, grid, place))
+        positions = layout.to_grid(native)
+        assert positions.shape[2:] == grid and positions.data_ptr() >= native.data_ptr()
+        position = (grid[0] - 1, grid[1] // 2)
+        assert torch.equal(positions[:, :, position[0], position[1]], _at(native, case, grid, position))
 
 
-def _at(native: torch.Tensor, case: Case, grid: tuple[int, int], place: tuple[int, int]) -> torch.Tensor:
+def _at(native: torch.Tensor, case: Case, grid: tuple[int, int], position: tuple[int, int]) -> torch.Tensor:
     """The channels of one place, read off the native output."""
-    row, column = place
+    row, column = position
     if case.kind == "tokens":
         return native[:, case.prefix + row * grid[1] + column]
     return native[:, row, column] if case.kind == "channels-last" else native[:, :, row, column]
@@ -223,8 +223,8 @@ def test_the_prediction_depends_on_every_place_of_the_last_layer(network, passed
     logits, native = passed
     last = model.layers.last
     (gradient,) = torch.autograd.grad(logits.max(1).values.sum(), native[last], retain_graph=True)
-    places = layout_of(model.submodule(last), native[last], case.size).to_grid(gradient)
-    assert (places.abs().amax(1) > 0).all()
+    positions = layout_of(model.submodule(last), native[last], case.size).to_grid(gradient)
+    assert (positions.abs().amax(1) > 0).all()
 
 
 GRADIENT = ("gradcam", "gradcam++", "hirescam", "xgradcam", "layercam", "gradcam-elementwise")

@@ -9,7 +9,15 @@ from PIL import Image
 
 from heatproof.errors import InvalidInput, UnknownName
 from heatproof.panels import panel as drawing
-from heatproof.panels.entry import Answer, Block, Entry, Map, Method, as_arrays, from_arrays
+from heatproof.panels.explained_image import (
+    ClassProbability,
+    ExplainedClass,
+    ExplainedImage,
+    Map,
+    Method,
+    as_arrays,
+    from_arrays,
+)
 from heatproof.panels.panel import panel, png, tile_size, wrapped
 from heatproof.report.overlay import Look, overlay
 
@@ -21,12 +29,14 @@ def image(height: int = 40, width: int = 60) -> np.ndarray:
     return GENERATOR.integers(0, 256, (height, width, 3), np.uint8)
 
 
-def entry_of(shown: np.ndarray, methods: list[Method], classes: int = 1, flags: dict | None = None) -> Entry:
+def entry_of(shown: np.ndarray, methods: list[Method], classes: int = 1, flags: dict | None = None) -> ExplainedImage:
     """An entry with a ramp for every map."""
     ramp = np.broadcast_to(np.linspace(0, 1, shown.shape[1], dtype=np.float32), shown.shape[:2])
-    answers = [Answer(i, f"class number {i}", 0.5 / (i + 1)) for i in range(classes)]
+    answers = [ClassProbability(i, f"class number {i}", 0.5 / (i + 1)) for i in range(classes)]
     maps = {m.key: Map(ramp[::4, ::4] - 0.5, ramp, (flags or {}).get(m.key, "")) for m in methods}
-    return Entry("folder/a.png", "a.png", shown, answers[0], None, tuple(Block(a, maps) for a in answers))
+    return ExplainedImage(
+        "folder/a.png", "a.png", shown, answers[0], None, tuple(ExplainedClass(a, maps) for a in answers)
+    )
 
 
 # --- overlays ---
@@ -109,8 +119,8 @@ def test_words_stay_whole_where_they_fit():
      (0.0, "0 %"), (float("nan"), "no probability")],
 )  # fmt: skip
 def test_probabilities_never_round_to_what_they_are_not(p, said):
-    assert Answer(3, "hen", p).full == f"hen (3), {said}"
-    assert Answer(3, "", p).short == f"class 3, {said}"
+    assert ClassProbability(3, "hen", p).full == f"hen (3), {said}"
+    assert ClassProbability(3, "", p).short == f"class 3, {said}"
 
 
 # --- panels ---
@@ -151,8 +161,12 @@ def test_what_is_written_is_in_the_panel(monkeypatch):
     name = "great white shark, white shark, man-eater, man-eating shark"
     method = Method("refine:gradcam", "refine:gradcam", ("stage1", "stage2"))
     maps = {method.key: Map(np.zeros((2, 2)), np.zeros((40, 60)), "the model gave non-finite output")}
-    answer = Answer(2, name, 0.42)
-    panel(Entry("x/a.png", "a.png", image(), answer, answer, (Block(answer, maps),)), ((method,),), Look())
+    answer = ClassProbability(2, name, 0.42)
+    panel(
+        ExplainedImage("x/a.png", "a.png", image(), answer, answer, (ExplainedClass(answer, maps),)),
+        ((method,),),
+        Look(),
+    )
     text = " ".join(" ".join(written).split())
     for part in ("a.png", f"Explained: {name} (2), 42 %", "refine:gradcam", "stage1 + stage2",
                  "great white shark, 42 %", "the model gave non-finite output"):  # fmt: skip
@@ -174,10 +188,10 @@ def test_rows_of_a_grid_keep_their_columns():
     finer = [Method(f"refine:gradcam@{i}", "refine:gradcam", (f"{i}",)) for i in range(3)]
     shown, look = image(224, 224), Look()
     entry = entry_of(shown, [*stages, *finer])
-    places = same(panel(entry, (tuple(stages), tuple(finer)), look),
+    methods = same(panel(entry, (tuple(stages), tuple(finer)), look),
                   overlay(shown, entry.blocks[0].maps["gradcam@0"].display, look))  # fmt: skip
-    columns = sorted({x for _, x in places})
-    assert len(columns) == 4 and [x for _, x in sorted(places)] == [*columns, *columns[:3]]
+    columns = sorted({x for _, x in methods})
+    assert len(columns) == 4 and [x for _, x in sorted(methods)] == [*columns, *columns[:3]]
 
 
 def test_drawing_leaves_matplotlib_as_it_was():
@@ -191,7 +205,7 @@ def test_drawing_leaves_matplotlib_as_it_was():
 
 
 def test_a_image_that_could_not_be_read_says_why():
-    drawn = np.asarray(panel(Entry("b.png", "b.png", flag="is empty (0 bytes)"), (), Look()))
+    drawn = np.asarray(panel(ExplainedImage("b.png", "b.png", flag="is empty (0 bytes)"), (), Look()))
     assert drawn.min() < 100 and drawn[0, 0].tolist() == [255, 255, 255]
 
 
@@ -218,7 +232,9 @@ def test_a_map_that_single_pixels_outshine_is_brightened_and_says_so():
 def test_arrays_hold_all_that_an_entry_does(classes):
     methods = [Method("gradcam++[compat=true]@a.b", "x"), Method("refine:é@l1+l2", "y")]
     entry = entry_of(image(), methods, classes, {methods[1].key: "constant map"})
-    entry = Entry(**{**entry.__dict__, "label": Answer(7, "", float("nan")), "refused": {"lrp": "no rule"}})
+    entry = ExplainedImage(
+        **{**entry.__dict__, "label": ClassProbability(7, "", float("nan")), "refused": {"lrp": "no rule"}}
+    )
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **as_arrays(entry, {"digest": "d"}))
     buffer.seek(0)

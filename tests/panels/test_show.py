@@ -16,9 +16,9 @@ import heatproof
 from heatproof.attributions import ATTRIBUTIONS, attribution
 from heatproof.errors import InvalidInput, InvalidTarget, NotApplicable, UnknownName
 from heatproof.panels import show as showing
+from heatproof.panels.image_sources import shots, stems
 from heatproof.panels.selection import selected
 from heatproof.panels.show import checked_job, explained_into
-from heatproof.panels.sources import shots, stems
 from heatproof.progress import Silent
 
 from .. import nets
@@ -228,7 +228,7 @@ def test_all_layers_plain_and_refined(model):
 def test_a_method_that_serves_at_no_layer_is_named_once(model):
     found = selected(model, ["gradcam", "cam", "chefer"], layers="all")
     assert list(found.refused) == ["cam", "chefer"] and "linear layer" in found.refused["cam"]
-    assert {place.request.entry.name for place in found.places} == {"gradcam"}
+    assert {method.request.entry.name for method in found.methods} == {"gradcam"}
 
 
 def test_some_layers(model):
@@ -252,7 +252,7 @@ def test_families(model):
     everything = selected(model, "all")
     assert {method.key for row in everything.rows for method in row} | set(everything.refused) == real
     cams = selected(model, ["layercam", "cams", "random"])
-    names = [place.key for place in cams.places]
+    names = [method.key for method in cams.methods]
     assert names[0] == "layercam" and names[-1] == "random" and len(set(names)) == len(names)
     assert {"gradcam", "eigencam"} <= set(names)
     assert all(ATTRIBUTIONS[name].traits["form"] == "cam" for name in names[:-1])
@@ -261,15 +261,15 @@ def test_families(model):
 def test_options_reach_every_form_of_a_method(model):
     methods = ["gradcam++", "refine:gradcam++", "gradcam++@two", "gradcam"]
     found = selected(model, methods, options={"gradcampp": {"compat": True}})
-    assert [place.key for place in found.places] == [
+    assert [method.key for method in found.methods] == [
         "gradcam++[compat=true]", "refine:gradcam++[compat=true]", "gradcam++@two[compat=true]", "gradcam"
     ]  # fmt: skip
-    assert all(place.request.options["compat"] is True for place in found.places[:3])
+    assert all(method.request.options["compat"] is True for method in found.methods[:3])
     refined = selected(model, methods, options={"refine:gradcam++": {"operator": "geometric", "compat": True}})
-    assert [place.key for place in refined.places] == [
+    assert [method.key for method in refined.methods] == [
         "gradcam++", "refine:gradcam++[compat=true,operator=geometric]", "gradcam++@two", "gradcam"
     ]  # fmt: skip
-    assert selected(model, ["gradcam++"], options={"gradcam++": {"compat": False}}).places[0].key == "gradcam++"
+    assert selected(model, ["gradcam++"], options={"gradcam++": {"compat": False}}).methods[0].key == "gradcam++"
 
 
 @pytest.mark.parametrize(
@@ -301,7 +301,7 @@ def test_a_network_without_places_is_shown_by_what_reads_no_layer():
 
     net = heatproof.wrap(nets.seeded(Flat), size=SIDE)
     found = selected(net, ["gradcam", "centre"])
-    assert [place.key for place in found.places] == ["centre"] and list(found.refused) == ["gradcam"]
+    assert [method.key for method in found.methods] == ["centre"] and list(found.refused) == ["gradcam"]
 
 
 # --- images ---

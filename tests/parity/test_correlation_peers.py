@@ -138,7 +138,7 @@ def test_the_uniform_draw_of_quantus_is_one_number_for_a_whole_group():
 
 
 def test_quantus_fails_on_a_batch_with_an_unlikely_target():
-    """`1 / p²` is written into the places with p ≥ 1e-5 from an array of all places."""
+    """`1 / p²` is written into the positions with p ≥ 1e-5 from an array of all positions."""
     z, net, _, raw = scene(1)
 
     class Sure(nn.Module):

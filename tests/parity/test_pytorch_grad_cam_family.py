@@ -98,7 +98,7 @@ def test_principal_components_agree_up_to_their_sign(name, other, net, layer):
 
 @pytest.mark.parametrize("kernel", ["sigmoid", "rbf", "linear"])
 def test_kernel_components_agree_before_the_display(kernel):
-    activations = torch.randn(2, 5, 17, 13, generator=torch.Generator().manual_seed(0))  # 221 places: Lanczos there
+    activations = torch.randn(2, 5, 17, 13, generator=torch.Generator().manual_seed(0))  # 221 positions: Lanczos there
     expected = svd.get_2d_projection_kernel(activations.numpy(), kernel, None)
     for one, other in zip(eigen.kpcacam(activations, kernel=kernel).numpy(), expected, strict=True):
         turned = one * np.sign((one * other).sum())
@@ -201,7 +201,7 @@ def test_the_object_does_not_vanish_from_eigengradcam():
 
 
 def test_kpcacam_leaves_the_global_generator_alone():
-    """Theirs starts its solver from numpy's global generator where there are more than 200 places."""
+    """Theirs starts its solver from numpy's global generator where there are more than 200 positions."""
     activations = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
 
     def state() -> list[int]:

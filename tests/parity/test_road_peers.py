@@ -161,7 +161,7 @@ def quantus_road(z, shown, batch_size=64):
 
 
 def test_quantus_breaks_on_three_channels():
-    """Its flattened attributions are three times as long as the image has places."""
+    """Its flattened attributions are three times as long as the image has positions."""
     with pytest.raises(IndexError):
         quantus_road(normalised(), maps())
 

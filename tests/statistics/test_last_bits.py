@@ -17,8 +17,8 @@ from heatproof.statistics import (
 )
 from heatproof.statistics.fooling import fooled
 from heatproof.statistics.metric_agreement import metric_agreement
+from heatproof.statistics.score_table import html_table, score_table
 from heatproof.statistics.score_verdict import score_verdicts
-from heatproof.statistics.scores import html_table, score_table
 
 DIRECTIONS = {"rate": "high", "loss": "low"}
 PROCESSORS = pytest.mark.parametrize("processor", [1, 2, 3])

@@ -104,12 +104,12 @@ def test_a_typing_error_costs_no_time(module, small_plan):
         small_plan(methods=["maps:nowhere"])
 
 
-def caught(monkeypatch, place: str, words: list[str]) -> tuple:
+def caught(monkeypatch, position: str, words: list[str]) -> tuple:
     """What a command would start, without starting it."""
     from heatproof import cli
 
     started: list[tuple] = []
-    monkeypatch.setattr(f"heatproof.cli.{place}", lambda *given: started.append(given))
+    monkeypatch.setattr(f"heatproof.cli.{position}", lambda *given: started.append(given))
     with pytest.raises(SystemExit) as done:
         cli.main(words)
     assert not done.value.code

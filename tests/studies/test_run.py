@@ -368,7 +368,7 @@ def test_an_integer_target_outside_the_model_is_refused_before_any_work(small_pl
 def test_a_layer_that_does_not_exist_or_is_not_spatial_is_refused(small_plan, tmp_path):
     with pytest.raises(HeatproofError, match="stage4"):
         run.run(small_plan(models=[{"spec": "shapes", "layer": "stage5"}]), tmp_path / "out")
-    with pytest.raises(HeatproofError, match="places"):
+    with pytest.raises(HeatproofError, match="positions"):
         run.run(small_plan(models=[{"spec": "shapes", "layer": "head"}]), tmp_path / "out")
 
 

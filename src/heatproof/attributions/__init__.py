@@ -22,7 +22,7 @@ from heatproof.attributions import (
 )
 from heatproof.attributions.catalogue import ATTRIBUTIONS, FORMS, attribution
 from heatproof.attributions.display import display_maps, flags
-from heatproof.attributions.request import Request, parsed, requested
+from heatproof.attributions.method_request import Request, parsed, requested
 
 __all__ = [
     "ATTRIBUTIONS",

@@ -86,5 +86,5 @@ def guided_gradcam(activations: Tensor, gradients: Tensor, z: Tensor, forward, o
 
     One forward and backward pass more than Grad-CAM.
     """
-    places = upsampled(gradcam(activations, gradients).relu(), tuple(z.shape[2:]))
-    return guided_backprop(z, forward, of_target) * places[:, None]
+    positions = upsampled(gradcam(activations, gradients).relu(), tuple(z.shape[2:]))
+    return guided_backprop(z, forward, of_target) * positions[:, None]

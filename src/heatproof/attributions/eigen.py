@@ -15,7 +15,7 @@ from heatproof.errors import InvalidInput, NotApplicable
 from heatproof.tensors import per_image
 
 #: A kernel matrix holds positions × positions numbers: 64 × 64 positions take 134 MB.
-KERNEL_PLACES = 4096
+KERNEL_POSITIONS = 4096
 
 #: Up to here all eigenvectors of a kernel matrix are found at once; beyond, the leading one alone (Lanczos).
 DENSE_PLACES = 512
@@ -45,10 +45,10 @@ def eigengradcam(activations: torch.Tensor, gradients: torch.Tensor, *, sign: st
 
 #: Kernel of two sets of positions (P, C) and (Q, C), with its gamma.
 KERNELS: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {
-    "sigmoid": lambda places, gamma: torch.tanh(gamma * (places @ places.T) + 1),
-    "rbf": lambda places, gamma: torch.exp(-gamma * torch.cdist(places, places).square()),
-    "polynomial": lambda places, gamma: (gamma * (places @ places.T) + 1) ** 3,
-    "linear": lambda places, _gamma: places @ places.T,
+    "sigmoid": lambda positions, gamma: torch.tanh(gamma * (positions @ positions.T) + 1),
+    "rbf": lambda positions, gamma: torch.exp(-gamma * torch.cdist(positions, positions).square()),
+    "polynomial": lambda positions, gamma: (gamma * (positions @ positions.T) + 1) ** 3,
+    "linear": lambda positions, _gamma: positions @ positions.T,
 }
 
 
@@ -60,17 +60,17 @@ def kpcacam(
 
     `√λ v` for the largest eigenvalue λ of the centred kernel matrix. `kernel` is one of `KERNELS` (`sigmoid` is
     tanh(γ ⟨a, b⟩ + 1), `polynomial` its third power); `gamma` = 0 is one over the number of channels. The sign as in
-    `eigencam`. Takes a positions × positions matrix for each image, so at most `KERNEL_PLACES` positions.
+    `eigencam`. Takes a positions × positions matrix for each image, so at most `KERNEL_POSITIONS` positions.
     """
     check_choice("sign", sign, ("activation", "raw"))
     made = KERNELS[check_choice("kernel", kernel, KERNELS)]
     if gamma < 0:
         raise InvalidInput(f"`gamma` must be above 0, or 0 for one over the number of channels. Got {gamma}.")
-    places, channels = activations[0, 0].numel(), activations.shape[1]
-    if places > KERNEL_PLACES:
+    positions, channels = activations[0, 0].numel(), activations.shape[1]
+    if positions > KERNEL_POSITIONS:
         raise NotApplicable(
-            f"KPCA-CAM takes a matrix of places × places, for at most {KERNEL_PLACES} places. "
-            f"Got {places}. Choose a deeper layer."
+            f"KPCA-CAM takes a matrix of positions × positions, for at most {KERNEL_POSITIONS} positions. "
+            f"Got {positions}. Choose a deeper layer."
         )
 
     def components(centred: torch.Tensor) -> torch.Tensor:
@@ -83,8 +83,8 @@ def kpcacam(
 
 def _projected(values: torch.Tensor, projection: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
     """`(N, C, *spatial)` → `(N, *spatial)` by a projection of the centred `(N, positions, C)` matrices."""
-    places = values.flatten(2).transpose(1, 2)
-    centred = places - places.mean(1, keepdim=True)
+    positions = values.flatten(2).transpose(1, 2)
+    centred = positions - positions.mean(1, keepdim=True)
     finite = torch.isfinite(centred).flatten(1).all(1)
     if not finite.all():  # eigensolvers raise on NaN; one bad image must not cost the batch
         centred = torch.where(per_image(finite, centred), centred, torch.zeros_like(centred))

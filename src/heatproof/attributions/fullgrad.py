@@ -42,11 +42,11 @@ def _gap(model: Model, z: torch.Tensor) -> str:
 
     def visit(share: torch.Tensor, channels: Channels) -> None:
         shares.append(share.double().sum())
-        drawn.append(_places(share, channels, tuple(z.shape[2:])) is not None)
+        drawn.append(_positions(share, channels, tuple(z.shape[2:])) is not None)
 
     output, gradient = _decomposed(z, model.of_normalised, lambda logits: logits[:, 0], visit)
     if not any(drawn):
-        return "none of its layers with places has a bias"
+        return "none of its layers with positions has a bias"
     shares.append((gradient * z).double().sum())
     gap = abs(float(torch.stack(shares).sum() - output.double().sum()))
     tolerance = COMPLETE if model.dtype is torch.float32 else 100 * COMPLETE
@@ -83,31 +83,31 @@ def fullgrad(z: torch.Tensor, forward, of_target, *, rescale: str = "channel") -
     total = torch.zeros((len(z), *size), device=z.device)
 
     def visit(share: torch.Tensor, channels: Channels) -> None:
-        places = _places(share, channels, size)
-        if places is not None and len(places) == len(z):
-            total.add_(upsampled(_rescaled(places.float(), rescale).sum(1), size))
+        positions = _positions(share, channels, size)
+        if positions is not None and len(positions) == len(z):
+            total.add_(upsampled(_rescaled(positions.float(), rescale).sum(1), size))
 
     _, gradient = _decomposed(z, forward, of_target, visit)
     return total + _rescaled((gradient * z).float(), rescale).sum(1)
 
 
-def _rescaled(places: torch.Tensor, rescale: str) -> torch.Tensor:
+def _rescaled(positions: torch.Tensor, rescale: str) -> torch.Tensor:
     """|·| of `(N, C, *spatial)`, each channel or each layer of an image in [0, 1]."""
     if rescale == "layer":
-        return minmax(places.abs())
-    return minmax(places.abs().flatten(0, 1)).view_as(places)
+        return minmax(positions.abs())
+    return minmax(positions.abs().flatten(0, 1)).view_as(positions)
 
 
-def _places(share: torch.Tensor, channels: Channels, size: tuple[int, ...]) -> torch.Tensor | None:
+def _positions(share: torch.Tensor, channels: Channels, size: tuple[int, ...]) -> torch.Tensor | None:
     """`(N, C, *spatial)`, or None where a share has no positions."""
     if share.dim() == len(size) + 2 and channels:
-        places = share if channels == "first" else share.movedim(-1, 1)
+        positions = share if channels == "first" else share.movedim(-1, 1)
     else:
         try:
-            places = layout_of(_UNKNOWN, share, size).to_grid(share)
+            positions = layout_of(_UNKNOWN, share, size).to_grid(share)
         except LayerError:
             return None
-    return places if places[0, 0].numel() > 1 else None
+    return positions if positions[0, 0].numel() > 1 else None
 
 
 #: A module that does not tell where the channels are: the grid's aspect ratio decides.

@@ -37,7 +37,7 @@ def opticam(
     background = ground(fill, x, z).detach()
     found = []
     for part in parts(len(z), rows_per_pass(z)):
-        seen = _Seen(activations[part].detach().relu(), z[part].detach(), background[part])
+        seen = _MaskedImages(activations[part].detach().relu(), z[part].detach(), background[part])
         rows = torch.arange(part.start, part.stop, device=z.device)
         u = torch.zeros_like(seen.maps.flatten(2)[..., 0])
         adam = Adam(lr)
@@ -50,7 +50,7 @@ def opticam(
     return weighted(torch.cat(found), activations.relu())
 
 
-class _Seen:
+class _MaskedImages:
     """Images seen through the masks that weights of their channels give."""
 
     def __init__(self, maps: torch.Tensor, z: torch.Tensor, background: torch.Tensor):

@@ -148,11 +148,11 @@ def pyramid(z: torch.Tensor) -> torch.Tensor:
 
 def through(levels: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Every pixel from the level that its mask value names, mixed between two neighbours: m = 1 is the last."""
-    place = mask * (levels.shape[1] - 1)
-    low = place.detach().nan_to_num(0).floor().clamp(0, levels.shape[1] - 2)  # NaN is no index
+    position = mask * (levels.shape[1] - 1)
+    low = position.detach().nan_to_num(0).floor().clamp(0, levels.shape[1] - 2)  # NaN is no index
     index = low.long()[:, None, None].expand(-1, 1, levels.shape[2], *mask.shape[1:])
     below, above = (levels.gather(1, index + k)[:, 0] for k in (0, 1))
-    return torch.lerp(below, above, (place - low)[:, None])
+    return torch.lerp(below, above, (position - low)[:, None])
 
 
 # --- meaningful perturbation ---
@@ -292,8 +292,8 @@ def _moved(images: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
         return images
     for dim in range(shift.shape[1]):
         side = images.shape[dim + 2]
-        places = (torch.arange(side) + shift[:, dim : dim + 1]).clamp(0, side - 1).to(images.device)
+        positions = (torch.arange(side) + shift[:, dim : dim + 1]).clamp(0, side - 1).to(images.device)
         shape = [len(images), *[1] * (images.dim() - 1)]
         shape[dim + 2] = side
-        images = images.gather(dim + 2, places.view(shape).expand_as(images))
+        images = images.gather(dim + 2, positions.view(shape).expand_as(images))
     return images

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from heatproof.data.files import EXTENSIONS, names_for
 from heatproof.data.image import open_array, open_grey
+from heatproof.data.image_files import EXTENSIONS, names_for
 from heatproof.errors import HeatproofWarning, InvalidImage, InvalidInput
 from heatproof.geometry import Geometry
 from heatproof.tensors import one_channel, upsampled
@@ -100,8 +100,8 @@ class Stored:
         return found if getattr(found, "ndim", 0) in (3, 4) else None
 
     @cached_property
-    def _places(self) -> dict[str, int]:
-        return {identity: place for place, identity in enumerate(self.order)}
+    def _positions(self) -> dict[str, int]:
+        return {identity: position for position, identity in enumerate(self.order)}
 
     def __call__(self, identity: str, condition: str = "") -> Any:
         """The map of an image, or None: by its whole name, else without its first folders, each with or without suffix.
@@ -110,8 +110,8 @@ class Stored:
             InvalidImage: a file that is no map.
         """
         if self.order and self.stack is not None:
-            place = self._places.get(identity, len(self.stack))
-            return self.stack[place] if condition in CLEAN and place < len(self.stack) else None
+            position = self._positions.get(identity, len(self.stack))
+            return self.stack[position] if condition in CLEAN and position < len(self.stack) else None
         before = "" if condition in CLEAN else f"{condition.replace(':', '-')}/"
         for key in names_for(identity):
             found = self._at(f"{before}{key}")
@@ -122,7 +122,7 @@ class Stored:
     def holds(self, identity: str) -> bool:
         """Whether there is a map of the clean image; it is not opened."""
         if self.order and self.stack is not None:
-            return self._places.get(identity, len(self.stack)) < len(self.stack)
+            return self._positions.get(identity, len(self.stack)) < len(self.stack)
         arrays = self.arrays
         if arrays is not None:
             return any(key in arrays for key in names_for(identity))

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import heatproof
-from heatproof.cli import explaining, listing, study
+from heatproof.cli import explain_commands, listing, study_commands
 from heatproof.errors import HeatproofError, InvalidInput, UnknownName
 
 app = typer.Typer(
@@ -98,20 +98,20 @@ def _common(
 app.command(
     epilog="Example: `heatproof run noise-robustness --model timm:resnet18 --images photos/ --out out/resnet18`. "
     "The same command again finishes what is missing."
-)(study.run)
+)(study_commands.run)
 app.command(
     epilog="Example: `heatproof explain shapes --limit 6 --model shapes --methods gradcam,refine:layercam "
     "--out out/maps`. The same command again goes on where it was stopped."
-)(explaining.explain)
+)(explain_commands.explain)
 app.command(
     epilog="Example: `heatproof score shapes --limit 12 --model shapes --methods gradcam,layercam --metrics "
     "average-drop,road,arcc --out out/scores`. The same command again finishes what is missing."
-)(study.score)
+)(study_commands.score)
 app.command(
     epilog="Example: `heatproof audit --model shapes --images shapes --limit 24 --segmenter grid --out out/audit`. "
     "`--budget 10` takes as many images as fit into ten minutes."
-)(study.audit)
-app.command(epilog="Example: `heatproof report out/resnet18`")(study.report)
+)(study_commands.audit)
+app.command(epilog="Example: `heatproof report out/resnet18`")(study_commands.report)
 app.command(
     epilog="Example: `heatproof query out/resnet18 \"select method, median(value) from rows where metric = 'rbo' "
     'and not changed group by method"`'

@@ -152,14 +152,14 @@ def with_settings(*settings: Sequence[OptionSetting]) -> Callable:
         made = [setting.declared() for group in settings for setting in group]
         own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
                for parameter in inspect.signature(command, eval_str=True).parameters.values()]  # fmt: skip
-        place = [parameter.name for parameter in own].index("given")
+        position = [parameter.name for parameter in own].index("given")
         names = {parameter.name for parameter in made}
 
         def called(**typed: Any) -> Any:
             given = {name: typed.pop(name) for name in names}
             return command(given=given, **typed)
 
-        parameters = [*own[:place], *made, *own[place + 1 :]]
+        parameters = [*own[:position], *made, *own[position + 1 :]]
         called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         called.__name__, called.__doc__ = command.__name__, command.__doc__

@@ -95,8 +95,8 @@ def _print(console: Any, families: Sequence[Any]) -> None:
         title = group[0].title if len(group) == 1 else ", ".join(_short(family) for family in group).capitalize()
         console.print(f"\n[bold]{_plain(title)}[/]" if len(shown) > len(group) or len(group) == 1 else "")
         whole = joined([grid for family in group for grid in family.grids])
-        for place, columns in enumerate(fitting(whole, console.width)):
-            console.print(*([""] if place else []), _table(whole, columns), sep="\n")
+        for position, columns in enumerate(fitting(whole, console.width)):
+            console.print(*([""] if position else []), _table(whole, columns), sep="\n")
     for line in [line for family in families for line in family.empty]:
         console.print(f"\nNo numbers: {_plain(line)}.", soft_wrap=True)
 
@@ -148,28 +148,28 @@ def fitting(grid: Any, width: int) -> Iterator[list[int]]:
     names = max((len(_method(row)) for row in grid.rows), default=0)
     part: list[int] = []
     used = names
-    for place, column in enumerate(grid.columns):
-        cells = [line for row in grid.rows for line in _cell(row.cells[place]).split("\n")]
+    for position, column in enumerate(grid.columns):
+        cells = [line for row in grid.rows for line in _cell(row.cells[position]).split("\n")]
         own = GAP + max(map(len, [*_head(column).split("\n"), *cells]))
         if part and used + own > width:
             yield part
             part, used = [], names
-        part.append(place)
+        part.append(position)
         used += own
     if part:
         yield part
 
 
-def _table(grid: Any, places: Sequence[int]) -> Any:
+def _table(grid: Any, positions: Sequence[int]) -> Any:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold", collapse_padding=True)
     table.add_column("", no_wrap=True)
-    for place in places:
-        table.add_column(_plain(_head(grid.columns[place])), justify="right", no_wrap=True, vertical="bottom")
+    for position in positions:
+        table.add_column(_plain(_head(grid.columns[position])), justify="right", no_wrap=True, vertical="bottom")
     for row in grid.rows:
         style = "dim" if row.control else ""
-        table.add_row(_plain(_method(row)), *(_styled(row.cells[place]) for place in places), style=style)
+        table.add_row(_plain(_method(row)), *(_styled(row.cells[position]) for position in positions), style=style)
     return table
 
 

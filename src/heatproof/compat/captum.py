@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from heatproof.attributions import requested
-from heatproof.compat.given import Wanted, as_rule, checked, raw_maps
+from heatproof.compat.given_models import Wanted, as_rule, checked, raw_maps
 from heatproof.errors import InvalidInput, NotApplicable
 from heatproof.models import resolve_layer
 from heatproof.models.model import bare

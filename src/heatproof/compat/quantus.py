@@ -6,7 +6,7 @@ quantus.Sparseness()(model, x_batch, y_batch, explain_func=explain_func, explain
 metric("road")(model, x_batch, y_batch, a_batch)
 quantus.evaluate({"road": metric("road"), "theirs": quantus.Sparseness()}, ...)
 
-The other way round, Quantus's metrics in heatproof: `heatproof.metrics.quantus`.
+The other way round, Quantus's metrics in heatproof: `heatproof.metrics.quantus_metrics`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -19,10 +19,10 @@ from torch import nn
 
 from heatproof.attributions import display_maps, requested
 from heatproof.attributions.foreign import FOREIGN_FORMS, register, unregister
-from heatproof.compat.given import Wanted, as_rule, raw_maps
+from heatproof.compat.given_models import Wanted, as_rule, raw_maps
 from heatproof.compat.scoring import scored
 from heatproof.errors import InvalidInput, NotApplicable
-from heatproof.metrics.request import parsed_metric
+from heatproof.metrics.metric_request import parsed_metric
 from heatproof.registry import unknown
 from heatproof.tensors import upsampled
 

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from heatproof.compat.given import AsGiven, checked, known_layers
+from heatproof.compat.given_models import AsGiven, checked, known_layers
 from heatproof.engine import Scores, score
 from heatproof.errors import InvalidInput
 from heatproof.geometry import Geometry
-from heatproof.metrics.request import requested_metrics
+from heatproof.metrics.metric_request import requested_metrics
 from heatproof.models import Layers, Model
 from heatproof.models.model import bare, module_device
 from heatproof.models.preprocessing import Preprocessing, per_channel

@@ -25,7 +25,7 @@ from heatproof.compat.scoring import scored
 from heatproof.engine import Scores
 from heatproof.errors import InvalidInput, MissingExtra
 from heatproof.metrics import METRICS
-from heatproof.metrics.request import MetricRequest, parsed_metric, requested_metrics
+from heatproof.metrics.metric_request import MetricRequest, parsed_metric, requested_metrics
 from heatproof.models import Model
 from heatproof.registry import Entry, unknown
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path, PurePath, PurePosixPath
 
-from heatproof.data.files import printable
+from heatproof.data.image_files import printable
 from heatproof.errors import InvalidInput
 
 COLUMNS = ("file", "class_index")

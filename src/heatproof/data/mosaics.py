@@ -91,10 +91,10 @@ class Mosaics:
         others = [label for label in self._by_class if label != self.source.labels[own]]
         chosen = rng.permutation(len(others))[: self.cells**2 - 1]
         beside = [int(rng.choice(self._by_class[others[k]])) for k in chosen]
-        beside.insert(self._place(i), own)
+        beside.insert(self._position(i), own)
         return beside
 
-    def _place(self, i: int) -> int:
+    def _position(self, i: int) -> int:
         """The number of the target's cell, row by row."""
         rng = np.random.default_rng(seeds.derived_seed(self.seed, self.ids[i], "mosaic cell"))
         return int(rng.integers(self.cells**2))
@@ -103,14 +103,14 @@ class Mosaics:
         """Mosaic `i`; raises InvalidImage where one of its images cannot be read."""
         side = self.cells * self.pixels
         mosaic = Image.new("RGB", (side, side))
-        for place, image in enumerate(self.layout(i)):
-            row, column = divmod(place, self.cells)
+        for position, image in enumerate(self.layout(i)):
+            row, column = divmod(position, self.cells)
             mosaic.paste(_square(self.source.open(image), self.pixels), (column * self.pixels, row * self.pixels))
         return mosaic
 
     def mask(self, i: int) -> np.ndarray:
         """The pixels of the target's cell."""
-        row, column = divmod(self._place(i), self.cells)
+        row, column = divmod(self._position(i), self.cells)
         found = np.zeros((self.cells * self.pixels,) * 2, dtype=bool)
         found[row * self.pixels : (row + 1) * self.pixels, column * self.pixels : (column + 1) * self.pixels] = True
         return found

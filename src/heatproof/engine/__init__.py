@@ -11,9 +11,15 @@ from heatproof.engine.evaluation import GivenMaps, MethodScores, Outcome, compos
 from heatproof.engine.explaining import Maps, explain
 from heatproof.engine.explanation import Explanation, explanation
 from heatproof.engine.memory import halved, out_of_memory
-from heatproof.engine.methods import ResolvedMethod, chosen_layer, refusals, refuse_inapplicable, resolve_layers
 from heatproof.engine.references import ReferenceMaps
-from heatproof.engine.scores import DEFAULT_METRICS, Row, Scores, score
+from heatproof.engine.resolved_methods import (
+    ResolvedMethod,
+    chosen_layer,
+    refusals,
+    refuse_inapplicable,
+    resolve_layers,
+)
+from heatproof.engine.scoring import DEFAULT_METRICS, Row, Scores, score
 
 __all__ = [
     "DEFAULT_METRICS",

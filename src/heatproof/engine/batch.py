@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from heatproof import explained_output, seeds, targets
 from heatproof.attributions import Request
-from heatproof.engine.methods import ResolvedMethod
+from heatproof.engine.resolved_methods import ResolvedMethod
 from heatproof.errors import InvalidInput
 from heatproof.memo import PerModule
 from heatproof.models import Model

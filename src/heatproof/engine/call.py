@@ -12,7 +12,7 @@ from heatproof.attributions import Request
 from heatproof.data.inputs import Inputs, as_inputs
 from heatproof.engine.batch import Batch
 from heatproof.engine.memory import halved
-from heatproof.engine.methods import ResolvedMethod, chosen_layer, refuse_inapplicable, resolve_layers
+from heatproof.engine.resolved_methods import ResolvedMethod, chosen_layer, refuse_inapplicable, resolve_layers
 from heatproof.errors import InvalidInput
 from heatproof.models import Model, wrap
 

@@ -9,10 +9,10 @@ from heatproof.attributions import requested
 from heatproof.engine.batch import Batch
 from heatproof.engine.evaluation import evaluate
 from heatproof.engine.explanation import explanation
-from heatproof.engine.methods import resolve_layers
 from heatproof.engine.references import ReferenceMaps
+from heatproof.engine.resolved_methods import resolve_layers
 from heatproof.errors import InvalidInput, UnknownName
-from heatproof.metrics.request import MetricRequest
+from heatproof.metrics.metric_request import MetricRequest
 from heatproof.models import wrap
 
 #: The side of the toy's image: large enough for every default, and small enough to be fast.

@@ -11,12 +11,12 @@ from heatproof.engine.batch import Batch
 from heatproof.engine.explanation import Explanation, explanation
 from heatproof.engine.image_scores import ImageScores, MapScores
 from heatproof.engine.memory import out_of_memory
-from heatproof.engine.methods import ResolvedMethod
 from heatproof.engine.references import Pairs, ReferenceMaps
+from heatproof.engine.resolved_methods import ResolvedMethod
 from heatproof.errors import InvalidInput, NotApplicable, UnknownName
 from heatproof.flags import FINE, Flag, Reason, absent_flags, first_flags
 from heatproof.metrics.catalogue import Curve, stated
-from heatproof.metrics.request import MetricRequest
+from heatproof.metrics.metric_request import MetricRequest
 from heatproof.quantities import having
 
 

@@ -9,7 +9,7 @@ from heatproof.attributions import Request, display_maps, flags
 from heatproof.attributions.refine import refined
 from heatproof.engine.batch import Batch, LayerBatch, TargetBatch
 from heatproof.engine.memory import out_of_memory
-from heatproof.engine.methods import ResolvedMethod
+from heatproof.engine.resolved_methods import ResolvedMethod
 from heatproof.errors import HeatproofError, NotApplicable
 from heatproof.flags import Flag, Reason, absent_flags
 from heatproof.quantities import having

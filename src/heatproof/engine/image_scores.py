@@ -14,7 +14,7 @@ import torch
 from heatproof import masking, seeds
 from heatproof.engine.batch import Batch, Network
 from heatproof.engine.explanation import explanation
-from heatproof.engine.methods import ResolvedMethod
+from heatproof.engine.resolved_methods import ResolvedMethod
 from heatproof.errors import InvalidInput
 from heatproof.metrics import curves, information, road, sensitivity
 from heatproof.models import Model

@@ -8,8 +8,8 @@ import torch
 
 from heatproof.engine.explanation import Explanation
 from heatproof.flags import FINE, Flag
+from heatproof.metrics.metric_request import MetricRequest
 from heatproof.metrics.pairs import Pair, Reference
-from heatproof.metrics.request import MetricRequest
 from heatproof.segments import segment
 
 

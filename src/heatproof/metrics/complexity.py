@@ -135,13 +135,13 @@ def effective_complexity(
     """
     steps, samples = check_int("steps", steps, 2), check_int("samples", samples)
     _bounded("tolerance", tolerance, 0, float("inf"))
-    place, pixels, states = ranks(), z[0, 0].numel(), [one.get_state() for one in generator]
+    position, pixels, states = ranks(), z[0, 0].numel(), [one.get_state() for one in generator]
     value, left = torch.ones_like(p), torch.arange(len(z), device=z.device)
     for step in range(1, steps):
         if not len(left):
             break
         again = [torch.Generator().set_state(state) for state in states]
-        kept = place * steps < step * pixels
+        kept = position * steps < step * pixels
         loss = _expected_loss(kept, left, samples, z, p, score, model, again)
         # The root is in units of p, as rounding is.
         enough = rounded(loss.sqrt() - math.sqrt(tolerance), step=ANSWER_STEP) <= 0

@@ -53,16 +53,16 @@ def _jittered(flat: torch.Tensor, generators: Sequence[torch.Generator]) -> torc
 
 def _ranks(order: torch.Tensor) -> torch.Tensor:
     """Pixels in order → the rank of each pixel."""
-    places = torch.arange(order.shape[1], device=order.device).expand_as(order)
-    return torch.empty_like(order).scatter_(1, order, places)
+    positions = torch.arange(order.shape[1], device=order.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, positions)
 
 
 def _blocks(flat: torch.Tensor) -> torch.Tensor:
     ordered, order = flat.sort(dim=1, descending=True, stable=True)
-    places = torch.arange(flat.shape[1], device=flat.device).expand_as(order)
+    positions = torch.arange(flat.shape[1], device=flat.device).expand_as(order)
     starts = torch.ones_like(order, dtype=torch.bool)
     starts[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    return torch.empty_like(order).scatter_(1, order, torch.where(starts, places, 0).cummax(1).values)
+    return torch.empty_like(order).scatter_(1, order, torch.where(starts, positions, 0).cummax(1).values)
 
 
 def reversed_ranks(ranks: torch.Tensor) -> torch.Tensor:

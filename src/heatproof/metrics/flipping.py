@@ -142,6 +142,6 @@ def _piece_ranks(maps: torch.Tensor, labels: torch.Tensor, generators) -> tuple[
 
 def _between(points: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
     """A curve of evenly spread points over [0, 1], read at other shares: straight lines."""
-    place = at * (len(points) - 1)
-    below = place.floor().long().clamp(max=len(points) - 2)
-    return torch.lerp(points[below], points[below + 1], place - below)
+    position = at * (len(points) - 1)
+    below = position.floor().long().clamp(max=len(points) - 2)
+    return torch.lerp(points[below], points[below + 1], position - below)

@@ -2,7 +2,7 @@
 
     heatproof.register_metric("mine", fn, better="high")    a function in this process
     python:package.module:fn                                the same by name; it sets `fn.better = "high"` itself
-    quantus:Sparseness                                      a metric of Quantus (`heatproof.metrics.quantus`)
+    quantus:Sparseness                                      a metric of Quantus (`heatproof.metrics.quantus_metrics`)
 
 A function names quantities of the engine, as every metric here does, or it is `fn(model, x_batch, y_batch, a_batch)`,
 as in Quantus.
@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from heatproof.errors import InvalidInput
-from heatproof.metrics import quantus
+from heatproof.metrics import quantus_metrics
 from heatproof.metrics.arrays import ForeignMetric, with_arrays
 from heatproof.metrics.catalogue import BETTER, FAMILIES, METRICS, composite, metric
 from heatproof.plugins import (
@@ -102,7 +102,7 @@ def _from_python(spec: str) -> ForeignMetric:
 
 
 def _from_quantus(spec: str) -> ForeignMetric:
-    kind = quantus.found_class(spec.removeprefix(QUANTUS))
+    kind = quantus_metrics.found_class(spec.removeprefix(QUANTUS))
     return ForeignMetric(f"{QUANTUS}{kind.__name__}", kind)
 
 
@@ -110,8 +110,8 @@ def _file(recipe: ForeignMetric) -> None:
     """Puts a recipe into the registry."""
     if recipe.parts:
         found = recipe.function
-    elif quantus.belongs(recipe.function):
-        recipe, found = quantus.described(recipe)
+    elif quantus_metrics.belongs(recipe.function):
+        recipe, found = quantus_metrics.described(recipe)
     elif not callable(recipe.function):
         raise InvalidInput(f"A metric must be a function, or one of Quantus. Got {type(recipe.function).__name__}.")
     elif (names := {p.name for p in required(recipe.function)}) and names <= set(METRICS.vocabulary):

@@ -145,12 +145,12 @@ def random_square(size: tuple[int, ...], generator: torch.Generator) -> torch.Te
     There are more positions for a small square than for a large one, so small ones come more often.
     """
     sides = range(1, max(1, int(LARGEST * min(size))) + 1)
-    places = [torch.tensor([length - side + 1 for length in size]) for side in sides]
-    counts = torch.stack([one.double().prod() for one in places])
+    positions = [torch.tensor([length - side + 1 for length in size]) for side in sides]
+    counts = torch.stack([one.double().prod() for one in positions])
     uniform = torch.rand(1 + len(size), generator=generator, dtype=torch.float64)
     chosen = min(int(torch.searchsorted(counts.cumsum(0), uniform[0] * counts.sum(), right=True)), len(sides) - 1)
     inside = torch.ones(size, dtype=torch.bool)
-    for axis, first in enumerate((uniform[1:] * places[chosen]).long().tolist()):
+    for axis, first in enumerate((uniform[1:] * positions[chosen]).long().tolist()):
         along = torch.arange(size[axis]).view(-1, *[1] * (len(size) - axis - 1))
         inside &= (along >= first) & (along < first + sides[chosen])
     return inside

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 
 from heatproof.errors import InvalidInput
 from heatproof.metrics import rankings
+from heatproof.metrics.metric_request import MetricRequest
 from heatproof.metrics.rankings import Ranking
-from heatproof.metrics.request import MetricRequest
 from heatproof.metrics.similarity import Reduced
 
 #: Rows and columns of a tile; wide tiles are read faster, small ones overlap fewer segments.

@@ -58,11 +58,11 @@ def ranking_of(scores: torch.Tensor) -> Ranking:
     ends = torch.cat([starts[..., 1:], torch.ones_like(starts[..., :1])], -1)
     n = scores.shape[-1]
     group_bottom = torch.where(ends, rank, n).flip(-1).cummin(-1).values.flip(-1)
-    place = torch.empty_like(order)
+    position = torch.empty_like(order)
     return Ranking(
-        top=place.scatter(-1, order, group_top),
-        bottom=place.scatter(-1, order, group_bottom),
-        position=place.scatter(-1, order, rank),
+        top=position.scatter(-1, order, group_top),
+        bottom=position.scatter(-1, order, group_bottom),
+        position=position.scatter(-1, order, rank),
         group_top=group_top,
         group_bottom=group_bottom,
         valid=torch.isfinite(scores).all(-1) & (group_top[..., -1] > 1),

@@ -124,8 +124,8 @@ def removal_scores(
     masks = torch.stack([mask for pair in goes for mask in pair], 1).view(len(z), count, *z.shape[2:])
     values, residual = [], []
     for part in parts(len(z) * count, rows_per_pass(z)):
-        places = torch.arange(part.start, part.stop, device=z.device)
-        rows, removed = places // count, masks.flatten(0, 1)[part]
+        positions = torch.arange(part.start, part.stop, device=z.device)
+        rows, removed = positions // count, masks.flatten(0, 1)[part]
         filled = imputed(z[rows], removed)
         images = filled.images if fields is None else filled.images.addcmul_(fields[rows], removed[:, None].to(z.dtype))
         values.append(score(images, rows))

@@ -169,9 +169,9 @@ def other_classes(target: torch.Tensor, classes: int, generator: Sequence[torch.
 def histogram_entropy(maps: torch.Tensor, bins: int = BINS) -> torch.Tensor:
     """Entropy of the histogram of each map in [0, 1], `(N,)` float64, in nats."""
     # Rounded before it is cut off: a value on the border of two bins lies in the upper one.
-    place = rounded(maps.flatten(1).double() * bins).long().clamp(0, bins - 1)
+    position = rounded(maps.flatten(1).double() * bins).long().clamp(0, bins - 1)
     count = torch.zeros(len(maps), bins, dtype=torch.float64, device=maps.device)
-    count.scatter_add_(1, place, torch.ones_like(place, dtype=torch.float64))
+    count.scatter_add_(1, position, torch.ones_like(position, dtype=torch.float64))
     return torch.special.entr(count / count.sum(1, keepdim=True)).sum(1)
 
 

@@ -122,8 +122,8 @@ def reading(network: Any, module: nn.Module, z: torch.Tensor) -> Reading:
         with torch.inference_mode(False):
             found = _read(network, noise)
         if isinstance(found, Reading) and not found.rows:  # a head of zeros, as before training
-            places = math.prod(found.layout.grid)
-            return Reading(found.layout, (0,) if found.layout.prefix else tuple(range(places)))
+            positions = math.prod(found.layout.grid)
+            return Reading(found.layout, (0,) if found.layout.prefix else tuple(range(positions)))
         _READINGS.put(module, size, found)
     if isinstance(found, str):
         raise NotApplicable(f"{type(module).__name__} cannot be explained by its attention: {found}.")
@@ -150,14 +150,14 @@ def _read(network: Any, z: torch.Tensor) -> Reading | str:
     if attention.windowed:
         return "its attention is windowed"
     if attention.reduced:
-        return "its attention is from many places to fewer"
+        return "its attention is from many positions to fewer"
     if not matrices:
         return "it has no attention"
     tokens = {matrix.shape[-1] for matrix in matrices}
     if len(tokens) > 1:
         return f"its tokens change on the way ({', '.join(map(str, sorted(tokens)))})"
     if not tokens & attention.lengths:
-        return "its attention is not between places"
+        return "its attention is not between positions"
     layout = token_layout(tokens.pop(), tuple(z.shape[2:]))
     if layout is None:
         return "its tokens are no grid over the image"

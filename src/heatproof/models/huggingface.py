@@ -11,8 +11,8 @@ from torch import nn
 from heatproof.errors import HeatproofWarning, MissingExtra, ModelError
 from heatproof.geometry import Geometry
 from heatproof.models.download import hub_cache, no_weights, reachable
+from heatproof.models.model_sources import Found, ModelRequest
 from heatproof.models.preprocessing import Preprocessing, default_resize, height_width, per_channel
-from heatproof.models.sources import Found, ModelRequest
 
 _PIL_FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 

@@ -52,7 +52,7 @@ def find_layers(model: Classifier, last: str | None = None) -> Layers:
     stages = _known(model.module) or _probed(probe(model))
     if not stages and last is None:
         raise LayerError(
-            f"Expected a layer with places (N × C × h × w) in {type(model.module).__name__}. Found none that "
+            f"Expected a layer with positions (N × C × h × w) in {type(model.module).__name__}. Found none that "
             "runs once in a forward pass. Name one with `layer`."
         )
     return Layers(last or stages[-1], tuple(stages) or (last or "",))
@@ -65,7 +65,7 @@ def check_spatial(model: Classifier, names: Sequence[str]) -> None:
         record = records.get(name)
         if record is None or record.layout is None or record.calls > 1:
             raise LayerError(
-                f"Expected a layer that runs once and has places, such as {', '.join(find_layers(model).stages)}. "
+                f"Expected a layer that runs once and has positions, such as {', '.join(find_layers(model).stages)}. "
                 f"Got {name!r}: {record.gives if record else 'it does not run'}."
             )
 

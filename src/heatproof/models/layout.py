@@ -56,8 +56,8 @@ class Layout:
             return native
         if self.kind == "channels-last":
             return native.movedim(-1, 1)
-        places = native[:, self.prefix :].transpose(1, 2)
-        return places.unflatten(2, self.grid)
+        positions = native[:, self.prefix :].transpose(1, 2)
+        return positions.unflatten(2, self.grid)
 
     def from_grid(self, grid: torch.Tensor, native: torch.Tensor) -> torch.Tensor:
         """`(M, C, *grid)` → the native layout; prefix tokens are those of `native` (M rows or one)."""
@@ -65,13 +65,13 @@ class Layout:
             return grid
         if self.kind == "channels-last":
             return grid.movedim(1, -1)
-        places = grid.flatten(2).transpose(1, 2)
+        positions = grid.flatten(2).transpose(1, 2)
         if self.prefix == 0:
-            return places
+            return positions
         prefix = native[:, : self.prefix]
         if len(prefix) != len(grid):
             prefix = prefix.expand(len(grid), -1, -1)
-        return torch.cat([prefix, places], dim=1)
+        return torch.cat([prefix, positions], dim=1)
 
 
 def layout_of(
@@ -116,7 +116,7 @@ def fits(layout: Layout, input_size: tuple[int, ...]) -> bool:
 def _not_spatial(module: nn.Module, shape: tuple[int, ...]) -> str:
     sizes = " × ".join(map(str, ("N", *shape[1:])))
     return (
-        f"Expected a layer whose output has places, such as N × C × h × w or N × tokens × C. "
+        f"Expected a layer whose output has positions, such as N × C × h × w or N × tokens × C. "
         f"Got {sizes} from {type(module).__name__}. Choose a layer before the pooling."
     )
 
@@ -176,9 +176,9 @@ def _permutes(module: nn.Module) -> bool:
 def _misfit(grid: tuple[int, ...], input_size: tuple[int, ...]) -> float:
     """The spread of the axes' log strides; at least `_NO_FIT` where rounding to positions cannot explain it."""
     axes = list(zip(input_size, grid, strict=True))
-    shortest = max(side / (places + 0.999) for side, places in axes)
-    longest = min(side / max(places - 0.999, 1e-3) for side, places in axes)
-    strides = [math.log(side / places) for side, places in axes]
+    shortest = max(side / (positions + 0.999) for side, positions in axes)
+    longest = min(side / max(positions - 0.999, 1e-3) for side, positions in axes)
+    strides = [math.log(side / positions) for side, positions in axes]
     return max(strides) - min(strides) + (0.0 if shortest <= longest else _NO_FIT)
 
 

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from heatproof.errors import InvalidInput, UnknownName
-from heatproof.models import sources
+from heatproof.models import model_sources
 from heatproof.models.checkpoint import load_weights
 from heatproof.models.model import Model
+from heatproof.models.model_sources import ModelRequest, Source
 from heatproof.models.preprocessing import Preprocessing
-from heatproof.models.sources import ModelRequest, Source
 from heatproof.registry import nearest
 from heatproof.spelling import scalar
 
@@ -115,7 +115,7 @@ def chosen_device(device: str | torch.device) -> torch.device:
 def _source(spec: str) -> tuple[Source, str]:
     prefix, colon, rest = str(spec).partition(":")
     if spec == "shapes":
-        return sources.shapes_model, ""
+        return model_sources.shapes_model, ""
     if colon and rest and prefix in _SOURCES:
         return _SOURCES[prefix], rest
     raise _no_form(str(spec))
@@ -133,15 +133,15 @@ def _no_form(spec: str) -> UnknownName:
     return UnknownName(f"A model must be one of {', '.join(FORMS)}. Got {spec!r}.{hint}")
 
 
-def _hugging_face(request: ModelRequest) -> sources.Found:
+def _hugging_face(request: ModelRequest) -> model_sources.Found:
     from heatproof.models.huggingface import hugging_face_model
 
     return hugging_face_model(request)
 
 
 _SOURCES: Mapping[str, Source] = {
-    "timm": sources.timm_model,
-    "torchvision": sources.torchvision_model,
+    "timm": model_sources.timm_model,
+    "torchvision": model_sources.torchvision_model,
     "hf": _hugging_face,
-    "python": sources.python_model,
+    "python": model_sources.python_model,
 }

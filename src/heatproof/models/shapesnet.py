@@ -7,7 +7,7 @@ from torch.nn import functional as F
 WIDTHS = (16, 32, 64, 128)
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """Two 3 × 3 convolutions and a shortcut (He et al. 2016), `(N, i, H, W)` → `(N, o, H/s, W/s)`."""
 
     def __init__(self, inputs: int, outputs: int, stride: int):
@@ -29,10 +29,10 @@ class ShapesNet(nn.Module):
     def __init__(self, classes: int = 6):
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, WIDTHS[0], 3, 2, 1, bias=False), nn.BatchNorm2d(WIDTHS[0]), nn.ReLU())
-        self.stage1 = Block(WIDTHS[0], WIDTHS[0], 1)
-        self.stage2 = Block(WIDTHS[0], WIDTHS[1], 2)
-        self.stage3 = Block(WIDTHS[1], WIDTHS[2], 2)
-        self.stage4 = Block(WIDTHS[2], WIDTHS[3], 2)
+        self.stage1 = ResidualBlock(WIDTHS[0], WIDTHS[0], 1)
+        self.stage2 = ResidualBlock(WIDTHS[0], WIDTHS[1], 2)
+        self.stage3 = ResidualBlock(WIDTHS[1], WIDTHS[2], 2)
+        self.stage4 = ResidualBlock(WIDTHS[2], WIDTHS[3], 2)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.head = nn.Linear(WIDTHS[3], classes)
 

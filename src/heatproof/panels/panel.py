@@ -12,7 +12,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from heatproof.panels.entry import Answer, Block, Entry, Map, Method, Rows
+from heatproof.panels.explained_image import ClassProbability, ExplainedClass, ExplainedImage, Map, Method, Rows
 from heatproof.report.overlay import Look, overlay
 from heatproof.report.style import CHANGED, FAINT, INK, LINE
 
@@ -40,14 +40,14 @@ class Line(NamedTuple):
         return math.ceil(LEADING * self.size)
 
 
-class Tile(NamedTuple):
+class PanelTile(NamedTuple):
     """An image with its title, which stands above it."""
 
     image: Image.Image
     title: list[Line]
 
 
-def panel(entry: Entry, rows: Rows, look: Look) -> Image.Image:
+def panel(entry: ExplainedImage, rows: Rows, look: Look) -> Image.Image:
     """RGB: on the left the image, the prediction and the colour bar, on the right a block for each class explained.
 
     A degenerate map is drawn as the plain image, with the reason in its title.
@@ -114,7 +114,7 @@ def _lines(row: Sequence[Method], across: int) -> list[Sequence[Method]]:
     return [row[start : start + across] for start in range(0, len(row), across)]
 
 
-def _tiles(small: Image.Image, block: Block, line: Sequence[Method], look: Look) -> list[Tile]:
+def _tiles(small: Image.Image, block: ExplainedClass, line: Sequence[Method], look: Look) -> list[PanelTile]:
     found = []
     for method in line:
         if method.key not in block.maps:
@@ -124,11 +124,11 @@ def _tiles(small: Image.Image, block: Block, line: Sequence[Method], look: Look)
         for words in (method.settings, method.where, block.answer.short, brightened(method, shown)):
             title += wrapped(words, small.width, SMALL, FAINT)
         title += wrapped(shown.flag, small.width, SMALL, CHANGED)
-        found.append(Tile(small if shown.flag else over(small, method, shown, look), title))
+        found.append(PanelTile(small if shown.flag else over(small, method, shown, look), title))
     return found
 
 
-def _left(entry: Entry, small: Image.Image, look: Look) -> Tile:
+def _left(entry: ExplainedImage, small: Image.Image, look: Look) -> PanelTile:
     """The image and below it, in the same tile, prediction, label and colour bar."""
     assert entry.predicted is not None
     width = max(small.width, SIDES[0])
@@ -145,15 +145,18 @@ def _left(entry: Entry, small: Image.Image, look: Look) -> Tile:
     draw.rectangle((0, y, width - 1, y + 11), outline=LINE)
     for text_at, anchor, where in (("0", "la", 0), ("importance", "ma", width // 2), ("1", "ra", width - 1)):
         draw.text((where, y + 16), text_at, FAINT, _font(SMALL), anchor=anchor)
-    return Tile(image, wrapped(entry.name, width, bold=True))
+    return PanelTile(image, wrapped(entry.name, width, bold=True))
 
 
-def _named(answer: Answer) -> str:
+def _named(answer: ClassProbability) -> str:
     return f"{answer.name} ({answer.index})" if answer.name else f"class {answer.index}"
 
 
 def _drawn(
-    left: Tile, answers: Sequence[Answer], blocks: Sequence[Sequence[Sequence[Tile]]], size: tuple[int, int]
+    left: PanelTile,
+    answers: Sequence[ClassProbability],
+    blocks: Sequence[Sequence[Sequence[PanelTile]]],
+    size: tuple[int, int],
 ) -> Image.Image:
     blocks = [[line for line in block if line] for block in blocks]
     across = max((len(line) for block in blocks for line in block), default=0)
@@ -181,26 +184,26 @@ def _drawn(
     return image
 
 
-def _text(line: Sequence[Tile]) -> int:
+def _text(line: Sequence[PanelTile]) -> int:
     return max(sum(part.height for part in tile.title) for tile in line)
 
 
-def _height(line: Sequence[Tile], size: tuple[int, int]) -> int:
+def _height(line: Sequence[PanelTile], size: tuple[int, int]) -> int:
     return _text(line) + 4 + size[1] + GAP
 
 
 def _put(
-    image: Image.Image, draw: ImageDraw.ImageDraw, line: Sequence[Tile], x: int, y: int, size: tuple[int, int]
+    image: Image.Image, draw: ImageDraw.ImageDraw, line: Sequence[PanelTile], x: int, y: int, size: tuple[int, int]
 ) -> None:
     """Titles end just above their tiles."""
     room = _text(line)
-    for place, tile in enumerate(line):
-        at = x + place * (size[0] + GAP)
+    for number, tile in enumerate(line):
+        at = x + number * (size[0] + GAP)
         _written(draw, tile.title, at, y + room - sum(part.height for part in tile.title))
         image.paste(tile.image, (at, y + room + 4))
 
 
-def _card(entry: Entry) -> Image.Image:
+def _card(entry: ExplainedImage) -> Image.Image:
     """An image that could not be explained: its name and the reason."""
     width = 3 * SIDES[0]
     text = [*wrapped(entry.name, width, bold=True), *wrapped(entry.flag, width, ink=CHANGED)]

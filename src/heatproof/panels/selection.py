@@ -8,13 +8,13 @@ from torch import nn
 
 from heatproof.attributions import ATTRIBUTIONS, Request, requested
 from heatproof.attributions.catalogue import check_choice
+from heatproof.attributions.method_request import REFINE
 from heatproof.attributions.refine import OPERATORS
-from heatproof.attributions.request import REFINE
 from heatproof.engine import ResolvedMethod, chosen_layer, refusals, resolve_layers
 from heatproof.errors import InvalidInput, LayerError, NotApplicable
 from heatproof.explained_output import Output
 from heatproof.models import Model, resolve_layer
-from heatproof.panels.entry import Method, Rows
+from heatproof.panels.explained_image import Method, Rows
 from heatproof.registry import unknown
 from heatproof.spelling import value_text
 
@@ -29,9 +29,9 @@ Options = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Selection:
-    """The methods that will run (`places`), the rows in which they are drawn, and the methods that do not apply."""
+    """The methods that will run (`methods`), the rows in which they are drawn, and the methods that do not apply."""
 
-    places: tuple[ResolvedMethod, ...]
+    methods: tuple[ResolvedMethod, ...]
     rows: Rows
     refused: dict[str, str]
     layer: str
@@ -71,15 +71,15 @@ def selected(
         if all(request.spatial for row in rows for request in row):
             raise
         name, refused = "", {r.key: str(error).rstrip(".") for row in rows for r in row if r.spatial}
-    places = {r.key: resolve_layers(model, [r], name)[0] for row in rows for r in row if r.key not in refused}
-    refused |= refusals(model, list(places.values()), output)
+    resolved = {r.key: resolve_layers(model, [r], name)[0] for row in rows for r in row if r.key not in refused}
+    refused |= refusals(model, list(resolved.values()), output)
     every = [request for row in rows for request in row]
     rows = [[request for request in row if request.key not in refused] for row in rows]
     if not any(rows):
         raise NotApplicable(f"No method asked for can explain {model.name}: {grouped(refused)}.")
-    found = tuple(places[r.key] for row in rows for r in row)
+    found = tuple(resolved[r.key] for row in rows for r in row)
     told = _once(every, refused) if layers is not None else refused
-    return Selection(found, _drawn([[places[r.key] for r in row] for row in rows]), told, name)
+    return Selection(found, _drawn([[resolved[r.key] for r in row] for row in rows]), told, name)
 
 
 def _once(requests: Sequence[Request], refused: Mapping[str, str]) -> dict[str, str]:
@@ -198,8 +198,8 @@ def _drawn(rows: list[list[ResolvedMethod]]) -> Rows:
     found: list[list[Method]] = []
     alone: list[Method] = []
     for row in filter(None, rows):
-        plain = [described(place) for place in row if not place.request.refined]
-        refined = [described(place) for place in row if place.request.refined]
+        plain = [described(method) for method in row if not method.request.refined]
+        refined = [described(method) for method in row if method.request.refined]
         if len(row) == 1:
             alone += plain or refined
         else:
@@ -207,15 +207,15 @@ def _drawn(rows: list[list[ResolvedMethod]]) -> Rows:
     return tuple(map(tuple, [*found, *([alone] if alone else [])]))
 
 
-def described(place: ResolvedMethod) -> Method:
+def described(method: ResolvedMethod) -> Method:
     """A method with the texts for titles and tables."""
-    request = place.request
+    request = method.request
     title = replace(request, layers=()).name if request.layers else request.key
     options = {**request.options, **({"operator": request.operator} if request.refined else {})}
     return Method(
-        place.key,
+        method.key,
         title,
-        place.layers if request.spatial else (),
+        method.layers if request.spatial else (),
         request.entry.summary,
         request.entry.source,
         ", ".join(f"{key}={value_text(value)}" for key, value in options.items()),

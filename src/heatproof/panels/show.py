@@ -16,12 +16,12 @@ from heatproof.engine import as_model
 from heatproof.errors import InvalidInput
 from heatproof.files import write_atomically
 from heatproof.models import Model
-from heatproof.panels import page
-from heatproof.panels.entry import Entry, as_arrays, from_arrays
-from heatproof.panels.explaining import Work, entries
+from heatproof.panels import show_page
+from heatproof.panels.explain_images import MapSettings, entries
+from heatproof.panels.explained_image import ExplainedImage, as_arrays, from_arrays
+from heatproof.panels.image_sources import ImageSource, shots, stems
 from heatproof.panels.panel import panel, png
 from heatproof.panels.selection import Options, by_reason, selected
-from heatproof.panels.sources import ImageSource, shots, stems
 from heatproof.progress import Silent
 from heatproof.registry import unknown
 from heatproof.report.overlay import Look
@@ -29,16 +29,16 @@ from heatproof.tensors import UPSAMPLING
 
 
 @dataclass(frozen=True)
-class Job:
+class ShowRequest:
     """The images and methods to show, checked as far as possible before an image is opened."""
 
-    work: Work
+    work: MapSettings
     shots: list[ImageSource]
     look: Look
     facts: tuple[tuple[str, str], ...] = ()
 
 
-class Shown:
+class Gallery:
     """Images with their maps as overlays; a notebook displays it.
 
     Attributes:
@@ -46,7 +46,7 @@ class Shown:
         not_applicable: method → why it does not apply to this network.
     """
 
-    def __init__(self, job: Job, found: list[Entry]):
+    def __init__(self, job: ShowRequest, found: list[ExplainedImage]):
         self._job = job
         self.entries = found
         self.not_applicable: dict[str, str] = dict(job.work.asked.refused)
@@ -60,52 +60,52 @@ class Shown:
 
     def save(self, folder: str | os.PathLike) -> Path:
         """Writes `panels/NAME.png`, `maps/NAME.npz` and `index.html`; returns the page."""
-        album = Album(self._job, Path(folder))
+        album = GalleryFolder(self._job, Path(folder))
         for entry in self.entries:
             album.add(entry, "")
         return album.write_page()
 
     def __repr__(self) -> str:
         methods = ", ".join(method.key for row in self._job.work.asked.rows for method in row)
-        return f"Shown({len(self.entries)} images: {methods})"
+        return f"Gallery({len(self.entries)} images: {methods})"
 
     def _repr_html_(self) -> str:
-        album = page.Album(self._job.work.asked.rows, self._job.look, len(self.entries))
+        album = show_page.PageSections(self._job.work.asked.rows, self._job.look, len(self.entries))
         sections = [album.section(entry) for entry in self.entries]
-        return page.fragment(sections, by_reason(self.not_applicable), self._job.look)
+        return show_page.fragment(sections, by_reason(self.not_applicable), self._job.look)
 
 
-class Album:
+class GalleryFolder:
     """A folder that is filled image by image; files that are written stay if the run stops."""
 
-    def __init__(self, job: Job, folder: Path, command: str = ""):
+    def __init__(self, job: ShowRequest, folder: Path, command: str = ""):
         self._job, self.folder, self._command = job, folder, command
         self._stems = stems(job.shots)
-        self._page = page.Album(job.work.asked.rows, job.look, len(job.shots))
-        self._sections: list[page.Section] = []
+        self._page = show_page.PageSections(job.work.asked.rows, job.look, len(job.shots))
+        self._sections: list[show_page.ImageSection] = []
         self.refused = dict(job.work.asked.refused)
         self.kept = 0
         self._begun = False
 
-    def known(self, place: int, digest: str) -> Entry | None:
+    def known(self, number: int, digest: str) -> ExplainedImage | None:
         """The entry of an image from an earlier run with the same digest; None where there is none."""
         with suppress(Exception):  # a foreign or damaged file is made anew
-            with np.load(self._map_file(place), allow_pickle=False) as arrays:
+            with np.load(self._map_file(number), allow_pickle=False) as arrays:
                 entry, about = from_arrays(arrays)
             if about["digest"] == digest:
                 self.kept += 1
                 return entry
         return None
 
-    def add(self, entry: Entry, digest: str) -> None:
+    def add(self, entry: ExplainedImage, digest: str) -> None:
         """Writes the files of the next image, the maps last: their file marks the image as done."""
         files, self._begun = (), True
-        place, self.refused = len(self._sections), {**self.refused, **entry.refused}
+        number, self.refused = len(self._sections), {**self.refused, **entry.refused}
         if not entry.flag:
             drawing = png(panel(entry, self._job.work.asked.rows, self._job.look))
-            stem = self._stems[place]
+            stem = self._stems[number]
             write_atomically(self.folder / "panels" / f"{stem}.png", lambda file: file.write(drawing))
-            write_atomically(self._map_file(place), lambda file: _save(file, as_arrays(entry, self._about(digest))))
+            write_atomically(self._map_file(number), lambda file: _save(file, as_arrays(entry, self._about(digest))))
             files = (("Panel (PNG)", f"panels/{stem}.png"), ("Maps (NumPy)", f"maps/{stem}.npz"))
         self._sections.append(self._page.section(entry, files))
 
@@ -116,7 +116,7 @@ class Album:
 
     def write_page(self) -> Path:
         """Writes `index.html` for the images so far; the page states how many are missing."""
-        text = page.rendered(
+        text = show_page.rendered(
             self._sections,
             images=len(self._job.shots),
             rows=self._job.work.asked.rows,
@@ -129,8 +129,8 @@ class Album:
         write_atomically(target, lambda file: file.write(text.encode("utf-8", "replace")))
         return target
 
-    def _map_file(self, place: int) -> Path:
-        return self.folder / "maps" / f"{self._stems[place]}.npz"
+    def _map_file(self, number: int) -> Path:
+        return self.folder / "maps" / f"{self._stems[number]}.npz"
 
     def _about(self, digest: str) -> dict[str, Any]:
         work = self._job.work
@@ -161,7 +161,7 @@ def show(
     colormap: str = Look.colormap,
     alpha: float = Look.alpha,
     progress: Any = None,
-) -> Shown:
+) -> Gallery:
     """Explains images and shows the maps over them: rich output in a notebook, `.panels`, `.save(folder)`.
 
     `model`, `target`, `layer`, `output`, `upsample` and `seed` are those of `heatproof.explain`, and so are the maps. A
@@ -187,7 +187,7 @@ def show(
         model, images, methods, target, layer, layers=layers, options=options, output=output, upsample=upsample,
         labels=labels, seed=seed, batch_size=batch_size, colormap=colormap, alpha=alpha,
     )  # fmt: skip
-    return Shown(job, [entry for entry, _ in entries(job.work, job.shots, progress or Silent())])
+    return Gallery(job, [entry for entry, _ in entries(job.work, job.shots, progress or Silent())])
 
 
 def checked_job(
@@ -207,7 +207,7 @@ def checked_job(
     colormap: str = Look.colormap,
     alpha: float = Look.alpha,
     limit: int | None = None,
-) -> Job:
+) -> ShowRequest:
     """The job of a call of `show`, checked; `limit`: only the first images."""
     model, look = as_model(model), Look(colormap, alpha)
     explained_output.checked_output(output)
@@ -218,15 +218,15 @@ def checked_job(
             raise InvalidInput(f"`{name}` must be at least 1. Got {value}.")
     found = shots(images, model, labels)[:limit]
     wanted = selected(model, methods, layer, layers, options, output)
-    work = Work(model, wanted, target, output, upsample, seed, batch_size)
-    return Job(work, found, look, _facts(work, found))
+    work = MapSettings(model, wanted, target, output, upsample, seed, batch_size)
+    return ShowRequest(work, found, look, _facts(work, found))
 
 
-def _facts(work: Work, found: Sequence[ImageSource]) -> tuple[tuple[str, str], ...]:
+def _facts(work: MapSettings, found: Sequence[ImageSource]) -> tuple[tuple[str, str], ...]:
     """The facts about a run that its page states."""
     said = work.output if isinstance(work.output, str) else "a callable"
     target = work.target if isinstance(work.target, str | int) else "given for each image"
-    layers = dict.fromkeys(place.layers for place in work.asked.places if place.request.spatial)
+    layers = dict.fromkeys(method.layers for method in work.asked.methods if method.request.spatial)
     facts = [("Model", work.model.name), ("Images", str(len(found))), ("Methods", str(work.units)),
              ("Class explained", str(target))]  # fmt: skip
     facts += [("Output explained", said)] if said != "logit" else []
@@ -235,13 +235,17 @@ def _facts(work: Work, found: Sequence[ImageSource]) -> tuple[tuple[str, str], .
 
 
 def explained_into(
-    folder: str | os.PathLike, job: Job, progress: Any, command: str = "", advance: Callable[[Entry], Any] | None = None
-) -> Album:
+    folder: str | os.PathLike,
+    job: ShowRequest,
+    progress: Any,
+    command: str = "",
+    advance: Callable[[ExplainedImage], Any] | None = None,
+) -> GalleryFolder:
     """Fills a folder image by image and writes the page, also where the run is stopped.
 
     Images that an earlier run has explained with the same settings are drawn again but not explained again.
     """
-    album = Album(job, Path(folder), command)
+    album = GalleryFolder(job, Path(folder), command)
     try:
         for entry, digest in entries(job.work, job.shots, progress, album.known):
             album.add(entry, digest)

@@ -52,13 +52,13 @@ def calibrate(
     """
     name = PERTURBATIONS.parse(kind)[0].name
     _check(targets, tolerance, highest, resolution)
-    seen = _Seen(flip_rate_of)
+    seen = _FlipRates(flip_rate_of)
     for target in sorted(targets):
         _search(seen, target, tolerance, highest, resolution)
     return [_answer(name, kind, seen, target, tolerance) for target in targets]
 
 
-class _Seen(dict[float, float]):
+class _FlipRates(dict[float, float]):
     """Level → flip rate, evaluated once; at level 0 nothing flips."""
 
     def __init__(self, flip_rate_of: Callable[[float], float]):
@@ -87,7 +87,7 @@ class _Seen(dict[float, float]):
         return lower, upper
 
 
-def _search(seen: _Seen, target: float, tolerance: float, highest: float, resolution: float) -> None:
+def _search(seen: _FlipRates, target: float, tolerance: float, highest: float, resolution: float) -> None:
     """Evaluates levels until the target is met, or its bracket is narrow enough."""
     lower, upper = seen.bracket(target)
     while upper is None and lower < highest:
@@ -100,7 +100,7 @@ def _search(seen: _Seen, target: float, tolerance: float, highest: float, resolu
         lower, upper = seen.bracket(target)
 
 
-def _answer(name: str, kind: str, seen: _Seen, target: float, tolerance: float) -> Calibrated:
+def _answer(name: str, kind: str, seen: _FlipRates, target: float, tolerance: float) -> Calibrated:
     def rank(level: float) -> tuple[bool, float, float]:
         return not seen.meets(level, target, tolerance), seen.miss(level, target), level
 

@@ -7,8 +7,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from heatproof.report.files import write_page, write_report, write_tables
     from heatproof.report.frames import pairs
+    from heatproof.report.report_files import write_page, write_report, write_tables
 
 _HOMES = dict.fromkeys(("write_page", "write_report", "write_tables"), "files") | {"pairs": "frames"}
 

@@ -10,8 +10,8 @@ from heatproof.errors import HeatproofError, InvalidStudy, UnknownName
 from heatproof.report import frames
 from heatproof.report.blocks import Answer, Section
 from heatproof.report.frames import Frame
-from heatproof.report.robustness import RobustnessFindings
-from heatproof.report.scores import ScoreFindings
+from heatproof.report.robustness_findings import RobustnessFindings
+from heatproof.report.score_findings import ScoreFindings
 from heatproof.report.source import Source
 from heatproof.report.style import Style, styles
 from heatproof.statistics.audit import AuditFindings, audited

@@ -26,15 +26,15 @@ def critical_difference_figure(
     names = max(map(len, order), default=0)
     canvas = figure(max(4.0, 2.6 + 0.075 * names), 1.1 + 0.25 * len(order))
     axis = canvas.subplots()
-    for place, method in enumerate(order):
+    for position, method in enumerate(order):
         look = looks[method]
-        axis.plot(ranks[method], place, look.marker, color=look.color, markersize=7)
-        axis.text(ranks[method], place - 0.36, f"{ranks[method]:.2f}", ha="center", fontsize=7.5)
+        axis.plot(ranks[method], position, look.marker, color=look.color, markersize=7)
+        axis.text(ranks[method], position - 0.36, f"{ranks[method]:.2f}", ha="center", fontsize=7.5)
     top = max(len(order), 2)
     for column, group in enumerate(groups):
-        places = [order.index(method) for method in group]
+        positions = [order.index(method) for method in group]
         x = top + 0.45 + 0.28 * column
-        axis.plot([x, x], [min(places) - 0.25, max(places) + 0.25], color=INK, linewidth=3.2)
+        axis.plot([x, x], [min(positions) - 0.25, max(positions) + 0.25], color=INK, linewidth=3.2)
     method_axis(axis, order, looks)
     right = top + 0.5 + 0.28 * len(groups)
     axis.set(xlim=(0.6, right), xticks=range(1, top + 1), ylim=(len(order) - 0.4, -1.75))

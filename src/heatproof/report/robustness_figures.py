@@ -35,9 +35,9 @@ def robustness_figure(
     canvas, panels = _panels(len(kinds), columns, width=3.3, height=0.75 + 0.23 * len(methods))
     for kind, axis in zip(kinds, panels, strict=True):
         rows = pooled[pooled["perturbation"] == kind].set_index("method")
-        for place, method in enumerate(methods):
+        for position, method in enumerate(methods):
             if method in rows.index:
-                _robustness_row(axis, place, rows.loc[method], looks[method])
+                _robustness_row(axis, position, rows.loc[method], looks[method])
         method_axis(axis, methods, looks)
         axis.set(title=kind, xlim=(-0.05, 1.03), xticks=[0, 0.25, 0.5, 0.75, 1])
     if key:
@@ -47,18 +47,18 @@ def robustness_figure(
     return canvas
 
 
-def _robustness_row(axis: Axes, place: int, row: Any, look: Style) -> None:
+def _robustness_row(axis: Axes, position: int, row: Any, look: Style) -> None:
     if not np.isfinite(row["rm"]):
-        axis.text(0, place, "too few flips", va="center", color=FAINT, fontsize=7.5)
+        axis.text(0, position, "too few flips", va="center", color=FAINT, fontsize=7.5)
         return
     for (name, filled), shift in zip(RMS, (-0.13, 0.13), strict=True):
         low, high = row[f"{name}_low"], row[f"{name}_high"]
         if np.isfinite(low) and np.isfinite(high):
             line = look.line if look.control else "-"
-            axis.plot([low, high], [place + shift] * 2, color=look.color, linewidth=1.4, linestyle=line)
+            axis.plot([low, high], [position + shift] * 2, color=look.color, linewidth=1.4, linestyle=line)
         face = look.color if filled else "none"
         dot = {"color": look.color, "markerfacecolor": face, "markersize": 5, "clip_on": False}
-        axis.plot(row[name], place + shift, look.marker, **dot)
+        axis.plot(row[name], position + shift, look.marker, **dot)
 
 
 @house()
@@ -70,18 +70,18 @@ def curves_figure(table: Frame, methods: Sequence[str], looks: Styles, columns: 
     bands = -(-len(kinds) // columns) if kinds else 1
     canvas = figure(2.9 * columns + 0.3, 3.5 * bands)
     axes = canvas.subplots(2 * bands, columns, sharex=False, sharey=True, squeeze=False)
-    for place in range(bands * columns):
-        band, column = divmod(place, columns)
+    for position in range(bands * columns):
+        band, column = divmod(position, columns)
         pair = axes[2 * band : 2 * band + 2, column]
-        if place >= len(kinds):
+        if position >= len(kinds):
             for axis in pair:
                 axis.remove()
             continue
-        rows = single[single["perturbation"] == kinds[place]]
+        rows = single[single["perturbation"] == kinds[position]]
         for axis, (name, label) in zip(pair, CURVES, strict=True):
             _curves(axis, rows, name, methods, looks)
             axis.set(ylim=(-0.03, 1.05), ylabel=label if column == 0 else "")
-        pair[0].set_title(kinds[place])
+        pair[0].set_title(kinds[position])
         pair[1].axhline(0.5, color=FAINT, linewidth=0.8, linestyle=":")
         pair[1].set_xlabel("severity")
     if key:
@@ -119,11 +119,11 @@ def overlap_figure(pairs: Frame, methods: Sequence[str], looks: Styles) -> Figur
     canvas = figure(4.0, 0.9 + 0.4 * len(methods))
     axis = canvas.subplots()
     known = pairs[pairs["changed"].notna() & pairs["rbo"].notna()]
-    for place, method in enumerate(methods):
+    for position, method in enumerate(methods):
         rows = known[known["method"] == method]
         for changed, shift, color in ((False, -0.19, UNCHANGED), (True, 0.19, CHANGED)):
             values = rows.loc[rows["changed"].astype(bool) == changed, "rbo"].to_numpy(float)
-            _box(axis, values, place + shift, color, hatch="////" if changed else None)
+            _box(axis, values, position + shift, color, hatch="////" if changed else None)
     method_axis(axis, methods, looks)
     axis.set(xlim=(-0.02, 1.02), xlabel="RBO, clean against perturbed map")
     boxes = [
@@ -137,19 +137,19 @@ def overlap_figure(pairs: Frame, methods: Sequence[str], looks: Styles) -> Figur
     return canvas
 
 
-def _box(axis: Axes, values: np.ndarray, place: float, color: str, hatch: str | None) -> None:
+def _box(axis: Axes, values: np.ndarray, position: float, color: str, hatch: str | None) -> None:
     if not len(values):
-        axis.text(0, place, "no such pair", va="center", color=FAINT, fontsize=7.5)
+        axis.text(0, position, "no such pair", va="center", color=FAINT, fontsize=7.5)
         return
     # Axes.boxplot would import pyplot, and with it start a user's window system
     five = boxplot_stats(values, whis=(5, 95))[0]
-    box = Rectangle((five["q1"], place - 0.15), five["q3"] - five["q1"], 0.3)
+    box = Rectangle((five["q1"], position - 0.15), five["q3"] - five["q1"], 0.3)
     box.set(facecolor="none", edgecolor=color, hatch=hatch, linewidth=1.2)
     axis.add_patch(box)
     for end, near in ((five["whislo"], five["q1"]), (five["whishi"], five["q3"])):
-        axis.plot([end, near], [place, place], color=color, linewidth=1)
-        axis.plot([end, end], [place - 0.07, place + 0.07], color=color, linewidth=1)
-    axis.plot([five["med"]] * 2, [place - 0.15, place + 0.15], color=INK, linewidth=2)
+        axis.plot([end, near], [position, position], color=color, linewidth=1)
+        axis.plot([end, end], [position - 0.07, position + 0.07], color=color, linewidth=1)
+    axis.plot([five["med"]] * 2, [position - 0.15, position + 0.15], color=INK, linewidth=2)
 
 
 @house()
@@ -176,12 +176,12 @@ def segmenters_figure(ranks: Frame, looks: Styles, note: str = "") -> Figure:
     """Average rank of each method (rows of `ranks`) under each segmenter (columns)."""
     canvas = figure(4.0, 0.9 + 0.36 * len(ranks))
     axis = canvas.subplots()
-    places = np.arange(ranks.shape[1])
+    positions = np.arange(ranks.shape[1])
     for method, row in ranks.iterrows():
         look = looks[str(method)]
-        axis.plot(places, row.to_numpy(float), color=look.color, marker=look.marker, linestyle=look.line)
-    axis.set(ylabel="average rank (1 = best)", xlim=(-0.25, len(places) - 0.75))
-    axis.set_xticks(places, list(ranks.columns))
+        axis.plot(positions, row.to_numpy(float), color=look.color, marker=look.marker, linestyle=look.line)
+    axis.set(ylabel="average rank (1 = best)", xlim=(-0.25, len(positions) - 0.75))
+    axis.set_xticks(positions, list(ranks.columns))
     axis.set_yticks(range(1, len(ranks) + 1))
     axis.invert_yaxis()
     methods = list(ranks.sort_values(ranks.columns[-1]).index)
@@ -196,9 +196,9 @@ def mask_cosine_figure(masks: Frame, methods: Sequence[str], looks: Styles) -> F
     """Cosine similarity of each clean map with the object drawn (1 = exactly it), a box per method."""
     canvas = figure(4.0, 0.75 + 0.27 * len(methods))
     axis = canvas.subplots()
-    for place, method in enumerate(methods):
+    for position, method in enumerate(methods):
         values = masks.loc[(masks["method"] == method) & masks["cosine"].notna(), "cosine"].to_numpy(float)
-        _box(axis, values, place, looks[method].color, hatch=None)
+        _box(axis, values, position, looks[method].color, hatch=None)
     method_axis(axis, methods, looks)
     axis.set(xlim=(-0.02, 1.02), xlabel="cosine similarity with the mask")
     return canvas

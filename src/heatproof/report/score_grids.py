@@ -12,11 +12,11 @@ from heatproof.report.findings import Findings
 from heatproof.report.frames import slug
 from heatproof.report.glossary import FAMILIES
 from heatproof.report.numbers import NONE, number
-from heatproof.report.scores import ScoreFindings, SettingScores
+from heatproof.report.score_findings import ScoreFindings, SettingScores
 from heatproof.spelling import head
 from heatproof.statistics.fooling import MetricRanking
+from heatproof.statistics.score_table import ARROWS
 from heatproof.statistics.score_verdict import ASIDE, ranking_sentence
-from heatproof.statistics.scores import ARROWS
 from heatproof.statistics.wording import counted
 
 #: Columns that fit a page beside the methods' names; a family with more is cut into tables of equal width.
@@ -157,8 +157,8 @@ def _grid(
 def _column(metric: str, scores: ScoreFindings, one: SettingScores) -> Column:
     fact, judged = scores.facts.get(metric, {}), one.judged.get(metric)
     arrow, percent = ARROWS.get(str(fact.get("better")), ""), in_percent(fact)
-    places = 1 if percent else decimals(_largest(one, metric))
-    return Column(metric, arrow, "%" if percent else "", places, judged.fooled if judged else ())
+    positions = 1 if percent else decimals(_largest(one, metric))
+    return Column(metric, arrow, "%" if percent else "", positions, judged.fooled if judged else ())
 
 
 def _largest(one: SettingScores, metric: str) -> float:

@@ -16,8 +16,8 @@ from heatproof.errors import StoreError
 from heatproof.files import write_atomically
 from heatproof.report.findings import Findings
 from heatproof.report.frames import Frame
-from heatproof.report.robustness import RobustnessFindings, RobustnessSetting
-from heatproof.report.scores import ScoreFindings
+from heatproof.report.robustness_findings import RobustnessFindings, RobustnessSetting
+from heatproof.report.score_findings import ScoreFindings
 from heatproof.statistics.paired import Comparison, is_worse
 
 #: Columns of the tests of a noise study. `test` is friedman (statistic, p, w), average-rank (first; rank, and Nemenyi's

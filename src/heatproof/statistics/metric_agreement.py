@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from heatproof.rounding import ANSWER_STEP, largest, rounded
-from heatproof.statistics.scores import ARROWS, Directions, better, score_rows, wide_scores
+from heatproof.statistics.score_table import ARROWS, Directions, better, score_rows, wide_scores
 
 #: The fewest methods for which a rank correlation is computed.
 METHODS = 3
@@ -29,10 +29,10 @@ def metric_agreement(rows: pd.DataFrame, directions: Directions) -> pd.DataFrame
     if len(methods) < METHODS or len(metrics) < 2:
         return pd.DataFrame()
     ranks = np.full((len(metrics), len(images), len(methods)), np.nan)
-    for place, metric in enumerate(metrics):
+    for position, metric in enumerate(metrics):
         wide: Any = wide_scores(frame[frame["metric"] == metric]).reindex(index=images, columns=methods)
         sign = 1 if better(directions, metric) == "high" else -1
-        ranks[place] = _standard(sign * wide.to_numpy(np.float64))
+        ranks[position] = _standard(sign * wide.to_numpy(np.float64))
     known: Any = ~np.isnan(ranks).any(2)
     flat = np.where(known[..., None], ranks, 0.0)
     shared = known.astype(float) @ known.T.astype(float)

@@ -18,7 +18,7 @@ from heatproof.rounding import rounded
 from heatproof.statistics.intervals import QUANTITIES, Interval, Replicates, percentiles
 from heatproof.statistics.paired import Comparison, compared, is_worse
 from heatproof.statistics.robustness import COMPUTED, RELIABLE
-from heatproof.statistics.table import Cell, pooled, rm_blocks
+from heatproof.statistics.robustness_table import Cell, pooled, rm_blocks
 from heatproof.statistics.wording import counted, left_out, listed, number
 
 #: The names of quantities in sentences.
@@ -176,7 +176,7 @@ def verdict_on(
     if best and not rounded(np.float64(figures["within"][best].low - 0.5)) > 0:
         top = ()
     left = sorted({*pairs.loc[~pairs["control"].astype(bool), "method"].astype(str)} - {*evidence.real})
-    about = _About(evidence, figures, fooled, comparison, images, given, by, best, top, tuple(left))
+    about = _RobustnessFacts(evidence, figures, fooled, comparison, images, given, by, best, top, tuple(left))
     return Verdict(
         sentence=_sentence(about),
         notes=tuple(_notes(about)),
@@ -292,7 +292,7 @@ def _top(
 
 
 @dataclass(frozen=True)
-class _About:
+class _RobustnessFacts:
     """The values from which the sentence and the notes are made."""
 
     evidence: _Evidence
@@ -312,7 +312,7 @@ class _About:
         return f"{100 * self.evidence.level:g} %"
 
 
-def _sentence(about: _About) -> str:
+def _sentence(about: _RobustnessFacts) -> str:
     """One sentence for a reader who knows no statistics."""
     evidence = about.evidence
     if not evidence.real:
@@ -375,7 +375,7 @@ def _too_few(evidence: _Evidence) -> str:
     )
 
 
-def _notes(about: _About):
+def _notes(about: _RobustnessFacts):
     """Remarks on the limits of the evidence."""
     evidence = about.evidence
     if about.left:

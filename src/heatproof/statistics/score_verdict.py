@@ -15,7 +15,7 @@ from heatproof.rounding import ANSWER_STEP, largest, rounded
 from heatproof.statistics.fooling import MetricRanking, leaders
 from heatproof.statistics.paired import Comparison, compared
 from heatproof.statistics.robustness_verdict import IMAGES
-from heatproof.statistics.scores import ARROWS, score_rows, wide_scores
+from heatproof.statistics.score_table import ARROWS, score_rows, wide_scores
 from heatproof.statistics.wording import counted, left_out, listed
 
 #: Families that do not measure whether a map is right.
@@ -76,8 +76,8 @@ def _standing(cells: Any, judged: Sequence[MetricRanking], families: Mapping[str
             comparison = compared(ranks, higher_is_better=False, alpha=1 - level)
     names = tuple(one.metric for one in counted)
     firsts = {method: tuple(one.metric for one in counted if method in one.top) for method in averages}
-    about = _About(judged, names, fakes, top, averages, ranked, controls, len(ranks), cells["image"].nunique(), level,
-                   left)  # fmt: skip
+    given = cells["image"].nunique()
+    about = _ScoreFacts(judged, names, fakes, top, averages, ranked, controls, len(ranks), given, level, left)
     sentence, notes = _sentence(about), tuple(_notes(about, families))
     where = judged[0].model, judged[0].dataset
     return ScoreVerdict(*where, sentence, notes, top, names, fakes, averages, firsts, comparison, len(ranks), level)
@@ -119,7 +119,7 @@ def _mean(frames: Sequence[Any]) -> Any:
 
 
 @dataclass(frozen=True)
-class _About:
+class _ScoreFacts:
     """The values from which the sentence and the notes are made."""
 
     judged: Sequence[MetricRanking]
@@ -139,7 +139,7 @@ class _About:
         return f"{100 * self.level:g} %"
 
 
-def _sentence(about: _About) -> str:
+def _sentence(about: _ScoreFacts) -> str:
     """One sentence for a reader who knows no statistics."""
     if not any(one.best for one in about.judged):
         return "No verdict: no method has a number for any score."
@@ -168,7 +168,7 @@ def _sentence(about: _About) -> str:
     )
 
 
-def _notes(about: _About, families: Mapping[str, str]):
+def _notes(about: _ScoreFacts, families: Mapping[str, str]):
     """Remarks on the limits of the evidence."""
     if about.left:
         yield left_out(about.left)

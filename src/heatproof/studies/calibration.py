@@ -13,7 +13,7 @@ from heatproof.models import Model
 from heatproof.perturbations import Perturber, calibrate
 from heatproof.rounding import top_class
 from heatproof.studies.conditions import Condition
-from heatproof.studies.jobs import Block, Dataset, open_block
+from heatproof.studies.jobs import Dataset, ImageBlock, open_block
 from heatproof.studies.loading import StudyModels
 from heatproof.studies.measurement import loss_gradient
 from heatproof.studies.settings import Plan
@@ -78,7 +78,7 @@ def flip_rate(model: Model, images: Images, plan: Plan, kind: str) -> Callable[[
     return rate
 
 
-def _perturber(model: Model, block: Block, seed: int) -> tuple[Perturber, torch.Tensor]:
+def _perturber(model: Model, block: ImageBlock, seed: int) -> tuple[Perturber, torch.Tensor]:
     x = block.x.to(model.device)
     with model.evaluating(), torch.no_grad():
         clean = top_class(model.logits(x))

@@ -67,7 +67,7 @@ def telling_scores(connection: Any, plan: Any) -> list[Case]:
     Where the best method has its best and its worst scores, where the methods differ most, and where a control beats
     the best method by most.
     """
-    from heatproof.metrics.request import requested_metrics
+    from heatproof.metrics.metric_request import requested_metrics
 
     requests = requested_metrics(plan.metrics)
     lead = next((request for request in requests if request.family == "composite"), requests[0])

@@ -87,7 +87,7 @@ class Setup:
 
 
 @dataclass(frozen=True)
-class Block:
+class ImageBlock:
     """The images of a job that could be opened, `x` `(n, 3, H, W)`, and why the others could not.
 
     `sizes` are the images' own, (height, width).
@@ -100,13 +100,13 @@ class Block:
     failed: dict[str, str]
     sizes: list[tuple[int, int]] = field(default_factory=list)
 
-    def __getitem__(self, rows: slice) -> "Block":
-        return Block(self.x[rows], self.ids[rows], self.labels[rows], self.indices[rows], {}, self.sizes[rows])
+    def __getitem__(self, rows: slice) -> "ImageBlock":
+        return ImageBlock(self.x[rows], self.ids[rows], self.labels[rows], self.indices[rows], {}, self.sizes[rows])
 
 
 def open_block(
     images: Images, indices: Iterable[int], model: Model, labelled: bool = False, most: int | None = None
-) -> Block:
+) -> ImageBlock:
     """Opens images; one that cannot be used is named with the reason, and the rest goes on.
 
     labelled: whether an image needs a label. most: stop when so many could be opened.
@@ -132,7 +132,7 @@ def open_block(
         kept.append(index)
     x = torch.stack(tensors) if tensors else torch.empty(0, 3, *model.geometry.size)
     ids, labels = [images.ids[i] for i in kept], [images.labels[i] for i in kept]
-    return Block(x, ids, labels, kept, failed, sizes)
+    return ImageBlock(x, ids, labels, kept, failed, sizes)
 
 
 def all_requests(plan: Plan) -> list[Request]:

@@ -47,8 +47,8 @@ def arrays(parts: Sequence[KeptMaps]) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
     raw = [part for part in parts if part.raw]
     if raw:
-        for place, name in enumerate(("values", "scale")):
-            found[name] = np.concatenate([np.stack([one[place] for one in part.raw], 1) for part in raw], 2)
+        for position, name in enumerate(("values", "scale")):
+            found[name] = np.concatenate([np.stack([one[position] for one in part.raw], 1) for part in raw], 2)
         found |= {"methods": np.array(raw[0].methods), "conditions": np.array(raw[0].conditions)}
         found["images"] = np.array([image for part in raw for image in part.images])
     display = [part for part in parts if part.display]

@@ -28,13 +28,13 @@ from heatproof.engine import (
 )
 from heatproof.errors import InvalidImage
 from heatproof.flags import FINE, Flag, Reason, first_flags
-from heatproof.metrics.request import MetricRequest
+from heatproof.metrics.metric_request import MetricRequest
 from heatproof.models import Model
 from heatproof.perturbations import Perturber, psnr, strength_at
 from heatproof.rounding import top_class
-from heatproof.statistics.scores import CURVE
+from heatproof.statistics.score_table import CURVE
 from heatproof.studies.conditions import INTACT, Condition
-from heatproof.studies.jobs import Block, Dataset, options_hash, target_rule
+from heatproof.studies.jobs import Dataset, ImageBlock, options_hash, target_rule
 from heatproof.studies.maps import KEPT, KeptMaps
 from heatproof.studies.measures import Measures, needs_mask
 from heatproof.studies.rows import Rows
@@ -93,7 +93,7 @@ class Measurement:
     methods: Sequence[ResolvedMethod]
     layer: str
     measures: Measures
-    block: Block
+    block: ImageBlock
     conditions: Sequence[Condition]
     rows: Rows = field(default_factory=Rows, init=False)
     _perturbers: dict[str, Perturber] = field(default_factory=dict, init=False)

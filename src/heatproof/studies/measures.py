@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from heatproof.errors import InvalidStudy
-from heatproof.metrics.request import MetricRequest, requested_metrics
+from heatproof.metrics.metric_request import MetricRequest, requested_metrics
 from heatproof.studies.settings import Plan
 from heatproof.studies.study import ALL, OTHERS, REFERENCE, Measure, Study
 

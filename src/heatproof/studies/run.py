@@ -26,10 +26,10 @@ from heatproof.progress import Silent
 from heatproof.studies.budget import within_budget
 from heatproof.studies.calibration import calibrated
 from heatproof.studies.conditions import RANDOMISED, Condition
+from heatproof.studies.datasets import open_datasets
 from heatproof.studies.executors import Advance, Executor, Processes, Serial
 from heatproof.studies.gallery import CaseFile, draw, write_gallery
-from heatproof.studies.given import check_given, fingerprint, warn_without_masks
-from heatproof.studies.images import open_datasets
+from heatproof.studies.given_maps import check_given, fingerprint, warn_without_masks
 from heatproof.studies.jobs import Dataset, Job, Setup, all_requests
 from heatproof.studies.loading import StudyModels
 from heatproof.studies.measurement import strength_of

@@ -98,7 +98,7 @@ class ScorePlan(Plan):
         Args:
             masked: whether any image has a mask; if not, metrics that need one are left out of families.
         """
-        from heatproof.metrics.request import parsed_metric, requested_metrics
+        from heatproof.metrics.metric_request import parsed_metric, requested_metrics
 
         options = _by_metric(self.metric_options)
         chosen, left = [], []
@@ -130,7 +130,7 @@ def _single(spelling: str) -> bool:
 
 def _canonical(spelling: str) -> str:
     """A metric's key; a family as it is written."""
-    from heatproof.metrics.request import parsed_metric, requested_metrics
+    from heatproof.metrics.metric_request import parsed_metric, requested_metrics
 
     if _single(spelling):
         return parsed_metric(spelling).key
@@ -139,7 +139,7 @@ def _canonical(spelling: str) -> str:
 
 
 def _by_metric(given: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    from heatproof.metrics.request import parsed_metric
+    from heatproof.metrics.metric_request import parsed_metric
 
     return {parsed_metric(name, options).entry.name: options for name, options in given.items()}
 

@@ -11,7 +11,7 @@ from typing import Any
 from heatproof.engine import ResolvedMethod, halved, resolve_layers
 from heatproof.studies.conditions import Condition
 from heatproof.studies.executors import Advance
-from heatproof.studies.jobs import Block, Dataset, Job, Setup, all_requests, open_block
+from heatproof.studies.jobs import Dataset, ImageBlock, Job, Setup, all_requests, open_block
 from heatproof.studies.loading import StudyModels
 from heatproof.studies.maps import arrays
 from heatproof.studies.measurement import Measurement, of_maps, of_method
@@ -52,12 +52,12 @@ class Worker:
         Store(self.setup.folder).write_shard(job.key, rows.table(), arrays(kept))
         return job.key
 
-    def block(self, model: int, dataset: int, indices: Iterable[int], most: int | None = None) -> Block:
+    def block(self, model: int, dataset: int, indices: Iterable[int], most: int | None = None) -> ImageBlock:
         """These images of a dataset as the model of that number takes them, at most so many; see `open_block`."""
         labelled = self.study.explains_labels(self.plan)
         return open_block(self.setup.datasets[dataset].images, indices, self.models(model), labelled, most)
 
-    def measurement(self, job: Job, block: Block) -> Measurement:
+    def measurement(self, job: Job, block: ImageBlock) -> Measurement:
         """Some images of a job, to be explained and measured."""
         return Measurement(
             self.plan,

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from heatproof.attributions.cam import BASES
-from heatproof.compat.given import Wanted, as_rule, checked, raw_maps
+from heatproof.compat.given_models import Wanted, as_rule, checked, raw_maps
 from heatproof.compat.pytorch_grad_cam.base import BaseCAM, as_wanted
 from heatproof.errors import InvalidInput, NotApplicable, UnknownName
 
@@ -120,12 +120,12 @@ class FinerCAM(_made("FinerCAM", "finercam", alpha=1.0, comparisons=3, compat=Tr
             return self.base_cam.forward(input_tensor, targets, eigen_smooth)
         if eigen_smooth:
             raise NotApplicable("`eigen_smooth` is not for FinerCAM without `targets`. Take FinerWeightedTarget.")
-        places = list(comparison_categories or range(1, self.options["comparisons"] + 1))
-        if places != list(range(1, len(places) + 1)):
-            raise NotApplicable(f"`comparison_categories` must be 1 … n, the most similar classes. Got {places}.")
+        positions = list(comparison_categories or range(1, self.options["comparisons"] + 1))
+        if positions != list(range(1, len(positions) + 1)):
+            raise NotApplicable(f"`comparison_categories` must be 1 … n, the most similar classes. Got {positions}.")
         inputs = checked(input_tensor)
         wanted = Wanted(as_rule(target_idx, len(inputs)))
-        return self._mapped(inputs, wanted, alpha=float(alpha), comparisons=len(places))
+        return self._mapped(inputs, wanted, alpha=float(alpha), comparisons=len(positions))
 
     def __call__(self, input_tensor: torch.Tensor, targets: Any = None, *arguments: Any, **named: Any) -> np.ndarray:
         return self.forward(input_tensor, targets, *arguments, **named)

@@ -12,7 +12,7 @@ from torch import nn
 from heatproof.attributions import display_maps, parsed, requested
 from heatproof.attributions.cam import BASES
 from heatproof.attributions.eigen import eigencam
-from heatproof.compat.given import AsGiven, Wanted, by_images, checked, raw_maps
+from heatproof.compat.given_models import AsGiven, Wanted, by_images, checked, raw_maps
 from heatproof.compat.pytorch_grad_cam.utils.model_targets import class_and_output
 from heatproof.engine import Batch, ResolvedMethod
 from heatproof.errors import HeatproofWarning, InvalidInput, InvalidTarget, NotApplicable

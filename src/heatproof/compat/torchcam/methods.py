@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from heatproof.attributions import requested
-from heatproof.compat.given import AsGiven, Wanted, as_rule, raw_maps
+from heatproof.compat.given_models import AsGiven, Wanted, as_rule, raw_maps
 from heatproof.errors import InvalidInput, InvalidTarget, UnknownName
 from heatproof.models import resolve_layer
 from heatproof.models.model import bare

@@ -62,15 +62,15 @@ def section(findings: Findings) -> Iterator[Section]:
     """A section for each model and dataset."""
     several = len(findings.audits) > 1
     drawn = cases(findings.source.folder)
-    for place, one in enumerate(findings.audits):
+    for position, one in enumerate(findings.audits):
         where = f"{one.model} on {one.dataset}"
         yield Section(
-            id=f"audit{findings.suffix(place, len(findings.audits), one.model)}",
+            id=f"audit{findings.suffix(position, len(findings.audits), one.model)}",
             title=f"Which method passes what: {where}" if several else "Which method passes what",
             nav=where if several else "Verdict",
             blocks=list(_blocks(findings, one, drawn)),
             answers=[Answer(one.sentence, one.notes, where if several else "")],
-            facts=list(_budget(findings)) if place == 0 else (),
+            facts=list(_budget(findings)) if position == 0 else (),
             words=("Control", "Flagged"),
         )
 

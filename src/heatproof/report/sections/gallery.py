@@ -70,9 +70,9 @@ def _overlaps(findings: Findings, case: DrawnCase) -> dict[tuple[str, int], Sequ
         values.setdefault(tuple(key), value)
     usual = {"target": findings.plan.get("target"), "severity": 0}
     return {
-        (method, place): [f"RBO {number(values[key])}"]
+        (method, position): [f"RBO {number(values[key])}"]
         for method in case.facts["methods"]
-        for place, column in enumerate(case.columns)
+        for position, column in enumerate(case.columns)
         if (key := (method, *(column.get(name, usual.get(name, "")) for name in CONDITION))) in values
     }
 

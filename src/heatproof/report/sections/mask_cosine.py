@@ -20,14 +20,14 @@ def section(findings: Findings) -> Section | None:
     if found is None or found.mask_cosine.empty:
         return None
     drawings, lines = [], []
-    for place, ((model, dataset), table) in enumerate(found.mask_cosine.groupby(["model", "dataset"], sort=False)):
+    for position, ((model, dataset), table) in enumerate(found.mask_cosine.groupby(["model", "dataset"], sort=False)):
         masks = found.masks[(found.masks["model"] == model) & (found.masks["dataset"] == dataset)]
         ranks = {row.method: -row.median for row in table.itertuples() if pd.notna(row.median)}
         rows = table.set_index("method")
         methods = [m for m in by_rank(found.methods, found.controls, ranks) if m in rows.index]
         drawings.append(
             Drawing(
-                f"truth-{place + 1:02d}",
+                f"truth-{position + 1:02d}",
                 f"Cosine similarity of the reference maps with the object's mask: {model} on {dataset}.",
                 lambda masks=masks, methods=methods: mask_cosine_figure(masks, methods, findings.looks),
             )

@@ -15,7 +15,7 @@ from heatproof.report.findings import Findings
 from heatproof.report.frames import Frame
 from heatproof.report.legend import legend_figure
 from heatproof.report.numbers import NONE, interval, number, percent, with_interval
-from heatproof.report.robustness import BLOCKS, RobustnessFindings, RobustnessSetting
+from heatproof.report.robustness_findings import BLOCKS, RobustnessFindings, RobustnessSetting
 from heatproof.statistics.robustness_verdict import NAMES as VERDICT_NAMES
 from heatproof.statistics.robustness_verdict import Verdict
 
@@ -37,8 +37,8 @@ def section(findings: Findings) -> Iterator[Section]:
     if found.overall:
         blocks = list(compared(_tested(found.overall, "-together"), findings.looks))
         yield Section("together", "All models and images together", blocks, nav="All together", words=WORDS)
-    for place, setting in enumerate(found.main):
-        suffix = findings.suffix(place, len(found.main), setting.model)
+    for position, setting in enumerate(found.main):
+        suffix = findings.suffix(position, len(found.main), setting.model)
         where = f"{setting.model} on {setting.dataset}"
         several, beside = len(found.main) > 1, "scores" in findings.section_names
         yield Section(
@@ -88,7 +88,7 @@ def _blocks(findings: Findings, found: RobustnessFindings, setting: RobustnessSe
 
 def by_rank(methods: Sequence[str], controls: frozenset[str], ranks: Mapping[str, float]) -> list[str]:
     """Real methods first, then controls, each by average rank; the plan's order where there is none."""
-    order = {method: place for place, method in enumerate(methods)}
+    order = {method: position for position, method in enumerate(methods)}
     return sorted(methods, key=lambda m: (m in controls, ranks.get(m, math.inf), order[m]))
 
 
@@ -313,7 +313,7 @@ def _strengths(table: Frame) -> Sheet:
 def _numbers(table: Frame, methods: Sequence[str], controls: frozenset[str]) -> Iterator[Sheet]:
     """Everything of tables/robustness.csv, a sheet per perturbation."""
     header = ("method", "severity", "pairs", "flips", "consistency", "responsiveness", "RM", "RM₀", "reliable")
-    order = {method: place for place, method in enumerate(methods)}
+    order = {method: position for position, method in enumerate(methods)}
     for kind in dict.fromkeys(table["perturbation"]):
         rows = table[table["perturbation"] == kind]
         rows = rows.sort_values("method", key=lambda names: names.map(order), kind="stable")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from heatproof.report.blocks import Answer, Section
 from heatproof.report.findings import Findings
 from heatproof.report.numbers import percent
-from heatproof.report.robustness import RobustnessFindings
+from heatproof.report.robustness_findings import RobustnessFindings
 from heatproof.statistics.robustness_verdict import Verdict
 from heatproof.statistics.wording import counted
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from heatproof.report.blocks import Answer, Section
 from heatproof.report.findings import Findings
-from heatproof.report.scores import ScoreFindings
+from heatproof.report.score_findings import ScoreFindings
 
 
 def section(findings: Findings) -> Section | None:

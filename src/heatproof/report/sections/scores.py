@@ -11,8 +11,8 @@ from heatproof.report.findings import Findings
 from heatproof.report.frames import slug
 from heatproof.report.legend import legend_figure
 from heatproof.report.score_figures import agreement_figure, curves_figure
+from heatproof.report.score_findings import ScoreFindings, SettingScores
 from heatproof.report.score_grids import Families, Family, definitions, families, legend, ordered, overview
-from heatproof.report.scores import ScoreFindings, SettingScores
 
 INTRODUCTION = Markup(
     "All scores follow, by the question they ask. A score that a useless map can satisfy is <b>fooled</b> (⚑): it is "
@@ -102,8 +102,8 @@ def _tests(findings: Findings, one: SettingScores, suffix: str) -> Iterator[Any]
     if one.standing is not None and one.standing.comparison is not None:
         found = {ALL: one.standing.comparison, **found}
     tests = [
-        Tested(f"ranks-{'all' if name == ALL else slug(name)}-{place}{suffix}", name, "images", comparison)
-        for place, (name, comparison) in enumerate(found.items())
+        Tested(f"ranks-{'all' if name == ALL else slug(name)}-{position}{suffix}", name, "images", comparison)
+        for position, (name, comparison) in enumerate(found.items())
         if comparison.friedman.n
     ]
     yield from compared(tests, findings.looks)

@@ -3,8 +3,8 @@
 from heatproof.report.blocks import Drawing, Figures, Section, Text, sheet
 from heatproof.report.findings import Findings
 from heatproof.report.numbers import number, probability
-from heatproof.report.robustness import average_ranks, rank_agreement
 from heatproof.report.robustness_figures import segmenters_figure
+from heatproof.report.robustness_findings import average_ranks, rank_agreement
 
 TEXT = (
     "Maps are compared part by part, and the parts depend on how the image is cut. Kendall's W says how far the "
@@ -18,14 +18,14 @@ def section(findings: Findings) -> Section | None:
     if found is None or found.agreement.empty:
         return None
     drawings = []
-    for place, setting in enumerate(found.main):
+    for position, setting in enumerate(found.main):
         ranks = average_ranks(found, setting)
         if ranks.shape[1] < 2:
             continue
         caption = f"Average rank by RM under each segmenter: {setting.model} on {setting.dataset}. Level is agreement."
         note = f"Kendall's W of the average ranks = {number(rank_agreement(ranks).w)}"
         draw = lambda ranks=ranks, note=note: segmenters_figure(ranks, findings.looks, note)  # noqa: E731
-        drawings.append(Drawing(f"segmenters-{place + 1:02d}", caption, draw))
+        drawings.append(Drawing(f"segmenters-{position + 1:02d}", caption, draw))
     pooled = found.agreement[found.agreement["severity"].astype(str) == "all"]
     lines = [
         (r.perturbation, r.model, r.dataset, str(r.segmenters), str(r.methods), number(r.w), probability(r.p))

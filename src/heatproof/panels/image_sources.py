@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from heatproof.data import ImageFolder, Images, load_images
-from heatproof.data.files import printable
+from heatproof.data.image_files import printable
 from heatproof.data.inputs import Inputs, as_inputs
 from heatproof.data.labels import labels_by_ending
 from heatproof.errors import InvalidInput
@@ -83,10 +83,10 @@ def _found(images: Any, model: Model) -> Iterable[ImageSource]:
     if not alone and not (isinstance(images, list | tuple) and any(isinstance(i, str | os.PathLike) for i in images)):
         return _given(images, model)
     seen: dict[Any, ImageSource] = {}
-    for place, item in enumerate([images] if alone else images):
+    for number, item in enumerate([images] if alone else images):
         path = isinstance(item, str | os.PathLike)
         for shot in _named(item, model) if path else _given([item], model):
-            seen.setdefault(shot.id if path else place, shot)
+            seen.setdefault(shot.id if path else number, shot)
     return seen.values()
 
 

@@ -13,8 +13,8 @@ from heatproof.report.source import Source
 from heatproof.statistics.agreement import Agreement, kendall_w, segmenter_agreement
 from heatproof.statistics.intervals import multiplicities, percentiles, weighted_medians
 from heatproof.statistics.paired import Comparison, compared
+from heatproof.statistics.robustness_table import image_blocks, rm_blocks, robustness_table
 from heatproof.statistics.robustness_verdict import Verdict, verdict_on
-from heatproof.statistics.table import image_blocks, rm_blocks, robustness_table
 
 #: What methods are compared by → what a block of the tests is.
 BLOCKS = {"rm": "conditions", "rm0": "conditions", "rbo": "images whose prediction held"}

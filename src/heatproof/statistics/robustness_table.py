@@ -158,7 +158,7 @@ def _measured(
     drawn = _draws(known, resamples, seed)
     named = {cell: rows for single in (True, False) for cell, rows in _cells(known, single)}
     empty = {cell: rows.iloc[:0] for single in (True, False) for cell, rows in _cells(pairs, single)}
-    for cell in sorted({**empty, **named}, key=_place):
+    for cell in sorted({**empty, **named}, key=_position):
         rows = named.get(cell, empty.get(cell))
         assert rows is not None
         found = _bootstrapped(cell, rows, drawn, seed)
@@ -190,7 +190,7 @@ def _cells(pairs: Any, single: bool) -> Iterator[tuple[Cell, Any]]:
         yield Cell._make([*names, bool(control), str(perturbation), level]), rows
 
 
-def _place(cell: Cell) -> tuple:
+def _position(cell: Cell) -> tuple:
     """Real methods before controls, severities as numbers, "all" last."""
     last = cell.severity == ALL
     number = float(cell.severity) if cell.severity.replace(".", "", 1).isdigit() else 0.0
@@ -216,8 +216,8 @@ def _draws(pairs: Any, resamples: int, seed: int) -> dict[str, Resamples]:
 
 def _bootstrapped(cell: Cell, rows: Any, draws: Mapping[str, Resamples], seed: int) -> Replicates:
     """A cell's resamples; rows in the order of (image, severity), so that sums round alike."""
-    places, drawn = draws.get(cell.dataset, Resamples({}, np.zeros((1, 1))))
-    image = rows["image"].astype(str).map(places).to_numpy(np.int64)
+    positions, drawn = draws.get(cell.dataset, Resamples({}, np.zeros((1, 1))))
+    image = rows["image"].astype(str).map(positions).to_numpy(np.int64)
     severity = rows["severity"].astype(str).to_numpy(str)
     order = np.lexsort((severity, image))
     rbo, kappa = (rows[name].to_numpy(np.float64)[order] for name in ("rbo", "kappa"))

@@ -43,7 +43,7 @@ Rows = tuple[tuple[Method, ...], ...]
 
 
 @dataclass(frozen=True)
-class Answer:
+class ClassProbability:
     """A class, its name where the model has names, and its probability."""
 
     index: int
@@ -99,15 +99,15 @@ class Map:
 
 
 @dataclass(frozen=True)
-class Block:
+class ExplainedClass:
     """One class explained, with its maps by the methods' keys."""
 
-    answer: Answer
+    answer: ClassProbability
     maps: Mapping[str, Map]
 
 
 @dataclass(frozen=True)
-class Entry:
+class ExplainedImage:
     """One image. `flag` says why it could not be explained; then the other results are empty.
 
     Its random numbers come from `id`; `name` is for display. `image` is the network's input, uint8 `(H, W, 3)`;
@@ -117,9 +117,9 @@ class Entry:
     id: str
     name: str = ""
     image: np.ndarray | None = None
-    predicted: Answer | None = None
-    label: Answer | None = None
-    blocks: tuple[Block, ...] = ()
+    predicted: ClassProbability | None = None
+    label: ClassProbability | None = None
+    blocks: tuple[ExplainedClass, ...] = ()
     flag: str = ""
     refused: Mapping[str, str] = field(default_factory=dict)
 
@@ -129,7 +129,7 @@ class Entry:
         return any(not found.flag for block in self.blocks for found in block.maps.values())
 
 
-def as_arrays(entry: Entry, about: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def as_arrays(entry: ExplainedImage, about: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The arrays of `NAME.npz`.
 
     `image` uint8 `(H, W, 3)`; `target` and `probability`, one for each class explained; `raw/METHOD` and
@@ -160,21 +160,21 @@ def as_arrays(entry: Entry, about: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return arrays
 
 
-def from_arrays(arrays: Mapping[str, np.ndarray]) -> tuple[Entry, dict[str, Any]]:
+def from_arrays(arrays: Mapping[str, np.ndarray]) -> tuple[ExplainedImage, dict[str, Any]]:
     """The entry of such arrays, and their `about`."""
     about = json.loads(str(arrays["about"]))
     several = len(about["classes"]) > 1
     blocks = []
-    for place, told in enumerate(about["classes"]):
+    for number, told in enumerate(about["classes"]):
         maps = {}
         for key in about["methods"]:
             raw, display = arrays[f"raw/{key}"], arrays[f"display/{key}"]
             maps[key] = Map(
-                raw[place] if several else raw, display[place] if several else display, about["flags"][key][place]
+                raw[number] if several else raw, display[number] if several else display, about["flags"][key][number]
             )
-        blocks.append(Block(_answer(told), maps))
+        blocks.append(ExplainedClass(_answer(told), maps))
     label = about["label"] and _answer(about["label"])
-    entry = Entry(
+    entry = ExplainedImage(
         about["id"],
         about["name"],
         arrays["image"],
@@ -190,11 +190,11 @@ def _together(parts: list[np.ndarray]) -> np.ndarray:
     return parts[0] if len(parts) == 1 else np.stack(parts)
 
 
-def _told(answer: Answer) -> list[Any]:
+def _told(answer: ClassProbability) -> list[Any]:
     """A class as a list for JSON, which has no NaN: a missing probability is None."""
     return [answer.index, answer.name, answer.probability if math.isfinite(answer.probability) else None]
 
 
-def _answer(told: Iterable[Any]) -> Answer:
+def _answer(told: Iterable[Any]) -> ClassProbability:
     index, name, probability = told
-    return Answer(index, name, math.nan if probability is None else probability)
+    return ClassProbability(index, name, math.nan if probability is None else probability)

@@ -15,9 +15,9 @@ from heatproof.engine import Batch, Explanation, explanation, halved
 from heatproof.errors import InvalidImage, InvalidInput, InvalidTarget, NotApplicable, UnknownName
 from heatproof.flags import Flag, Reason
 from heatproof.models import Model
-from heatproof.panels.entry import Answer, Block, Entry, Map
+from heatproof.panels.explained_image import ClassProbability, ExplainedClass, ExplainedImage, Map
+from heatproof.panels.image_sources import ImageSource, as_bytes
 from heatproof.panels.selection import Selection
-from heatproof.panels.sources import ImageSource, as_bytes
 from heatproof.rounding import top_class
 
 #: Images per pass. Fewer with costly methods, which fill their passes by themselves: the progress moves more often, and
@@ -26,7 +26,7 @@ BATCH, BATCH_COSTLY, BATCH_COSTLY_ON_GPU = 16, 1, 8
 
 
 @dataclass(frozen=True)
-class Work:
+class MapSettings:
     """Everything that determines the maps."""
 
     model: Model
@@ -41,7 +41,7 @@ class Work:
     @property
     def units(self) -> int:
         """Methods per image."""
-        return len(self.asked.places)
+        return len(self.asked.methods)
 
     def digest(self, shot: ImageSource, x: torch.Tensor, row: int) -> str:
         """A hash of everything that decides the maps of one image; empty where that is not possible (a callable)."""
@@ -49,7 +49,7 @@ class Work:
             return ""
         if not self._fingerprint:
             self._fingerprint.append(self.model.fingerprint)
-        methods = [(p.key, p.request.name, p.layers, sorted(p.request.options.items())) for p in self.asked.places]
+        methods = [(p.key, p.request.name, p.layers, sorted(p.request.options.items())) for p in self.asked.methods]
         target = self.target if isinstance(self.target, str) else _listed(self.target, row)
         model = (self.model.name, self._fingerprint[0], self.model.mean, self.model.std, self.model.multi_label)
         told = (
@@ -74,12 +74,12 @@ def _listed(target: Any, row: int) -> Any:
 
 
 #: (position of an image, its digest) → the entry of an earlier run, or None.
-Known = Callable[[int, str], Entry | None]
+Known = Callable[[int, str], ExplainedImage | None]
 
 
 def entries(
-    work: Work, shots: Sequence[ImageSource], progress: Any, known: Known | None = None
-) -> Iterator[tuple[Entry, str]]:
+    work: MapSettings, shots: Sequence[ImageSource], progress: Any, known: Known | None = None
+) -> Iterator[tuple[ExplainedImage, str]]:
     """One entry for each image, in order, with its digest; an image that cannot be opened has a flagged entry.
 
     Raises:
@@ -88,7 +88,7 @@ def entries(
     """
     _check_targets(work, shots)
     shots = _unlabelled(work, shots)
-    costly = any(place.costly for place in work.asked.places)
+    costly = any(method.costly for method in work.asked.methods)
     few = BATCH_COSTLY if work.model.device.type == "cpu" else BATCH_COSTLY_ON_GPU
     size = work.batch_size or (few if costly else BATCH)
     progress.stage("Explaining", len(shots) * work.units)
@@ -98,9 +98,9 @@ def entries(
 
 
 def _chunk(
-    work: Work, shots: Sequence[ImageSource], rows: range, progress: Any, known: Known | None
-) -> Iterator[tuple[Entry, str]]:
-    done: dict[int, Entry] = {}
+    work: MapSettings, shots: Sequence[ImageSource], rows: range, progress: Any, known: Known | None
+) -> Iterator[tuple[ExplainedImage, str]]:
+    done: dict[int, ExplainedImage] = {}
     digests: dict[int, str] = {}
     fresh: dict[int, torch.Tensor] = {}
     for row in rows:
@@ -112,7 +112,9 @@ def _chunk(
             fresh[row] = x
         else:
             done[row] = (
-                replace(there, name=shots[row].name) if there else Entry(shots[row].id, shots[row].name, flag=flag)
+                replace(there, name=shots[row].name)
+                if there
+                else ExplainedImage(shots[row].id, shots[row].name, flag=flag)
             )
             progress.advance(work.units)
     for batch in _same_size(fresh):
@@ -138,10 +140,10 @@ def _same_size(fresh: Mapping[int, torch.Tensor]) -> list[dict[int, torch.Tensor
 
 
 def _explained(
-    work: Work, shots: Sequence[ImageSource], fresh: Mapping[int, torch.Tensor], progress: Any
-) -> dict[int, Entry]:
+    work: MapSettings, shots: Sequence[ImageSource], fresh: Mapping[int, torch.Tensor], progress: Any
+) -> dict[int, ExplainedImage]:
     rows, images = list(fresh), torch.stack(list(fresh.values()))
-    done: dict[int, Entry] = {}
+    done: dict[int, ExplainedImage] = {}
 
     def run(part: slice) -> None:
         taken = rows[part]
@@ -155,14 +157,14 @@ def _explained(
     return done
 
 
-def _batch(work: Work, shots: list[ImageSource], rows: list[int], x: torch.Tensor) -> Batch:
+def _batch(work: MapSettings, shots: list[ImageSource], rows: list[int], x: torch.Tensor) -> Batch:
     target = work.target
     if not isinstance(target, str) and not callable(target):
         classes = targets.as_classes(target)
         target = classes[rows] if classes.dim() else classes
     return Batch.of(
         work.model,
-        work.asked.places,
+        work.asked.methods,
         x.to(work.model.device),
         target_rule=target,
         ids=[shot.id for shot in shots],
@@ -172,21 +174,21 @@ def _batch(work: Work, shots: list[ImageSource], rows: list[int], x: torch.Tenso
     )
 
 
-def _run(work: Work, batch: Batch, progress: Any) -> tuple[dict[str, Explanation], dict[str, str]]:
+def _run(work: MapSettings, batch: Batch, progress: Any) -> tuple[dict[str, Explanation], dict[str, str]]:
     """Method → the explanation that holds it; one forward pass serves all groups."""
-    cheap = [place for place in work.asked.places if not place.costly]
+    cheap = [method for method in work.asked.methods if not method.costly]
     groups = [cheap] if cheap else []
-    groups += [[place] for place in work.asked.places if place.costly]
+    groups += [[method] for method in work.asked.methods if method.costly]
     found: dict[str, Explanation] = {}
     refused: dict[str, str] = {}
     for group in groups:
         said = explanation(batch, group, survive=True, upsample=work.upsample)
-        for place in group:
-            reason = _refusal(said.flags[place.key])
+        for method in group:
+            reason = _refusal(said.flags[method.key])
             if reason:
-                refused[place.key] = reason
+                refused[method.key] = reason
             else:
-                found[place.key] = said
+                found[method.key] = said
         progress.advance(len(group) * len(batch.x))
     if not found:
         raise NotApplicable(f"No method asked for can explain {work.model.name}: {next(iter(refused.values()))}.")
@@ -202,47 +204,49 @@ def _refusal(flags: Any) -> str:
 
 
 def _entry(
-    work: Work,
+    work: MapSettings,
     shot: ImageSource,
     x: torch.Tensor,
     batch: Batch,
     found: Mapping[str, Explanation],
     refused: Mapping[str, str],
     i: int,
-) -> Entry:
+) -> ExplainedImage:
     logits, target = batch.logits[i].cpu(), batch.target[i].reshape(-1).tolist()
     probabilities = work.model.probabilities(logits[None])[0]
     answer = lambda index: _answer(work.model, probabilities, index)  # noqa: E731
     several = batch.target.dim() == 2
-    blocks = [Block(answer(index), _maps(work, found, i, t if several else None)) for t, index in enumerate(target)]
+    blocks = [
+        ExplainedClass(answer(index), _maps(work, found, i, t if several else None)) for t, index in enumerate(target)
+    ]
     label = None if shot.label is None or shot.label >= len(logits) else answer(shot.label)
     predicted = answer(int(top_class(logits)))
-    return Entry(shot.id, shot.name, as_bytes(x), predicted, label, tuple(blocks), refused=refused)
+    return ExplainedImage(shot.id, shot.name, as_bytes(x), predicted, label, tuple(blocks), refused=refused)
 
 
-def _maps(work: Work, found: Mapping[str, Explanation], i: int, column: int | None) -> dict[str, Map]:
+def _maps(work: MapSettings, found: Mapping[str, Explanation], i: int, column: int | None) -> dict[str, Map]:
     maps = {}
-    for place in work.asked.places:
-        if place.key not in found:
+    for method in work.asked.methods:
+        if method.key not in found:
             continue
-        said = found[place.key]
-        raw, flag = said.raw[place.key][i], said.flags[place.key][i]
-        display = said.display(place.key, work.upsample)[i]
+        said = found[method.key]
+        raw, flag = said.raw[method.key][i], said.flags[method.key][i]
+        display = said.display(method.key, work.upsample)[i]
         if column is not None:
             raw, flag, display = raw[column], flag[column], display[column]
-        maps[place.key] = Map(raw.detach().cpu().numpy(), display.detach().cpu().numpy(), str(flag))
+        maps[method.key] = Map(raw.detach().cpu().numpy(), display.detach().cpu().numpy(), str(flag))
     return maps
 
 
-def _answer(model: Model, probabilities: torch.Tensor, index: int) -> Answer:
+def _answer(model: Model, probabilities: torch.Tensor, index: int) -> ClassProbability:
     name = model.classes[index] if model.classes and index < len(model.classes) else ""
-    return Answer(index, name, float(probabilities[index]))
+    return ClassProbability(index, name, float(probabilities[index]))
 
 
 # --- targets ---
 
 
-def _check_targets(work: Work, shots: Sequence[ImageSource]) -> None:
+def _check_targets(work: MapSettings, shots: Sequence[ImageSource]) -> None:
     """Raises an error for a wrong number of targets, before the network runs."""
     if isinstance(work.target, str) or callable(work.target):
         return
@@ -251,7 +255,7 @@ def _check_targets(work: Work, shots: Sequence[ImageSource]) -> None:
         raise targets.miscounted(classes.shape, len(shots))
 
 
-def _unlabelled(work: Work, shots: Sequence[ImageSource]) -> list[ImageSource]:
+def _unlabelled(work: MapSettings, shots: Sequence[ImageSource]) -> list[ImageSource]:
     """For target `label`, images without a label get a flag; InvalidTarget where no image has one."""
     if work.target != "label":
         return list(shots)

@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from heatproof import report
-from heatproof.panels.entry import Block, Entry, Method, Rows
+from heatproof.panels.explained_image import ExplainedClass, ExplainedImage, Method, Rows
 from heatproof.panels.panel import brightened, over
 from heatproof.report.overlay import Look
 
@@ -25,7 +25,7 @@ Refused = Sequence[tuple[str, Sequence[str]]]
 
 
 @dataclass(frozen=True)
-class Tile:
+class PageTile:
     """An image as a data URL; a map also has its method, and a flag if it is degenerate."""
 
     source: str
@@ -42,11 +42,11 @@ class Part:
     """One class explained: rows of tiles."""
 
     title: str
-    rows: tuple[tuple[Tile, ...], ...]
+    rows: tuple[tuple[PageTile, ...], ...]
 
 
 @dataclass(frozen=True)
-class Section:
+class ImageSection:
     """One image on the page."""
 
     anchor: str
@@ -54,24 +54,24 @@ class Section:
     flag: str
     predicted: str
     label: str
-    image: Tile | None
+    image: PageTile | None
     parts: tuple[Part, ...]
     files: tuple[tuple[str, str], ...]
     remarks: tuple[tuple[str, str, str], ...]
 
 
-class Album:
+class PageSections:
     """Makes the sections of a page that will show `images` images."""
 
     def __init__(self, rows: Rows, look: Look, images: int):
         self._rows, self._look, self._count, self._images = rows, look, 0, images
 
-    def section(self, entry: Entry, files: Sequence[tuple[str, str]] = ()) -> Section:
+    def section(self, entry: ExplainedImage, files: Sequence[tuple[str, str]] = ()) -> ImageSection:
         """The section of one image; `files` are links (name, address) to its files."""
         self._count += 1
         anchor = f"image-{self._count}"
         if entry.image is None or entry.predicted is None:
-            return Section(anchor, entry.name, entry.flag, "", "", None, (), tuple(files), ())
+            return ImageSection(anchor, entry.name, entry.flag, "", "", None, (), tuple(files), ())
         methods = sum(map(len, self._rows)) * len(entry.blocks)
         small = _small(entry.image, _side(self._images * (1 + methods)))
         plain = _tile(small, f"Image {entry.name}")
@@ -81,9 +81,9 @@ class Album:
             (tile.method.key, part.title, tile.flag)
             for part in parts for row in part.rows for tile in row if tile.method and tile.flag
         )  # fmt: skip
-        return Section(anchor, entry.name, "", entry.predicted.full, label, plain, parts, tuple(files), remarks)
+        return ImageSection(anchor, entry.name, "", entry.predicted.full, label, plain, parts, tuple(files), remarks)
 
-    def _part(self, entry: Entry, block: Block, small: Image.Image, plain: Tile) -> Part:
+    def _part(self, entry: ExplainedImage, block: ExplainedClass, small: Image.Image, plain: PageTile) -> Part:
         rows = []
         for row in self._rows:
             found = [(method, block.maps[method.key]) for method in row if method.key in block.maps]
@@ -92,7 +92,7 @@ class Album:
                 said = f"{method.title}{f' at {method.where}' if method.where else ''}, {block.answer.short}"
                 if shown.flag:
                     alt = f"{said}: {shown.flag}, so the plain image is shown"
-                    tiles.append(Tile(plain.source, plain.width, plain.height, alt, method, shown.flag))
+                    tiles.append(PageTile(plain.source, plain.width, plain.height, alt, method, shown.flag))
                 else:
                     tiles.append(_tile(over(small, method, shown, self._look), said, method, brightened(method, shown)))
             rows.append(tuple(tiles))
@@ -100,7 +100,7 @@ class Album:
 
 
 def rendered(
-    sections: Sequence[Section],
+    sections: Sequence[ImageSection],
     *,
     images: int,
     rows: Rows,
@@ -127,7 +127,7 @@ def rendered(
     )  # fmt: skip
 
 
-def fragment(sections: Sequence[Section], refused: Refused, look: Look) -> str:
+def fragment(sections: Sequence[ImageSection], refused: Refused, look: Look) -> str:
     """The same images for a notebook: an element with its own style, in the notebook's text colour."""
     columns = max((len(row) for section in sections for part in section.parts for row in part.rows), default=0)
     several = any(len(part.rows) > 1 for section in sections for part in section.parts)
@@ -146,7 +146,7 @@ def _environment() -> Environment:
     )
 
 
-def _table(methods: Sequence[Method], sections: Sequence[Section]) -> list[Mapping[str, Any]]:
+def _table(methods: Sequence[Method], sections: Sequence[ImageSection]) -> list[Mapping[str, Any]]:
     """The methods, each with the remarks on its maps: (anchor, image, class, remark)."""
     remarks: dict[str, list[tuple[str, str, str, str]]] = {method.key: [] for method in methods}
     for section in sections:
@@ -156,8 +156,8 @@ def _table(methods: Sequence[Method], sections: Sequence[Section]) -> list[Mappi
             for i, method in enumerate(methods)]  # fmt: skip
 
 
-def _anchor(place: int) -> str:
-    return f"method-{place + 1}"
+def _anchor(number: int) -> str:
+    return f"method-{number + 1}"
 
 
 def _gradient(look: Look) -> str:
@@ -177,8 +177,8 @@ def _small(pixels: np.ndarray, side: int) -> Image.Image:
     return image.resize(size, Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.LANCZOS)
 
 
-def _tile(image: Image.Image, alt: str, method: Method | None = None, note: str = "") -> Tile:
+def _tile(image: Image.Image, alt: str, method: Method | None = None, note: str = "") -> PageTile:
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", quality=78, method=2)
     code = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return Tile(f"data:image/webp;base64,{code}", *image.size, alt, method, note=note)
+    return PageTile(f"data:image/webp;base64,{code}", *image.size, alt, method, note=note)

@@ -13,9 +13,9 @@ from heatproof.report.source import Source
 from heatproof.statistics.fooling import MetricRanking, fooled
 from heatproof.statistics.metric_agreement import metric_agreement
 from heatproof.statistics.paired import Comparison, compared
+from heatproof.statistics.score_table import COLUMNS as SCORE_COLUMNS
+from heatproof.statistics.score_table import curve_table, score_table, wide_scores
 from heatproof.statistics.score_verdict import ScoreVerdict, score_verdicts
-from heatproof.statistics.scores import COLUMNS as SCORE_COLUMNS
-from heatproof.statistics.scores import curve_table, score_table, wide_scores
 
 #: Scores drawn as rank diagrams besides the average over all.
 DIAGRAMS = 3
@@ -124,14 +124,14 @@ def _comparisons(here: Frame, counted: Sequence[str], facts: Mapping[str, Any]) 
 
 def _by_family(metrics: Sequence[str], facts: Mapping[str, Any]) -> list[str]:
     """Families in the order of the page, metrics in the order given."""
-    places = {family: place for place, family in enumerate(FAMILIES)}
-    place = lambda metric: places.get(facts.get(metric, {}).get("family"), len(places))  # noqa: E731
-    return sorted(metrics, key=place)
+    positions = {family: position for position, family in enumerate(FAMILIES)}
+    position = lambda metric: positions.get(facts.get(metric, {}).get("family"), len(positions))  # noqa: E731
+    return sorted(metrics, key=position)
 
 
 def _sorted(scores: Frame, methods: Sequence[str], metrics: Sequence[str]) -> Frame:
     """Rows by model, dataset, method, metric (in the orders given) and image."""
-    places = [{name: place for place, name in enumerate(names)} for names in (methods, metrics)]
-    keys = scores.assign(_method=scores["method"].map(places[0]), _metric=scores["metric"].map(places[1]))
+    positions = [{name: position for position, name in enumerate(names)} for names in (methods, metrics)]
+    keys = scores.assign(_method=scores["method"].map(positions[0]), _metric=scores["metric"].map(positions[1]))
     keys = keys.sort_values(["model", "dataset", "_method", "_metric", "image"], kind="stable")
     return keys.drop(columns=["_method", "_metric"]).reset_index(drop=True)

@@ -10,8 +10,8 @@ from statsmodels.stats.multitest import multipletests
 
 from heatproof.errors import InvalidInput
 from heatproof.statistics.fooling import fooled
+from heatproof.statistics.score_table import COLUMNS, curve_table, figure, html_table, score_rows, score_table
 from heatproof.statistics.score_verdict import rank_blocks, ranking_sentence, score_verdicts
-from heatproof.statistics.scores import COLUMNS, curve_table, figure, html_table, score_rows, score_table
 
 DIRECTIONS = {"road": {"better": "high", "family": "road"}, "deletion": {"better": "low", "family": "fidelity"}}
 DIRECTIONS |= {"entropy": {"better": "low", "family": "complexity"}}

@@ -87,10 +87,10 @@ def draws(frame: pd.DataFrame, resamples: int, seed: int) -> tuple[np.ndarray, n
 def _resampled(values: np.ndarray, cell: np.ndarray, unit: np.ndarray, drawn: np.ndarray) -> np.ndarray:
     """Mean of each cell in each resample, `(cells, resamples)`; NaN where it has no number."""
     known = ~np.isnan(values)
-    place = cell[known] * len(drawn) + unit[known]
+    position = cell[known] * len(drawn) + unit[known]
     shape = (cell.max() + 1, len(drawn))
-    sums = np.bincount(place, values[known], shape[0] * shape[1]).reshape(shape) @ drawn
-    counts = np.bincount(place, minlength=shape[0] * shape[1]).reshape(shape) @ drawn
+    sums = np.bincount(position, values[known], shape[0] * shape[1]).reshape(shape) @ drawn
+    counts = np.bincount(position, minlength=shape[0] * shape[1]).reshape(shape) @ drawn
     return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
 
 
