@@ -15,7 +15,7 @@ from heatproof.cli import app
 from heatproof.metrics import FAMILIES, METRICS
 from heatproof.perturbations import PERTURBATIONS, default_kinds
 from heatproof.segments import SEGMENTERS
-from heatproof.statistics.robustness_table import COLUMNS
+from heatproof.statistics.robustness_tables import COLUMNS
 from heatproof.studies.plan import checked_plan
 from heatproof.studies.rows import SCHEMA
 from heatproof.studies.settings import DEFAULT_METHODS, Plan
@@ -260,7 +260,7 @@ def test_the_example_commands_that_explain_are_understood(monkeypatch, capsys):
     for *_, asked, _out in started:
         assert heatproof.panels.selection.selected(
             model, asked["methods"], "auto", asked["layers"], asked["options"]
-        ).positions
+        ).methods
 
 
 def test_the_example_commands_that_score_are_understood(monkeypatch, tmp_path):

@@ -78,6 +78,8 @@ def audit(
     """
     from heatproof.studies.settings import ModelPlan
 
+    if workers < 1:
+        raise InvalidInput(f"`workers` must be at least 1. Got {workers}.")
     own = {"study": "another study with `heatproof run`", "models": "`model`", "datasets": "`images`"}
     for name in own.keys() & settings.keys():
         raise InvalidInput(f"`{name}` is no setting of an audit. Name {own[name]}.")
@@ -89,8 +91,6 @@ def audit(
         raise InvalidInput(
             f"`model` must be a spec or a heatproof model. Got {type(model).__name__}. heatproof.wrap takes a module."
         )
-    if workers < 1:
-        raise InvalidInput(f"`workers` must be at least 1. Got {workers}.")
     dataset: dict[str, Any] = {"images": _images(images)}
     dataset |= {k: _path(k, path) for k, path in (("labels", labels), ("masks", masks)) if path is not None}
     given = {"methods": methods, "budget": budget, **settings}

@@ -246,7 +246,7 @@ def test_no_torch_behind(room):
 
 
 def test_panels_are_drawn_without_torch():
-    drawn = ("entry", "panel", "page")
+    drawn = ("explained_image", "panel", "show_page")
     assert loaded_after("\n".join(f"import heatproof.panels.{name}" for name in drawn)) == {"matplotlib"}
 
 

@@ -15,7 +15,7 @@ from heatproof.report.findings import Findings
 from heatproof.report.page import rendered
 from heatproof.report.score_grids import decimals, in_percent
 from heatproof.report.source import open_source
-from heatproof.statistics.score_table import COLUMNS
+from heatproof.statistics.score_tables import COLUMNS
 
 from . import synthetic_scores
 from .conftest import WRITE

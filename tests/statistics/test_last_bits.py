@@ -17,7 +17,7 @@ from heatproof.statistics import (
 )
 from heatproof.statistics.fooling import fooled
 from heatproof.statistics.metric_agreement import metric_agreement
-from heatproof.statistics.score_table import html_table, score_table
+from heatproof.statistics.score_tables import html_table, score_table
 from heatproof.statistics.score_verdict import score_verdicts
 
 DIRECTIONS = {"rate": "high", "loss": "low"}

@@ -248,7 +248,7 @@ def test_mistakes_in_python(given, said):
 def test_an_option_of_a_method_names_no_method():
     from heatproof.cli.study_commands import _plan
 
-    plan = _plan({"study": "audit", "models": "shapes", "datasets": "shapes"}, [], ["layercam.relu=true"])
+    plan = _plan({"study": "audit", "models": "shapes", "datasets": "shapes"}, [], ["integrated-gradients.steps=5"])
     assert "methods" not in plan.model_fields_set and len(plan.methods) == 8
 
 

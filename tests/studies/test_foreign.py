@@ -121,10 +121,10 @@ def test_method_from_on_the_command_line(module, monkeypatch, own):
     wanted = [f"python:{module}:noisy[power=2]", f"python:{module}:failing"]
     options = [word for spec in wanted for word in ("--method-from", spec)]
     run_words = ["run", "noise-robustness", "--model", "shapes", "--images", "shapes", "--out", "o", *own, *options]
-    plan = caught(monkeypatch, "study.start", run_words)[0]
+    plan = caught(monkeypatch, "study_commands.start", run_words)[0]
     assert plan.methods == (*(own[1:] or DEFAULT_METHODS), *wanted)
     explain_words = ["explain", "cat.jpg", "--model", "shapes", "--out", "o", *own, *options]
-    asked = caught(monkeypatch, "explaining._explain", explain_words)[4]
+    asked = caught(monkeypatch, "explain_commands._explain", explain_words)[4]
     assert asked["methods"] == [*(own[1:] or ["gradcam"]), *wanted]
 
 

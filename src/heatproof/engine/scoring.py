@@ -94,7 +94,7 @@ class Scores:
     @cached_property
     def table(self) -> Any:
         """A DataFrame with `model, method, metric, n, mean, std, low, high, better, flagged`; see `heatproof score`."""
-        from heatproof.statistics.score_table import score_table
+        from heatproof.statistics.score_tables import score_table
 
         better = {metric: facts["better"] for metric, facts in self.facts.items()}
         return score_table(self.to_pandas().assign(model=self.model), better)
@@ -106,7 +106,7 @@ class Scores:
         return f"Scores({len(self.images)} images, methods {self.methods}, metrics {self.metrics})"
 
     def _repr_html_(self) -> str:
-        from heatproof.statistics.score_table import html_table
+        from heatproof.statistics.score_tables import html_table
 
         controls = [key for key in self.methods if key in ATTRIBUTIONS and ATTRIBUTIONS[key].traits["control"]]
         return html_table(self.table, controls=controls)

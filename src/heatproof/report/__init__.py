@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from heatproof.report.frames import pairs
     from heatproof.report.report_files import write_page, write_report, write_tables
 
-_HOMES = dict.fromkeys(("write_page", "write_report", "write_tables"), "files") | {"pairs": "frames"}
+_HOMES = dict.fromkeys(("write_page", "write_report", "write_tables"), "report_files") | {"pairs": "frames"}
 
 __all__ = ["pairs", "write_page", "write_report", "write_tables"]
 

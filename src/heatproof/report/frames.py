@@ -10,7 +10,7 @@ import pandas as pd
 
 from heatproof.errors import StoreError
 from heatproof.report.source import open_source
-from heatproof.statistics.score_table import CURVE
+from heatproof.statistics.score_tables import CURVE
 
 #: A pandas DataFrame. Any to the type checker, as pandas' annotations let every selection be a Series.
 Frame = Any

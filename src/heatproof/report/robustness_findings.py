@@ -13,7 +13,7 @@ from heatproof.report.source import Source
 from heatproof.statistics.agreement import Agreement, kendall_w, segmenter_agreement
 from heatproof.statistics.intervals import multiplicities, percentiles, weighted_medians
 from heatproof.statistics.paired import Comparison, compared
-from heatproof.statistics.robustness_table import image_blocks, rm_blocks, robustness_table
+from heatproof.statistics.robustness_tables import image_blocks, rm_blocks, robustness_table
 from heatproof.statistics.robustness_verdict import Verdict, verdict_on
 
 #: What methods are compared by → what a block of the tests is.

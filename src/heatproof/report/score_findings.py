@@ -13,8 +13,8 @@ from heatproof.report.source import Source
 from heatproof.statistics.fooling import MetricRanking, fooled
 from heatproof.statistics.metric_agreement import metric_agreement
 from heatproof.statistics.paired import Comparison, compared
-from heatproof.statistics.score_table import COLUMNS as SCORE_COLUMNS
-from heatproof.statistics.score_table import curve_table, score_table, wide_scores
+from heatproof.statistics.score_tables import COLUMNS as SCORE_COLUMNS
+from heatproof.statistics.score_tables import curve_table, score_table, wide_scores
 from heatproof.statistics.score_verdict import ScoreVerdict, score_verdicts
 
 #: Scores drawn as rank diagrams besides the average over all.

@@ -15,7 +15,7 @@ from heatproof.report.numbers import NONE, number
 from heatproof.report.score_findings import ScoreFindings, SettingScores
 from heatproof.spelling import head
 from heatproof.statistics.fooling import MetricRanking
-from heatproof.statistics.score_table import ARROWS
+from heatproof.statistics.score_tables import ARROWS
 from heatproof.statistics.score_verdict import ASIDE, ranking_sentence
 from heatproof.statistics.wording import counted
 

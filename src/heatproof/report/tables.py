@@ -72,7 +72,7 @@ def _robustness(findings: Findings) -> RobustnessFindings:
 
 
 def robustness(findings: Findings) -> Frame:
-    """A row per cell and severity, and one for all severities together (`statistics.table.robustness_table`)."""
+    """A row per cell and severity, and one for all severities together (`statistics.robustness_table`)."""
     return _robustness(findings).table
 
 
@@ -149,7 +149,7 @@ def _scores(findings: Findings) -> ScoreFindings:
 
 
 def scores(findings: Findings) -> Frame:
-    """Mean of every metric for every model and method (`statistics.scores.score_table`)."""
+    """Mean of every metric for every model and method (`statistics.score_table`)."""
     return _scores(findings).table
 
 

@@ -5,9 +5,9 @@ from heatproof.statistics.fooling import MetricRanking, fooled
 from heatproof.statistics.intervals import Interval, Replicates, bootstrap, delong, multiplicities
 from heatproof.statistics.paired import Comparison, Friedman, PairTest, compared, friedman, wilcoxon_pairs
 from heatproof.statistics.robustness import Robustness, auc, consistency, responsiveness, robustness_of
-from heatproof.statistics.robustness_table import COLUMNS, image_blocks, pooled, rm_blocks, robustness_table
+from heatproof.statistics.robustness_tables import COLUMNS, image_blocks, pooled, rm_blocks, robustness_table
 from heatproof.statistics.robustness_verdict import Verdict, verdict_on
-from heatproof.statistics.score_table import curve_table, html_table, score_table
+from heatproof.statistics.score_tables import curve_table, html_table, score_table
 from heatproof.statistics.score_verdict import ScoreVerdict, score_verdicts
 
 __all__ = [

@@ -52,7 +52,7 @@ def kendall_w(scores: np.ndarray) -> Agreement:
 def segmenter_agreement(table: pd.DataFrame, value: str = "rm", controls: bool = False) -> pd.DataFrame:
     """Kendall's W of the method rankings across segmenters, one row per model, dataset, layer, perturbation, severity.
 
-    `table`: see `table.robustness_table`. Columns: the five keys, segmenters, methods, w, p (NaN with one
+    `table`: see `robustness_tables.robustness_table`. Columns: the five keys, segmenters, methods, w, p (NaN with one
     segmenter). Controls are left out by default: they are at the ends of every ranking and would raise W.
     """
     keys = ["model", "dataset", "layer", "perturbation", "severity"]

@@ -22,7 +22,7 @@ from heatproof.statistics.fooling import can_be_significant
 from heatproof.statistics.paired import differences, holm, signed_ranks
 from heatproof.statistics.robustness import COMPUTED
 from heatproof.statistics.robustness_verdict import IMAGES, Verdict
-from heatproof.statistics.score_table import better, wide_scores
+from heatproof.statistics.score_tables import better, wide_scores
 from heatproof.statistics.wording import counted, listed, number
 
 PASS, FAIL, OPEN = "pass", "fail", "cannot be told"

@@ -9,7 +9,7 @@ import pandas as pd
 
 from heatproof.rounding import ANSWER_STEP, largest, rounded
 from heatproof.statistics.paired import PairTest, differences, holm, is_worse, signed_ranks
-from heatproof.statistics.score_table import ARROWS, Directions, better, reaches, score_rows, wide_scores
+from heatproof.statistics.score_tables import ARROWS, Directions, better, reaches, score_rows, wide_scores
 
 
 @dataclass(frozen=True)

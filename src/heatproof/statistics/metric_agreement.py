@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from heatproof.rounding import ANSWER_STEP, largest, rounded
-from heatproof.statistics.score_table import ARROWS, Directions, better, score_rows, wide_scores
+from heatproof.statistics.score_tables import ARROWS, Directions, better, score_rows, wide_scores
 
 #: The fewest methods for which a rank correlation is computed.
 METHODS = 3

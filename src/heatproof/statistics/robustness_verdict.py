@@ -18,7 +18,7 @@ from heatproof.rounding import rounded
 from heatproof.statistics.intervals import QUANTITIES, Interval, Replicates, percentiles
 from heatproof.statistics.paired import Comparison, compared, is_worse
 from heatproof.statistics.robustness import COMPUTED, RELIABLE
-from heatproof.statistics.robustness_table import Cell, pooled, rm_blocks
+from heatproof.statistics.robustness_tables import Cell, pooled, rm_blocks
 from heatproof.statistics.wording import counted, left_out, listed, number
 
 #: The names of quantities in sentences.
@@ -156,7 +156,7 @@ def verdict_on(
     """The verdict on the pairs of a study, or of a part of it (one model, say), and their robustness table.
 
     With several segmenters only one is used (they share images and predictions): `segmenter`, else quickshift,
-    else the first. Errors: InvalidInput for frames without the columns of `table.robustness_table`.
+    else the first. Errors: InvalidInput for frames without the columns of `robustness_tables.robustness_table`.
     """
     names = sorted(pairs["segmenter"].astype(str).unique())
     chosen = segmenter or ("quickshift" if "quickshift" in names or not names else names[0])

@@ -15,7 +15,7 @@ from heatproof.rounding import ANSWER_STEP, largest, rounded
 from heatproof.statistics.fooling import MetricRanking, leaders
 from heatproof.statistics.paired import Comparison, compared
 from heatproof.statistics.robustness_verdict import IMAGES
-from heatproof.statistics.score_table import ARROWS, score_rows, wide_scores
+from heatproof.statistics.score_tables import ARROWS, score_rows, wide_scores
 from heatproof.statistics.wording import counted, left_out, listed
 
 #: Families that do not measure whether a map is right.

@@ -32,7 +32,7 @@ from heatproof.metrics.metric_request import MetricRequest
 from heatproof.models import Model
 from heatproof.perturbations import Perturber, psnr, strength_at
 from heatproof.rounding import top_class
-from heatproof.statistics.score_table import CURVE
+from heatproof.statistics.score_tables import CURVE
 from heatproof.studies.conditions import INTACT, Condition
 from heatproof.studies.jobs import Dataset, ImageBlock, options_hash, target_rule
 from heatproof.studies.maps import KEPT, KeptMaps

@@ -10,7 +10,7 @@ from statsmodels.stats.multitest import multipletests
 
 from heatproof.errors import InvalidInput
 from heatproof.statistics.fooling import fooled
-from heatproof.statistics.score_table import COLUMNS, curve_table, figure, html_table, score_rows, score_table
+from heatproof.statistics.score_tables import COLUMNS, curve_table, figure, html_table, score_rows, score_table
 from heatproof.statistics.score_verdict import rank_blocks, ranking_sentence, score_verdicts
 
 DIRECTIONS = {"road": {"better": "high", "family": "road"}, "deletion": {"better": "low", "family": "fidelity"}}
