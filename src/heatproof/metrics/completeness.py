@@ -1,6 +1,7 @@
 """Completeness: does a map sum to the change of the network's output from a fill to the image?"""
 
 import math
+from functools import partial
 
 import torch
 
@@ -13,17 +14,13 @@ from heatproof.rounding import ANSWER_STEP, largest, rounded
 UNDEFINED = "the network says the same of the image and of the fill"
 SOURCE = "Sundararajan et al. 2017, proposition 1"
 
-
-@metric(
-    "completeness",
-    family="fidelity",
-    better="low",
-    range=(0, None),
-    passes="1 forward, once for all methods and metrics of that fill",
-    degenerate=1.0,
-    undefined=UNDEFINED,
-    source=SOURCE,
+#: What the metrics of this file share, unless they say otherwise.
+completeness_metric = partial(
+    metric, family="fidelity", passes="1 forward, once for all methods and metrics of that fill", undefined=UNDEFINED
 )
+
+
+@completeness_metric("completeness", better="low", range=(0, None), degenerate=1.0, source=SOURCE)
 def completeness(
     logits: torch.Tensor,
     target: torch.Tensor,
@@ -50,15 +47,8 @@ def completeness(
     return torch.where(size > 0, gap / size, torch.nan)
 
 
-@metric(
-    "completeness-holds",
-    family="fidelity",
-    better="high",
-    range=(0, 1),
-    passes="1 forward, once for all methods and metrics of that fill",
-    degenerate=0.0,
-    undefined=UNDEFINED,
-    source=f"{SOURCE}; Zhang et al. 2024",
+@completeness_metric(
+    "completeness-holds", better="high", range=(0, 1), degenerate=0.0, source=f"{SOURCE}; Zhang et al. 2024"
 )
 def completeness_holds(
     logits: torch.Tensor,

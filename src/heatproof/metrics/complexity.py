@@ -5,6 +5,7 @@ the simplest there is, so each metric gives it the worst value it has.
 """
 
 import math
+from functools import partial
 
 import torch
 
@@ -15,16 +16,11 @@ from heatproof.models import Model
 from heatproof.passes import check_int
 from heatproof.rounding import ANSWER_STEP, rounded
 
+#: What the metrics of this file share, unless they say otherwise.
+complexity_metric = partial(metric, family="complexity", better="low", passes="none")
 
-@metric(
-    "complexity",
-    family="complexity",
-    better="low",
-    range=(0, 1),
-    passes="none",
-    degenerate=1.0,
-    source="Poppi et al. 2021; Domeniconi et al. 2026",
-)
+
+@complexity_metric("complexity", range=(0, 1), degenerate=1.0, source="Poppi et al. 2021; Domeniconi et al. 2026")
 def complexity(maps: torch.Tensor) -> torch.Tensor:
     """Mean of the map, `Σ |m| / pixels`: the share of the image that it highlights.
 
@@ -33,13 +29,8 @@ def complexity(maps: torch.Tensor) -> torch.Tensor:
     return maps.flatten(1).double().abs().mean(1)
 
 
-@metric(
-    "entropy",
-    family="complexity",
-    better="low",
-    range=(0, None),
-    passes="none",
-    source="Bhatt et al. 2020 (“complexity” there, and in Zhang et al. 2024)",
+@complexity_metric(
+    "entropy", range=(0, None), source="Bhatt et al. 2020 (“complexity” there, and in Zhang et al. 2024)"
 )
 def entropy(maps: torch.Tensor) -> torch.Tensor:
     """Entropy of the map's shares, `−Σ p ln p` with `p = |m| / Σ|m|`, in nats.
@@ -53,12 +44,10 @@ def entropy(maps: torch.Tensor) -> torch.Tensor:
     return torch.special.entr(share).sum(1)
 
 
-@metric(
+@complexity_metric(
     "sparseness",
-    family="complexity",
     better="high",
     range=(0, 1),
-    passes="none",
     degenerate=0.0,
     source="Chalasani et al. 2020 (the Gini index of Hurley & Rickard 2009)",
     aliases=["gini"],
@@ -75,13 +64,8 @@ def sparseness(maps: torch.Tensor) -> torch.Tensor:
     return torch.where(total > 0, (ordered @ weight) / (pixels * total), 0.0)
 
 
-@metric(
-    "nonzero-count",
-    family="complexity",
-    better="low",
-    range=(0, None),
-    passes="none",
-    source="Zhang et al. 2024, table 1 (“effective complexity” there, and in Quantus)",
+@complexity_metric(
+    "nonzero-count", range=(0, None), source="Zhang et al. 2024, table 1 (“effective complexity” there, and in Quantus)"
 )
 def nonzero_count(maps: torch.Tensor, *, threshold: float = 1e-5) -> torch.Tensor:
     """Number of pixels to which the map gives more than `threshold`, `#(m > threshold)`.
@@ -97,10 +81,8 @@ def nonzero_count(maps: torch.Tensor, *, threshold: float = 1e-5) -> torch.Tenso
     return torch.where((flat == 0).all(1), flat.shape[1], count)
 
 
-@metric(
+@complexity_metric(
     "effective-complexity",
-    family="complexity",
-    better="low",
     range=(0, 1),
     passes="up to (steps − 1) · samples forwards",
     degenerate=1.0,

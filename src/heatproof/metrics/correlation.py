@@ -20,15 +20,15 @@ from heatproof.tensors import per_image
 
 UNDEFINED = "the answers of the network do not vary"
 
+#: What the metrics of this file share, unless they say otherwise.
+correlation_metric = partial(
+    metric, family="fidelity", better="high", range=(-1, 1), degenerate=0.0, undefined=UNDEFINED
+)
 
-@metric(
+
+@correlation_metric(
     "monotonicity-correlation",
-    family="fidelity",
-    better="high",
-    range=(-1, 1),
     passes="groups · samples forwards",
-    degenerate=0.0,
-    undefined=UNDEFINED,
     source="Nguyen & Martínez 2020; groups as in Zhang et al. 2024",
 )
 def monotonicity_correlation(
@@ -82,15 +82,8 @@ def monotonicity_correlation(
     return _foretold(spearman(ranking_of(means), ranking_of(changes)), means, changes)
 
 
-@metric(
-    "faithfulness-correlation",
-    family="fidelity",
-    better="high",
-    range=(-1, 1),
-    passes="samples forwards, once for all methods",
-    degenerate=0.0,
-    undefined=UNDEFINED,
-    source="Bhatt et al. 2020",
+@correlation_metric(
+    "faithfulness-correlation", passes="samples forwards, once for all methods", source="Bhatt et al. 2020"
 )
 def faithfulness_correlation(
     x: torch.Tensor,
@@ -129,15 +122,8 @@ def faithfulness_correlation(
     return _foretold(pearson(sums, drops), sums, drops)
 
 
-@metric(
-    "sensitivity-n",
-    family="fidelity",
-    better="high",
-    range=(-1, 1),
-    passes="steps · samples forwards, once for all methods",
-    degenerate=0.0,
-    undefined=UNDEFINED,
-    source="Ancona et al. 2018",
+@correlation_metric(
+    "sensitivity-n", passes="steps · samples forwards, once for all methods", source="Ancona et al. 2018"
 )
 def sensitivity_n(
     x: torch.Tensor,

@@ -5,6 +5,8 @@ metrics here share one forward pass. Black is paper F's fill (protocols, section
 value of these five, since the target may be more probable on the blank image than on the real one.
 """
 
+from functools import partial
+
 import torch
 
 from heatproof.masking import checked_fill
@@ -15,12 +17,13 @@ from heatproof.rounding import ANSWER_STEP, behind_largest, logit_scale, rounded
 
 F_TEXT = "Zhang, Torres & Hermanns 2024"
 
+#: What the metrics of this file share, unless they say otherwise.
+fidelity_metric = partial(metric, family="fidelity", range=(0, 1))
 
-@metric(
+
+@fidelity_metric(
     "average-drop",
-    family="fidelity",
     better="low",
-    range=(0, 1),
     passes="1 forward",
     degenerate=1,
     undefined="the probability of the target is 0",
@@ -36,11 +39,9 @@ def average_drop(p: torch.Tensor, q, *, fill: str = "black") -> torch.Tensor:
     return (p - q(checked_fill(fill))).relu() / p
 
 
-@metric(
+@fidelity_metric(
     "average-increase",
-    family="fidelity",
     better="high",
-    range=(0, 1),
     passes="1 forward",
     degenerate=0,
     undefined="there is no probability",
@@ -57,11 +58,9 @@ def average_increase(p: torch.Tensor, q, *, fill: str = "black") -> torch.Tensor
     return _yes(rounded(masked - p, torch.maximum(logit_scale(masked), logit_scale(p)), ANSWER_STEP) > 0, masked - p)
 
 
-@metric(
+@fidelity_metric(
     "average-gain",
-    family="fidelity",
     better="high",
-    range=(0, 1),
     passes="1 forward",
     degenerate=0,
     undefined="the probability of the target is 1: there is nothing to gain",
@@ -77,11 +76,9 @@ def average_gain(p: torch.Tensor, q, *, fill: str = "black") -> torch.Tensor:
     return (q(checked_fill(fill)) - p).relu() / (1 - p)
 
 
-@metric(
+@fidelity_metric(
     "local-accuracy",
-    family="fidelity",
     better="low",
-    range=(0, 1),
     passes="1 forward",
     degenerate=1,
     undefined="there is no probability",
@@ -97,11 +94,9 @@ def local_accuracy(p: torch.Tensor, q, *, fill: str = "black") -> torch.Tensor:
     return (p - q(checked_fill(fill))).abs()
 
 
-@metric(
+@fidelity_metric(
     "sufficiency",
-    family="fidelity",
     better="high",
-    range=(0, 1),
     passes="1 forward",
     degenerate=0,
     undefined="the network has no answer to the masked image",
@@ -123,11 +118,9 @@ def _yes(condition: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
     return torch.where(seen.isnan(), torch.nan, condition.double())
 
 
-@metric(
+@fidelity_metric(
     "deletion",
-    family="fidelity",
     better="low",
-    range=(0, 1),
     passes="steps forwards",
     undefined="the network has no answer to a masked image",
     source="Petsiuk et al. 2018 (RISE)",
@@ -144,11 +137,9 @@ def deletion(curve, *, fill: str = "black", steps: int = 28, ties: str = "jitter
     return _area(curve, fill, steps, ties, restore=False)
 
 
-@metric(
+@fidelity_metric(
     "deletion-mean",
-    family="fidelity",
     better="low",
-    range=(0, 1),
     passes="steps forwards",
     undefined="the network has no answer to a masked image",
     source="Petsiuk et al. 2018 (RISE)",
@@ -161,11 +152,9 @@ def deletion_mean(curve, *, steps: int = 28, ties: str = "jitter") -> Curve:
     return _area(curve, "mean", steps, ties, restore=False)
 
 
-@metric(
+@fidelity_metric(
     "insertion",
-    family="fidelity",
     better="high",
-    range=(0, 1),
     passes="steps forwards",
     undefined="the network has no answer to a masked image",
     source="Petsiuk et al. 2018 (RISE)",

@@ -3,6 +3,8 @@
 All pixels of a part have the rank of the part, so the curve engine does the rest.
 """
 
+from functools import partial
+
 import torch
 
 from heatproof import masking
@@ -18,11 +20,12 @@ from heatproof.rounding import largest, rounded
 POINTS = 101
 FILLS = ("uniform", *masking.FILLS)
 
+#: What the metrics of this file share, unless they say otherwise.
+flipping_metric = partial(metric, family="fidelity", better="high")
 
-@metric(
+
+@flipping_metric(
     "pixel-flipping",
-    family="fidelity",
-    better="high",
     range=(-1, 1),
     passes="steps forwards",
     undefined="the network has no answer to a flipped image",
@@ -85,10 +88,8 @@ def _noise(x: torch.Tensor, generators) -> torch.Tensor:
     return torch.stack(fields).to(x.device)
 
 
-@metric(
+@flipping_metric(
     "irof",
-    family="fidelity",
-    better="high",
     range=(None, 1),
     passes="a forward for each superpixel",
     undefined="the probability of the target is 0",

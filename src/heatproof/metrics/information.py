@@ -6,6 +6,7 @@ filled in smoothly from known pixels. The information in such an image is its si
 
 import io
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -38,12 +39,18 @@ class Information(NamedTuple):
     probabilities: torch.Tensor
 
 
-@metric(
-    "sic",
+#: What the metrics of this file share, unless they say otherwise.
+information_metric = partial(
+    metric,
     family="fidelity",
     better="high",
     range=(0, 1),
     passes="a forward for each threshold, 1 forward; one set for `sic` and `aic`",
+)
+
+
+@information_metric(
+    "sic",
     undefined="what is known from the start says as much to the network as the image, or takes as much to store",
     aliases=["softmax-information-curve"],
     source=PIC,
@@ -71,12 +78,8 @@ def sic(
     return _curve(found.bytes, _scaled(own, torch.maximum(*logit_scale(own[:, [0, -1]]).split(1, 1))))
 
 
-@metric(
+@information_metric(
     "aic",
-    family="fidelity",
-    better="high",
-    range=(0, 1),
-    passes="a forward for each threshold, 1 forward; one set for `sic` and `aic`",
     degenerate=0,
     undefined="the image holds no more information than what is known from the start",
     aliases=["accuracy-information-curve"],

@@ -9,6 +9,7 @@ network pass, and all of them work for signals and volumes too.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -24,17 +25,14 @@ EMPTY = "the mask is empty"
 
 Ranks = Callable[[str], torch.Tensor]
 
+#: What the metrics of this file share, unless they say otherwise.
+localisation_metric = partial(
+    metric, family="localisation", better="high", range=(0, 1), passes="none", undefined=EMPTY
+)
 
-@metric(
-    "pointing-game",
-    family="localisation",
-    better="high",
-    range=(0, 1),
-    passes="none",
-    degenerate=0,
-    undefined=EMPTY,
-    aliases=["pointing"],
-    source="Zhang et al. 2018 (Excitation Backprop)",
+
+@localisation_metric(
+    "pointing-game", degenerate=0, aliases=["pointing"], source="Zhang et al. 2018 (Excitation Backprop)"
 )
 def pointing_game(maps: torch.Tensor, mask: torch.Tensor, *, tolerance: int = 0) -> torch.Tensor:
     """Whether the highest pixel of the map is on the object.
@@ -50,14 +48,9 @@ def pointing_game(maps: torch.Tensor, mask: torch.Tensor, *, tolerance: int = 0)
     return _known((highest & near).sum(1).double() / highest.sum(1), mask)
 
 
-@metric(
+@localisation_metric(
     "energy",
-    family="localisation",
-    better="high",
-    range=(0, 1),
-    passes="none",
     degenerate=0,
-    undefined=EMPTY,
     aliases=["energy-pointing-game", "energy-inside", "relevance-mass", "relevance-mass-accuracy", "rma"],
     source="Wang et al. 2020 (Score-CAM), section 4.3; Arras et al. 2022 (relevance mass)",
 )
@@ -69,15 +62,8 @@ def energy(maps: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return _known(_share_inside(maps, mask), mask)
 
 
-@metric(
-    "relevance-rank",
-    family="localisation",
-    better="high",
-    range=(0, 1),
-    passes="none",
-    undefined=EMPTY,
-    aliases=["relevance-rank-accuracy", "rra"],
-    source="Arras et al. 2022 (CLEVR-XAI)",
+@localisation_metric(
+    "relevance-rank", aliases=["relevance-rank-accuracy", "rra"], source="Arras et al. 2022 (CLEVR-XAI)"
 )
 def relevance_rank(ranks: Ranks, mask: torch.Tensor) -> torch.Tensor:
     """The share of the n highest pixels that is on the object, with n the number of its pixels.
@@ -89,16 +75,7 @@ def relevance_rank(ranks: Ranks, mask: torch.Tensor) -> torch.Tensor:
     return _known(groups.inside_top(groups.positives) / groups.positives, mask)
 
 
-@metric(
-    "top-k-intersection",
-    family="localisation",
-    better="high",
-    range=(0, 1),
-    passes="none",
-    undefined=EMPTY,
-    aliases=["tki", "top-k"],
-    source="Theiner et al. 2021",
-)
+@localisation_metric("top-k-intersection", aliases=["tki", "top-k"], source="Theiner et al. 2021")
 def top_k_intersection(ranks: Ranks, mask: torch.Tensor, *, k: float = 0.02) -> torch.Tensor:
     """The share of the k highest pixels that is on the object: `|top-k ∩ object| / k`.
 
@@ -110,16 +87,8 @@ def top_k_intersection(ranks: Ranks, mask: torch.Tensor, *, k: float = 0.02) -> 
     return _known(Groups.of(ranks("block"), mask).inside_top(count) / count, mask)
 
 
-@metric(
-    "iou",
-    family="localisation",
-    better="high",
-    range=(0, 1),
-    passes="none",
-    degenerate=0,
-    undefined=EMPTY,
-    aliases=["intersection-over-union", "jaccard"],
-    source="Zhou et al. 2016 (CAM), there of boxes",
+@localisation_metric(
+    "iou", degenerate=0, aliases=["intersection-over-union", "jaccard"], source="Zhou et al. 2016 (CAM), there of boxes"
 )
 def iou(maps: torch.Tensor, mask: torch.Tensor, *, threshold: float = 0.5) -> torch.Tensor:
     """Intersection over union of the object and of the map where it reaches `threshold` of its maximum.
@@ -135,15 +104,8 @@ def iou(maps: torch.Tensor, mask: torch.Tensor, *, threshold: float = 0.5) -> to
     return _known((shown & inside).sum(1).double() / (shown | inside).sum(1), mask)
 
 
-@metric(
-    "roc-auc",
-    family="localisation",
-    better="high",
-    range=(0, 1),
-    passes="none",
-    undefined="the mask is empty or covers the image",
-    aliases=["localisation-auc"],
-    source="Fawcett 2006",
+@localisation_metric(
+    "roc-auc", undefined="the mask is empty or covers the image", aliases=["localisation-auc"], source="Fawcett 2006"
 )
 def roc_auc(ranks: Ranks, mask: torch.Tensor) -> torch.Tensor:
     """The chance that a pixel of the object is higher in the map than one off it (ties count one half).
@@ -158,15 +120,8 @@ def roc_auc(ranks: Ranks, mask: torch.Tensor) -> torch.Tensor:
     return _known(won / (groups.positives * negatives.sum(1)), mask)
 
 
-@metric(
-    "average-precision",
-    family="localisation",
-    better="high",
-    range=(0, 1),
-    passes="none",
-    undefined=EMPTY,
-    aliases=["ap", "pxap"],
-    source="Choe et al. 2020 (PxAP), of each image by itself",
+@localisation_metric(
+    "average-precision", aliases=["ap", "pxap"], source="Choe et al. 2020 (PxAP), of each image by itself"
 )
 def average_precision(ranks: Ranks, mask: torch.Tensor) -> torch.Tensor:
     """Precision of the pixels above a threshold, averaged over the object's pixels: `Σ (R_i − R_(i−1)) P_i`.
@@ -179,16 +134,7 @@ def average_precision(ranks: Ranks, mask: torch.Tensor) -> torch.Tensor:
     return _known((groups.hits * precision).sum(1) / groups.positives, mask)
 
 
-@metric(
-    "mask-cosine",
-    family="localisation",
-    better="high",
-    range=(0, 1),
-    passes="none",
-    degenerate=0,
-    undefined=EMPTY,
-    source="Domeniconi et al. 2026, section 3.4",
-)
+@localisation_metric("mask-cosine", degenerate=0, source="Domeniconi et al. 2026, section 3.4")
 def mask_cosine(maps: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Cosine similarity of the map and the mask.
 
@@ -199,12 +145,8 @@ def mask_cosine(maps: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return cosine(one, other.to(one.dtype))
 
 
-@metric(
+@localisation_metric(
     "grid-pointing-game",
-    family="localisation",
-    better="high",
-    range=(0, 1),
-    passes="none",
     degenerate=0,
     undefined="the mask is empty, or nothing in the map is positive",
     aliases=["gridpg", "localisation-metric"],

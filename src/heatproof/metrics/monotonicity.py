@@ -4,6 +4,8 @@ Pixels are restored on a fill, by default black in 28 steps. These are the image
 with `deletion` the three metrics here cost no pass of their own.
 """
 
+from functools import partial
+
 import torch
 
 from heatproof import tensors
@@ -15,17 +17,19 @@ from heatproof.passes import check_int
 
 ARYA = "Arya et al. 2019 (AIX360); Luss et al. 2019"
 
-
-@metric(
-    "monotonicity",
+#: What the metrics of this file share, unless they say otherwise.
+monotonicity_metric = partial(
+    metric,
     family="fidelity",
     better="high",
     range=(0, 1),
     passes="steps forwards",
     degenerate=0,
     undefined="the network has no answer to a masked image",
-    source=ARYA,
 )
+
+
+@monotonicity_metric("monotonicity", source=ARYA)
 def monotonicity(
     curve, *, fill: str = "black", steps: int = 28, ties: str = "jitter", tolerance: float = 1e-6
 ) -> Curve:
@@ -39,16 +43,7 @@ def monotonicity(
     return Curve(rising.mean(1), shares(points.shape[1] - 1, points.device), points)
 
 
-@metric(
-    "monotonicity-strict",
-    family="fidelity",
-    better="high",
-    range=(0, 1),
-    passes="steps forwards",
-    degenerate=0,
-    undefined="the network has no answer to a masked image",
-    source=ARYA,
-)
+@monotonicity_metric("monotonicity-strict", source=ARYA)
 def monotonicity_strict(
     curve, *, fill: str = "black", steps: int = 28, ties: str = "jitter", tolerance: float = 1e-6
 ) -> torch.Tensor:
@@ -74,12 +69,9 @@ def _returning(curve, fill: str, steps: int, ties: str) -> torch.Tensor:
     return curve(fill=checked_fill(fill), steps=steps, first="least", restore=True, ties=ties)
 
 
-@metric(
+@monotonicity_metric(
     "monotonicity-pearson",
-    family="fidelity",
-    better="high",
     range=(-1, 1),
-    passes="steps forwards",
     degenerate=float("nan"),
     undefined="the map or the probability is the same all along",
     source="Zhang, Torres & Hermanns 2024",

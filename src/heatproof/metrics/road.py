@@ -6,6 +6,7 @@ imputed linearly from their neighbours, and a little noise in `z` hides that the
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -32,10 +33,11 @@ class Removal(NamedTuple):
     residual: torch.Tensor
 
 
-@metric(
-    "road", family="road", better="high", range=(-0.5, 0.5), passes=PASSES, undefined=NOTHING_LEFT,
-    source=SOURCE, aliases=["road-combined"],
-)  # fmt: skip
+#: What the metrics of this file share, unless they say otherwise.
+road_metric = partial(metric, family="road", better="high", range=(0, 1), passes=PASSES, undefined=NOTHING_LEFT)
+
+
+@road_metric("road", range=(-0.5, 0.5), source=SOURCE, aliases=["road-combined"])
 def road(
     removal: Callable[..., Removal], *, kept: str = "20 40 60 80", ties: str = "jitter", noise: float = 0.01
 ) -> Curve:
@@ -59,10 +61,7 @@ def road(
     return _curve((found.lerf - found.morf) / 2, percents)
 
 
-@metric(
-    "road-morf", family="road", better="low", range=(0, 1), passes=PASSES, undefined=NOTHING_LEFT,
-    source=SOURCE, aliases=["road-most-relevant-first"],
-)  # fmt: skip
+@road_metric("road-morf", better="low", source=SOURCE, aliases=["road-most-relevant-first"])
 def road_morf(
     removal: Callable[..., Removal], *, kept: str = "20 40 60 80", ties: str = "jitter", noise: float = 0.01
 ) -> Curve:
@@ -75,10 +74,7 @@ def road_morf(
     return _curve(found.morf, percents)
 
 
-@metric(
-    "road-lerf", family="road", better="high", range=(0, 1), passes=PASSES, undefined=NOTHING_LEFT,
-    source=SOURCE, aliases=["road-least-relevant-first"],
-)  # fmt: skip
+@road_metric("road-lerf", source=SOURCE, aliases=["road-least-relevant-first"])
 def road_lerf(
     removal: Callable[..., Removal], *, kept: str = "20 40 60 80", ties: str = "jitter", noise: float = 0.01
 ) -> Curve:

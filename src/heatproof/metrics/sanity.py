@@ -7,6 +7,7 @@ change it: a map that ignores the network is identical, even the control `random
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
@@ -26,15 +27,20 @@ Explain = Callable[..., torch.Tensor]
 #: Bins of the histogram whose entropy `efficient-mprt` takes.
 BINS = 100
 
-
-@metric(
-    "mprt",
+#: What the metrics of this file share, unless they say otherwise.
+sanity_metric = partial(
+    metric,
     family="sanity",
     better="low",
     range=(-1, 1),
-    passes="stages explanations",
     degenerate=1,
     undefined="the map is constant, or too small for SSIM",
+)
+
+
+@sanity_metric(
+    "mprt",
+    passes="stages explanations",
     aliases=["model-parameter-randomisation", "parameter-randomisation"],
     source="Adebayo et al. 2018",
 )
@@ -63,14 +69,9 @@ def mprt(
     return _averaged(points)
 
 
-@metric(
+@sanity_metric(
     "smooth-mprt",
-    family="sanity",
-    better="low",
-    range=(-1, 1),
     passes="samples × (stages + 1) explanations",
-    degenerate=1,
-    undefined="the map is constant, or too small for SSIM",
     aliases=["smprt"],
     source="Hedström et al. 2023 (sMPRT)",
 )
@@ -101,9 +102,8 @@ def smooth_mprt(
     return _averaged(points)
 
 
-@metric(
+@sanity_metric(
     "efficient-mprt",
-    family="sanity",
     better="high",
     range=(-1, None),
     passes="1 explanation",
@@ -128,17 +128,7 @@ def efficient_mprt(
     return (after - before) / before
 
 
-@metric(
-    "random-logit",
-    family="sanity",
-    better="low",
-    range=(-1, 1),
-    passes="1 explanation",
-    degenerate=1,
-    undefined="the map is constant, or too small for SSIM",
-    aliases=["random-class"],
-    source="Sixt et al. 2020",
-)
+@sanity_metric("random-logit", passes="1 explanation", aliases=["random-class"], source="Sixt et al. 2020")
 def random_logit(
     x: torch.Tensor,
     maps: torch.Tensor,

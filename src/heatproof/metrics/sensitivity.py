@@ -6,6 +6,7 @@ map that ignores its image does not change at all and scores a perfect 0, as con
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
@@ -17,18 +18,19 @@ from heatproof.passes import check_int
 Shifts = Callable[..., torch.Tensor]
 ZERO = "the map is constant: its change has no measure"
 
-
-@metric(
-    "max-sensitivity",
+#: What the metrics of this file share, unless they say otherwise.
+sensitivity_metric = partial(
+    metric,
     family="sensitivity",
     better="low",
     range=(0, None),
     passes="samples explanations",
     degenerate=math.nan,
     undefined=ZERO,
-    aliases=["sensitivity-max"],
-    source="Yeh et al. 2019",
 )
+
+
+@sensitivity_metric("max-sensitivity", aliases=["sensitivity-max"], source="Yeh et al. 2019")
 def max_sensitivity(shifts: Shifts, *, samples: int = 10, radius: float = 0.2) -> torch.Tensor:
     """The largest relative change of the map under a little noise: `max ‖S(x') − S(x)‖ / ‖S(x)‖`.
 
@@ -39,17 +41,7 @@ def max_sensitivity(shifts: Shifts, *, samples: int = 10, radius: float = 0.2) -
     return shifts(samples=samples, radius=radius).amax(1)
 
 
-@metric(
-    "average-sensitivity",
-    family="sensitivity",
-    better="low",
-    range=(0, None),
-    passes="samples explanations",
-    degenerate=math.nan,
-    undefined=ZERO,
-    aliases=["avg-sensitivity"],
-    source="Bhatt et al. 2020; Yeh et al. 2019",
-)
+@sensitivity_metric("average-sensitivity", aliases=["avg-sensitivity"], source="Bhatt et al. 2020; Yeh et al. 2019")
 def average_sensitivity(shifts: Shifts, *, samples: int = 10, radius: float = 0.2) -> torch.Tensor:
     """The mean relative change of the map under a little noise: `mean ‖S(x') − S(x)‖ / ‖S(x)‖`.
 
