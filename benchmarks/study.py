@@ -21,6 +21,7 @@ from heatproof.perturbations import PERTURBATIONS, Perturber
 from heatproof.studies import measurement, worker
 from heatproof.studies.datasets import open_datasets
 from heatproof.studies.jobs import Job, Setup, all_requests
+from heatproof.studies.loading import StudyModels
 from heatproof.studies.noise_robustness import NoisePlan
 from heatproof.studies.plan import checked_plan
 from heatproof.studies.rows import Rows
@@ -99,14 +100,14 @@ class JobTimes:
     jobs: int
 
 
-class OneModel(Worker):
-    """The study with a model that is loaded already."""
+class OneModel(StudyModels):
+    """A model that is loaded already."""
 
-    def __init__(self, setup: Setup, model: Model):
-        super().__init__(setup)
+    def __init__(self, plan: NoisePlan, model: Model):
+        super().__init__(plan, "cpu")
         self._given = model
 
-    def model(self, index: int, state: str = "") -> Model:
+    def __call__(self, index: int, state: str = "") -> Model:
         """The given one, whatever the number and the state."""
         return self._given
 
@@ -124,14 +125,14 @@ def measured_job(plan: NoisePlan, model: Model, split: Split | None = None) -> J
     return JobTimes(watch, floor, study_passes(kinds, plan.levels), len(jobs))
 
 
-def prepared(plan: NoisePlan, model: Model, folder: Path) -> tuple[OneModel, list[Job]]:
+def prepared(plan: NoisePlan, model: Model, folder: Path) -> tuple[Worker, list[Job]]:
     """The study with its output in `folder`, and its jobs."""
     for name in ("rows", "maps"):
         (folder / name).mkdir(parents=True)
     datasets = open_datasets(plan)
     setup = Setup(plan, (model.layers.last,), datasets, str(folder), "benchmark", "cpu", {})
     size, count = plan.batch_size or 8, len(datasets[0].images.ids)
-    return OneModel(setup, model), [Job(0, 0, i, min(i + size, count)) for i in range(0, count, size)]
+    return Worker(setup, OneModel(plan, model)), [Job(0, 0, i, min(i + size, count)) for i in range(0, count, size)]
 
 
 def _twins(watch: Stopwatch, floor: dict[str, Timing], split: Split) -> Sequence[tuple[Any, str, Callable]]:

@@ -71,7 +71,19 @@ def test_one_table_with_intervals_arrows_and_controls(finished):
     assert "↓ %" in out and "ones (control)" in out and "1 job done." in out
     assert str(folder / "report.html") in out
     table = pd.read_csv(folder / "tables" / "scores.csv")
-    assert list(table.columns) == ["model", "method", "metric", "n", "mean", "std", "low", "high", "better", "flagged"]
+    assert list(table.columns) == [
+        "model",
+        "dataset",
+        "method",
+        "metric",
+        "n",
+        "mean",
+        "std",
+        "low",
+        "high",
+        "better",
+        "flagged",
+    ]
     assert len(table) == 6 * 2 and set(table["n"]) == {3}
     mine = table[(table["method"] == "gradcam") & (table["metric"] == "complexity")].iloc[0]
     assert f"{100 * mine['mean']:.1f}" in out and f"{100 * mine['low']:.1f}–{100 * mine['high']:.1f}" in out

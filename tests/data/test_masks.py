@@ -193,7 +193,7 @@ def test_rows_that_are_no_boxes_are_refused_with_their_line(tmp_path, line, said
 
 
 def test_csv_files_that_cannot_be_used(tmp_path):
-    with pytest.raises(InvalidInput, match="has no x1 and no y1"):
+    with pytest.raises(InvalidInput, match="has no `x1` and no `y1`"):
         load_masks(csv_of(tmp_path, header="file,x0,y0"))
     with pytest.raises(InvalidInput, match="header only"):
         load_masks(csv_of(tmp_path))

@@ -14,7 +14,7 @@ from torch import nn
 
 import heatproof
 from heatproof.errors import HeatproofError, InvalidInput, StoreError
-from heatproof.studies import jobs, run
+from heatproof.studies import loading, run
 from heatproof.studies.executors import Processes, Serial
 from heatproof.studies.store import Store, connect
 
@@ -255,7 +255,7 @@ def toy(monkeypatch):
     """Studies load this toy in place of the plan's model."""
 
     def use(module: nn.Module) -> None:
-        monkeypatch.setattr(jobs, "load_model", lambda *_, **__: heatproof.wrap(module, size=32, name="shapes"))
+        monkeypatch.setattr(loading, "load_model", lambda *_, **__: heatproof.wrap(module, size=32, name="shapes"))
 
     return use
 

@@ -16,7 +16,7 @@ import heatproof
 from heatproof.attributions import ATTRIBUTIONS, attribution
 from heatproof.errors import HeatproofWarning, InvalidInput, StoreError
 from heatproof.metrics import METRICS, metric
-from heatproof.studies import jobs, run
+from heatproof.studies import loading, run
 from heatproof.studies.executors import Processes, Serial
 from heatproof.studies.plan import checked_plan
 from heatproof.studies.rows import SCHEMA
@@ -250,7 +250,7 @@ def test_a_image_on_which_the_model_gives_nan_is_flagged(score_plan, photographs
     for path in sorted(photographs.iterdir())[:2]:
         (folder / path.name).write_bytes(path.read_bytes())
     Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(folder / "black.png")
-    monkeypatch.setattr(jobs, "load_model", lambda *_, **__: heatproof.wrap(Sometimes(), size=32, name="shapes"))
+    monkeypatch.setattr(loading, "load_model", lambda *_, **__: heatproof.wrap(Sometimes(), size=32, name="shapes"))
     run.run(score_plan(datasets=[str(folder)], batch_size=3), tmp_path / "out", workers=1)
     found = frame(tmp_path / "out", "select * from rows where metric = 'average-drop'")
     black = found[found["image"] == "black.png"]

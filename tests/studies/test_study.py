@@ -336,7 +336,9 @@ def test_settings_of_ones_own_are_given_on_the_command_line(photographs, tmp_pat
     command = ["run", "mine", "--model", "shapes", "--images", str(photographs), "--methods", "gradcam", "--limit", "1"]
     command += ["--controls", "none", "--workers", "1", "--no-report"]
     try:
-        cli.main([*command, "--setting", "degrees=30", "--out", str(tmp_path / "out")])
+        with pytest.raises(SystemExit) as done:
+            cli.main([*command, "--setting", "degrees=30", "--out", str(tmp_path / "out")])
+        assert not done.value.code
         assert json.loads((tmp_path / "out" / "study.json").read_text("utf-8"))["degrees"] == 30
         with pytest.raises(SystemExit):
             cli.main([*command, "--setting", "degree=30", "--out", str(tmp_path / "other")])

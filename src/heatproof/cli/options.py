@@ -39,6 +39,17 @@ NoReport = Annotated[bool, typer.Option("--no-report", help="Rows and tables onl
 SPECS = "timm:NAME, torchvision:NAME, hf:NAME_OR_PATH, python:package.module:factory, shapes."
 Models = Annotated[list[str] | None, typer.Option(help=f"{SPECS} Repeatable.")]
 
+
+class Running(NamedTuple):
+    """What every command that runs a study takes besides the settings: how it runs, and where the results go."""
+
+    method_from: MethodFrom = None
+    option: MethodOptions = None
+    workers: Workers = None
+    out: Out = None
+    no_report: NoReport = False
+
+
 Images = Annotated[
     list[str] | None,
     typer.Option(help="A folder of images (flat, or one subfolder per class), `shapes`, torchvision:NAME. Repeatable."),
@@ -145,21 +156,25 @@ def settings_of(
 def with_settings(*settings: Sequence[OptionSetting]) -> Callable:
     """Decorator: the command has an option for each of these settings, and gets the typed values as `given`, a mapping.
 
-    The options stand where `given` stands in the command's own parameters.
+    The options stand where `given` stands in the command's own parameters; those of `Running` where `running` stands.
     """
+
+    running = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+               for one in inspect.signature(Running, eval_str=True).parameters.values()]  # fmt: skip
 
     def decorate(command: Callable) -> Callable:
         made = [setting.declared() for group in settings for setting in group]
         own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
                for parameter in inspect.signature(command, eval_str=True).parameters.values()]  # fmt: skip
-        position = [parameter.name for parameter in own].index("given")
-        names = {parameter.name for parameter in made}
+        names, runs = {parameter.name for parameter in made}, any(parameter.name == "running" for parameter in own)
 
         def called(**typed: Any) -> Any:
-            given = {name: typed.pop(name) for name in names}
-            return command(given=given, **typed)
+            packed: dict[str, Any] = {"given": {name: typed.pop(name) for name in names}}
+            packed |= {"running": Running(**{name: typed.pop(name) for name in Running._fields})} if runs else {}
+            return command(**packed, **typed)
 
-        parameters = [*own[:position], *made, *own[position + 1 :]]
+        wide = {"given": made, "running": running}
+        parameters = [parameter for one in own for parameter in wide.get(one.name, [one])]
         called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         called.__name__, called.__doc__ = command.__name__, command.__doc__

@@ -39,15 +39,11 @@ def run(
         ),
     ] = False,
     flip_rates: Annotated[str | None, typer.Option(help="The shares for --calibrate. Default: .05,.15,.3,.5.")] = None,
-    method_from: options.MethodFrom = None,
-    option: options.MethodOptions = None,
     setting: options.OtherSettings = None,
-    workers: options.Workers = None,
-    out: options.Out = None,
-    no_report: options.NoReport = False,
+    running: Any = None,
 ) -> None:
     """Run a study: rows, tables, statistics, a gallery and a page, in one folder; resumable."""
-    foreign = options.methods_from(method_from)
+    foreign = options.methods_from(running.method_from)
     settings, lines, source = _study_settings(study)
     settings.update(_models(settings, model, values(MODEL, given)))
     settings.update(_datasets_of_folders(images, values(DATASET, given)))
@@ -55,14 +51,14 @@ def run(
     if (rates := _flip_rates(calibrate, flip_rates)) is not None:
         settings["calibrate"] = rates
     file_out, file_workers = settings.pop("out", None), settings.pop("workers", None)
-    folder = out or file_out
+    folder = running.out or file_out
     if folder is None:
         raise InvalidStudy("--out must name a folder for the results. Got none. Example: --out out/first.")
     for needed, key in (("--model", "models"), ("--images", "datasets")):
         if not settings.get(key):
             raise InvalidStudy(f"{needed} must say what to study. Got none. Try {needed} shapes.")
-    plan = _plan(settings, foreign, option, lines, source)
-    start(plan, Path(folder), file_workers if workers is None else workers, no_report)
+    plan = _plan(settings, foreign, running.option, lines, source)
+    start(plan, Path(folder), file_workers if running.workers is None else running.workers, running.no_report)
 
 
 @with_settings(MODEL, DATASET, SCORE)
@@ -77,14 +73,10 @@ def score(
     ],
     model: options.Models = None,
     given: Any = None,
-    method_from: options.MethodFrom = None,
-    option: options.MethodOptions = None,
-    workers: options.Workers = None,
-    out: options.Out = None,
-    no_report: options.NoReport = False,
+    running: Any = None,
 ) -> None:
     """Score maps: how good they are by any number of metrics, in one table and one page; resumable."""
-    _start("score", SCORE, images, model, given, method_from, option, workers, out, no_report)
+    _start("score", SCORE, images, model, given, running)
 
 
 @with_settings(MODEL, DATASET, AUDIT)
@@ -92,14 +84,10 @@ def audit(
     model: options.Models = None,
     images: options.Images = None,
     given: Any = None,
-    method_from: options.MethodFrom = None,
-    option: options.MethodOptions = None,
-    workers: options.Workers = None,
-    out: options.Out = None,
-    no_report: options.NoReport = False,
+    running: Any = None,
 ) -> None:
     """Say which heatmap may be shown for a model on some images, and how far it can be trusted; resumable."""
-    _start("audit", AUDIT, images or [], model, given, method_from, option, workers, out, no_report)
+    _start("audit", AUDIT, images or [], model, given, running)
 
 
 def _start(
@@ -108,19 +96,20 @@ def _start(
     images: list[str],
     model: list[str] | None,
     given: Any,
-    method_from: list[str] | None,
-    option: list[str] | None,
-    workers: int | None,
-    out: Path | None,
-    no_report: bool,
+    running: options.Running,
 ) -> None:
     """Runs a study that has a command of its own."""
-    for name, value, example in (("--model", model, "shapes"), ("--images", images, "shapes"), ("--out", out, "out/x")):
+    for name, value, example in (
+        ("--model", model, "shapes"),
+        ("--images", images, "shapes"),
+        ("--out", running.out, "out/x"),
+    ):
         if not value:
             raise InvalidInput(f"{name} must be given. Got none. Example: {name} {example}.")
     settings = {"study": study, **_models({}, model, values(MODEL, given)), **values(known, given)}
     settings["datasets"] = datasets_of(images, values(DATASET, given))
-    start(_plan(settings, options.methods_from(method_from), option), Path(str(out)), workers, no_report)
+    plan = _plan(settings, options.methods_from(running.method_from), running.option)
+    start(plan, Path(str(running.out)), running.workers, running.no_report)
 
 
 def report(folder: Annotated[Path, typer.Argument(help="The --out folder of `heatproof run`.")]) -> None:

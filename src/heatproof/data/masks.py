@@ -4,17 +4,15 @@ Masks are in the pixels of the image as it is opened (upright). The engine bring
 geometry, the way the image goes.
 """
 
-import csv
-import io
 import math
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from heatproof.data.csv_rows import Row, csv_rows, image_name
 from heatproof.data.image import MAX_PIXELS, open_array, open_mask
 from heatproof.data.image_files import EXTENSIONS, hidden, image_files, names_for, printable
 from heatproof.errors import InvalidImage, InvalidInput
@@ -110,7 +108,7 @@ class Boxes:
     def of(cls, path: Path) -> "Boxes":
         """The boxes of a CSV."""
         found: dict[str, list[Box]] = {}
-        for name, box in _rows(path):
+        for name, box in (_row(row, line) for row, line in csv_rows(path, COLUMNS, "masks")):
             found.setdefault(name, []).append(box)
         if not found:
             raise InvalidInput(f"`masks` must hold at least one box. {printable(path)} has a header only.")
@@ -141,32 +139,9 @@ def _array(path: Path) -> np.ndarray:
     return np.nan_to_num(np.asarray(plain)) != 0
 
 
-def _rows(path: Path) -> Iterator[tuple[str, Box]]:
-    """Name and box of every row, checked."""
-    where = printable(path)
-    try:
-        text = path.read_bytes().decode("utf-8-sig", "backslashreplace")
-        rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-        columns = [(name or "").strip() for name in rows.fieldnames or []]
-        rows.fieldnames = columns
-        missing = [name for name in COLUMNS if name not in columns]
-        if missing:
-            raise InvalidInput(
-                f"`masks` must have the columns {', '.join(COLUMNS)}. {where} has no {' and no '.join(missing)}; it "
-                f"has {', '.join(columns) or 'none'}."
-            )
-        for row in rows:
-            yield _row(row, f"{where}, line {rows.line_num}")
-    except OSError as error:
-        raise InvalidInput(f"`masks` must be a readable file. {where}: {error.strerror}.") from error
-    except csv.Error as error:
-        raise InvalidInput(f"`masks` must be a CSV file. {where}: {error}.") from error
-
-
-def _row(row: dict[str, str | None], line: str) -> tuple[str, Box]:
-    name = str(PurePosixPath((row["file"] or "").strip().replace("\\", "/"))) if row["file"] else ""
-    if not name:
-        raise InvalidInput(f"`file` must name an image. {line}: got nothing.")
+def _row(row: Row, line: str) -> tuple[str, Box]:
+    """Name and box, checked."""
+    name = image_name(row, line)
     try:
         x0, y0, x1, y1 = (float(row[side] or "") for side in COLUMNS[1:])
     except ValueError:

@@ -1,5 +1,7 @@
 """Composites: harmonic means of other metrics' values, from rows alone, without a network (protocols §7)."""
 
+from functools import partial
+
 import torch
 
 from heatproof.metrics.catalogue import composite
@@ -8,12 +10,13 @@ from heatproof.metrics.catalogue import composite
 EPSILON = 1e-8
 
 
-@composite(
+#: What the composites share.
+harmonic_mean = partial(composite, better="high", range=(0, 1), degenerate=0)
+
+
+@harmonic_mean(
     "adcc",
     parts={"coherency": "coherency", "complexity": "complexity", "drop": "average-drop[fill=mean]"},
-    better="high",
-    range=(0, 1),
-    degenerate=0,
     source="Poppi et al. 2021",
 )
 def adcc(coherency: torch.Tensor, complexity: torch.Tensor, drop: torch.Tensor) -> torch.Tensor:
@@ -25,12 +28,9 @@ def adcc(coherency: torch.Tensor, complexity: torch.Tensor, drop: torch.Tensor) 
     return harmonic(coherency, 1 - complexity, 1 - drop)
 
 
-@composite(
+@harmonic_mean(
     "arcc",
     parts={"coherency": "coherency", "complexity": "complexity", "road": "road"},
-    better="high",
-    range=(0, 1),
-    degenerate=0,
     source="Domeniconi et al. 2026",
 )
 def arcc(coherency: torch.Tensor, complexity: torch.Tensor, road: torch.Tensor) -> torch.Tensor:

@@ -19,12 +19,13 @@ F_TEXT = "Zhang, Torres & Hermanns 2024"
 
 #: What the metrics of this file share, unless they say otherwise.
 fidelity_metric = partial(metric, family="fidelity", range=(0, 1))
+#: And those that look at the masked image.
+masked_metric = partial(fidelity_metric, passes="1 forward")
 
 
-@fidelity_metric(
+@masked_metric(
     "average-drop",
     better="low",
-    passes="1 forward",
     degenerate=1,
     undefined="the probability of the target is 0",
     aliases=["ad"],
@@ -39,10 +40,9 @@ def average_drop(p: torch.Tensor, q, *, fill: str = "black") -> torch.Tensor:
     return (p - q(checked_fill(fill))).relu() / p
 
 
-@fidelity_metric(
+@masked_metric(
     "average-increase",
     better="high",
-    passes="1 forward",
     degenerate=0,
     undefined="there is no probability",
     aliases=["ai", "increase-in-confidence"],
@@ -58,10 +58,9 @@ def average_increase(p: torch.Tensor, q, *, fill: str = "black") -> torch.Tensor
     return _yes(rounded(masked - p, torch.maximum(logit_scale(masked), logit_scale(p)), ANSWER_STEP) > 0, masked - p)
 
 
-@fidelity_metric(
+@masked_metric(
     "average-gain",
     better="high",
-    passes="1 forward",
     degenerate=0,
     undefined="the probability of the target is 1: there is nothing to gain",
     aliases=["ag"],
@@ -76,14 +75,8 @@ def average_gain(p: torch.Tensor, q, *, fill: str = "black") -> torch.Tensor:
     return (q(checked_fill(fill)) - p).relu() / (1 - p)
 
 
-@fidelity_metric(
-    "local-accuracy",
-    better="low",
-    passes="1 forward",
-    degenerate=1,
-    undefined="there is no probability",
-    aliases=["la"],
-    source=F_TEXT,
+@masked_metric(
+    "local-accuracy", better="low", degenerate=1, undefined="there is no probability", aliases=["la"], source=F_TEXT
 )
 def local_accuracy(p: torch.Tensor, q, *, fill: str = "black") -> torch.Tensor:
     """Absolute change of the target's probability on the masked image: `|p − q|`.
@@ -94,13 +87,8 @@ def local_accuracy(p: torch.Tensor, q, *, fill: str = "black") -> torch.Tensor:
     return (p - q(checked_fill(fill))).abs()
 
 
-@fidelity_metric(
-    "sufficiency",
-    better="high",
-    passes="1 forward",
-    degenerate=0,
-    undefined="the network has no answer to the masked image",
-    source=F_TEXT,
+@masked_metric(
+    "sufficiency", better="high", degenerate=0, undefined="the network has no answer to the masked image", source=F_TEXT
 )
 def sufficiency(logits: torch.Tensor, masked_probabilities, *, fill: str = "black") -> torch.Tensor:
     """Whether the predicted class stays the same on the masked image: `1[argmax f(x ⊙ m) = argmax f(x)]`.

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from heatproof import report
 from heatproof.panels.explained_image import ExplainedClass, ExplainedImage, Method, Rows
 from heatproof.panels.panel import brightened, over
 from heatproof.report.overlay import Look
+from heatproof.report.templating import TEMPLATES as REPORT_TEMPLATES
+from heatproof.report.templating import environment
 
-TEMPLATES = (Path(__file__).parent / "templates", Path(report.__file__).parent / "templates")
+TEMPLATES = (Path(__file__).parent / "templates", REPORT_TEMPLATES)
 #: Tiles on the page (at most so many) → longest side in pixels, so that it stays below some ten megabytes.
 SIDES = ((200, 256), (600, 192), (1500, 144), (4000, 96))
 SMALLEST = 64
@@ -111,7 +111,7 @@ def rendered(
 ) -> str:
     """The page as HTML."""
     methods = [method for row in rows for method in row]
-    return _environment().get_template("index.html").render(
+    return environment(TEMPLATES).get_template("index.html").render(
         title=f"heatproof: {len(sections)} {'image' if len(sections) == 1 else 'images'}",
         sections=sections,
         missing=images - len(sections),
@@ -131,19 +131,9 @@ def fragment(sections: Sequence[ImageSection], refused: Refused, look: Look) -> 
     """The same images for a notebook: an element with its own style, in the notebook's text colour."""
     columns = max((len(row) for section in sections for part in section.parts for row in part.rows), default=0)
     several = any(len(part.rows) > 1 for section in sections for part in section.parts)
-    return _environment().get_template("fragment.html").render(
+    return environment(TEMPLATES).get_template("fragment.html").render(
         sections=sections, refused=refused, gradient=_gradient(look), columns=columns if several else 0
     )  # fmt: skip
-
-
-def _environment() -> Environment:
-    return Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
 
 
 def _table(methods: Sequence[Method], sections: Sequence[ImageSection]) -> list[Mapping[str, Any]]:

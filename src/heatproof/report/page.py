@@ -4,17 +4,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from heatproof.files import write_atomically
 from heatproof.report.blocks import Drawing, Section, Sheet, drawings_in, sheet
 from heatproof.report.findings import Findings
 from heatproof.report.frames import distinct
 from heatproof.report.glossary import WORDS
 from heatproof.report.numbers import percent
+from heatproof.report.templating import environment
 from heatproof.statistics.wording import counted
 
-TEMPLATES = Path(__file__).parent / "templates"
 #: Settings of the plan that the page lists, in this order.
 SETTINGS = (
     *("methods", "maps", "controls", "metrics", "perturbations", "severities", "calibrate", "segmenters", "target"),
@@ -37,14 +35,7 @@ def write_page(findings: Findings) -> Path:
 
 def rendered(findings: Findings) -> tuple[str, list[Drawing]]:
     """The page's HTML, and the figures to be filed beside it."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("page.html").render(context(findings))
+    page = environment().get_template("page.html").render(context(findings))
     return page, [drawing for section in findings.sections for drawing in drawings_in(section.blocks)]
 
 

@@ -62,13 +62,18 @@ def _parquet(frame: Frame) -> bytes:
     return buffer.getvalue()
 
 
+def _there(findings: Findings, part: Any, kind: str) -> Any:
+    """A part of the findings; StoreError where there are no rows for it."""
+    if part is None:
+        raise StoreError(f"Expected {kind} in {str(findings.source.folder)!r}. Got rows of other kinds only.")
+    return part
+
+
 # --- noise ---
 
 
 def _robustness(findings: Findings) -> RobustnessFindings:
-    if findings.robustness is None:
-        raise StoreError(f"Expected pairs of maps in {str(findings.source.folder)!r}. Got rows of other kinds only.")
-    return findings.robustness
+    return _there(findings, findings.robustness, "pairs of maps")
 
 
 def robustness(findings: Findings) -> Frame:
@@ -143,9 +148,7 @@ def audit(findings: Findings) -> Frame:
 
 
 def _scores(findings: Findings) -> ScoreFindings:
-    if findings.scores is None:
-        raise StoreError(f"Expected scores of maps in {str(findings.source.folder)!r}. Got rows of other kinds only.")
-    return findings.scores
+    return _there(findings, findings.scores, "scores of maps")
 
 
 def scores(findings: Findings) -> Frame:

@@ -10,7 +10,9 @@ from typing import Any
 from pydantic import Field
 
 from heatproof.studies.cases import moved_and_held
+from heatproof.studies.noise_robustness import STUDY as NOISE
 from heatproof.studies.noise_robustness import NoisePlan, fewer_severities, noisy_conditions, pair_measures
+from heatproof.studies.score import STUDY as SCORE
 from heatproof.studies.study import Measure, Study
 
 #: Methods that are looked at where none are named; Ablation-CAM only where the head is linear, and costs no pass.
@@ -58,19 +60,7 @@ STUDY = Study(
     settings=AuditPlan,
     conditions=noisy_conditions,
     measures=measures,
-    tables={
-        "audit.csv": "audit",
-        "robustness.csv": "robustness",
-        "statistics.csv": "robustness_tests",
-        "pairs.parquet": "pairs",
-        "scores.csv": "scores",
-        "fooled.csv": "fooled",
-        "score_statistics.csv": "score_tests",
-        "curves.csv": "curves",
-        "agreement.csv": "agreement",
-        "pictures.parquet": "scores_by_image",
-        "mask_cosine.csv": "mask_cosine",
-    },
+    tables={"audit.csv": "audit", **SCORE.tables, "score_statistics.csv": "score_tests", **NOISE.tables},
     sections=("audit", "robustness", "segmenters", "mask_cosine", "scores", "gallery"),
     cases=moved_and_held,
     check=with_cheap_methods,
