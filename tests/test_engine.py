@@ -560,7 +560,7 @@ def test_maps_are_float32_whatever_the_weights_are(x, dtype):
         assert float(close) < (0.05 if dtype is torch.bfloat16 else 1e-5)
 
 
-def test_a_image_that_breaks_the_model_does_not_spoil_the_others(x):
+def test_an_image_that_breaks_the_model_does_not_spoil_the_others(x):
     class Fragile(nets.Signed):
         def forward(self, x):
             logits = super().forward(x)

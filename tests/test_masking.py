@@ -49,7 +49,7 @@ def test_black_is_read_off_images_of_hardly_any_contrast(low, span, model):
     torch.testing.assert_close(got, expected, rtol=0, atol=2e-3 if span < 0.01 else 5e-5)
 
 
-def test_black_of_a_image_does_not_depend_on_its_neighbours(model):
+def test_black_of_an_image_does_not_depend_on_its_neighbours(model):
     x = nets.images(4, 9)
     x[1] = 0  # black all over
     x[2, 0] = 0.5  # one channel without a line to read

@@ -77,7 +77,7 @@ def test_felzenszwalb_is_tuned_to_the_count():
     assert int(counts(segment(x, "felzenszwalb[count=0]"))[0]) not in tuned
 
 
-def test_a_image_is_segmented_once(calls):
+def test_an_image_is_segmented_once(calls):
     x = image(2)
     first = segment(x, "grid")
     again = segment(x.flip(0), "grid")

@@ -100,7 +100,7 @@ def test_images_of_any_size(size):
     np.testing.assert_allclose(raw["gradcam"].numpy(), expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max())
 
 
-def test_a_image_too_small_for_the_layer_says_so():
+def test_an_image_too_small_for_the_layer_says_so():
     net = nn.Sequential(
         nn.Conv2d(3, 4, 3, 2), nn.Conv2d(4, 4, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
     )

@@ -195,7 +195,7 @@ def test_memory_is_bounded_and_the_chunks_decide_nothing(name, rows, smooth, mon
 
 
 @pytest.mark.parametrize("name", MANY)
-def test_a_image_without_numbers_does_not_spoil_its_neighbours(name, smooth, monkeypatch):
+def test_an_image_without_numbers_does_not_spoil_its_neighbours(name, smooth, monkeypatch):
     expected = MANY[name](smooth, 3)
     good = z_of
 

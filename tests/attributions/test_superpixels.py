@@ -258,7 +258,7 @@ def test_segments_are_those_of_the_image(asked, method):
 
 
 @pytest.mark.parametrize("method", [lime, kernelshap])
-def test_a_image_of_one_superpixel_has_a_map_of_zeros(asked, method, monkeypatch):
+def test_an_image_of_one_superpixel_has_a_map_of_zeros(asked, method, monkeypatch):
     x, z, score = asked
     monkeypatch.setattr(superpixels, "segment", lambda x, name: torch.zeros(1, HEIGHT, WIDTH, dtype=torch.long))
     assert (run(method, x, z, score, generators()) == 0).all() and score.rows == []

@@ -195,7 +195,7 @@ def test_a_flat_image_is_no_crash(name, x):
 
 
 @every_method
-def test_a_image_without_numbers_is_flagged_and_the_others_are_fine(name, x):
+def test_an_image_without_numbers_is_flagged_and_the_others_are_fine(name, x):
     """Inside the engine, where a network's own NaN would arrive; `explain` refuses such images."""
     broken = x.clone()
     broken[1] = float("nan")

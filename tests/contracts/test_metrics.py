@@ -266,7 +266,7 @@ def test_a_map_that_says_nothing_is_flagged_and_not_praised(name, empty, x):
 
 
 @every_scored
-def test_a_image_without_an_answer_is_flagged_and_its_neighbours_are_not(name, x):
+def test_an_image_without_an_answer_is_flagged_and_its_neighbours_are_not(name, x):
     if not having(METRICS[name].needs, "asks"):
         return  # it asks the network nothing
     broken = x.clone()
@@ -395,7 +395,7 @@ def test_a_list_in_words_may_be_numbers(x):
     torch.testing.assert_close(alone.values("mine", "road[kept=50]"), points[:, 1], rtol=1e-5, atol=1e-7)
 
 
-def test_black_is_known_for_a_image_of_one_colour():
+def test_black_is_known_for_an_image_of_one_colour():
     """It cannot be read off such an image; the model says it."""
     x = images(2)
     x[0], x[1, 2] = 0.5, 1.0

@@ -199,7 +199,7 @@ def test_the_share_is_what_the_network_looks_at():
     assert effective_complexity(z, p, lambda: bad, generator=generators(), **ask).tolist() == [1, 1, 1]
 
 
-def test_no_pass_is_spent_on_a_image_that_is_done():
+def test_no_pass_is_spent_on_an_image_that_is_done():
     z, seen = scene()
     watched = Watched(seen)
     p = watched(z)

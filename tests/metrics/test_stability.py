@@ -80,7 +80,7 @@ def test_ssim_is_scikit_images(size):
     assert ssim(one, one).item() == pytest.approx(1, abs=1e-12)
 
 
-def test_a_image_without_a_window_has_no_ssim():
+def test_an_image_without_a_window_has_no_ssim():
     assert math.isnan(ssim(noise(6, 30), noise(6, 30)).item())
 
 

@@ -204,7 +204,7 @@ def test_drawing_leaves_matplotlib_as_it_was():
     assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
 
 
-def test_a_image_that_could_not_be_read_says_why():
+def test_an_image_that_could_not_be_read_says_why():
     drawn = np.asarray(panel(ExplainedImage("b.png", "b.png", flag="is empty (0 bytes)"), (), Look()))
     assert drawn.min() < 100 and drawn[0, 0].tolist() == [255, 255, 255]
 

@@ -160,7 +160,7 @@ def test_no_pass_is_kept_and_the_images_of_all_channels_are_never_one_tensor():
     assert nets.traces(module) == before
 
 
-def test_a_image_without_numbers_is_said():
+def test_an_image_without_numbers_is_said():
     """torchcam sums what is not NaN, so its map of a broken image is zeros, as of an image without evidence."""
     module, (x, z) = nets.seeded(nets.Plain), images()
     z = z.clone()

@@ -233,7 +233,7 @@ def test_labels_give_accuracy_and_the_class_explained(score_plan, photographs, t
     assert list(rows["flag"]) == ["", "", "", "", "no label"]
 
 
-def test_a_image_on_which_the_model_gives_nan_is_flagged(score_plan, photographs, tmp_path, monkeypatch):
+def test_an_image_on_which_the_model_gives_nan_is_flagged(score_plan, photographs, tmp_path, monkeypatch):
     class Sometimes(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -270,7 +270,7 @@ def test_masks_of_the_dataset_itself_serve_localisation(score_plan, tmp_path):
     assert len(found) == 6 and found["value"].between(0, 1).all() and found["flag"].eq("").all()
 
 
-def test_masks_of_a_folder_and_a_image_without_one(score_plan, photographs, tmp_path):
+def test_masks_of_a_folder_and_an_image_without_one(score_plan, photographs, tmp_path):
     masks = tmp_path / "masks"
     masks.mkdir()
     names = sorted(photographs.iterdir())

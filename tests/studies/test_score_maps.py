@@ -195,7 +195,7 @@ def test_a_folder_of_images_is_a_method_too(photographs, maps, tmp_path):
     torch.testing.assert_close(found[f"maps:{tmp_path}"][0].double(), wanted, atol=1e-5, rtol=0)
 
 
-def test_an_array_goes_before_a_image_and_a_whole_name_before_its_stem(tmp_path):
+def test_an_array_goes_before_an_image_and_a_whole_name_before_its_stem(tmp_path):
     Image.fromarray(np.full((2, 2), 9, np.uint8)).save(tmp_path / "a.png")
     stored = Stored("m", tmp_path)
     assert stored("a.jpg").max() == 9 and stored("photos/a.jpg").max() == 9
