@@ -84,11 +84,11 @@ def calibration_of(model: Model, layer: str, source: str = DEAD_LEAVES) -> tuple
     if source != DEAD_LEAVES and Path(source).is_file():
         state = Path(source).stat()
         key = f"{Path(source).resolve()} {state.st_mtime_ns} {state.st_size}"
-        found = _kept(key, lambda: Calibration.load(source)).check(model, layer)
+        found = _cached_calibration(key, lambda: Calibration.load(source)).check(model, layer)
     else:
         identity, batches = _images(model, source)
         key = hashlib.blake2b(f"{fingerprint(model)} {layer} {identity}".encode(), digest_size=16).hexdigest()
-        found = _kept(key, lambda: _stored(model, layer, cache_folder() / f"{key}.safetensors", batches))
+        found = _cached_calibration(key, lambda: _stored(model, layer, cache_folder() / f"{key}.safetensors", batches))
     return found.mean, found.std
 
 
@@ -108,7 +108,7 @@ def cache_folder() -> Path:
     return base / "heatproof" / "calibration"
 
 
-def _kept(key: str, made: Callable[[], Calibration]) -> Calibration:
+def _cached_calibration(key: str, made: Callable[[], Calibration]) -> Calibration:
     if key not in _KEPT:
         found = made()
         while len(_KEPT) >= _MOST:

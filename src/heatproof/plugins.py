@@ -93,17 +93,17 @@ class Plugins(Generic[R]):
         Raises:
             InvalidInput, UnknownName: the name has no known prefix, or nothing is there.
         """
-        if self._known(spec):
+        if self._is_registered(spec):
             return spec
         found = next((self._sources[prefix] for prefix in self._sources if spec.startswith(prefix)), None)
         if found is None:
             raise InvalidInput(f"Expected {', or '.join(self._forms)}. Got {spec!r}.")
         recipe = found(spec)
-        if not self._known(recipe.name):
+        if not self._is_registered(recipe.name):
             self._file(recipe)
         return recipe.name
 
-    def _known(self, name: str) -> bool:
+    def _is_registered(self, name: str) -> bool:
         """Whether exactly this name is registered: a registry folds case, and two names may differ in case alone."""
         return name in self.registry and self.registry[name].name == name
 

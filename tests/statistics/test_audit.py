@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import wilcoxon
 from statsmodels.stats.multitest import multipletests
 
-from heatproof.statistics.audit import FAIL, OPEN, PASS, QUESTIONS, at_least, audited
+from heatproof.statistics.audit import FAIL, OPEN, PASS, QUESTIONS, at_least, audit_findings
 from heatproof.statistics.intervals import Interval
 
 FACTS = {"road": "high", "insertion": "high", "deletion-mean": "low", "mprt": "low", "random-logit": "low",
@@ -30,7 +30,7 @@ def rows(means: dict[str, dict[str, float]], images: int = 40, spread: float = 0
 
 
 def of(frame, verdict=None, ranks=None, **given):
-    return audited(frame, FACTS, verdict, ranks or {}, model="m", dataset="d", layer="layer4", **given)
+    return audit_findings(frame, FACTS, verdict, ranks or {}, model="m", dataset="d", layer="layer4", **given)
 
 
 def faithful(**methods: float) -> dict[str, dict[str, float]]:

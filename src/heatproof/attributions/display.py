@@ -13,13 +13,13 @@ def display_maps(
 
     `catalogue.FORMS` says what each form goes through. A constant or non-finite map gives zeros; `flags` says so.
     """
-    shown = _shown(raw, form, channels)
+    shown = _displayed_part(raw, form, channels)
     return minmax(upsampled(shown, size, upsample) if form == "cam" else shown)
 
 
 def flags(raw: torch.Tensor, form: str, *, channels: str = "abs-max") -> list[Flag]:
     """For each map why it is degenerate, `CONSTANT` or `NON_FINITE`; `FINE` where it is not."""
-    constant = degenerate(_shown(raw, form, channels)).tolist()
+    constant = degenerate(_displayed_part(raw, form, channels)).tolist()
     if not any(constant):
         return [FINE] * len(raw)
     finite = torch.isfinite(raw).flatten(1).all(1).tolist()
@@ -27,7 +27,7 @@ def flags(raw: torch.Tensor, form: str, *, channels: str = "abs-max") -> list[Fl
     return [reasons[whole] if empty else FINE for whole, empty in zip(finite, constant, strict=True)]
 
 
-def _shown(raw: torch.Tensor, form: str, channels: str) -> torch.Tensor:
+def _displayed_part(raw: torch.Tensor, form: str, channels: str) -> torch.Tensor:
     """The part of a raw map that is displayed, before it is resized and scaled."""
     if form in ("cam", "signed"):
         return _rectified(raw)

@@ -99,10 +99,12 @@ class _Game:
     def reward(self, mask: torch.Tensor, flipped: bool) -> torch.Tensor:
         """The reward of each mask, `(M,)`."""
         if self.variant == "dual":
-            return self._asked(mask, flipped) - self._asked(1 - mask, flipped)
-        return self._asked(mask, flipped) if self.variant == "preserve" else -self._asked(1 - mask, flipped)
+            return self._scores_under(mask, flipped) - self._scores_under(1 - mask, flipped)
+        return (
+            self._scores_under(mask, flipped) if self.variant == "preserve" else -self._scores_under(1 - mask, flipped)
+        )
 
-    def _asked(self, mask: torch.Tensor, flipped: bool) -> torch.Tensor:
+    def _scores_under(self, mask: torch.Tensor, flipped: bool) -> torch.Tensor:
         seen = self.mixed(self.behind, mask)
         return self.score(seen.flip(-1) if flipped else seen, self.rows, of=self.of)
 
@@ -246,17 +248,17 @@ class _Deletion:
     def disc(self) -> torch.Tensor:
         """For each image the smallest central disc whose deletion leaves 1 % of what deleting everything takes away."""
         everything = self.z.new_ones(len(self.z), *self.size)
-        whole, none = self._asked(everything), self._asked(0 * everything)
+        whole, none = self._scores_under(everything), self._scores_under(0 * everything)
         chosen, done = self.ones(), torch.zeros_like(self.rows, dtype=torch.bool)
         for disc in self._discs():
             small = upsampled(disc[None], self.cells)
             chosen = torch.where(done.view(-1, *[1] * len(self.cells)), chosen, small)
-            done = done | (self._asked(disc * everything) - none <= LEFT * (whole - none))
+            done = done | (self._scores_under(disc * everything) - none <= LEFT * (whole - none))
             if bool(done.all()):
                 break
         return chosen
 
-    def _asked(self, mask: torch.Tensor) -> torch.Tensor:
+    def _scores_under(self, mask: torch.Tensor) -> torch.Tensor:
         return self._score(masked(self.z, mask, self.behind), self.rows, of=self.of)
 
     def _discs(self) -> Iterator[torch.Tensor]:

@@ -51,7 +51,7 @@ def _refused(model: Model, method: str, served: frozenset[str]) -> str:
     refused: dict[str, Operation] = {}
     for call in found.calls:
         if call.name not in served and not linear(call.name, call.operands):
-            refused.setdefault(_said(call.name, len(call.operands)), call)
+            refused.setdefault(_call_name(call.name, len(call.operands)), call)
     if not refused:
         return gradient_missing(model)
     listing = [f"{said} (in {call.module or call.kind})" for said, call in list(refused.items())[:3]]
@@ -59,7 +59,7 @@ def _refused(model: Model, method: str, served: frozenset[str]) -> str:
     return f"{method} has no rule for {', '.join(listing)}{more}"
 
 
-def _said(name: str, operands: int) -> str:
+def _call_name(name: str, operands: int) -> str:
     return f"{name} of two activations" if name in LINEAR_IN_ONE and operands > 1 else name
 
 
@@ -70,7 +70,7 @@ def _without_rule(method: str, function: Function, args: tuple[Any, ...], kwargs
     output = function(*args, **kwargs)
     if operands and not linear(name, operands) and depends(output):
         raise NotApplicable(
-            f"{method} has no rule for {_said(name, len(operands))}. "
+            f"{method} has no rule for {_call_name(name, len(operands))}. "
             "Where the output explained is a probability, take the logit."
         )
     return output

@@ -79,11 +79,11 @@ def _methods() -> list[dict[str, Any]]:
 def _metrics() -> list[dict[str, Any]]:
     from heatproof.metrics import FAMILIES, METRICS
 
-    entries = [{**entry.described(), **_stated(entry)} for entry in METRICS.values()]
+    entries = [{**entry.described(), **_metric_facts(entry)} for entry in METRICS.values()]
     return sorted(entries, key=lambda entry: list(FAMILIES).index(entry["family"]))
 
 
-def _stated(entry: Any) -> dict[str, Any]:
+def _metric_facts(entry: Any) -> dict[str, Any]:
     """Parts of a composite, and the value of a degenerate map: a number, `NaN`, or null where the formula decides."""
     degenerate = entry.traits["degenerate"]
     stated = "NaN" if degenerate is not None and math.isnan(degenerate) else degenerate

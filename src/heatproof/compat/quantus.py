@@ -156,9 +156,13 @@ class Metric:
                 else "Expected `a_batch`, or `explain_func` to make the maps. Got neither."
             )
         given = {**(explain_func_kwargs or {}), **({} if device is None else {"device": device})}
-        maps = _made(explain_func, given, self.form) if again else nullcontext((_shown(a_batch, z, self.form), "auto"))
+        maps = (
+            _method_and_layer(explain_func, given, self.form)
+            if again
+            else nullcontext((_given_maps(a_batch, z, self.form), "auto"))
+        )
         if reference is not None:
-            reference = _tensor(reference) if again else _shown(reference, z, self.form)
+            reference = _tensor(reference) if again else _given_maps(reference, z, self.form)
         with maps as (methods, layer):
             found = scored(
                 model, z, methods, [self.name], target=rule, masks=s_batch, layer=layer, batch_size=batch_size,
@@ -173,7 +177,7 @@ def _tensor(given: Any) -> torch.Tensor:
     return (given.detach() if isinstance(given, torch.Tensor) else torch.as_tensor(np.asarray(given))).float()
 
 
-def _shown(maps: Any, z: torch.Tensor, form: str) -> dict[str, torch.Tensor]:
+def _given_maps(maps: Any, z: torch.Tensor, form: str) -> dict[str, torch.Tensor]:
     """Given maps, by the name `a_batch`."""
     array = _tensor(maps)
     if form == "signed":
@@ -182,7 +186,7 @@ def _shown(maps: Any, z: torch.Tensor, form: str) -> dict[str, torch.Tensor]:
 
 
 @contextmanager
-def _made(explain: Any, given: Mapping[str, Any], form: str) -> Iterator[tuple[Any, Any]]:
+def _method_and_layer(explain: Any, given: Mapping[str, Any], form: str) -> Iterator[tuple[Any, Any]]:
     """The method that makes the maps, and its layer: ours by name, any other function registered for this call."""
     if explain is explain_func:
         known = {key: value for key, value in given.items() if key not in ("device", "raw")}

@@ -62,7 +62,7 @@ def open_mask(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarr
 
     Raises InvalidImage as `open_image`.
     """
-    return _read(path, _shown, max_pixels)
+    return _read(path, _upright_pixels, max_pixels)
 
 
 def open_array(path: str | os.PathLike, max_values: int = MAX_PIXELS) -> np.ndarray:
@@ -112,7 +112,7 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
     return rgb if upright is None else rgb.transpose(upright)
 
 
-def _shown(image: Image.Image) -> np.ndarray:
+def _upright_pixels(image: Image.Image) -> np.ndarray:
     upright = _UPRIGHT.get(_orientation(image))
     lossy = image.format in ("JPEG", "MPO")
     image = image if upright is None else image.transpose(upright)

@@ -172,7 +172,7 @@ def score(
 
     def work(rows: slice) -> tuple[list[MethodScores], torch.Tensor]:
         batch = call.batch(rows)
-        some = [_given(key, maps, rows, batch.x, inputs, references.maps.get(key)) for key, maps in given.items()]
+        some = [_given_maps(key, maps, rows, batch.x, inputs, references.maps.get(key)) for key, maps in given.items()]
         more: dict[str, Any] = {"ground_truth": None if ground_truth is None else ground_truth[rows]}
         if paired:
             more |= {"reference": references.of_methods(rows, batch.x), "reference_images": references.x(rows)}
@@ -250,7 +250,7 @@ def _checked(maps: Any, inputs: Inputs, key: str) -> Any:
     return maps
 
 
-def _given(key: str, maps: Any, rows: slice, x: torch.Tensor, inputs: Inputs, reference: Any) -> GivenMaps:
+def _given_maps(key: str, maps: Any, rows: slice, x: torch.Tensor, inputs: Inputs, reference: Any) -> GivenMaps:
     own = None if reference is None else _fitted(key, reference, rows, x, inputs)
     return GivenMaps(key, _fitted(key, maps, rows, x, inputs), reference=own)
 

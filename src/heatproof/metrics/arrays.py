@@ -45,7 +45,7 @@ def with_arrays(
     called: Callable[..., Any],
     options: Iterable[inspect.Parameter],
     again: bool,
-    said: str | None,
+    summary: str | None,
     needs_mask: bool = False,
     signed: bool = False,
 ) -> Callable:
@@ -82,7 +82,7 @@ def with_arrays(
         return torch.cat(found).to(maps.device)
 
     positional = [*_NEEDS, *(["explain"] if again else []), *(["raw"] if signed else [])]
-    return declare(function, positional, options, said)
+    return declare(function, positional, options, summary)
 
 
 def _channels(maps: torch.Tensor, raw: torch.Tensor, which: str) -> torch.Tensor:

@@ -79,7 +79,7 @@ def monotonicity_correlation(
     changes = streamed(len(z), samples, z, change, group=groups).mean(1).sqrt()
     changes = rounded(changes, logit_scale(p[:, None]), ANSWER_STEP)
     means = rounded(means)
-    return _foretold(spearman(ranking_of(means), ranking_of(changes)), means, changes)
+    return _zero_where_constant(spearman(ranking_of(means), ranking_of(changes)), means, changes)
 
 
 @correlation_metric(
@@ -119,7 +119,7 @@ def faithfulness_correlation(
     subset = min(subset, pixels // 2)
     found = _removals(x, z, signed(raw, maps), score, generator, shared, samples, [subset], fill, of)
     sums, drops = (one[:, 0] for one in found)
-    return _foretold(pearson(sums, drops), sums, drops)
+    return _zero_where_constant(pearson(sums, drops), sums, drops)
 
 
 @correlation_metric(
@@ -160,7 +160,7 @@ def sensitivity_n(
     samples = check_int("samples", samples, 3)
     sizes = _sizes(maps[0].numel(), check_int("steps", steps), largest)
     sums, drops = _removals(x, z, signed(raw, maps), score, generator, shared, samples, sizes, fill, of)
-    points = _foretold(pearson(sums, drops), sums, drops)
+    points = _zero_where_constant(pearson(sums, drops), sums, drops)
     return Curve(points.nanmean(1), torch.tensor(sizes, device=z.device).double() / maps[0].numel(), points)
 
 
@@ -219,19 +219,19 @@ def _without(z: torch.Tensor, background: torch.Tensor, order: torch.Tensor, siz
     return torch.cat(found).view(len(sizes), len(order))
 
 
-def _foretold(value: torch.Tensor, said: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+def _zero_where_constant(value: torch.Tensor, attributed: torch.Tensor, observed: torch.Tensor) -> torch.Tensor:
     """The correlation; 0 where all attributions are alike and the outputs differ."""
-    return torch.where(~_varies(said) & _varies(seen, ANSWER_STEP), 0.0, value)
+    return torch.where(~_varies(attributed) & _varies(observed, ANSWER_STEP), 0.0, value)
 
 
-def pearson(said: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+def pearson(attributed: torch.Tensor, observed: torch.Tensor) -> torch.Tensor:
     """Pearson correlation over the last dimension, in [−1, 1]; NaN where either is constant.
 
-    Constant is meant to six digits of the attributions, `said`, and to five of the outputs, `seen`.
+    Constant is meant to six digits of the attributions, `attributed`, and to five of the outputs, `observed`.
     """
-    a, b = (values - values.mean(-1, keepdim=True) for values in (said, seen))
+    a, b = (values - values.mean(-1, keepdim=True) for values in (attributed, observed))
     value = (a * b).sum(-1) / (a.square().sum(-1) * b.square().sum(-1)).sqrt()
-    return value.clamp(-1, 1).masked_fill(~(_varies(said) & _varies(seen, ANSWER_STEP)), torch.nan)
+    return value.clamp(-1, 1).masked_fill(~(_varies(attributed) & _varies(observed, ANSWER_STEP)), torch.nan)
 
 
 def _varies(values: torch.Tensor, step: float = STEP) -> torch.Tensor:

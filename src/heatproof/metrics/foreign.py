@@ -97,8 +97,10 @@ def _from_python(spec: str) -> ForeignMetric:
     """The recipe of a function given by name: from its attributes, or from its entry if it is registered here."""
     function = named_function(spec)
     known = next((entry for entry in METRICS.values() if entry.function is function), None)
-    said = dict(known.traits, source=known.source) if known else vars(function) if hasattr(function, "__dict__") else {}
-    return replace(ForeignMetric(spec, function), **{key: said[key] for key in SAID if key in said})
+    declared = (
+        dict(known.traits, source=known.source) if known else vars(function) if hasattr(function, "__dict__") else {}
+    )
+    return replace(ForeignMetric(spec, function), **{key: declared[key] for key in SAID if key in declared})
 
 
 def _from_quantus(spec: str) -> ForeignMetric:

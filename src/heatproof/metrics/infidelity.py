@@ -80,19 +80,21 @@ def infidelity(
 
     def compared(rows: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
         factor, changed = PERTURBATIONS[perturbation](setting, rows, [generator[row] for row in rows.tolist()])
-        said = (explained[rows] * factor).flatten(1).sum(1)
+        attributed = (explained[rows] * factor).flatten(1).sum(1)
         # The changes are the same for every map, and so are the outputs.
-        return torch.stack([said, score(changed, rows, of=of) if known is None else known[rows, turn]], 1)
+        return torch.stack([attributed, score(changed, rows, of=of) if known is None else known[rows, turn]], 1)
 
-    said, shared[key] = streamed(len(z), samples, z, compared).unbind(2)
-    seen = answer(of, logits, target, p)[:, None] - shared[key]
-    return (said * _scale(said, seen) - seen if normalise else said - seen).square().mean(1)
+    attributed, shared[key] = streamed(len(z), samples, z, compared).unbind(2)
+    observed = answer(of, logits, target, p)[:, None] - shared[key]
+    return (
+        (attributed * _scale(attributed, observed) - observed if normalise else attributed - observed).square().mean(1)
+    )
 
 
-def _scale(said: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-    """The factor by which `said` is nearest to `seen`, `(N, 1)`; 0 where it is zero throughout."""
-    size = said.square().sum(1, keepdim=True)
-    return torch.where(size > 0, (said * seen).sum(1, keepdim=True) / size, 0.0)
+def _scale(attributed: torch.Tensor, observed: torch.Tensor) -> torch.Tensor:
+    """The factor by which `attributed` is nearest to `observed`, `(N, 1)`; 0 where it is zero throughout."""
+    size = attributed.square().sum(1, keepdim=True)
+    return torch.where(size > 0, (attributed * observed).sum(1, keepdim=True) / size, 0.0)
 
 
 def _weights(raw: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:

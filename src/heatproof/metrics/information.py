@@ -102,8 +102,8 @@ def aic(
     """
     found = information(_thresholds(thresholds), ties)
     behind = behind_largest(found.probabilities.log())
-    said = (behind.gather(2, target.view(-1, 1, 1).expand(-1, behind.shape[1], 1))[..., 0] >= 0).double()
-    return _curve(found.bytes, torch.where(found.probabilities.sum(2).isnan(), torch.nan, said))
+    predicted = (behind.gather(2, target.view(-1, 1, 1).expand(-1, behind.shape[1], 1))[..., 0] >= 0).double()
+    return _curve(found.bytes, torch.where(found.probabilities.sum(2).isnan(), torch.nan, predicted))
 
 
 def _thresholds(text: str) -> list[float]:
@@ -129,7 +129,7 @@ def image_information(
     if x.dim() != 4 or x.shape[1] not in (1, 3):
         raise NotApplicable(f"Information is that of an image (N, 3, H, W). Got {tuple(x.shape)}.")
     n = ranks[0].numel()
-    known = _known(x, generators)
+    known = _known_from_start(x, generators)
     counts = torch.tensor([0, *(round(share * n) for share in thresholds)], device=x.device)
     images = torch.arange(len(x), device=x.device).repeat_interleave(len(counts))
     limits = counts.repeat(len(x))
@@ -148,7 +148,7 @@ def image_information(
     )
 
 
-def _known(x: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
+def _known_from_start(x: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
     """The pixels known from the start, `(N, H, W)`: the same for every method."""
     height, width = x.shape[2:]
     known = torch.zeros(len(x), height * width, dtype=torch.bool)

@@ -45,7 +45,7 @@ def pointing_game(maps: torch.Tensor, mask: torch.Tensor, *, tolerance: int = 0)
     flat = maps.flatten(1)
     highest = rounded(flat - flat.amax(1, keepdim=True)) >= 0
     near = _grown(mask, tolerance).flatten(1)
-    return _known((highest & near).sum(1).double() / highest.sum(1), mask)
+    return _nan_without_object((highest & near).sum(1).double() / highest.sum(1), mask)
 
 
 @localisation_metric(
@@ -59,7 +59,7 @@ def energy(maps: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
     In [0, 1], higher is better. Of the display map, whose minimum is 0. NaN for an empty mask; a constant map scores 0.
     """
-    return _known(_share_inside(maps, mask), mask)
+    return _nan_without_object(_share_inside(maps, mask), mask)
 
 
 @localisation_metric(
@@ -72,7 +72,7 @@ def relevance_rank(ranks: Ranks, mask: torch.Tensor) -> torch.Tensor:
     image. NaN for an empty mask.
     """
     groups = Groups.of(ranks("block"), mask)
-    return _known(groups.inside_top(groups.positives) / groups.positives, mask)
+    return _nan_without_object(groups.inside_top(groups.positives) / groups.positives, mask)
 
 
 @localisation_metric("top-k-intersection", aliases=["tki", "top-k"], source="Theiner et al. 2021")
@@ -84,7 +84,7 @@ def top_k_intersection(ranks: Ranks, mask: torch.Tensor, *, k: float = 0.02) -> 
     """
     pixels = mask[0].numel() if len(mask) else 1
     count = min(_pixels(k, pixels), pixels)
-    return _known(Groups.of(ranks("block"), mask).inside_top(count) / count, mask)
+    return _nan_without_object(Groups.of(ranks("block"), mask).inside_top(count) / count, mask)
 
 
 @localisation_metric(
@@ -101,7 +101,7 @@ def iou(maps: torch.Tensor, mask: torch.Tensor, *, threshold: float = 0.5) -> to
         raise InvalidInput(f"`threshold` must be above 0 and at most 1. Got {threshold}.")
     flat, inside = maps.flatten(1), mask.flatten(1)
     shown = rounded(flat.double() - threshold) >= 0
-    return _known((shown & inside).sum(1).double() / (shown | inside).sum(1), mask)
+    return _nan_without_object((shown & inside).sum(1).double() / (shown | inside).sum(1), mask)
 
 
 @localisation_metric(
@@ -117,7 +117,7 @@ def roc_auc(ranks: Ranks, mask: torch.Tensor) -> torch.Tensor:
     negatives = groups.size - groups.hits
     below = negatives.flip(1).cumsum(1).flip(1) - negatives
     won = (groups.hits * (below + negatives / 2)).sum(1)
-    return _known(won / (groups.positives * negatives.sum(1)), mask)
+    return _nan_without_object(won / (groups.positives * negatives.sum(1)), mask)
 
 
 @localisation_metric(
@@ -131,7 +131,7 @@ def average_precision(ranks: Ranks, mask: torch.Tensor) -> torch.Tensor:
     """
     groups = Groups.of(ranks("block"), mask)
     precision = groups.hits.cumsum(1) / groups.size.cumsum(1).clamp(min=1)
-    return _known((groups.hits * precision).sum(1) / groups.positives, mask)
+    return _nan_without_object((groups.hits * precision).sum(1) / groups.positives, mask)
 
 
 @localisation_metric("mask-cosine", degenerate=0, source="Domeniconi et al. 2026, section 3.4")
@@ -161,7 +161,7 @@ def grid_pointing_game(raw: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     mask and where nothing is positive; a constant map scores 0.
     """
     signed = raw.sum(1) if raw.dim() > mask.dim() else raw
-    return _known(_share_inside(upsampled(signed.relu(), tuple(mask.shape[1:])), mask), mask)
+    return _nan_without_object(_share_inside(upsampled(signed.relu(), tuple(mask.shape[1:])), mask), mask)
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ def _share_inside(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return torch.where(mask.flatten(1), flat, 0).sum(1) / flat.sum(1)
 
 
-def _known(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def _nan_without_object(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """NaN where there is no object."""
     return torch.where(mask.flatten(1).any(1), values, torch.nan)
 

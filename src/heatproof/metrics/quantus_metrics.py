@@ -100,11 +100,11 @@ def described(recipe: ForeignMetric) -> tuple[ForeignMetric, Any]:
         one_by_one=True,
     )
     again = any(base.__name__ in EXPLAINS for base in kind.__mro__)
-    said = f"{' '.join(str(getattr(kind, 'name', kind.__name__)).split())}, as Quantus computes it."
+    summary = f"{' '.join(str(getattr(kind, 'name', kind.__name__)).split())}, as Quantus computes it."
     made = _options(kind) if isinstance(recipe.function, type) else []
     which = [] if again else [_keyword("attributions", "display")]  # what is explained again is a display map
     called = _called(recipe, [p.name for p in made])
-    found = with_arrays(recipe, called, [*made, *which, *_softmax(kind)], again, said, localises, signed=not again)
+    found = with_arrays(recipe, called, [*made, *which, *_softmax(kind)], again, summary, localises, signed=not again)
     return recipe, found
 
 

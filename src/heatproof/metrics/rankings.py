@@ -79,7 +79,7 @@ def rbo(one: Ranking, other: Ranking, p: float = 0.9, ties: Ties = "b", extrapol
     """
     depth = _depths(one)
     if ties == "stable":
-        overlap = _seen(torch.maximum(one.position, other.position))
+        overlap = _counts_to_depth(torch.maximum(one.position, other.position))
         agreement = overlap / depth
     else:
         scale = depth if ties == "a" else torch.sqrt(_norm(one) * _norm(other))
@@ -149,7 +149,7 @@ def _norm(one: Ranking) -> torch.Tensor:
     return (one.group_top - 1) + size * _fraction(one) ** 2
 
 
-def _seen(first: torch.Tensor) -> torch.Tensor:
+def _counts_to_depth(first: torch.Tensor) -> torch.Tensor:
     """How many items have `first` ≤ d, for d = 1 … n: a histogram and its running sum, `(…, n)` float64."""
     n = first.shape[-1]
     histogram = first.new_zeros((*first.shape[:-1], n + 2), dtype=torch.float64)
@@ -163,10 +163,10 @@ def _tied_overlap(one: Ranking, other: Ranking) -> torch.Tensor:
     Four counts suffice: in both, in one and at least partly in the other (twice), at least partly in both.
     """
     in1, in2 = one.bottom + 1, other.bottom + 1  # the first depth whose covering group comes after the item
-    whole = _seen(torch.maximum(in1, in2))
-    whole_part = _seen(torch.maximum(in1, other.top)) - whole
-    part_whole = _seen(torch.maximum(one.top, in2)) - whole
-    part_part = _seen(torch.maximum(one.top, other.top)) - whole - whole_part - part_whole
+    whole = _counts_to_depth(torch.maximum(in1, in2))
+    whole_part = _counts_to_depth(torch.maximum(in1, other.top)) - whole
+    part_whole = _counts_to_depth(torch.maximum(one.top, in2)) - whole
+    part_part = _counts_to_depth(torch.maximum(one.top, other.top)) - whole - whole_part - part_whole
     f1, f2 = _fraction(one), _fraction(other)
     return whole + f2 * whole_part + f1 * part_whole + f1 * f2 * part_part
 

@@ -51,7 +51,7 @@ class Attention(TorchFunctionMode):
             *shape, _channels = args[0].shape
             self.lengths.update({*shape, math.prod(shape[1:])})
         found = func(*args, **kwargs)
-        return self._seen(found) if func in _SOFTMAX else found
+        return self._store(found) if func in _SOFTMAX else found
 
     def _fused(
         self, query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
@@ -65,10 +65,12 @@ class Attention(TorchFunctionMode):
             scores = scores.masked_fill(~attn_mask, -torch.inf)
         elif attn_mask is not None:
             scores = scores + attn_mask
-        matrix = self._seen(scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype))
+        matrix = self._store(
+            scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype)
+        )
         return F.dropout(matrix, dropout_p) @ value
 
-    def _seen(self, matrix: torch.Tensor) -> torch.Tensor:
+    def _store(self, matrix: torch.Tensor) -> torch.Tensor:
         """Stores a self-attention matrix and returns it, or its leaf, to the network; returns others as they are."""
         if matrix.dim() < 3 or min(matrix.shape[-2:]) < 2:  # a classifier's softmax, pooling by one query
             return matrix

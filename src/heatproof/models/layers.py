@@ -49,7 +49,7 @@ def find_layers(model: Classifier, last: str | None = None) -> Layers:
 
     Raises LayerError where no layer has spatial positions, ModelError where the model cannot run on its input size.
     """
-    stages = _known(model.module) or _probed(probe(model))
+    stages = _stages_by_family(model.module) or _probed(probe(model))
     if not stages and last is None:
         raise LayerError(
             f"Expected a layer with positions (N × C × h × w) in {type(model.module).__name__}. Found none that "
@@ -122,7 +122,7 @@ def _indexed(root: nn.Module, spelling: str) -> str | None:
 # --- families with a rule of their own ---
 
 
-def _known(module: nn.Module) -> list[str]:
+def _stages_by_family(module: nn.Module) -> list[str]:
     """The stages of the outermost part whose family has a rule; empty where there is none."""
     for prefix, part in module.named_modules():
         rule = _RULES.get(type(part).__name__)

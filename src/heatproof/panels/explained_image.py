@@ -148,9 +148,9 @@ def as_arrays(entry: ExplainedImage, about: Mapping[str, Any]) -> dict[str, np.n
     told = {
         "id": entry.id,
         "name": entry.name,
-        "predicted": _told(entry.predicted),
-        "label": entry.label and _told(entry.label),
-        "classes": [_told(block.answer) for block in entry.blocks],
+        "predicted": _as_json(entry.predicted),
+        "label": entry.label and _as_json(entry.label),
+        "classes": [_as_json(block.answer) for block in entry.blocks],
         "methods": list(entry.blocks[0].maps),
         "flags": {key: [block.maps[key].flag for block in entry.blocks] for key in entry.blocks[0].maps},
         "refused": dict(entry.refused),
@@ -190,7 +190,7 @@ def _together(parts: list[np.ndarray]) -> np.ndarray:
     return parts[0] if len(parts) == 1 else np.stack(parts)
 
 
-def _told(answer: ClassProbability) -> list[Any]:
+def _as_json(answer: ClassProbability) -> list[Any]:
     """A class as a list for JSON, which has no NaN: a missing probability is None."""
     return [answer.index, answer.name, answer.probability if math.isfinite(answer.probability) else None]
 

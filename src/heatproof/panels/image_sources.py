@@ -57,7 +57,7 @@ def shots(
             f"Only images can be shown. {model.name} takes input of shape {model.input_shape}. "
             "`heatproof.explain` gives the maps."
         )
-    found = _called(list(_found(images, model)))
+    found = _with_names(list(_sources(images, model)))
     if labels is None:
         return found
     if isinstance(labels, str | os.PathLike):
@@ -67,7 +67,7 @@ def shots(
     return [replace(shot, label=label) for shot, label in zip(found, labels, strict=True)]
 
 
-def _called(found: list[ImageSource]) -> list[ImageSource]:
+def _with_names(found: list[ImageSource]) -> list[ImageSource]:
     """Images with names: paths without the folder that all share; images that are no file get a number."""
     parents = [PurePath(shot.id).parent for shot in found if shot.name == _PATH]
     common = os.path.commonpath(parents) if len({(path.is_absolute(), path.drive) for path in parents}) == 1 else ""
@@ -78,19 +78,19 @@ def _called(found: list[ImageSource]) -> list[ImageSource]:
     return named
 
 
-def _found(images: Any, model: Model) -> Iterable[ImageSource]:
+def _sources(images: Any, model: Model) -> Iterable[ImageSource]:
     alone = isinstance(images, str | os.PathLike)
     if not alone and not (isinstance(images, list | tuple) and any(isinstance(i, str | os.PathLike) for i in images)):
-        return _given(images, model)
+        return _sources_of_inputs(images, model)
     seen: dict[Any, ImageSource] = {}
     for number, item in enumerate([images] if alone else images):
         path = isinstance(item, str | os.PathLike)
-        for shot in _named(item, model) if path else _given([item], model):
+        for shot in _sources_of_path(item, model) if path else _sources_of_inputs([item], model):
             seen.setdefault(shot.id if path else number, shot)
     return seen.values()
 
 
-def _given(images: Any, model: Model) -> Iterable[ImageSource]:
+def _sources_of_inputs(images: Any, model: Model) -> Iterable[ImageSource]:
     inputs = as_inputs(images, model.geometry)
     return [ImageSource(id, partial(_row, inputs, i)) for i, id in enumerate(inputs.ids)]
 
@@ -99,7 +99,7 @@ def _row(inputs: Inputs, i: int) -> torch.Tensor:
     return inputs.batch(slice(i, i + 1))[0]
 
 
-def _named(item: str | os.PathLike, model: Model) -> Iterable[ImageSource]:
+def _sources_of_path(item: str | os.PathLike, model: Model) -> Iterable[ImageSource]:
     """The images of one path, pattern or name."""
     path = Path(item)
     if path.is_file():

@@ -58,7 +58,7 @@ def panel(entry: ExplainedImage, rows: Rows, look: Look) -> Image.Image:
     small = Image.fromarray(entry.image).resize(size, _filter(entry.image, size))
     grid = [line for row in rows for line in _lines(row, _across(rows))]
     blocks = [[_tiles(small, block, line, look) for line in grid] for block in entry.blocks]
-    return _drawn(_left(entry, small, look), [block.answer for block in entry.blocks], blocks, size)
+    return _draw(_left(entry, small, look), [block.answer for block in entry.blocks], blocks, size)
 
 
 def png(image: Image.Image) -> bytes:
@@ -139,7 +139,7 @@ def _left(entry: ExplainedImage, small: Image.Image, look: Look) -> PanelTile:
     image = Image.new("RGB", (width, height), "white")
     image.paste(small, (0, 0))
     draw = ImageDraw.Draw(image)
-    y = _written(draw, text, 0, small.height + GAP) + GAP
+    y = _write_text(draw, text, 0, small.height + GAP) + GAP
     bar = Image.fromarray(look.palette[None]).resize((width, 12), Image.Resampling.BILINEAR)
     image.paste(bar, (0, y))
     draw.rectangle((0, y, width - 1, y + 11), outline=LINE)
@@ -152,7 +152,7 @@ def _named(answer: ClassProbability) -> str:
     return f"{answer.name} ({answer.index})" if answer.name else f"class {answer.index}"
 
 
-def _drawn(
+def _draw(
     left: PanelTile,
     answers: Sequence[ClassProbability],
     blocks: Sequence[Sequence[Sequence[PanelTile]]],
@@ -171,11 +171,11 @@ def _drawn(
     first = lead + name + left.image.height
     image = Image.new("RGB", (x + room + MARGIN, max(first, right) + 2 * MARGIN), "white")
     draw = ImageDraw.Draw(image)
-    y = _written(draw, left.title, MARGIN, MARGIN + lead)  # level with the first line of maps
+    y = _write_text(draw, left.title, MARGIN, MARGIN + lead)  # level with the first line of maps
     image.paste(left.image, (MARGIN, y))
     y = MARGIN
     for heading, top, block, lines in zip(headings, tops, blocks, heights, strict=True):
-        _written(draw, heading, x, y)
+        _write_text(draw, heading, x, y)
         y += top
         for line, height in zip(block, lines, strict=True):
             _put(image, draw, line, x, y, size)
@@ -199,7 +199,7 @@ def _put(
     room = _text(line)
     for number, tile in enumerate(line):
         at = x + number * (size[0] + GAP)
-        _written(draw, tile.title, at, y + room - sum(part.height for part in tile.title))
+        _write_text(draw, tile.title, at, y + room - sum(part.height for part in tile.title))
         image.paste(tile.image, (at, y + room + 4))
 
 
@@ -208,7 +208,7 @@ def _card(entry: ExplainedImage) -> Image.Image:
     width = 3 * SIDES[0]
     text = [*wrapped(entry.name, width, bold=True), *wrapped(entry.flag, width, ink=CHANGED)]
     image = Image.new("RGB", (width + 2 * MARGIN, sum(line.height for line in text) + 2 * MARGIN), "white")
-    _written(ImageDraw.Draw(image), text, MARGIN, MARGIN)
+    _write_text(ImageDraw.Draw(image), text, MARGIN, MARGIN)
     return image
 
 
@@ -247,7 +247,7 @@ def _fitting(text: str, font: ImageFont.FreeTypeFont, width: int) -> int:
     return (spaces or others or [low])[-1]
 
 
-def _written(draw: ImageDraw.ImageDraw, lines: Sequence[Line], x: int, y: int) -> int:
+def _write_text(draw: ImageDraw.ImageDraw, lines: Sequence[Line], x: int, y: int) -> int:
     """Draws lines from the top; returns where the next would begin."""
     for line in lines:
         draw.text((x, y), line.text, line.ink, _font(line.size, line.bold))

@@ -79,7 +79,7 @@ def selected(
         raise NotApplicable(f"No method asked for can explain {model.name}: {grouped(refused)}.")
     found = tuple(resolved[r.key] for row in rows for r in row)
     told = _once(every, refused) if layers is not None else refused
-    return Selection(found, _drawn([[resolved[r.key] for r in row] for row in rows]), told, name)
+    return Selection(found, _drawing_rows([[resolved[r.key] for r in row] for row in rows]), told, name)
 
 
 def _once(requests: Sequence[Request], refused: Mapping[str, str]) -> dict[str, str]:
@@ -191,7 +191,7 @@ def _distinct(rows: list[list[Request]]) -> list[list[Request]]:
     return [row for row in found if row]
 
 
-def _drawn(rows: list[list[ResolvedMethod]]) -> Rows:
+def _drawing_rows(rows: list[list[ResolvedMethod]]) -> Rows:
     """Plain and refined maps of one method in a row each; methods with a single map share a row."""
     if len(rows) == 1:
         return (tuple(map(described, rows[0])),)

@@ -14,7 +14,7 @@ from heatproof.report.robustness_findings import RobustnessFindings
 from heatproof.report.score_findings import ScoreFindings
 from heatproof.report.source import Source
 from heatproof.report.style import Style, styles
-from heatproof.statistics.audit import AuditFindings, audited
+from heatproof.statistics.audit import AuditFindings, audit_findings
 from heatproof.studies.study import Study, study_named
 
 
@@ -77,11 +77,11 @@ class Findings:
             assert scores is not None
             main = [s for s in robustness.main if s[:2] == one.setting] if robustness else []
             found.append(
-                audited(
+                audit_findings(
                     one.setting.of(scores.scores),
                     scores.facts,
                     robustness.verdicts[main[0]] if robustness and main else None,
-                    one.standing.ranks if one.standing else {},
+                    one.verdict.ranks if one.verdict else {},
                     model=one.setting.model,
                     dataset=one.setting.dataset,
                     layer=str(one.setting.of(scores.scores)["layer"].iloc[0]),
@@ -167,14 +167,14 @@ class Findings:
     @cached_property
     def sections(self) -> list[Section]:
         """The sections of the page, in order."""
-        return [section for made in self.study.sections for section in self._made(made)]
+        return [section for made in self.study.sections for section in self._sections_of(made)]
 
     @property
     def answers(self) -> list[Answer]:
         """The verdicts, which the page begins with."""
         return [answer for section in self.sections for answer in section.answers]
 
-    def _made(self, section: str | Callable[["Findings"], Any]) -> Iterator[Section]:
+    def _sections_of(self, section: str | Callable[["Findings"], Any]) -> Iterator[Section]:
         name = section if isinstance(section, str) else getattr(section, "__name__", "section")
         function = section if callable(section) else import_module(f"heatproof.report.sections.{section}").section
         try:

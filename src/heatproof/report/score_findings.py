@@ -38,8 +38,8 @@ class SettingScores:
 
     setting: ScoreSetting
     table: Frame
-    judged: Mapping[str, MetricRanking]
-    standing: ScoreVerdict | None
+    rankings: Mapping[str, MetricRanking]
+    verdict: ScoreVerdict | None
     agreement: Frame
     curves: Frame
     comparisons: Mapping[str, Comparison]
@@ -105,8 +105,8 @@ def _setting_scores(
     return SettingScores(
         setting=setting,
         table=score_table(here, facts, **given),
-        judged={one.metric: one for one in judged},
-        standing=verdict[0] if verdict else None,
+        rankings={one.metric: one for one in judged},
+        verdict=verdict[0] if verdict else None,
         agreement=metric_agreement(here, facts),
         curves=curve_table(setting.of(points), **given),
         comparisons=dict(_comparisons(here, verdict[0].counted if verdict else (), facts)),

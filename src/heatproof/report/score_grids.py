@@ -108,7 +108,7 @@ def families(findings: Findings, one: SettingScores, methods: Sequence[str], suf
         name = slug(family or "other")
         shown = [metric for metric in metrics if metric in known]
         grids = tuple(_grid(findings, one, methods, part, f"{title} ({name})") for part in _parts(shown))
-        judged = [one.judged[metric] for metric in shown if metric in one.judged]
+        judged = [one.rankings[metric] for metric in shown if metric in one.rankings]
         empty = tuple(_without(findings, [metric for metric in metrics if metric not in known]))
         fooled = sum(bool(each.fooled) for each in judged)
         sentences = tuple(ranking_sentence(each) for each in judged)
@@ -145,7 +145,7 @@ def _grid(
             method,
             method in scores.controls,
             tuple(
-                _cell(means.get((method, column.metric)), one.judged.get(column.metric), column, method, aside)
+                _cell(means.get((method, column.metric)), one.rankings.get(column.metric), column, method, aside)
                 for column in columns
             ),
         )
@@ -155,7 +155,7 @@ def _grid(
 
 
 def _column(metric: str, scores: ScoreFindings, one: SettingScores) -> Column:
-    fact, judged = scores.facts.get(metric, {}), one.judged.get(metric)
+    fact, judged = scores.facts.get(metric, {}), one.rankings.get(metric)
     arrow, percent = ARROWS.get(str(fact.get("better")), ""), in_percent(fact)
     positions = 1 if percent else decimals(_largest(one, metric))
     return Column(metric, arrow, "%" if percent else "", positions, judged.fooled if judged else ())
@@ -202,10 +202,10 @@ def _cell(row: Any, judged: MetricRanking | None, column: Column, method: str, a
 def legend(scores: ScoreFindings, one: SettingScores) -> Iterator[tuple[str, str]]:
     """What the marks in the tables mean, those that occur."""
     yield "↑ ↓", "higher, lower is better."
-    if any(in_percent(scores.facts.get(metric, {})) for metric in one.judged):
+    if any(in_percent(scores.facts.get(metric, {})) for metric in one.rankings):
         yield "%", "in percent of the highest value there can be."
     yield "★", "best mean among the real methods; bold: it, and those that cannot be told from it (95 %)."
-    if any(each.fooled for each in one.judged.values()):
+    if any(each.fooled for each in one.rankings.values()):
         yield "⚑", "fooled: this control cannot be told from the best method. The column is grey and decides nothing."
     if scores.controls:
         yield "control", "a map that is useless on purpose; it should come last."
@@ -213,7 +213,7 @@ def legend(scores: ScoreFindings, one: SettingScores) -> Iterator[tuple[str, str
 
 def overview(scores: ScoreFindings, one: SettingScores) -> Sheet | None:
     """Who leads: average rank and at how many counted scores of each family a method shares the top."""
-    verdict = one.standing
+    verdict = one.verdict
     if verdict is None or not verdict.ranks:
         return None
     groups: dict[str, list[str]] = {}
@@ -235,7 +235,7 @@ def overview(scores: ScoreFindings, one: SettingScores) -> Sheet | None:
 
 def ordered(scores: ScoreFindings, one: SettingScores) -> list[str]:
     """Real methods by average rank, then as in the plan; controls last."""
-    ranks = one.standing.ranks if one.standing else {}
+    ranks = one.verdict.ranks if one.verdict else {}
     there = set(one.table["method"])
     names = [method for method in scores.methods if method in there]
     return sorted(names, key=lambda m: (m in scores.controls, ranks.get(m, math.inf), names.index(m)))
@@ -243,7 +243,7 @@ def ordered(scores: ScoreFindings, one: SettingScores) -> list[str]:
 
 def captions(scores: ScoreFindings, one: SettingScores, most: int = 3) -> list[str]:
     """The metrics whose values stand under a map of the gallery: the first counted one of each family."""
-    counted_ones = one.standing.counted if one.standing else ()
+    counted_ones = one.verdict.counted if one.verdict else ()
     firsts = {scores.family(metric): metric for metric in reversed(counted_ones)}
     return [metric for metric in counted_ones if metric in firsts.values()][:most]
 

@@ -181,7 +181,7 @@ def fooled(findings: Findings) -> Frame:
     """Which controls fool which metric, columns FOOLED."""
     found = _scores(findings)
     lines = []
-    for one in (judged for setting in found.settings for judged in setting.judged.values()):
+    for one in (judged for setting in found.settings for judged in setting.rankings.values()):
         line = {"model": one.model, "dataset": one.dataset, "metric": one.metric, "n": one.n, "best": one.best}
         line |= {"family": found.family(one.metric), "better": one.better, "top": "; ".join(one.top)}
         lines.append(line | {"fooled": bool(one.fooled), "fooled_by": "; ".join(one.fooled), "tested": one.exposed})
@@ -191,7 +191,7 @@ def fooled(findings: Findings) -> Frame:
 def score_tests(findings: Findings) -> Frame:
     """The best real method against every other, by metric, columns SCORE_TESTS."""
     lines = []
-    for one in (judged for setting in _scores(findings).settings for judged in setting.judged.values()):
+    for one in (judged for setting in _scores(findings).settings for judged in setting.rankings.values()):
         for name, test in one.tests.items():
             line = {"model": one.model, "dataset": one.dataset, "metric": one.metric, "control": name in one.controls}
             line |= {field: getattr(test, field) for field in ("first", "second", "n", "ties", "statistic", "p")}

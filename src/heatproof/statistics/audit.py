@@ -197,7 +197,7 @@ class AuditFindings:
     refused: Mapping[str, str]
 
 
-def audited(
+def audit_findings(
     scores: Any,
     directions: Mapping[str, Any],
     verdict: Verdict | None,
@@ -428,7 +428,7 @@ def _fit(given: Mapping[str, Finding]) -> bool:
     return "faithful" in given and given["faithful"].answer == PASS and not failed
 
 
-def _said(found: AuditFindings, method: str) -> str:
+def _in_words(found: AuditFindings, method: str) -> str:
     """The questions that a method passes, that it fails, and that are open, in words."""
     given = found.findings[method].values()
     passed = [one.question.true for one in given if one.answer == PASS]
@@ -446,10 +446,10 @@ def _sentence(found: AuditFindings) -> str:
         return "No verdict: no method has a number."
     if found.recommended is None:
         best = next(iter(found.findings))
-        return f"No heatmap can be recommended {where}. Nearest is {best}: {_said(found, best)}."
+        return f"No heatmap can be recommended {where}. Nearest is {best}: {_in_words(found, best)}."
     layer = found.layers.get(found.recommended, found.layer)
     layer = f" at {layer}" if layer and "@" not in found.recommended else ""
-    return f"Show {found.recommended}{layer}: {where} {_said(found, found.recommended)}."
+    return f"Show {found.recommended}{layer}: {where} {_in_words(found, found.recommended)}."
 
 
 def _notes(found: AuditFindings):

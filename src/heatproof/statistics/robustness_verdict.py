@@ -160,7 +160,7 @@ def verdict_on(
     """
     names = sorted(pairs["segmenter"].astype(str).unique())
     chosen = segmenter or ("quickshift" if "quickshift" in names or not names else names[0])
-    pairs, table = (_spoken_for(frame, chosen) for frame in (pairs, table))
+    pairs, table = (_of_segmenter(frame, chosen) for frame in (pairs, table))
     evidence = _evidence(pooled(pairs, resamples=resamples, seed=seed), _names(pairs), level, seed)
     images, given = _images(pairs, used=True), _images(pairs, used=False)
     figures = {q: {m: evidence.interval(m, q) for m in (*evidence.real, *evidence.controls)} for q in QUANTITIES}
@@ -207,7 +207,7 @@ def _images(pairs: Any, used: bool) -> int:
     return len(found[["dataset", "image"]].drop_duplicates())
 
 
-def _spoken_for(frame: Any, segmenter: str) -> Any:
+def _of_segmenter(frame: Any, segmenter: str) -> Any:
     return frame[frame["segmenter"].astype(str) == segmenter]
 
 
@@ -343,13 +343,13 @@ def _sentence(about: _RobustnessFacts) -> str:
         value = f"{NAMES[about.by]} {values}"
         return f"{where} there is one method, {about.best} ({value}), and nothing to compare it with."
     holds = "holds" if len(about.top) == 1 else "hold"
-    told = _told(len(about.top), rest, about.percent)
+    told = _confidence(len(about.top), rest, about.percent)
     shaky = any(not evidence.cells[c][m].point.reliable for c in evidence.conditions for m in about.top)
     holds = f"seem{'s' if len(about.top) == 1 else ''} to hold" if shaky else holds
     return f"{where} {listed(about.top)} {holds} up best ({NAMES[about.by]} {values}){told}."
 
 
-def _told(top: int, rest: int, percent: str) -> str:
+def _confidence(top: int, rest: int, percent: str) -> str:
     if top == 1:
         others = "the other method" if rest == 1 else f"each of the other {rest} methods"
         return f"; it beats {others} at {percent} confidence" if rest else ""

@@ -55,13 +55,13 @@ def score_verdicts(
     for model, dataset in dict.fromkeys((one.model, one.dataset) for one in judged):
         here = [one for one in judged if (one.model, one.dataset) == (model, dataset)]
         cells = frame[(frame["model"] == model) & (frame["dataset"] == dataset)]
-        found.append(_standing(cells, here, families or {}))
+        found.append(_verdict(cells, here, families or {}))
     return found
 
 
-def _standing(cells: Any, judged: Sequence[MetricRanking], families: Mapping[str, str]) -> ScoreVerdict:
+def _verdict(cells: Any, judged: Sequence[MetricRanking], families: Mapping[str, str]) -> ScoreVerdict:
     fakes = {one.metric: one.fooled for one in judged if one.fooled}
-    counted = _counted(judged, families)
+    counted = _counted_scores(judged, families)
     controls = {name for one in judged for name in one.controls}
     real = cells[~cells["method"].isin(controls)]
     known = set(real.loc[real["value"].notna(), "method"])
@@ -88,7 +88,7 @@ def _ascending(ranks: Any) -> Any:
     return ranks.loc[rounded(ranks).sort_values(kind="stable").index]
 
 
-def _counted(judged: Sequence[MetricRanking], families: Mapping[str, str]) -> list[MetricRanking]:
+def _counted_scores(judged: Sequence[MetricRanking], families: Mapping[str, str]) -> list[MetricRanking]:
     """The scores that all methods have and no control fooled; families in `ASIDE` only where there are no others."""
     methods = {name for one in judged for name in one.means if name not in one.controls}
     sound = [one for one in judged if one.best and not one.fooled and methods <= set(one.means)]
@@ -122,7 +122,7 @@ def _mean(frames: Sequence[Any]) -> Any:
 class _ScoreFacts:
     """The values from which the sentence and the notes are made."""
 
-    judged: Sequence[MetricRanking]
+    rankings: Sequence[MetricRanking]
     counted: tuple[str, ...]
     fooled: Mapping[str, tuple[str, ...]]
     top: tuple[str, ...]
@@ -141,7 +141,7 @@ class _ScoreFacts:
 
 def _sentence(about: _ScoreFacts) -> str:
     """One sentence for a reader who knows no statistics."""
-    if not any(one.best for one in about.judged):
+    if not any(one.best for one in about.rankings):
         return "No verdict: no method has a number for any score."
     where = f"On {counted(about.images or about.given, 'image')}"
     if not about.counted:
@@ -172,14 +172,14 @@ def _notes(about: _ScoreFacts, families: Mapping[str, str]):
     """Remarks on the limits of the evidence."""
     if about.left:
         yield left_out(about.left)
-    tested = [one for one in about.judged if one.exposed]
+    tested = [one for one in about.rankings if one.exposed]
     if about.fooled:
         told = listed([f"{metric} (by {listed(names)})" for metric, names in about.fooled.items()])
         yield (
             f"Fooled: {len(about.fooled)} of {counted(len(tested), 'score')}, {told}. These controls do not depend on "
             "the network, and yet the score cannot tell them from the best method: it proves nothing here."
         )
-        weak = [one.metric for one in about.judged if one.fooled and not set(one.fooled) & set(one.ahead)]
+        weak = [one.metric for one in about.rankings if one.fooled and not set(one.fooled) & set(one.ahead)]
         if weak:
             them = "this" if len(weak) == len(about.fooled) else listed(weak)
             yield (
@@ -190,11 +190,11 @@ def _notes(about: _ScoreFacts, families: Mapping[str, str]):
         yield f"No control fooled any of the {counted(len(tested), 'score')}."
     if not about.controls:
         yield "No control was run, so it is not known whether these scores can be fooled."
-    elif len(tested) < len(about.judged):
-        untold = len(about.judged) - len(tested)
+    elif len(tested) < len(about.rankings):
+        untold = len(about.rankings) - len(tested)
         yield f"For {counted(untold, 'score')} there are too few images or numbers to say whether a control fools it."
     aside = sorted(
-        {families.get(one.metric, "") for one in about.judged if one.metric not in about.counted} & set(ASIDE)
+        {families.get(one.metric, "") for one in about.rankings if one.metric not in about.counted} & set(ASIDE)
     )
     if about.ranks and len(about.ranks) > 1:
         yield (

@@ -35,7 +35,7 @@ class CaseFile(NamedTuple):
 
 def write_gallery(store: Store, setup: Setup, map_jobs: Map, progress: Any) -> None:
     """Writes `gallery/`, unless the one that is there shows these cases already."""
-    drawings = chosen(store, setup)
+    drawings = chosen_cases(store, setup)
     if drawings is None:
         return
     folder = store.folder / "gallery"
@@ -53,7 +53,7 @@ def write_gallery(store: Store, setup: Setup, map_jobs: Map, progress: Any) -> N
         stale.unlink()
 
 
-def chosen(store: Store, setup: Setup) -> list[CaseFile] | None:
+def chosen_cases(store: Store, setup: Setup) -> list[CaseFile] | None:
     """The cases of the study with their files, None where it has no gallery."""
     study = setup.study
     if study.cases is None:
@@ -64,10 +64,10 @@ def chosen(store: Store, setup: Setup) -> list[CaseFile] | None:
     names = zip(*kept, strict=True) if kept else ((), ())
     columns = {name: pa.array(values, pa.string()) for name, values in zip(("dataset", "image"), names, strict=True)}
     connection.register("kept", pa.table(columns))
-    return [_named(number, case) for number, case in enumerate(study.cases(connection, setup.plan))]
+    return [_case_file(number, case) for number, case in enumerate(study.cases(connection, setup.plan))]
 
 
-def _named(number: int, case: Case) -> CaseFile:
+def _case_file(number: int, case: Case) -> CaseFile:
     content = hashlib.blake2b(repr(tuple(case)).encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
     return CaseFile(f"case-{number:02d}-{content}.npz", case)
 
@@ -75,14 +75,14 @@ def _named(number: int, case: Case) -> CaseFile:
 def draw(worker: Worker, drawing: CaseFile, advance: Advance) -> str:
     """Draws one case to its file; returns the file's name."""
     store = Store(worker.setup.folder)
-    entry, arrays = described(worker, store, drawing)
+    entry, arrays = entry_and_arrays(worker, store, drawing)
     arrays["entry"] = np.array(json.dumps(entry))
     write_atomically(store.folder / "gallery" / drawing.file, lambda file: np.savez_compressed(file, **arrays))
     advance(1.0)
     return drawing.file
 
 
-def described(worker: Worker, store: Store, drawing: CaseFile) -> tuple[dict[str, Any], dict[str, Any]]:
+def entry_and_arrays(worker: Worker, store: Store, drawing: CaseFile) -> tuple[dict[str, Any], dict[str, Any]]:
     """The case's entry in the index, and its arrays: images and maps, the reference first."""
     plan, case = worker.plan, drawing.case
     model_index = [one.label for one in plan.models].index(case.model)
@@ -99,10 +99,10 @@ def described(worker: Worker, store: Store, drawing: CaseFile) -> tuple[dict[str
         "label": label,
         "label_name": _class_name(model, label),
     }
-    kept = None if case.conditions else _kept(worker, store, job, case.image)
+    kept = None if case.conditions else _kept_maps(worker, store, job, case.image)
     if kept is not None:
         methods, maps = kept
-        columns = [_answered(store, case, model)]
+        columns = [_stored_prediction(store, case, model)]
         pixels = [_pixels(measurement.x)]
     else:
         shown = [first, *(one for one in others if one.name in case.conditions)]
@@ -115,7 +115,7 @@ def described(worker: Worker, store: Store, drawing: CaseFile) -> tuple[dict[str
     return {**entry, "methods": methods, "columns": columns}, {"images": np.stack(pixels), "maps": maps}
 
 
-def _kept(worker: Worker, store: Store, job: Job, image: str) -> tuple[list[str], np.ndarray] | None:
+def _kept_maps(worker: Worker, store: Store, job: Job, image: str) -> tuple[list[str], np.ndarray] | None:
     """The methods and the maps that were kept of an image, controls last; None where none were."""
     size = worker.plan.batch_size or 1
     path = store.maps / f"{job._replace(start=job.start - job.start % size).key}.npz"
@@ -129,7 +129,7 @@ def _kept(worker: Worker, store: Store, job: Job, image: str) -> tuple[list[str]
     return [methods[row] for row in order], shard["display"][order, column : column + 1]
 
 
-def _answered(store: Store, case: Case, model: Model) -> dict[str, Any]:
+def _stored_prediction(store: Store, case: Case, model: Model) -> dict[str, Any]:
     """What the model said of the reference image, from the rows."""
     found = connect(store.folder).execute(
         "SELECT any_value(clean_class), any_value(clean_probability) FROM rows "

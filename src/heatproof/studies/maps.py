@@ -8,6 +8,7 @@
 `methods`, `conditions`, `images` and `display_methods`, `display_images` name what lies along the axes.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -22,20 +23,20 @@ KEPT, SIDE = 128, 112
 class KeptMaps:
     """Maps of some images of a job; several are put together by `arrays`.
 
-    raw: one `(values, scale)` for each condition; display: method → maps of `shown`.
+    raw: the raw maps of all methods, for each condition; display: method → maps of `shown`.
     """
 
     images: Sequence[str] = ()
     methods: Sequence[str] = ()
     conditions: Sequence[str] = ()
-    raw: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    raw: list[list[torch.Tensor]] = field(default_factory=list)
     shown: Sequence[str] = ()
     display: dict[str, np.ndarray] = field(default_factory=dict)
 
     def add_raw(self, maps: Sequence[torch.Tensor]) -> None:
         """The raw maps `(n, *spatial)` of all methods under the next condition."""
         if maps:
-            self.raw.append(half_precision(maps))
+            self.raw.append([one.detach().float().cpu() for one in maps])
 
     def add_display(self, method: str, maps: torch.Tensor) -> None:
         """The display maps `(n, *size)` of a method on the images of `shown`."""
@@ -47,8 +48,10 @@ def arrays(parts: Sequence[KeptMaps]) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
     raw = [part for part in parts if part.raw]
     if raw:
+        whole = max((one.shape[1:] for part in raw for maps in part.raw for one in maps), key=math.prod)
+        packed = [[half_precision(maps, whole) for maps in part.raw] for part in raw]
         for position, name in enumerate(("values", "scale")):
-            found[name] = np.concatenate([np.stack([one[position] for one in part.raw], 1) for part in raw], 2)
+            found[name] = np.concatenate([np.stack([one[position] for one in part], 1) for part in packed], 2)
         found |= {"methods": np.array(raw[0].methods), "conditions": np.array(raw[0].conditions)}
         found["images"] = np.array([image for part in raw for image in part.images])
     display = [part for part in parts if part.display]
@@ -60,14 +63,13 @@ def arrays(parts: Sequence[KeptMaps]) -> dict[str, np.ndarray]:
     return found
 
 
-def half_precision(maps: Sequence[torch.Tensor]) -> tuple[np.ndarray, np.ndarray]:
+def half_precision(maps: Sequence[torch.Tensor], whole: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Each map scaled by its largest magnitude: `(methods, n, *spatial)` and `(methods, n)`.
 
     A map of another shape is that of a method that failed, and not a number all over.
     """
-    maps = [one.float() for one in maps]
-    whole = max((one.shape for one in maps), key=len)
-    raw = torch.stack([one if one.shape == whole else torch.full_like(maps[0], torch.nan) for one in maps])
+    blank = torch.full((len(maps[0]), *whole), torch.nan)
+    raw = torch.stack([one if one.shape == blank.shape else blank for one in maps])
     scale = raw.flatten(2).abs().amax(2).nan_to_num(1.0, 1.0, 1.0).clamp_min(1e-30)
     values = raw / scale.view(*scale.shape, *[1] * (raw.dim() - 2))
     return values.cpu().numpy().astype(np.float16), scale.cpu().numpy()

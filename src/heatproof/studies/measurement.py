@@ -119,19 +119,19 @@ class Measurement:
         """Of a condition, in passes, very roughly: a metric of the reference asks the network again for each method."""
         if number:
             return self.conditions[number].cost
-        return 1.0 + 8.0 * len(self._due(True)) * len(self.methods)
+        return 1.0 + 8.0 * len(self._measures_due(True)) * len(self.methods)
 
     def _nothing_kept(self) -> KeptMaps:
         one = len(self.conditions) == 1
-        shown = [self.block.ids[row] for row in self._shown] if one else []
+        shown = [self.block.ids[row] for row in self._gallery_rows] if one else []
         methods = [method.request.name for method in self.stored]
         return KeptMaps(self.block.ids, methods, [condition.name for condition in self.conditions], shown=shown)
 
     @cached_property
-    def _shown(self) -> list[int]:
+    def _gallery_rows(self) -> list[int]:
         return [row for row, index in enumerate(self.block.indices) if index < KEPT]
 
-    def _due(self, reference: bool) -> list[tuple[Measure, MetricRequest]]:
+    def _measures_due(self, reference: bool) -> list[tuple[Measure, MetricRequest]]:
         return self.measures.at(reference, self.dataset.masked)
 
     # --- images and maps under a condition ---
@@ -197,7 +197,7 @@ class Measurement:
         return probabilities.gather(1, self.clean_class[:, None])[:, 0]
 
     @cached_property
-    def broken(self) -> list[Flag]:
+    def no_prediction(self) -> list[Flag]:
         """Why an image has no prediction under the reference, `FINE` where it has."""
         return non_finite(self.reference.found.logits)
 
@@ -215,7 +215,7 @@ class Measurement:
         if explained.condition.perturbation:
             about["strength"] = strength_of(explained.condition)
         self._image_rows(explained, about, first)
-        due = self._due(first)
+        due = self._measures_due(first)
         given = [self._given_maps(maps) for maps in self.dataset.given] if first else []
         if due:
             columns = {m.key: at_layers(m) for m in self.methods} | {m.name: of_maps(m) for m in self.dataset.given}
@@ -233,7 +233,7 @@ class Measurement:
             for one in scores:
                 self._add(one, due, {**about, **columns[one.method]}, reasons.get(one.method))
                 if kept.shown:
-                    kept.add_display(columns[one.method]["method"], one.maps[self._shown])
+                    kept.add_display(columns[one.method]["method"], one.maps[self._gallery_rows])
                 advance(1 / len(columns))
         if not due or not (self.methods or given):
             advance(1.0)
@@ -241,7 +241,7 @@ class Measurement:
     def _image_rows(self, explained: Explained, about: Mapping[str, Any], first: bool) -> None:
         """Rows about the images: how far they were changed, whether they are classified right, the class explained."""
         ids, found, batch = self.block.ids, explained.found, explained.batch
-        flags = first_flags(self.broken, non_finite(found.logits))
+        flags = first_flags(self.no_prediction, non_finite(found.logits))
         if not first and explained.x.shape == self.x.shape:
             self.rows.add(ids, **about, metric="psnr", value=numbers(psnr(self.x, explained.x)), flag=flags)
         if any(label is not None for label in self.block.labels):
@@ -254,7 +254,7 @@ class Measurement:
         """Columns with the prediction under the reference and now; null where the model gave no number."""
         found = explained.found
         now, probability = top_class(found.logits), explained.batch.model.probabilities(found.logits)
-        fine = [not flag for flag in first_flags(self.broken, non_finite(found.logits))]
+        fine = [not flag for flag in first_flags(self.no_prediction, non_finite(found.logits))]
         nullable = lambda values: [v if ok else None for v, ok in zip(values.tolist(), fine, strict=True)]  # noqa: E731
         return {
             "changed": nullable(now != self.clean_class),
@@ -275,9 +275,9 @@ class Measurement:
         outcomes = {outcome.metric: outcome for outcome in one.outcomes}
         for measure, request in due:
             outcome = outcomes[request.key]
-            flags = first_flags(self.broken, self._flags(outcome, request, unusable))
+            flags = first_flags(self.no_prediction, self._flags(outcome, request, unusable))
             values = numbers(outcome.values).round(DECIMALS)
-            values[[bool(flag) for flag in self.broken]] = np.nan
+            values[[bool(flag) for flag in self.no_prediction]] = np.nan
             segmented = request.paired and "segmenter" in request.options
             count = self.reference_maps.counts(request.options["segmenter"]) if segmented else 0
             columns = {**about, "segmenter": measure.segmenter}

@@ -22,26 +22,26 @@ from heatproof.compat.pytorch_grad_cam.base import BaseCAM, as_wanted
 from heatproof.errors import InvalidInput, NotApplicable, UnknownName
 
 
-def _made(name: str, method: str, **settings: Any) -> type[BaseCAM]:
+def _method_class(name: str, method: str, **settings: Any) -> type[BaseCAM]:
     """The class of a method."""
     about = f"{method!r} in the call style of pytorch-grad-cam; see BaseCAM."
     return type(name, (BaseCAM,), {"method": method, "settings": settings, "__doc__": about, "__module__": __name__})
 
 
-GradCAM = _made("GradCAM", "gradcam")
-GradCAMPlusPlus = _made("GradCAMPlusPlus", "gradcam++", compat=True)
-HiResCAM = _made("HiResCAM", "hirescam")
-XGradCAM = _made("XGradCAM", "xgradcam", eps=1e-7)
-LayerCAM = _made("LayerCAM", "layercam")
-GradCAMElementWise = _made("GradCAMElementWise", "gradcam-elementwise")
-EigenCAM = _made("EigenCAM", "eigencam")
-EigenGradCAM = _made("EigenGradCAM", "eigengradcam")
-FEM = _made("FEM", "fem", compat=True)
-FullGrad = _made("FullGrad", "fullgrad")
-ScoreCAM = _made("ScoreCAM", "scorecam")
+GradCAM = _method_class("GradCAM", "gradcam")
+GradCAMPlusPlus = _method_class("GradCAMPlusPlus", "gradcam++", compat=True)
+HiResCAM = _method_class("HiResCAM", "hirescam")
+XGradCAM = _method_class("XGradCAM", "xgradcam", eps=1e-7)
+LayerCAM = _method_class("LayerCAM", "layercam")
+GradCAMElementWise = _method_class("GradCAMElementWise", "gradcam-elementwise")
+EigenCAM = _method_class("EigenCAM", "eigencam")
+EigenGradCAM = _method_class("EigenGradCAM", "eigengradcam")
+FEM = _method_class("FEM", "fem", compat=True)
+FullGrad = _method_class("FullGrad", "fullgrad")
+ScoreCAM = _method_class("ScoreCAM", "scorecam")
 
 
-class ShapleyCAM(_made("ShapleyCAM", "shapleycam")):
+class ShapleyCAM(_method_class("ShapleyCAM", "shapleycam")):
     """`shapleycam`; the utility is the targets' output (in the paper `ClassifierOutputReST`); for None the logit."""
 
     def _wanted(self, targets: Any, count: int) -> Wanted:
@@ -52,7 +52,7 @@ class ShapleyCAM(_made("ShapleyCAM", "shapleycam")):
         return super()._mapped(inputs, wanted, utility="rest" if wanted.output == "rest" else "logit", **changed)
 
 
-class AblationCAM(_made("AblationCAM", "ablationcam", compat=True)):
+class AblationCAM(_method_class("AblationCAM", "ablationcam", compat=True)):
     """`ablationcam`; `batch_size` and `ablation_layer` are accepted and ignored."""
 
     def __init__(
@@ -74,7 +74,7 @@ class AblationCAM(_made("AblationCAM", "ablationcam", compat=True)):
         self.batch_size, self.ablation_layer = batch_size, ablation_layer
 
 
-class KPCA_CAM(_made("KPCA_CAM", "kpcacam")):
+class KPCA_CAM(_method_class("KPCA_CAM", "kpcacam")):
     """`kpcacam`; `gamma=None` is one over the number of channels."""
 
     def __init__(
@@ -90,7 +90,7 @@ class KPCA_CAM(_made("KPCA_CAM", "kpcacam")):
         super().__init__(model, target_layers, reshape_transform, kernel=kernel, gamma=gamma or 0.0, **options)
 
 
-class FinerCAM(_made("FinerCAM", "finercam", alpha=1.0, comparisons=3, compat=True)):
+class FinerCAM(_method_class("FinerCAM", "finercam", alpha=1.0, comparisons=3, compat=True)):
     """`finercam` on the CAM of `base_method`; given `targets` are explained by `base_method` alone."""
 
     def __init__(

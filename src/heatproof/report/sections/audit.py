@@ -158,8 +158,8 @@ def _studies(findings: Findings, one: AuditFindings) -> Iterator[Any]:
         verdicts = findings.robustness.verdicts.items()
         sentences += [verdict.sentence for setting, verdict in verdicts if setting[:2] == (one.model, one.dataset)]
     if findings.scores is not None:
-        found = [s.standing for s in findings.scores.settings if s.setting == (one.model, one.dataset)]
-        sentences += [standing.sentence for standing in found if standing is not None]
+        found = [s.verdict for s in findings.scores.settings if s.setting == (one.model, one.dataset)]
+        sentences += [verdict.sentence for verdict in found if verdict is not None]
     if sentences:
         yield Heading("What the parts say by themselves")
         yield from map(Text, sentences)

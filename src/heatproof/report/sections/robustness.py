@@ -35,7 +35,7 @@ def section(findings: Findings) -> Iterator[Section]:
     if found is None:
         return
     if found.overall:
-        blocks = list(compared(_tested(found.overall, "-together"), findings.looks))
+        blocks = list(compared(_comparisons(found.overall, "-together"), findings.looks))
         yield Section("together", "All models and images together", blocks, nav="All together", words=WORDS)
     for position, setting in enumerate(found.main):
         suffix = findings.suffix(position, len(found.main), setting.model)
@@ -54,7 +54,7 @@ def section(findings: Findings) -> Iterator[Section]:
         )
 
 
-def _tested(comparisons: Mapping[str, Any], suffix: str) -> list[Tested]:
+def _comparisons(comparisons: Mapping[str, Any], suffix: str) -> list[Tested]:
     return [Tested(f"ranks-{q}{suffix}", NAMES[q], BLOCKS[q], one) for q, one in comparisons.items()]
 
 
@@ -71,7 +71,7 @@ def _blocks(findings: Findings, found: RobustnessFindings, setting: RobustnessSe
     grid = matrix(table, methods, ranks, verdict, flips, shown)
     yield grid
     yield Legend(list(_legend(grid.rows, verdict)))
-    if rests := _rests(verdict, methods, found.controls):
+    if rests := _deciding_figures(verdict, methods, found.controls):
         yield Heading("What the verdict rests on")
         yield rests
     yield _figures(findings, found, setting, table, methods, suffix)
@@ -81,7 +81,7 @@ def _blocks(findings: Findings, found: RobustnessFindings, setting: RobustnessSe
     yield Details(strengths.caption, [strengths])
     caption = "Share of predictions each perturbation changed."
     yield Figures([Drawing(f"flips{suffix}", caption, lambda: figures.flips_figure(flips))])
-    yield from compared(_tested(comparisons, suffix), findings.looks)
+    yield from compared(_comparisons(comparisons, suffix), findings.looks)
     every = "All numbers: consistency, responsiveness, RM and RM₀ at every severity"
     yield Details(every, list(_numbers(table, methods, found.controls)), long=True)
 
@@ -203,7 +203,7 @@ def matrix(
         f"Large: {large} and its 95 % interval. Small, below: {small} and its interval. All severities of a "
         "perturbation together; 1 is best.",
         f"average rank by {NAMES[shown]}" if ranks else "",
-        tuple((kind, _flipped(flips, kind)) for kind in kinds),
+        tuple((kind, _flip_share(flips, kind)) for kind in kinds),
         rows,
     )
 
@@ -239,7 +239,7 @@ def _reason(n: int, flips: int) -> str:
     return f"only {n - flips} held"
 
 
-def _flipped(flips: Frame, kind: str) -> str:
+def _flip_share(flips: Frame, kind: str) -> str:
     rates = flips.loc[(flips["perturbation"] == kind) & (flips["severity"] == "all"), "flip_rate"]
     return f"{percent(rates.iloc[0])} flipped" if len(rates) else ""
 
@@ -262,7 +262,7 @@ def _legend(rows: Sequence[MatrixRow], verdict: Verdict) -> Iterator[tuple[str, 
 # --- plain tables ---
 
 
-def _rests(verdict: Verdict, methods: Sequence[str], controls: frozenset[str]) -> Sheet | None:
+def _deciding_figures(verdict: Verdict, methods: Sequence[str], controls: frozenset[str]) -> Sheet | None:
     """The figures the verdict compares, a mean over the perturbations; ⚑ where a control keeps up with the best."""
     quantities = [q for q in verdict.figures if any(not math.isnan(i.value) for i in verdict.figures[q].values())]
     if not quantities:

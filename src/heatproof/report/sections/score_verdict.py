@@ -21,7 +21,7 @@ def section(findings: Findings) -> Section | None:
 def _answers(found: ScoreFindings) -> Iterator[Answer]:
     for one in found.settings:
         where = f"{one.setting.model} on {one.setting.dataset}" if len(found.settings) > 1 else ""
-        if one.standing is None:
+        if one.verdict is None:
             yield Answer("No verdict: for no score is it known which way is better.", (), where)
         else:
-            yield Answer(one.standing.sentence, one.standing.notes, where)
+            yield Answer(one.verdict.sentence, one.verdict.notes, where)

@@ -99,8 +99,8 @@ def _curves(findings: Findings, found: ScoreFindings, one: SettingScores, suffix
 def _tests(findings: Findings, one: SettingScores, suffix: str) -> Iterator[Any]:
     """By all counted scores and by the first of each family."""
     found = dict(one.comparisons)
-    if one.standing is not None and one.standing.comparison is not None:
-        found = {ALL: one.standing.comparison, **found}
+    if one.verdict is not None and one.verdict.comparison is not None:
+        found = {ALL: one.verdict.comparison, **found}
     tests = [
         Tested(f"ranks-{'all' if name == ALL else slug(name)}-{position}{suffix}", name, "images", comparison)
         for position, (name, comparison) in enumerate(found.items())
