@@ -1,4 +1,4 @@
-"""The page and the tables of a score study: complete, escaped, the same bytes, honest about what is missing."""
+"""The page and the tables of a score study: complete, escaped, the same bytes; they state what is missing."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The verdict: who shares the top, what is fooled, and what it says when it cannot say anything."""
+"""The verdict: which methods share the top, which quantities are fooled, and the sentences without a result."""
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,7 @@ from heatproof.statistics.robustness_verdict import listed, number
 
 
 def judged(pairs, **options):
-    table = robustness_table(pairs, resamples=10)  # the verdict reads its values, not its intervals
+    table = robustness_table(pairs, resamples=10)  # the verdict uses its values, not its intervals
     return verdict_on(pairs, table, resamples=200, **options)
 
 

@@ -20,7 +20,7 @@ ONE = (
     "Each block is one image, with what each method highlights laid over it (bright = more important), and below "
     "each map its scores on this image."
 )
-#: What tells two conditions apart in the rows.
+#: The columns that identify a condition in the rows.
 CONDITION = ("perturbation", "severity", "transformation", "target", "state")
 NOTHING = "This folder has no gallery yet. It is made at the end of a run: run the same command again to finish it."
 
@@ -35,7 +35,7 @@ class CaseBlock:
     controls: frozenset[str]
 
     def lines(self, method: str, column: int) -> Sequence[str]:
-        """What stands under a tile."""
+        """The lines under a tile."""
         return self.notes.get((method, column), ())
 
     def tile(self, row: int, column: int) -> ImageTile:

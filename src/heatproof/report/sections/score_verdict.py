@@ -1,4 +1,4 @@
-"""The answers of a score study, and what nobody said of its metrics."""
+"""The verdicts of a score study, and a warning for metrics whose direction is not known."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""The methods by all metrics: means by family, curves, tests, and whether the metrics agree."""
+"""The methods by all metrics: means by family, curves, tests, and the agreement of the metrics."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -29,7 +29,7 @@ AGREEMENT = (
     "the same order from best to worst, 0 (white) none, −1 (orange) the reverse. Scores that disagree do not measure "
     "the same thing."
 )
-#: What is compared by the average rank over all counted scores.
+#: The name of the comparison by the average rank over all counted scores.
 ALL = "all counted scores together"
 
 
@@ -97,7 +97,7 @@ def _curves(findings: Findings, found: ScoreFindings, one: SettingScores, suffix
 
 
 def _tests(findings: Findings, one: SettingScores, suffix: str) -> Iterator[Any]:
-    """By all counted scores and by the first of each family."""
+    """Tests by all counted scores together, and by the first counted score of each family."""
     found = dict(one.comparisons)
     if one.standing is not None and one.standing.comparison is not None:
         found = {ALL: one.standing.comparison, **found}

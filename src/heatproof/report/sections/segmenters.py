@@ -1,4 +1,4 @@
-"""The segmenter ablation: does the ranking of the methods depend on how the image is cut?"""
+"""The segmenter ablation: does the ranking of the methods depend on the segmenter?"""
 
 from heatproof.report.blocks import Drawing, Figures, Section, Text, sheet
 from heatproof.report.findings import Findings
