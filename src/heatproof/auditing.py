@@ -64,7 +64,7 @@ def audit(
     """Tests which heatmap may be shown for a classifier on some images, and how far it can be trusted.
 
     It tests whether maps are faithful, stable under noise, responsive to a changed prediction, dependent on the weights
-    and on the class, and, where there are masks, on the object.
+    and on the class, and, with masks, whether they point at the object.
 
     Args:
         model: a spec for `heatproof.load_model`, or a model that it or `heatproof.wrap` returned (then `workers` is 1).

@@ -209,7 +209,10 @@ def test_nothing_is_asked_of_a_method_that_does_not_serve_the_model():
     frame = rows(faithful(good=0.5, chefer=0.5))
     frame.loc[frame["method"] == "chefer", "value"] = np.nan
     found = of(frame, refused={"chefer": "it has no attention"})
-    assert list(found.findings) == ["good"] and "chefer does not serve this model: it has no attention." in found.notes
+    assert (
+        list(found.findings) == ["good"]
+        and "chefer is not applicable to this model: it has no attention." in found.notes
+    )
 
 
 def test_eight_methods_can_pass_on_eight_images():

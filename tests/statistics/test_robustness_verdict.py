@@ -80,7 +80,7 @@ def test_a_map_that_fades_with_the_noise_fools_the_pooled_figures_only(made):
 def test_no_flips_and_all_flips_are_no_verdict(changed, cure, made):
     found = judged(made({"good": 0.3, "dull": 0.1}).assign(changed=changed))
     assert found.by is None and found.best is None and found.top == () and found.cells == 0
-    assert found.sentence.startswith("No verdict: under no perturbation 10 predictions") and cure in found.sentence
+    assert found.sentence.startswith("No verdict: no perturbation has 10 predictions") and cure in found.sentence
     assert any("left out" in note for note in found.notes)
 
 

@@ -219,7 +219,7 @@ def test_a_family_counts_once_and_size_does_not():
     (verdict,) = score_verdicts(rows, judged, families)
     assert verdict.ranks == {"a": 1.5, "b": 1.5}
     assert verdict.counted == ("road", "f1", "f2")
-    assert any("complexity are told but not counted" in note for note in verdict.notes)
+    assert any("complexity are shown but not counted" in note for note in verdict.notes)
     only = [one for one in judged if one.metric == "small"]
     assert score_verdicts(rows, only, families)[0].top == ("a",)  # the only family left
     ranks = rank_blocks(rows, [one for one in judged if one.metric == "f1"], families)
@@ -241,7 +241,7 @@ def test_a_control_that_is_only_not_told_apart_is_said_to_be_so():
     judged = fooled(rows, DIRECTIONS)
     assert (judged[0].fooled, judged[0].ahead) == (("half",), ())
     (verdict,) = score_verdicts(rows, judged, FAMILIES)
-    assert any("cannot be told apart on 30 images, and with more" in note for note in verdict.notes)
+    assert any("not significantly on 30 images; with more images" in note for note in verdict.notes)
 
 
 def test_one_method_and_no_control():

@@ -33,7 +33,7 @@ def compared(
     """The blocks of some tests."""
     yield Heading(heading)
     if not tests:
-        yield Text("Nothing can be compared: there is one method, or nothing on which every method has a number.")
+        yield Text("Nothing can be compared: there is one method, or no image or condition that all methods share.")
     yield from (Text(_in_words(test)) for test in tests)
     yield Figures([_diagram(test, looks) for test in tests], "abreast")
     yield from map(_pairwise, tests)

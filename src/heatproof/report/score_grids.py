@@ -206,7 +206,7 @@ def legend(scores: ScoreFindings, one: SettingScores) -> Iterator[tuple[str, str
         yield "%", "in percent of the highest value there can be."
     yield "★", "best mean among the real methods; bold: it, and those that cannot be told from it (95 %)."
     if any(each.fooled for each in one.judged.values()):
-        yield "⚑", "fooled: this control cannot be told from the best method. The column is grey and decides nothing."
+        yield "⚑", "fooled: this control cannot be told from the best method. The column is grey and not counted."
     if scores.controls:
         yield "control", "a map that is useless on purpose; it should come last."
 

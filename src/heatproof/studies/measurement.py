@@ -367,7 +367,7 @@ def non_finite(logits: torch.Tensor) -> list[Flag]:
 
 
 def correctness(logits: torch.Tensor, labels: Sequence[int | None]) -> dict[str, Any]:
-    """1 if the prediction is the label, else 0; NaN without a label. Flagged without a label or with non-finite logits."""
+    """1 if the prediction is the label, else 0; NaN and flagged without a label, flagged with non-finite logits."""
     predicted = top_class(logits).tolist()
     known = [label is not None for label in labels]
     values = [float(p == label) if ok else float("nan") for p, label, ok in zip(predicted, labels, known, strict=True)]

@@ -95,7 +95,7 @@ def _blocks(findings: Findings, one: AuditFindings, drawn: Sequence[DrawnCase]) 
     missing = [question for question in QUESTIONS if question not in asked]
     if missing:
         yield Text(
-            f"Not asked: {'; '.join(question.asks for question in missing)} There was nothing to answer it with"
+            f"Not asked: {'; '.join(question.asks for question in missing)} There were no rows to answer this with"
             + (", or the class explained is fixed." if findings.plan.get("target") != "predicted" else ".")
         )
     yield Heading("What must not be concluded")
@@ -161,5 +161,5 @@ def _studies(findings: Findings, one: AuditFindings) -> Iterator[Any]:
         found = [s.standing for s in findings.scores.settings if s.setting == (one.model, one.dataset)]
         sentences += [standing.sentence for standing in found if standing is not None]
     if sentences:
-        yield Heading("What the parts say by themselves")
+        yield Heading("The verdicts of the noise and score studies by themselves")
         yield from map(Text, sentences)

@@ -22,9 +22,9 @@ from heatproof.statistics.robustness_verdict import Verdict
 #: Quantities as the page writes them.
 NAMES = {"rm": "RM", "rm0": "RM₀", "rbo": "RBO"}
 INTRODUCTION = Markup(
-    "RM, the robustness metric, asks two things of a heatmap at once: does it <b>stay</b> when the model's answer "
-    "stays (consistency), and does it <b>change</b> when the answer changes (responsiveness)? 1 is best. RM₀ is the "
-    "same with chance taken out: 0 means no better than a map that ignores the image. "
+    "RM, the robustness metric, measures two properties of a heatmap at once: does it <b>stay</b> when the prediction "
+    "stays (consistency), and does it <b>change</b> when the prediction changes (responsiveness)? 1 is best. RM₀ is "
+    "the same with chance taken out: 0 means no better than a map that ignores the image. "
     '<a href="#words">All words explained</a>.'
 )
 

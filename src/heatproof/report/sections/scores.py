@@ -15,14 +15,14 @@ from heatproof.report.score_findings import ScoreFindings, SettingScores
 from heatproof.report.score_grids import Families, Family, definitions, families, legend, ordered, overview
 
 INTRODUCTION = Markup(
-    "All scores follow, by the question they ask. A score that a useless map can satisfy is <b>fooled</b> (⚑): it is "
-    'shown in grey. <a href="#words">All words explained</a>.'
+    "All scores follow, grouped by the question that they answer. A score that a useless map can satisfy is "
+    '<b>fooled</b> (⚑): it is shown in grey. <a href="#words">All words explained</a>.'
 )
 CURVES = (
-    "What the model says while pixels go or return in the order of the map: mean over the images, with the 95 % "
-    "interval as a band. Where pixels are removed, a good map makes the curve fall early; where they are restored, "
-    "it makes it rise early. Of mprt: how alike the map stays while layers are drawn anew; of sensitivity-n: the "
-    "correlation by the size of the subset. Controls are grey and dashed."
+    "The model's output while pixels are removed or restored in the order of the map: mean over the images, with the "
+    "95 % interval as a band. Where pixels are removed, a good map makes the curve fall early; where they are "
+    "restored, it makes it rise early. For mprt: the similarity with the original map while layers are drawn anew; "
+    "for sensitivity-n: the correlation by the size of the subset. Controls are grey and dashed."
 )
 AGREEMENT = (
     "Rank correlation of every two scores over the real methods, image by image, signs turned so that 1 (blue) is "
