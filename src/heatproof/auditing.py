@@ -22,7 +22,7 @@ class Audit:
     """What an audit found.
 
     Attributes:
-        sentence: the verdict. notes: the caveats that belong to it.
+        sentence: the verdict. notes: its caveats.
         recommended: the method to show, None if there is none; for the first model and dataset if there are several.
         table: a data frame, a row for each method, question and test (the columns of tables/audit.csv).
         page: the page with the evidence. folder: the results; repeating the call computes only what is missing.
@@ -61,20 +61,23 @@ def audit(
     progress: bool = True,
     **settings: Any,
 ) -> Audit:
-    """Tests a classifier's heatmaps: faithful, stable, responsive, localised, and dependent on weights and class?
+    """Tests which heatmap may be shown for a classifier on some images, and how far it can be trusted.
+
+    It tests whether maps are faithful, stable under noise, responsive to a changed prediction, dependent on the weights
+    and on the class, and, with masks, whether they point at the object.
 
     Args:
-        model: a spec for `heatproof.load_model`, or a model that it or `heatproof.wrap` returned (then one process).
+        model: a spec for `heatproof.load_model`, or a model that it or `heatproof.wrap` returned (then `workers` is 1).
         images: a folder, `shapes`, or files.
         labels: a CSV with the columns file,class_index. masks: a folder of masks or a CSV of boxes, for localisation.
         budget: time limit in minutes; as many images as fit are used.
-        out: the folder for the results, by default a new temporary one. Repeating the call computes what is missing.
-        methods: by default eight, Ablation-CAM among them only where it costs no pass.
-        workers: processes; more than one need the spec of a model, and in a script `if __name__ == "__main__":`.
+        out: the results folder, by default a new temporary one. Repeating the call computes only what is missing.
+        methods: by default eight, or seven without Ablation-CAM if that would run the network for every channel.
+        workers: processes; several need the spec of a model, and `if __name__ == "__main__":` in a script.
         settings: any other setting of the study `audit` (docs/commands.md) and of its model (`checkpoint`, `layer`, …).
 
     Raises:
-        InvalidStudy, ModelError, UnknownName …: before any work is done. StoreError: `out` cannot be used.
+        InvalidInput, ModelError, UnknownName …: before any work. StoreError: `out` cannot be used.
     """
     from heatproof.studies.settings import ModelPlan
 
@@ -122,7 +125,7 @@ def _images(given: Any) -> str | list[str]:
 
 
 def _path(name: str, value: Any) -> str:
-    """InvalidInput for what is no path."""
+    """The path as text; InvalidInput if it is none."""
     if not isinstance(value, str | os.PathLike):
         kind = "a folder, `shapes`, or files" if name == "images" else "a path"
         raise InvalidInput(f"`{name}` must be {kind}. Got {value!r:.200}.")

@@ -9,7 +9,7 @@ import pytest
 
 from . import synthetic
 
-#: Names that would do harm in a page that trusts them.
+#: Names that would break a page that does not escape them.
 HOSTILE = synthetic.Recipe(
     images=("<script>alert(1)</script>.jpg", "a\"onerror='alert(2)'.jpg", *(f"{i}.jpg" for i in range(40))),
     methods={"gradcam": 0.6, "grad<b>cam</b>": 0.7, "x&y": 0.5},
@@ -25,7 +25,7 @@ HOSTILE = synthetic.Recipe(
 )
 
 
-#: Written in a fresh process: what it imported is a fact about the report, not about the tests.
+#: Run in a new process, so that the imports are those of the report and not of the tests.
 WRITE = """
 import sys
 from heatproof.report import pairs, write_report, write_tables

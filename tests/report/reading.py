@@ -1,4 +1,4 @@
-"""A page, read: its tags and its text."""
+"""Parses a page into its tags and its text."""
 
 from dataclasses import dataclass, field
 from html.parser import HTMLParser

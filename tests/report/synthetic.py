@@ -1,4 +1,4 @@
-"""A study folder made of seeded numbers: rows, plan and gallery as a run leaves them, no network."""
+"""A study folder made of seeded numbers, without a network: rows, plan and gallery as a run writes them."""
 
 import json
 from dataclasses import dataclass, field

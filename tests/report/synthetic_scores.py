@@ -1,4 +1,4 @@
-"""The folder of a score study made of seeded numbers: rows with curves, plan, facts and gallery, no network."""
+"""The folder of a score study made of seeded numbers, without a network: rows with curves, plan, facts, gallery."""
 
 import json
 from dataclasses import dataclass, field

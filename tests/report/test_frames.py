@@ -1,4 +1,4 @@
-"""The pivot of rows into pairs, held against rows written by hand and against pandas."""
+"""The pivot of rows into pairs, compared with rows written by hand and with pandas."""
 
 import math
 

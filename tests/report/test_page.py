@@ -1,4 +1,4 @@
-"""The page: complete, self-contained, escaped, the same bytes for the same rows, honest about what is missing."""
+"""The page: complete, self-contained, escaped, the same bytes for the same rows; it states what is missing."""
 
 import base64
 import io
@@ -78,7 +78,7 @@ def test_every_tile_is_there_and_described(told):
     assert all(tile["alt"] for tile in tiles)
     first = Image.open(io.BytesIO(base64.b64decode(tiles[0]["src"].partition(",")[2])))
     assert (first.width, first.height) == (int(tiles[0]["width"]), int(tiles[0]["height"]))
-    assert told.text.count("changed") >= HOSTILE.gallery  # in words, not by colour alone
+    assert told.text.count("changed") >= HOSTILE.gallery  # changed predictions are marked in words too
 
 
 def test_the_verdict_and_what_it_rests_on_are_told(told, hostile):
@@ -187,7 +187,7 @@ def test_several_models_and_segmenters(tmp_path):
         assert f"{model} on cats" in shown.text
     assert "All models and images together" in shown.text
     assert "segments by slic" in shown.text
-    assert "segments by quickshift" not in shown.text  # the first of the plan is told in full, the rest compared
+    assert "segments by quickshift" not in shown.text  # only the plan's first segmenter is shown in full
     assert "Kendall's W of the average ranks" in shown.text
     table = robustness_tests(found)
     assert set(table.loc[table["test"] == "kendall-segmenters", "model"]) == {"m-one", "m-two"}

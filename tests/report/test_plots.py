@@ -1,4 +1,4 @@
-"""Figures: what is drawn is what was handed over, equal bytes for equal numbers, nothing global touched."""
+"""Figures draw the numbers they get, equal numbers give equal bytes, and global settings are not changed."""
 
 import math
 import re
@@ -145,7 +145,7 @@ def test_inline_drawings_take_the_pages_ink_and_keep_their_references():
     text = drawing.inline(drawing.svg(plots.curves_figure(table(), METHODS, LOOKS)), 'a "label"', "one")
     assert not {INK, FAINT, LINE} & set(re.findall(r"#[0-9a-f]{6}", text))
     assert "var(--ink)" in text
-    assert "#ffffff" not in text  # no white ground left: it would glare on a dark page
+    assert "#ffffff" not in text  # no white background, for dark pages
     ids = re.findall(r'\bid="([^"]*)"', text)
     assert len(ids) == len(set(ids))
     assert all(name.startswith("one-") for name in ids)

@@ -1,4 +1,4 @@
-"""The page and the tables of a score study: complete, escaped, the same bytes, honest about what is missing."""
+"""The page and the tables of a score study: complete, escaped, the same bytes; they state what is missing."""
 
 import json
 import re
@@ -207,7 +207,7 @@ def test_an_unfinished_study_has_a_banner(tmp_path):
 
 def test_facts_that_are_missing_are_said(tmp_path):
     shown = page(tmp_path, metrics={"mine": {}, "road": synthetic_scores.METRICS["road"]})
-    assert "Nobody said which way is better for mine" in shown.text
+    assert "It is not known which way is better for mine" in shown.text
     assert "No description was stored" in shown.text
 
 

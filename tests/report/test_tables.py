@@ -1,4 +1,4 @@
-"""The table files: the columns promised, the numbers of the pairs, tests that SciPy confirms."""
+"""The table files: the documented columns, the numbers of the pairs, tests compared with SciPy."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Pass, fail, cannot be told: against scipy's one-sided tests and statsmodels' Holm, and on cases made to be clear."""
+"""The answers pass, fail and cannot be told, compared with SciPy's one-sided tests and statsmodels' Holm."""
 
 from types import SimpleNamespace
 
@@ -55,7 +55,7 @@ def test_the_p_is_the_largest_one_sided_p_with_holm_over_the_methods():
         corrected = multipletests(raw, method="holm")[1]
         for method, expected in zip(("good", "fair", "bad"), corrected, strict=True):
             (evidence,) = [e for e in found.findings[method]["faithful"].evidence if e.what == metric]
-            if expected < 0.5:  # beyond, the two sides of a discrete distribution share a point
+            if expected < 0.5:  # above, the tails of a discrete distribution overlap
                 assert evidence.p == pytest.approx(expected, rel=1e-6)
             assert (evidence.answer == PASS) == (expected < 0.05)
 
@@ -78,7 +78,7 @@ def test_metrics_that_disagree_leave_it_open_and_one_that_tells_nothing_does_not
     means["insertion"]["mixed"] = 0.23
     (finding,) = [given["faithful"] for given in of(rows(means)).findings.values()]
     assert (finding.answer, [one.answer for one in finding.evidence]) == (PASS, [PASS, OPEN, PASS])
-    means["road"]["mixed"] = 0.2  # one of three is not most
+    means["road"]["mixed"] = 0.2  # significant by one of three metrics
     (finding,) = [given["faithful"] for given in of(rows(means)).findings.values()]
     assert finding.answer == OPEN
 
@@ -89,7 +89,7 @@ def test_the_p_of_at_least_so_many():
     assert at_least(1, [0.04]) == 0.04 and at_least(2, [0.04, 0.01]) == 0.04
     assert np.isnan(at_least(2, [0.01, np.nan, np.nan]))
     rng = np.random.default_rng(0)
-    null = [at_least(2, [1e-9, *rng.uniform(size=2)]) for _ in range(4000)]  # one holds, two do not
+    null = [at_least(2, [1e-9, *rng.uniform(size=2)]) for _ in range(4000)]  # one of three holds
     assert np.mean(np.array(null) < 0.05) < 0.06
 
 
@@ -106,7 +106,7 @@ def test_the_bar_fails_only_what_is_significantly_above_it():
     found = of(rows(means, spread=0.3))
     for name in ("depends on the weights", "depends on the class"):
         assert [found.findings[m][name].answer for m in ("low", "near", "high")] == [PASS, OPEN, FAIL]
-    assert found.recommended is None  # nobody asked whether they are faithful
+    assert found.recommended is None  # there is no metric of `faithful`
     assert found.sentence.startswith("No heatmap can be recommended on 40 images. Nearest is low: it depends on the")
 
 
@@ -153,12 +153,15 @@ def test_stable_and_responding_come_from_the_noise_study():
     verdict = noise(steady, following, beats, behind)
     found = of(rows(faithful(good=0.5, bad=0.5, even=0.5)), verdict)
     assert [found.findings["good"][name].answer for name in ("stable", "responds")] == [PASS, PASS]
-    # `edges` is steady by construction: only random maps count there, and every control counts for the other
+    # `stable` compares with `random` alone, as `edges` is steady by construction; `responds` with every control
     assert [found.findings["bad"][name].answer for name in ("stable", "responds")] == [FAIL, FAIL]
     assert found.findings["bad"]["responds"].evidence[0].against == "edges"
-    assert [found.findings["even"][name].answer for name in ("stable", "responds")] == [OPEN, OPEN]  # no test, no fail
+    assert [found.findings["even"][name].answer for name in ("stable", "responds")] == [
+        OPEN,
+        OPEN,
+    ]  # neither is significant
     assert found.recommended == "good" and "bad" not in found.fit
-    verdict.support["consistency"]["good"] = 1  # of 40 images one held: its value is no evidence
+    verdict.support["consistency"]["good"] = 1  # the prediction held on one image of 40
     finding = of(rows(faithful(good=0.5, bad=0.5)), verdict).findings["good"]["stable"]
     assert finding.answer == OPEN and finding.why == ("the prediction held on 1 image, which is too few",)
     verdict.beside["within"] = figures(good=np.nan, bad=np.nan)
@@ -174,7 +177,7 @@ def test_a_change_of_a_map_that_is_not_stable_proves_nothing():
     assert of(rows(means)).findings["noisy"]["depends on the weights"].answer == PASS
     finding = of(rows(means), verdict).findings["noisy"]["depends on the weights"]
     assert finding.answer == OPEN and "not shown to be stable" in finding.why[-1]
-    assert not finding.needs  # more images do not make it stable
+    assert not finding.needs  # more images would not help
 
 
 def test_a_fail_is_a_test_too():
@@ -206,7 +209,10 @@ def test_nothing_is_asked_of_a_method_that_does_not_serve_the_model():
     frame = rows(faithful(good=0.5, chefer=0.5))
     frame.loc[frame["method"] == "chefer", "value"] = np.nan
     found = of(frame, refused={"chefer": "it has no attention"})
-    assert list(found.findings) == ["good"] and "chefer does not serve this model: it has no attention." in found.notes
+    assert (
+        list(found.findings) == ["good"]
+        and "chefer is not applicable to this model: it has no attention." in found.notes
+    )
 
 
 def test_eight_methods_can_pass_on_eight_images():

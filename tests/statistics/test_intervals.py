@@ -1,4 +1,4 @@
-"""DeLong beside its structural components one by one; the bootstrap beside repeating every image."""
+"""DeLong's interval compared with its structural components; the bootstrap compared with repeated images."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The agreement of metrics, beside SciPy and by hand."""
+"""The agreement of metrics, compared with SciPy and with values by hand."""
 
 import math
 

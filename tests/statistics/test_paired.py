@@ -1,4 +1,4 @@
-"""Friedman, Kendall's W, Wilcoxon with Holm, Nemenyi: beside SciPy, statsmodels, scikit-posthocs and by hand."""
+"""Friedman, Kendall's W, Wilcoxon with Holm, Nemenyi: compared with SciPy, statsmodels, scikit-posthocs, by hand."""
 
 import math
 

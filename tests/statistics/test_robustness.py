@@ -1,4 +1,4 @@
-"""Consistency, responsiveness, RM and RM₀ of a cell: peers, hand-computed cases, the few-flips policy."""
+"""Consistency, responsiveness, RM and RM₀ of a cell: other libraries, cases by hand, cells with few flips."""
 
 import math
 

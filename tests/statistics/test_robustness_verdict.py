@@ -1,4 +1,4 @@
-"""The verdict: who shares the top, what is fooled, and what it says when it cannot say anything."""
+"""The verdict: which methods share the top, which quantities are fooled, and the sentences without a result."""
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,7 @@ from heatproof.statistics.robustness_verdict import listed, number
 
 
 def judged(pairs, **options):
-    table = robustness_table(pairs, resamples=10)  # the verdict reads its values, not its intervals
+    table = robustness_table(pairs, resamples=10)  # the verdict uses its values, not its intervals
     return verdict_on(pairs, table, resamples=200, **options)
 
 
@@ -80,7 +80,7 @@ def test_a_map_that_fades_with_the_noise_fools_the_pooled_figures_only(made):
 def test_no_flips_and_all_flips_are_no_verdict(changed, cure, made):
     found = judged(made({"good": 0.3, "dull": 0.1}).assign(changed=changed))
     assert found.by is None and found.best is None and found.top == () and found.cells == 0
-    assert found.sentence.startswith("No verdict: under no perturbation 10 predictions") and cure in found.sentence
+    assert found.sentence.startswith("No verdict: no perturbation has 10 predictions") and cure in found.sentence
     assert any("left out" in note for note in found.notes)
 
 

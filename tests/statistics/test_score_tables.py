@@ -1,4 +1,4 @@
-"""The score table, what fools a score, the verdict on the methods: by hand, beside SciPy, with numbers missing."""
+"""The score table, fooled scores and the verdict: by hand, compared with SciPy, with missing numbers."""
 
 import math
 
@@ -93,7 +93,7 @@ def test_equal_values_have_an_interval_of_no_width():
 
 def test_the_bootstrap_draws_images_not_rows():
     rows = frame(CLEAR)
-    twice = pd.concat([rows, rows])  # two targets, say, of the same images: no more is known than before
+    twice = pd.concat([rows, rows])  # such as two targets of the same images, which add no information
     np.testing.assert_allclose(score_table(twice)[["low", "high"]], score_table(rows)[["low", "high"]])
 
 
@@ -208,7 +208,7 @@ def test_twins_share_the_top():
 
 
 def test_a_family_counts_once_and_size_does_not():
-    # by road `a` is first, by two fidelity scores `b`: the families are even on every image
+    # `a` is first by road, `b` by two fidelity scores: the families tie on every image
     directions = {name: {"better": "high"} for name in ("road", "f1", "f2", "small")}
     families = {"road": "road", "f1": "fidelity", "f2": "fidelity", "small": "complexity"}
     scores = {("a", "road"): 0.9, ("b", "road"): 0.1}
@@ -219,9 +219,9 @@ def test_a_family_counts_once_and_size_does_not():
     (verdict,) = score_verdicts(rows, judged, families)
     assert verdict.ranks == {"a": 1.5, "b": 1.5}
     assert verdict.counted == ("road", "f1", "f2")
-    assert any("complexity are told but not counted" in note for note in verdict.notes)
+    assert any("complexity are shown but not counted" in note for note in verdict.notes)
     only = [one for one in judged if one.metric == "small"]
-    assert score_verdicts(rows, only, families)[0].top == ("a",)  # where there is nothing else
+    assert score_verdicts(rows, only, families)[0].top == ("a",)  # the only family left
     ranks = rank_blocks(rows, [one for one in judged if one.metric == "f1"], families)
     assert (ranks["b"] == 1).all() and (ranks["a"] == 2).all()
 
@@ -241,7 +241,7 @@ def test_a_control_that_is_only_not_told_apart_is_said_to_be_so():
     judged = fooled(rows, DIRECTIONS)
     assert (judged[0].fooled, judged[0].ahead) == (("half",), ())
     (verdict,) = score_verdicts(rows, judged, FAMILIES)
-    assert any("cannot be told apart on 30 images, and with more" in note for note in verdict.notes)
+    assert any("not significantly on 30 images; with more images" in note for note in verdict.notes)
 
 
 def test_one_method_and_no_control():

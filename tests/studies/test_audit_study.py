@@ -1,4 +1,4 @@
-"""The audit is a declaration: its rows are those of the studies it unites; a budget chooses how many images fit."""
+"""The audit study: its rows are those of the studies it unites, and a budget decides how many images it takes."""
 
 import re
 
@@ -52,9 +52,9 @@ def test_its_rows_are_those_of_the_studies_that_it_unites(audited, tmp_path):
     metrics = ["road", "arcc", "mprt", "energy"]
     run.run(checked_plan({"study": "score", **alone, "metrics": metrics}), tmp_path / "score", workers=1)
     same = "metric IN ('road', 'arcc', 'mprt', 'energy', 'road-curve', 'correct') AND method <> 'random'"
-    clean = f"{same} AND perturbation = ''"  # `random` draws anew in every study
+    clean = f"{same} AND perturbation = ''"  # `random` depends on the study
     pd.testing.assert_frame_equal(frame(audited, clean), frame(tmp_path / "score", clean))
-    for folder in (audited, tmp_path / "score"):  # the draws stay where the weights change, so the map does
+    for folder in (audited, tmp_path / "score"):  # the draws do not depend on the weights, so the maps are equal
         assert (frame(folder, "metric = 'mprt' AND method = 'random'")["value"] == 1).all()
 
 

@@ -1,4 +1,4 @@
-"""Foreign methods in studies: by name in every process; sent there, or refused before any work."""
+"""Users' own methods in studies: found by name in every process, sent to it, or refused before any work."""
 
 import importlib
 import sys

@@ -1,4 +1,4 @@
-"""A study ended from outside: what is finished stays, and the same command makes the same result."""
+"""A killed study: finished jobs are kept, and the same command gives the same result."""
 
 import os
 import signal

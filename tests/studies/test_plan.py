@@ -1,4 +1,4 @@
-"""Study files and settings: what is accepted, and what an error says."""
+"""Study files and settings: accepted values and error messages."""
 
 from pathlib import Path
 

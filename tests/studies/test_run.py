@@ -1,4 +1,4 @@
-"""The noise study from plan to rows: resumable bit for bit, and nothing lost to bad input."""
+"""The noise study from plan to rows: resumed bit for bit, and complete in spite of bad input."""
 
 import math
 import shutil

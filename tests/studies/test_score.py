@@ -1,4 +1,4 @@
-"""The score study from plan to rows: the numbers of `heatproof.score`, resumable bit for bit, and nothing dropped."""
+"""The score study from plan to rows: the numbers of `heatproof.score`, resumed bit for bit, without dropped rows."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""A colleague's maps in a score study: every form they come in, and everything that can be wrong with them."""
+"""Maps made beforehand in a score study: every format, and every error."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -103,7 +103,7 @@ def test_a_map_in_the_images_own_pixels_goes_where_the_image_goes(tmp_path):
     small = np.eye(7, dtype=np.float32)
     assert np.array_equal(
         as_map(small, (100, 300), model.geometry), small
-    )  # what the network saw: stretched by the engine
+    )  # already in the network's geometry; the engine upsamples it
     assert as_map(None, (1, 1), model.geometry) is None
 
 

@@ -1,4 +1,4 @@
-"""The settings of a score study: what is accepted, what metrics they come to, and what an error says."""
+"""The settings of a score study: accepted values, the resulting metrics, and error messages."""
 
 import pytest
 

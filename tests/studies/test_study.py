@@ -1,4 +1,4 @@
-"""A study is a declaration: one from outside is run, resumed and reported as the others are; bad ones are refused."""
+"""Users' own studies: run, resumed and reported like the built-in ones; wrong declarations are refused."""
 
 import re
 import subprocess
@@ -95,7 +95,7 @@ def test_every_part_of_a_condition_does_what_it_says(toy_plan, photographs, tmp_
         np.testing.assert_allclose(complexity, maps.mean(1), atol=1e-5)
         cosine = here[here["metric"] == "cosine"].set_index("image")["value"]
         if (target, state, transformation, noise) == ("predicted", "", "", ""):
-            assert cosine.empty  # the reference is compared with nothing
+            assert cosine.empty  # pair metrics are not taken on the reference
         else:
             expected = torch.nn.functional.cosine_similarity(maps, clean)
             np.testing.assert_allclose(cosine.loc[names], expected, atol=1e-5)
@@ -136,7 +136,7 @@ def declared(**changes) -> Study:
 
 @pytest.mark.parametrize("name", ["score", "toy"])
 def test_two_studies_of_one_name_are_refused(toy, name):
-    assert register_study(toy) is toy  # the same again is free
+    assert register_study(toy) is toy  # registering the same study again is no error
     with pytest.raises(InvalidStudy, match=f"There is another study named '{name}'. Take another name"):
         register_study(declared(name=name))
 

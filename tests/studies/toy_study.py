@@ -1,4 +1,4 @@
-"""A study of one's own in one file: do maps change with the class explained, the weights, and a turned image?"""
+"""A user's own study in one file: do maps change with the class explained, the weights, and a rotation?"""
 
 from heatproof.report.blocks import Answer, Section, sheet
 from heatproof.studies import CLEAN, Condition, Measure, Plan, Study

@@ -1,6 +1,6 @@
-"""Tables, figures and the page of a finished (or unfinished) study, drawn from its folder alone.
+"""Tables, figures and the page of a finished (or unfinished) study, made from its folder alone.
 
-Nothing here needs a network or imports torch: the rows, the plan and the gallery hold all there is to say.
+Nothing here needs a network or imports torch: the rows, the plan and the gallery are enough.
 """
 
 import importlib

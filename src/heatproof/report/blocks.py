@@ -1,6 +1,6 @@
-"""What a page is made of: sections, and the blocks in them; `templates/blocks.html` draws each kind of block.
+"""The sections of a page and the blocks in them; `templates/blocks.html` draws each kind of block.
 
-A section of a page is a function from `Findings` to a `Section`, to several, or to None where it has nothing to say.
+A section is made by a function from `Findings` to a `Section`, to several, or to None if there is nothing to show.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -16,7 +16,10 @@ from heatproof.report import drawing
 
 @dataclass(frozen=True)
 class Answer:
-    """One sentence at the top of the page, what must be said beside it, and what it holds for (empty: everything)."""
+    """A verdict at the top of the page.
+
+    sentence, details: the verdict and its notes. where: the models and images it holds for, empty for all.
+    """
 
     sentence: str
     details: Sequence[str] = ()
@@ -67,7 +70,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Legend:
-    """What the marks in a table mean."""
+    """The meaning of the marks in a table."""
 
     kind: ClassVar[str] = "legend"
     items: Sequence[tuple[str, str]]
@@ -75,7 +78,7 @@ class Legend:
 
 @dataclass(frozen=True)
 class Details:
-    """Blocks behind a line that opens them; `long` ones are left out in print."""
+    """Blocks that are hidden until the reader opens them; `long` ones are left out in print."""
 
     kind: ClassVar[str] = "details"
     summary: str
@@ -118,13 +121,13 @@ def sheet(
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure of the page, drawn when it is needed, and filed as `name`.svg and `name`.pdf.
+    """A figure of the page, drawn on first use, and written to `name`.svg and `name`.pdf.
 
     Attributes:
-        caption: what it shows, in words; read aloud in place of the figure.
-        draw: makes the figure that is filed.
-        panels: name → makes a part of it, where the page shows parts that flow with the width of the screen.
-        key: makes the key to the lines of the parts.
+        caption: what it shows, in words; also its text for screen readers.
+        draw: makes the figure that is written to files.
+        panels: name → makes one panel; if there are any, the page shows them and fits them to the screen's width.
+        key: makes the legend of the panels.
     """
 
     name: str
@@ -145,7 +148,7 @@ class Drawing:
 
     @cached_property
     def shown(self) -> list[Markup]:
-        """The elements of the page."""
+        """The SVG elements on the page."""
         if not self.panels:
             return [Markup(drawing.inline(self.svg, self.caption, self.name))]
         return [
@@ -155,7 +158,7 @@ class Drawing:
 
     @cached_property
     def legend(self) -> Markup | None:
-        """The key to the lines."""
+        """The legend of the panels as an SVG element."""
         if self.key is None:
             return None
         return Markup(drawing.inline(drawing.svg(self.key()), "Key to the lines", f"{self.name}-key"))
@@ -168,7 +171,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Figures:
-    """Drawings one below the other; `look`: empty, `abreast` or `wide`; `hidden` ones are filed and not shown."""
+    """Drawings one below the other; `look`: empty, `abreast` or `wide`; `hidden` ones are only written to files."""
 
     kind: ClassVar[str] = "figures"
     drawings: Sequence[Drawing]
@@ -177,7 +180,7 @@ class Figures:
 
 
 def drawings_in(blocks: Iterable[Any]) -> Iterator[Drawing]:
-    """Every drawing of some blocks, those behind a line too."""
+    """Every drawing of some blocks, those inside `Details` too."""
     for block in blocks:
         if isinstance(block, Figures):
             yield from (*block.drawings, *block.hidden)

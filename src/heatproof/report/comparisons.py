@@ -1,4 +1,4 @@
-"""Tests between methods as blocks of a page: Friedman in words, rank diagrams, every pair of methods."""
+"""Tests between methods as blocks of a page: the Friedman test in words, rank diagrams, every pair of methods."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,8 @@ WORDS = ("Average rank", "Critical distance, Friedman, Kendall's W", "Cannot be 
 class Tested(NamedTuple):
     """Methods compared by one quantity.
 
-    file: the diagram's file name. name: the quantity as the page writes it. block: what a block of the tests is.
+    file: the diagram's file name. name: the quantity as the page writes it. block: the blocks of the tests in words,
+    such as `images`.
     """
 
     file: str
@@ -32,7 +33,7 @@ def compared(
     """The blocks of some tests."""
     yield Heading(heading)
     if not tests:
-        yield Text("Nothing can be compared: there is one method, or nothing on which every method has a number.")
+        yield Text("Nothing can be compared: there is one method, or no image or condition that all methods share.")
     yield from (Text(_in_words(test)) for test in tests)
     yield Figures([_diagram(test, looks) for test in tests], "abreast")
     yield from map(_pairwise, tests)
@@ -61,14 +62,14 @@ def _pairwise(test: Tested) -> Details:
 
 
 def _friedman(comparison: Comparison) -> str:
-    """The test in one line, as it stands over the diagram."""
+    """The test in one line, for the top of the diagram."""
     test, p = comparison.friedman, probability(comparison.friedman.p)
     equals = p if p.startswith("<") else f"= {p}"
     return f"Friedman χ² = {number(test.statistic, 1)}, p {equals}; Kendall's W = {number(test.w)}"
 
 
 def _in_words(tested: Tested) -> str:
-    """What the Friedman test says, for a reader who does not know it."""
+    """The result of the Friedman test in a sentence, for readers who do not know the test."""
     test = tested.comparison.friedman
     differ = "cannot be tested"
     if not math.isnan(test.p):

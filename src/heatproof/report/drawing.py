@@ -1,4 +1,4 @@
-"""Figure → SVG or PDF: equal figures give equal bytes, text stays text, colours follow the page."""
+"""Figure → SVG or PDF. Equal figures give equal bytes, text stays text, and an inline SVG takes the page's colours."""
 
 import io
 import re
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from heatproof.report.style import FAINT, INK, LINE
 
-#: One setting for every figure. One font in one weight, as each that a PDF embeds costs a third of a second.
+#: The settings of every figure. One font in one weight, as each font that a PDF embeds takes a third of a second.
 #: `svg.hashsalt` makes the ids of an SVG the same in every run.
 SETTINGS: dict[Any, Any] = {
     "font.family": "sans-serif",
@@ -51,13 +51,13 @@ SETTINGS: dict[Any, Any] = {
     "savefig.facecolor": "white",
 }
 
-#: What the page replaces the stand-in colours with.
+#: Stand-in colour → the page's colour that replaces it.
 PAGE_INKS = {INK: "var(--ink)", FAINT: "var(--faint)", LINE: "var(--line)"}
 
 
 @contextmanager
 def house() -> Iterator[None]:
-    """Our settings over matplotlib's defaults, whatever the user's matplotlibrc says; restored after."""
+    """Our settings over matplotlib's defaults, without the user's matplotlibrc; restored afterwards."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(SETTINGS)
@@ -65,7 +65,7 @@ def house() -> Iterator[None]:
 
 
 def figure(width: float, height: float) -> Figure:
-    """An empty figure in inches, off pyplot's books, laid out so that nothing is cut."""
+    """An empty figure, size in inches, not registered in pyplot, laid out so that nothing is cut off."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
@@ -90,7 +90,7 @@ def pdf(canvas: Figure) -> bytes:
 
 
 def _settle(canvas: Figure) -> None:
-    """Lays the figure out once, at the 72 dots of both formats: laying out costs as much as drawing."""
+    """Lays the figure out once, at the 72 dpi of both formats, as layout takes as long as drawing."""
     engine = canvas.get_layout_engine()
     if engine is not None:
         canvas.set_dpi(72)
@@ -100,9 +100,9 @@ def _settle(canvas: Figure) -> None:
 
 
 def inline(drawing: str, label: str, prefix: str) -> str:
-    """An SVG file as an element of the page: scales with its box up to 1.4 pixels a point, in the page's ink.
+    """An SVG file as an element of the page: scales with its box up to 1.4 pixels a point, in the page's colours.
 
-    `label` is read aloud in place of the drawing; `prefix` keeps the ids of several drawings apart.
+    `label` is its text for screen readers; `prefix` makes ids differ between drawings.
     """
     body = drawing[drawing.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)

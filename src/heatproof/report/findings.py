@@ -1,4 +1,4 @@
-"""Everything that the tables and the page of a study say, each part worked out once, when it is first asked for."""
+"""The findings of a study for its tables and its page; each part is computed once, on first use."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ from heatproof.studies.study import Study, study_named
 
 @dataclass(frozen=True)
 class Findings:
-    """A study that is to be told. Sections and tables are functions of it.
+    """The findings of a study. Sections and tables are functions of it.
 
-    `rows` is a DuckDB connection with all rows of the study, for what has no part here.
+    `rows` is a DuckDB connection with all rows of the study, for anything that is not an attribute.
     """
 
     source: Source
@@ -42,7 +42,7 @@ class Findings:
         """The study as it is declared.
 
         Raises:
-            UnknownName: nothing of that name is known in this process.
+            UnknownName: no study of that name is known in this process.
         """
         try:
             return study_named(str(self.plan.get("study")))
@@ -54,23 +54,23 @@ class Findings:
 
     @property
     def section_names(self) -> list[str]:
-        """The names of the sections of its page; of a function the name of its module."""
+        """The names of the sections of its page; for a function the last part of its module's name."""
         given = self.study.sections
         return [one if isinstance(one, str) else one.__module__.rpartition(".")[2] for one in given]
 
     @cached_property
     def robustness(self) -> RobustnessFindings | None:
-        """What metrics of pairs say under noise; None where no row has one."""
+        """Findings of pair metrics under noise; None without rows of one."""
         return RobustnessFindings.of(self.source)
 
     @cached_property
     def scores(self) -> ScoreFindings | None:
-        """What metrics say of the reference images; None where no row has one."""
+        """Findings of metrics on the reference images; None without rows of one."""
         return ScoreFindings.of(self.source)
 
     @cached_property
     def audits(self) -> list[AuditFindings]:
-        """What every method passes, fails, and of what it cannot be told, for each model and dataset with scores."""
+        """The audit's answers for every method, for each model and dataset with scores."""
         robustness, scores = self.robustness, self.scores
         found = []
         for one in scores.settings if scores else ():
@@ -93,7 +93,7 @@ class Findings:
         return found
 
     def _refused(self, model: str) -> Mapping[str, str]:
-        """Method → why it does not serve a model."""
+        """Method → why it is not applicable to a model."""
         facts = next((one for one in self.plan.get("models") or () if one.get("name") == model), {})
         return facts.get("not_applicable") or {}
 
@@ -115,7 +115,7 @@ class Findings:
 
     @cached_property
     def controls(self) -> frozenset[str]:
-        """The methods that are uninformed on purpose."""
+        """The methods that are controls."""
         return frozenset(method for method, control in frames.distinct(self.rows, "method", "control") if control)
 
     @cached_property
@@ -140,7 +140,7 @@ class Findings:
 
     @cached_property
     def tables(self) -> dict[str, Frame]:
-        """File name → table, those that have a row, or columns at least."""
+        """File name → table, without those that are None."""
         found = {}
         for name, made in self.study.tables.items():
             table = self._table(name, made)
@@ -153,7 +153,7 @@ class Findings:
             table = _function(made, "heatproof.report.tables")(self)
         except HeatproofError:
             raise
-        except Exception as error:  # as for sections
+        except Exception as error:  # a table of a user's own study may raise anything
             raise InvalidStudy(
                 f"The table {name} of the study {self.study.name!r} failed. It raised {type(error).__name__}: {error}."
             ) from error
@@ -182,7 +182,7 @@ class Findings:
             made = [] if found is None else [found] if isinstance(found, Section) else list(found)
         except HeatproofError:
             raise
-        except Exception as error:  # a section of a study of the user's own may raise anything
+        except Exception as error:  # a section of a user's own study may raise anything
             raise InvalidStudy(
                 f"The section {name!r} of the study {self.study.name!r} failed. It raised {type(error).__name__}: "
                 f"{error}."
@@ -196,11 +196,11 @@ class Findings:
         yield from made
 
     def suffix(self, number: int, count: int, name: str) -> str:
-        """What tells the anchors and figures of one of several settings apart."""
+        """The end of the anchors and figure names of one of `count` settings; empty for a single one."""
         return "" if count == 1 else f"-{number + 1:02d}-{frames.slug(name)}"
 
     def images(self, dataset: str) -> str:
-        """How many images of a dataset were used, of how many."""
+        """How many images of a dataset were used, as `98 of 100 (photos)`."""
         total = frames.count_images(self.rows, dataset)
         aside = int((self.flagged["dataset"] == dataset).sum())
         used = f"{total - aside}" if not aside else f"{total - aside} of {total}"

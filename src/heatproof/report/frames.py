@@ -20,7 +20,7 @@ COMPANIONS = ("rbo", "kappa", "l1", "spearman", "ssim", "cosine")
 #: Columns of tables/pairs.parquet, in order.
 PAIRS = (*KEY, *COMPANIONS, "changed", "clean_class", "perturbed_class", "flag")
 CONDITION = ("model", "dataset", "image", "perturbation", "severity")
-#: What names a row of tables/pictures.parquet.
+#: The key of tables/pictures.parquet.
 SCORE = ("model", "dataset", "layer", "target", "image", "method", "control", "metric")
 #: Columns of tables/pictures.parquet, in order.
 SCORES = (*SCORE, "value", "flag")
@@ -137,7 +137,7 @@ def scores(rows: duckdb.DuckDBPyConnection) -> Frame:
     """One row per image, method and metric under the reference, columns as SCORES; ordered by the key.
 
     Raises:
-        StoreError: a score stored twice, as two studies in one folder would leave it.
+        StoreError: a score is stored twice, as by two studies in one folder.
     """
     key = ", ".join(SCORE)
     frame: Frame = rows.execute(
@@ -199,13 +199,13 @@ def names(given: Any) -> list[str]:
 
 
 def ordered(there: Iterable[str], wanted: Sequence[str]) -> list[str]:
-    """The names there are: those wanted in that order, then the others by alphabet."""
+    """The names in `there`: those of `wanted` in that order, then the others sorted."""
     there = set(there)
     return list(dict.fromkeys([name for name in wanted if name in there] + sorted(there)))
 
 
 def slug(text: str) -> str:
-    """A file name's worth of a name: letters, digits and dashes."""
+    """A name as part of a file name: at most 40 lower-case letters, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40] or "x"
 
 
@@ -216,7 +216,7 @@ def _frame(source: duckdb.DuckDBPyConnection | str | os.PathLike, query: str) ->
 
 
 def _refuse_copies(frame: Frame, double: Any, key: Collection[str], of: str) -> None:
-    """The same number stored twice means that two studies share a folder: averaging them would hide it."""
+    """StoreError for a number stored twice: two studies share the folder, which averaging would hide."""
     found = frame[double]
     if len(found):
         where = ", ".join(f"{name}={found.iloc[0][name]!r}" for name in key)

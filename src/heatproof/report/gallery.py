@@ -22,13 +22,13 @@ from heatproof.report.overlay import Look, overlay
 
 #: Perceptually uniform and safe for colour-blind readers; the map weighs half, the image half.
 LOOK = Look("inferno", 0.5)
-#: Tiles of (at most this many) → longest side in pixels, so that a page stays below ten megabytes.
+#: (number of tiles, their longest side in pixels up to that number), so that a page stays below ten megabytes.
 SIDES = ((700, 144), (1600, 112), (4000, 80))
 
 
 @dataclass(frozen=True)
 class ImageTile:
-    """One image of the gallery, as a data address, with what a reader who cannot see it should hear."""
+    """One image of the gallery: a data URL, the text for screen readers, and the size in pixels."""
 
     source: str
     alt: str
@@ -89,14 +89,14 @@ def _case(folder: Path, entry: Mapping[str, Any], side: int) -> DrawnCase:
 
 
 def says(column: Mapping[str, Any]) -> str:
-    """What the model says about one image: `hen, 42 %`."""
+    """The prediction for one image as text: `hen, 42 %`."""
     name = column.get("class_name") or f"class {column.get('class')}"
     probability = column.get("probability")
     return name if probability is None else f"{name}, {100 * probability:.0f} %"
 
 
 def _name(column: Mapping[str, Any]) -> str:
-    """The condition as a heading; where it is a perturbation alone, `why` names that."""
+    """The condition as a heading; only the severity of a condition that is a perturbation alone, as `why` names it."""
     alone = column["condition"] == f"{column.get('perturbation')}:{column['severity']}"
     return f"severity {column['severity']}" if alone else column["condition"] or "reference"
 

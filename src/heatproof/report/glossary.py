@@ -4,26 +4,26 @@
 FAMILIES: dict[str, tuple[str, str]] = {
     "fidelity": (
         "Does the model need what the map shows?",
-        "The image is covered, cut or uncovered as the map says, and the model asked again. A hole is itself a "
-        "strange image, which the model may answer strangely.",
+        "Pixels are removed or restored in the order of the map, and the model predicts again. An image with a hole "
+        "is unlike the images that the model was trained on, so its prediction may be unreliable.",
     ),
     "road": (
         "Does the model need what the map shows, when removed pixels are filled in?",
-        "As before, but what is removed is filled from its surroundings, so that the hole leaves no trace of its own.",
+        "As before, but removed pixels are filled in from their surroundings, so that there is no visible hole.",
     ),
-    "composite": ("Several scores in one", "Made of other scores on this page."),
+    "composite": ("Several scores in one", "Computed from other scores on this page."),
     "localisation": (
         "Does the map show the object?",
-        "Compared with a mask of the object. A map can be right about the model and beside the object, where the model "
-        "looks beside it.",
+        "The map is compared with a mask of the object. Where the model uses the background, a map can be right about "
+        "the model and still lie beside the object.",
     ),
     "sensitivity": (
         "Does the map stay when the image hardly changes?",
-        "A map that ignores the image is steadier than any other, so a steady map need not be right.",
+        "A map that ignores the image is the most stable of all, so a stable map need not be right.",
     ),
     "sanity": (
         "Does the map change with the network and the class?",
-        "A map that stays as it was when the network's weights are drawn anew does not explain the network.",
+        "A map that stays the same when the network's weights are drawn anew does not explain the network.",
     ),
     "complexity": (
         "How much of the image does the map name?",
@@ -34,8 +34,9 @@ FAMILIES: dict[str, tuple[str, str]] = {
 #: Word → meaning, in the order of the page. Sections name the words that they use.
 WORDS: dict[str, str] = {
     "Heatmap": (
-        "An image of which parts the model is said to have used for its answer. Bright means important. Different "
-        "methods draw different maps for the same answer; this page asks which of them can be relied on."
+        "An image that is meant to show which parts of the input the model used for its prediction. Bright means "
+        "important. Different methods give different maps for the same prediction; this page tests which of them can "
+        "be relied on."
     ),
     "Perturbation, severity": (
         "A disturbance of the image, from barely visible (severity 1) to strong (5): sensor noise, blur, "
@@ -48,12 +49,12 @@ WORDS: dict[str, str] = {
         "depends on how many parts there are."
     ),
     "Consistency": (
-        "The middle (median) RBO over images whose prediction did not change. High is good: while the model's answer "
-        "stays, the explanation should stay."
+        "The middle (median) RBO over images whose prediction did not change. High is good: where the prediction "
+        "stays, the map should stay."
     ),
     "Responsiveness": (
         "The chance that an image whose prediction changed shows the bigger change of its map than one whose "
-        "prediction did not. 1: the map always gives the change away. 0.5: no better than a coin."
+        "prediction did not. 1: it always does. 0.5: no better than chance."
     ),
     "RM (robustness metric)": (
         "Consistency times responsiveness; 1 is best. It can be fooled: a map that ignores the image never changes, so "
@@ -82,8 +83,8 @@ WORDS: dict[str, str] = {
     ),
     "Fooled (⚑)": (
         "A score is fooled where a control is not significantly worse than the best real method on the same images. "
-        "What a useless map can reach proves nothing about the others, so a fooled score is shown in grey, and decides "
-        "nothing."
+        "A value that a useless map can reach is no evidence for a method, so a fooled score is shown in grey and is "
+        "not counted."
     ),
     "★ and bold": (
         "★ the method with the best mean, among real methods. Bold: it, and those that cannot be told from it."
@@ -95,7 +96,8 @@ WORDS: dict[str, str] = {
     ),
     "95 % interval": (
         "The range the number would be expected in if the study were repeated with other images of the same sort. "
-        "Methods see the same images, so two of them can differ surely even where their intervals overlap."
+        "All methods are measured on the same images, so two of them can differ significantly even where their "
+        "intervals overlap."
     ),
     "† and –": (
         "Responsiveness needs images whose prediction changed and images whose prediction did not. † fewer than 20 of "
@@ -113,7 +115,7 @@ WORDS: dict[str, str] = {
     ),
     "PSNR": "How strongly an image was disturbed, in decibels: above 40 hardly visible, below 20 obvious.",
     "Flagged": (
-        "A value that does not exist for some map (or a stated one, because the map is degenerate) carries a reason. "
+        "A value that is missing (or is a stated one, because the map is degenerate) carries a reason. "
         "Flagged rows are counted, listed under “What was run”, and never dropped."
     ),
 }

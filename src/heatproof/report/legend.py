@@ -1,4 +1,4 @@
-"""The names of methods in a figure: the key to its lines, in the figure or apart from it, and an axis."""
+"""Legends of methods, in a figure or as a figure of their own, and axes with methods as labels."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +14,7 @@ Styles = Mapping[str, Style]
 
 @house()
 def legend_figure(methods: Sequence[str], looks: Styles, columns: int = 2) -> Figure:
-    """The key to the lines of `curves_figure`, apart, so that panels may be laid out freely."""
+    """The legend of `curves_figure` as a figure of its own, so that the page can lay out the panels freely."""
     rows = -(-len(methods) // columns)
     canvas = figure(1.65 * columns, 0.12 + 0.2 * rows)
     canvas.legend(handles=handles(methods, looks), loc="center", ncols=columns, borderpad=0, handlelength=3.2)
@@ -22,7 +22,7 @@ def legend_figure(methods: Sequence[str], looks: Styles, columns: int = 2) -> Fi
 
 
 def handles(methods: Sequence[str], looks: Styles) -> list[Line2D]:
-    """A line for each method, with its name."""
+    """A legend entry for each method."""
     return [
         Line2D(
             [],
@@ -37,12 +37,12 @@ def handles(methods: Sequence[str], looks: Styles) -> list[Line2D]:
 
 
 def named(method: str, looks: Styles) -> str:
-    """The method's name with dollar signs taken literally (matplotlib would read mathematics)."""
+    """The method's name with dollar signs escaped (matplotlib reads them as mathematics); controls are marked."""
     return method.replace("$", r"\$") + (" (control)" if looks[method].control else "")
 
 
 def method_axis(axis: Axes, methods: Sequence[str], looks: Styles) -> None:
-    """Methods down the left side, the first on top; controls in grey italics."""
+    """Methods down the left side, the first on top; controls in grey."""
     axis.set_yticks(range(len(methods)), [named(m, looks) for m in methods])
     for label, method in zip(axis.get_yticklabels(), methods, strict=True):
         if looks[method].control:

@@ -20,14 +20,14 @@ def percent(value: float) -> str:
 
 
 def probability(p: float) -> str:
-    """A p-value as people write it."""
+    """A p-value with three decimals, or `< 0.001`."""
     if p is None or pd.isna(p):
         return NONE
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def interval(low: float, high: float) -> str:
-    """`0.55–0.70`, or nothing where there is none."""
+    """`0.55–0.70`, empty without bounds."""
     if pd.isna(low) or pd.isna(high):
         return ""
     return f"{number(low)}–{number(high)}" if round(low, 2) >= 0 else f"{number(low)} to {number(high)}"

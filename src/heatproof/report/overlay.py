@@ -1,4 +1,4 @@
-"""A map laid over its image: colour means the map and nothing else."""
+"""A map laid over its image, which is grey by default, so that colour shows the map alone."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,16 +9,16 @@ import numpy as np
 from heatproof.errors import InvalidInput
 from heatproof.registry import unknown
 
-#: What a pixel's colours add to its brightness (ITU-R BT.601).
+#: The weights of red, green and blue in a pixel's brightness (ITU-R BT.601).
 LUMA = np.array([0.299, 0.587, 0.114])
 
 
 @dataclass(frozen=True)
 class Look:
-    """How maps are drawn: any colour map of matplotlib, and the share of it in an overlay, the image having the rest.
+    """How maps are drawn: any colour map of matplotlib, and its share `alpha` in an overlay.
 
-    The default is perceptually uniform and safe for colour-blind readers. Dark is 0: an image fades where the map is
-    low, and small bright places are seen.
+    The default is perceptually uniform and safe for colour-blind readers. It is dark at 0: the image fades where the
+    map is low, and small bright regions stand out.
     """
 
     colormap: str = "inferno"

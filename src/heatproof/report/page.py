@@ -1,4 +1,4 @@
-"""The self-contained page: findings in, `report.html` and the figures out."""
+"""The self-contained page: findings → `report.html` and the files of the figures."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -34,13 +34,13 @@ def write_page(findings: Findings) -> Path:
 
 
 def rendered(findings: Findings) -> tuple[str, list[Drawing]]:
-    """The page's HTML, and the figures to be filed beside it."""
+    """The page's HTML, and the figures to be written beside it."""
     page = environment().get_template("page.html").render(context(findings))
     return page, [drawing for section in findings.sections for drawing in drawings_in(section.blocks)]
 
 
 def context(findings: Findings) -> dict[str, Any]:
-    """What the template draws."""
+    """The variables of the template."""
     source, sections = findings.source, findings.sections
     used = {word for section in sections for word in section.words}
     return {
@@ -78,7 +78,7 @@ def _warnings(findings: Findings) -> Iterator[str]:
 
 
 def _facts(findings: Findings) -> Iterator[tuple[str, str]]:
-    """What a reader wants to know before believing anything."""
+    """The facts at the top of the page: models, layers, images, accuracy, methods, the class explained."""
     models, datasets = (list(dict.fromkeys(names)) for names in zip(*findings.settings, strict=True))
     yield "Model" if len(models) == 1 else "Models", ", ".join(models)
     layers = [layer for (layer,) in distinct(findings.rows, "layer") if layer]
@@ -93,7 +93,7 @@ def _facts(findings: Findings) -> Iterator[tuple[str, str]]:
 
 
 def _correct(findings: Findings) -> Iterator[str]:
-    """Share of right predictions of each setting, named where there are several."""
+    """Share of right predictions of each setting, with its name if there are several."""
     shares = findings.correct.set_index(["model", "dataset"])["correct"]
     for model, dataset in findings.settings:
         if (model, dataset) in shares.index:
@@ -110,7 +110,7 @@ def _contents(sections: Sequence[Section]) -> Iterator[tuple[str, str]]:
 
 
 def _flags(findings: Findings) -> Sheet:
-    """Why values carry a flag, with what and how often."""
+    """The flags, with the metrics and methods that have them, and how often."""
     metrics = {metric for row in findings.reasons.itertuples() for metric in row.metrics}
     lines = [
         (row.flag, _some(list(row.metrics), len(metrics)), _some(list(row.methods), len(findings.methods)),
@@ -121,7 +121,7 @@ def _flags(findings: Findings) -> Sheet:
 
 
 def _some(names: Sequence[str], of: int) -> str:
-    """All of them, or their names."""
+    """`all N`, or the first names."""
     if len(names) == of and of > 1:
         return f"all {of}"
     return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
@@ -146,7 +146,7 @@ def settings(findings: Findings) -> Iterator[tuple[str, str]]:
 
 
 def _text(value: Any) -> str:
-    """A setting as a reader would write it."""
+    """A setting as text."""
     if isinstance(value, list):
         return ", ".join(map(_text, value))
     if isinstance(value, dict):

@@ -18,9 +18,9 @@ def critical_difference_figure(
     looks: Styles,
     note: str = "",
 ) -> Figure:
-    """Average rank of each method (1 = best); a bar joins each of `groups`, which the test cannot tell apart.
+    """Average rank of each method (1 = best); a bar joins the methods of each of `groups`.
 
-    Upright, one method per line, to read on a narrow screen. `distance` is drawn as a scale unless NaN.
+    Each method has a line of its own, for narrow screens. `distance` is drawn as a scale unless NaN.
     """
     order = sorted(ranks, key=lambda m: (ranks[m], m))
     names = max(map(len, order), default=0)

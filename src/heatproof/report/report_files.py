@@ -12,7 +12,7 @@ __all__ = ["write_page", "write_report", "write_tables"]
 
 
 def write_tables(folder: str | os.PathLike) -> Findings:
-    """Writes `tables/` of a study folder and returns what was found, to be drawn without working it out again.
+    """Writes `tables/` of a study folder and returns the findings, from which a page needs no second computation.
 
     Raises:
         StoreError: the folder is no study, has no rows yet, has no row that a table needs, or cannot be written.
@@ -26,10 +26,10 @@ def write_tables(folder: str | os.PathLike) -> Findings:
 def write_report(folder: str | os.PathLike) -> Path:
     """Writes `tables/`, `figures/` and `report.html` of a study folder from what is stored; returns the page.
 
-    The page is one file that can be mailed: it asks for nothing outside itself and runs no script. Equal rows give
-    equal bytes. An unfinished study is reported as far as it is, with a banner.
+    The page is one file that can be mailed: it loads no other file and runs no script. Equal rows give equal bytes. The
+    page of an unfinished study shows the finished part, with a banner.
 
     Raises:
-        StoreError: as `write_tables`, or the gallery is damaged.
+        StoreError, UnknownName: as `write_tables`. StoreError: the gallery is damaged.
     """
     return write_page(write_tables(folder))

@@ -1,6 +1,6 @@
-"""The figures of a noise study: stored numbers in, a Figure out; no statistic is computed here.
+"""The figures of a noise study: stored numbers → a Figure; no statistic is computed here.
 
-Widths are chosen so that a figure fills a phone's screen with letters of ten pixels or more.
+Widths are chosen so that the letters of a figure have ten pixels or more on a phone's screen.
 """
 
 from collections.abc import Sequence
@@ -193,7 +193,7 @@ def segmenters_figure(ranks: Frame, looks: Styles, note: str = "") -> Figure:
 
 @house()
 def mask_cosine_figure(masks: Frame, methods: Sequence[str], looks: Styles) -> Figure:
-    """Cosine similarity of each clean map with the object drawn (1 = exactly it), a box per method."""
+    """Cosine similarity of each clean map with the object's mask (1 = the same), a box per method."""
     canvas = figure(4.0, 0.75 + 0.27 * len(methods))
     axis = canvas.subplots()
     for position, method in enumerate(methods):

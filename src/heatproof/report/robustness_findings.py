@@ -1,4 +1,4 @@
-"""What metrics of pairs say under noise: the robustness table, tests over conditions, the verdict of each setting."""
+"""Findings of pair metrics under noise: the robustness table, tests over conditions, the verdict of each setting."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from heatproof.statistics.paired import Comparison, compared
 from heatproof.statistics.robustness_tables import image_blocks, rm_blocks, robustness_table
 from heatproof.statistics.robustness_verdict import Verdict, verdict_on
 
-#: What methods are compared by → what a block of the tests is.
+#: The quantity by which methods are compared → the blocks of its tests in words.
 BLOCKS = {"rm": "conditions", "rm0": "conditions", "rbo": "images whose prediction held"}
 
 
 class RobustnessSetting(NamedTuple):
-    """What is never averaged over: one model, one set of images, one layer, one way of cutting segments."""
+    """One model, dataset, layer and segmenter: what a table and its tests belong to."""
 
     model: str
     dataset: str
@@ -38,9 +38,9 @@ class RobustnessSetting(NamedTuple):
 
 @dataclass(frozen=True)
 class RobustnessFindings:
-    """The numbers, ready to be drawn.
+    """The numbers behind tables and figures.
 
-    `comparisons`: setting → quantity → tests over its blocks (real methods only, as controls would only pad the
+    `comparisons`: setting → quantity → tests over its blocks (real methods only, as controls would only shift the
     ranks). `verdicts` are those of the main settings. `overall` and `together` are the tests and the verdict over
     every model and dataset at once, where there are several.
     """
@@ -62,7 +62,7 @@ class RobustnessFindings:
 
     @classmethod
     def of(cls, source: Source) -> "RobustnessFindings | None":
-        """Reads the rows and works out every table and test; None without pairs. The slow part is the bootstrap."""
+        """Reads the rows and computes every table and test; None without pairs. The slow part is the bootstrap."""
         plan, rows = source.plan, source.connection
         pairs = frames.pairs(rows)
         if pairs.empty:
@@ -93,17 +93,17 @@ class RobustnessFindings:
 
     @property
     def main(self) -> list[RobustnessSetting]:
-        """The settings with the plan's first segmenter: those the page tells in full."""
+        """The settings with the plan's first segmenter, which the page shows in full."""
         first = self.settings[0].segmenter
         return [setting for setting in self.settings if setting.segmenter == first]
 
     def alike(self, setting: RobustnessSetting) -> list[RobustnessSetting]:
-        """The settings that differ from this one in the segmenter alone, in the plan's order."""
+        """The settings that differ from this one at most in the segmenter, in the plan's order."""
         return [other for other in self.settings if other[:3] == setting[:3]]
 
 
 def _settings(pairs: Frame, plan: Mapping) -> list[RobustnessSetting]:
-    """Every setting there is, models, datasets and segmenters in the order of the plan."""
+    """Every setting, with models, datasets and segmenters in the order of the plan."""
     order = [
         frames.ordered(pairs[name], frames.names(plan.get(f"{name}s"))) for name in ("model", "dataset", "segmenter")
     ]
@@ -118,7 +118,7 @@ def _of(settings: Sequence[RobustnessSetting], frame: Frame) -> Frame:
 
 
 def _comparisons(pairs: Frame, table: Frame) -> Iterator[tuple[str, Comparison]]:
-    """Tests by RM and RM₀ over conditions and by RBO over images; none where there is nothing to compare."""
+    """Tests by RM and RM₀ over conditions and by RBO over images, where there are two methods and a block."""
     for quantity in BLOCKS:
         blocks = image_blocks(pairs, quantity) if quantity == "rbo" else rm_blocks(table, quantity)
         if blocks.shape[1] >= 2 and len(blocks.dropna()):

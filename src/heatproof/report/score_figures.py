@@ -1,4 +1,4 @@
-"""The figures of a score study: stored numbers in, a Figure out; no statistic is computed here."""
+"""The figures of a score study: stored numbers → a Figure; no statistic is computed here."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,13 +13,13 @@ from heatproof.report.frames import Frame
 from heatproof.report.legend import Styles, handles
 from heatproof.report.style import FAINT, INK, Style
 
-#: Points of a curve that are drawn; the table holds all.
+#: The most points of a curve that are drawn; the table holds all.
 DRAWN = 57
-#: Points of a curve above which it has no markers.
+#: A curve with more points has no markers.
 MARKED = 12
-#: Metrics above which the fields of the agreement figure hold no numbers.
+#: With more metrics, the cells of the agreement figure hold no numbers.
 WRITTEN = 26
-#: Words in a metric's name that say what its curve goes along, the first that is there; else pixels are removed.
+#: A word in a metric's name → the x-axis of its curve. The first match counts; without one, it is pixels removed.
 ALONG = {
     "mprt": "layers drawn anew",
     "sensitivity-n": "pixels in a subset",
@@ -73,7 +73,7 @@ def _curve(axis: Axes, line: Frame, look: Style) -> None:
 def agreement_figure(agreement: Frame) -> Figure:
     """Rank correlation of every two metrics over the methods: 1 the same order (blue), −1 the reverse (orange).
 
-    Drawn as paths, without a bitmap; a number in every field where there is room.
+    Drawn as paths, without a bitmap; with a number in every cell if there is room.
     """
     values = agreement.to_numpy(float)
     count = len(values)

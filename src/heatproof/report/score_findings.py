@@ -1,4 +1,4 @@
-"""What metrics say of the reference images: means, judgements by metric, the verdict, agreement of metrics, curves."""
+"""Findings of metrics on the reference images: means, rankings by metric, the verdict, agreement, curves."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from heatproof.statistics.score_tables import COLUMNS as SCORE_COLUMNS
 from heatproof.statistics.score_tables import curve_table, score_table, wide_scores
 from heatproof.statistics.score_verdict import ScoreVerdict, score_verdicts
 
-#: Scores drawn as rank diagrams besides the average over all.
+#: The most scores with a rank diagram of their own, besides that of the average over all.
 DIAGRAMS = 3
 
 
 class ScoreSetting(NamedTuple):
-    """What is never averaged over: one model and one set of images."""
+    """One model and one dataset; scores of several are never averaged."""
 
     model: str
     dataset: str
@@ -34,7 +34,7 @@ class ScoreSetting(NamedTuple):
 
 @dataclass(frozen=True)
 class SettingScores:
-    """What is said of one setting: means, judgements by metric, verdict, agreement of metrics, curves, rank tests."""
+    """The findings of one setting: means, rankings by metric, verdict, agreement of metrics, curves, rank tests."""
 
     setting: ScoreSetting
     table: Frame
@@ -47,7 +47,7 @@ class SettingScores:
 
 @dataclass(frozen=True)
 class ScoreFindings:
-    """The numbers, ready to be drawn. `facts`: metric → better, range, family, summary."""
+    """The numbers behind tables and figures. `facts`: metric → better, range, family, summary."""
 
     scores: Frame
     table: Frame
@@ -59,7 +59,7 @@ class ScoreFindings:
 
     @classmethod
     def of(cls, source: Source) -> "ScoreFindings | None":
-        """Reads the rows and works out every table and test; None without scores."""
+        """Reads the rows and computes every table and test; None without scores."""
         plan = source.plan
         scores = frames.scores(source.connection)
         if scores.empty:
@@ -85,7 +85,7 @@ class ScoreFindings:
         return cls(scores, table, methods, controls, metrics, facts, settings)
 
     def family(self, metric: str) -> str:
-        """The family of a metric, the empty text where nobody said."""
+        """The family of a metric, empty if it is not known."""
         return str(self.facts.get(metric, {}).get("family") or "")
 
     @property

@@ -1,4 +1,4 @@
-"""Methods × metrics by family, as the page and the terminal show them: who leads, which metrics are fooled."""
+"""Methods × metrics by family, as the page and the terminal show them, with the leaders and the fooled metrics."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,13 +19,13 @@ from heatproof.statistics.score_tables import ARROWS
 from heatproof.statistics.score_verdict import ASIDE, ranking_sentence
 from heatproof.statistics.wording import counted
 
-#: Columns that fit a page beside the methods' names; a family with more is cut into tables of equal width.
+#: The columns that fit on a page; a family with more is split into tables of equal width.
 ABREAST = 9
 
 
 @dataclass(frozen=True)
 class ScoreCell:
-    """A method's mean by one metric; `text` is a dash where there is none, `note` then says why."""
+    """A method's mean by one metric; if there is none, `text` is a dash and `note` the reason."""
 
     text: str
     interval: str = ""
@@ -53,7 +53,7 @@ class Column:
 
     @property
     def options(self) -> str:
-        """The options in brackets, or nothing."""
+        """The options in brackets, empty without any."""
         return self.metric[len(self.name) :]
 
 
@@ -166,26 +166,26 @@ def _largest(one: SettingScores, metric: str) -> float:
 
 
 def decimals(largest: float) -> int:
-    """So many that the largest mean of a column has three digits, and none has more than six decimals."""
+    """The number of decimals, 0 to 6, with which the largest mean of a column has three significant digits."""
     if not math.isfinite(largest) or largest <= 0:
         return 3
     return min(max(2 - math.floor(math.log10(largest)), 0), 6)
 
 
 def in_percent(fact: Mapping[str, Any]) -> bool:
-    """Whether a page shows the metric in percent: where it is a share of something."""
+    """Whether a page shows the metric in percent: if its range is 0 to 1."""
     return list(fact.get("range") or ()) == [0, 1]
 
 
 def value_text(one: SettingScores, fact: Mapping[str, Any], metric: str, value: float) -> str:
-    """One value as the page writes it outside of a table, with the decimals of its column."""
+    """One value as the page writes it outside a table, with the decimals of its column."""
     if in_percent(fact):
         return f"{number(100 * value, 1)} %" if value == value else NONE
     return number(value, decimals(_largest(one, metric)))
 
 
 def _cell(row: Any, judged: MetricRanking | None, column: Column, method: str, aside: int) -> ScoreCell:
-    """`aside`: images that were set aside for every method, and are told once elsewhere."""
+    """`aside`: the number of images set aside for every method, which the page lists elsewhere."""
     if row is None:
         return ScoreCell(NONE, note="not measured")
     flags = f"{row.flagged - aside} of {row.n - aside} flagged" if row.flagged > aside else ""
@@ -200,19 +200,19 @@ def _cell(row: Any, judged: MetricRanking | None, column: Column, method: str, a
 
 
 def legend(scores: ScoreFindings, one: SettingScores) -> Iterator[tuple[str, str]]:
-    """What the marks in the tables mean, those that occur."""
+    """The meaning of the marks that occur in the tables."""
     yield "↑ ↓", "higher, lower is better."
     if any(in_percent(scores.facts.get(metric, {})) for metric in one.rankings):
         yield "%", "in percent of the highest value there can be."
     yield "★", "best mean among the real methods; bold: it, and those that cannot be told from it (95 %)."
     if any(each.fooled for each in one.rankings.values()):
-        yield "⚑", "fooled: this control cannot be told from the best method. The column is grey and decides nothing."
+        yield "⚑", "fooled: this control cannot be told from the best method. The column is grey and not counted."
     if scores.controls:
         yield "control", "a map that is useless on purpose; it should come last."
 
 
 def overview(scores: ScoreFindings, one: SettingScores) -> Sheet | None:
-    """Who leads: average rank and at how many counted scores of each family a method shares the top."""
+    """The average rank of each method, and by how many counted scores of each family it shares the top."""
     verdict = one.verdict
     if verdict is None or not verdict.ranks:
         return None

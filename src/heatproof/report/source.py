@@ -1,4 +1,4 @@
-"""A study folder, read: the plan, the rows behind a DuckDB connection, and how many jobs are missing."""
+"""Reads a study folder: the plan, the rows as a DuckDB connection, and how many jobs are missing."""
 
 import os
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from heatproof.studies.store import Store, connect
 
 @dataclass(frozen=True)
 class Source:
-    """What a report is drawn from: nothing but stored files."""
+    """What a report is made from: stored files only."""
 
     folder: Path
     plan: Mapping[str, Any]
@@ -23,7 +23,7 @@ class Source:
 
     @property
     def jobs(self) -> int:
-        """How many jobs the plan has (the number done where the plan does not say)."""
+        """How many jobs the plan has, at least the number done."""
         jobs = self.plan.get("jobs") or 0
         return max(int(jobs) if isinstance(jobs, int | float) else len(jobs), self.done)
 
@@ -34,7 +34,7 @@ class Source:
 
 
 def open_source(folder: str | os.PathLike) -> Source:
-    """The study in `folder`, with its rows as table `rows`. StoreError where there is no study or no row."""
+    """The study in `folder`, with its rows as view `rows`. StoreError without a study or without rows."""
     store = Store(folder)
     plan, done = store.plan(), len(store.done())
     if not isinstance(plan, dict):

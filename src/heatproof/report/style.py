@@ -1,4 +1,4 @@
-"""Colours, markers and lines: one look per method in all figures, none told apart by colour alone.
+"""Colours, markers and lines: one style per method in all figures; methods differ in more than colour.
 
 The hues are those of Okabe & Ito 2008 (safe for colour-blind readers) without the yellow, which fades on
 paper, and without the black, which is the ink. Controls are grey and dashed whatever their number.
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-#: Stand-ins the page swaps for its own ink: one drawing serves light, dark and print (see `drawing.inline`).
+#: Stand-in colours that the page replaces, so that one drawing fits light, dark and print (`drawing.inline`).
 INK, FAINT, LINE = "#1b1f24", "#5f6872", "#d3d7dc"
 
 HUES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -18,7 +18,7 @@ LINES = ("-", (0, (6, 1.5)), (0, (3, 1, 1, 1)))
 CONTROL_HUES = ("#7a828b", "#9aa1a9", "#5f6872")
 CONTROL_LINES = ((0, (2, 1.6)), (0, (1, 1.4)))
 
-#: Unchanged and changed predictions, wherever the two stand side by side.
+#: The colours of unchanged and changed predictions.
 UNCHANGED, CHANGED = "#0072b2", "#d55e00"
 
 

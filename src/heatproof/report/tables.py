@@ -27,7 +27,7 @@ ROBUSTNESS_TESTS = (
     *("model", "dataset", "layer", "segmenter", "quantity", "test", "perturbation", "severity", "first", "second"),
     *("n", "dropped", "statistic", "p", "p_holm", "effect", "w", "rank", "distance"),
 )
-#: What stands for every model, dataset and layer together.
+#: The value of the columns model, dataset and layer for tests over all of them.
 TOGETHER = "(all)"
 #: Columns of tables/fooled.csv: a row per metric. `top` and `fooled_by` are names with a semicolon between.
 FOOLED = ("model", "dataset", "metric", "family", "better", "n", "best", "top", "fooled", "fooled_by", "tested")
@@ -37,8 +37,8 @@ SCORE_TESTS = (
     *("statistic", "p", "p_holm", "effect", "worse"),
 )
 
-#: Columns of tables/audit.csv: the answer to a question, and the test of each metric behind it (`p` after Holm, of a
-#: fail that of a control being better). `p_together`: of the test of all metrics of the question.
+#: Columns of tables/audit.csv: the answer to a question, and the test of each metric behind it. `p` is corrected by
+#: Holm; for a fail it is that of a control being better. `p_together` is that of all metrics of the question.
 AUDIT = (
     *("model", "dataset", "layer", "method", "recommended", "question", "answer", "metric", "metric_answer"),
     *("value", "against", "other", "p", "n", "why", "p_together"),
@@ -46,7 +46,7 @@ AUDIT = (
 
 
 def file_tables(folder: Path, tables: Mapping[str, Frame]) -> None:
-    """Writes tables, each whole or not at all."""
+    """Writes tables, each atomically."""
     for name, frame in tables.items():
         content = _parquet(frame) if name.endswith(".parquet") else _csv(frame)
         write_atomically(folder / name, lambda file, content=content: file.write(content))
@@ -87,7 +87,7 @@ def pairs(findings: Findings) -> Frame:
 
 
 def mask_cosine(findings: Findings) -> Frame | None:
-    """Median cosine of the reference maps with the mask, where there are masks."""
+    """Median cosine of the reference maps with the masks; None without masks."""
     found = _robustness(findings).mask_cosine
     return found if len(found) else None
 
@@ -122,7 +122,7 @@ def _tests(comparison: Comparison) -> Iterator[dict[str, Any]]:
 
 
 def audit(findings: Findings) -> Frame:
-    """Every question to every method, columns AUDIT: a row for each metric or quantity that was asked."""
+    """The answers for every method, columns AUDIT: a row for each question and metric or quantity."""
     lines = []
     for one in findings.audits:
         for method, given in one.findings.items():
@@ -162,13 +162,13 @@ def scores_by_image(findings: Findings) -> Frame:
 
 
 def curves(findings: Findings) -> Frame | None:
-    """Mean of every curve at every share, where a metric has a curve."""
+    """Mean of every curve at every share; None without curves."""
     found = _scores(findings).curves
     return found if len(found) else None
 
 
 def agreement(findings: Findings) -> Frame | None:
-    """Rank correlation of every two metrics, in each setting."""
+    """Rank correlation of every two metrics in each setting; None without any."""
     rows = [
         {**one.setting._asdict(), "metric": metric, **row}
         for one in _scores(findings).settings
@@ -178,7 +178,7 @@ def agreement(findings: Findings) -> Frame | None:
 
 
 def fooled(findings: Findings) -> Frame:
-    """Which controls fool which metric, columns FOOLED."""
+    """The controls that fool each metric, columns FOOLED."""
     found = _scores(findings)
     lines = []
     for one in (judged for setting in found.settings for judged in setting.rankings.values()):

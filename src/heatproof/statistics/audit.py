@@ -70,7 +70,7 @@ class Question:
             return f"{listed(self.metrics)} below {self.bar:g}; a map that ignores the network and the class stays at 1"
         if self.metrics:
             of = f"at least {most(self.metrics)} of " if len(self.metrics) > 1 else ""
-            other = " (one test of them together), and worse than a control by none" if of else ""
+            other = " (tested together), and worse than a control by none of them" if of else ""
             return f"better than every control by {of}{listed(self.metrics)}{other}"
         against = f"than {listed(self.controls)} maps" if self.controls else "than every control"
         quantity = {"consistency": "RBO where the prediction held", "within": "responsiveness at equal severity"}
@@ -87,7 +87,7 @@ QUESTIONS = (
     ),
     Question(
         name="stable",
-        asks="Does the map stay under noise while the answer stays?",
+        asks="Does the map stay under noise while the prediction stays?",
         true="is stable under noise",
         false="is not stable under noise",
         quantity="consistency",
@@ -95,9 +95,9 @@ QUESTIONS = (
     ),
     Question(
         name="responds",
-        asks="Does the map change when the answer changes?",
-        true="responds when the answer changes",
-        false="does not respond when the answer changes",
+        asks="Does the map change when the prediction changes?",
+        true="responds when the prediction changes",
+        false="does not respond when the prediction changes",
         quantity="within",
     ),
     Question(
@@ -466,6 +466,6 @@ def _notes(found: AuditFindings):
         if unsure:
             yield f"What cannot be told of {named} ({listed(unsure)}) might be settled by {cure}."
     for method, reason in found.refused.items():
-        yield f"{method} does not serve this model: {reason}."
+        yield f"{method} is not applicable to this model: {reason}."
     if found.images < IMAGES:
         yield f"Only {counted(found.images, 'image')}: take this as an indication."

@@ -332,8 +332,8 @@ def _sentence(about: _RobustnessFacts) -> str:
     if not about.top:
         area = about.figures["within"][about.best]
         return (
-            f"{where} no method can be recommended: not even of {about.best} is it shown that its maps move more when "
-            "the prediction changes than when it stays, at equal severity (responsiveness "
+            f"{where} no method can be recommended: not even for {about.best} is it shown that its maps change more "
+            "when the prediction changes than when it stays, at equal severity (responsiveness "
             f"{number(area.value)}, {about.percent} interval from {number(area.low)}, where 0.5 is chance)."
         )
     figure = about.figures[about.by]
@@ -370,8 +370,8 @@ def _too_few(evidence: _Evidence) -> str:
         return "no perturbation has enough changed and unchanged predictions for all methods alike"
     kind, cure = ("changed", "stronger") if most.flips <= most.n - most.flips else ("stayed the same", "weaker")
     return (
-        f"under no perturbation {COMPUTED} predictions {kind} (at most {few} did), so nobody can say whether the maps "
-        f"follow them; add images or take {cure} severities"
+        f"no perturbation has {COMPUTED} predictions that {kind} (at most {few}), so it cannot be tested whether the "
+        f"maps follow them; add images or take {cure} severities"
     )
 
 
@@ -387,7 +387,7 @@ def _notes(about: _RobustnessFacts):
         yield f"Fooled: a control, {_blind(1)}, cannot be told from the best method by {by}{instead}."
     if about.by == "rm0_within":
         yield (
-            "Stronger noise changes more predictions and moves every map that looks at the image, so pooled over "
+            "Stronger noise changes more predictions and changes every map that depends on the image, so pooled over "
             "severities such a map seems to follow the prediction; compared at equal severity it does not."
         )
     if evidence.conditions and not evidence.controls:
@@ -402,7 +402,7 @@ def _notes(about: _RobustnessFacts):
         blocks = counted(test.n if test else 0, "block")
         yield f"Only {blocks} of perturbation and severity: the verdict rests on the bootstrap by image alone."
     else:
-        yield "Blocks share images, so their p values are too small: worse is only what the bootstrap confirms."
+        yield "Blocks share images, so their p values are too small: the bootstrap must confirm that a method is worse."
     if about.images < about.given:
         yield f"{about.given - about.images} of {counted(about.given, 'image')} could not be measured for any method."
     shaky = {c for c in evidence.conditions if any(not evidence.cells[c][m].point.reliable for m in evidence.real)}

@@ -183,8 +183,8 @@ def _notes(about: _ScoreFacts, families: Mapping[str, str]):
         if weak:
             them = "this" if len(weak) == len(about.fooled) else listed(weak)
             yield (
-                f"For {them} no control does as well as the best method on average; they cannot be told apart on "
-                f"{counted(about.given, 'image')}, and with more images they might be."
+                f"For {them} the controls are worse than the best method on average, but not significantly on "
+                f"{counted(about.given, 'image')}; with more images they might be."
             )
     elif tested:
         yield f"No control fooled any of the {counted(len(tested), 'score')}."
@@ -199,11 +199,7 @@ def _notes(about: _ScoreFacts, families: Mapping[str, str]):
     if about.ranks and len(about.ranks) > 1:
         yield (
             "Who is best is decided by the average rank, image by image, each family of scores counting once"
-            + (
-                f"; {listed(aside)} are told but not counted, as a map can be small or steady and wrong."
-                if aside
-                else "."
-            )
+            + (f"; {listed(aside)} are shown but not counted, as a small or stable map can be wrong." if aside else ".")
         )
     if about.images < about.given and about.images:
         without = about.given - about.images

@@ -1,4 +1,4 @@
-"""Studies: what is run over a folder of images. A study of your own is a `Study`, and one line to make it known.
+"""Studies: what is run over a folder of images. Declare your own as a `Study` and call `register_study` on it.
 
 from heatproof.studies import Condition, Measure, Plan, Study, register_study
 """

@@ -1,7 +1,7 @@
 """The audit: which heatmap may be shown for this model on these images, and how far it can be trusted.
 
-The union of the noise study, of the metrics that decide most, and of the checks against the weights and the class, over
-a few methods and all controls; every quantity is worked out once.
+It unites the noise study, a few metrics, and the checks against the weights and the class, for a few methods and all
+controls. Every quantity is computed once.
 """
 
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ from heatproof.studies.noise_robustness import NoisePlan, fewer_severities, nois
 from heatproof.studies.score import STUDY as SCORE
 from heatproof.studies.study import Measure, Study
 
-#: Methods that are looked at where none are named; Ablation-CAM only where the head is linear, and costs no pass.
+#: The default methods. Ablation-CAM is left out if the head is not linear, as it then costs a pass for every channel.
 METHODS = (
     *("gradcam", "gradcam++", "layercam", "eigencam", "ablationcam", "finercam", "refine:layercam"),
     "integrated-gradients[steps=10]",
 )
 METRICS = ("road", "coherency", "complexity", "arcc", "insertion", "deletion-mean", "mprt", "random-logit")
-#: Those that need to know where the object is.
+#: Metrics that need a mask.
 LOCALISATION = ("energy", "mask-cosine", "pointing-game")
 
 
@@ -38,7 +38,7 @@ class AuditPlan(NoisePlan):
 
 
 def measures(plan: AuditPlan) -> list[Measure]:
-    """Pairs under noise; on the images as they are the metrics, and where there are masks localisation."""
+    """Pair metrics under noise; on the clean images `METRICS`, and `LOCALISATION` where there are masks."""
     located = [Measure(name, optional=True) for name in LOCALISATION]
     return [*pair_measures(plan), *map(Measure, METRICS), *located]
 

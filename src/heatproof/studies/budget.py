@@ -1,4 +1,4 @@
-"""What a study costs, measured on a few of its own images, and how many images fit into a number of minutes."""
+"""The cost of a study, measured on a few of its images, and the number of images that fit a budget in minutes."""
 
 import time
 from bisect import bisect_right
@@ -23,19 +23,19 @@ from heatproof.studies.worker import Worker
 
 #: Images of each dataset that are measured together.
 MEASURED = 2
-#: Images of each dataset below which a cheaper plan is preferred to fewer images; verdicts on fewer are indications.
+#: If fewer images of each dataset fit, a cheaper plan is tried first; a verdict on fewer is an indication.
 WANTED = IMAGES
 #: The share of the budget for the images: the rest is for loading, tables and the page.
 SHARE = 0.85
-#: What a second worker adds where two share one memory.
+#: The speed that each worker after the first adds; less than 1, because workers share the memory.
 EACH_FURTHER = 0.8
-#: Settings that a budget decides, and that the same study keeps when it is resumed.
+#: Settings that a budget decides; a resumed study keeps them.
 DECIDED = ("limit", "severities")
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """How many images, of how many, and how long they will take."""
+    """The number of images that fit, of how many, and the minutes that they take."""
 
     images: int
     of: int
@@ -58,22 +58,22 @@ class Cost:
     counts: Sequence[int]
 
     def images(self, limit: int) -> int:
-        """Images of all datasets, so many of each at most."""
+        """The number of images, with at most `limit` of each dataset."""
         return sum(min(limit, count) for count in self.counts)
 
     def of(self, limit: int) -> float:
-        """Seconds for them."""
+        """Seconds for at most `limit` images of each dataset."""
         return sum(each * min(limit, count) for each, count in zip(self.seconds, self.counts, strict=True))
 
     def fitting(self, seconds: float) -> int:
-        """The largest number of images of each dataset that takes no longer."""
+        """The largest `limit` that takes no longer than `seconds`."""
         return bisect_right(range(1, max(self.counts) + 1), seconds, key=self.of)
 
 
 def within_budget(setup: Setup, models: StudyModels, store: Store, workers: int) -> tuple[Any, Estimate]:
-    """The plan with as many images as fit, and how long it will take; the estimate of a study begun before is kept.
+    """The plan with as many images as fit, and the estimate; a resumed study keeps its first estimate.
 
-    Where few images would fit, the study's cheaper plan is taken first.
+    If few images fit, the study's cheaper plan is tried first.
 
     Raises:
         InvalidStudy: so few images fit that no method could be told from a control (`fewest`).
@@ -121,10 +121,10 @@ def fewest(methods: int) -> int:
 
 
 def measured_cost(setup: Setup, models: StudyModels) -> Cost:
-    """What an image of each dataset takes under all models, measured on a few.
+    """Seconds per image of each dataset under all models, estimated from a few images.
 
-    Not the whole image is measured: every method explains it once, the first method is scored by every metric, and one
-    condition is measured; the rest follows from how often each of these comes.
+    Only parts are timed: every method explains once, the first method is scored by every metric, and the cheapest other
+    condition is measured. Each part is multiplied by how often it occurs.
 
     Raises:
         InvalidStudy: a dataset with no image that can be measured.
@@ -132,7 +132,7 @@ def measured_cost(setup: Setup, models: StudyModels) -> Cost:
     torch.set_num_threads(setup.plan.threads)
     worker = Worker(setup, models)
     seconds = [0.0] * len(setup.datasets)
-    for model in range(len(models)):  # one is held at a time
+    for model in range(len(models)):  # one model is held at a time
         for dataset in range(len(setup.datasets)):
             seconds[dataset] += _seconds_of_image(_few_images(worker, model, dataset))
     return Cost(seconds, [len(dataset.images.ids) for dataset in setup.datasets])
@@ -151,7 +151,7 @@ def _seconds_of_image(whole: Measurement) -> float:
         part.run(lambda share: None)
         return (time.monotonic() - start) / len(whole.block.ids)
 
-    seconds(whole.methods[:1], [], [reference])  # what a first call loads is no part of an image's cost
+    seconds(whole.methods[:1], [], [reference])  # warm-up: what a first call loads is no part of the cost
     each = [seconds([method], [], [reference]) for method in whole.methods]
     together = seconds(whole.methods, [], [reference])
     total = together
@@ -168,7 +168,7 @@ def _seconds_of_image(whole: Measurement) -> float:
 
 
 def _few_images(worker: Worker, model: int, dataset: int) -> Measurement:
-    """The first images that can be opened, a batch of MEASURED: one alone costs more."""
+    """The measurement of the first MEASURED images that can be opened; a single one costs more per image."""
     number = len(worker.setup.datasets[dataset].images.ids)
     block = worker.block(model, dataset, range(number), most=MEASURED)
     if not block.ids:

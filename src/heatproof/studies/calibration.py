@@ -1,4 +1,4 @@
-"""Strengths for target flip rates, found once per model, dataset and perturbation and kept in the study's folder."""
+"""Strengths for target flip rates, found once per model, dataset and perturbation and stored in the study's folder."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ from heatproof.studies.measurement import loss_gradient
 from heatproof.studies.settings import Plan
 from heatproof.studies.store import Store
 
-#: Flip rates are shares of so many images at most: enough for the default targets, and attacks stay affordable.
+#: The most images on which a flip rate is measured: enough for the default targets, and few enough for attacks.
 IMAGES = 64
 
 
@@ -31,9 +31,9 @@ def calibrated(
     models: StudyModels,
     progress: Any,
 ) -> Mapping[tuple[int, int, str], Sequence[float]]:
-    """(model, dataset, perturbation) → a level for each flip rate of the conditions; empty where none has one.
+    """(model, dataset, perturbation) → a level for each flip rate of the conditions; empty without flip rates.
 
-    What is found is written to `calibration.json` at once, so that a resumed study measures at the same strengths.
+    The levels are written to `calibration.json` at once, so that a resumed study uses the same ones.
     """
     rates: dict[str, list[float]] = {}
     for condition in conditions:
@@ -50,7 +50,7 @@ def calibrated(
         if name not in found:
             images = datasets[dataset].images
             rate = flip_rate(models(model), images, plan, kind)
-            smallest = 0.5 / min(len(images.ids), IMAGES)  # rates are steps: nothing finer can be promised
+            smallest = 0.5 / min(len(images.ids), IMAGES)  # half the distance between two possible rates
             levels = calibrate(kind, rate, rates[kind], tolerance=max(0.02, smallest))
             found[name] = [asdict(level) for level in levels]
             text = json.dumps(found, indent=2, sort_keys=True) + "\n"

@@ -5,14 +5,15 @@ The connection has two tables: `rows`, and `kept`, the (dataset, image) that can
 
 from typing import Any, NamedTuple
 
-#: Images of one kind.
+#: The most images of one kind.
 EACH = 4
 
 
 class Case(NamedTuple):
     """One image of a gallery.
 
-    kind: a short name of what it is an example of. conditions: names of the conditions shown beside the reference.
+    kind: a short name of what it is an example of. title, why: its heading, and the reason for choosing it.
+    conditions: names of the conditions shown beside the reference.
     """
 
     kind: str
@@ -24,7 +25,7 @@ class Case(NamedTuple):
     conditions: tuple[str, ...] = ()
 
 
-#: Kind → title, what to order by, which pairs.
+#: (kind, title, SQL order of the pairs, SQL condition on the pairs).
 PAIRS = (
     ("map moved", "The prediction held, but the map moved", "value ASC", "NOT changed"),
     ("map held", "The prediction held, and so did the map", "value DESC", "NOT changed"),
@@ -34,9 +35,10 @@ PAIRS = (
 
 
 def moved_and_held(connection: Any, plan: Any) -> list[Case]:
-    """Up to four images of each of `PAIRS`, none twice within a kind, for the method of the best median κ.
+    """Up to four images of each of `PAIRS`, none twice within a kind, for one method.
 
-    A case is one image under one perturbation, over all severities.
+    The method is the one with the highest median κ over unchanged predictions, or else the plan's first. A case is one
+    image under one perturbation, over all severities.
     """
     best = connection.execute(
         "SELECT method FROM rows WHERE metric = 'kappa' AND NOT control AND NOT isnan(value) AND NOT changed "
@@ -62,10 +64,10 @@ def moved_and_held(connection: Any, plan: Any) -> list[Case]:
 
 
 def telling_scores(connection: Any, plan: Any) -> list[Case]:
-    """Up to four images of each kind, none twice: by the first composite of the study, else by its first metric.
+    """Up to four images of each kind, none twice, by the study's first composite metric or else its first metric.
 
-    Where the best method has its best and its worst scores, where the methods differ most, and where a control beats
-    the best method by most.
+    The kinds are the best and the worst scores of the best method, the largest differences between methods, and the
+    controls that beat the best method by most.
     """
     from heatproof.metrics.metric_request import requested_metrics
 
@@ -90,7 +92,7 @@ def telling_scores(connection: Any, plan: Any) -> list[Case]:
 
 
 def _kinds(rows: Any, sign: float, metric: str) -> list[tuple[str, str, dict[Any, str], list[Any]]]:
-    """Kind, title, (model, dataset, image) → why, and these in order."""
+    """(kind, title, (model, dataset, image) → reason, the (model, dataset, image) in order) of each kind."""
     from heatproof.rounding import ANSWER_STEP, largest, rounded
 
     key = ["model", "dataset", "image"]

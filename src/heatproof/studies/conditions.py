@@ -12,18 +12,19 @@ INTACT, RANDOMISED = "", "randomised"
 
 @dataclass(frozen=True)
 class Condition:
-    """One way of asking for maps. The first condition of a study is the reference of all others.
+    """A condition under which maps are made. The first condition of a study is the reference of all others.
 
     Attributes:
         perturbation: a kind of `heatproof.perturbations`; empty for none.
-        severity: its severity, 1 to 5, or the number of a strength that `level` or calibration says; 0 without a
-            perturbation. Rows tell strengths apart by it.
-        level: the position on the kind's ladder, the severity by default; it may lie between the rungs.
+        severity: its severity, 1 to 5, or the number of a strength that `level` or calibration sets; 0 without a
+            perturbation. It identifies the strength in rows.
+        level: the severity that is applied, which may lie between two severities; `severity` by default, NaN with a
+            `flip_rate` until it is calibrated.
         flip_rate: the share of the predictions that should change; the level is then found by calibration.
         transformation: a transformation of the image (`heatproof.transformations`), before any perturbation.
         target: a rule of `heatproof.targets` in place of the study's own.
         state: of the model: `INTACT`, `RANDOMISED`, or another checkpoint of the same network as `PATH` or `NAME=PATH`.
-            Rows and seeds hold the name, the file's own by default, so that they do not depend on where it lies.
+            Rows and seeds hold the name (by default the file's), so that they do not depend on the folder.
 
     Raises:
         InvalidStudy: a perturbation without a severity, or a severity or a level without a perturbation.
@@ -54,19 +55,19 @@ class Condition:
 
     @property
     def state_name(self) -> str:
-        """What rows call the state: a checkpoint by its name, not by where it lies."""
+        """The state's name in rows; that of a checkpoint does not depend on its folder."""
         if self.state in (INTACT, RANDOMISED):
             return self.state
         return self.state.partition("=")[0] if "=" in self.state else Path(self.state).stem
 
     @property
     def checkpoint(self) -> Path | None:
-        """The weights of the state, None for those that the model was loaded with or that are drawn."""
+        """The checkpoint of the state, None for `INTACT` and `RANDOMISED`."""
         return None if self.state in (INTACT, RANDOMISED) else checkpoint_of(self.state)
 
     @property
     def calibrated(self) -> bool:
-        """Whether its strength is found, and may lie beyond the ladder."""
+        """Whether its strength is found by calibration, and so may lie beyond severity 5."""
         return self.flip_rate is not None
 
     @property
@@ -83,12 +84,12 @@ class Condition:
 
     @property
     def cost(self) -> float:
-        """Passes for the progress bar: the ten steps of PGD weigh more than a blur."""
+        """Rough cost in passes, for the progress bar and a budget; an attack such as PGD costs more than a blur."""
         slow = {"pgd": 22.0, "deepfool": 8.0}
         return next((passes for kind, passes in slow.items() if self.perturbation.startswith(kind)), 1.0)
 
     def at_level(self, level: float) -> "Condition":
-        """The same at a strength that was found."""
+        """The same condition at a calibrated level."""
         return replace(self, level=level)
 
 
@@ -97,5 +98,5 @@ def checkpoint_of(state: str) -> Path:
     return Path(state.partition("=")[2] or state)
 
 
-#: The images as they are.
+#: The clean images.
 CLEAN = Condition()

@@ -1,4 +1,4 @@
-"""The images of a study's datasets, not opened yet; files named one by one are a dataset too."""
+"""The images of a study's datasets, not opened yet; a list of files is a dataset too."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ def images_of(dataset: DatasetPlan, limit: int | None) -> Images:
 
 
 def listed_files(paths: tuple[str, ...], labels: str | None, limit: int | None, name: str) -> ImageFolder:
-    """These files in this order; a label is found by the path as it ends."""
+    """These files in this order; labels are matched by the end of the path (`labels_by_ending`)."""
     found = images_from_list(paths, name)
     classes = labels_by_ending(found.ids, labels) if labels else found.labels
     return replace(found, ids=found.ids[:limit], paths=found.paths[:limit], labels=classes[:limit])

@@ -1,8 +1,8 @@
-"""Ways to run a study's jobs: one after the other, or in processes. Same jobs, same numbers, any order.
+"""Executors run a study's jobs one after the other or in several processes. The numbers are the same.
 
 `executor.running(prepare, setup)` gives a function `map(jobs, advance)`, which yields the key of each job when its
-files are written. Jobs and `setup` are plain enough to be sent to a process; `prepare(setup)` runs once in each and
-gives the function that does one job.
+files are written. Jobs and `setup` can be pickled; `prepare(setup)` runs once in each process and gives the function
+that does one job.
 """
 
 import multiprocessing
@@ -25,17 +25,17 @@ Map = Callable[[Sequence[Any], Advance], Iterator[str]]
 
 
 class Executor(Protocol):
-    """What every executor offers."""
+    """The interface of an executor."""
 
     def running(self, prepare: Prepare, setup: Any) -> AbstractContextManager[Map]: ...
 
 
 class Serial:
-    """In this process."""
+    """Runs jobs one after the other in this process."""
 
     @contextmanager
     def running(self, prepare: Prepare, setup: Any) -> Iterator[Map]:
-        """Gives `map`; `advance` is called with shares of a job, 1 in all for each."""
+        """Gives `map`; `advance` is called with fractions of a job, which add up to 1 for each job."""
 
         def serial(jobs: Sequence[Any], advance: Advance) -> Iterator[str]:
             run = prepare(setup) if jobs else None
@@ -47,7 +47,7 @@ class Serial:
 
 
 class Processes:
-    """In `workers` fresh processes (spawned, so that threads and CUDA are safe), which end when this one does."""
+    """Runs jobs in `workers` spawned processes (safe with threads and CUDA), which end when this process ends."""
 
     def __init__(self, workers: int):
         self.workers = workers
@@ -83,7 +83,7 @@ def _mapped(pool: ProcessPoolExecutor, counter: Any, jobs: Sequence[Any], advanc
 
 
 def _end(pool: ProcessPoolExecutor) -> None:
-    """Stops the workers at once, also in the middle of a job: a shard is whole or not there."""
+    """Stops the workers at once, even in the middle of a job: no shard is left incomplete."""
     processes = list((pool._processes or {}).values())
     pool.shutdown(wait=False, cancel_futures=True)
     for process in processes:
@@ -102,11 +102,11 @@ def _start(prepare: Prepare, setup: Any, counter: Any, parent: int) -> None:
     global _run, _advance, _failed
     import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the parent handles Ctrl-C; it ends its workers
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
     try:
         _run = prepare(setup)
-    except Exception as error:  # said by the first job: a worker that ends here would look like one killed for memory
+    except Exception as error:  # raised by the first job; if the worker ended here, it would look out of memory
         _failed = error
 
     def advance(share: float) -> None:
@@ -124,7 +124,7 @@ def _work(job: Any) -> str:
 
 
 def _die_with(parent: int) -> None:
-    """A killed parent cannot end its workers, so they watch it."""
+    """Ends this worker when its parent is gone, as a killed parent cannot end its workers."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)

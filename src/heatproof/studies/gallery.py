@@ -1,4 +1,4 @@
-"""The images to look at, chosen from the rows by the study and drawn to arrays; the page needs no network for them.
+"""The gallery: images that the study chooses from the rows, stored with their maps so that a page needs no network.
 
 `gallery/index.json` is a list of cases. The arrays of each lie in its `file`: `images` uint8 `(C, H, W, 3)` and
 `maps` uint8 `(M, C, h, w)`, 255 for 1, for the reference and the conditions shown beside it.
@@ -34,7 +34,7 @@ class CaseFile(NamedTuple):
 
 
 def write_gallery(store: Store, setup: Setup, map_jobs: Map, progress: Any) -> None:
-    """Writes `gallery/`, unless the one that is there shows these cases already."""
+    """Writes `gallery/`, unless the one in the folder shows these cases already."""
     drawings = chosen_cases(store, setup)
     if drawings is None:
         return
@@ -116,7 +116,7 @@ def entry_and_arrays(worker: Worker, store: Store, drawing: CaseFile) -> tuple[d
 
 
 def _kept_maps(worker: Worker, store: Store, job: Job, image: str) -> tuple[list[str], np.ndarray] | None:
-    """The methods and the maps that were kept of an image, controls last; None where none were."""
+    """The methods and the stored display maps of an image, controls last; None if none are stored."""
     size = worker.plan.batch_size or 1
     path = store.maps / f"{job._replace(start=job.start - job.start % size).key}.npz"
     shard: Mapping[str, Any] = np.load(path) if path.exists() else {}
@@ -130,7 +130,7 @@ def _kept_maps(worker: Worker, store: Store, job: Job, image: str) -> tuple[list
 
 
 def _stored_prediction(store: Store, case: Case, model: Model) -> dict[str, Any]:
-    """What the model said of the reference image, from the rows."""
+    """The entry of the reference image, with its prediction from the rows."""
     found = connect(store.folder).execute(
         "SELECT any_value(clean_class), any_value(clean_probability) FROM rows "
         "WHERE model = ? AND dataset = ? AND image = ?",
@@ -149,7 +149,7 @@ def _stored_prediction(store: Store, case: Case, model: Model) -> dict[str, Any]
 
 
 def _column(explained: Explained, measurement: Measurement) -> dict[str, Any]:
-    """What the model says of the image under a condition."""
+    """The entry of the image under a condition, with its prediction."""
     predicted = int(top_class(explained.found.logits[0]))
     model = explained.batch.model
     condition = explained.condition

@@ -1,4 +1,4 @@
-"""What is given beside the images: maps made beforehand and masks, looked at before any work."""
+"""Checks of maps made beforehand and of masks, before any work."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -13,17 +13,17 @@ from heatproof.studies.measures import Measures, needs_mask
 
 
 def warn_without_masks(measures: Measures, datasets: Sequence[Dataset]) -> None:
-    """Says which metrics will have no values for want of masks."""
+    """Warns of metrics that will have no values because there are no masks."""
     needing = [request.key for measure, request in measures.taken if needs_mask(request) and not measure.optional]
     if needing and not any(dataset.masked for dataset in datasets):
         warn(f"No masks, so {', '.join(needing)} will have no values. --masks says where the objects are.")
 
 
 def check_given(dataset: Dataset) -> None:
-    """Maps made beforehand against the images of a dataset: how many there are, and whether any is there.
+    """Checks that maps made beforehand belong to the images of a dataset; warns if some images have none.
 
     Raises:
-        InvalidInput: another number of maps than images, or none of any of them.
+        InvalidInput: one array with a number of maps other than the number of images, or no map of any image.
     """
     ids, label = list(dataset.images.ids), dataset.settings.label
     for maps in dataset.given:
@@ -42,7 +42,7 @@ def check_given(dataset: Dataset) -> None:
 
 
 def _check_count(maps: Stored, dataset: Dataset, count: int) -> None:
-    """One array of maps: as many as there are images, or images without a limit."""
+    """Checks that one array has as many maps as there are images, with or without the limit."""
     stack = maps.stack
     whole = count if len(stack) == count else len(images_of(dataset.settings, None).ids)
     if len(stack) not in (count, whole):

@@ -1,4 +1,4 @@
-"""Where the objects are in the images of a dataset: masks of a folder or boxes, or those the dataset has itself."""
+"""Masks of the objects in the images of a dataset: from a folder of masks, a CSV of boxes, or the dataset itself."""
 
 import torch
 
@@ -9,14 +9,14 @@ from heatproof.geometry import Geometry
 
 
 class GroundTruth:
-    """Masks for the images of one dataset; `masks` is a path (`load_masks`), None for those it has itself."""
+    """Masks for the images of one dataset; `masks` is a path (`load_masks`), None for those of the dataset itself."""
 
     def __init__(self, masks: str | None, images: Images):
         self.masks, self.images = masks, images
         self._loaded: Masks | None = None
 
     def mask(self, index: int, geometry: Geometry, size: tuple[int, int]) -> torch.Tensor | None:
-        """Where the object of an image of that size (height, width) is, as the network sees it; None if unknown.
+        """The mask of an image of that size (height, width), in the geometry of the network's input; None if missing.
 
         Raises:
             InvalidImage: a mask that cannot be used.
@@ -27,16 +27,16 @@ class GroundTruth:
 
     @property
     def known(self) -> bool:
-        """Whether there are masks at all."""
+        """Whether there are masks; of a dataset's own, whether the first image has one."""
         if self.masks is None:
             return bool(self.images.ids) and self.images.mask(0) is not None
         return any(map(self._there, self.images.ids))
 
     def check(self) -> None:
-        """Before any work: masks that are named must be there.
+        """Checks masks from a path before any work.
 
         Raises:
-            InvalidInput: masks that cannot be used, or none of any of the images.
+            InvalidInput: masks that cannot be used, or no mask of any image.
         """
         if self.masks is not None and not self.known:
             raise InvalidInput(
@@ -47,7 +47,7 @@ class GroundTruth:
     def _there(self, identity: str) -> bool:
         try:
             return self._folder().mask(identity, (1, 1)) is not None
-        except InvalidImage:  # there, and of another size
+        except InvalidImage:  # there is a mask, of another size
             return True
 
     def _folder(self) -> Masks:

@@ -1,4 +1,4 @@
-"""What a job is, and what a worker must know to do one."""
+"""The jobs of a study, and the setup that a worker needs to do them."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -43,7 +43,7 @@ class Dataset:
 
     @cached_property
     def ground_truth(self) -> GroundTruth:
-        """Where the objects are, where that is known."""
+        """The masks of the objects, where there are any."""
         return GroundTruth(self.settings.masks, self.images)
 
     @cached_property
@@ -62,11 +62,11 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Setup:
-    """What a worker needs to know once; plain enough to be sent to a process.
+    """What a worker needs to do jobs; it can be pickled.
 
-    strengths: (model, dataset, perturbation) → calibrated levels. refused: per model, method → why it cannot serve it.
-    plugins: what a fresh process does not know (`heatproof.plugins`); declared: the study, where its name does not lead
-    to it there.
+    strengths: (model, dataset, perturbation) → calibrated levels. refused: for each model, method → why it is not
+    applicable. plugins: methods and metrics that a new process cannot find (`heatproof.plugins`). declared: the study,
+    where a new process cannot find it by its name.
     """
 
     plan: Plan
@@ -88,9 +88,9 @@ class Setup:
 
 @dataclass(frozen=True)
 class ImageBlock:
-    """The images of a job that could be opened, `x` `(n, 3, H, W)`, and why the others could not.
+    """The images of a job that could be opened, `x` `(n, 3, H, W)`.
 
-    `sizes` are the images' own, (height, width).
+    failed: image → why it cannot be used. sizes: (height, width) of the image files.
     """
 
     x: torch.Tensor
@@ -107,9 +107,9 @@ class ImageBlock:
 def open_block(
     images: Images, indices: Iterable[int], model: Model, labelled: bool = False, most: int | None = None
 ) -> ImageBlock:
-    """Opens images; one that cannot be used is named with the reason, and the rest goes on.
+    """Opens images; those that cannot be used are listed in `failed` with the reason.
 
-    labelled: whether an image needs a label. most: stop when so many could be opened.
+    labelled: whether an image needs a label. most: stop after opening this many.
     """
     tensors, sizes, kept, failed = [], [], [], {}
     for index in indices:
@@ -136,17 +136,17 @@ def open_block(
 
 
 def all_requests(plan: Plan) -> list[Request]:
-    """The methods of the plan, then the controls where the plan wants them."""
+    """The methods of the plan, then the controls if the plan has them."""
     controls = [name for name, entry in ATTRIBUTIONS.items() if entry.traits["control"]]
     names = [*plan.methods, *(controls if plan.controls == "all" else [])]
     return requested(names) if names else []
 
 
 def target_rule(target: str) -> int | str:
-    """A target as `Batch` takes it."""
+    """A target as `Batch` takes it: a class index, or the name of a rule."""
     return int(target) if target.isdigit() else target
 
 
 def options_hash(options: Mapping[str, Any]) -> str:
-    """A short name for a method's options."""
+    """A short hash of a method's options."""
     return hashlib.blake2b(repr(sorted(options.items())).encode(), digest_size=4).hexdigest()

@@ -1,4 +1,4 @@
-"""The models of a study, loaded as its settings say, in the states that its conditions ask for."""
+"""The models of a study, loaded by its settings, in the states that its conditions name."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ GIVEN_MODELS: dict[str, Model] = {}
 
 
 class StudyModels:
-    """The models of a study by their numbers; one is held at a time, and beside it one changed state of it."""
+    """The models of a study by index; one is held at a time, with one changed state of it."""
 
     def __init__(self, plan: Plan, device: str):
         self.plan, self.device = plan, device
@@ -28,10 +28,10 @@ class StudyModels:
         return len(self.plan.models)
 
     def __call__(self, index: int, state: str = INTACT) -> Model:
-        """The model of that number, in a state of `Condition`.
+        """The model at that index, in a state of `Condition`.
 
         Raises:
-            ModelError, InvalidModel …: it cannot be had.
+            ModelError, UnknownName …: it cannot be loaded.
         """
         if self._loaded is None or self._loaded[0] != index:
             self.clear()
@@ -48,11 +48,11 @@ class StudyModels:
         return self._changed[1]
 
     def clear(self) -> None:
-        """Holds no model any more."""
+        """Drops the models that are held."""
         self._loaded = self._changed = None
 
     def _load(self, index: int) -> Model:
-        """As the plan says."""
+        """The model as the plan describes it."""
         wanted = self.plan.models[index]
         if wanted.spec.startswith("given:"):
             return GIVEN_MODELS[wanted.spec.removeprefix("given:")]
@@ -76,7 +76,7 @@ def reweighted(model: Model, checkpoint: Path) -> Model:
 
 
 def has_linear_head(model: Model, layer: str) -> bool:
-    """Whether the logits are a linear layer on the average of a layer; `auto` is the one found by itself."""
+    """Whether the logits are a linear function of the spatial average of `layer` (a name, or `auto`)."""
     found = chosen_layer(model, layer, True)
     x = torch.full((1, 3, *model.geometry.size), 0.5, device=model.device)
     batch = Batch.of(model, resolve_layers(model, requested(["gradcam"]), found), x)

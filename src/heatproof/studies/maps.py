@@ -1,11 +1,11 @@
-"""The maps that a job leaves beside its rows, in `maps/KEY.npz`.
+"""The maps that a job stores beside its rows, in `maps/KEY.npz`.
 
     values, scale      raw maps at layer resolution under every condition, half precision: `values × scale`,
                        `(methods, conditions, n, *spatial)`, of the methods that read the study's own layer
     display            display maps of the first images, uint8 `(methods, n, h, w)`, 255 for 1, for a study with one
                        condition: its gallery then needs no network
 
-`methods`, `conditions`, `images` and `display_methods`, `display_images` name what lies along the axes.
+`methods`, `conditions`, `images` and `display_methods`, `display_images` name the entries along the axes.
 """
 
 import math
@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-#: Display maps of so many images of a dataset are kept, at this longest side.
+#: Display maps are stored for the first KEPT images of a dataset, with a longest side of at most SIDE pixels.
 KEPT, SIDE = 128, 112
 
 
 @dataclass
 class KeptMaps:
-    """Maps of some images of a job; several are put together by `arrays`.
+    """Maps of some images of a job; `arrays` joins several.
 
     raw: the raw maps of all methods, for each condition; display: method → maps of `shown`.
     """
@@ -44,7 +44,7 @@ class KeptMaps:
 
 
 def arrays(parts: Sequence[KeptMaps]) -> dict[str, np.ndarray]:
-    """The arrays of a job's file; nothing where there is no map to keep."""
+    """The arrays of a job's file; empty without maps."""
     found: dict[str, np.ndarray] = {}
     raw = [part for part in parts if part.raw]
     if raw:
@@ -64,9 +64,9 @@ def arrays(parts: Sequence[KeptMaps]) -> dict[str, np.ndarray]:
 
 
 def half_precision(maps: Sequence[torch.Tensor], whole: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Each map scaled by its largest magnitude: `(methods, n, *spatial)` and `(methods, n)`.
+    """The maps divided by their largest magnitudes, float16 `(methods, n, *spatial)`; the magnitudes `(methods, n)`.
 
-    A map of another shape is that of a method that failed, and not a number all over.
+    A map of another shape is that of a method that failed, and becomes NaN.
     """
     blank = torch.full((len(maps[0]), *whole), torch.nan)
     raw = torch.stack([one if one.shape == blank.shape else blank for one in maps])
@@ -76,7 +76,7 @@ def half_precision(maps: Sequence[torch.Tensor], whole: Sequence[int]) -> tuple[
 
 
 def small(maps: torch.Tensor) -> np.ndarray:
-    """Mean over blocks where that makes the longest side at most SIDE; uint8."""
+    """Display maps as uint8, averaged over blocks so that the longest side is at most SIDE."""
     scale = min(1.0, SIDE / max(maps.shape[1:]))
     if scale < 1:
         height, width = (max(1, round(side * scale)) for side in maps.shape[1:])

@@ -1,8 +1,8 @@
-"""Some images under one model, explained and measured under every condition of a study.
+"""Explains and measures some images of one model under every condition of a study.
 
-The first condition is the reference; metrics of pairs compare the maps under the others with it. Whatever is shared is
-worked out once (`engine`): one forward and one backward for all methods under a condition, segments once per image. A
-map or a mask that is not there becomes a flagged row.
+The first condition is the reference; pair metrics compare the maps under the others with it. Shared quantities are
+computed once (`engine`): one forward and one backward for all methods under a condition, segments once per image. A
+missing map or mask becomes a flagged row.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +42,7 @@ from heatproof.studies.settings import Plan
 from heatproof.studies.study import Measure
 from heatproof.transformations import transformed
 
-#: Scores are stored to so many decimals, so that equal maps tie exactly and rounding noise ranks nothing.
+#: Scores are stored with this many decimals, so that equal maps tie exactly and rounding noise decides no rank.
 DECIMALS = 12
 
 
@@ -57,7 +57,7 @@ def of_method(request: Request) -> dict[str, Any]:
 
 
 def at_layers(method: ResolvedMethod) -> dict[str, Any]:
-    """The same with the layers that the method read, none for one that reads none."""
+    """`of_method` with the layers that the method reads, empty for one that reads none."""
     return {**of_method(method.request), "layers": method.where if method.request.spatial else ""}
 
 
@@ -76,7 +76,7 @@ class Explained:
 
     @property
     def x(self) -> torch.Tensor:
-        """The images as the network saw them."""
+        """The images as the network's input."""
         return self.batch.x
 
 
@@ -116,7 +116,7 @@ class Measurement:
         return self.rows, kept
 
     def _cost(self, number: int) -> float:
-        """Of a condition, in passes, very roughly: a metric of the reference asks the network again for each method."""
+        """Rough cost of a condition in passes; a metric on the reference runs the network again for each method."""
         if number:
             return self.conditions[number].cost
         return 1.0 + 8.0 * len(self._measures_due(True)) * len(self.methods)
@@ -161,7 +161,7 @@ class Measurement:
         return Explained(condition, batch, explanation(batch, self.methods, survive=True))
 
     def _images(self, condition: Condition) -> torch.Tensor:
-        """The images transformed, then perturbed; attacks lead away from what the model says of the untouched ones."""
+        """The images transformed, then perturbed; attacks lead away from the prediction under the reference."""
         if not condition.perturbation:
             return self._transformed(condition.transformation)
         with self.model.evaluating():
@@ -173,7 +173,7 @@ class Measurement:
         return transformed(name, self.x, self.block.ids, self.plan.seed) if name else self.x
 
     def _perturber(self, condition: Condition) -> Perturber:
-        """One for all conditions of a transformation, so that they share what they can."""
+        """One perturber for all conditions of a transformation, so that they share intermediate results."""
         name = condition.transformation
         if name not in self._perturbers:
             x = self._transformed(name)
@@ -198,7 +198,7 @@ class Measurement:
 
     @cached_property
     def no_prediction(self) -> list[Flag]:
-        """Why an image has no prediction under the reference, `FINE` where it has."""
+        """Why an image has no prediction under the reference, `FINE` if it has one."""
         return non_finite(self.reference.found.logits)
 
     @cached_property
@@ -209,7 +209,7 @@ class Measurement:
     # --- rows ---
 
     def _measure(self, explained: Explained, kept: KeptMaps, advance: Callable[[float], None]) -> None:
-        """The rows of one condition: what the model says, then every measure of every method."""
+        """Adds the rows of one condition: the predictions, then every measure of every method."""
         first = explained is self.reference
         about = {**explained.condition.columns, **self._prediction(explained), "reference": first}
         if explained.condition.perturbation:
@@ -239,7 +239,7 @@ class Measurement:
             advance(1.0)
 
     def _image_rows(self, explained: Explained, about: Mapping[str, Any], first: bool) -> None:
-        """Rows about the images: how far they were changed, whether they are classified right, the class explained."""
+        """Adds rows about the images: PSNR, whether they are classified right, the class explained, its probability."""
         ids, found, batch = self.block.ids, explained.found, explained.batch
         flags = first_flags(self.no_prediction, non_finite(found.logits))
         if not first and explained.x.shape == self.x.shape:
@@ -251,7 +251,7 @@ class Measurement:
         self.rows.add(ids, **about, metric="probability", value=numbers(probability).round(DECIMALS), flag=flags)
 
     def _prediction(self, explained: Explained) -> dict[str, Any]:
-        """Columns with the prediction under the reference and now; null where the model gave no number."""
+        """Columns with the predictions under the reference and this condition; null where logits are not finite."""
         found = explained.found
         now, probability = top_class(found.logits), explained.batch.model.probabilities(found.logits)
         fine = [not flag for flag in first_flags(self.no_prediction, non_finite(found.logits))]
@@ -271,7 +271,7 @@ class Measurement:
         about: Mapping[str, Any],
         unusable: Sequence[Flag] | None,
     ) -> None:
-        """Rows of one method: every measure, then the points of the curve behind it."""
+        """Adds the rows of one method: every measure, each followed by the points of the curve behind it."""
         outcomes = {outcome.metric: outcome for outcome in one.outcomes}
         for measure, request in due:
             outcome = outcomes[request.key]
@@ -307,7 +307,7 @@ class Measurement:
     # --- what comes with the images ---
 
     def _given_maps(self, maps: Stored) -> tuple[GivenMaps, list[Flag]]:
-        """The maps made beforehand for these images, not a number where there is none that can be used, and why."""
+        """The maps made beforehand for these images, NaN where none can be used, and the reasons."""
         found, reasons, absent = [], [], []
         for row, (identity, size) in enumerate(zip(self.block.ids, self.block.sizes, strict=True)):
             one, reason = None, FINE
@@ -324,7 +324,7 @@ class Measurement:
 
     @cached_property
     def _masks(self) -> tuple[torch.Tensor, list[Flag]]:
-        """Where the objects are, nowhere where that is not known, and why it is not."""
+        """The masks, empty where there is none that can be used, and the reasons."""
         geometry, masks, flags = self.model.geometry, [], []
         for index, size in zip(self.block.indices, self.block.sizes, strict=True):
             mask, why = None, Flag(Reason.NO_MASK)
@@ -337,7 +337,7 @@ class Measurement:
         return torch.stack(masks), flags
 
     def _ground_truth(self, condition: Condition) -> torch.Tensor:
-        """The masks as the objects lie under a condition."""
+        """The masks, transformed like the images under a condition."""
         masks = self._masks[0]
         if not condition.transformation:
             return masks
@@ -351,7 +351,7 @@ def strength_of(condition: Condition) -> float:
 
 
 def repeated(values: Sequence[Any], times: int) -> list[Any]:
-    """Each value so many times."""
+    """Each value `times` times in a row."""
     return [value for value in values for _ in range(times)]
 
 
@@ -367,7 +367,7 @@ def non_finite(logits: torch.Tensor) -> list[Flag]:
 
 
 def correctness(logits: torch.Tensor, labels: Sequence[int | None]) -> dict[str, Any]:
-    """1 where the prediction is the label, 0 where not; NaN and flagged where there is no label."""
+    """1 if the prediction is the label, else 0; NaN and flagged without a label, flagged with non-finite logits."""
     predicted = top_class(logits).tolist()
     known = [label is not None for label in labels]
     values = [float(p == label) if ok else float("nan") for p, label, ok in zip(predicted, labels, known, strict=True)]
@@ -376,7 +376,7 @@ def correctness(logits: torch.Tensor, labels: Sequence[int | None]) -> dict[str,
 
 
 def loss_gradient(model: Model, images: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
-    """d cross-entropy to the clean prediction / d images; summed over the batch, so that rows do not mix."""
+    """d cross-entropy to the clean prediction / d images; summed over the batch, so that images do not mix."""
     with model.evaluating(), torch.enable_grad():
         images = images.detach().requires_grad_()
         loss = torch.nn.functional.cross_entropy(model.logits(images), clean, reduction="sum")

@@ -1,4 +1,4 @@
-"""The measures of a study under its settings: which metrics, on which conditions, and what the rows call them."""
+"""The measures of a study under its settings: which metrics, on which conditions, and their names in the rows."""
 
 from dataclasses import dataclass
 
@@ -16,11 +16,12 @@ class Measures:
 
     @classmethod
     def of(cls, study: Study, plan: Plan) -> "Measures":
-        """Parts of composites come before them.
+        """The measures of `study` under `plan`; the parts of a composite metric come before it.
 
         Raises:
             UnknownName, InvalidInput: a metric or an option that does not exist.
-            InvalidStudy: a pair metric in a study without a second condition.
+            InvalidStudy: no measure, two of one column and segmenter, unknown `conditions`, or a pair metric in a study
+                without a second condition.
         """
         taken: list[tuple[Measure, MetricRequest]] = []
         several = len(study.all_conditions(plan)) > 1
@@ -47,7 +48,10 @@ class Measures:
         return cls(taken)
 
     def at(self, reference: bool, masked: bool) -> list[tuple[Measure, MetricRequest]]:
-        """Those taken on the reference, or on the other conditions; `masked`: whether there are masks."""
+        """The measures on the reference, or on the other conditions.
+
+        Without masks (`masked`), optional measures that need one are left out.
+        """
         wanted = {ALL, REFERENCE if reference else OTHERS}
         return [
             (measure, request)
@@ -57,5 +61,5 @@ class Measures:
 
 
 def needs_mask(request: MetricRequest) -> bool:
-    """Whether a metric asks where the object is."""
+    """Whether a metric needs a mask."""
     return "mask" in request.entry.needs

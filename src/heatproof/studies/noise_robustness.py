@@ -11,9 +11,9 @@ from heatproof.studies.conditions import CLEAN, Condition
 from heatproof.studies.settings import Plan, canonical, once, some
 from heatproof.studies.study import Measure, Study
 
-#: Flip rates that calibration looks for when none are named (protocols §3).
+#: The default flip rates for calibration (protocols §3).
 FLIP_RATES = (0.05, 0.15, 0.3, 0.5)
-#: Metrics of a map and its clean map → the settings of the study that are options of theirs.
+#: Pair metrics of a map and its clean map → their options that the study sets.
 PAIR_METRICS: Mapping[str, tuple[str, ...]] = {
     "rbo": ("segmenter", "ties", "p"),
     "kappa": ("segmenter", "ties", "p"),

@@ -1,4 +1,4 @@
-"""A study as it was asked for: from a study file or the command line, checked before any work is done."""
+"""The plan of a study, from a study file or the command line, checked before any work."""
 
 import difflib
 import typing
@@ -13,7 +13,7 @@ from heatproof.studies.study import all_studies, study_named, study_names
 
 
 def checked_plan(settings: Mapping[str, Any], lines: Mapping[str, int] | None = None, source: str = "") -> Any:
-    """A plan from plain settings; an error names the field, its line in the file, and what is allowed.
+    """A plan from a mapping of settings; an error names the field, its line in the file, and what is allowed.
 
     Raises:
         InvalidStudy: with every problem on a line of its own.
@@ -61,14 +61,14 @@ def _problem(item: Mapping[str, Any], lines: Mapping[str, int], kind: type[Plan]
 
 
 def _known(location: Sequence[Any], fields: Sequence[str]) -> str:
-    """The settings there are, and the studies that have the one asked for."""
+    """The studies that have this setting, or else the known settings."""
     name = location[0] if len(location) == 1 else None
     owners = [study.name for study in all_studies() if name in study.settings.model_fields]
     return f"It belongs to the study {' or '.join(owners)}" if owners else f"Known: {', '.join(fields)}"
 
 
 def _fields_at(location: Sequence[Any], kind: type[Plan]) -> list[str]:
-    """The settings of the plan, or of the thing in one of its lists in which the location lies."""
+    """The settings of the plan, or of the list item at the location."""
     if len(location) > 1 and location[0] in kind.model_fields:
         inside = [arg for arg in typing.get_args(kind.model_fields[location[0]].annotation)
                   if isinstance(arg, type) and issubclass(arg, BaseModel)]  # fmt: skip

@@ -68,22 +68,22 @@ ORDER = (*("image", "transformation", "target", "state", "perturbation", "severi
 
 
 class Rows:
-    """Blocks of rows; a block is columns of one length, and single values that hold for all of it."""
+    """Blocks of rows; a block is columns of one length, and single values that hold for the whole block."""
 
     def __init__(self, **common: Any):
         self._common = {**_DEFAULTS, **common}
         self._blocks: list[tuple[int, dict[str, Any]]] = []
 
     def add(self, images: Sequence[str], **columns: Any) -> None:
-        """One row per image; a column is a list or array of that length, or one value for all."""
+        """Adds one row per image; a column is a list or array of that length, or one value for all."""
         self._blocks.append((len(images), {**columns, "image": list(images)}))
 
     def extend(self, other: "Rows") -> None:
-        """The blocks of another set of rows of the same study."""
+        """Adds the blocks of another set of rows of the same study."""
         self._blocks += [(count, {**other._common, **columns}) for count, columns in other._blocks]
 
     def table(self) -> pa.Table:
-        """All rows in a fixed order: the same rows give the same bytes, whatever order they were added in."""
+        """All rows in a fixed order, so that the same rows give the same bytes in whatever order they were added."""
         columns = {field.name: self._column(field) for field in SCHEMA}
         table = pa.table(columns, schema=SCHEMA)
         return table.sort_by([(name, "ascending") for name in ORDER])

@@ -1,4 +1,4 @@
-"""Runs a study into its folder: check, calibrate, jobs − done, gallery. Resuming is the same call again."""
+"""Runs a study into its folder: checks, calibration, the jobs not done yet, the gallery. The same call resumes it."""
 
 import itertools
 import os
@@ -40,12 +40,12 @@ from heatproof.studies.study import BUILT_IN, Study, study_named
 from heatproof.studies.worker import Worker
 from heatproof.transformations import TRANSFORMATIONS
 
-#: Images per pass on a GPU where the plan does not say: small batches leave it idle.
+#: Default number of images per pass on a GPU; small batches leave it idle.
 BATCH_ON_GPU = 64
 
 
 class Progress(Protocol):
-    """Shows what is going on: `stage` begins something of `total` units, `advance` moves it."""
+    """Shows progress: `stage` begins a stage of `total` units, `advance` moves it on."""
 
     def stage(self, name: str, total: float, done: float = 0) -> None: ...
     def advance(self, units: float) -> None: ...
@@ -53,7 +53,7 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class Done:
-    """What a run did: the folder, how many jobs it ran and how many were there already."""
+    """The result of a run: the folder, how many jobs it ran and how many were done already."""
 
     folder: Path
     ran: int
@@ -69,16 +69,17 @@ def run(
     progress: Progress | None = None,
     command: str = "",
 ) -> Done:
-    """Runs what is missing of a study.
+    """Runs the jobs of a study that are not done yet, and makes its gallery.
 
     Args:
         plan: from `checked_plan`.
-        folder: where the results go; made if need be. The same plan again finishes what is missing.
-        workers: processes; by default one per core on a CPU and one on a GPU. Changes no number.
+        folder: the results folder, created if missing. The same plan again resumes the study.
+        workers: processes; by default the cores divided by the plan's `threads` on a CPU, and one on a GPU. The numbers
+            do not depend on it.
         executor: another way to run jobs, in place of `workers`.
 
     Raises:
-        InvalidStudy, ModelError, UnknownName …: before any work is done.
+        InvalidStudy, ModelError, UnknownName …: the plan cannot be run; raised before any work.
         StoreError: the folder belongs to another study, is in use, or cannot be written.
     """
     progress = progress or Silent()
@@ -128,11 +129,11 @@ def run(
 
 
 def checked_study(study: Study, plan: Plan, datasets: Sequence[Dataset], models: StudyModels) -> tuple[Any, Measures]:
-    """The plan with what only the images can tell, and its measures.
+    """The plan, completed by `Study.check`, and its measures.
 
     Raises:
-        InvalidInput: what cannot be run: no labels where they are the target, no condition, a metric of pairs without a
-            second condition, maps made beforehand under other conditions, an option that cannot be.
+        InvalidInput: no labels for the target `label`, masks or maps of other images, no condition, an unknown section,
+            a pair metric without a second condition, maps made beforehand with several conditions, a wrong option.
     """
     if study.explains_labels(plan):
         refuse_unlabelled(plan, datasets)
@@ -157,7 +158,7 @@ def checked_study(study: Study, plan: Plan, datasets: Sequence[Dataset], models:
 
 
 def check_conditions(conditions: Sequence[Condition]) -> None:
-    """Every name in the conditions.
+    """Checks every name in the conditions.
 
     Raises:
         UnknownName: a perturbation, a transformation or an option that does not exist.
@@ -187,20 +188,20 @@ def fingerprint_of(condition: Condition) -> str:
 
 
 def exported_plugins(plan: Plan, measures: Measures) -> tuple[bytes, ...]:
-    """The methods and metrics that a fresh process does not know.
+    """The methods and metrics that a new process cannot find, pickled.
 
     Raises:
-        InvalidInput: one that cannot be sent.
+        InvalidInput: one that cannot be pickled.
     """
     metrics = PLUGIN_METRICS.exported(request.entry for _, request in measures.taken)
     return (*PLUGIN_METHODS.exported(request.entry for request in all_requests(plan)), *metrics)
 
 
 def exported_study(study: Study, plan: Plan) -> Study | None:
-    """The study where a fresh process does not find it by its name.
+    """The study if a new process cannot find it by its name, else None.
 
     Raises:
-        InvalidStudy: one that cannot be sent.
+        InvalidStudy: it cannot be pickled.
     """
     if study.name in BUILT_IN or plan.study.startswith(PYTHON):
         return None
@@ -215,7 +216,7 @@ def exported_study(study: Study, plan: Plan) -> Study | None:
 
 
 def prepare(setup: Setup) -> Callable[[Any, Advance], str]:
-    """What a worker does its jobs with; sets the threads the plan asks for."""
+    """The function with which a worker does jobs and draws cases; sets the plan's number of threads."""
     torch.set_num_threads(setup.plan.threads)
     imported(setup.plugins)
     worker = Worker(setup)
@@ -236,24 +237,24 @@ def resolved_device(device: str) -> str:
 
 
 def default_batch(study: Study, device: str) -> int:
-    """Images per pass where the plan does not say: more than a few gain nothing on a CPU."""
+    """Default number of images per pass; larger batches gain nothing on a CPU."""
     return study.batch if device == "cpu" else BATCH_ON_GPU
 
 
 def worker_count(workers: int | None, threads: int, device: str) -> int:
-    """How many processes: as many as wanted, else one per core, one on a GPU."""
+    """The number of processes: `workers`, else the cores divided by `threads` on a CPU, and one on a GPU."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return workers or (max(1, cores // threads) if device == "cpu" else 1)
 
 
 def chosen_executor(workers: int | None, threads: int, device: str, jobs: int) -> Executor:
-    """Processes where there are several workers, else this process."""
+    """Processes if there are several workers and several jobs, else this process."""
     count = worker_count(workers, threads, device)
     return Processes(count) if min(count, jobs) > 1 else Serial()
 
 
 def refuse_unlabelled(plan: Plan, datasets: Sequence[Dataset]) -> None:
-    """Target `label` on images of which none has a label would measure nothing."""
+    """InvalidStudy if no image of a dataset has a label, for the target `label`."""
     for dataset in datasets:
         if all(label is None for label in dataset.images.labels):
             raise InvalidStudy(
@@ -265,7 +266,7 @@ def refuse_unlabelled(plan: Plan, datasets: Sequence[Dataset]) -> None:
 
 @dataclass(frozen=True)
 class Checked:
-    """A model that loads, answers like a classifier, and has the layer."""
+    """Facts of a model that was loaded and run once."""
 
     label: str
     layer: str
@@ -276,7 +277,7 @@ class Checked:
 
 
 def checked_model(plan: Plan, index: int, models: StudyModels, conditions: Sequence[Condition] = ()) -> Checked:
-    """Loads a model and runs it once on a grey image: what is wrong with it is said before the study begins."""
+    """Loads a model and runs it once on a grey image, so that its errors come before the study begins."""
     model = models(index)
     requests = all_requests(plan)
     layer = chosen_layer(model, plan.models[index].layer, any(request.spatial for request in requests))
@@ -294,7 +295,7 @@ def checked_model(plan: Plan, index: int, models: StudyModels, conditions: Seque
     if plan.target.isdigit():
         targets.resolved(int(plan.target), logits)
     for state in dict.fromkeys(condition.state for condition in conditions):
-        models(index, state)  # one that cannot be had is an error here
+        models(index, state)  # an error here if it cannot be loaded
     for target in dict.fromkeys(condition.target for condition in conditions):
         if target.isdigit():
             targets.resolved(int(target), logits)
@@ -302,7 +303,7 @@ def checked_model(plan: Plan, index: int, models: StudyModels, conditions: Seque
 
 
 def _refused(methods: Sequence[ResolvedMethod], model: Model, others: bool) -> dict[str, str]:
-    """Method → why it cannot serve the model; not one that can is an error before any work, unless there are others."""
+    """Method → why it is not applicable to the model. InvalidStudy if no method is, and there are no `others`."""
     refused = refusals(model, methods)
     real = [method.key for method in methods if not method.request.entry.traits["control"]]
     if not others and all(key in refused for key in real):
@@ -329,7 +330,7 @@ def described(
     jobs: Sequence[Job],
     command: str,
 ) -> dict[str, Any]:
-    """`study.json`: everything the numbers depend on, and what a reader of the report wants to know."""
+    """The contents of `study.json`: everything the numbers depend on, and facts for the report."""
     names = {request.key: request.name for request in all_requests(plan)}
     models = [
         {**wanted.model_dump(), "name": found.label, "layer": found.layer, "asked_layer": wanted.layer,
@@ -356,7 +357,7 @@ def described(
 
 
 def _described_dataset(dataset: Dataset) -> dict[str, Any]:
-    """What the images are; where the files lie is no part of it."""
+    """The facts of a dataset, without paths, as the numbers do not depend on them."""
     settings = dataset.settings.model_dump(exclude={"download"})
     settings |= dict.fromkeys(("images", "labels", "root", "masks"))
     labelled = sum(label is not None for label in dataset.images.labels)
@@ -365,12 +366,12 @@ def _described_dataset(dataset: Dataset) -> dict[str, Any]:
 
 
 def versions() -> str:
-    """What the numbers were made with."""
+    """The versions of heatproof, torch and Python."""
     return f"heatproof {heatproof.__version__}, torch {torch.__version__}, python {platform.python_version()}"
 
 
 def refuse_other(store: Store, facts: Mapping[str, Any]) -> None:
-    """A folder with another plan is left alone, and the differences are named."""
+    """StoreError with the differences if the folder holds a study with another plan."""
     differences = store.differences(facts)
     if not differences:
         return

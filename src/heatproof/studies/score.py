@@ -20,7 +20,7 @@ from heatproof.studies.settings import (
 )
 from heatproof.studies.study import Measure, Study
 
-#: What is asked where nothing is named, as in `heatproof.score`.
+#: The metrics if none are named, as in `heatproof.score`.
 DEFAULT_METRICS = ("arcc", "insertion", "deletion")
 
 
@@ -42,7 +42,7 @@ class ScorePlan(Plan):
     @field_validator("metrics", mode="before")
     @classmethod
     def _metrics_spelled(cls, value: Any) -> Any:
-        """One may be written without a list, and options below a name: `- road: {ties: block}`."""
+        """A single metric needs no list, and options may be written below a name: `- road: {ties: block}`."""
         return spelled([value] if isinstance(value, str | Mapping) else value, "a metric's")
 
     @field_validator("metrics")
@@ -66,7 +66,7 @@ class ScorePlan(Plan):
     @model_validator(mode="before")
     @classmethod
     def _maps_alone(cls, settings: Any) -> Any:
-        """Where maps are given and no methods are named, the maps are all there is to score."""
+        """If maps are given and no methods are named, only the maps are scored."""
         if isinstance(settings, Mapping) and settings.get("maps") and "methods" not in settings:
             return {**settings, "methods": ()}
         return settings
@@ -85,7 +85,7 @@ class ScorePlan(Plan):
 
     @classmethod
     def without_methods(cls) -> bool:
-        """Maps made beforehand may be all there is."""
+        """True, as a study may score only maps made beforehand."""
         return True
 
     @property
@@ -93,10 +93,13 @@ class ScorePlan(Plan):
         return self.maps
 
     def chosen_metrics(self, masked: bool) -> tuple[list[str], list[str]]:
-        """The metrics that families and options come to, with the parts of composites before them; those left out.
+        """The metrics with families resolved and options applied, parts of composites first; and the metrics left out.
 
         Args:
             masked: whether any image has a mask; if not, metrics that need one are left out of families.
+
+        Raises:
+            UnknownName, InvalidInput: an unknown metric, a wrong option, or options of a metric that is not chosen.
         """
         from heatproof.metrics.metric_request import parsed_metric, requested_metrics
 
@@ -120,7 +123,7 @@ class ScorePlan(Plan):
 
 
 def _single(spelling: str) -> bool:
-    """Whether one metric is meant, and not a family."""
+    """Whether the spelling names one metric, and not a family."""
     from heatproof.metrics.catalogue import METRICS
     from heatproof.metrics.foreign import PLUGIN_METRICS
 
@@ -151,7 +154,7 @@ def _controls() -> set[str]:
 
 
 def with_metrics_named(plan: ScorePlan, datasets: Sequence[Any], models: Any) -> ScorePlan:
-    """The settings with every metric by name: those of families that need a mask only where there are masks.
+    """The settings with families replaced by their metrics; those that need a mask are left out if there are no masks.
 
     Raises:
         InvalidInput: no metric is left.

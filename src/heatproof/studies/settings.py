@@ -1,4 +1,4 @@
-"""What the settings of every study have in common: models, images, methods, and how numbers come about.
+"""The settings that all studies share: models, images, methods, target, seed and so on.
 
 A field's description is its help on the command line, and its line in docs/commands.md.
 """
@@ -17,7 +17,7 @@ DEFAULT_METHODS = ("gradcam", "gradcam++", "hirescam", "xgradcam", "eigencam", "
 
 
 class Strict(BaseModel):
-    """Settings of one thing: unknown fields are errors, and nothing changes afterwards."""
+    """Base class of settings: immutable, and unknown fields are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
@@ -45,7 +45,7 @@ class ModelPlan(Strict):
 
     @property
     def label(self) -> str:
-        """What the rows call it."""
+        """Its name in the rows."""
         return self.name or self.spec
 
 
@@ -67,7 +67,7 @@ class DatasetPlan(Strict):
 
     @property
     def label(self) -> str:
-        """What the rows call it: the name, or the folder's own; several files are `images`."""
+        """Its name in the rows: `name`, else the folder's name; `images` for a list of files."""
         if self.name or not isinstance(self.images, str):
             return self.name or "images"
         return Path(self.images).name if "/" in self.images or "\\" in self.images else self.images
@@ -84,12 +84,12 @@ class MapsPlan(Strict):
 
     @property
     def label(self) -> str:
-        """What the rows call it: the name, or the file's or folder's own."""
+        """Its name in the rows: `name`, else the file's or folder's name."""
         return self.name or Path(self.path).stem
 
 
 class Plan(Strict):
-    """What every study asks for; each study adds its own. All of it is part of what the numbers depend on."""
+    """The settings of every study; each study adds its own. A results folder belongs to one set of settings."""
 
     study: str = Field(description="Which study; see above.")
     models: tuple[ModelPlan, ...] = Field(
@@ -151,7 +151,7 @@ class Plan(Strict):
     @field_validator("methods")
     @classmethod
     def _known_methods(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        """Names are checked here, so that a typing error costs no time; the registries resolve aliases."""
+        """Names are checked here, before any work; the registries resolve aliases."""
         return method_names(value if cls.without_methods() else some(value))
 
     @field_validator("target")
@@ -170,7 +170,7 @@ class Plan(Strict):
 
     @classmethod
     def without_methods(cls) -> bool:
-        """Whether a study may name no method, as its maps were made beforehand."""
+        """Whether a study may have no method, only maps made beforehand."""
         return False
 
     @property
@@ -180,19 +180,19 @@ class Plan(Strict):
 
 
 def listed(value: Any) -> Any:
-    """A list as it is, anything else as the one item of a list."""
+    """A list or tuple as it is, anything else as a list of one item."""
     return value if isinstance(value, list | tuple) else [value]
 
 
 def some(value: tuple) -> tuple:
-    """ValueError where there is nothing."""
+    """The value; ValueError if it is empty."""
     if not value:
         raise ValueError("must name at least one. Got none")
     return value
 
 
 def refuse_twice(kind: str, labels: Sequence[str]) -> None:
-    """ValueError where two have one name: their rows could not be told apart."""
+    """ValueError if two have the same name, as their rows could not be told apart."""
     twice = {label for label in labels if labels.count(label) > 1}
     if twice:
         raise ValueError(f"{kind}: {min(twice)!r} is there twice. Give each a `name` of its own")
@@ -248,7 +248,7 @@ def maps_given(value: Any) -> Any:
 
 
 def canonical(registry: Any, text: str) -> str:
-    """The registered name, with the options named in brackets, sorted."""
+    """The registered name, with its options in brackets, sorted."""
     with unknown_as_value():
         entry, options = registry.parse(text)
     return spelling.format(entry.name, options)
@@ -256,7 +256,7 @@ def canonical(registry: Any, text: str) -> str:
 
 @contextmanager
 def unknown_as_value() -> Iterator[None]:
-    """Within it an unknown name is a ValueError, which a validator may raise."""
+    """Turns UnknownName into ValueError, which a pydantic validator may raise."""
     try:
         yield
     except UnknownName as error:

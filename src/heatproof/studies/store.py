@@ -2,10 +2,10 @@
 
     DIR/study.json        the plan as resolved; a different plan is refused
     DIR/rows/KEY.parquet  the rows of one job: a job is done when its shard is there
-    DIR/maps/KEY.npz      its maps (`maps`)
+    DIR/maps/KEY.npz      its maps (see `maps`)
     DIR/tables, figures, gallery, report.html     made from the rows at the end
 
-Every file is written under a temporary name and renamed, so what has its name is whole.
+Every file is written under a temporary name and renamed, so a file with its final name is complete.
 """
 
 import json
@@ -23,12 +23,12 @@ import pyarrow.parquet as pq
 from heatproof.errors import StoreError
 from heatproof.files import friendly_os_errors, write_atomically
 
-#: Settings that may differ between two runs of one study: they do not touch the numbers.
+#: Settings that may differ between two runs of one study: the numbers do not depend on them.
 FREE = ("command", "workers", "executor", "metric_facts", "estimate")
 
 
 class Store:
-    """One results folder. Reading needs no lock; `opened` takes it for writing."""
+    """One results folder. Reading needs no lock; `opened` locks it for writing."""
 
     def __init__(self, folder: str | os.PathLike):
         self.folder = Path(folder)
@@ -36,7 +36,7 @@ class Store:
         self.maps = self.folder / "maps"
 
     def plan(self) -> dict[str, Any] | None:
-        """What `study.json` says, or None."""
+        """The contents of `study.json`, None if there is none. StoreError if it cannot be read."""
         path = self.folder / "study.json"
         if not path.exists():
             return None
@@ -55,33 +55,33 @@ class Store:
         write_atomically(self.folder / "study.json", lambda file: file.write(text.encode("utf-8", "surrogateescape")))
 
     def write_shard(self, key: str, table: pa.Table, maps: Mapping[str, np.ndarray] | None = None) -> None:
-        """A job's maps, then its rows: the rows' name is the sign that all is there."""
+        """Writes a job's maps, then its rows: the file of rows marks the job as done."""
         if maps:
             arrays: dict[str, Any] = dict(maps)
             write_atomically(self.maps / f"{key}.npz", lambda file: np.savez(file, **arrays))
         write_atomically(self.rows / f"{key}.parquet", lambda file: pq.write_table(table, file, compression="zstd"))
 
     def differences(self, plan: Mapping[str, Any]) -> list[str]:
-        """What this folder's plan says otherwise than `plan`, one phrase each; empty without a plan."""
+        """The differences between this folder's plan and `plan`, one phrase each; empty if the folder has none."""
         there = self.plan()
         if there is None:
             return []
         asked = json.loads(json.dumps(plan))
         before, now = (dict(_leaves({k: v for k, v in plan.items() if k not in FREE})) for plan in (there, asked))
         paths = [path for path in {**before, **now} if before.get(path) != now.get(path)]
-        if len(paths) > 1:  # the conditions follow from settings, which are named
+        if len(paths) > 1:  # they follow from other settings, which are named
             paths = [path for path in paths if path != "conditions"]
         if "methods" in paths:  # their options are part of their names
             paths = [path for path in paths if not path.startswith("options.")]
-        if "limit" in paths:  # what follows from it need not be said
+        if "limit" in paths:  # these follow from it
             paths = [path for path in paths if path != "jobs" and not path.startswith("datasets")]
         return [_difference(path, before.get(path), now.get(path), now) for path in sorted(paths)]
 
     @contextmanager
     def opened(self) -> Iterator["Store"]:
-        """The folder made and locked for one writing process, leftovers of a killed one removed.
+        """Creates the folder, locks it for one writing process, and removes leftovers of a killed one.
 
-        Raises StoreError where it cannot be written, is in use, or holds other things than a study.
+        Raises StoreError if it cannot be written, is in use, or holds other files than a study's.
         """
         from filelock import FileLock, Timeout
 
@@ -111,7 +111,7 @@ class Store:
 
 
 def connect(folder: str | os.PathLike):
-    """A DuckDB connection in which `rows` is all rows of the study in `folder`."""
+    """A DuckDB connection in which `rows` is all rows of the study in `folder`. StoreError without rows."""
     import duckdb
 
     files = [_literal(str(path)) for path in shards(folder)]
@@ -120,7 +120,7 @@ def connect(folder: str | os.PathLike):
     connection = duckdb.connect()
     connection.execute("SET enable_progress_bar = false")
     rows = connection.read_parquet(files)
-    if "reference" not in rows.columns:  # written before rows said it
+    if "reference" not in rows.columns:  # written before this column existed
         rows = rows.project("*, perturbation = '' AND transformation = '' AND state = '' AS reference")
     rows.create_view("rows")
     return connection
@@ -132,12 +132,12 @@ def shards(folder: str | os.PathLike) -> list[Path]:
 
 
 def _literal(path: str) -> str:
-    """The path with what DuckDB would read as a wildcard taken literally."""
+    """The path with DuckDB's wildcards escaped."""
     return re.sub(r"([*?\[])", r"[\1]", path)
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """`("models[0].mean", .5)` for every setting; a list of plain values is one."""
+    """`("models[0].mean", .5)` for every setting; a list of plain values counts as one setting."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield from _leaves(item, f"{path}.{key}".lstrip("."))

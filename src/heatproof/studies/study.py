@@ -1,8 +1,8 @@
-"""What a study is, and the one table of studies.
+"""`Study`, and the table of all studies.
 
-Everything that runs over a folder of images is one loop (`worker`): for each model, batch and condition the maps of all
-methods, for each map the measures. A study declares what is particular to it. Nothing here imports torch, as the page
-of a study is written without it.
+Every study runs the same loop (`worker`): for each model, batch and condition it makes the maps of all methods, and for
+each map it takes the measures. A study declares only what is specific to it. Nothing here imports torch, because the
+page of a study is written without it.
 """
 
 import importlib
@@ -18,14 +18,14 @@ from heatproof.registry import unknown
 from heatproof.studies.conditions import CLEAN, Condition
 from heatproof.studies.settings import Plan
 
-#: On which conditions a measure is taken.
+#: The conditions on which a measure is taken.
 REFERENCE, OTHERS, ALL = "reference", "others", "all"
 
 
 class Measure(NamedTuple):
-    """A metric as a study takes it.
+    """A metric of a study.
 
-    metric: its spelling. column: what the rows call it, the spelling by default. segmenter: the rows' column of that
+    metric: its spelling. column: its name in the rows, the spelling by default. segmenter: the rows' column of that
     name. conditions: `REFERENCE`, `OTHERS` or `ALL`; by default metrics of pairs are taken on all conditions but the
     reference, and other metrics on the reference alone. optional: left out on datasets without the masks that it needs.
     """
@@ -38,7 +38,7 @@ class Measure(NamedTuple):
 
 
 def only_clean(plan: Any) -> Sequence[Condition]:
-    """The images as they are."""
+    """The clean images as the only condition."""
     return [CLEAN]
 
 
@@ -47,7 +47,7 @@ class Study:
     """A study, declared.
 
     Attributes:
-        name: what `heatproof run`, study files and rows call it.
+        name: its name in `heatproof run`, study files and rows.
         summary: what it shows, in one line.
         heading: the question at the top of its page.
         settings: the class of its settings.
@@ -56,14 +56,17 @@ class Study:
         tables: file name in `tables/` → how it is made: the name of a function of `heatproof.report.tables`, or any
             function from findings to a data frame (`.csv` or `.parquet` by the file's name).
         sections: of the page, in order: names of modules in `heatproof.report.sections`, or functions from findings to
-            a `Section` or None.
+            a `Section`, several, or None.
         cases: for the gallery: `(rows, plan) → [Case, …]` (`heatproof.studies.gallery`), or None for no gallery.
-        check: `(plan, datasets, models) → plan`, before any work: refuses what cannot be, completes what only the
-            images or the models tell. `models(i)` is the model of that number.
-        cheaper: plan → a plan that costs less an image, or None: what a budget does before it takes very few images.
-        batch: images per pass and job on a CPU where the settings do not say; few where an image costs much, as a job
-            that is killed is lost.
+        check: `(plan, datasets, models) → plan`, before any work: refuses settings that cannot be run, and completes
+            those that depend on the images or the models. `models(i)` is the model at index i.
+        cheaper: plan → a plan with a lower cost per image, or None; a budget tries it before it takes very few images.
+        batch: default number of images per pass and job on a CPU; small if an image is costly, because a killed job is
+            lost.
         source: the paper.
+
+    Raises:
+        InvalidStudy: a name, or the name of a table, in another form.
     """
 
     name: str
@@ -96,7 +99,7 @@ class Study:
         """The conditions under these settings.
 
         Raises:
-            InvalidStudy: none, or one of them twice.
+            InvalidStudy: no condition, something that is no `Condition`, or two with one name.
         """
         found = list(self.conditions(plan))
         if not found:
@@ -113,7 +116,7 @@ class Study:
         return found
 
     def explains_labels(self, plan: Plan) -> bool:
-        """Whether the label is explained under any condition; an image without one cannot be measured then."""
+        """Whether the label is the target under any condition; images without a label are then flagged."""
         return "label" in (plan.target, *(condition.target for condition in self.all_conditions(plan)))
 
 
@@ -128,7 +131,7 @@ _registered: dict[str, Study] = {}
 
 
 def register_study(study: Study) -> Study:
-    """Makes a study known by its name, in this process; `python:package.module:STUDY` is known everywhere.
+    """Registers a study under its name in this process; `python:package.module:STUDY` works in every process.
 
     Raises:
         InvalidStudy: something that is no `Study`, or a name that is taken.
@@ -141,31 +144,31 @@ def register_study(study: Study) -> Study:
 
 
 def _refuse_taken(study: Study) -> None:
-    """Two studies of one name could not be told apart."""
+    """InvalidStudy if another study has this name."""
     if study.name in BUILT_IN or _registered.get(study.name, study) != study:
         raise InvalidStudy(f"There is another study named {study.name!r}. Take another name.")
 
 
 def unregister_study(name: str) -> None:
-    """Takes a registered study out again."""
+    """Removes a registered study."""
     _registered.pop(name, None)
 
 
 def study_names() -> list[str]:
-    """The studies there are."""
+    """The names of all studies, those of heatproof first."""
     return [*BUILT_IN, *_registered]
 
 
 def all_studies() -> list[Study]:
-    """The studies there are, those of heatproof first."""
+    """All studies, those of heatproof first."""
     return [study_named(name) for name in study_names()]
 
 
 def study_named(name: str) -> Study:
-    """The study of that name, or the one that `python:package.module:STUDY` leads to.
+    """The study of that name, or the one at `python:package.module:STUDY`.
 
     Raises:
-        UnknownName: there is none, with near misses. InvalidStudy: the name leads to something else.
+        UnknownName: there is none, with near misses. InvalidStudy: no `Study` is there, or its name is taken.
     """
     if name in _registered:
         return _registered[name]

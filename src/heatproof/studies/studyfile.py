@@ -1,4 +1,4 @@
-"""Study files: YAML → settings, paths taken from the file's folder, and the line on which each field stands."""
+"""Study files: YAML → settings, with paths relative to the file's folder, and the line number of each field."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +9,7 @@ import yaml
 from heatproof.errors import InvalidStudy
 from heatproof.studies.settings import listed, maps_given
 
-#: Where a study file has paths.
+#: The fields of a study file that hold paths.
 PATHS: Mapping[str, tuple[str, ...]] = {
     "models": ("checkpoint",),
     "datasets": ("images", "labels", "root", "masks"),
@@ -18,10 +18,10 @@ PATHS: Mapping[str, tuple[str, ...]] = {
 
 
 def read_settings(path: str | Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """A YAML study file → its settings (relative paths taken from the file's folder) and the line of each field.
+    """A YAML study file → its settings (relative paths start at the file's folder) and the line number of each field.
 
     Raises:
-        InvalidStudy: no such file, no YAML, or no mapping.
+        InvalidStudy: the file cannot be read, is not YAML, is not a mapping, or has a key twice.
     """
     path = Path(path)
     try:
@@ -39,7 +39,7 @@ def read_settings(path: str | Path) -> tuple[dict[str, Any], dict[str, int]]:
 
 
 def _anchored(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Relative paths in a study file are relative to the file, wherever the command is run."""
+    """The settings with relative paths joined to `folder`, so that the working directory does not matter."""
     settings = dict(settings)
     if isinstance(settings.get("out"), str):
         settings["out"] = str(folder / settings["out"])

@@ -1,7 +1,7 @@
-"""Does the jobs of a study, whichever it is, in one process: opens the images, measures them, writes the shard.
+"""Does the jobs of any study in one process: opens the images, measures them, writes the shard.
 
-Whatever cannot be measured becomes a flagged row: an image that cannot be opened, a method that does not serve the
-model.
+What cannot be measured becomes a flagged row: an image that cannot be opened, or a method that is not applicable to
+the model.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -53,12 +53,12 @@ class Worker:
         return job.key
 
     def block(self, model: int, dataset: int, indices: Iterable[int], most: int | None = None) -> ImageBlock:
-        """These images of a dataset as the model of that number takes them, at most so many; see `open_block`."""
+        """These images of a dataset as input of the model at that index, at most `most` of them; see `open_block`."""
         labelled = self.study.explains_labels(self.plan)
         return open_block(self.setup.datasets[dataset].images, indices, self.models(model), labelled, most)
 
     def measurement(self, job: Job, block: ImageBlock) -> Measurement:
-        """Some images of a job, to be explained and measured."""
+        """The measurement of some images of a job."""
         return Measurement(
             self.plan,
             self.setup.datasets[job.dataset],
@@ -71,7 +71,7 @@ class Worker:
         )
 
     def methods(self, index: int) -> list[ResolvedMethod]:
-        """The methods that serve the model of that number, and the layers they read there."""
+        """The methods that are applicable to the model at that index, with the layers they read."""
         if index not in self._methods:
             refused = self.refused(index)
             able = [request for request in self.requests if request.key not in refused]
@@ -79,11 +79,11 @@ class Worker:
         return self._methods[index]
 
     def refused(self, index: int) -> Mapping[str, str]:
-        """Method → why it cannot serve the model of that number."""
+        """Method → why it is not applicable to the model at that index."""
         return self.setup.refused[index] if self.setup.refused else {}
 
     def conditions(self, job: Job) -> list[Condition]:
-        """The conditions of a job; calibrated strengths belong to a model and a dataset."""
+        """The conditions of a job, with the strengths calibrated for its model and dataset."""
         found = []
         for one in self.study.all_conditions(self.plan):
             levels = self.setup.strengths.get((job.model, job.dataset, one.perturbation))
@@ -91,7 +91,7 @@ class Worker:
         return found
 
     def _common_rows(self, job: Job) -> Rows:
-        """No rows yet, with the columns that all rows of a job have in common."""
+        """Empty `Rows` with the columns that all rows of a job share."""
         plan = self.plan
         return Rows(
             study=self.study.name,
@@ -112,7 +112,10 @@ class Worker:
         dataset: Dataset,
         images: bool = False,
     ) -> None:
-        """Flagged rows of what could not be measured: image → reason, for those methods under all conditions."""
+        """Adds flagged rows for what could not be measured, for these methods under all conditions.
+
+        why: image → reason. images: the images cannot be used at all, so their PSNR is flagged too.
+        """
         if not why:
             return
         about = {"value": [float("nan")] * len(why), "flag": list(why.values())}

@@ -1,1 +1,1 @@
-"""The sections of the pages: one file each, with `section(findings)`; a study names those it has."""
+"""The sections of the pages: one file each, with `section(findings)`; a study names its sections."""

@@ -1,4 +1,4 @@
-"""The audit's answer: the method to show with an image or two, every question to every method, what not to conclude."""
+"""The audit: the recommended method with two examples, the answers for every method, and what not to conclude."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from heatproof.report.gallery import DrawnCase, cases
 from heatproof.report.numbers import number, probability
 from heatproof.statistics.audit import FAIL, OPEN, PASS, QUESTIONS, AuditFindings, Finding
 
-#: Examples of the recommended method beside the answer.
+#: The most examples of the recommended method.
 SHOWN = 2
 MARKS = {PASS: "✓ pass", FAIL: "✗ fail", OPEN: "? cannot be told"}
 RULE = (
@@ -95,7 +95,7 @@ def _blocks(findings: Findings, one: AuditFindings, drawn: Sequence[DrawnCase]) 
     missing = [question for question in QUESTIONS if question not in asked]
     if missing:
         yield Text(
-            f"Not asked: {'; '.join(question.asks for question in missing)} There was nothing to answer it with"
+            f"Not asked: {'; '.join(question.asks for question in missing)} There were no rows to answer this with"
             + (", or the class explained is fixed." if findings.plan.get("target") != "predicted" else ".")
         )
     yield Heading("What must not be concluded")
@@ -105,7 +105,7 @@ def _blocks(findings: Findings, one: AuditFindings, drawn: Sequence[DrawnCase]) 
 
 
 def _metrics(findings: Findings, one: AuditFindings) -> Iterator[tuple[str, str]]:
-    """The metrics behind the answers, and what each is."""
+    """The metrics behind the answers, with their summaries."""
     facts = findings.plan.get("metric_facts") or {}
     every = [
         evidence.what for given in one.findings.values() for found in given.values() for evidence in found.evidence
@@ -152,7 +152,7 @@ def _tests(one: AuditFindings) -> Any:
 
 
 def _studies(findings: Findings, one: AuditFindings) -> Iterator[Any]:
-    """What the two studies say by themselves."""
+    """The verdicts of the noise and score studies by themselves."""
     sentences = []
     if findings.robustness is not None:
         verdicts = findings.robustness.verdicts.items()
@@ -161,5 +161,5 @@ def _studies(findings: Findings, one: AuditFindings) -> Iterator[Any]:
         found = [s.verdict for s in findings.scores.settings if s.setting == (one.model, one.dataset)]
         sentences += [verdict.sentence for verdict in found if verdict is not None]
     if sentences:
-        yield Heading("What the parts say by themselves")
+        yield Heading("The verdicts of the noise and score studies by themselves")
         yield from map(Text, sentences)

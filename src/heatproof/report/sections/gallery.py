@@ -11,16 +11,16 @@ from heatproof.report.numbers import number
 from heatproof.report.score_grids import captions, value_text
 
 SEVERAL = (
-    "Each block is one image. Left the reference image, then the same image under the other conditions; below, what "
-    "each method highlights (bright = more important), laid over the image. RBO under a map says how far its ranking "
-    "of the image's parts agrees with the reference map's (1 = the same). A changed prediction is written out and "
-    "its maps have a dashed frame."
+    "Each block is one image. The reference image is on the left, followed by the same image under the other "
+    "conditions. Below are the maps of each method, laid over the image (bright = more important). RBO under a map "
+    "says how far its ranking of the image's parts agrees with the reference map's (1 = the same). A changed "
+    "prediction is written out and its maps have a dashed frame."
 )
 ONE = (
-    "Each block is one image, with what each method highlights laid over it (bright = more important), and below "
-    "each map its scores on this image."
+    "Each block is one image with the map of each method laid over it (bright = more important). Below each map are "
+    "its scores on this image."
 )
-#: What tells two conditions apart in the rows.
+#: The columns that identify a condition in the rows.
 CONDITION = ("perturbation", "severity", "transformation", "target", "state")
 NOTHING = "This folder has no gallery yet. It is made at the end of a run: run the same command again to finish it."
 
@@ -35,7 +35,7 @@ class CaseBlock:
     controls: frozenset[str]
 
     def lines(self, method: str, column: int) -> Sequence[str]:
-        """What stands under a tile."""
+        """The lines under a tile."""
         return self.notes.get((method, column), ())
 
     def tile(self, row: int, column: int) -> ImageTile:

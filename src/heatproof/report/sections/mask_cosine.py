@@ -1,4 +1,4 @@
-"""Where the images come with masks: how well the reference maps cover the object."""
+"""Cosine similarity of the reference maps with the masks, where images have masks."""
 
 import pandas as pd
 

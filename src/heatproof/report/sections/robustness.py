@@ -22,9 +22,9 @@ from heatproof.statistics.robustness_verdict import Verdict
 #: Quantities as the page writes them.
 NAMES = {"rm": "RM", "rm0": "RM₀", "rbo": "RBO"}
 INTRODUCTION = Markup(
-    "RM, the robustness metric, asks two things of a heatmap at once: does it <b>stay</b> when the model's answer "
-    "stays (consistency), and does it <b>change</b> when the answer changes (responsiveness)? 1 is best. RM₀ is the "
-    "same with chance taken out: 0 means no better than a map that ignores the image. "
+    "RM, the robustness metric, measures two properties of a heatmap at once: does it <b>stay</b> when the prediction "
+    "stays (consistency), and does it <b>change</b> when the prediction changes (responsiveness)? 1 is best. RM₀ is "
+    "the same with chance taken out: 0 means no better than a map that ignores the image. "
     '<a href="#words">All words explained</a>.'
 )
 
@@ -59,7 +59,7 @@ def _comparisons(comparisons: Mapping[str, Any], suffix: str) -> list[Tested]:
 
 
 def _blocks(findings: Findings, found: RobustnessFindings, setting: RobustnessSetting, suffix: str) -> Iterator[Any]:
-    """Sorted by what decides the verdict."""
+    """The blocks of one setting, with methods sorted by the quantity that decides the verdict."""
     table, verdict = setting.of(found.table), found.verdicts[setting]
     comparisons, shown = found.comparisons[setting], verdict.by or "rm"
     ranks = comparisons[shown].ranks if shown in comparisons else {}
@@ -133,12 +133,12 @@ def _figures(
     return Figures(shown, hidden=[filed])
 
 
-# --- the table that a reader looks at first ---
+# --- the main table ---
 
 
 @dataclass(frozen=True)
 class MatrixCell:
-    """One method under one perturbation; `value` is None where there is none, with the reason."""
+    """One method under one perturbation; without a value, `value` is None and `reason` says why."""
 
     value: float | None
     text: str = ""
@@ -263,7 +263,7 @@ def _legend(rows: Sequence[MatrixRow], verdict: Verdict) -> Iterator[tuple[str, 
 
 
 def _deciding_figures(verdict: Verdict, methods: Sequence[str], controls: frozenset[str]) -> Sheet | None:
-    """The figures the verdict compares, a mean over the perturbations; ⚑ where a control keeps up with the best."""
+    """The figures the verdict compares, a mean over the perturbations; ⚑ where a control fools the quantity."""
     quantities = [q for q in verdict.figures if any(not math.isnan(i.value) for i in verdict.figures[q].values())]
     if not quantities:
         return None
@@ -299,7 +299,7 @@ def _flip(rate: float | None, ratio: float) -> str:
 
 
 def _strengths(table: Frame) -> Sheet:
-    """What each severity stands for: the main parameter of the perturbation, as the study used it."""
+    """The main parameter of each perturbation at every severity, as the study used it."""
     severities = sorted(table["severity"].unique())
     found = {(r.perturbation, r.severity): r.strength for r in table.itertuples()}
     kinds = list(dict.fromkeys(table["perturbation"]))

@@ -1,4 +1,4 @@
-"""The answers of a noise study, and the facts that a reader wants to know before believing them."""
+"""The verdicts of a noise study, and its facts for the top of the page."""
 
 from collections.abc import Iterator
 

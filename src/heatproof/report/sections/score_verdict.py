@@ -1,4 +1,4 @@
-"""The answers of a score study, and what nobody said of its metrics."""
+"""The verdicts of a score study, and a warning for metrics whose direction is not known."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ def section(findings: Findings) -> Section | None:
     if found is None:
         return None
     unknown = [metric for metric in found.metrics if not found.facts.get(metric, {}).get("better")]
-    warning = f"Nobody said which way is better for {', '.join(unknown)}: shown, and not judged."
+    warning = f"It is not known which way is better for {', '.join(unknown)}: shown, but not judged."
     facts = [("Scores", str(len(found.metrics)))]
     return Section(answers=list(_answers(found)), facts=facts, warnings=[warning] if unknown else ())
 

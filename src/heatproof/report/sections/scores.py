@@ -1,4 +1,4 @@
-"""The methods by all metrics: means by family, curves, tests, and whether the metrics agree."""
+"""The methods by all metrics: means by family, curves, tests, and the agreement of the metrics."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,21 +15,21 @@ from heatproof.report.score_findings import ScoreFindings, SettingScores
 from heatproof.report.score_grids import Families, Family, definitions, families, legend, ordered, overview
 
 INTRODUCTION = Markup(
-    "All scores follow, by the question they ask. A score that a useless map can satisfy is <b>fooled</b> (⚑): it is "
-    'shown in grey. <a href="#words">All words explained</a>.'
+    "All scores follow, grouped by the question that they answer. A score that a useless map can satisfy is "
+    '<b>fooled</b> (⚑): it is shown in grey. <a href="#words">All words explained</a>.'
 )
 CURVES = (
-    "What the model says while pixels go or return in the order of the map: mean over the images, with the 95 % "
-    "interval as a band. Where pixels are removed, a good map makes the curve fall early; where they are restored, "
-    "it makes it rise early. Of mprt: how alike the map stays while layers are drawn anew; of sensitivity-n: the "
-    "correlation by the size of the subset. Controls are grey and dashed."
+    "The model's output while pixels are removed or restored in the order of the map: mean over the images, with the "
+    "95 % interval as a band. Where pixels are removed, a good map makes the curve fall early; where they are "
+    "restored, it makes it rise early. For mprt: the similarity with the original map while layers are drawn anew; "
+    "for sensitivity-n: the correlation by the size of the subset. Controls are grey and dashed."
 )
 AGREEMENT = (
     "Rank correlation of every two scores over the real methods, image by image, signs turned so that 1 (blue) is "
     "the same order from best to worst, 0 (white) none, −1 (orange) the reverse. Scores that disagree do not measure "
     "the same thing."
 )
-#: What is compared by the average rank over all counted scores.
+#: The name of the comparison by the average rank over all counted scores.
 ALL = "all counted scores together"
 
 
@@ -97,7 +97,7 @@ def _curves(findings: Findings, found: ScoreFindings, one: SettingScores, suffix
 
 
 def _tests(findings: Findings, one: SettingScores, suffix: str) -> Iterator[Any]:
-    """By all counted scores and by the first of each family."""
+    """Tests by all counted scores together, and by the first counted score of each family."""
     found = dict(one.comparisons)
     if one.verdict is not None and one.verdict.comparison is not None:
         found = {ALL: one.verdict.comparison, **found}

@@ -1,4 +1,4 @@
-"""The segmenter ablation: does the ranking of the methods depend on how the image is cut?"""
+"""The segmenter ablation: does the ranking of the methods depend on the segmenter?"""
 
 from heatproof.report.blocks import Drawing, Figures, Section, Text, sheet
 from heatproof.report.findings import Findings
@@ -22,7 +22,8 @@ def section(findings: Findings) -> Section | None:
         ranks = average_ranks(found, setting)
         if ranks.shape[1] < 2:
             continue
-        caption = f"Average rank by RM under each segmenter: {setting.model} on {setting.dataset}. Level is agreement."
+        where = f"{setting.model} on {setting.dataset}"
+        caption = f"Average rank by RM under each segmenter: {where}. Horizontal lines mean that segmenters agree."
         note = f"Kendall's W of the average ranks = {number(rank_agreement(ranks).w)}"
         draw = lambda ranks=ranks, note=note: segmenters_figure(ranks, findings.looks, note)  # noqa: E731
         drawings.append(Drawing(f"segmenters-{position + 1:02d}", caption, draw))
