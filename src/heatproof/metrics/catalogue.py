@@ -15,7 +15,7 @@ FAMILIES = {
     "fidelity": "does the network need what the map shows?",
     "road": "the same, with removed pixels filled so that they leave no trace",
     "composite": "several scores in one",
-    "complexity": "how much of the image does the map name?",
+    "complexity": "how much of the image does the map light up?",
     "sensitivity": "does the map stay when the image hardly moves?",
     "localisation": "does the map show the object? Needs masks or boxes",
     "sanity": "does the map change with the network and the class?",

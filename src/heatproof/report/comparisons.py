@@ -27,7 +27,7 @@ class Tested(NamedTuple):
     comparison: Comparison
 
 
-def compared(
+def comparison_blocks(
     tests: Sequence[Tested], looks: Mapping[str, Style], heading: str = "Are the methods really different?"
 ) -> Iterator[Any]:
     """The blocks of some tests."""

@@ -21,12 +21,16 @@ FAMILIES: dict[str, tuple[str, str]] = {
         "Does the map stay when the image hardly changes?",
         "A map that ignores the image is the most stable of all, so a stable map need not be right.",
     ),
+    "stability": (
+        "Is the map like the map of the reference image?",
+        "Compared with the map of the same method on the reference image.",
+    ),
     "sanity": (
         "Does the map change with the network and the class?",
         "A map that stays the same when the network's weights are drawn anew does not explain the network.",
     ),
     "complexity": (
-        "How much of the image does the map name?",
+        "How much of the image does the map light up?",
         "A small map is easy to read. It may still be wrong.",
     ),
 }
@@ -40,8 +44,9 @@ WORDS: dict[str, str] = {
     ),
     "Perturbation, severity": (
         "A disturbance of the image, from barely visible (severity 1) to strong (5): sensor noise, blur, "
-        "compression, or an attack made to mislead the model (fgsm, pgd). Every method sees the very same disturbed "
-        "images."
+        "compression, or an attack made to mislead the model (fgsm, pgd). Where strengths were calibrated, a "
+        "severity is instead the strength at which a stated share of the predictions changes. Every method sees the "
+        "very same disturbed images."
     ),
     "RBO (rank-biased overlap)": (
         "How far two maps agree on which parts of the image matter most. The parts are ranked in both maps and the "

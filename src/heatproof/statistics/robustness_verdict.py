@@ -342,6 +342,10 @@ def _sentence(about: _RobustnessFacts) -> str:
     if len(evidence.real) == 1:
         value = f"{NAMES[about.by]} {values}"
         return f"{where} there is one method, {about.best} ({value}), and nothing to compare it with."
+    if not rest and len(about.top) > 1:
+        ends = [f"{m} {number(figure[m].value)}" for m in (about.top[0], about.top[-1])]
+        by = f"by {NAMES[about.by]} (from {ends[0]} to {ends[1]})"
+        return f"{where} no method can be told from the others at {about.percent} confidence, {by}."
     holds = "holds" if len(about.top) == 1 else "hold"
     told = _confidence(len(about.top), rest, about.percent)
     shaky = any(not evidence.cells[c][m].point.reliable for c in evidence.conditions for m in about.top)
@@ -352,9 +356,7 @@ def _sentence(about: _RobustnessFacts) -> str:
 def _confidence(top: int, rest: int, percent: str) -> str:
     if top == 1:
         others = "the other method" if rest == 1 else f"each of the other {rest} methods"
-        return f"; it beats {others} at {percent} confidence" if rest else ""
-    if rest == 0:
-        return f": no method can be told from the others at {percent} confidence"
+        return f"; it beats {others} at {percent} confidence"
     others = "the other method is" if rest == 1 else f"the other {rest} methods are"
     return f"; they cannot be told apart, {others} worse at {percent} confidence"
 

@@ -19,7 +19,7 @@ from heatproof.statistics.score_tables import ARROWS, score_rows, wide_scores
 from heatproof.statistics.wording import counted, left_out, listed
 
 #: Families that do not measure whether a map is right.
-ASIDE = ("complexity", "sensitivity", "sanity")
+ASIDE = ("complexity", "sensitivity", "sanity", "stability")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from heatproof.report import robustness_figures as figures
 from heatproof.report.blocks import Details, Drawing, Figures, Heading, Legend, Section, Sheet, SheetRow, Text, sheet
-from heatproof.report.comparisons import WORDS, Tested, compared
+from heatproof.report.comparisons import WORDS, Tested, comparison_blocks
 from heatproof.report.findings import Findings
 from heatproof.report.frames import Frame
 from heatproof.report.legend import legend_figure
@@ -35,7 +35,7 @@ def section(findings: Findings) -> Iterator[Section]:
     if found is None:
         return
     if found.overall:
-        blocks = list(compared(_comparisons(found.overall, "-together"), findings.looks))
+        blocks = list(comparison_blocks(_comparisons(found.overall, "-together"), findings.looks))
         yield Section("together", "All models and images together", blocks, nav="All together", words=WORDS)
     for position, setting in enumerate(found.main):
         suffix = findings.suffix(position, len(found.main), setting.model)
@@ -81,7 +81,7 @@ def _blocks(findings: Findings, found: RobustnessFindings, setting: RobustnessSe
     yield Details(strengths.caption, [strengths])
     caption = "Share of predictions each perturbation changed."
     yield Figures([Drawing(f"flips{suffix}", caption, lambda: figures.flips_figure(flips))])
-    yield from compared(_comparisons(comparisons, suffix), findings.looks)
+    yield from comparison_blocks(_comparisons(comparisons, suffix), findings.looks)
     every = "All numbers: consistency, responsiveness, RM and RM₀ at every severity"
     yield Details(every, list(_numbers(table, methods, found.controls)), long=True)
 

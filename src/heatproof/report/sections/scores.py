@@ -6,7 +6,7 @@ from typing import Any
 from markupsafe import Markup
 
 from heatproof.report.blocks import Drawing, Figures, Heading, Legend, Section, Text
-from heatproof.report.comparisons import WORDS, Tested, compared
+from heatproof.report.comparisons import WORDS, Tested, comparison_blocks
 from heatproof.report.findings import Findings
 from heatproof.report.frames import slug
 from heatproof.report.legend import legend_figure
@@ -106,4 +106,4 @@ def _tests(findings: Findings, one: SettingScores, suffix: str) -> Iterator[Any]
         for position, (name, comparison) in enumerate(found.items())
         if comparison.friedman.n
     ]
-    yield from compared(tests, findings.looks)
+    yield from comparison_blocks(tests, findings.looks)
