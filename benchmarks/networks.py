@@ -70,7 +70,7 @@ def photographs(count: int) -> torch.Tensor:
     if len(files) < count:
         coarse = torch.rand(count, 3, 9, 9, generator=torch.Generator().manual_seed(0))
         return nn.functional.interpolate(coarse, size=(224, 224), mode="bilinear")
-    from heatproof.data.image import open_image
+    from heatproof.data.image_opener import open_image
     from heatproof.geometry import Geometry
 
     geometry = Geometry((224, 224), 256)

@@ -325,6 +325,6 @@ def test_the_glossary_of_the_readme_holds_the_rules_of_the_code():
     text = section("What the numbers mean")
     assert f"at least {COMPUTED} changed and {COMPUTED} unchanged" in text
     assert f"{RELIABLE} of each to be called reliable" in text
-    from heatproof.data.image import MAX_PIXELS
+    from heatproof.data.image_opener import MAX_PIXELS
 
     assert f"Images over {MAX_PIXELS // 10**6} million pixels" in README

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from heatproof.data.image import open_mask
+from heatproof.data.image_opener import open_mask
 from heatproof.data.masks import Boxes, load_masks
 from heatproof.errors import InvalidImage, InvalidInput
 from heatproof.geometry import Geometry

@@ -142,7 +142,7 @@ def test_performance_between_the_start_and_the_whole():
 def test_what_is_known_from_the_start():
     x = torch.zeros(2, 3, 30, 20)
     generators = seeds.generators(0, ["a", "b"], "information")
-    known = information._known(x, generators)
+    known = information._known_from_start(x, generators)
     assert known[:, [0, 0, -1, -1], [0, -1, 0, -1]].all() and not torch.equal(known[0], known[1])
     assert ((known.sum((1, 2)) >= 6) & (known.sum((1, 2)) <= 10)).all(), "six of 600 pixels, and the corners"
 
@@ -194,7 +194,7 @@ def test_weighted_means_in_place_of_triangles_tell_nearly_the_same_information()
     coarse = torch.rand(1, 3, 14, 14, generator=generator)
     x = torch.nn.functional.interpolate(coarse, side, mode="bicubic").clamp(0, 1)
     x = (x + 0.02 * torch.randn(x.shape, generator=generator)).clamp(0, 1)
-    known = information._known(x, [generator])
+    known = information._known_from_start(x, [generator])
     rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     order = ((rows - 30) ** 2 + (columns - 34) ** 2).flatten().argsort(stable=True).argsort().view(1, side, side)
     ours, theirs = [], []

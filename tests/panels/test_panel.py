@@ -154,9 +154,11 @@ def test_a_panel_holds_the_image_every_map_and_one_colour_bar():
 
 def test_what_is_written_is_in_the_panel(monkeypatch):
     written: list[str] = []
-    real = drawing._written
+    real = drawing._write_text
     monkeypatch.setattr(
-        drawing, "_written", lambda draw, lines, *at: (written.extend(l.text for l in lines), real(draw, lines, *at))[1]
+        drawing,
+        "_write_text",
+        lambda draw, lines, *at: (written.extend(l.text for l in lines), real(draw, lines, *at))[1],
     )
     name = "great white shark, white shark, man-eater, man-eating shark"
     method = Method("refine:gradcam", "refine:gradcam", ("stage1", "stage2"))

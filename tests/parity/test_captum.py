@@ -11,7 +11,7 @@ from torch import nn
 
 import heatproof
 from heatproof.attributions import backprop, relevance
-from heatproof.attributions import gradient as methods
+from heatproof.attributions import input_gradients as methods
 from heatproof.models import wrap
 
 from .. import nets

@@ -12,7 +12,7 @@ from PIL import Image
 import heatproof
 from heatproof.attributions import ATTRIBUTIONS
 from heatproof.attributions.stored import Stored, as_map
-from heatproof.data.image import open_grey
+from heatproof.data.image_opener import open_grey
 from heatproof.errors import HeatproofWarning, InvalidImage, InvalidInput, StoreError
 from heatproof.studies import run
 from heatproof.studies.executors import Processes

@@ -102,7 +102,7 @@ def test_every_part_of_a_condition_does_what_it_says(toy_plan, photographs, tmp_
 
 
 def _opened(path):
-    from heatproof.data.image import open_image
+    from heatproof.data.image_opener import open_image
 
     return open_image(path)
 

@@ -12,7 +12,7 @@ from heatproof.attributions import (
     controls,
     eigen,
     fullgrad,
-    gradient,
+    input_gradients,
     opticam,
     perturbation,
     relevance,

@@ -25,7 +25,7 @@ from heatproof.attributions.functions import (
     WEIGHTED,
     linear,
 )
-from heatproof.attributions.gradient import BASELINES, baseline_of
+from heatproof.attributions.input_gradients import BASELINES, baseline_of
 from heatproof.attributions.rules import (
     Back,
     Function,

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from heatproof.data.image import open_array, open_grey
-from heatproof.data.image_files import EXTENSIONS, names_for
+from heatproof.data.image_opener import open_array, open_grey
+from heatproof.data.image_paths import EXTENSIONS, names_for
 from heatproof.errors import HeatproofWarning, InvalidImage, InvalidInput
 from heatproof.geometry import Geometry
 from heatproof.tensors import one_channel, upsampled

@@ -3,7 +3,7 @@
 from typing import Any
 
 from heatproof.data.folder import ImageFolder, images_from_list, load_images
-from heatproof.data.image import open_image
+from heatproof.data.image_opener import open_image
 from heatproof.data.images import Images
 from heatproof.data.shapes import Shapes, demo_shapes
 from heatproof.errors import renamed

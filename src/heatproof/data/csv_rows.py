@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from heatproof.data.image_files import printable
+from heatproof.data.image_paths import printable
 from heatproof.errors import InvalidInput
 
 Row = dict[str, str | None]

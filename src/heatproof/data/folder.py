@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from heatproof.data.image import open_image
-from heatproof.data.image_files import EXTENSIONS, image_files, printable, subfolders
+from heatproof.data.image_opener import open_image
+from heatproof.data.image_paths import EXTENSIONS, image_files, printable, subfolders
 from heatproof.data.images import Images
 from heatproof.data.labels import read_labels
 from heatproof.errors import InvalidImage, InvalidInput

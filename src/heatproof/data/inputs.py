@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from heatproof.data.image import as_rgb, open_image
+from heatproof.data.image_opener import as_rgb, open_image
 from heatproof.errors import InvalidInput
 from heatproof.geometry import Geometry
 

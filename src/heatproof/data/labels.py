@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import PurePath
 
 from heatproof.data.csv_rows import csv_rows, image_name
-from heatproof.data.image_files import printable
+from heatproof.data.image_paths import printable
 from heatproof.errors import InvalidInput
 
 COLUMNS = ("file", "class_index")

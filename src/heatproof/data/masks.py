@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 
 from heatproof.data.csv_rows import Row, csv_rows, image_name
-from heatproof.data.image import MAX_PIXELS, open_array, open_mask
-from heatproof.data.image_files import EXTENSIONS, hidden, image_files, names_for, printable
+from heatproof.data.image_opener import MAX_PIXELS, open_array, open_mask
+from heatproof.data.image_paths import EXTENSIONS, hidden, image_files, names_for, printable
 from heatproof.errors import InvalidImage, InvalidInput
 
 COLUMNS = ("file", "x0", "y0", "x1", "y1")

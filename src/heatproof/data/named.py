@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from heatproof.data.image_files import printable
+from heatproof.data.image_paths import printable
 from heatproof.data.images import without_caches
 from heatproof.errors import InvalidImage, InvalidInput
 from heatproof.registry import fold, unknown

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from heatproof.data.image import open_image
-from heatproof.data.image_files import image_files, printable
+from heatproof.data.image_opener import open_image
+from heatproof.data.image_paths import image_files, printable
 from heatproof.errors import InvalidInput
 from heatproof.seeds import derived_seed
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from heatproof.data import ImageFolder, Images, load_images
-from heatproof.data.image_files import printable
+from heatproof.data.image_paths import printable
 from heatproof.data.inputs import Inputs, as_inputs
 from heatproof.data.labels import labels_by_ending
 from heatproof.errors import InvalidInput

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from heatproof.attributions.stored import Stored
-from heatproof.data.image_files import names_for
+from heatproof.data.image_paths import names_for
 from heatproof.errors import InvalidImage, InvalidInput, warn
 from heatproof.studies.datasets import images_of
 from heatproof.studies.jobs import Dataset

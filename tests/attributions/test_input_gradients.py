@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import heatproof
-from heatproof.attributions import gradient as methods
+from heatproof.attributions import input_gradients as methods
 from heatproof.errors import InvalidInput, LayerError, NotApplicable, UnknownName
 from heatproof.models import wrap
 

@@ -13,8 +13,8 @@ from torch import nn
 
 import heatproof
 from heatproof.attributions.stored import Stored
-from heatproof.data import image, load_images, open_image
-from heatproof.data.image import open_array
+from heatproof.data import image_opener, load_images, open_image
+from heatproof.data.image_opener import open_array
 from heatproof.data.inputs import as_inputs
 from heatproof.data.masks import load_masks
 from heatproof.errors import InvalidImage
@@ -258,8 +258,8 @@ def test_every_way_to_a_file_checks_its_size_first(tmp_path, monkeypatch):
     saved = tmp_path / "a.png"
     Image.fromarray(np.zeros((12, 20), np.uint8)).save(saved)
     model = wrap(nn.Conv2d(3, 2, 1), size=8)
-    decoded = image._decoded
-    monkeypatch.setattr(image, "_decoded", lambda image, _: decoded(image, 239))
+    decoded = image_opener._decoded
+    monkeypatch.setattr(image_opener, "_decoded", lambda image, _: decoded(image, 239))
     ways = (
         lambda: as_inputs(saved, model.geometry).batch(slice(0, 1)),
         lambda: load_images(tmp_path).open(0),
@@ -275,4 +275,4 @@ def test_every_way_to_a_file_checks_its_size_first(tmp_path, monkeypatch):
 def test_pillow_opens_files_in_one_place_only():
     source = Path(heatproof.__file__).parent
     found = {path.relative_to(source).as_posix() for path in source.rglob("*.py") if "Image.open(" in path.read_text()}
-    assert found == {"data/image.py", "perturbations/natural.py"}  # the other decodes what it has just encoded
+    assert found == {"data/image_opener.py", "perturbations/natural.py"}  # the other decodes what it has just encoded

@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from heatproof.data.image_files import printable
+from heatproof.data.image_paths import printable
 from heatproof.errors import InvalidImage
 
 T = TypeVar("T")
