@@ -23,6 +23,7 @@ from heatproof import targets
 from heatproof.attributions import ATTRIBUTIONS
 from heatproof.cli import app
 from heatproof.metrics import FAMILIES, METRICS
+from heatproof.metrics.composites import PAIR_COMPOSITES
 from heatproof.models.load import FORMS
 from heatproof.perturbations import PERTURBATIONS, SEVERITIES, strength_at
 from heatproof.registry import Entry
@@ -95,6 +96,18 @@ A map that is constant or not finite has the stated value below, or what the for
 is flagged. A value that does not exist is NaN, and the flag says why. Rows are never dropped, so n is the same for
 every metric. Random numbers belong to the seed, the image and the metric: every method meets the same ones.""",
         *(part for family, some in families.items() if some for part in _family(family, some)),
+        """## Composites of pairs
+
+One value for many pairs of maps: those of a method under a perturbation, at all its severities. They come from the rows
+of `rbo` and `kappa` alone; `heatproof run noise-robustness` writes them to `tables/robustness.csv`. Higher is better.
+NaN below ten changed or ten unchanged predictions. Source: paper N; κ and RM₀ are ours.""",
+        table(
+            ("name", "range", "what", "made of"),
+            (
+                (f"`{name}`", interval(*one.range), one.summary, ", ".join(f"`{part}`" for part in one.parts))
+                for name, one in PAIR_COMPOSITES.items()
+            ),
+        ),
         """## Metrics from elsewhere
 
 `heatproof.register_metric(name, function, better="high")` files a function; `python:package.module:function` and

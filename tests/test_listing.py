@@ -7,6 +7,7 @@ import pytest
 
 from heatproof import cli
 from heatproof.metrics import FAMILIES, METRICS
+from heatproof.metrics.composites import PAIR_COMPOSITES
 
 
 def listed(capsys, *arguments: str) -> str:
@@ -47,7 +48,7 @@ def test_metrics_for_people_are_grouped_and_have_arrows(capsys):
     used = {entry.traits["family"] for entry in METRICS.values()}
     assert headings == [family for family in FAMILIES if family in used]
     rows = rows_of(text)
-    assert set(rows) == set(METRICS)
+    assert set(rows) == {*METRICS, *PAIR_COMPOSITES}
     assert rows["deletion"].startswith("↓") and rows["insertion"].startswith("↑")
     assert "[0, 1]" in rows["deletion"] and "steps forwards" in rows["deletion"] and "fill=black" in rows["deletion"]
     assert rows["entropy"].split()[2:4] == ["[0,", "∞)"]

@@ -64,7 +64,7 @@ def list_(
         print(json.dumps(entries, indent=1, ensure_ascii=False, default=str))
         return
     if what == "metrics":
-        _print_metrics(entries)
+        _print_metrics(entries, like or "")
         return
     columns = ["name", "summary", "options", "source"]
     _print_table(columns, [[_cell(entry.get(column, "")) for column in columns] for entry in entries])
@@ -90,9 +90,10 @@ def _metric_facts(entry: Any) -> dict[str, Any]:
     return {"parts": dict(entry.traits.get("parts", {})), "degenerate": stated}
 
 
-def _print_metrics(entries: Sequence[dict[str, Any]]) -> None:
-    """Prints metrics by family, with an arrow for the better direction."""
+def _print_metrics(entries: Sequence[dict[str, Any]], like: str) -> None:
+    """Prints metrics by family, with an arrow for the better direction, then the composites of pairs."""
     from heatproof.metrics import FAMILIES
+    from heatproof.metrics.composites import PAIR_COMPOSITES
 
     columns = ["", "name", "range", "network passes", "summary", "options", "source"]
     cells = {
@@ -107,6 +108,12 @@ def _print_metrics(entries: Sequence[dict[str, Any]]) -> None:
             print(f"{family}: {asks}")
             _print_table(columns, rows, widths)
             print()
+    composites = {name: one for name, one in PAIR_COMPOSITES.items() if like.lower() in name}
+    rows = [["↑", name, _interval(*one.range), one.summary] for name, one in composites.items()]
+    if rows:
+        print("composites of pairs: one value for a method under a perturbation; see tables/robustness.csv of a study")
+        _print_table(["", "name", "range", "summary"], rows)
+        print()
     print("↑ higher is better, ↓ lower is better. Also python:module:function, and quantus:NAME where it is installed.")
 
 

@@ -1,10 +1,18 @@
-"""Composites: harmonic means of other metrics' values, from rows alone, without a network (protocols §7)."""
+"""Composites: from the values of other metrics, so from rows alone, without a network.
 
+ADCC and ARCC are harmonic means for each map (protocols §7). The composites of pairs (paper N, protocols §5) have one
+value for many pairs of maps: those of a method under a perturbation, at all its severities.
+"""
+
+from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from heatproof.metrics.catalogue import composite
+from heatproof.statistics.robustness import Robustness, robustness_of
 
 #: Keeps a part of 0 from dividing by 0; the mean is then 0 to six digits.
 EPSILON = 1e-8
@@ -45,3 +53,49 @@ def arcc(coherency: torch.Tensor, complexity: torch.Tensor, road: torch.Tensor) 
 def harmonic(*parts: torch.Tensor) -> torch.Tensor:
     """The harmonic mean, `n / Σ 1 / (part + ε)`."""
     return len(parts) / sum(1 / (part + EPSILON) for part in parts)  # type: ignore[return-value]
+
+
+class PairComposite(NamedTuple):
+    """A composite of pairs; higher is better. parts: the columns of the rows that it is made of."""
+
+    summary: str
+    range: tuple[float, float]
+    parts: tuple[str, ...]
+    value: Callable[[Robustness], float]
+
+
+PAIR_COMPOSITES = {
+    "consistency": PairComposite(
+        "Median RBO of the pairs whose prediction did not change.",
+        (0, 1), ("rbo", "changed"), lambda cell: cell.consistency,
+    ),
+    "responsiveness": PairComposite(
+        "Area under the ROC curve of −RBO for a changed prediction; .5 is chance.",
+        (0, 1), ("rbo", "changed"), lambda cell: cell.responsiveness,
+    ),
+    "responsiveness-within": PairComposite(
+        "The same over pairs of equal severity, averaged over the severities.",
+        (0, 1), ("rbo", "changed", "severity"), lambda cell: cell.within,
+    ),
+    "rm": PairComposite(
+        "Consistency × responsiveness.", (0, 1), ("rbo", "changed"), lambda cell: cell.rm,
+    ),
+    "rm0": PairComposite(
+        "Median κ of the pairs whose prediction did not change × max(0, 2 · responsiveness − 1).",
+        (-1, 1), ("rbo", "kappa", "changed"), lambda cell: cell.rm0,
+    ),
+    "rm0-within": PairComposite(
+        "RM₀ with the responsiveness within severities.",
+        (-1, 1), ("rbo", "kappa", "changed", "severity"), lambda cell: cell.rm0_within,
+    ),
+}  # fmt: skip
+
+
+def of_pairs(
+    name: str, rbo: np.ndarray, kappa: np.ndarray, changed: np.ndarray, severity: np.ndarray | None = None
+) -> float:
+    """A composite of pairs from their rows, each `(n,)`; `severity` None: all pairs are of one.
+
+    NaN below ten changed or ten unchanged predictions (consistency: without an unchanged one).
+    """
+    return PAIR_COMPOSITES[name].value(robustness_of(rbo, kappa, changed, stratum=severity))

@@ -16,6 +16,7 @@ from typing import Any
 from heatproof import spelling
 from heatproof.errors import InvalidInput
 from heatproof.metrics.catalogue import FAMILIES, METRICS
+from heatproof.metrics.composites import PAIR_COMPOSITES
 from heatproof.metrics.foreign import PLUGIN_METRICS
 from heatproof.quantities import belonging, having
 from heatproof.registry import Entry, fold, unknown
@@ -113,6 +114,11 @@ def requested_metrics(
 
 def _meant(text: str, options: Mapping[str, Any]) -> list[MetricRequest]:
     family = _family(text)
+    if fold(text) in map(fold, PAIR_COMPOSITES):
+        raise InvalidInput(
+            f"{text!r} has one value for many pairs of maps, and none for a map. heatproof run noise-robustness writes "
+            "it to tables/robustness.csv."
+        )
     if family and not options:
         chosen = [name for name, entry in METRICS.items() if not entry.traits.get("foreign")]
         return [parsed_metric(n) for n in chosen if family == ALL or METRICS[n].traits["family"] == family]

@@ -56,7 +56,11 @@ def _problem(item: Mapping[str, Any], lines: Mapping[str, int], kind: type[Plan]
         return f"{name}is missing"
     message = item["msg"].removeprefix("Value error, ").rstrip(".")
     if item["type"] == "value_error":
-        return f"{name.rstrip()}: {message}" if name and message[:1].isupper() else f"{name}{message}"
+        return (
+            f"{name.rstrip()}: {message}"
+            if name and (message[:1].isupper() or message[:1] == "'")
+            else f"{name}{message}"
+        )
     return f"{name}{message[:1].lower()}{message[1:]}. Got {item['input']!r}"
 
 
