@@ -8,7 +8,6 @@ from torchvision.models.vgg import VGG, make_layers
 
 from heatproof.errors import LayerError, ModelError, UnknownName
 from heatproof.models import Layers, resolve_layer, wrap
-from heatproof.models.layers import check_spatial
 
 SIZE = 32
 
@@ -63,24 +62,6 @@ def test_a_wrong_name_gets_near_misses(wrong: str) -> None:
 def test_a_layer_must_be_a_name_or_a_module() -> None:
     with pytest.raises(LayerError, match="int"):
         resolve_layer(resnet18(), 4)  # type: ignore[arg-type]
-
-
-# --- layers without places ---
-
-
-@pytest.mark.parametrize(
-    ("layer", "said"),
-    [("fc", "N × 1000"), ("avgpool", "N × 512 × 1 × 1"), ("layer1.0.relu", "runs 2 times"), ("unused", "does not run")],
-)
-def test_a_layer_that_is_not_spatial_is_refused_with_some_that_are(layer: str, said: str) -> None:
-    net = resnet18()
-    net.unused = nn.Conv2d(3, 3, 1)
-    with pytest.raises(LayerError, match=f"layer1, layer2, layer3, layer4.*{layer}.*{said}"):
-        check_spatial(wrap(net, size=64), [layer])
-
-
-def test_spatial_layers_pass() -> None:
-    check_spatial(wrap(resnet18(), size=64), ["conv1", "layer2.0", "layer4"])
 
 
 # --- finding by a probing forward ---

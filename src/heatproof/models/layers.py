@@ -58,18 +58,6 @@ def find_layers(model: Classifier, last: str | None = None) -> Layers:
     return Layers(last or stages[-1], tuple(stages) or (last or "",))
 
 
-def check_spatial(model: Classifier, names: Sequence[str]) -> None:
-    """Raises LayerError for a layer that does not run, runs more than once, or has no positions (one forward)."""
-    records = {record.name: record for record in probe(model)}
-    for name in names:
-        record = records.get(name)
-        if record is None or record.layout is None or record.calls > 1:
-            raise LayerError(
-                f"Expected a layer that runs once and has positions, such as {', '.join(find_layers(model).stages)}. "
-                f"Got {name!r}: {record.gives if record else 'it does not run'}."
-            )
-
-
 # --- names ---
 
 

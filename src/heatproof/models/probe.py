@@ -49,15 +49,6 @@ class ProbeRecord:
     sees_image: bool
     source: tuple[int, tuple[int, ...]] | None
 
-    @property
-    def gives(self) -> str:
-        """For error messages: `N × 1000`, or what is wrong with the calls."""
-        if self.calls > 1:
-            return f"it runs {self.calls} times in a forward pass"
-        if self.shape is None:
-            return "it gives no tensor"
-        return f"it gives {' × '.join(map(str, ('N', *self.shape[1:])))}"
-
 
 def probe(model: Classifier) -> list[ProbeRecord]:
     """The records of all modules but the root, in the order in which they finished.
