@@ -89,6 +89,10 @@ def audit(
     of_model = {name: settings.pop(name) for name in list(settings) if name in ModelPlan.model_fields}
     spec = model
     if isinstance(model, Model):
+        if other := sorted(of_model.keys() - {"layer", "name"}):
+            raise InvalidInput(
+                f"`{other[0]}` belongs to loading, and the model is loaded already. Give it to heatproof.load_model."
+            )
         spec, workers, of_model["name"] = f"given:{model.name}", 1, model.name
     elif not isinstance(model, str):
         raise InvalidInput(
@@ -119,7 +123,13 @@ def audit(
 def _images(given: Any) -> str | list[str]:
     """A folder or a name as text; one file, or several, as a list."""
     if isinstance(given, Iterable) and not isinstance(given, str | os.PathLike):
-        return [_path("images", file) for file in given]
+        files = [_path("images", file) for file in given]
+        if missing := [file for file in files if not Path(file).is_file()]:
+            raise InvalidInput(
+                f"A list of `images` must hold files. There is no file {missing[0]}. Several sets of images go in a "
+                "study file (heatproof run)."
+            )
+        return files
     text = _path("images", given)
     return [text] if Path(text).is_file() else text
 

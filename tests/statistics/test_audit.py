@@ -215,6 +215,18 @@ def test_nothing_is_asked_of_a_method_that_does_not_serve_the_model():
     )
 
 
+def test_a_map_that_cannot_be_made_again_is_not_recommended():
+    """A perfect mask from elsewhere passes `faithful`; whether it depends on the model cannot even be asked."""
+    frame = rows(faithful(stored=0.9, own=0.5) | {"mprt": {"stored": 0.1, "own": 0.1, "random": 0.0, "edges": 1.0}})
+    lost = (frame["method"] == "stored") & (frame["metric"] == "mprt")
+    frame.loc[lost, ["value", "flag"]] = [np.nan, "its maps cannot be made again"]
+    found = of(frame)
+    assert found.recommended == "own" and "stored" not in found.fit
+    finding = found.findings["stored"]["depends on the weights"]
+    assert finding.answer == OPEN and finding.why == ("mprt: no value (its maps cannot be made again)",)
+    assert not finding.needs
+
+
 def test_eight_methods_can_pass_on_eight_images():
     """The tests are one-sided: 8 × 2⁻⁸ is .031."""
     found = of(rows({"mprt": {f"m{i}": 0.1 for i in range(8)}}, images=8, spread=0.01))

@@ -232,6 +232,9 @@ def test_one_call_in_python(audited, tmp_path):
     [
         ({"images": 3}, "`images` must be a folder, `shapes`, or files. Got 3"),
         ({"images": ["a.png", None]}, "`images` must be a folder, `shapes`, or files. Got None"),
+        ({"images": ["a.png"]}, "There is no file a.png"),
+        ({"checkpoint": "a.pt"}, "`checkpoint` belongs to loading"),
+        ({"datasets": "shapes"}, "`datasets` is no setting of an audit"),
         ({"labels": 3}, "`labels` must be a path. Got 3"),
         ({"out": 3}, "`out` must be a path. Got 3"),
         ({"workers": 0}, "`workers` must be at least 1. Got 0"),

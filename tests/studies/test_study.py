@@ -166,6 +166,15 @@ def test_a_study_is_checked_when_it_is_declared_and_registered():
         ({"measures": ("complexity", Measure("road", "complexity"))}, "have the column 'complexity'"),
         ({"measures": (Measure("complexity", conditions="other"),)}, "Got 'other'"),
         ({"conditions": lambda plan: ["clean"]}, "must give conditions. Got str"),
+        ({"measures": (Measure("complexity", conditions="others"),)}, "is taken on the others"),
+        (
+            {
+                "measures": (Measure("rbo", conditions="reference"),),
+                "conditions": lambda plan: [CLEAN, Condition("jpeg", 1)],
+            },
+            "compares a map with the reference map",
+        ),
+        ({"tables": {"a.csv": "nosuch"}}, "The table a.csv of the study 'mine' is 'nosuch', and there is none"),
         ({"sections": ("nosuch",)}, "has a section 'nosuch', and there is none"),
         ({"measures": ("complexty",)}, "Did you mean 'complexity'"),
         ({"conditions": lambda plan: [CLEAN, Condition("jpg", 1)]}, "Did you mean 'jpeg'"),
@@ -257,6 +266,45 @@ def test_a_section_or_table_that_fails_is_named(photographs, tmp_path, changes, 
             write_report(tmp_path / "out")
     finally:
         unregister_study("mine")
+
+
+def test_cases_that_fail_are_named_and_settings_are_a_class_of_plan(photographs, tmp_path):
+    for cases, said in ((lambda rows, plan: 3, "raised TypeError"), (lambda rows, plan: [3], "of `Case`. Got int")):
+        register_study(declared(cases=cases))
+        try:
+            given = {"models": "shapes", "datasets": str(photographs), "methods": "gradcam", "controls": "none"}
+            with pytest.raises(InvalidStudy, match=f"The cases of the study 'mine' .*{said}"):
+                run.run(checked_plan({"study": "mine", **given}), tmp_path / "out", workers=1)
+        finally:
+            unregister_study("mine")
+    with pytest.raises(InvalidStudy, match=r"must be a class of `Plan`. Got <class 'dict'>"):
+        declared(settings=dict)
+    with pytest.raises(InvalidStudy, match="nowhere"):
+        checked_plan({"study": "python:nowhere:STUDY", "models": "shapes", "datasets": "shapes"})
+
+
+def test_the_noise_sections_leave_out_what_changes_more_than_the_image_and_say_so(photographs, tmp_path):
+    """Noise, noise after a rotation, another class and other weights in one study with the tables of the noise study."""
+    from heatproof.studies.noise_robustness import STUDY, NoisePlan
+
+    turned = "rotation[degrees=180]"
+    conditions = [CLEAN, Condition("jpeg", 1), Condition("jpeg", 1, transformation=turned),
+                  Condition(transformation=turned), Condition(target="least"), Condition(state="randomised")]  # fmt: skip
+    study = declared(
+        settings=NoisePlan, conditions=lambda plan: conditions, measures=("rbo", "kappa", "cosine"),
+        cases=STUDY.cases, tables={"robustness.csv": "robustness"}, sections=("robustness_verdict", "robustness", "gallery"),
+    )  # fmt: skip
+    register_study(study)
+    try:
+        given = {"models": "shapes", "datasets": str(photographs), "methods": ["gradcam", "eigencam"], "limit": 3}
+        run.run(checked_plan({"study": "mine", "severities": [1], **given}), tmp_path / "out", workers=1)
+        page = write_report(tmp_path / "out").read_text("utf-8")
+    finally:
+        unregister_study("mine")
+    table = pd.read_csv(tmp_path / "out" / "tables" / "robustness.csv")
+    assert set(table["perturbation"]) == {"jpeg", turned, f"jpeg after {turned}"}
+    assert "they change more than the image: target least; randomised." in page
+    assert "at , severity 0" not in page
 
 
 def test_another_condition_is_another_study(photographs, tmp_path):

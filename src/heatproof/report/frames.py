@@ -68,6 +68,25 @@ def psnr(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataFrame:
     ).astype({"severity": "int16", "psnr": "float64"})
 
 
+def left_out(rows: duckdb.DuckDBPyConnection) -> list[str]:
+    """Conditions that change more than the image, by their names: those that DISTURBED does not hold."""
+    query = f"""WITH {DISTURBED} SELECT DISTINCT transformation, target, state, perturbation, severity,
+                  target <> (SELECT min(target) FROM rows WHERE reference) AS other FROM rows
+                WHERE NOT reference AND (transformation, target, state, severity) NOT IN (
+                  SELECT transformation, target, state, severity FROM disturbed) ORDER BY ALL"""
+    return [
+        " ".join(
+            [
+                *([f"{kind}:{severity}"] if kind else []),
+                *([turned] if turned else []),
+                *([f"target {target}"] if other else []),
+                *([state] if state else []),
+            ]
+        )
+        for turned, target, state, kind, severity, other in rows.execute(query).fetchall()
+    ]
+
+
 def flips(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataFrame:
     """Share of changed predictions: model, dataset, perturbation, severity (as text, and "all"), n, flip_rate."""
     key = "model, dataset, perturbation"

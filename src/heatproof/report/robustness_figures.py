@@ -152,6 +152,10 @@ def _box(axis: Axes, values: np.ndarray, position: float, color: str, hatch: str
     axis.plot([five["med"]] * 2, [position - 0.15, position + 0.15], color=INK, linewidth=2)
 
 
+#: Names longer than this stand one below the other in a legend.
+LONG = 22
+
+
 @house()
 def flips_figure(flips: Frame) -> Figure:
     """Share of changed predictions (`frames.flips`) over severity, one line per perturbation."""
@@ -167,7 +171,8 @@ def flips_figure(flips: Frame) -> Figure:
         axis.plot(rows["severity"], rate, color=look.color, marker=look.marker, linestyle=look.line)
     axis.set(xlabel="severity", ylabel="predictions changed, %", ylim=(-3, 103))
     axis.set_xticks(sorted({int(s) for s in conditions["severity"]}))
-    canvas.legend(handles=handles(kinds, looks), loc="outside lower center", ncols=2, handlelength=3.2)
+    columns = 1 if max(map(len, kinds), default=0) > LONG else 2
+    canvas.legend(handles=handles(kinds, looks), loc="outside lower center", ncols=columns, handlelength=3.2)
     return canvas
 
 

@@ -301,7 +301,9 @@ def _of_metric(
     worse_p = holm([min([min(1.0, len(tests[m]) * test.p_worse) for test in tests[m]], default=np.nan) for m in real])
     return {
         m: replace(
-            _evidence(metric, m, tests[m], sign, float(p), float(worse), len(real), images, level),
+            _evidence(metric, m, tests[m], sign, float(p), float(worse), len(real), images, level)
+            if m in wide and wide[m].notna().any()
+            else _nothing(metric, m, here),
             raw=raw[m],
         )
         for m, p, worse in zip(real, better_p, worse_p, strict=True)
@@ -334,9 +336,8 @@ def _evidence(
 ) -> Evidence:
     """Pass: significantly better than all controls, or the bar. Fail: one of them is significantly better."""
     if not tests:
-        why = f"{metric}: no control to compare with" if images else f"{metric}: no value"
-        needs = "controls" if images else ""
-        return Evidence(method, metric, OPEN, np.nan, "", np.nan, np.nan, 0, why=why, needs=needs)
+        why = f"{metric}: no control to compare with"
+        return Evidence(method, metric, OPEN, np.nan, "", np.nan, np.nan, 0, why=why, needs="controls")
     nearest = max(tests, key=lambda test: (sign * test.other, test.against))
     covered = all(test.n >= COVERED * images for test in tests)
     few = min(tests, key=lambda test: test.n)
@@ -354,6 +355,13 @@ def _evidence(
     return Evidence(method, metric, answer, *given, why=why, needs=needs)
 
 
+def _nothing(metric: str, method: str, here: Any) -> Evidence:
+    """A method without a value, with the most frequent flag as the reason; more images would not help."""
+    flags = here.loc[(here["method"] == method) & (here["flag"].astype(str) != ""), "flag"]
+    reason = f" ({flags.mode().iloc[0]})" if len(flags) else ""
+    return Evidence(method, metric, OPEN, np.nan, "", np.nan, np.nan, 0, why=f"{metric}: no value{reason}")
+
+
 def _of_quantity(question: Question, verdict: Verdict | None, method: str, level: float) -> Finding:
     """By the bootstrap of the noise study. Pass: significantly higher than all controls; fail: lower than one."""
     assert verdict is not None
@@ -362,6 +370,8 @@ def _of_quantity(question: Question, verdict: Verdict | None, method: str, level
     controls = [name for name in figures if name in verdict.controls and not np.isnan(figures[name].value)]
     controls = [name for name in controls if not question.controls or name in question.controls]
     needs = "flips" if question.quantity == "within" else "images"
+    if not verdict.support.get("consistency", {}).get(method) and (own is None or np.isnan(own.value)):
+        return Finding(question, method, OPEN, ("no value: no pair of maps with one prediction",))
     if own is None or np.isnan(own.value):
         few = "held" if question.quantity == "consistency" else f"changed or held (at least {COMPUTED} each are needed)"
         return Finding(question, method, OPEN, (f"no value: too few predictions {few}",), needs=needs)
@@ -423,9 +433,13 @@ def _ordered(findings: Mapping[str, Mapping[str, Finding]], ranks: Mapping[str, 
 
 
 def _fit(given: Mapping[str, Finding]) -> bool:
-    """Whether a method passes `faithful` and fails no question that is `needed`."""
+    """Whether a method passes `faithful`, fails no question that is `needed`, and has a value for weights and class.
+
+    Maps that cannot be made again, for other weights or another class, may have nothing to do with the model.
+    """
     failed = any(one.answer == FAIL and one.question.needed for one in given.values())
-    return "faithful" in given and given["faithful"].answer == PASS and not failed
+    again = all(any(not np.isnan(e.value) for e in one.evidence) for one in given.values() if one.question.bar)
+    return "faithful" in given and given["faithful"].answer == PASS and not failed and again
 
 
 def _in_words(found: AuditFindings, method: str) -> str:

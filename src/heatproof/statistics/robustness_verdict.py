@@ -372,8 +372,8 @@ def _too_few(evidence: _Evidence) -> str:
         return "no perturbation has enough changed and unchanged predictions for all methods alike"
     kind, cure = ("changed", "stronger") if most.flips <= most.n - most.flips else ("stayed the same", "weaker")
     return (
-        f"no perturbation has {COMPUTED} predictions that {kind} (at most {few}), so it cannot be tested whether the "
-        f"maps follow them; add images or take {cure} severities"
+        f"no perturbation has {COMPUTED} predictions with a usable map that {kind} (at most {few}), so it cannot be "
+        f"tested whether the maps follow them; add images or take {cure} severities"
     )
 
 
@@ -401,8 +401,8 @@ def _notes(about: _RobustnessFacts):
     if len(evidence.real) < 2 or not evidence.conditions:
         pass
     elif test is None or test.n < BLOCKS:
-        blocks = counted(test.n if test else 0, "block")
-        yield f"Only {blocks} of perturbation and severity: the verdict rests on the bootstrap by image alone."
+        blocks = f"Only {counted(test.n, 'block')}" if test else "No block"
+        yield f"{blocks} of perturbation and severity: the verdict rests on the bootstrap by image alone."
     else:
         yield "Blocks share images, so their p values are too small: the bootstrap must confirm that a method is worse."
     if about.images < about.given:

@@ -25,6 +25,9 @@ class Case(NamedTuple):
     conditions: tuple[str, ...] = ()
 
 
+#: Rows under a perturbation that is the only change.
+PERTURBED = """NOT reference AND perturbation <> '' AND transformation = '' AND state = ''
+    AND target = coalesce((SELECT min(target) FROM rows WHERE reference), target)"""
 #: (kind, title, SQL order of the pairs, SQL condition on the pairs).
 PAIRS = (
     ("map moved", "The prediction held, but the map moved", "value ASC", "NOT changed"),
@@ -41,8 +44,8 @@ def moved_and_held(connection: Any, plan: Any) -> list[Case]:
     image under one perturbation, over all severities.
     """
     best = connection.execute(
-        "SELECT method FROM rows WHERE metric = 'kappa' AND NOT control AND NOT isnan(value) AND NOT changed "
-        "GROUP BY method ORDER BY median(value) DESC, method LIMIT 1"
+        f"SELECT method FROM rows WHERE {PERTURBED} AND metric = 'kappa' AND NOT control AND NOT isnan(value) AND NOT "
+        "changed GROUP BY method ORDER BY median(value) DESC, method LIMIT 1"
     ).fetchone()
     method = plan.methods[0] if best is None else best[0]
     severities = range(1, plan.levels + 1) if plan.calibrate else plan.severities
@@ -52,7 +55,7 @@ def moved_and_held(connection: Any, plan: Any) -> list[Case]:
             "SELECT model, dataset, image, perturbation, severity, value FROM ("
             "  SELECT *, row_number() OVER (PARTITION BY model, dataset, image "
             f"   ORDER BY {order}, perturbation, severity) AS position FROM rows SEMI JOIN kept USING (dataset, image) "
-            f"  WHERE metric = 'rbo' AND method = ? AND segmenter = ? AND flag = '' AND {which}) "
+            f"  WHERE {PERTURBED} AND metric = 'rbo' AND method = ? AND segmenter = ? AND flag = '' AND {which}) "
             f"WHERE position = 1 ORDER BY {order}, model, dataset, image LIMIT {EACH}",
             [method, plan.segmenters[0]],
         ).fetchall()

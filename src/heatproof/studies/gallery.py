@@ -14,6 +14,7 @@ import pyarrow as pa
 import torch
 
 from heatproof.engine import Explanation
+from heatproof.errors import HeatproofError, InvalidStudy
 from heatproof.files import write_atomically
 from heatproof.models import Model
 from heatproof.rounding import top_class
@@ -64,7 +65,17 @@ def chosen_cases(store: Store, setup: Setup) -> list[CaseFile] | None:
     names = zip(*kept, strict=True) if kept else ((), ())
     columns = {name: pa.array(values, pa.string()) for name, values in zip(("dataset", "image"), names, strict=True)}
     connection.register("kept", pa.table(columns))
-    return [_case_file(number, case) for number, case in enumerate(study.cases(connection, setup.plan))]
+    try:
+        cases = list(study.cases(connection, setup.plan))
+    except HeatproofError:
+        raise
+    except Exception as error:  # a study of the user's own may raise anything
+        raise InvalidStudy(
+            f"The cases of the study {study.name!r} failed. They raised {type(error).__name__}: {error}."
+        ) from error
+    if wrong := next((one for one in cases if not isinstance(one, Case)), None):
+        raise InvalidStudy(f"The cases of the study {study.name!r} must be of `Case`. Got {type(wrong).__name__}.")
+    return [_case_file(number, case) for number, case in enumerate(cases)]
 
 
 def _case_file(number: int, case: Case) -> CaseFile:

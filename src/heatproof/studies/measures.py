@@ -34,6 +34,15 @@ class Measures:
                         f"The study {study.name!r} has one condition, and {request.key!r} compares maps under two."
                     )
                 conditions = measure.conditions or (OTHERS if request.paired else REFERENCE)
+                if request.paired and conditions == REFERENCE:
+                    raise InvalidStudy(
+                        f"{request.key!r} compares a map with the reference map, so not on the reference."
+                    )
+                if conditions == OTHERS and not several:
+                    raise InvalidStudy(
+                        f"The study {study.name!r} has one condition, and {request.key!r} is taken on the others."
+                    )
+                conditions = OTHERS if request.paired else conditions
                 column = measure.column or request.key
                 one = measure._replace(metric=request.key, column=column, conditions=conditions)
                 if (one, request) not in taken:

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from heatproof.errors import InvalidStudy, UnknownName
+from heatproof.plugins import PYTHON
 from heatproof.studies.settings import Plan
 from heatproof.studies.study import all_studies, study_named, study_names
 
@@ -35,6 +36,8 @@ def _settings_of(name: Any, where: str, lines: Mapping[str, int]) -> type[Plan]:
     try:
         return study_named(str(name)).settings
     except UnknownName as error:
+        if str(name).startswith(PYTHON):
+            raise
         hint = str(error).partition("? ")[0].partition(". ")[2]
         near = f" {hint}" if hint.startswith("Did you mean") else ""
         known = ", ".join(study_names())

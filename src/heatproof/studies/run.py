@@ -6,6 +6,7 @@ import pickle
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -144,6 +145,11 @@ def checked_study(study: Study, plan: Plan, datasets: Sequence[Dataset], models:
     for section in study.sections:
         if isinstance(section, str) and find_spec(f"heatproof.report.sections.{section}") is None:
             raise InvalidStudy(f"The study {study.name!r} has a section {section!r}, and there is none of that name.")
+    for name, made in study.tables.items():
+        if isinstance(made, str) and not hasattr(import_module("heatproof.report.tables"), made):
+            raise InvalidStudy(
+                f"The table {name} of the study {study.name!r} is {made!r}, and there is none of that name."
+            )
     measures = Measures.of(study, plan)
     dry_run([request for _, request in measures.taken])
     warn_without_masks(measures, datasets)

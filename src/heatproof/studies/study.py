@@ -86,6 +86,10 @@ class Study:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.name):
             raise InvalidStudy(f"A study's name must be lower-case words joined by hyphens. Got {self.name!r}.")
+        if not (isinstance(self.settings, type) and issubclass(self.settings, Plan)):
+            raise InvalidStudy(
+                f"The settings of the study {self.name!r} must be a class of `Plan`. Got {self.settings!r}."
+            )
         for name in self.tables:
             if PurePath(name).name != name or PurePath(name).suffix not in (".csv", ".parquet"):
                 raise InvalidStudy(f"A table must be named NAME.csv or NAME.parquet. Got {name!r}.")

@@ -16,7 +16,8 @@ MARKS = {PASS: "✓ pass", FAIL: "✗ fail", OPEN: "? cannot be told"}
 RULE = (
     "Each cell shows the control with the best mean. ✓: better than every control, or below the bar. ✗: a control, "
     "or the bar, is better. Both by one-sided tests at 5 %, corrected for the number of methods. “?”: the difference "
-    "may be chance. Several scores of a question are tested together; all p values stand under “Every test”."
+    "may be chance. Several scores of a question are tested together; all p values stand under “Every test”. The "
+    "section of the scores tests the best method alone, so it may call a control worse where this table does not."
 )
 LIMITS = (
     "A pass says that a map is better than useless maps by the tests named, not that it shows everything the model "

@@ -12,7 +12,7 @@ from heatproof.report import robustness_figures as figures
 from heatproof.report.blocks import Details, Drawing, Figures, Heading, Legend, Section, Sheet, SheetRow, Text, sheet
 from heatproof.report.comparisons import WORDS, Tested, comparison_blocks
 from heatproof.report.findings import Findings
-from heatproof.report.frames import Frame
+from heatproof.report.frames import Frame, left_out
 from heatproof.report.legend import legend_figure
 from heatproof.report.numbers import NONE, interval, number, percent, with_interval
 from heatproof.report.robustness_findings import BLOCKS, RobustnessFindings, RobustnessSetting
@@ -67,6 +67,8 @@ def _blocks(findings: Findings, found: RobustnessFindings, setting: RobustnessSe
     where = f"{setting.model} · layer {setting.layer} · {setting.dataset} · segments by {setting.segmenter}"
     yield Text(where, "kind")
     yield Text(INTRODUCTION)
+    if others := left_out(findings.rows):
+        yield Text(f"Not in this section, as they change more than the image: {'; '.join(others)}.")
     flips = setting.of(found.flips)
     grid = matrix(table, methods, ranks, verdict, flips, shown)
     yield grid
