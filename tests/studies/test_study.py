@@ -283,17 +283,27 @@ def test_cases_that_fail_are_named_and_settings_are_a_class_of_plan(photographs,
         checked_plan({"study": "python:nowhere:STUDY", "models": "shapes", "datasets": "shapes"})
 
 
-def test_the_noise_sections_leave_out_what_changes_more_than_the_image_and_say_so(photographs, tmp_path):
+def test_the_noise_sections_say_what_they_leave_out(photographs, tmp_path):
     """Noise, noise after a rotation, another class and other weights in one study with the tables of the noise study."""
     from heatproof.studies.noise_robustness import STUDY, NoisePlan
 
     turned = "rotation[degrees=180]"
-    conditions = [CLEAN, Condition("jpeg", 1), Condition("jpeg", 1, transformation=turned),
-                  Condition(transformation=turned), Condition(target="least"), Condition(state="randomised")]  # fmt: skip
+    conditions = [
+        CLEAN,
+        Condition("jpeg", 1),
+        Condition("jpeg", 1, transformation=turned),
+        Condition(transformation=turned),
+        Condition(target="least"),
+        Condition(state="randomised"),
+    ]
     study = declared(
-        settings=NoisePlan, conditions=lambda plan: conditions, measures=("rbo", "kappa", "cosine"),
-        cases=STUDY.cases, tables={"robustness.csv": "robustness"}, sections=("robustness_verdict", "robustness", "gallery"),
-    )  # fmt: skip
+        settings=NoisePlan,
+        conditions=lambda plan: conditions,
+        measures=("rbo", "kappa", "cosine"),
+        cases=STUDY.cases,
+        tables={"robustness.csv": "robustness"},
+        sections=("robustness_verdict", "robustness", "gallery"),
+    )
     register_study(study)
     try:
         given = {"models": "shapes", "datasets": str(photographs), "methods": ["gradcam", "eigencam"], "limit": 3}
