@@ -284,7 +284,7 @@ def test_cases_that_fail_are_named_and_settings_are_a_class_of_plan(photographs,
 
 
 def test_the_noise_sections_say_what_they_leave_out(photographs, tmp_path):
-    """Noise, noise after a rotation, another class and other weights in one study with the tables of the noise study."""
+    """Noise, noise after a rotation, another class and other weights in one study with the tables of noise."""
     from heatproof.studies.noise_robustness import STUDY, NoisePlan
 
     turned = "rotation[degrees=180]"
