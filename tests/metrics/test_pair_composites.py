@@ -61,3 +61,13 @@ def test_too_few_of_a_kind_have_no_value_and_a_map_has_none_at_all():
     assert np.isnan(of_pairs("rm0", frame["rbo"].to_numpy(), frame["kappa"].to_numpy(), changed))
     with pytest.raises(InvalidInput, match=r"'RM0' has one value for many pairs of maps.*noise-robustness"):
         requested_metrics("RM0")
+
+
+def test_a_metric_of_ones_own_may_have_such_a_name():
+    from heatproof.metrics.foreign import PLUGIN_METRICS, register_metric
+
+    register_metric("consistency", lambda maps: maps.flatten(1).mean(1).double(), better="high")
+    try:
+        assert [one.key for one in requested_metrics("consistency")] == ["consistency"]
+    finally:
+        PLUGIN_METRICS.unregister("consistency")

@@ -114,7 +114,7 @@ def requested_metrics(
 
 def _meant(text: str, options: Mapping[str, Any]) -> list[MetricRequest]:
     family = _family(text)
-    if fold(text) in map(fold, PAIR_COMPOSITES):
+    if text not in METRICS and fold(text) in map(fold, PAIR_COMPOSITES):
         raise InvalidInput(
             f"{text!r} has one value for many pairs of maps, and none for a map. heatproof run noise-robustness writes "
             "it to tables/robustness.csv."

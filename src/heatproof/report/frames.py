@@ -11,6 +11,7 @@ import pandas as pd
 from heatproof.errors import StoreError
 from heatproof.report.source import open_source
 from heatproof.statistics.score_tables import CURVE
+from heatproof.studies.store import SAME_TARGET
 
 #: A pandas DataFrame. Any to the type checker, as pandas' annotations let every selection be a Series.
 Frame = Any
@@ -27,11 +28,10 @@ SCORES = (*SCORE, "value", "flag")
 #: Rows of metrics under the reference condition.
 REFERENCE = "method <> '' AND reference"
 #: The rows under conditions that change the image alone. `perturbation` names all that was done to the image.
-DISTURBED = """disturbed AS (
+DISTURBED = f"""disturbed AS (
     SELECT * REPLACE (CASE WHEN transformation = '' THEN perturbation WHEN perturbation = '' THEN transformation
                       ELSE perturbation || ' after ' || transformation END AS perturbation)
-    FROM rows WHERE NOT reference AND state = '' AND (perturbation <> '' OR transformation <> '')
-    AND target = coalesce((SELECT min(target) FROM rows WHERE reference), target))"""
+    FROM rows WHERE NOT reference AND state = '' AND (perturbation <> '' OR transformation <> '') AND {SAME_TARGET})"""
 
 
 def pairs(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataFrame:
@@ -70,10 +70,8 @@ def psnr(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataFrame:
 
 def left_out(rows: duckdb.DuckDBPyConnection) -> list[str]:
     """Conditions that change more than the image, by their names: those that DISTURBED does not hold."""
-    query = f"""WITH {DISTURBED} SELECT DISTINCT transformation, target, state, perturbation, severity,
-                  target <> (SELECT min(target) FROM rows WHERE reference) AS other FROM rows
-                WHERE NOT reference AND (transformation, target, state, severity) NOT IN (
-                  SELECT transformation, target, state, severity FROM disturbed) ORDER BY ALL"""
+    query = f"""SELECT DISTINCT transformation, target, state, perturbation, severity, NOT ({SAME_TARGET}) AS other
+                FROM rows WHERE NOT reference AND NOT (state = '' AND {SAME_TARGET}) ORDER BY ALL"""
     return [
         " ".join(
             [

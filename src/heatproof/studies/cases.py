@@ -5,6 +5,8 @@ The connection has two tables: `rows`, and `kept`, the (dataset, image) that can
 
 from typing import Any, NamedTuple
 
+from heatproof.studies.store import SAME_TARGET
+
 #: The most images of one kind.
 EACH = 4
 
@@ -26,8 +28,7 @@ class Case(NamedTuple):
 
 
 #: Rows under a perturbation that is the only change.
-PERTURBED = """NOT reference AND perturbation <> '' AND transformation = '' AND state = ''
-    AND target = coalesce((SELECT min(target) FROM rows WHERE reference), target)"""
+PERTURBED = f"NOT reference AND perturbation <> '' AND transformation = '' AND state = '' AND {SAME_TARGET}"
 #: (kind, title, SQL order of the pairs, SQL condition on the pairs).
 PAIRS = (
     ("map moved", "The prediction held, but the map moved", "value ASC", "NOT changed"),

@@ -25,6 +25,8 @@ from heatproof.files import friendly_os_errors, write_atomically
 
 #: Settings that may differ between two runs of one study: the numbers do not depend on them.
 FREE = ("command", "workers", "executor", "metric_facts", "estimate")
+#: SQL: whether a row explains the class that the reference explains; true where there is no reference.
+SAME_TARGET = "target = coalesce((SELECT min(target) FROM rows WHERE reference), target)"
 
 
 class Store:
