@@ -488,3 +488,15 @@ def test_a_worker_that_cannot_start_says_why():
     """And does not look like one that was killed for its memory."""
     with pytest.raises(ValueError, match="invalid literal"), Processes(1).running(int, "no number") as map_jobs:
         list(map_jobs([1], lambda share: None))
+
+
+def test_one_worker_explains_with_the_model_that_was_checked(small_plan, tmp_path, monkeypatch):
+    loaded = []
+
+    def counted(spec, **settings):
+        loaded.append(spec)
+        return heatproof.load_model(spec, **settings)
+
+    monkeypatch.setattr(loading, "load_model", counted)
+    run.run(small_plan(perturbations=["gaussian-noise"]), tmp_path, workers=1)
+    assert loaded == ["shapes"]

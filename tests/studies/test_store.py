@@ -153,3 +153,20 @@ def test_rows_can_be_asked_in_sql_and_names_are_data(tmp_path):
 def test_a_folder_without_rows_is_said(tmp_path):
     with pytest.raises(StoreError, match="no finished rows"):
         connect(tmp_path)
+
+
+@pytest.mark.parametrize(("targets", "refused"), [(["predicted"], False), (["predicted", "second"], True)])
+def test_rows_that_do_not_say_which_is_the_reference_are_read_only_if_it_is_plain(tmp_path, targets, refused):
+    store = Store(tmp_path)
+    with store.opened():
+        for target in targets:
+            made = Rows(study="s", model="m", dataset="d", layer="l", target=target, seed=0, version="v")
+            made.add(["a"], metric="rbo", value=[1.0])
+            made.add(["a"], metric="rbo", value=[0.5], perturbation="blur", severity=1)
+            store.write_shard(target, made.table().drop_columns(["reference"]))
+    if refused:
+        with pytest.raises(StoreError, match=r"explain several classes .* new folder"):
+            connect(tmp_path)
+    else:
+        found = connect(tmp_path).execute("SELECT reference FROM rows ORDER BY perturbation").fetchall()
+        assert found == [(True,), (False,)]

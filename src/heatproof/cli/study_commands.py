@@ -3,6 +3,7 @@
 import glob
 import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -161,19 +162,21 @@ def _plan(
     from heatproof.studies.plan import checked_plan
 
     if foreign:
-        others = settings.get(
-            "methods",
-            ()
-            if settings.get("maps")
-            else study_named(str(settings["study"])).settings.model_fields["methods"].default,
-        )
-        settings["methods"] = [*([others] if isinstance(others, str | dict) else others), *foreign]
+        named = settings["methods"] if "methods" in settings else _default_methods(settings)
+        settings["methods"] = [*([named] if isinstance(named, str | dict) else named), *foreign]
     plan = checked_plan(settings, lines, source)
     if not (changed := options.method_options(option)):
         return plan
     methods = tuple(request.key for request in with_options(requested(plan.methods), changed))
     kept = plan.model_fields_set  # options alone name no method
     return type(plan).model_construct(_fields_set=kept, **{**dict(plan), "methods": methods})
+
+
+def _default_methods(settings: Mapping[str, Any]) -> Sequence[str]:
+    """The methods of a study whose settings name none: with maps made beforehand there need be none."""
+    if settings.get("maps"):
+        return ()
+    return study_named(str(settings["study"])).settings.model_fields["methods"].default
 
 
 def _study_settings(study: str) -> tuple[dict[str, Any], dict[str, int], str]:

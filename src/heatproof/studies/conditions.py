@@ -5,6 +5,7 @@ from math import nan
 from pathlib import Path
 
 from heatproof.errors import InvalidStudy
+from heatproof.studies.store import CONDITION_COLUMNS
 
 #: States of a model besides the path of another checkpoint: as it was loaded, and with all weights drawn anew.
 INTACT, RANDOMISED = "", "randomised"
@@ -72,15 +73,10 @@ class Condition:
 
     @property
     def columns(self) -> dict[str, object]:
-        """Its part of a row."""
-        target = {"target": self.target} if self.target else {}
-        return {
-            "perturbation": self.perturbation,
-            "severity": self.severity,
-            "transformation": self.transformation,
-            "state": self.state_name,
-            **target,
-        }
+        """Its part of a row: `CONDITION_COLUMNS`, without the target where it is the study's own."""
+        values = (self.perturbation, self.severity, self.transformation, self.target, self.state_name)
+        columns = dict(zip(CONDITION_COLUMNS, values, strict=True))
+        return {name: value for name, value in columns.items() if name != "target" or value}
 
     @property
     def cost(self) -> float:

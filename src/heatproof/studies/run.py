@@ -6,6 +6,7 @@ import pickle
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -113,13 +114,15 @@ def run(
         threads = torch.get_num_threads()
         try:
             strengths = calibrated(store, plan, study.all_conditions(plan), datasets, models, progress)
-            models.clear()  # workers load their own
             setup = Setup(plan, tuple(c.layer for c in checked), datasets, str(store.folder), facts["version"], device,
                           strengths, tuple(c.refused for c in checked), plugins, declared)  # fmt: skip
             done = store.done()
             todo = [job for job in jobs if job.key not in done]
             how = executor or chosen_executor(workers, plan.threads, device, len(todo))
-            with how.running(prepare, setup) as map_jobs:
+            alone = isinstance(how, Serial)
+            if not alone:
+                models.clear()  # workers load their own
+            with how.running(partial(prepare, models=models if alone else None), setup) as map_jobs:
                 progress.stage(f"Measuring{estimate or ''}", len(jobs), len(jobs) - len(todo))
                 for _ in map_jobs(todo, progress.advance):
                     pass
@@ -221,11 +224,14 @@ def exported_study(study: Study, plan: Plan) -> Study | None:
     return study
 
 
-def prepare(setup: Setup) -> Callable[[Any, Advance], str]:
-    """The function with which a worker does jobs and draws cases; sets the plan's number of threads."""
+def prepare(setup: Setup, models: StudyModels | None = None) -> Callable[[Any, Advance], str]:
+    """The function with which a worker does jobs and draws cases; sets the plan's number of threads.
+
+    models: those already loaded in this process; by default the worker loads its own.
+    """
     torch.set_num_threads(setup.plan.threads)
     imported(setup.plugins)
-    worker = Worker(setup)
+    worker = Worker(setup, models)
 
     def work(job: Job | CaseFile, advance: Advance) -> str:
         return worker(job, advance) if isinstance(job, Job) else draw(worker, job, advance)

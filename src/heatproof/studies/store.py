@@ -25,6 +25,8 @@ from heatproof.files import friendly_os_errors, write_atomically
 
 #: Settings that may differ between two runs of one study: the numbers do not depend on them.
 FREE = ("command", "workers", "executor", "metric_facts", "estimate")
+#: The columns of rows that tell conditions apart.
+CONDITION_COLUMNS = ("perturbation", "severity", "transformation", "target", "state")
 #: SQL: whether a row explains the class that the reference explains; true where there is no reference.
 SAME_TARGET = "target = coalesce((SELECT min(target) FROM rows WHERE reference), target)"
 
@@ -123,9 +125,20 @@ def connect(folder: str | os.PathLike):
     connection.execute("SET enable_progress_bar = false")
     rows = connection.read_parquet(files)
     if "reference" not in rows.columns:  # written before this column existed
-        rows = rows.project("*, perturbation = '' AND transformation = '' AND state = '' AS reference")
+        rows = _with_reference(folder, rows)
     rows.create_view("rows")
     return connection
+
+
+def _with_reference(folder: str | os.PathLike, rows: Any) -> Any:
+    """The rows with their column `reference`: the images as they are. StoreError if several classes are explained."""
+    rows = rows.project("*, perturbation = '' AND transformation = '' AND state = '' AS reference")
+    if rows.filter("reference").aggregate("count(DISTINCT target)").fetchall() > [(1,)]:
+        raise StoreError(
+            f"The rows of {folder} explain several classes of the images as they are, and do not say which is the "
+            "reference: they were written by an older version. Run the study again in a new folder."
+        )
+    return rows
 
 
 def shards(folder: str | os.PathLike) -> list[Path]:

@@ -9,6 +9,7 @@ from heatproof.report.findings import Findings
 from heatproof.report.gallery import DrawnCase, ImageTile, cases
 from heatproof.report.numbers import number
 from heatproof.report.score_grids import captions, value_text
+from heatproof.studies.store import CONDITION_COLUMNS
 
 SEVERAL = (
     "Each block is one image. The reference image is on the left, followed by the same image under the other "
@@ -20,8 +21,6 @@ ONE = (
     "Each block is one image with the map of each method laid over it (bright = more important). Below each map are "
     "its scores on this image."
 )
-#: The columns that identify a condition in the rows.
-CONDITION = ("perturbation", "severity", "transformation", "target", "state")
 NOTHING = "This folder has no gallery yet. It is made at the end of a run: run the same command again to finish it."
 
 
@@ -61,8 +60,9 @@ def _notes(findings: Findings, case: DrawnCase) -> dict[tuple[str, int], Sequenc
 def _overlaps(findings: Findings, case: DrawnCase) -> dict[tuple[str, int], Sequence[str]]:
     """RBO with the reference map, under each condition."""
     found = findings.rows.execute(
-        f"SELECT method, {', '.join(CONDITION)}, value FROM rows WHERE metric = 'rbo' AND model = ? AND dataset = ? "
-        "AND image = ? AND NOT isnan(value) ORDER BY segmenter = ? DESC, segmenter",
+        f"SELECT method, {', '.join(CONDITION_COLUMNS)}, value FROM rows "
+        "WHERE metric = 'rbo' AND model = ? AND dataset = ? AND image = ? AND NOT isnan(value) "
+        "ORDER BY segmenter = ? DESC, segmenter",
         [*(case.facts[name] for name in ("model", "dataset", "image")), _first_segmenter(findings)],
     )
     values: dict[tuple, float] = {}
@@ -73,7 +73,7 @@ def _overlaps(findings: Findings, case: DrawnCase) -> dict[tuple[str, int], Sequ
         (method, position): [f"RBO {number(values[key])}"]
         for method in case.facts["methods"]
         for position, column in enumerate(case.columns)
-        if (key := (method, *(column.get(name, usual.get(name, "")) for name in CONDITION))) in values
+        if (key := (method, *(column.get(name, usual.get(name, "")) for name in CONDITION_COLUMNS))) in values
     }
 
 
