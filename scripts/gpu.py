@@ -13,6 +13,7 @@ import datetime
 import faulthandler
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -76,11 +77,12 @@ def machine(device: str) -> dict[str, Any]:
     from benchmarks.result import machine as described
 
     name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    known = (
+        shutil.which("git") and subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
     )
     return {**described(), "device": name, "cuda": torch.version.cuda, "date": datetime.date.today().isoformat(),
-            "commit": commit.stdout.strip() or None}  # fmt: skip
+            "commit": (known or "").strip() or None}  # fmt: skip
 
 
 def compare(log: Any, asked: argparse.Namespace, begin: float) -> None:
