@@ -249,7 +249,7 @@ def test_random_numbers_of_a_network_are_not_taken_for_other_images() -> None:
     model = wrap(nets.seeded(Dropping), size=16)
     assert model.layers.last == "two"
     found = facts(model, (3, 16, 16))
-    assert found is not None and found.logits is Rows.IMAGES and not found.mixing
+    assert found.logits is Rows.IMAGES and not found.mixing
 
 
 def test_a_network_is_probed_once_for_each_size_also_as_a_copy_with_other_weights() -> None:

@@ -104,18 +104,20 @@ def probe(model: Classifier, shape: tuple[int, ...] | None = None) -> list[Probe
     return records
 
 
-def facts(model: Classifier, shape: tuple[int, ...]) -> Facts | None:
+def facts(model: Classifier, shape: tuple[int, ...]) -> Facts:
     """What the rows of all outputs are, for images of that shape: probed once for each module and shape.
 
-    None where the model cannot run on three such images.
+    Where the model cannot run on three such images nothing is known of any module.
     """
-    shape = tuple(shape)
-    if _FACTS.get(model.module, shape) is None:
+    known = _FACTS.get(model.module, shape)
+    if known is None:
         try:
             probe(model, shape)
         except (ModelError, torch.OutOfMemoryError):
-            return None
-    return _FACTS.get(model.module, shape)
+            _FACTS.put(model.module, shape, Facts({}, Rows.IMAGES, ""))
+        known = _FACTS.get(model.module, shape)
+        assert known is not None
+    return known
 
 
 def carry_facts(source: nn.Module, target: nn.Module) -> None:

@@ -52,7 +52,7 @@ def check_images(model: Model, shape: tuple[int, ...], count: int, variants: boo
     if count == 1 and not variants:
         return
     found = facts(model, shape)
-    if found is None or found.logits is not Rows.MIXED:
+    if found.logits is not Rows.MIXED:
         return
     mixed = (
         f"The logits of {model.name} for one image depend on the other images of the batch, from {found.mixing!r} on."
@@ -68,7 +68,7 @@ def check_images(model: Model, shape: tuple[int, ...], count: int, variants: boo
 def _rows_of(model: Model, layer: str, shape: tuple[int, ...]) -> Rows:
     found = facts(model, shape)
     module, call = module_and_call(model.module, layer)
-    calls = () if found is None else found.calls.get(_first_name(model.module, module), ())
+    calls = found.calls.get(_first_name(model.module, module), ())
     if len(calls) > 1 if call is None else 0 < len(calls) <= call:
         raise LayerError(several_calls(layer, range(len(calls))))
     return calls[call or 0] if calls else Rows.IMAGES
