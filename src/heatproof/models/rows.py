@@ -5,6 +5,7 @@ tower, the output does not depend on the image; where other rows change too, as 
 images are mixed.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -18,9 +19,9 @@ ROWS = 3
 CHANGED = 1
 #: At most this many numbers of each row are compared.
 SAMPLED = 1024
-#: How far other rows may move, as a share of the changed image's, before they count as mixed with it. Quantised
-#: networks round by the range of the whole batch.
-MIXED_SHARE, MIXED_SHARE_QUANTISED = 1e-3, 0.1
+#: How far other rows may move, as a share of the changed image's, before they count as mixed with it. Dynamically
+#: quantised networks round by the range of the whole batch, which is no mixing.
+MIXED_SHARE, MIXED_SHARE_QUANTISED = 1e-3, math.inf
 
 
 class Rows(Enum):

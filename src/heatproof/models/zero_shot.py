@@ -28,11 +28,11 @@ class ZeroShot(nn.Module):
     classifier is made, and what changes weights (`mprt`) finds the prompts in `head`.
     """
 
-    def __init__(self, model: nn.Module, prompts: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor):
+    def __init__(self, model: Any, prompts: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor):
         super().__init__()
-        self.vision_model = model.vision_model
-        self.visual_projection = getattr(model, "visual_projection", nn.Identity())
-        self.head = nn.utils.skip_init(  # it would draw random numbers
+        self.vision_model: nn.Module = model.vision_model
+        self.visual_projection: nn.Module = getattr(model, "visual_projection", nn.Identity())
+        self.head: nn.Linear = nn.utils.skip_init(  # it would draw random numbers
             nn.Linear, prompts.shape[1], len(prompts), device=prompts.device, dtype=prompts.dtype
         )
         self.training = model.training
