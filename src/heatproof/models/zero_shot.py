@@ -32,9 +32,8 @@ class ZeroShot(nn.Module):
         super().__init__()
         self.vision_model: nn.Module = model.vision_model
         self.visual_projection: nn.Module = getattr(model, "visual_projection", nn.Identity())
-        self.head: nn.Linear = nn.utils.skip_init(  # it would draw random numbers
-            nn.Linear, prompts.shape[1], len(prompts), device=prompts.device, dtype=prompts.dtype
-        )
+        head = nn.Linear(prompts.shape[1], len(prompts), device="meta", dtype=prompts.dtype)  # draws no numbers
+        self.head = head.to_empty(device=prompts.device)
         self.training = model.training
         with torch.no_grad():
             self.head.weight.copy_(prompts * scale)
