@@ -78,7 +78,7 @@ def probe(model: Classifier, shape: tuple[int, ...] | None = None) -> list[Probe
     """The records of all calls of all modules but the root, in the order in which they finished.
 
     `shape` is that of one image, the model's own by default. Two forward passes of three images; one more where an
-    output does not change.
+    output with positions does not change. Of outputs without positions it is not known whether they are fixed.
 
     Raises ModelError where the model does not run on images of that shape.
     """
@@ -95,9 +95,11 @@ def probe(model: Classifier, shape: tuple[int, ...] | None = None) -> list[Probe
     _run(model, two, lambda name, call, _module, _inputs, output: _keep(model, after, name, call, output))
     share = MIXED_SHARE_QUANTISED if quantised(model.module) else MIXED_SHARE
     rows = {key: rows_between(before[key], after[key], share) for key in before if key in after}
+    spatial = {(record.name, record.call) for record in records if record.layout is not None}
     still = {key for key, found in rows.items() if found is Rows.FIXED}
-    if still:
+    if still & spatial:  # a head of zeros alone costs no further pass
         rows |= dict.fromkeys(still & _connected(model, one), Rows.IMAGES)
+    rows |= dict.fromkeys(still - spatial, Rows.IMAGES)
     times = Counter(record.name for record in records)
     records = [replace(r, calls=times[r.name], rows=_rows_of(r, rows)) for r in records]
     _FACTS.put(model.module, shape, _facts(records, rows.get(("", 0), Rows.IMAGES)))
