@@ -9,7 +9,7 @@
 | | `ln_1`, `layernorm_before`), and of three evenly spaced ones before: after the last attention the class |
 | | token alone is read, so the gradients of later patches are all zero |
 | all others | of each spatial size the outermost module that finishes last (`_per_resolution`); where that is a |
-| | linear bottleneck, the activation that widens it again, in the next stage's first block (`_widened`) |
+| | linear bottleneck, the activation that widens it again, in the next stage's first block (`_widened_layer`) |
 
 So ResNet gets `layer1` … `layer4`, DenseNet its dense blocks and `features.norm5`, MobileNet and EfficientNet
 the activation before the pooling (`features.18`, timm's `bn2`) and for earlier stages `features.4.conv.0`, timm's
@@ -72,7 +72,9 @@ def _stages(model: Classifier) -> tuple[list[str], list[ProbeRecord]]:
     for allowed in ({Rows.IMAGES}, {Rows.IMAGES, Rows.MIXED}):
         usable = {record.name for record in records if record.calls == 1 and record.rows in allowed}
         found = next((names for names in families if usable.issuperset(names)), None)
-        found = found or _probed([r for r in records if r.rows in allowed | {Rows.FOLDED} and r.call == r.calls - 1])
+        found = found or _layers_of_probe(
+            [r for r in records if r.rows in allowed | {Rows.FOLDED} and r.call == r.calls - 1]
+        )
         if found:
             return found, records
     return [], records
@@ -85,7 +87,7 @@ def _none_found(kind: str, records: list[ProbeRecord]) -> str:
     )
     usable = [record for record in records if record.rows is Rows.IMAGES]
     latest = {record.name: record for record in usable}.values()
-    repeated = _probed([replace(record, calls=1) for record in latest])
+    repeated = _layers_of_probe([replace(record, calls=1) for record in latest])
     if not repeated:
         return expected + "Name one with `layer`, or take a method that reads no layer, such as rise."
     calls = [record.call for record in usable if record.name == repeated[-1]]
@@ -136,7 +138,7 @@ _RULES: dict[str, Callable[[nn.Module], list[str]]] = {
 # --- all others ---
 
 
-def _probed(records: list[ProbeRecord]) -> list[str]:
+def _layers_of_probe(records: list[ProbeRecord]) -> list[str]:
     stages = _per_resolution(records)
     blocks = _equal_blocks(records)
     if len(blocks) < 2 or len({r.layout.grid for r in stages if r.layout and r.layout.kind == "tokens"}) != 1:
@@ -162,7 +164,7 @@ def _per_resolution(records: list[ProbeRecord]) -> list[ProbeRecord]:
     candidates = _outermost(records, sizes, everywhere=False) or _outermost(records, sizes, everywhere=True)
     latest = {record.layout.grid: record for record in candidates if record.layout}  # in finishing order
     kept = sorted(latest.values(), key=lambda record: record.finished)[-STAGES:]
-    return [_widened(record, records) if _ends_narrow(record.module) else record for record in kept]
+    return [_widened_layer(record, records) if _ends_narrow(record.module) else record for record in kept]
 
 
 #: Blocks that end in a projection to few channels without an activation, in torchvision and timm.
@@ -183,7 +185,7 @@ def _ends_narrow(module: nn.Module) -> bool:
     return type(last).__name__ in _NARROW
 
 
-def _widened(narrow: ProbeRecord, records: list[ProbeRecord]) -> ProbeRecord:
+def _widened_layer(narrow: ProbeRecord, records: list[ProbeRecord]) -> ProbeRecord:
     """The last module of the bottleneck's size: the activation in the next block that widens it again."""
     assert narrow.layout is not None
     later = [r for r in records if r.finished > narrow.finished and r.layout and r.layout.grid == narrow.layout.grid]
