@@ -27,6 +27,7 @@ from heatproof.errors import InvalidImage, InvalidInput, InvalidTarget, LayerErr
 from heatproof.flags import Reason
 from heatproof.metrics.pairs import PAIR_SUPPLIERS
 from heatproof.models import wrap
+from heatproof.models.rows import ROWS
 from heatproof.quantities import vocabulary
 
 from . import nets
@@ -200,7 +201,7 @@ def test_one_image_that_does_not_fit_is_an_error(x):
     net.sizes, net.most = [], 0
     with pytest.raises(torch.OutOfMemoryError):
         explain(wrap(net, size=SIDE), x, "gradcam", layer="two")
-    assert net.sizes == [5, 2, 1]
+    assert net.sizes == [ROWS, 5, 2, 1]  # the probe, tried once
 
 
 def test_halving_keeps_the_rows_in_order_and_other_errors_whole():

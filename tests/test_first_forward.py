@@ -37,7 +37,7 @@ def model_for(method: str) -> Model:
     make, side = (nets.vit, TRANSFORMER) if method in ON_ATTENTION else (nets.Plain, SIDE)
     net = nets.told_apart(nets.seeded(make), side)
     model = wrap(net, size=side, layer=None if method in ON_ATTENTION else "two")
-    explain(model, images_for(model)[:1], method)
+    explain(model, images_for(model)[:2], method)
     return model
 
 

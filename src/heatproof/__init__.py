@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from heatproof.auditing import Audit, audit
     from heatproof.engine import Maps, Scores, explain, score
     from heatproof.metrics.foreign import register_metric
-    from heatproof.models import Model, load_model, wrap
+    from heatproof.models import Model, load_model, wrap, zero_shot
     from heatproof.panels.show import Gallery, show
     from heatproof.studies.study import register_study
 
@@ -34,6 +34,7 @@ _HOMES = {
     "score": "heatproof.engine",
     "show": "heatproof.panels.show",
     "wrap": "heatproof.models",
+    "zero_shot": "heatproof.models",
 }
 
 #: Names of before → names of now.
@@ -56,6 +57,7 @@ __all__ = [
     "score",
     "show",
     "wrap",
+    "zero_shot",
 ]
 
 

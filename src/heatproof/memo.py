@@ -32,3 +32,7 @@ class PerModule(Generic[V]):
     def put(self, module: nn.Module, key: Hashable, value: V) -> None:
         """Caches a value."""
         self._known.setdefault(module, {})[key] = value
+
+    def carry(self, source: nn.Module, target: nn.Module) -> None:
+        """What is known of one module is known of another from now on: a copy, for facts that weights do not change."""
+        self._known.setdefault(target, {}).update(self._known.get(source, {}))

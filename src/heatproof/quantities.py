@@ -29,6 +29,7 @@ class Quantity:
         reused: its graph is needed again after the first backward pass.
         asks: it depends on the network, so it has no value where the network's output is not finite.
         runs: it runs the network, or a part of it, beyond the one shared forward and backward pass.
+        alone: where it runs the network, then on the images as they are, never on several variants of one together.
         targeted: another class gives another value.
         of_classes: it holds an output of every class, which a callable `output` does not have.
         explains: it makes further maps with the method under test, so maps made elsewhere do not have it.
@@ -42,6 +43,7 @@ class Quantity:
     reused: bool = False
     asks: bool = True
     runs: bool = False
+    alone: bool = False
     targeted: bool = False
     of_classes: bool = False
     explains: bool = False
@@ -68,14 +70,14 @@ QUANTITIES: Mapping[str, Quantity] = {
     ),
     "gradients_of": _of(
         "method", "utility → its gradients by the activations, (N, C, *spatial)", "layer",
-        keeps=True, graph=1, reused=True, runs=True, targeted=True,
+        keeps=True, graph=1, reused=True, runs=True, alone=True, targeted=True,
     ),
     "input_gradients": _of(
         "method", "of the target's output by the normalised image, (N, 3, H, W)", "target", targeted=True
     ),
     "hvp": _of(
         "method", "utility → product of its Hessian with the activations, (N, C, *spatial)", "layer",
-        keeps=True, graph=2, reused=True, runs=True, targeted=True,
+        keeps=True, graph=2, reused=True, runs=True, alone=True, targeted=True,
     ),
     "head": _of(
         "method", "(K, C) weights where the logits are a linear layer on pooled activations, else None", "layer",
@@ -91,7 +93,7 @@ QUANTITIES: Mapping[str, Quantity] = {
     ),
     "forward": _of(
         "method", "`network` for the images themselves: no other pass is made to know their logits",
-        runs=True, of_classes=True,
+        runs=True, alone=True, of_classes=True,
     ),
     "of_target": _of("method", "(N, K) outputs → those of the classes explained, (N,)", "target", targeted=True),
     "calibration": _of(
@@ -165,6 +167,12 @@ def vocabulary(user: str) -> dict[str, str]:
 def having(needs: Iterable[str], fact: str) -> set[str]:
     """Those of `needs` for which a field of the table holds: `having(needs, "keeps")`."""
     return {need for need in needs if need in QUANTITIES and getattr(QUANTITIES[need], fact)}
+
+
+def of_variants(needs: Iterable[str]) -> set[str]:
+    """Those of `needs` for which the network may run on several variants of one image together."""
+    needs = list(needs)
+    return having(needs, "runs") - having(needs, "alone")
 
 
 def belonging(needs: Iterable[str], per: str) -> set[str]:

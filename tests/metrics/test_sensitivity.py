@@ -153,4 +153,4 @@ def test_both_metrics_share_their_explanations(asked):
     counted = nets.Counted(asked.model.module)
     model = wrap(counted, size=(24, 20), layer="inner.two")
     heatproof.score(model, asked.x, "gradcam", ["max-sensitivity", "average-sensitivity"])
-    assert counted.calls == 1 + 10
+    assert counted.calls == 2 + 1 + 10  # two of the probe

@@ -227,7 +227,7 @@ def test_layers_that_cannot_be_explained():
 def test_windows_are_no_images():
     """Swin's attention gives one row for each window: eight maps of two images would be nonsense."""
     net = nets.swin().eval()
-    with pytest.raises(LayerError, match=r"one row for each image. Got 8 rows for 2 \(windows\?\)"):
+    with pytest.raises(LayerError, match=r"one row for each image. Got 8 rows for 2 \(windows, or views\?\)"):
         captured(wrap(net, size=32), nets.images(2, 32), ["layers.0.blocks.0.attn"], gradients=True)
 
 

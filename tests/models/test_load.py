@@ -349,10 +349,10 @@ def test_a_residual_network_of_transformers(transformers, tmp_path: Path) -> Non
     ],
 )
 def test_images_are_those_of_the_image_processor(kind, settings, transformers, photograph: Image.Image) -> None:
-    from heatproof.models.huggingface import _from_processor
+    from heatproof.models.huggingface import processor_preprocessing
 
     processor = getattr(transformers, kind)(**settings)
-    found = _from_processor(processor)
+    found = processor_preprocessing(processor)
     theirs = processor(photograph, return_tensors="pt")["pixel_values"][0]
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (found.mean, found.std))
     ours = (found.geometry.image(photograph) - mean) / std
@@ -362,10 +362,10 @@ def test_images_are_those_of_the_image_processor(kind, settings, transformers, p
 
 
 def test_a_processor_that_squashes_before_the_crop_is_a_warning(transformers) -> None:
-    from heatproof.models.huggingface import _from_processor
+    from heatproof.models.huggingface import processor_preprocessing
 
     with pytest.warns(HeatproofWarning, match="aspect is kept"):
-        found = _from_processor(transformers.DeiTImageProcessor())
+        found = processor_preprocessing(transformers.DeiTImageProcessor())
     assert found.geometry == Geometry((224, 224), 256, "bicubic")
 
 

@@ -270,23 +270,42 @@ def test_the_owners_hooks_see_the_new_activations():
     assert seen[-1] == 0
 
 
-def test_a_layer_that_runs_twice_gives_its_last_call():
-    class Twice(nets.Signed):
-        def forward(self, x):
-            return super().forward(x) + super().forward(x.flip(3))
+class Twice(nets.Signed):
+    def forward(self, x):
+        return super().forward(x) + 2 * super().forward(x.flip(3))
 
+
+@pytest.mark.parametrize("call", [0, 1])
+@pytest.mark.parametrize("layer", ["one", "two"])
+def test_one_call_of_a_layer_that_runs_twice_is_replaced(layer, call):
+    """What ran before it answers from the record, its own first call too; the other call's activations stay."""
     net = nets.seeded(Twice)
-    model, x = wrap(net, size=SIDE), nets.images(2, SIDE)
-    with pytest.warns(HeatproofWarning, match="cannot be replayed"):
-        _, found, tail = recorded(net, "two", x)
-    once = nets.seeded(nets.Signed)
-    once.load_state_dict(net.state_dict())
+    x = nets.images(3, SIDE)
+    model, found, tail = recorded(net, f"{layer}#{call}", x)
+    assert tail.mode != "whole"
+    calls = []
+
+    def put(_module, _inputs, output):
+        calls.append(output)
+        return torch.zeros_like(output) if len(calls) == call + 1 else output
+
+    handle = net.get_submodule(layer).register_forward_hook(put)
     with torch.no_grad():
-        left = wrap(once, size=SIDE).logits(x)
-    got = tail(torch.zeros_like(found.activations("two")), torch.tensor([0, 1]))
-    zero = whole(wrap(once, size=SIDE), x, "two", torch.zeros_like(found.native["two"]))
-    torch.testing.assert_close(got, left + zero, rtol=1e-5, atol=1e-5)
-    assert model.module is net
+        expected = model.logits(x)
+    handle.remove()
+    got = tail(torch.zeros_like(found.activations(f"{layer}#{call}")), torch.arange(3))
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+    assert float((expected - found.logits).abs().max()) > 1e-2
+
+
+def test_a_replay_runs_only_what_follows_the_call():
+    net = nets.seeded(Twice)
+    net.one, net.two = nets.Counted(net.one), nets.Counted(net.two)
+    for call, ran in ((0, (1, 1)), (1, (0, 0))):
+        _, found, tail = recorded(net, f"two#{call}", nets.images(2, SIDE))
+        net.one.calls = net.two.calls = 0
+        tail(found.activations(f"two#{call}"), torch.tensor([0, 1]))
+        assert (net.one.calls, net.two.calls) == ran
 
 
 def test_with_a_graph_the_tail_is_differentiable():

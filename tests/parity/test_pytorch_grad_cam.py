@@ -173,7 +173,9 @@ def test_no_hook_and_no_layer_of_ours_outlives_an_exception():
         module(torch.rand(1, 3, SIDE, SIDE))
     assert len(cam.activations_and_grads.activations) == 4
 
-    module = module_that_fails_later()
+    module = nets.Failing().eval()
+    heatproof.explain(wrap(module, size=SIDE), nets.images(2, SIDE), "gradcam", layer="layer")  # the probe, once
+    module.fails, module.passes = "second pass", 0
     before = nets.traces(module)
     with pytest.raises(FloatingPointError), pytest.warns(heatproof.errors.HeatproofWarning):
         heatproof.explain(wrap(module, size=SIDE), nets.images(2, SIDE), "ablationcam", layer="layer")

@@ -41,7 +41,7 @@ def attention_rollout(z: torch.Tensor, network, forward, *, fusion: str = "mean"
     if not 0 <= discard < 1:
         raise InvalidInput(f"`discard` must be at least 0 and below 1. Got {discard}.")
     found = reading(network, network.module, z)
-    with torch.no_grad(), Attention(len(z), lambda matrix: fuse(matrix.float())) as attention:
+    with torch.no_grad(), Attention(len(z), lambda matrix: fuse(matrix.float()), found.calls) as attention:
         forward(z)
     flow = _first(found, attention.matrices[-1])
     for fused in reversed(attention.matrices):
@@ -62,7 +62,7 @@ def chefer(z: torch.Tensor, network, forward, of_target) -> torch.Tensor:
     """
     found = reading(network, network.module, z)
     relevances: dict[int, torch.Tensor] = {}
-    with torch.enable_grad(), Attention(len(z)) as attention:
+    with torch.enable_grad(), Attention(len(z), only=found.calls) as attention:
         outputs = forward(z.detach())
     with torch.enable_grad():
         output = of_target(outputs).sum()

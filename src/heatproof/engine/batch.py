@@ -23,8 +23,9 @@ from heatproof.memo import PerModule
 from heatproof.models import Model
 from heatproof.models.capture import INPUT, Captured, captured
 from heatproof.models.head import linear_head
+from heatproof.models.row_checks import check_images, check_layers
 from heatproof.models.tail import Record, Tail, recording
-from heatproof.quantities import QUANTITIES, having
+from heatproof.quantities import QUANTITIES, having, of_variants
 
 #: Layers that were found to feed a linear head through average pooling: no tail is recorded there.
 _LINEAR = PerModule[bool]()
@@ -102,8 +103,16 @@ class Batch:
 
     @classmethod
     def of(cls, model: Model, methods: Sequence[ResolvedMethod], x: torch.Tensor, **settings: Any) -> "Batch":
-        """The batch on which these methods will run: `settings` are the attributes besides `needs`."""
-        return cls(model, x, needs_by_layer(methods), **settings)
+        """The batch on which these methods will run: `settings` are the attributes besides `needs`.
+
+        Raises LayerError for a layer whose rows are not images, ModelError where the images of a batch are mixed.
+        """
+        needs, shape = needs_by_layer(methods), tuple(x.shape[1:])
+        check_layers(model, [layer for layer, wanted in needs.items() if wanted.kept], shape, len(x))
+        asked = frozenset().union(*(wanted.names for wanted in needs.values()))
+        if having(asked, "asks"):
+            check_images(model, shape, len(x), variants=bool(of_variants(asked)))
+        return cls(model, x, needs, **settings)
 
     @cached_property
     def captured(self) -> Captured:

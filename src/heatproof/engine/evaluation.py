@@ -17,7 +17,8 @@ from heatproof.errors import InvalidInput, NotApplicable, UnknownName
 from heatproof.flags import FINE, Flag, Reason, absent_flags, first_flags
 from heatproof.metrics.catalogue import Curve, stated
 from heatproof.metrics.metric_request import MetricRequest
-from heatproof.quantities import having
+from heatproof.models.row_checks import check_images
+from heatproof.quantities import having, of_variants
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ def evaluate(
         survive: a metric that raises gives NaN and a flag that says why, in place of an error; running out of memory
             and invalid options are always errors.
     """
+    if any(of_variants(request.entry.needs) for request in metrics):
+        check_images(batch.model, tuple(batch.x.shape[1:]), len(batch.x), variants=True)
     found = found or explanation(batch, methods, survive=survive, upsample=upsample)
     with batch.model.evaluating(), torch.inference_mode(False), torch.no_grad():
         images = ImageScores(batch, ground_truth)

@@ -84,7 +84,8 @@ def explain(
             from those to options.
         target: `predicted`, `label` (give `labels`), `least`, `top3`, an integer, one integer per image, or a callable
             on the logits. Several for each image, `(N, T)`, share one forward pass.
-        layer: a name, a module of the model, or `auto`: the last feature map before pooling.
+        layer: a name, a module of the model, or `auto`: the last feature map before pooling. A layer that runs several
+            times in a forward pass has the number of the call in its name: `encoder#0`, `encoder#1`.
         raw: signed maps at layer resolution instead of display maps (three channels where a method has them).
         output: the number that is explained: `logit`, `probability`, `log-probability`, or a callable
             `(logits (N, K), target (N,)) → (N,)`.
@@ -97,7 +98,10 @@ def explain(
         several targets.
 
     Raises:
-        UnknownName, InvalidInput, InvalidTarget, LayerError: each says what was expected.
+        UnknownName, InvalidInput, InvalidTarget: each says what was expected.
+        LayerError: a layer that runs several times and is named without its call, that does not depend on the image, or
+            whose rows are not images.
+        ModelError: several images where the network mixes the images of a batch (batch-wise attention).
         NotApplicable: a method that does not apply to this network; raised before any work.
     """
     model = as_model(model)

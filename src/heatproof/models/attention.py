@@ -2,12 +2,13 @@
 
 `F.scaled_dot_product_attention` is replaced by its formula, softmax(q kᵀ / √d + mask) v. A softmax over the last
 dimension that gives `(N, heads, T, T)` is attention too (timm without fused attention, Hugging Face's `eager`).
-PyTorch does not use its fused encoder while a function mode is active. Nothing in the network is changed.
+PyTorch does not use its fused encoder while a function mode is active. Nothing in the network is changed. Attention
+that does not depend on the image, as in a text tower, is left out.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from types import FunctionType
 from typing import Any
 
@@ -20,6 +21,7 @@ from heatproof.errors import NotApplicable
 from heatproof.memo import PerModule
 from heatproof.models.layout import Layout, token_layout
 from heatproof.models.model import Model
+from heatproof.models.rows import SAMPLED
 
 
 class Attention(TorchFunctionMode):
@@ -30,12 +32,18 @@ class Attention(TorchFunctionMode):
 
     `windowed`: some attention was within windows; `reduced`: from many positions to fewer. `lengths`: the numbers of
     positions in the inputs of linear layers, which tell attention between positions from attention between channels.
+    `only`: the numbers of the softmax calls that are looked at (`Reading.calls`); all by default.
     """
 
-    def __init__(self, count: int, kept: Callable[[torch.Tensor], torch.Tensor] = lambda matrix: matrix):
+    def __init__(
+        self,
+        count: int,
+        kept: Callable[[torch.Tensor], torch.Tensor] = lambda matrix: matrix,
+        only: Collection[int] | None = None,
+    ):
         super().__init__()
-        self.count = count
-        self.kept = kept
+        self.count, self.kept, self.only = count, kept, only
+        self.calls = 0
         self.matrices: list[torch.Tensor] = []
         self.windowed = self.reduced = False
         self.lengths: set[int] = set()
@@ -72,6 +80,9 @@ class Attention(TorchFunctionMode):
 
     def _store(self, matrix: torch.Tensor) -> torch.Tensor:
         """Stores a self-attention matrix and returns it, or its leaf, to the network; returns others as they are."""
+        call, self.calls = self.calls, self.calls + 1
+        if self.only is not None and call not in self.only:
+            return matrix
         if matrix.dim() < 3 or min(matrix.shape[-2:]) < 2:  # a classifier's softmax, pooling by one query
             return matrix
         flat = matrix.dim() == 3  # (N · heads, T, T), as nn.MultiheadAttention has it
@@ -100,12 +111,32 @@ _OPENED = FunctionType(
 )
 
 
+class _Observed(Attention):
+    """Stores nothing; `connected` and `samples` have, for each softmax, whether autograd connects it with the images,
+    and some of its numbers."""
+
+    def __init__(self, count: int):
+        super().__init__(count)
+        self.connected: list[bool] = []
+        self.samples: list[torch.Tensor] = []
+
+    def _store(self, matrix: torch.Tensor) -> torch.Tensor:
+        self.connected.append(matrix.requires_grad)
+        flat = matrix.detach().flatten()
+        self.samples.append(flat[:: -(-flat.numel() // SAMPLED)].clone())
+        return matrix
+
+
 @dataclass(frozen=True)
 class Reading:
-    """How a network's tokens become a grid, and which of them the output is read from (`rows`)."""
+    """How a network's tokens become a grid, and which of them the output is read from (`rows`).
+
+    `calls`: the numbers of the softmax calls that depend on the image, among all of a pass.
+    """
 
     layout: Layout
     rows: tuple[int, ...]
+    calls: frozenset[int]
 
 
 #: The reading, or why there is none, by input size.
@@ -115,7 +146,7 @@ _READINGS = PerModule[Reading | str]()
 def reading(network: Any, module: nn.Module, z: torch.Tensor) -> Reading:
     """The reading of `module` for images of z's size; `network` maps normalised images to its outputs.
 
-    One forward and one backward on noise, once for each module and size. Raises NotApplicable where there is none.
+    Two forwards and one backward on noise, once for each module and size. Raises NotApplicable where there is none.
     """
     size = tuple(z.shape[1:])
     found = _READINGS.get(module, size)
@@ -125,7 +156,7 @@ def reading(network: Any, module: nn.Module, z: torch.Tensor) -> Reading:
             found = _read_attention(network, noise)
         if isinstance(found, Reading) and not found.rows:  # a head of zeros, as before training
             positions = math.prod(found.layout.grid)
-            return Reading(found.layout, (0,) if found.layout.prefix else tuple(range(positions)))
+            return replace(found, rows=(0,) if found.layout.prefix else tuple(range(positions)))
         _READINGS.put(module, size, found)
     if isinstance(found, str):
         raise NotApplicable(f"{type(module).__name__} cannot be explained by its attention: {found}.")
@@ -146,11 +177,12 @@ def why_unreadable(model: Model) -> str:
 
 
 def _read_attention(network: Any, z: torch.Tensor) -> Reading | str:
-    with torch.enable_grad(), Attention(len(z)) as attention:
+    calls = _calls_of_images(network, z)
+    with torch.enable_grad(), Attention(len(z), only=calls) as attention:
         output = network(z)
     matrices = attention.matrices
     if attention.windowed:
-        return "its attention is windowed"
+        return "its attention is within windows or views"
     if attention.reduced:
         return "its attention is from many positions to fewer"
     if not matrices:
@@ -163,7 +195,19 @@ def _read_attention(network: Any, z: torch.Tensor) -> Reading | str:
     layout = token_layout(tokens.pop(), tuple(z.shape[2:]))
     if layout is None:
         return "its tokens are no grid over the image"
-    return Reading(layout, _rows_read(output, matrices[-1]))
+    return Reading(layout, _rows_read(output, matrices[-1]), calls)
+
+
+def _calls_of_images(network: Any, z: torch.Tensor) -> frozenset[int]:
+    """The softmax calls that depend on the images: by autograd, or, in a network without a graph, by other images."""
+    with torch.enable_grad(), _Observed(len(z)) as seen:
+        network(z.clone().requires_grad_() * 1.0)
+    if any(seen.connected):
+        return frozenset(call for call, connected in enumerate(seen.connected) if connected)
+    with torch.no_grad(), _Observed(len(z)) as other:
+        network(z.flip(0) / 4)
+    pairs = zip(seen.samples, other.samples, strict=False)
+    return frozenset(call for call, (a, b) in enumerate(pairs) if a.shape != b.shape or not torch.allclose(a, b))
 
 
 def _rows_read(output: torch.Tensor, last: torch.Tensor) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ already gave it a graph; the model goes on with a clone, so an in-place operatio
 `F.relu(inplace=True)`) cannot change what was kept. The trunk builds no graph, and several layers need one pass.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,8 +15,10 @@ import torch
 from torch import nn
 
 from heatproof.errors import LayerError
+from heatproof.models.layer_names import several_calls
 from heatproof.models.layout import Layout, layout_of
 from heatproof.models.model import Model
+from heatproof.models.probe import quantised
 
 #: In `Captured`, the name of the network's own input, which is no layer.
 INPUT = ""
@@ -78,11 +81,10 @@ class Captured:
 
 
 def _no_gradient(layers: Sequence[str], module: nn.Module) -> str:
-    quantised = any("quantized" in type(part).__module__ for part in module.modules())
     names = ", ".join("the image" if name == INPUT else repr(name) for name in layers)
     return f"No gradient reaches {names} from the logits. " + (
         "The network is quantised: take the float network, or a method that needs no gradient, such as scorecam."
-        if quantised
+        if quantised(module)
         else "Take a method that needs no gradient, such as rise."
         if set(layers) == {INPUT}
         else "Choose a layer whose output the prediction depends on."
@@ -107,14 +109,22 @@ def captured(
         at_input: the graph begins at the normalised image, which is kept as `INPUT`.
 
     Raises:
-        LayerError: a layer that did not run, or whose output is not a tensor, not spatial, or not one row per image.
+        LayerError: a layer that did not run, or several times where its name has no number of a call (`encoder#0`), or
+            whose output is not a tensor, not spatial, or not one row per image.
     """
     x = x if trunk else x.detach()
     leaves = set(layers if gradients is True else gradients or ())
     native: dict[str, torch.Tensor] = {}
+    places = {name: model.submodule_and_call(name) for name in layers}
+    calls = Counter[str]()
 
     def keeper(name: str) -> Callable[..., Any]:
+        wanted = places[name][1] or 0
+
         def keep(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+            calls[name] += 1
+            if calls[name] != wanted + 1:
+                return output
             value, replaced = first_tensor(output)
             if value is None:
                 raise LayerError(f"Layer {name!r} must give a tensor. Got {type(output).__name__}.")
@@ -133,16 +143,18 @@ def captured(
         if at_input and not z.requires_grad:
             z = z.detach().requires_grad_()
         logits = model.of_normalised(z.clone() if at_input else z)  # a network may write into what it is given
-    missing = [name for name in layers if name not in native]
-    if missing:
-        raise LayerError(f"Layer {missing[0]!r} did not run in the forward pass. Choose one that does.")
+    for name, (_, call) in places.items():
+        if calls[name] > 1 if call is None else 0 < calls[name] <= call:
+            raise LayerError(several_calls(name, range(calls[name])))
+        if not calls[name]:
+            raise LayerError(f"Layer {name!r} did not run in the forward pass. Choose one that does.")
     size = tuple(x.shape[2:])
-    layouts = {name: layout_of(model.submodule(name), value, size) for name, value in native.items()}
+    layouts = {name: layout_of(places[name][0], value, size) for name, value in native.items()}
     for name, value in native.items():
         if len(value) != len(x):
             raise LayerError(
-                f"Layer {name!r} must give one row for each image. Got {len(value)} rows for {len(x)} (windows?). "
-                "Choose the block around it, or the layer before."
+                f"Layer {name!r} must give one row for each image. Got {len(value)} rows for {len(x)} (windows, or "
+                "views?). Choose the block around it, or the layer before."
             )
     if at_input:
         native[INPUT], layouts[INPUT] = z, Layout("channels-first", 0, size)

@@ -30,7 +30,7 @@ def hugging_face_model(request: ModelRequest) -> Found:
         raise no_weights(request.spec, hub_cache(), error) from error
     config = module.config
     processor = _processor(transformers, request.name, where)
-    base = _from_processor(processor) if processor is not None else _defaults(request, config)
+    base = processor_preprocessing(processor) if processor is not None else _defaults(request, config)
     return module.float(), Preprocessing(base.mean, base.std, base.geometry, _classes(config))
 
 
@@ -87,7 +87,7 @@ def _defaults(request: ModelRequest, config: Any) -> Preprocessing:
     return Preprocessing(geometry=Geometry(size, default_resize(size)))
 
 
-def _from_processor(processor: Any) -> Preprocessing:
+def processor_preprocessing(processor: Any) -> Preprocessing:
     """Mean, std and geometry as the processor applies them to an image in [0, 1]."""
     mean, std = [0.0], [1.0]
     if getattr(processor, "do_normalize", True):

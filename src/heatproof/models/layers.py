@@ -14,19 +14,21 @@
 So ResNet gets `layer1` … `layer4`, DenseNet its dense blocks and `features.norm5`, MobileNet and EfficientNet
 the activation before the pooling (`features.18`, timm's `bn2`) and for earlier stages `features.4.conv.0`, timm's
 `blocks.2.0.bn1`: the narrow, signed outputs of their blocks give speckled maps (LayerCAM on MobileNetV2). Layers
-of the first three rows are those of Domeniconi et al. 2026; the last two are found by one probing forward.
+of the first three rows are those of Domeniconi et al. 2026; the last two are found by probing forwards. All run once in
+a forward pass, and each row of their output depends on one image, so the layers of another input (text, prototypes) are
+left out.
 """
 
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
-from heatproof.errors import LayerError
+from heatproof.errors import LayerError, ModelError
+from heatproof.models.layer_names import several_calls
 from heatproof.models.probe import Classifier, ProbeRecord, probe
-from heatproof.registry import unknown
+from heatproof.models.rows import Rows
 
 #: How many stages are kept, the deepest ones.
 STAGES = 4
@@ -49,75 +51,59 @@ def find_layers(model: Classifier, last: str | None = None) -> Layers:
 
     Raises LayerError where no layer has spatial positions, ModelError where the model cannot run on its input size.
     """
-    stages = _stages_by_family(model.module) or _layers_of_probe(probe(model))
+    stages, records = _stages(model)
     if not stages and last is None:
-        raise LayerError(
-            f"Expected a layer with positions (N × C × h × w) in {type(model.module).__name__}. Found none that "
-            "runs once in a forward pass. Name one with `layer`."
-        )
+        raise LayerError(_none_found(type(model.module).__name__, records))
     return Layers(last or stages[-1], tuple(stages) or (last or "",))
 
 
-# --- names ---
+def _stages(model: Classifier) -> tuple[list[str], list[ProbeRecord]]:
+    """The stages, and the probe's records where one was made.
 
-
-def resolve_layer(model: Classifier | nn.Module, layer: str | nn.Module) -> str:
-    """The dotted name of a layer given as `layer4.1`, `layer4[-1]`, `features[7][-1]` or the module itself.
-
-    Raises UnknownName with near misses, or LayerError for a module that is no part of the model.
+    Layers that mix images of a batch are taken only where there are no others: they are refused for several images.
     """
-    root = model if isinstance(model, nn.Module) else model.module
-    if isinstance(layer, nn.Module):
-        return _name_of(root, layer)
-    if not isinstance(layer, str):
-        raise LayerError(f"A layer must be a name or a module of the model. Got {type(layer).__name__}.")
-    names = [name for name, _ in root.named_modules(remove_duplicate=False) if name]
-    if layer in names:
-        return layer
-    found = _resolve_indices(root, layer) or _resolve_indices(root, layer.removeprefix("model."))
-    if found is None:
-        raise unknown("layer", layer, names)
-    return found
+    families = list(_stages_by_family(model.module))
+    try:
+        records = probe(model)
+    except ModelError:
+        if families:
+            return families[0], []
+        raise
+    for allowed in ({Rows.IMAGES}, {Rows.IMAGES, Rows.MIXED}):
+        usable = {record.name for record in records if record.calls == 1 and record.rows in allowed}
+        found = next((names for names in families if usable.issuperset(names)), None)
+        found = found or _layers_of_probe(
+            [r for r in records if r.rows in allowed | {Rows.FOLDED} and r.call == r.calls - 1]
+        )
+        if found:
+            return found, records
+    return [], records
 
 
-def _name_of(root: nn.Module, layer: nn.Module) -> str:
-    for name, module in root.named_modules():
-        if module is layer and name:
-            return name
-    raise LayerError(
-        f"Expected a layer that is part of {type(root).__name__}. Got a {type(layer).__name__} that is not. "
-        "Give a submodule of the wrapped module, or its name."
+def _none_found(kind: str, records: list[ProbeRecord]) -> str:
+    """Says that no layer was found, and names the calls of the one that would be taken if it ran once."""
+    expected = (
+        f"Expected a layer with positions (N × C × h × w) in {kind} that runs once in a forward pass. Found none. "
     )
-
-
-def _resolve_indices(root: nn.Module, spelling: str) -> str | None:
-    """`layer4[-1].conv2` → `layer4.1.conv2`, or None where a step does not exist."""
-    if not re.fullmatch(r"\w+(\.-?\w+|\[-?\d+\])*", spelling):
-        return None
-    module, path = root, []
-    for step in re.findall(r"-?\w+", spelling):
-        children = dict(module.named_children())
-        number = re.fullmatch(r"-?\d+", step)
-        if step not in children and number and -len(children) <= int(step) < len(children):
-            step = list(children)[int(step)]
-        if step not in children:
-            return None
-        path.append(step)
-        module = children[step]
-    return ".".join(path)
+    usable = [record for record in records if record.rows is Rows.IMAGES]
+    latest = {record.name: record for record in usable}.values()
+    repeated = _layers_of_probe([replace(record, calls=1) for record in latest])
+    if not repeated:
+        return expected + "Name one with `layer`, or take a method that reads no layer, such as rise."
+    calls = [record.call for record in usable if record.name == repeated[-1]]
+    return expected + several_calls(repeated[-1], calls)
 
 
 # --- families with a rule of their own ---
 
 
-def _stages_by_family(module: nn.Module) -> list[str]:
-    """The stages of the outermost part whose family has a rule; empty where there is none."""
+def _stages_by_family(module: nn.Module) -> Iterator[list[str]]:
+    """The stages of every part whose family has a rule, the outermost first."""
     for prefix, part in module.named_modules():
         rule = _RULES.get(type(part).__name__)
         names = rule(part) if rule else []
         if names:
-            return [f"{prefix}.{name}" if prefix else name for name in names][-STAGES:]
-    return []
+            yield [f"{prefix}.{name}" if prefix else name for name in names][-STAGES:]
 
 
 def _vgg(module: nn.Module) -> list[str]:

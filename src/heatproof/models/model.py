@@ -12,8 +12,10 @@ from torch import nn
 
 from heatproof.errors import InvalidInput, ModelError
 from heatproof.geometry import Geometry
-from heatproof.models.layers import Layers, find_layers, resolve_layer
+from heatproof.models.layer_names import module_and_call, resolve_layer
+from heatproof.models.layers import Layers, find_layers
 from heatproof.models.preprocessing import Preprocessing, default_resize, height_width
+from heatproof.models.probe import carry_facts
 
 #: Where a dictionary of outputs keeps the classification, in the order tried.
 _LOGIT_KEYS = ("logits", "out", "output")
@@ -89,6 +91,7 @@ class Model:
         twin = copy.copy(self)
         twin.__dict__.pop("fingerprint", None)
         twin.module = module
+        carry_facts(self.module, module)
         return twin
 
     def copied(self) -> "Model":
@@ -103,10 +106,14 @@ class Model:
             raise ModelError(f"{self.name} cannot be copied, so its weights cannot be changed: {error}") from error
 
     def submodule(self, name: "str | nn.Module") -> nn.Module:
-        """The layer of that name (`layer4.1`, `layer4[-1]`, `auto`); an unknown one gets near misses."""
+        """The layer of that name (`layer4.1`, `layer4[-1]`, `encoder#0`, `auto`); an unknown one gets near misses."""
+        return self.submodule_and_call(name)[0]
+
+    def submodule_and_call(self, name: "str | nn.Module") -> "tuple[nn.Module, int | None]":
+        """The layer of that name, and the call that the name has (1 of `encoder#1`); None where it has none."""
         if isinstance(name, str) and name == "auto":
             name = self.last_layer
-        return self.module.get_submodule(resolve_layer(self.module, name))
+        return module_and_call(self.module, resolve_layer(self.module, name))
 
     def normalise(self, x: torch.Tensor) -> torch.Tensor:
         """`x` in [0, 1] → `z = (x − mean) / std`, device and dtype kept; any spatial dims."""
@@ -128,8 +135,17 @@ class Model:
         return self.of_normalised(self.normalise(x))
 
     def of_normalised(self, z: torch.Tensor) -> torch.Tensor:
-        """`z` as the network sees it → float32 logits `(N, K)`."""
-        return self.unwrap(self.module(z.to(self.dtype))).float()
+        """`z` as the network sees it → float32 logits `(N, K)`.
+
+        Raises ModelError for another number of rows than images, such as one for each view or detection.
+        """
+        logits = self.unwrap(self.module(z.to(self.dtype))).float()
+        if len(logits) != len(z):
+            raise ModelError(
+                f"Expected {type(self.module).__name__} to return one row of logits for each of {len(z)} images. Got "
+                f"{len(logits)} rows. Where images are folded into views or parts, wrap it in a module that joins them."
+            )
+        return logits
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """`(N, K)` logits → probabilities, in double precision: softmax, or sigmoid where `multi_label`."""

@@ -1,12 +1,14 @@
 """Runs only the part of a network after a layer: its own `forward`, with everything before the layer replayed.
 
 Modules that finished before the layer return their recorded output (the outermost only; a queue for modules that
-run more than once), the layer returns the new activations, and the rest runs as written. Data-dependent branches,
+run more than once), the layer returns the new activations, and the rest runs as written. Of a layer that runs several
+times one call is meant: earlier calls return their recorded outputs, later ones run. Data-dependent branches,
 shared modules and functional code therefore work, where a symbolic trace would fail. On every batch the replay is
 checked against the recorded logits, which costs two tails; a method runs one for each channel and image. A model that
 cannot be replayed is run whole, with a warning.
 """
 
+import itertools
 import warnings
 from collections import deque
 from collections.abc import Iterator
@@ -27,15 +29,19 @@ from heatproof.models.model import Model
 
 @dataclass
 class Record:
-    """Outputs of the outermost modules that finished before `layer` first ran, in the order of their calls."""
+    """Outputs of the outermost modules that finished before the call of `layer`, in the order of their calls.
+
+    `call`: which call of the layer is meant, from 0. `done`: whether it has run.
+    """
 
     layer: str
+    call: int = 0
     outputs: list[tuple[nn.Module, Any]] = field(default_factory=list)
     native: Any = None
-    calls: int = 0
+    done: bool = False
 
     def queues(self) -> dict[nn.Module, list[Any]]:
-        """The recorded outputs of each module, first call first."""
+        """The recorded outputs of each module, first call first; the layer's own earlier calls too."""
         queues: dict[nn.Module, list[Any]] = {}
         for module, output in self.outputs:
             queues.setdefault(module, []).append(output)
@@ -45,23 +51,24 @@ class Record:
 @contextmanager
 def recording(model: Model, layer: str) -> Iterator[Record]:
     """Records one forward pass of `model`; hooks are removed at the end, also after an error."""
-    record, stack, target = Record(layer), [], model.submodule(layer)
+    target, call = model.submodule_and_call(layer)
+    record, stack, calls = Record(layer, call or 0), [], itertools.count()
 
     def enter(module: nn.Module, _inputs: Any) -> None:
-        if record.calls == 0:
+        if not record.done:
             stack.append((module, len(record.outputs)))
 
     def leave(module: nn.Module, _inputs: Any, output: Any) -> None:
-        if module is target:
-            record.calls += 1
-            record.native = output
-        if record.calls == 0 or (module is target and record.calls == 1):
-            while stack and stack[-1][0] is not module:  # a call that raised and was caught inside the model
-                stack.pop()
-            inner = stack.pop()[1] if stack else 0
-            del record.outputs[inner:]  # the outermost only
-            if module is not target:
-                record.outputs.append((module, output))
+        if record.done:
+            return
+        while stack and stack[-1][0] is not module:  # a call that raised and was caught inside the model
+            stack.pop()
+        inner = stack.pop()[1] if stack else 0
+        del record.outputs[inner:]  # the outermost only
+        if module is target and next(calls) == record.call:
+            record.native, record.done = output, True
+        else:
+            record.outputs.append((module, output))
 
     with ExitStack() as handles:
         for module in model.module.modules():
@@ -101,20 +108,24 @@ class Tail:
         native = self.layout.from_grid(
             activations.to(self.native.dtype), _gather_rows(self.native, rows, count, len(self.x), mode)
         )
-        # A clone: what follows may write in place (DenseNet's relu), and the caller's tensor must stay.
-        answer = _Answer(self._replaced(native.clone()), self.record.calls)
         layer = self.model.submodule(self.record.layer)
+        queues = {} if mode == "whole" else self.record.queues()
+        # A clone: what follows may write in place (DenseNet's relu), and the caller's tensor must stay.
+        value = self._replaced(native.clone())
+        answer = _Answer(value, self.record.call if mode == "whole" else len(queues.get(layer, ())))
         with ExitStack() as stack:
-            if mode != "whole":
-                for module, queue in self.record.queues().items():
+            for module, queue in queues.items():
+                if module is not layer:
                     outputs = [self._gathered_all(output, rows, count, mode) for output in queue]
                     stack.enter_context(_replaced_forward(module, _replay(module, outputs)))
-                stack.enter_context(_replaced_forward(layer, lambda *a, **k: answer.value))
+            if mode != "whole":
+                earlier = [self._gathered_all(output, rows, count, mode) for output in queues.get(layer, ())]
+                stack.enter_context(_replaced_forward(layer, _replay(layer, [*earlier, value])))
             # A hook also turns off fused paths (nn.TransformerEncoderLayer's), which would skip the layer.
             stack.callback(layer.register_forward_hook(answer).remove)
             z = _gather_rows(self.z, rows, count, len(self.x), mode)
             z = z if mode.startswith("view") else z.clone()  # a model may write to its input
-            logits = self.model.unwrap(self.model.module(z)).float()
+            logits = self.model.of_normalised(z)
         if not answer.given:
             raise ModelError(f"{self.model.name} did not run layer {self.record.layer!r} on these activations.")
         return logits
@@ -133,7 +144,7 @@ class Tail:
             return "whole"  # nothing can be learned from this batch, and the next one may be fine
         here = (self.record.layer, len(self.x))
         failed = _WHOLE.get(self.model.module, here) is not None
-        modes = MODES if self.record.calls == 1 and not failed else ()
+        modes = () if failed else MODES
         mode = next((mode for mode in modes if self._agrees(logits, finite, mode)), "whole")
         if mode == "whole" and not failed:
             _WHOLE.put(self.model.module, here, True)
@@ -205,15 +216,15 @@ def _replay(module: nn.Module, outputs: list[Any]) -> Any:
 
 
 class _Answer:
-    """A forward hook that gives the new activations at the layer's last call, the one that was captured."""
+    """A forward hook that gives the new activations at one call of the layer, counted from 0."""
 
     def __init__(self, value: Any, call: int):
         self.value, self.remaining = value, call
 
     @property
     def given(self) -> bool:
-        return self.remaining <= 0
+        return self.remaining < 0
 
     def __call__(self, _module: nn.Module, _inputs: Any, output: Any) -> Any:
         self.remaining -= 1
-        return self.value if self.remaining == 0 else output
+        return self.value if self.remaining == -1 else output

@@ -22,9 +22,11 @@ from heatproof.errors import InvalidStudy, StoreError
 from heatproof.metrics.foreign import PLUGIN_METRICS
 from heatproof.models import Model
 from heatproof.models.capture import captured
+from heatproof.models.row_checks import check_images, check_layers
 from heatproof.perturbations import PERTURBATIONS
 from heatproof.plugins import PYTHON, imported
 from heatproof.progress import Silent
+from heatproof.quantities import of_variants
 from heatproof.studies.budget import within_budget
 from heatproof.studies.calibration import calibrated
 from heatproof.studies.conditions import RANDOMISED, Condition
@@ -299,6 +301,9 @@ def checked_model(plan: Plan, index: int, models: StudyModels, conditions: Seque
     layers = [name for name, wanted in needs.items() if wanted.kept]
     graph = [name for name in layers if needs[name].graph]
     x = torch.full((1, 3, *model.geometry.size), 0.5, device=model.device)
+    together, asked = plan.batch_size or 2, frozenset().union(*(wanted.names for wanted in needs.values()))
+    check_layers(model, layers, tuple(x.shape[1:]), together)
+    check_images(model, tuple(x.shape[1:]), together, variants=bool(of_variants(asked)))
     with model.evaluating():
         found = captured(model, x, layers, gradients=graph)
         logits = found.logits.detach()

@@ -38,7 +38,11 @@ class ModelPlan(Strict):
         None, description="Normalisation standard deviation: one number or three."
     )
     size: int | tuple[int, int] | None = Field(None, description="Input size: a side, or height and width.")
-    layer: str = Field("auto", description="The layer to explain; `auto` is the last feature map before pooling.")
+    layer: str = Field(
+        "auto",
+        description="The layer to explain; `auto` is the last feature map before pooling, `NAME#1` the second call of "
+        "a layer that runs several times.",
+    )
     multi_label: bool = Field(
         False, description="Labels do not exclude each other: probabilities are sigmoids, not a softmax."
     )

@@ -1,5 +1,6 @@
 """The call style of pytorch-grad-cam, and its combination of the maps of several layers."""
 
+import itertools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from heatproof.engine import Batch, ResolvedMethod
 from heatproof.errors import HeatproofWarning, InvalidInput, InvalidTarget, NotApplicable
 from heatproof.explained_output import Output
 from heatproof.models import resolve_layer
+from heatproof.models.layer_names import module_and_call
 from heatproof.models.model import bare
 from heatproof.tensors import minmax, upsampled
 
@@ -41,21 +43,22 @@ class BaseCAM:
     def __init__(
         self,
         model: nn.Module,
-        target_layers: Sequence[nn.Module],
+        target_layers: Sequence[nn.Module | str],
         reshape_transform: Callable[[torch.Tensor], torch.Tensor] | None = None,
         **options: Any,
     ):
         """
         Args:
             model: in any mode; it is explained in eval mode, and left as it was.
-            target_layers: modules of the model; their maps are averaged.
+            target_layers: modules of the model, or their names; their maps are averaged. A call of a module that runs
+                several times has a name alone, `encoder#0`.
             reshape_transform: not used: the grid of tokens is read from the tensors. A HeatproofWarning
                 is given where it gives another grid.
             options: of the method (`heatproof list methods`); they replace those that give the original's numbers.
         """
         if not isinstance(model, nn.Module):
             raise InvalidInput(f"`model` must be a torch.nn.Module. Got {type(model).__name__}.")
-        if isinstance(target_layers, nn.Module) and not isinstance(target_layers, Sequence):
+        if isinstance(target_layers, nn.Module | str):
             raise InvalidInput("`target_layers` must be a list of modules. Got one module; write [module].")
         self.model = model
         self.target_layers = list(target_layers)
@@ -124,7 +127,8 @@ class BaseCAM:
 
     def _mapped(self, inputs: torch.Tensor, wanted: Wanted, **changed: Any) -> np.ndarray:
         keys, size = self._keys(), tuple(inputs.shape[2:])
-        with observed(self.target_layers, self.reshape_transform) as grids:
+        places = [module_and_call(bare(self.model), layer) for layer in self._layers]
+        with observed(places, self.reshape_transform) as grids:
             options, layer = {**self.options, **changed}, self._layers[0] if self._layers else "auto"
             found = raw_maps(self.model, inputs, dict.fromkeys(keys, options), wanted, layer)
         self.outputs = None if wanted.scores else found.logits
@@ -198,14 +202,16 @@ def combined(raw: Sequence[torch.Tensor], size: tuple[int, ...]) -> torch.Tensor
 
 @contextmanager
 def observed(
-    layers: Sequence[nn.Module], transform: Callable[[torch.Tensor], torch.Tensor] | None
+    layers: Sequence[tuple[nn.Module, int | None]], transform: Callable[[torch.Tensor], torch.Tensor] | None
 ) -> Iterator[dict[int, tuple[int, ...] | str]]:
-    """For each layer the grid that a `reshape_transform` makes of its output, or the error that it raises."""
+    """For each layer, at its call, the grid that a `reshape_transform` makes of its output, or the error it raises."""
     seen: dict[int, tuple[int, ...] | str] = {}
 
     def keeper(index: int, reshaped: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., None]:
+        calls = itertools.count()
+
         def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            if index not in seen:
+            if next(calls) == (layers[index][1] or 0):
                 try:
                     seen[index] = tuple(reshaped(output.detach()).shape[2:])
                 except Exception as error:  # whatever a user's function raises on a grid it was not made for
@@ -216,7 +222,7 @@ def observed(
     handles = []
     try:
         if transform is not None:
-            handles += [layer.register_forward_hook(keeper(i, transform)) for i, layer in enumerate(layers)]
+            handles += [layer.register_forward_hook(keeper(i, transform)) for i, (layer, _) in enumerate(layers)]
         yield seen
     finally:
         for handle in handles:

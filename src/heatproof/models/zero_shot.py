@@ -1,0 +1,164 @@
+"""Zero-shot classifiers: the image tower of a CLIP or SigLIP model, with prompts for classes."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from heatproof.errors import HeatproofWarning, InvalidInput, ModelError
+from heatproof.geometry import Geometry
+from heatproof.models.huggingface import processor_preprocessing
+from heatproof.models.model import Model
+from heatproof.models.preprocessing import Preprocessing
+
+#: Mean and std of the published checkpoints, by the family's `model_type`; images are resized to the shorter side and
+#: cropped for CLIP, and squashed for SigLIP.
+_PUBLISHED = {
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "siglip": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
+
+
+class ZeroShot(nn.Module):
+    """Normalised images `(N, 3, H, W)` → logits `(N, prompts)`: a linear head on the image's unit vector.
+
+    The head's weights are the prompts' unit vectors times the model's scale, so the text tower runs once, when the
+    classifier is made, and what changes weights (`mprt`) finds the prompts in `head`.
+    """
+
+    def __init__(self, model: Any, prompts: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor):
+        super().__init__()
+        self.vision_model: nn.Module = model.vision_model
+        self.visual_projection: nn.Module = getattr(model, "visual_projection", nn.Identity())
+        head = nn.Linear(prompts.shape[1], len(prompts), device="meta", dtype=prompts.dtype)  # draws no numbers
+        self.head = head.to_empty(device=prompts.device)
+        self.training = model.training
+        with torch.no_grad():
+            self.head.weight.copy_(prompts * scale)
+            self.head.bias.copy_(bias.expand(len(prompts)))
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        """The logits that the whole model gives as `logits_per_image`."""
+        found = self.visual_projection(self.vision_model(pixel_values=z).pooler_output)
+        return self.head(found / found.norm(dim=-1, keepdim=True))
+
+
+def zero_shot(
+    model: nn.Module,
+    tokenizer: Callable[..., Any],
+    prompts: Sequence[str],
+    *,
+    processor: Any = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    size: int | Sequence[int] | None = None,
+    resize: int | str | None = "auto",
+    interpolation: str | None = None,
+    multi_label: bool | None = None,
+    name: str | None = None,
+    device: str | torch.device = "auto",
+    layer: "str | nn.Module | None" = None,
+) -> Model:
+    """A CLIP or SigLIP model of transformers as a classifier whose classes are prompts, for all that heatproof does.
+
+        model = heatproof.zero_shot(clip, tokenizer, ["a photo of a cat", "a photo of a dog"])
+        heatproof.explain(model, "pets.jpg", ["gradcam", "chefer"], target="top2")
+
+    Args:
+        model: a `CLIPModel` or `SiglipModel`. Its image tower is used as it is, not copied.
+        tokenizer: its tokenizer, or its processor, which has a tokenizer and an image processor.
+        prompts: at least two texts, each once; they are the names of the classes, in this order.
+        processor: its image processor, for mean, std and size; where neither it nor `tokenizer` has one, those of the
+            published checkpoints of the family are taken, with a warning that says so.
+        mean, std, size, resize, interpolation: in place of the processor's, as in `load_model`.
+        multi_label: probabilities are sigmoids, as SigLIP was trained with; a softmax over the prompts otherwise. By
+            default as the family was trained.
+        name, device, layer: as in `wrap`.
+
+    Raises:
+        InvalidInput: fewer than two prompts, or one twice.
+        ModelError: a model of another kind, or whose parts do not give the logits that the whole gives.
+    """
+    family = _family(model)
+    texts = _checked_prompts(prompts)
+    base = _preprocessing(model, family, processor or getattr(tokenizer, "image_processor", None), mean, std)
+    chosen = base.overridden(mean, std, size, resize, interpolation, texts)
+    if device != "auto":
+        model.to(device)
+    where = next(model.parameters()).device
+    whole = Model(model, chosen, name or type(model).__name__, where)
+    classifier = _classifier(whole, _tokens(tokenizer, texts, model, family))
+    several = family == "siglip" if multi_label is None else multi_label
+    return Model(classifier, chosen, whole.name, where, layer, multi_label=several)
+
+
+def _family(model: Any) -> str:
+    found = str(getattr(getattr(model, "config", None), "model_type", ""))
+    if not isinstance(model, nn.Module) or found not in _PUBLISHED or not hasattr(model, "text_model"):
+        raise ModelError(
+            f"Expected a CLIPModel or SiglipModel of transformers, with its text tower. Got {type(model).__name__}. "
+            "Wrap another model in a module that gives one logit for each prompt, and give that to heatproof.wrap."
+        )
+    return found
+
+
+def _checked_prompts(prompts: Any) -> list[str]:
+    texts = [] if isinstance(prompts, str) else list(prompts)
+    if len(texts) < 2 or len(set(texts)) < len(texts) or not all(isinstance(text, str) for text in texts):
+        raise InvalidInput(f"`prompts` must be at least two texts, each once. Got {prompts!r}.")
+    return texts
+
+
+def _preprocessing(model: Any, family: str, processor: Any, mean: Any, std: Any) -> Preprocessing:
+    if processor is not None:
+        return processor_preprocessing(processor)
+    side = int(model.config.vision_config.image_size)
+    means, stds = _PUBLISHED[family]
+    guessed = [name for name, value in (("mean", mean), ("std", std)) if value is None]
+    if guessed:
+        warnings.warn(
+            f"No image processor is given; {' and '.join(guessed)} of the published {family} checkpoints are taken, at "
+            f"{side} × {side}. Give `processor`, or set {', '.join(guessed)} to what the model was trained with.",
+            HeatproofWarning,
+            stacklevel=3,
+        )
+    resize = side if family == "clip" else None
+    return Preprocessing(geometry=Geometry((side, side), resize, "bicubic")).overridden(means, stds)
+
+
+def _tokens(tokenizer: Any, texts: list[str], model: Any, family: str) -> dict[str, torch.Tensor]:
+    """The tokens of the prompts, as the text tower takes them; SigLIP was trained with prompts of full length."""
+    tokenizer = tokenizer.tokenizer if hasattr(tokenizer, "image_processor") else tokenizer
+    length = int(model.config.text_config.max_position_embeddings)
+    padding = "max_length" if family == "siglip" else True
+    found = tokenizer(texts, padding=padding, truncation=True, max_length=length, return_tensors="pt")
+    device = next(model.parameters()).device
+    return {key: found[key].to(device) for key in ("input_ids", "attention_mask") if key in found}
+
+
+def _classifier(model: Model, tokens: dict[str, torch.Tensor]) -> ZeroShot:
+    """The parts put together, compared with the whole model on noise."""
+    whole: Any = model.module
+    noise = torch.rand((2, *model.input_shape), generator=torch.Generator().manual_seed(0)).to(model.device)
+    with model.evaluating(), torch.inference_mode(False), torch.no_grad():
+        z = model.normalise(noise).to(model.dtype)
+        try:
+            expected = whole(pixel_values=z, **tokens)
+        except Exception as error:  # whatever the towers raise on prompts or images that they were not made for
+            raise ModelError(
+                f"Expected {model.name} to run on these prompts and on images of {' × '.join(map(str, z.shape[2:]))}. "
+                f"It failed with {type(error).__name__}: {error}. Give its own tokenizer, and set `size`."
+            ) from error
+        scale = whole.logit_scale.exp()
+        bias = getattr(whole, "logit_bias", torch.zeros_like(scale))
+        found = ZeroShot(whole, expected.text_embeds, scale, bias)
+        logits = found(z)
+    rounding = max(1e-4, 16 * torch.finfo(model.dtype).eps) * float(scale)
+    if not torch.allclose(logits, expected.logits_per_image, rtol=1e-3, atol=rounding):
+        raise ModelError(
+            f"Expected {model.name} to compare unit vectors of images and prompts. Its image tower and projection do "
+            "not give the logits of the whole model."
+        )
+    return found
