@@ -20,6 +20,7 @@ FLOORS = {
             "spelling",
             "seeds",
             "tensors",
+            "pixels",
             "geometry",
             "targets",
             "explained_output",
