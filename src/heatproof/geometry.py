@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from heatproof.pixels import Pixels, Window, rgb
+from heatproof.pixels import Pixels, rgb
+from heatproof.windows import Window
 
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -28,7 +29,7 @@ class Geometry:
         resize: the length of the image's shorter side; or a box (height, width) that the resized image just covers, for
             rectangles; None squashes straight to `size`. A resized image is never smaller than the crop.
         interpolation: nearest, bilinear, bicubic or lanczos.
-        window: the stored values that are black and white; see `pixels.Window`.
+        window: the stored values that are black and white; see `windows.Window`.
         background: the colour behind transparent pixels.
     """
 

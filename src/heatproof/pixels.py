@@ -1,21 +1,18 @@
 """Stored pixel values → an RGB image on [0, 1]: which values are black and white, and what lies behind transparency."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageColor
+from PIL import Image
 
-from heatproof.errors import InvalidImage, InvalidInput, warn
+from heatproof.errors import InvalidImage, warn
+from heatproof.windows import PERCENTILES, Window, colour
 
-#: The values that are black and white: a pair in the file's own units, `auto` (percentiles of each image), or None.
-Window = tuple[float, float] | Literal["auto"] | None
-
-#: `auto` takes these percentiles of an image's values, over all channels, as black and white.
-PERCENTILES = (0.5, 99.5)
 #: How far floating-point values may lie outside [0, 1] by rounding.
 _ROUNDING = 1e-5
+#: How near to a whole number of 255ths a value lies that was one before rounding to float32.
+_MULTIPLE = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +132,7 @@ def rgb(image: "Image.Image | Pixels", window: Window = None, background: str = 
         opened = _as_pixels(opened)
     found = opened.unit(window)
     if opened.alpha is None:
-        return found
+        return _as_bytes_if_exact(found)
     behind = np.asarray(colour(background), dtype=np.float32) / 255
     behind = behind[:1] if found.shape[2] == 1 and len(set(behind.tolist())) == 1 else behind
     alpha = opened.alpha[..., None].astype(np.float32)
@@ -231,56 +228,17 @@ def as_bytes(image: Image.Image | np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(np.broadcast_to(values, (*values.shape[:2], 3))))
 
 
-def checked_window(window: Any) -> Window:
-    """A window as given: None, `auto`, a pair, or the text `low,high`.
-
-    Raises:
-        InvalidInput: anything else, or a pair that is not in order.
-    """
-    if window is None or window == "auto":
-        return window
-    parts = window.split(",") if isinstance(window, str) else list(window) if isinstance(window, Sequence) else []
-    try:
-        low, high = (float(part) for part in parts)
-    except (TypeError, ValueError):
-        low = high = np.nan
-    if not (np.isfinite(low) and np.isfinite(high) and low < high):
-        raise InvalidInput(
-            f"`window` must be two numbers, the values that are black and white, lower one first, or `auto`. "
-            f"Got {window!r}."
-        )
-    return float(low), float(high)
-
-
-def checked_background(background: Any) -> str:
-    """The name of a colour, as Pillow knows them (`black`, `#808080`, `rgb(0, 128, 255)`).
-
-    Raises:
-        InvalidInput: no such colour.
-    """
-    try:
-        colour(background)
-    except (ValueError, TypeError, AttributeError):
-        raise InvalidInput(
-            f"`alpha_background` must be an opaque colour such as white, black or #808080. Got {background!r}."
-        ) from None
-    return str(background)
-
-
-def colour(name: str) -> tuple[int, int, int]:
-    """Red, green and blue of a colour, 0 to 255; ValueError for none, and for a transparent one."""
-    found = ImageColor.getcolor(name, "RGBA")
-    if not isinstance(found, tuple) or found[3] != 255:
-        raise ValueError(name)
-    red, green, blue, _ = found
-    return red, green, blue
-
-
 def _opaque(image: Image.Image, background: str) -> Image.Image:
     if image.mode != "RGBA":
         return image
     ground = Image.new("RGBA", image.size, (*colour(background), 255))
     return Image.alpha_composite(ground, image).convert("RGB")
+
+
+def _as_bytes_if_exact(unit: np.ndarray) -> Image.Image | np.ndarray:
+    """RGB of PIL for values that are all multiples of 1/255, so that one image is the same in every form."""
+    scaled = unit * 255
+    return as_bytes(unit) if np.abs(scaled - scaled.round()).max() < _MULTIPLE else unit
 
 
 def _as_pixels(image: Image.Image) -> Pixels:

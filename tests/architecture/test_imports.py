@@ -20,6 +20,7 @@ FLOORS = {
             "spelling",
             "seeds",
             "tensors",
+            "windows",
             "pixels",
             "geometry",
             "targets",

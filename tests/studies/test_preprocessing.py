@@ -49,7 +49,7 @@ def test_a_study_uses_records_and_compares_the_window(scans, tmp_path):
     for path in scans.iterdir():
         Image.fromarray((np.asarray(Image.open(path)) // 16).astype(np.uint8)).save(eight / path.name)
     run(plan(eight), second, workers=1)
-    np.testing.assert_allclose(probabilities(first), probabilities(second), atol=0.02)
+    np.testing.assert_array_equal(probabilities(first), probabilities(second))
     recorded = json.loads((first / "study.json").read_text())["models"][0]
     assert recorded["window"] == [0, 4080] and recorded["preprocessing"]["window"] == [0, 4080]
     with pytest.raises(StoreError, match=r"models\[0\]\.window is \[0\.0, 4080\.0\] there and \"auto\" here"):

@@ -16,7 +16,8 @@ from PIL import Image
 from heatproof.data import deep_files, dicom
 from heatproof.data.image_paths import printable
 from heatproof.errors import InvalidImage, MissingExtra
-from heatproof.pixels import Pixels, Window, as_bytes, channels_last, from_array, plain, rgb
+from heatproof.pixels import Pixels, as_bytes, channels_last, from_array, plain, rgb
+from heatproof.windows import Window
 
 T = TypeVar("T")
 
@@ -60,7 +61,7 @@ def open_image(
 ) -> Image.Image:
     """The image in `path` as `open_pixels` reads it, mode RGB with 8 bits, transparent pixels on `background`.
 
-    `window`: the stored values that are black and white; see `heatproof.pixels.Window`. Raises as `open_pixels`, and
+    `window`: the stored values that are black and white; see `heatproof.windows.Window`. Raises as `open_pixels`, and
     InvalidImage for numbers whose black and white are unknown.
     """
     return as_bytes(rgb(open_pixels(path, max_pixels), window, background))

@@ -7,8 +7,8 @@ from typing import Any
 
 from heatproof.errors import InvalidInput
 from heatproof.geometry import Geometry, default_resize
-from heatproof.pixels import checked_background, checked_window
 from heatproof.registry import unknown
+from heatproof.windows import checked_background, checked_window
 
 #: Crop size / resized side, where nothing else is known: 224 / 256, as usual for ImageNet.
 CROP_SHARE = 0.875

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from heatproof import spelling
 from heatproof.errors import UnknownName
+from heatproof.windows import checked_background, checked_window
 
 DEFAULT_METHODS = ("gradcam", "gradcam++", "hirescam", "xgradcam", "eigencam", "ablationcam")
 
@@ -79,15 +80,11 @@ class ModelPlan(Strict):
     @field_validator("window", mode="before")
     @classmethod
     def _window(cls, value: Any) -> Any:
-        from heatproof.pixels import checked_window
-
         return checked_window(value)
 
     @field_validator("alpha_background", mode="before")
     @classmethod
     def _background(cls, value: Any) -> Any:
-        from heatproof.pixels import checked_background
-
         return value if value is None else checked_background(value)
 
     @model_validator(mode="after")
