@@ -136,14 +136,13 @@ def _stored(model: Model, layer: str, path: Path, batches: Callable[[], Iterator
 
 def _images(model: Model, source: str) -> tuple[str, Callable[[], Iterator[torch.Tensor]]]:
     """A text that identifies the images of a source, and a function that yields them in batches."""
-    plain = replace(model.geometry, window=None)  # a window is for the user's files
     if source == DEAD_LEAVES:
         if not model.takes_images:
             raise InvalidInput(
                 f"`source` must be a file that heatproof.calibrate wrote, as {model.name!r} takes no images. "
                 f"Got {source!r}."
             )
-        return f"{DEAD_LEAVES} {LEAVES} {plain}", lambda: _leaves(plain)
+        return f"{DEAD_LEAVES} {LEAVES} {_of_bytes(model)}", lambda: _leaves(model)
     if not Path(source).is_dir():
         raise InvalidInput(
             f"`source` must be {DEAD_LEAVES!r}, a folder of images, or a file that heatproof.calibrate wrote. "
@@ -153,7 +152,13 @@ def _images(model: Model, source: str) -> tuple[str, Callable[[], Iterator[torch
     return f"folder {images.fingerprint} {model.geometry}", lambda: _opened(model, images, BATCH)
 
 
-def _leaves(geometry: Geometry) -> Iterator[torch.Tensor]:
+def _of_bytes(model: Model) -> Geometry:
+    """The model's geometry for procedural images: a window is for the user's files."""
+    return replace(model.geometry, window=None)
+
+
+def _leaves(model: Model) -> Iterator[torch.Tensor]:
+    geometry = _of_bytes(model)
     side = max(geometry.resize) if isinstance(geometry.resize, tuple) else geometry.resize or max(geometry.size)
     for first in range(0, LEAVES, BATCH):
         yield torch.stack([geometry.image(_leaf(side, i)) for i in range(first, min(first + BATCH, LEAVES))])

@@ -61,7 +61,7 @@ def read(path: Path, max_pixels: int) -> Pixels:
     stored = _stored(found)
     name = printable(path.name)
     if kind == "PALETTE COLOR":
-        from pydicom.pixels import apply_color_lut
+        from pydicom.pixels.processing import apply_color_lut
 
         colours = apply_color_lut(stored, found)
         return Pixels(colours, (0.0, float(np.iinfo(colours.dtype).max)), name=name)
@@ -81,7 +81,7 @@ def _stored(found: Any) -> np.ndarray:
 
 
 def _grey(found: Any, stored: np.ndarray, inverted: bool, name: str) -> Pixels:
-    from pydicom.pixels import apply_modality_lut, apply_voi
+    from pydicom.pixels.processing import apply_modality_lut, apply_voi
 
     values = np.asarray(apply_modality_lut(stored, found))
     white, shown = _range_of_bits(found), None

@@ -248,9 +248,9 @@ class Measurement:
         if any(label is not None for label in self.block.labels):
             self.rows.add(ids, **about, metric="correct", **correctness(found.logits, self.block.labels))
         spans = contrast(explained.x).tolist() if first else []
-        if flat := [(name, span) for name, span in zip(ids, spans, strict=False) if span < NEARLY_ONE_COLOUR]:
-            names, values = map(list, zip(*flat, strict=True))
-            self.rows.add(names, **about, metric="contrast", value=values, flag=Flag(Reason.ONE_COLOUR))
+        for row in (row for row, span in enumerate(spans) if span < NEARLY_ONE_COLOUR):
+            own = {name: [value[row]] if isinstance(value, list) else value for name, value in about.items()}
+            self.rows.add([ids[row]], **own, metric="contrast", value=spans[row], flag=Flag(Reason.ONE_COLOUR))
         probability = batch.model.probabilities(found.logits).gather(1, found.target[:, None])[:, 0]
         self.rows.add(ids, **about, metric="target-class", value=numbers(found.target), flag=flags)
         self.rows.add(ids, **about, metric="probability", value=numbers(probability).round(DECIMALS), flag=flags)
