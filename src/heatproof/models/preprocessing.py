@@ -42,7 +42,7 @@ class Preprocessing:
         geometry = self.geometry
         if size is not None:
             new = height_width(size)
-            geometry = replace(geometry, size=new, resize=_rescaled(geometry, new))
+            geometry = replace(geometry, size=new, resize=_rescaled_side(geometry, new))
         if resize != "auto" and crop is not None:
             raise InvalidInput(f"`resize` and `crop` say the same in two ways. Give one. Got {resize!r} and {crop!r}.")
         if resize != "auto":
@@ -130,7 +130,7 @@ def preprocessing_facts(mean: Sequence[float], std: Sequence[float], geometry: G
     }
 
 
-def _rescaled(geometry: Geometry, new: tuple[int, int]) -> int | tuple[int, int] | None:
+def _rescaled_side(geometry: Geometry, new: tuple[int, int]) -> int | tuple[int, int] | None:
     if geometry.resize is None:
         return None
     before = min(geometry.resize) if isinstance(geometry.resize, tuple) else geometry.resize
