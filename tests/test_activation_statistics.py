@@ -72,6 +72,13 @@ def test_leaves_are_run_once_and_kept(kept, monkeypatch):
     assert first[0].shape == first[1].shape == (7, 8, 6)
 
 
+def test_a_window_does_not_reach_procedural_images():
+    """It is in the units of the user's files: leaves of 8 bits would be black under one of 16 bits."""
+    plain, windowed = (next(activation_statistics._leaves(wrap(nn.Conv2d(3, 2, 1), size=32, window=w)))
+                       for w in (None, (0, 4095)))  # fmt: skip
+    assert torch.equal(plain, windowed)
+
+
 def test_leaves_are_natural_enough_and_no_demo_image():
     """They vary everywhere, are the same at every call, and are no background of the Shapes."""
     from heatproof.data import demo_shapes

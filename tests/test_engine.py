@@ -396,10 +396,10 @@ def test_raw_maps_are_signed_and_display_maps_are_not(signed, x):
         ([torch.rand(3, 8, 8)], "as one tensor"),
         ([], "at least one image"),
         (3, "Expected paths, PIL images, arrays or a tensor"),
-        (np.zeros((8, 8, 4), np.uint8), r"must be \(H, W, 3\) or \(H, W\). Got \(8, 8, 4\)"),
-        (np.zeros((8, 8, 3), np.int64), "must be uint8, or floating point"),
-        (np.full((8, 8, 3), 1.5), "must lie in"),
-        (np.full((8, 8, 3), np.nan), "must lie in"),
+        (np.zeros((8, 8, 4), np.uint8), r"must be \(H, W, 3\), \(H, W\) or \(3, H, W\). Got \(8, 8, 4\)"),
+        (np.zeros((8, 8, 3), np.int64), "holds int64 numbers from 0 to 0, and nothing says which are black and white"),
+        (np.full((8, 8, 3), 1.5), "holds float64 numbers from 1.5 to 1.5, and nothing says which are black and white"),
+        (np.full((8, 8, 3), np.nan), "holds 192 values that are NaN or infinite"),
     ],
 )
 def test_images_that_are_none(signed, images, says):

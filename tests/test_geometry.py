@@ -6,10 +6,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torch import nn
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
-from heatproof.geometry import Geometry
+from heatproof.geometry import Geometry, default_resize
+from heatproof.models import wrap
+from heatproof.pixels import from_array
 
 MODES = {
     "bilinear": InterpolationMode.BILINEAR,
@@ -130,6 +133,63 @@ def test_a_mask_in_the_corner_leaves_with_the_crop():
     mask[:, :100] = True
     assert not Geometry((224, 224), 256).mask(mask).any()
     assert Geometry((224, 224), None).mask(mask)[:, :40].all()
+
+
+@given(
+    st.integers(5, 90), st.integers(5, 90), st.integers(8, 40), st.integers(8, 40), st.sampled_from([0.875, 0.9, 1.0])
+)
+@settings(max_examples=150, deadline=None)
+def test_rectangles_equal_timms(width, height, high, wide, share):
+    """timm's evaluation for a rectangle: the smallest image of the aspect that covers the box, then the crop."""
+    from timm.data.transforms import ResizeKeepRatio
+
+    box = default_resize((high, wide), share)
+    image = photograph(width, height)
+    box = box if isinstance(box, tuple) else (box, box)
+    kept = ResizeKeepRatio(box, interpolation="bilinear")
+    steps = [lambda given: kept(given), transforms.CenterCrop((high, wide)), transforms.ToTensor()]
+    assert torch.equal(Geometry((high, wide), box).image(image), transforms.Compose(steps)(image))
+
+
+SIZES = [(256, 128), (128, 256), (64, 256), (32, 512), (512, 32)]
+
+
+def share_seen(geometry: Geometry, height: int, width: int) -> tuple[float, float]:
+    """The shares of an image's rows and columns that the network sees, by ramps of grey along each."""
+    down = np.broadcast_to(np.linspace(0, 1, height)[:, None], (height, width)).astype(np.float32)
+    across = np.broadcast_to(np.linspace(0, 1, width)[None], (height, width)).astype(np.float32)
+    return tuple(float(np.ptp(geometry.image(from_array(ramp)).numpy())) for ramp in (down, across))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_rectangle_sees_as_much_of_each_side_as_a_square(size):
+    """An image of the input's own aspect: 7/8 of each side by default, all of it with `crop=1`, whatever its size."""
+    for times in (1, 2, 3.5):
+        height, width = (round(side * times) for side in size)
+        for found in share_seen(wrap(nn.Conv2d(3, 2, 1), size=size).geometry, height, width):
+            assert found == pytest.approx(0.875, abs=0.035)
+        for found in share_seen(wrap(nn.Conv2d(3, 2, 1), size=size, crop=1).geometry, height, width):
+            assert found > 0.96  # the outermost pixels are averaged
+    exact = photograph(size[1], size[0])
+    found = wrap(nn.Conv2d(3, 2, 1), size=size, crop=1).geometry.image(exact)
+    assert torch.equal(found, transforms.functional.to_tensor(exact))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_masks_and_maps_of_rectangles_go_where_the_image_goes(size):
+    geometry = wrap(nn.Conv2d(3, 2, 1), size=size).geometry
+    for height, width in ((size[0] * 2, size[1] * 2), (90, 140), (140, 90)):
+        mask = np.zeros((height, width), bool)
+        mask[height // 3 : height // 2, width // 4 : 2 * width // 3] = True
+        image = Image.fromarray(np.repeat(mask[..., None], 3, 2).astype(np.uint8) * 255)
+        assert torch.equal(geometry.mask(mask), geometry.image(image)[0] >= 128 / 255)
+        assert float((geometry.map(mask.astype(np.float32)) - geometry.image(image)[0]).abs().max()) <= 1.5 / 255
+
+
+def test_a_length_too_short_for_a_rectangular_crop_keeps_the_aspect():
+    """A square of 128 for a crop of 256 × 128 is enlarged to 256, not stretched to 256 × 128."""
+    assert Geometry((256, 128), 128)._scaled(300, 300) == (256, 256)
+    assert Geometry((256, 128), 128)._scaled(128, 256) == (128, 256)
 
 
 def test_the_argument_stays_as_it_is():

@@ -14,6 +14,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from heatproof.data import load_images
 from heatproof.data.inputs import as_inputs
 from heatproof.data.shapes import dead_leaves
 from heatproof.errors import HeatproofWarning, InvalidImage, InvalidInput, StoreError
+from heatproof.geometry import Geometry
 from heatproof.models import Model, resolve_layer, wrap
 from heatproof.models.moments import Calibration, calibrated, fingerprint
 from heatproof.seeds import derived_seed
@@ -138,27 +140,32 @@ def _load_or_compute(
 
 def _images(model: Model, source: str) -> tuple[str, Callable[[], Iterator[torch.Tensor]]]:
     """A text that identifies the images of a source, and a function that yields them in batches."""
-    size = f"{model.geometry}"
     if source == DEAD_LEAVES:
         if not model.takes_images:
             raise InvalidInput(
                 f"`source` must be a file that heatproof.calibrate wrote, as {model.name!r} takes no images. "
                 f"Got {source!r}."
             )
-        return f"{DEAD_LEAVES} {LEAVES} {size}", lambda: _leaves(model)
+        return f"{DEAD_LEAVES} {LEAVES} {_of_bytes(model)}", lambda: _leaves(model)
     if not Path(source).is_dir():
         raise InvalidInput(
             f"`source` must be {DEAD_LEAVES!r}, a folder of images, or a file that heatproof.calibrate wrote. "
             f"There is nothing at {source!r}."
         )
     images = load_images(source)
-    return f"folder {images.fingerprint} {size}", lambda: _openable_batches(model, images, BATCH)
+    return f"folder {images.fingerprint} {model.geometry}", lambda: _openable_batches(model, images, BATCH)
+
+
+def _of_bytes(model: Model) -> Geometry:
+    """The model's geometry for procedural images: a window is for the user's files."""
+    return replace(model.geometry, window=None)
 
 
 def _leaves(model: Model) -> Iterator[torch.Tensor]:
-    side = model.geometry.resize or max(model.geometry.size)
+    geometry = _of_bytes(model)
+    side = max(geometry.resize) if isinstance(geometry.resize, tuple) else geometry.resize or max(geometry.size)
     for first in range(0, LEAVES, BATCH):
-        yield torch.stack([model.geometry.image(_leaf(side, i)) for i in range(first, min(first + BATCH, LEAVES))])
+        yield torch.stack([geometry.image(_leaf(side, i)) for i in range(first, min(first + BATCH, LEAVES))])
 
 
 def _leaf(side: int, i: int) -> Image.Image:

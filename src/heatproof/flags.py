@@ -23,6 +23,7 @@ class Reason(Enum):
     NOT_APPLICABLE = "not applicable"
     UNDEFINED = "the formula has no value here"
     UNUSABLE = "the image cannot be used"
+    ONE_COLOUR = "nearly one colour after preprocessing"
     FAILED = "the method or metric raised an error"
 
 

@@ -1,10 +1,14 @@
-"""How an image becomes the network's input: resize, crop, [0, 1]; masks get the same resize and crop."""
+"""How an image becomes the network's input: black and white, resize, crop; masks get the same resize and crop."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from PIL import Image
+
+from heatproof.pixels import Pixels, rgb
+from heatproof.windows import Window
 
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -19,17 +23,35 @@ _ROOM = 50_000_000
 
 @dataclass(frozen=True)
 class Geometry:
-    """Shorter side to `resize` (None: squash straight to `size`), then a centre crop of `size` (height, width)."""
+    """A resize that keeps the aspect, then a centre crop of `size` (height, width).
+
+    Attributes:
+        resize: the length of the image's shorter side; or a box (height, width) that the resized image just covers, for
+            rectangles; None squashes straight to `size`. A resized image is never smaller than the crop.
+        interpolation: nearest, bilinear, bicubic or lanczos.
+        window: the stored values that are black and white; see `windows.Window`.
+        background: the colour behind transparent pixels.
+    """
 
     size: tuple[int, int]
-    resize: int | None = None
+    resize: int | tuple[int, int] | None = None
     interpolation: str = "bilinear"
+    window: Window = None
+    background: str = "white"
 
-    def image(self, image: Image.Image) -> torch.Tensor:
-        """An RGB PIL image → `(3, h, w)` float32 in [0, 1]."""
-        moved = self._moved(image, _FILTERS[self.interpolation])
-        pixels = torch.from_numpy(np.asarray(moved, dtype=np.uint8).copy())
-        return pixels.permute(2, 0, 1).float().div_(255)
+    def image(self, image: Image.Image | Pixels) -> torch.Tensor:
+        """A PIL image of any mode, or `Pixels` → `(3, h, w)` float32 in [0, 1].
+
+        Raises:
+            InvalidImage: values that are not finite, or whose black and white are unknown.
+        """
+        found, filters = rgb(image, self.window, self.background), _FILTERS[self.interpolation]
+        if isinstance(found, Image.Image):
+            pixels = torch.from_numpy(np.asarray(self._moved(found, filters), dtype=np.uint8).copy())
+            return pixels.permute(2, 0, 1).float().div_(255)
+        channels = [self._moved(_floating(found[..., c]), filters) for c in range(found.shape[2])]
+        stacked = torch.from_numpy(np.stack([np.asarray(one) for one in channels])).clamp_(0, 1)
+        return stacked.expand(3, -1, -1).clone() if len(stacked) == 1 else stacked
 
     def mask(self, mask: np.ndarray) -> torch.Tensor:
         """A boolean `(H, W)` mask → boolean `(h, w)` through the same resize and crop (bilinear, cut at one half)."""
@@ -38,7 +60,7 @@ class Geometry:
 
     def map(self, values: np.ndarray) -> torch.Tensor:
         """A map `(H, W)` of a whole image, on any scale → float32 `(h, w)` through the same resize and crop."""
-        moved = self._moved(Image.fromarray(np.ascontiguousarray(values, dtype=np.float32)), Image.Resampling.BILINEAR)
+        moved = self._moved(_floating(values), Image.Resampling.BILINEAR)
         return torch.from_numpy(np.asarray(moved, dtype=np.float32).copy())
 
     def _moved(self, image: Image.Image, resample: Image.Resampling) -> Image.Image:
@@ -54,8 +76,36 @@ class Geometry:
         return image.resize((wide, high), resample).crop((left, top, left + width, top + height))
 
     def _scaled(self, width: int, height: int) -> tuple[int, int]:
-        """torchvision's rule: the shorter side exactly, the longer one cut to an integer; never below the crop."""
+        """Width and height of the resized image.
+
+        With one length torchvision's rule: the shorter side exactly, the longer one cut to an integer. With a box
+        timm's: the smallest image of that aspect that covers it, rounded. Where the crop would not fit, the smallest
+        that covers the crop.
+        """
         assert self.resize is not None
+        if isinstance(self.resize, tuple):
+            return _covering(width, height, self.resize)
         shorter = min(width, height)
         wide, high = self.resize * width // shorter, self.resize * height // shorter
-        return max(wide, self.size[1]), max(high, self.size[0])
+        fits = wide >= self.size[1] and high >= self.size[0]
+        return (wide, high) if fits else _covering(width, height, self.size)
+
+
+def default_resize(size: tuple[int, int], share: float) -> int | tuple[int, int]:
+    """The resize after which a crop of `size` keeps `share` of each side, of an image of the same aspect.
+
+    For a square one length, 256 for 224 and a share of .875; for a rectangle a box.
+    """
+    high, wide = (math.floor(side / share) for side in size)
+    return high if size[0] == size[1] else (high, wide)
+
+
+def _covering(width: int, height: int, box: tuple[int, int]) -> tuple[int, int]:
+    """The smallest width and height of the same aspect that cover a box (height, width)."""
+    scale = max(box[1] / width, box[0] / height)
+    return max(round(width * scale), box[1]), max(round(height * scale), box[0])
+
+
+def _floating(values: np.ndarray) -> Image.Image:
+    """`(H, W)` as a floating-point image of PIL."""
+    return Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))

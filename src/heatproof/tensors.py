@@ -65,6 +65,21 @@ def one_channel(maps: torch.Tensor, order: str = "abs-max") -> torch.Tensor:
     return maps.sum(1).abs()
 
 
+#: An image whose contrast is below this is nearly one colour: 12-bit values in the range of 16 bits have no more.
+NEARLY_ONE_COLOUR = 1 / 16
+
+
+def contrast(x: torch.Tensor) -> torch.Tensor:
+    """`(N, C, *spatial)` images in [0, 1] → `(N,)`: the 99th minus the 1st percentile of a channel, the largest.
+
+    Rounded to six decimals, so that a comparison with `NEARLY_ONE_COLOUR` does not depend on the processor.
+    """
+    flat = x.detach().flatten(2)
+    count = flat.shape[2]
+    low, high = (flat.kthvalue(max(1, round(share * count)), dim=2).values for share in (0.01, 0.99))
+    return ((high - low).amax(1) * 10**6).round() / 10**6
+
+
 def per_image(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """`(N,)` shaped so that it broadcasts over `like` `(N, …)`."""
     return values.view(-1, *([1] * (like.dim() - 1)))

@@ -20,6 +20,8 @@ FLOORS = {
             "spelling",
             "seeds",
             "tensors",
+            "windows",
+            "pixels",
             "geometry",
             "targets",
             "explained_output",

@@ -72,7 +72,7 @@ def test_the_set_of_weights_decides_the_transforms() -> None:
 def test_what_the_user_gives_wins() -> None:
     model = load_model("timm:resnet10t", pretrained=False, mean=0.25, std=(0.1, 0.2, 0.3), size=(96, 64))
     assert model.mean == (0.25, 0.25, 0.25) and model.std == (0.1, 0.2, 0.3)
-    assert model.geometry == Geometry((96, 64), 109, "bicubic")  # its crop share, .875, is kept
+    assert model.geometry == Geometry((96, 64), (109, 73), "bicubic")  # its crop share, .875, is kept
     assert load_model("timm:resnet10t", pretrained=False, size=96, resize=96).geometry.resize == 96
 
 

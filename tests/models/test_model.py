@@ -119,7 +119,14 @@ def test_logits_are_float32_for_a_model_of_another_precision() -> None:
     [
         ({}, Geometry((224, 224), 256)),
         ({"size": 96}, Geometry((96, 96), 109)),
-        ({"size": (64, 96)}, Geometry((64, 96), 109)),
+        ({"size": (64, 96)}, Geometry((64, 96), (73, 109))),
+        ({"size": (64, 96), "crop": 1}, Geometry((64, 96), (64, 96))),
+        ({"size": 96, "crop": 0.75}, Geometry((96, 96), 128)),
+        ({"size": (64, 96), "resize": [70, 100]}, Geometry((64, 96), (70, 100))),
+        ({"size": 96, "resize": "none"}, Geometry((96, 96), None)),
+        ({"window": [0, 4095]}, Geometry((224, 224), 256, window=(0.0, 4095.0))),
+        ({"window": "-160, 240"}, Geometry((224, 224), 256, window=(-160.0, 240.0))),
+        ({"alpha_background": "#000"}, Geometry((224, 224), 256, background="#000")),
         ({"size": 96, "resize": None}, Geometry((96, 96), None)),
         ({"size": [96], "resize": 96, "interpolation": "Bicubic"}, Geometry((96, 96), 96, "bicubic")),
     ],
@@ -140,6 +147,10 @@ def test_wrap_makes_the_geometry(settings, expected: Geometry) -> None:
         ({"size": (1, 2, 3)}, "`size` must be"),
         ({"size": True}, "`size` must be"),
         ({"resize": -1}, "`resize` must be"),
+        ({"resize": (1, 2, 3)}, "`resize` must be"),
+        ({"crop": 0}, "`crop` must be a share above 0 and at most 1"),
+        ({"crop": 1.5}, "`crop` must be a share above 0 and at most 1"),
+        ({"crop": 0.5, "resize": 99}, "`resize` and `crop` say the same in two ways"),
     ],
 )
 def test_preprocessing_that_cannot_be_is_refused(settings, said: str) -> None:

@@ -132,8 +132,7 @@ class Stored:
         """What the maps are called, in a folder those that lie in it directly."""
         if self.arrays is not None:
             return [str(key) for key in self.arrays]
-        known = {".npy", *EXTENSIONS}
-        return [path.name for path in Path(self.where).iterdir() if path.suffix.lower() in known]
+        return [path.name for path in Path(self.where).iterdir() if path.suffix.lower() in EXTENSIONS]
 
     def _at(self, key: str) -> Any:
         if self.arrays is not None:
@@ -151,7 +150,8 @@ class Stored:
             yield folder / key
 
 
-_SUFFIXES = (".npy", *(spelt for suffix in sorted(EXTENSIONS) for spelt in (suffix, suffix.upper())))
+_IMAGES = sorted(EXTENSIONS - {".npy"})
+_SUFFIXES = (".npy", *(spelt for suffix in _IMAGES for spelt in (suffix, suffix.upper())))
 
 
 def looked_up(maps: Stored) -> Callable:

@@ -85,6 +85,7 @@ def _explain(
     spec: str, settings: dict[str, Any], device: str, images: list[str], asked: dict[str, Any], out: Any
 ) -> None:
     from heatproof import progress
+    from heatproof.engine.call import one_colour_warning
     from heatproof.models import load_model
     from heatproof.panels.selection import grouped
     from heatproof.panels.show import checked_job, explained_into
@@ -101,6 +102,8 @@ def _explain(
     unread = [entry for entry in done if entry.flag]
     for entry in unread:
         warnings.warn(f"Not explained: {entry.name}: {entry.flag}.", HeatproofWarning, stacklevel=1)
+    if flat := [entry.name for entry in done if entry.note]:
+        warnings.warn(one_colour_warning(flat), HeatproofWarning, stacklevel=1)
     flags = Counter(found.flag for entry in done for block in entry.blocks for found in block.maps.values())
     silent = sum(flags.values()) - flags.pop("", 0)
     if silent:

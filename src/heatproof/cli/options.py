@@ -81,6 +81,13 @@ class OptionSetting(NamedTuple):
         return _kind(self.field.annotation)
 
     @property
+    def words(self) -> tuple[str, ...]:
+        """The words that the option takes in place of numbers."""
+        found = [typing.get_args(part) for part in typing.get_args(self.field.annotation)
+                 if typing.get_origin(part) is typing.Literal]  # fmt: skip
+        return found[0] if found else ()
+
+    @property
     def help(self) -> str:
         """The field's description, and its default."""
         text, default = self.field.description or "", self.field.get_default(call_default_factory=True)
@@ -118,6 +125,8 @@ class OptionSetting(NamedTuple):
         if kind == "names":
             return split(value)
         if kind in ("ints", "floats"):
+            if str(value).strip().lower() in self.words:
+                return str(value).strip().lower()
             found = numbers(self.option, value, counts, int if kind == "ints" else float) or []
             return found[0] if counts and len(found) == 1 else found
         return value
@@ -135,9 +144,10 @@ def _kind(annotation: Any) -> tuple[str, tuple[int, ...]]:
     if origin is typing.Literal:
         return "text", ()
     several = next((part for part in parts if typing.get_origin(part) is tuple), None)
-    if several is not None:  # one number, or as many as the tuple has
+    if several is not None:  # as many numbers as the tuple has, or one
         inside = typing.get_args(several)
-        return "ints" if inside[0] is int else "floats", (1, len(inside))
+        counts = (1, len(inside)) if inside[0] in parts else (len(inside),)
+        return "ints" if inside[0] is int else "floats", counts
     return {bool: "flag", int: "int", float: "float"}.get(parts[0], "text"), ()
 
 

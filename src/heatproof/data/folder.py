@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from heatproof.data.image_opener import open_image
+from heatproof.data.dicom import ENDINGS, refuse_without_pydicom
+from heatproof.data.image_opener import open_pixels
 from heatproof.data.image_paths import EXTENSIONS, image_files, printable, subfolders
 from heatproof.data.images import Images
 from heatproof.data.labels import read_labels
 from heatproof.errors import InvalidImage, InvalidInput
+from heatproof.pixels import Pixels
 from heatproof.registry import unknown
 
 MISSING = "missing file"
@@ -44,11 +46,11 @@ class ImageFolder:
             digest.update(repr(row).encode())
         return digest.hexdigest()
 
-    def open(self, i: int) -> Image.Image:
-        """Image `i` as RGB; raises InvalidImage where it is missing, broken or too large."""
+    def open(self, i: int) -> Image.Image | Pixels:
+        """Image `i` at its full precision; raises InvalidImage where it is missing, broken or too large."""
         if self.ids[i] in self.flags:
             raise InvalidImage(f"{self.ids[i]}: {self.flags[self.ids[i]]}")
-        return open_image(self.paths[i])
+        return open_pixels(self.paths[i])
 
     def mask(self, i: int) -> np.ndarray | None:
         """None: a folder does not say where the objects are."""
@@ -95,6 +97,8 @@ def load_images(
             f"`images` must hold at least one image. None is in {printable(folder)}. Known endings: "
             f"{' '.join(sorted(EXTENSIONS))}."
         )
+    if medical := next((name for name in files if name.lower().endswith(ENDINGS)), None):
+        refuse_without_pydicom(medical)  # before any work
     class_names, known = _class_folders(folder, list(files))
     missing: set[str] = set()
     if labels is not None:

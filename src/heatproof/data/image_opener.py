@@ -1,25 +1,29 @@
-"""Reads one file as an upright RGB image, the values of a map, or a mask; raises InvalidImage with the reason.
+"""Reads one file as an upright image, the values of a map, or a mask; raises InvalidImage with the reason.
 
-Every image and array of the user's is opened here, so that its size is checked before its content is read.
+Every image and array of the user's is opened here, so that its size is checked before its content is read. The content
+decides the format: Pillow reads files of 8 bits, `deep_files` 16-bit colour PNG and TIFF, `dicom` DICOM.
 """
 
 import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from PIL import Image
 
+from heatproof.data import deep_files, dicom
 from heatproof.data.image_paths import printable
-from heatproof.errors import InvalidImage
+from heatproof.errors import InvalidImage, MissingExtra
+from heatproof.pixels import Pixels, as_bytes, channels_last, from_array, plain, rgb
+from heatproof.windows import Window
 
 T = TypeVar("T")
 
 MAX_PIXELS = 100_000_000
 
-#: How far the channels of a grey image may differ after JPEG compression.
+#: How far the channels of a grey image may differ after JPEG compression, of 255.
 _NEUTRAL = 8
 
 #: Formats Pillow decodes by itself; the others are left out (EPS would start Ghostscript).
@@ -37,22 +41,36 @@ _UPRIGHT = {
 }
 
 
-def open_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The image in `path`, mode RGB, turned as its EXIF orientation says; the first frame of an animation.
+def open_pixels(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> Image.Image | Pixels:
+    """The image in `path` at its full precision, turned as its orientation says; the first frame of several.
 
-    Grey becomes equal channels; 16-bit grey keeps its upper byte; transparent pixels are laid on
-    white; CMYK is converted without colour profile, and embedded profiles are ignored. An orientation that
-    cannot be read is taken as upright. Raises InvalidImage, with the file's name and a short reason, for
-    anything that is not a whole image of at most `max_pixels` pixels; the size is checked before the pixels
-    are decoded.
+    Files of 8 bits give an RGB image of PIL, RGBA where they are transparent; others give `Pixels`. CMYK is converted
+    without colour profile, and embedded profiles are ignored. An orientation that cannot be read is taken as upright.
+    Colour with over 8 bits in PPM, JPEG 2000 and AVIF is read with 8 bits.
+
+    Raises:
+        InvalidImage: with the file's name and a short reason, for anything that is not a whole image of at most
+            `max_pixels` pixels; the size is checked before the pixels are decoded.
+        MissingExtra: a DICOM file without pydicom.
     """
-    return _read(path, _upright_rgb, max_pixels)
+    return _read(path, _upright, max_pixels)
+
+
+def open_image(
+    path: str | os.PathLike, max_pixels: int = MAX_PIXELS, window: Window = None, background: str = "white"
+) -> Image.Image:
+    """The image in `path` as `open_pixels` reads it, mode RGB with 8 bits, transparent pixels on `background`.
+
+    `window`: the stored values that are black and white; see `heatproof.windows.Window`. Raises as `open_pixels`, and
+    InvalidImage for numbers whose black and white are unknown.
+    """
+    return as_bytes(rgb(open_pixels(path, max_pixels), window, background))
 
 
 def open_grey(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The grey values in `path` as they are stored, float32 `(height, width)`: 8 bits, 16 bits or floating point.
 
-    Raises InvalidImage as `open_image`, and for an image in colour, which has no single value for each pixel.
+    Raises InvalidImage as `open_pixels`, and for an image in colour, which has no single value for each pixel.
     """
     return _read(path, _grey, max_pixels)
 
@@ -60,9 +78,9 @@ def open_grey(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarr
 def open_mask(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The pixels that are neither black nor transparent, bool `(height, width)`; in a JPEG, those above half the peak.
 
-    Raises InvalidImage as `open_image`.
+    Raises InvalidImage as `open_pixels`.
     """
-    return _read(path, _upright_pixels, max_pixels)
+    return _read(path, _covered, max_pixels)
 
 
 def open_array(path: str | os.PathLike, max_values: int = MAX_PIXELS) -> np.ndarray:
@@ -72,47 +90,92 @@ def open_array(path: str | os.PathLike, max_values: int = MAX_PIXELS) -> np.ndar
     `max_values` values; the size is checked before the values are read.
     """
     path = Path(path)
+    found = _mapped(path)
+    if found.size > max_values:
+        raise InvalidImage(f"{printable(path.name)}: has {found.size:,} values, over the limit of {max_values:,}")
+    return np.array(found)
+
+
+def _mapped(path: Path) -> np.ndarray:
+    """The array of an `.npy` file, of which only the header is read."""
     try:
         found = np.load(path, allow_pickle=False, mmap_mode="r")
     except Exception as error:  # a broken file meets numpy with errors of many types
         raise InvalidImage(f"{printable(path.name)}: cannot be read ({error})") from error
     if not isinstance(found, np.ndarray):
         raise InvalidImage(f"{printable(path.name)}: is an archive of several arrays; save one with `numpy.save`")
-    if found.size > max_values:
-        raise InvalidImage(f"{printable(path.name)}: has {found.size:,} values, over the limit of {max_values:,}")
-    return np.array(found)
+    return found
 
 
-def _read(path: str | os.PathLike, meant: Callable[[Image.Image], T], max_pixels: int) -> T:
+def _of_array(path: Path, max_pixels: int) -> Image.Image | Pixels:
+    mapped = channels_last(_mapped(path), name := printable(path.name))
+    deep_files.refuse_large(mapped.shape[1], mapped.shape[0], max_pixels)
+    return from_array(np.array(mapped), name)
+
+
+def _read(path: str | os.PathLike, meant: Callable[[Any], T], max_pixels: int) -> T:
     path = Path(path)
     try:
         with warnings.catch_warnings():
             # Pillow warns of large images before we can look at their size; ours is the limit that counts.
             warnings.simplefilter("ignore")
-            with path.open("rb") as file, Image.open(file, formats=_formats()) as image:
-                return meant(_decoded(image, max_pixels))
-    except MemoryError:
+            with path.open("rb") as file:
+                head = file.read(deep_files.HEAD)
+                if head.startswith(deep_files.NUMPY):
+                    return meant(_of_array(path, max_pixels))
+                if dicom.is_dicom(head, path):
+                    return meant(dicom.read(path, max_pixels))
+                file.seek(0)
+                if head[:4] in deep_files.TIFF:
+                    found = deep_files.read_tiff(
+                        file, printable(path.name), max_pixels, lambda: _tiff(file, max_pixels)
+                    )
+                    if found is not None:
+                        return meant(found)
+                    file.seek(0)
+                with Image.open(file, formats=_formats()) as image:
+                    if deep_files.is_deep_png(head):
+                        _refuse_large(image, max_pixels)
+                        found = deep_files.read_png(path, image)
+                        return meant(deep_files.turned(found, _orientation(image)))
+                    return meant(_decoded(image, max_pixels))
+    except (MemoryError, MissingExtra):
         raise
     except Exception as error:  # decoders meet broken files with errors of nearly any type
-        raise InvalidImage(f"{printable(path.name)}: {_reason(path, error)}") from error
+        reason = _reason(path, error)
+        raise InvalidImage(
+            reason if reason.startswith(name := f"{printable(path.name)}: ") else name + reason
+        ) from error
+
+
+def _tiff(file: BinaryIO, max_pixels: int) -> Image.Image:
+    file.seek(0)
+    return _decoded(Image.open(file, formats=["TIFF"]), max_pixels)
 
 
 def _decoded(image: Image.Image, max_pixels: int) -> Image.Image:
-    if image.width * image.height > max_pixels:
-        raise InvalidImage(
-            f"has {image.width} × {image.height} pixels, over the limit of {max_pixels:,}; make it smaller"
-        )
+    _refuse_large(image, max_pixels)
     image.load()
     return image
 
 
-def _upright_rgb(image: Image.Image) -> Image.Image:
-    upright = _UPRIGHT.get(_orientation(image))
-    rgb = as_rgb(image)
-    return rgb if upright is None else rgb.transpose(upright)
+def _refuse_large(image: Image.Image, max_pixels: int) -> None:
+    deep_files.refuse_large(image.width, image.height, max_pixels)
 
 
-def _upright_pixels(image: Image.Image) -> np.ndarray:
+def _upright(image: Image.Image | Pixels) -> Image.Image | Pixels:
+    if isinstance(image, Pixels):
+        return image
+    if (turn := _orientation(image)) not in _UPRIGHT:
+        return plain(image)
+    found = plain(image)
+    return deep_files.turned(found, turn) if isinstance(found, Pixels) else found.transpose(_UPRIGHT[turn])
+
+
+def _covered(image: Image.Image | Pixels) -> np.ndarray:
+    if isinstance(image, Pixels):
+        there = (np.nan_to_num(image.values) != 0).any(-1)
+        return there if image.alpha is None else there & (image.alpha > 0)
     upright = _UPRIGHT.get(_orientation(image))
     lossy = image.format in ("JPEG", "MPO")
     image = image if upright is None else image.transpose(upright)
@@ -126,39 +189,21 @@ def _upright_pixels(image: Image.Image) -> np.ndarray:
     return values > values.max() / 2 if lossy else values != 0  # a JPEG's black is not quite black
 
 
-def _grey(image: Image.Image) -> np.ndarray:
+def _grey(image: Image.Image | Pixels) -> np.ndarray:
+    if isinstance(image, Pixels):
+        return _one_value(image.values.astype(np.float32), (image.white or (0, 1))[1] * _NEUTRAL / 255)
     upright = _UPRIGHT.get(_orientation(image))
     image = image if upright is None else image.transpose(upright)
     if image.mode in ("L", "I", "F") or image.mode.startswith("I;16"):
         return np.asarray(image).astype(np.float32)
-    channels = np.asarray(as_rgb(image)).astype(np.float32)
-    if np.ptp(channels, axis=2).max() > _NEUTRAL:
+    return _one_value(np.asarray(rgb(image)).astype(np.float32), _NEUTRAL)
+
+
+def _one_value(channels: np.ndarray, neutral: float) -> np.ndarray:
+    """The mean over the channels; InvalidImage where they differ by more than `neutral`."""
+    if np.ptp(channels, axis=2).max() > neutral:
         raise InvalidImage("is in colour, and a map has one number for each pixel; save it in grey")
     return channels.mean(2)
-
-
-def as_rgb(image: Image.Image) -> Image.Image:
-    """Any mode Pillow reads → RGB, as in `open_image`; InvalidImage for numbers whose white is unknown."""
-    if image.mode.startswith("I;16"):
-        return _from_16_bit(np.asarray(image))
-    if image.mode == "I":  # 16-bit grey in some formats, 32-bit integers in others
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise InvalidImage("holds 32-bit numbers, whose white is unknown; save it with 8 or 16 bits")
-        return _from_16_bit(values)
-    if image.mode == "F":
-        raise InvalidImage("holds floating-point numbers, whose white is unknown; save it with 8 or 16 bits")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    # A copy also where the mode is right: the caller gets a plain image, not one tied to its file.
-    return image.convert("RGB") if image.mode != "RGB" else image.copy()
-
-
-def _from_16_bit(values: np.ndarray) -> Image.Image:
-    """Grey values in 0 … 65535 → their upper byte; `convert` would clip everything above 255 to white."""
-    return Image.fromarray((values.astype(np.int64) >> 8).astype(np.uint8)).convert("RGB")
 
 
 def _orientation(image: Image.Image) -> int:

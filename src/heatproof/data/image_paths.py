@@ -9,7 +9,7 @@ from heatproof.errors import InvalidInput
 #: The extension alone decides: a text file named .jpg counts, and is flagged when it is opened.
 EXTENSIONS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".avif"}
-    | {".ppm", ".pgm", ".pbm", ".pnm"}
+    | {".ppm", ".pgm", ".pbm", ".pnm", ".npy", ".dcm", ".dicom"}
 )
 
 

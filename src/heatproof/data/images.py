@@ -6,6 +6,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from PIL import Image
 
+from heatproof.pixels import Pixels
+
 
 @runtime_checkable
 class Images(Protocol):
@@ -29,8 +31,11 @@ class Images(Protocol):
     @property
     def fingerprint(self) -> str: ...
 
-    def open(self, i: int) -> Image.Image:
-        """Image `i` as RGB; raises InvalidImage where it cannot be read."""
+    def open(self, i: int) -> Image.Image | Pixels:
+        """Image `i`: of PIL in any mode, or `Pixels` for more than 8 bits; raises InvalidImage where it cannot be read.
+
+        A model's `geometry.image` makes the network's input of it.
+        """
         ...
 
     def mask(self, i: int) -> np.ndarray | None:

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from heatproof.data.image_opener import as_rgb, open_image
+from heatproof.data.image_opener import open_pixels
 from heatproof.errors import InvalidInput
+from heatproof.flags import Reason
 from heatproof.geometry import Geometry
+from heatproof.pixels import Pixels, from_array
+from heatproof.tensors import NEARLY_ONE_COLOUR, contrast
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,7 @@ class Inputs:
 
     items: Sequence[Any] | torch.Tensor
     geometry: Geometry
+    _contrast: dict[int, float] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -39,18 +43,33 @@ class Inputs:
         item = self.items[row]
         if isinstance(item, torch.Tensor):
             return None
-        if isinstance(item, str | os.PathLike):
-            item = open_image(Path(item))
-        if isinstance(item, Image.Image):
-            return item.height, item.width
-        height, width = np.asarray(item).shape[:2]
-        return height, width
+        opened = _opened(item)
+        return opened.height, opened.width
 
     def batch(self, rows: slice) -> torch.Tensor:
         """`(n, 3, h, w)` float32 in [0, 1]."""
         if isinstance(self.items, torch.Tensor):
             return self.items[rows]
-        return torch.stack([_tensor(item, self.geometry) for item in self.items[rows]])
+        made = torch.stack([self.geometry.image(_opened(item)) for item in self.items[rows]])
+        self._contrast.update(zip(range(len(self))[rows], contrast(made).tolist(), strict=True))
+        return made
+
+    @property
+    def flags(self) -> list[str]:
+        """For each image why it is doubtful, empty where it is fine: it may be nearly one colour."""
+        if isinstance(self.items, torch.Tensor):
+            spans = contrast(self.items).tolist() if self.items.dim() == 4 else [1.0] * len(self)
+        else:
+            spans = [self._contrast[row] if row in self._contrast else self._opened_contrast(row)
+                     for row in range(len(self))]  # fmt: skip
+        return [Reason.ONE_COLOUR.value if span < NEARLY_ONE_COLOUR else "" for span in spans]
+
+    def flat(self, rows: slice) -> list[str]:
+        """The names of those files, PIL images or arrays among `rows` that are nearly one colour; after `batch`."""
+        return [self.ids[row] for row in range(len(self))[rows] if self._contrast.get(row, 1.0) < NEARLY_ONE_COLOUR]
+
+    def _opened_contrast(self, row: int) -> float:
+        return float(contrast(self.batch(slice(row, row + 1)))[0])
 
 
 def as_inputs(images: Any, geometry: Geometry, shape: tuple[int, ...] | None = None) -> Inputs:
@@ -106,30 +125,15 @@ def _checked_tensor(images: torch.Tensor) -> torch.Tensor:
     return images.float()
 
 
-def _tensor(item: Any, geometry: Geometry) -> torch.Tensor:
+def _opened(item: Any) -> Image.Image | Pixels:
+    """A path, a PIL image or an array as an image at its full precision."""
     if isinstance(item, str | os.PathLike):
-        return geometry.image(open_image(Path(item)))
-    if isinstance(item, Image.Image):
-        return geometry.image(as_rgb(item))
+        return open_pixels(Path(item))
+    if isinstance(item, Image.Image | Pixels):
+        return item
     if isinstance(item, torch.Tensor):
         raise InvalidInput("Give several tensors as one tensor (N, 3, H, W). Got a list that holds a tensor.")
-    return geometry.image(_from_array(np.asarray(item)))
-
-
-def _from_array(array: np.ndarray) -> Image.Image:
-    if array.ndim == 2:
-        array = np.repeat(array[..., None], 3, axis=2)
-    if array.ndim != 3 or array.shape[2] != 3:
-        raise InvalidInput(f"An array must be (H, W, 3) or (H, W). Got {array.shape}.")
-    if not array.size:
-        raise InvalidInput(f"An array must hold an image. Got {array.shape}: no pixel at all.")
-    if array.dtype == np.uint8:
-        return Image.fromarray(array)
-    if not np.issubdtype(array.dtype, np.floating):
-        raise InvalidInput(f"An array must be uint8, or floating point in [0, 1]. Got {array.dtype}.")
-    if not (array.min() >= 0 and array.max() <= 1):
-        raise InvalidInput(f"A float array must lie in [0, 1]. Got {array.min():.3g} … {array.max():.3g}.")
-    return Image.fromarray((array * 255).round().astype(np.uint8))
+    return from_array(np.asarray(item))
 
 
 def _id(item: Any) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from heatproof.data.csv_rows import Row, csv_rows, image_name
 from heatproof.data.image_opener import MAX_PIXELS, open_array, open_mask
-from heatproof.data.image_paths import EXTENSIONS, hidden, image_files, names_for, printable
+from heatproof.data.image_paths import EXTENSIONS, image_files, names_for, printable
 from heatproof.errors import InvalidImage, InvalidInput
 
 COLUMNS = ("file", "x0", "y0", "x1", "y1")
@@ -67,9 +67,8 @@ class MaskFolder:
     @classmethod
     def of(cls, folder: Path) -> "MaskFolder":
         """All masks below the folder; they are opened when they are needed."""
-        arrays = (path for path in folder.rglob("*.npy") if not any(map(hidden, path.relative_to(folder).parts)))
         found: dict[str, Path] = {}
-        for path in sorted([*image_files(folder), *arrays]):
+        for path in sorted(image_files(folder)):
             name = printable(path.relative_to(folder).with_suffix("").as_posix())
             if name in found:
                 raise InvalidInput(
@@ -80,7 +79,7 @@ class MaskFolder:
         if not found:
             raise InvalidInput(
                 f"`masks` must hold at least one mask. None is in {printable(folder)}. Known endings: "
-                f"{' '.join(sorted({*EXTENSIONS, '.npy'}))}."
+                f"{' '.join(sorted(EXTENSIONS))}."
             )
         return cls(found)
 

@@ -6,6 +6,7 @@ that, use a model whose input has the mosaic's size; any other model's geometry 
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -14,7 +15,8 @@ from PIL import Image
 
 from heatproof import seeds
 from heatproof.data.images import Images
-from heatproof.errors import InvalidInput
+from heatproof.errors import InvalidImage, InvalidInput
+from heatproof.pixels import Pixels, plain
 
 
 @dataclass(frozen=True)
@@ -99,13 +101,16 @@ class Mosaics:
         rng = np.random.default_rng(seeds.derived_seed(self.seed, self.ids[i], "mosaic cell"))
         return int(rng.integers(self.cells**2))
 
-    def open(self, i: int) -> Image.Image:
-        """Mosaic `i`; raises InvalidImage where one of its images cannot be read."""
+    def open(self, i: int) -> Image.Image | Pixels:
+        """Mosaic `i`; raises InvalidImage where one of its images cannot be read, or they are of different types."""
+        cells = [plain(self.source.open(image)) for image in self.layout(i)]
+        if any(isinstance(cell, Pixels) for cell in cells):
+            return _deep_mosaic(cells, self.cells, self.pixels)
         side = self.cells * self.pixels
-        mosaic = Image.new("RGB", (side, side))
-        for position, image in enumerate(self.layout(i)):
+        mosaic = Image.new("RGBA" if any(cell.mode == "RGBA" for cell in cells) else "RGB", (side, side))  # type: ignore
+        for position, cell in enumerate(cells):
             row, column = divmod(position, self.cells)
-            mosaic.paste(_square(self.source.open(image), self.pixels), (column * self.pixels, row * self.pixels))
+            mosaic.paste(_square(cell, self.pixels), (column * self.pixels, row * self.pixels))  # type: ignore
         return mosaic
 
     def mask(self, i: int) -> np.ndarray:
@@ -114,6 +119,23 @@ class Mosaics:
         found = np.zeros((self.cells * self.pixels,) * 2, dtype=bool)
         found[row * self.pixels : (row + 1) * self.pixels, column * self.pixels : (column + 1) * self.pixels] = True
         return found
+
+
+def _deep_mosaic(cells: Sequence[Image.Image | Pixels], across: int, side: int) -> Pixels:
+    """Images with more than 8 bits side by side, in the units that they are stored in."""
+    kinds = {
+        (c.values.dtype, c.white, c.inverted, c.values.shape[2]) if isinstance(c, Pixels) else c.mode for c in cells
+    }
+    deep = [cell for cell in cells if isinstance(cell, Pixels) and cell.shown is None and cell.alpha is None]
+    if len(kinds) != 1 or len(deep) != len(cells):
+        raise InvalidImage("a mosaic needs images of one type, range and number of channels, and opaque ones")
+    squares = [
+        np.stack([np.asarray(_square(Image.fromarray(channel.astype(np.float32)), side))
+                  for channel in cell.values.transpose(2, 0, 1)], 2)
+        for cell in deep
+    ]  # fmt: skip
+    rows = [np.concatenate(squares[start : start + across], 1) for start in range(0, len(squares), across)]
+    return Pixels(np.concatenate(rows), deep[0].white, None, deep[0].inverted)
 
 
 def _square(image: Image.Image, side: int) -> Image.Image:

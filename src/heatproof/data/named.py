@@ -14,6 +14,7 @@ from PIL import Image
 from heatproof.data.image_paths import printable
 from heatproof.data.images import without_caches
 from heatproof.errors import InvalidImage, InvalidInput
+from heatproof.pixels import Pixels, plain
 from heatproof.registry import fold, unknown
 
 _TEST = {"split": "test"}
@@ -69,10 +70,10 @@ class NamedImages:
             digest.update(self.open(i).tobytes())
         return digest.hexdigest()
 
-    def open(self, i: int) -> Image.Image:
-        """Image `i` as RGB; raises InvalidImage where its file is broken."""
+    def open(self, i: int) -> Image.Image | Pixels:
+        """Image `i` at its full precision; raises InvalidImage where its file is broken."""
         try:
-            return self._source[i][0].convert("RGB")
+            return plain(self._source[i][0])
         except Exception as error:  # as `open_image`: decoders fail in every way
             raise InvalidImage(f"{self.ids[i]}: is broken or cut off ({error})") from error
 

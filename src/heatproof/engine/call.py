@@ -1,5 +1,6 @@
 """The common part of `explain` and `score`: checks arguments, resolves methods, makes batches."""
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ from heatproof.data.inputs import Inputs, as_inputs
 from heatproof.engine.batch import Batch
 from heatproof.engine.memory import halved
 from heatproof.engine.resolved_methods import ResolvedMethod, chosen_layer, refuse_inapplicable, resolve_layers
-from heatproof.errors import InvalidInput
+from heatproof.errors import HeatproofWarning, InvalidInput
 from heatproof.models import Model, wrap
 
 T = TypeVar("T")
@@ -66,10 +67,13 @@ class Call:
     def batch(self, rows: slice, **more: Any) -> Batch:
         """The batch of these images; `more`: further attributes of `Batch`."""
         several = isinstance(self.target, torch.Tensor) and self.target.dim()
+        x = self.inputs.batch(rows)
+        if flat := self.inputs.flat(rows):
+            warnings.warn(one_colour_warning(flat), HeatproofWarning, stacklevel=5)
         return Batch.of(
             self.model,
             self.methods,
-            self.inputs.batch(rows).to(self.model.device),
+            x.to(self.model.device),
             target_rule=self.target[rows] if several else self.target,  # type: ignore[index]
             ids=lambda: self.inputs.ids[rows],
             seed=self.seed,
@@ -83,6 +87,15 @@ class Call:
         for start in range(0, len(self.inputs), self.batch_size):
             count = min(self.batch_size, len(self.inputs) - start)
             yield from halved(lambda part, at=start: work(slice(at + part.start, at + part.stop)), count)
+
+
+def one_colour_warning(names: Sequence[str]) -> str:
+    """The warning about images that are nearly one colour."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return (
+        f"Nearly one colour after preprocessing: {', '.join(names[:3])}{more}. If the stored values have another range "
+        "than their type, set `window=(low, high)` (--window low,high), or `auto`."
+    )
 
 
 def as_model(model: Model | nn.Module) -> Model:

@@ -27,6 +27,7 @@ class Maps(Mapping[str, torch.Tensor]):
         target: `(N,)` the classes explained.      logits: `(N, K)`.
         layer: the layer's name.                   layers: method → the layers it read, shallow → deep.
         flags: method → one reason per map, `""` where it is fine.
+        image_flags: one reason per image, `""` where it is fine; an image may be nearly one colour after preprocessing.
         ids: the images' names.
     """
 
@@ -43,6 +44,11 @@ class Maps(Mapping[str, torch.Tensor]):
     def ids(self) -> list[str]:
         """File names, or hashes of the content."""
         return list(self._inputs.ids)
+
+    @cached_property
+    def image_flags(self) -> list[str]:
+        """Why an image is doubtful, `""` where it is fine."""
+        return self._inputs.flags
 
     def __getitem__(self, method: str) -> torch.Tensor:
         return self._maps[method]
@@ -77,9 +83,11 @@ def explain(
 
     Args:
         model: from `load_model` or `wrap`; a bare `nn.Module` is wrapped with the defaults of `wrap`.
-        images: paths, PIL images, uint8 or float arrays `(H, W, 3)`, one or several: resized and cropped by the
-            model's geometry. A float tensor `(N, 3, H, W)` is taken as it is: RGB in [0, 1], never resized. For
-            signals and volumes (`wrap(…, input_shape=…)`) a float tensor `(N, C, *spatial)`, as the network takes it.
+        images: paths, PIL images, arrays `(H, W, 3)`, `(H, W)` or `(3, H, W)`, one or several: resized and cropped by
+            the model's geometry. Unless the model has a `window`, the range of integers of 8 and 16 bits is that of
+            their type, and floating-point values lie in [0, 1]. A float tensor `(N, 3, H, W)` is taken as it is: RGB in
+            [0, 1], never resized. For signals and volumes (`wrap(…, input_shape=…)`) a float tensor `(N, C, *spatial)`,
+            as the network takes it.
         methods: names (see `heatproof list methods`), `name@layer`, `refine:name`, `name[option=value]`, or a mapping
             from those to options.
         target: `predicted`, `label` (give `labels`), `least`, `top3`, an integer, one integer per image, or a callable

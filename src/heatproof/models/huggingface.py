@@ -9,10 +9,10 @@ from typing import Any
 from torch import nn
 
 from heatproof.errors import HeatproofWarning, MissingExtra, ModelError
-from heatproof.geometry import Geometry
+from heatproof.geometry import Geometry, default_resize
 from heatproof.models.download import hub_cache, no_weights, reachable
 from heatproof.models.model_sources import Found, ModelRequest
-from heatproof.models.preprocessing import Preprocessing, default_resize, height_width, per_channel
+from heatproof.models.preprocessing import CROP_SHARE, Preprocessing, height_width, per_channel
 
 _PIL_FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
@@ -84,7 +84,7 @@ def _defaults(request: ModelRequest, config: Any) -> Preprocessing:
             HeatproofWarning,
             stacklevel=4,
         )
-    return Preprocessing(geometry=Geometry(size, default_resize(size)))
+    return Preprocessing(geometry=Geometry(size, default_resize(size, CROP_SHARE)))
 
 
 def processor_preprocessing(processor: Any) -> Preprocessing:
@@ -116,7 +116,7 @@ def _geometry(processor: Any) -> Geometry:
         height, width = cropped if cropped and all(cropped) else (edge, edge)
         return Geometry((height or edge, width or edge), edge, filters)
     if not all(exact):
-        return Geometry((224, 224), default_resize((224, 224)), filters)
+        return Geometry((224, 224), default_resize((224, 224), CROP_SHARE), filters)
     target = (exact[0] or 224, exact[1] or 224)
     if not cropped or not all(cropped) or cropped == exact:
         return Geometry(target, None, filters)
@@ -125,7 +125,8 @@ def _geometry(processor: Any) -> Geometry:
         HeatproofWarning,
         stacklevel=5,
     )
-    return Geometry((cropped[0] or 224, cropped[1] or 224), max(target), filters)
+    resize = target if target[0] != target[1] else target[0]
+    return Geometry((cropped[0] or 224, cropped[1] or 224), resize, filters)
 
 
 def _side(size: Any, key: str) -> int | None:

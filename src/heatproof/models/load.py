@@ -37,8 +37,11 @@ def load_model(
     name: str | None = None,
     *,
     pretrained: bool | None = None,
-    resize: int | str | None = "auto",
+    resize: int | str | Sequence[int] | None = "auto",
+    crop: float | None = None,
     interpolation: str | None = None,
+    window: Sequence[float] | str | None = None,
+    alpha_background: str | None = None,
     classes: Sequence[str] | None = None,
     layer: str | nn.Module | None = None,
     multi_label: bool = False,
@@ -54,7 +57,13 @@ def load_model(
         device: `auto` takes CUDA, then MPS, then the CPU.
         name: the model's name in the results; `spec` by default.
         pretrained: False gives random weights; also as a model argument.
-        resize: the shorter side before the crop; None resizes to `size` without keeping the aspect.
+        resize: the shorter side before the crop, or (height, width) that the resized image just covers; None resizes to
+            `size` without keeping the aspect.
+        crop: in place of `resize`, the share of each side that the crop keeps of an image of the same aspect.
+        interpolation: nearest, bilinear, bicubic or lanczos.
+        window: the stored values that are black and white, such as (0, 4095), or `auto` for the percentiles .5 and 99.5
+            of each image; by default the range of the file's type, and the file's own window for DICOM.
+        alpha_background: the colour behind transparent pixels, white by default.
         layer: replaces the target layer found.
         multi_label: labels do not exclude each other; probabilities are sigmoids.
 
@@ -72,12 +81,13 @@ def load_model(
         pretrained = asked if asked is None else bool(asked)
     wanted = checkpoint is None and pretrained is not False
     where = chosen_device(device)
-    Preprocessing().overridden(mean, std, size, resize, interpolation)  # raises before the model is built
+    seen = {"crop": crop, "window": window, "alpha_background": alpha_background}
+    Preprocessing().overridden(mean, std, size, resize, interpolation, **seen)  # raises before the model is built
     module, preprocessing = source(ModelRequest(spec, rest, args, wanted, given))
     if checkpoint is not None:
         load_weights(module, checkpoint, spec)
     module = channels_last(module.eval().to(where))
-    chosen = preprocessing.overridden(mean, std, size, resize, interpolation, classes)
+    chosen = preprocessing.overridden(mean, std, size, resize, interpolation, classes, **seen)
     return Model(module, chosen, name or spec, where, layer, multi_label=multi_label)
 
 

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from heatproof.errors import InvalidInput, ModelError
-from heatproof.geometry import Geometry
+from heatproof.geometry import Geometry, default_resize
 from heatproof.models.layer_names import module_and_call, resolve_layer
 from heatproof.models.layers import Layers, find_layers
-from heatproof.models.preprocessing import Preprocessing, default_resize, height_width
+from heatproof.models.preprocessing import CROP_SHARE, Preprocessing, height_width
 from heatproof.models.probe import carry_facts
 
 #: Where a dictionary of outputs keeps the classification, in the order tried.
@@ -196,8 +196,11 @@ def wrap(
     std: float | Sequence[float] = 0.5,
     size: int | Sequence[int] = 224,
     *,
-    resize: int | str | None = "auto",
+    resize: int | str | Sequence[int] | None = "auto",
+    crop: float | None = None,
     interpolation: str = "bilinear",
+    window: Sequence[float] | str | None = None,
+    alpha_background: str = "white",
     classes: Sequence[str] | None = None,
     name: str | None = None,
     device: str | torch.device = "auto",
@@ -207,8 +210,12 @@ def wrap(
 ) -> Model:
     """Any classifier as a `Model`: an `nn.Module` that returns a tensor, tuple, dict or ModelOutput.
 
-    `mean` and `std` are one value or three; `size` is a side or (height, width). The shorter side of an image is
-    resized to `resize` before the centre crop (256 for 224; None resizes to `size` without keeping the aspect).
+    `mean` and `std` are one value or three; `size` is a side or (height, width). An image is resized, keeping its
+    aspect, so that the centre crop of `size` keeps the share `crop` of each side (.875 by default) where the aspects
+    are the same, and as much as it can elsewhere. In place of `crop`, `resize` is the length of the shorter side (256
+    for 224), a box (height, width) that the resized image just covers, or None to resize to `size` without the aspect.
+    `window`: the stored values that are black and white, such as (0, 4095), or `auto` for the percentiles .5 and 99.5
+    of each image; by default the range of the file's type. `alpha_background`: the colour behind transparent pixels.
     `device="auto"` leaves the module where it is, anything else moves it. `layer` replaces the target layer found by
     architecture. `multi_label`: labels do not exclude each other. `input_shape`, such as (1, 4096) or (1, 32, 64, 64),
     is for signals and volumes: `(channels, *spatial)` of what the network takes, normalised by the caller.
@@ -219,8 +226,10 @@ def wrap(
         raise InvalidInput(f"`module` must be a torch.nn.Module. Got {type(module).__name__}.")
     module = bare(module)
     target = height_width(size)
-    base = Preprocessing(geometry=Geometry(target, default_resize(target)))
-    chosen = base.overridden(mean, std, None, resize, interpolation, classes)
+    base = Preprocessing(geometry=Geometry(target, default_resize(target, CROP_SHARE)))
+    chosen = base.overridden(
+        mean, std, None, resize, interpolation, classes, crop=crop, window=window, alpha_background=alpha_background
+    )
     where = module_device(module) if device == "auto" else torch.device(device)
     if device != "auto":
         module.to(where)

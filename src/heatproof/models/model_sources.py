@@ -1,7 +1,6 @@
 """Where models come from: timm, torchvision, a user's function, the bundled network; with preprocessing."""
 
 import json
-import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from heatproof.errors import HeatproofWarning, ModelError, UnknownName
-from heatproof.geometry import Geometry
+from heatproof.geometry import Geometry, default_resize
 from heatproof.models.download import hub_cache, no_weights, reachable
 from heatproof.models.preprocessing import INTERPOLATIONS, Preprocessing, height_width, per_channel
 from heatproof.plugins import current_folder_importable, named_object
@@ -98,7 +97,7 @@ def timm_preprocessing(module: nn.Module, size: Any = None) -> Preprocessing:
     return Preprocessing(
         per_channel("mean", config["mean"]),
         per_channel("std", config["std"]),
-        Geometry((height, width), None if squash else math.floor(max(height, width) / share), interpolation),
+        Geometry((height, width), None if squash else default_resize((height, width), share), interpolation),
         _timm_classes(module),
     )
 
@@ -169,7 +168,7 @@ def _torchvision_preprocessing(module: nn.Module, weights: Any, size: Any) -> Pr
     return Preprocessing(
         per_channel("mean", steps.mean),
         per_channel("std", steps.std),
-        Geometry((height, width), math.floor(max(height, width) / share), steps.interpolation.value),
+        Geometry((height, width), default_resize((height, width), share), steps.interpolation.value),
         classes if outputs and outputs[-1] == len(classes) else None,
     )
 

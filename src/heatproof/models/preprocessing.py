@@ -1,13 +1,14 @@
 """The preprocessing of images for a network: mean, std, size; checked once, wherever they come from."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from heatproof.errors import InvalidInput
-from heatproof.geometry import Geometry
+from heatproof.geometry import Geometry, default_resize
 from heatproof.registry import unknown
+from heatproof.windows import checked_background, checked_window
 
 #: Crop size / resized side, where nothing else is known: 224 / 256, as usual for ImageNet.
 CROP_SHARE = 0.875
@@ -32,16 +33,28 @@ class Preprocessing:
         resize: Any = "auto",
         interpolation: Any = None,
         classes: Any = None,
+        *,
+        crop: Any = None,
+        window: Any = None,
+        alpha_background: Any = None,
     ) -> "Preprocessing":
         """A copy with the values that the user gave; a new size without `resize` keeps the crop's share."""
         geometry = self.geometry
         if size is not None:
             new = height_width(size)
             geometry = replace(geometry, size=new, resize=_rescaled_side(geometry, new))
+        if resize != "auto" and crop is not None:
+            raise InvalidInput(f"`resize` and `crop` say the same in two ways. Give one. Got {resize!r} and {crop!r}.")
         if resize != "auto":
-            geometry = replace(geometry, resize=_shorter_side(resize))
+            geometry = replace(geometry, resize=checked_resize(resize))
+        if crop is not None:
+            geometry = replace(geometry, resize=default_resize(geometry.size, checked_crop(crop)))
         if interpolation is not None:
             geometry = replace(geometry, interpolation=checked_interpolation(interpolation))
+        if window is not None:
+            geometry = replace(geometry, window=checked_window(window))
+        if alpha_background is not None:
+            geometry = replace(geometry, background=checked_background(alpha_background))
         return replace(
             self,
             mean=self.mean if mean is None else per_channel("mean", mean),
@@ -76,11 +89,6 @@ def height_width(size: Any) -> tuple[int, int]:
     return sides[0], sides[1]
 
 
-def default_resize(size: tuple[int, int], share: float = CROP_SHARE) -> int:
-    """The shorter side before the crop: 256 for 224. For a rectangle its longer side counts, so that the crop fits."""
-    return math.floor(max(size) / share)
-
-
 def checked_interpolation(name: str) -> str:
     """One of the four filters, in lower case."""
     if str(name).lower() not in INTERPOLATIONS:
@@ -88,15 +96,42 @@ def checked_interpolation(name: str) -> str:
     return str(name).lower()
 
 
-def _shorter_side(resize: Any) -> int | None:
-    if resize is None:
+def checked_resize(resize: Any) -> int | tuple[int, int] | None:
+    """A length of the shorter side, a box (height, width) to cover, or None to squash, which is also spelt `none`."""
+    if resize is None or (isinstance(resize, str) and resize.strip().lower() == "none"):
         return None
-    if not isinstance(resize, int) or isinstance(resize, bool) or resize < 1:
-        raise InvalidInput(f"`resize` must be a whole number of pixels, or None to squash. Got {resize!r}.")
-    return resize
+    sides = [resize] if isinstance(resize, int) else list(resize) if isinstance(resize, list | tuple) else []
+    if len(sides) not in (1, 2) or not all(isinstance(s, int) and not isinstance(s, bool) and s >= 1 for s in sides):
+        raise InvalidInput(
+            "`resize` must be a whole number of pixels for the shorter side, (height, width) to be covered, or none to "
+            f"squash. Got {resize!r}."
+        )
+    return sides[0] if len(sides) == 1 else (sides[0], sides[1])
 
 
-def _rescaled_side(geometry: Geometry, new: tuple[int, int]) -> int | None:
+def checked_crop(crop: Any) -> float:
+    """The share of each side that the centre crop keeps, above 0 and at most 1."""
+    if isinstance(crop, bool) or not isinstance(crop, int | float) or not 0 < crop <= 1:
+        raise InvalidInput(f"`crop` must be a share above 0 and at most 1, such as .875 or 1. Got {crop!r}.")
+    return float(crop)
+
+
+def preprocessing_facts(mean: Sequence[float], std: Sequence[float], geometry: Geometry) -> Mapping[str, Any]:
+    """Everything that decides what the network sees of an image, as plain values for records and pages."""
+    listed = lambda value: list(value) if isinstance(value, tuple) else value  # noqa: E731
+    return {
+        "size": list(geometry.size),
+        "resize": listed(geometry.resize) if geometry.resize is not None else "none",
+        "interpolation": geometry.interpolation,
+        "mean": list(mean),
+        "std": list(std),
+        "window": listed(geometry.window),
+        "alpha_background": geometry.background,
+    }
+
+
+def _rescaled_side(geometry: Geometry, new: tuple[int, int]) -> int | tuple[int, int] | None:
     if geometry.resize is None:
         return None
-    return default_resize(new, min(1.0, max(geometry.size) / geometry.resize))
+    before = min(geometry.resize) if isinstance(geometry.resize, tuple) else geometry.resize
+    return default_resize(new, min(1.0, min(geometry.size) / before))

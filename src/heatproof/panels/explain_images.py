@@ -19,6 +19,7 @@ from heatproof.panels.explained_image import ClassProbability, ExplainedClass, E
 from heatproof.panels.image_sources import ImageSource, as_bytes
 from heatproof.panels.selection import Selection
 from heatproof.rounding import top_class
+from heatproof.tensors import NEARLY_ONE_COLOUR, contrast
 
 #: Images per pass. Fewer with costly methods, which fill their passes by themselves: the progress moves more often, and
 #: less is lost where a run is stopped.
@@ -64,7 +65,7 @@ class MapSettings:
             self.seed,
         )
         digest = hashlib.blake2b(json.dumps(told, default=str).encode(), digest_size=16)
-        digest.update(as_bytes(x).tobytes())
+        digest.update(x.detach().cpu().contiguous().numpy().tobytes())  # more than 8 bits may count
         return digest.hexdigest()
 
 
@@ -221,7 +222,8 @@ def _entry(
     ]
     label = None if shot.label is None or shot.label >= len(logits) else answer(shot.label)
     predicted = answer(int(top_class(logits)))
-    return ExplainedImage(shot.id, shot.name, as_bytes(x), predicted, label, tuple(blocks), refused=refused)
+    note = Reason.ONE_COLOUR.value if float(contrast(x[None])[0]) < NEARLY_ONE_COLOUR else ""
+    return ExplainedImage(shot.id, shot.name, as_bytes(x), predicted, label, tuple(blocks), refused=refused, note=note)
 
 
 def _maps(work: MapSettings, found: Mapping[str, Explanation], i: int, column: int | None) -> dict[str, Map]:

@@ -112,6 +112,7 @@ class ExplainedImage:
 
     Its random numbers come from `id`; `name` is for display. `image` is the network's input, uint8 `(H, W, 3)`;
     `refused`: methods that turned out not to apply to this network, with the reasons.
+    `note`: why the image is doubtful.
     """
 
     id: str
@@ -122,6 +123,7 @@ class ExplainedImage:
     blocks: tuple[ExplainedClass, ...] = ()
     flag: str = ""
     refused: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
 
     @property
     def says_something(self) -> bool:
@@ -154,6 +156,7 @@ def as_arrays(entry: ExplainedImage, about: Mapping[str, Any]) -> dict[str, np.n
         "methods": list(entry.blocks[0].maps),
         "flags": {key: [block.maps[key].flag for block in entry.blocks] for key in entry.blocks[0].maps},
         "refused": dict(entry.refused),
+        "note": entry.note,
         **about,
     }
     arrays["about"] = np.array(json.dumps(told, ensure_ascii=False))
@@ -182,6 +185,7 @@ def from_arrays(arrays: Mapping[str, np.ndarray]) -> tuple[ExplainedImage, dict[
         label,
         tuple(blocks),
         refused=about["refused"],
+        note=about["note"],
     )
     return entry, about
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from heatproof.data import ImageFolder, Images, load_images
+from heatproof.data.image_opener import open_pixels
 from heatproof.data.image_paths import printable
 from heatproof.data.inputs import Inputs, as_inputs
 from heatproof.data.labels import labels_by_ending
@@ -131,7 +132,7 @@ def _file(path: str | os.PathLike, model: Model) -> ImageSource:
 
 
 def _read_file(path: str | os.PathLike, model: Model) -> torch.Tensor:
-    return as_inputs([path], model.geometry).batch(slice(0, 1))[0]
+    return model.geometry.image(open_pixels(path))
 
 
 def _open_item(images: Images, i: int, model: Model) -> torch.Tensor:

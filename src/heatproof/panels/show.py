@@ -16,6 +16,7 @@ from heatproof.engine import as_model
 from heatproof.errors import InvalidInput
 from heatproof.files import write_atomically
 from heatproof.models import Model
+from heatproof.models.preprocessing import preprocessing_facts
 from heatproof.panels import show_page
 from heatproof.panels.explain_images import MapSettings, entries
 from heatproof.panels.explained_image import ExplainedImage, as_arrays, from_arrays
@@ -25,6 +26,7 @@ from heatproof.panels.selection import Options, by_reason, selected
 from heatproof.progress import Silent
 from heatproof.registry import unknown
 from heatproof.report.overlay import Look
+from heatproof.report.preprocessing import preprocessing_text
 from heatproof.tensors import UPSAMPLING
 
 
@@ -231,6 +233,8 @@ def _facts(work: MapSettings, found: Sequence[ImageSource]) -> tuple[tuple[str, 
              ("Class explained", str(target))]  # fmt: skip
     facts += [("Output explained", said)] if said != "logit" else []
     facts += [("Layer", "+".join(*layers))] if len(layers) == 1 else []
+    model = work.model
+    facts += [("Preprocessing", preprocessing_text(preprocessing_facts(model.mean, model.std, model.geometry)))]
     return tuple(facts)
 
 

@@ -58,6 +58,7 @@ class ImageSection:
     parts: tuple[Part, ...]
     files: tuple[tuple[str, str], ...]
     remarks: tuple[tuple[str, str, str], ...]
+    note: str = ""
 
 
 class PageSections:
@@ -81,7 +82,9 @@ class PageSections:
             (tile.method.key, part.title, tile.flag)
             for part in parts for row in part.rows for tile in row if tile.method and tile.flag
         )  # fmt: skip
-        return ImageSection(anchor, entry.name, "", entry.predicted.full, label, plain, parts, tuple(files), remarks)
+        return ImageSection(
+            anchor, entry.name, "", entry.predicted.full, label, plain, parts, tuple(files), remarks, entry.note
+        )
 
     def _part(self, entry: ExplainedImage, block: ExplainedClass, small: Image.Image, plain: PageTile) -> Part:
         rows = []

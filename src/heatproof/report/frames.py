@@ -108,6 +108,12 @@ def flagged(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataFra
     )
 
 
+def one_coloured(rows: duckdb.DuckDBPyConnection) -> list[str]:
+    """The images that are nearly one colour after preprocessing."""
+    query = "SELECT DISTINCT image FROM rows WHERE metric = 'contrast' AND method = '' AND reference ORDER BY image"
+    return [image for (image,) in rows.execute(query).fetchall()]
+
+
 def mask_cosines(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataFrame:
     """Cosine similarity with the mask for each image and method; empty where no image has a mask."""
     key = "model, dataset, layer, image, method, control"

@@ -7,9 +7,10 @@ from typing import Any
 from heatproof.files import write_atomically
 from heatproof.report.blocks import Drawing, Section, Sheet, drawings_in, sheet
 from heatproof.report.findings import Findings
-from heatproof.report.frames import distinct
+from heatproof.report.frames import distinct, one_coloured
 from heatproof.report.glossary import WORDS
 from heatproof.report.numbers import percent
+from heatproof.report.preprocessing import preprocessing_text
 from heatproof.report.templating import environment
 from heatproof.statistics.wording import counted
 
@@ -75,6 +76,12 @@ def _warnings(findings: Findings) -> Iterator[str]:
     if count:
         were = "was" if count == 1 else "were"
         yield f"{counted(count, 'image')} {were} set aside; the reasons are listed under “What was run”."
+    if flat := one_coloured(findings.rows):
+        more = f" and {len(flat) - 5} more" if len(flat) > 5 else ""
+        yield (
+            f"{counted(len(flat), 'image')} {'is' if len(flat) == 1 else 'are'} nearly one colour after preprocessing: "
+            f"{', '.join(flat[:5])}{more}. If the stored values have another range than their type, set --window."
+        )
 
 
 def _facts(findings: Findings) -> Iterator[tuple[str, str]]:
@@ -135,6 +142,8 @@ def settings(findings: Findings) -> Iterator[tuple[str, str]]:
         said = [f"layer {model['layer']}"] if model.get("layer") else []
         said += [f"{key} {model[key]}" for key in ("checkpoint", "classes", "fingerprint") if model.get(key)]
         yield "model", ", ".join([str(model.get("name", "")), *said])
+        if model.get("preprocessing"):
+            yield "preprocessing", preprocessing_text(model["preprocessing"])
     for data in plan.get("datasets") or []:
         said = [f"{data['image_count']} images"] if data.get("image_count") is not None else []
         said += [f"{data['labelled']} labelled"] if data.get("labelled") is not None else []

@@ -124,10 +124,10 @@ def open_block(
             continue
         try:
             image = images.open(index)
+            tensors.append(model.geometry.image(image))
         except InvalidImage as error:
             failed[identity] = images.flags.get(identity) or str(error)
             continue
-        tensors.append(model.geometry.image(image))
         sizes.append((image.height, image.width))
         kept.append(index)
     x = torch.stack(tensors) if tensors else torch.empty(0, 3, *model.geometry.size)

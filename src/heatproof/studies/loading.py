@@ -56,8 +56,7 @@ class StudyModels:
         wanted = self.plan.models[index]
         if wanted.spec.startswith("given:"):
             return GIVEN_MODELS[wanted.spec.removeprefix("given:")]
-        settings = wanted.model_dump(exclude={"spec", "name", "layer"})
-        return load_model(wanted.spec, device=self.device, name=wanted.label, **settings)
+        return load_model(wanted.spec, device=self.device, name=wanted.label, **wanted.loading)
 
 
 def randomised(model: Model, seed: int) -> Model:

@@ -40,6 +40,7 @@ from heatproof.studies.measures import Measures, needs_mask
 from heatproof.studies.rows import Rows
 from heatproof.studies.settings import Plan
 from heatproof.studies.study import Measure
+from heatproof.tensors import NEARLY_ONE_COLOUR, contrast
 from heatproof.transformations import transformed
 
 #: Scores are stored with this many decimals, so that equal maps tie exactly and rounding noise decides no rank.
@@ -246,6 +247,10 @@ class Measurement:
             self.rows.add(ids, **about, metric="psnr", value=numbers(psnr(self.x, explained.x)), flag=flags)
         if any(label is not None for label in self.block.labels):
             self.rows.add(ids, **about, metric="correct", **correctness(found.logits, self.block.labels))
+        spans = contrast(explained.x).tolist() if first else []
+        for row in (row for row, span in enumerate(spans) if span < NEARLY_ONE_COLOUR):
+            own = {name: [value[row]] if isinstance(value, list) else value for name, value in about.items()}
+            self.rows.add([ids[row]], **own, metric="contrast", value=spans[row], flag=Flag(Reason.ONE_COLOUR))
         probability = batch.model.probabilities(found.logits).gather(1, found.target[:, None])[:, 0]
         self.rows.add(ids, **about, metric="target-class", value=numbers(found.target), flag=flags)
         self.rows.add(ids, **about, metric="probability", value=numbers(probability).round(DECIMALS), flag=flags)

@@ -22,6 +22,7 @@ from heatproof.errors import InvalidStudy, StoreError
 from heatproof.metrics.foreign import PLUGIN_METRICS
 from heatproof.models import Model
 from heatproof.models.capture import captured
+from heatproof.models.preprocessing import preprocessing_facts
 from heatproof.models.row_checks import check_images, check_layers
 from heatproof.perturbations import PERTURBATIONS
 from heatproof.plugins import PYTHON, imported
@@ -288,6 +289,7 @@ class Checked:
     class_names: list[str] | None
     fingerprint: str
     refused: Mapping[str, str]
+    preprocessing: Mapping[str, Any]
 
 
 def checked_model(plan: Plan, index: int, models: StudyModels, conditions: Sequence[Condition] = ()) -> Checked:
@@ -316,7 +318,8 @@ def checked_model(plan: Plan, index: int, models: StudyModels, conditions: Seque
     for target in dict.fromkeys(condition.target for condition in conditions):
         if target.isdigit():
             targets.resolved(int(target), logits)
-    return Checked(plan.models[index].label, layer, logits.shape[1], model.classes, model.fingerprint, refused)
+    seen = preprocessing_facts(model.mean, model.std, model.geometry)
+    return Checked(plan.models[index].label, layer, logits.shape[1], model.classes, model.fingerprint, refused, seen)
 
 
 def _check_refusals(methods: Sequence[ResolvedMethod], model: Model, others: bool) -> dict[str, str]:
@@ -351,7 +354,7 @@ def described(
     names = {request.key: request.name for request in all_requests(plan)}
     models = [
         {**wanted.model_dump(), "name": found.label, "layer": found.layer, "asked_layer": wanted.layer,
-         "classes": found.classes, "fingerprint": found.fingerprint,
+         "classes": found.classes, "fingerprint": found.fingerprint, "preprocessing": found.preprocessing,
          "not_applicable": {names[key]: reason for key, reason in found.refused.items()}}
         for wanted, found in zip(plan.models, checked, strict=True)
     ]  # fmt: skip

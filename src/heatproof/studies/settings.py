@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from heatproof import spelling
 from heatproof.errors import UnknownName
+from heatproof.windows import checked_background, checked_window
 
 DEFAULT_METHODS = ("gradcam", "gradcam++", "hirescam", "xgradcam", "eigencam", "ablationcam")
 
@@ -38,6 +39,32 @@ class ModelPlan(Strict):
         None, description="Normalisation standard deviation: one number or three."
     )
     size: int | tuple[int, int] | None = Field(None, description="Input size: a side, or height and width.")
+    resize: Literal["none"] | int | tuple[int, int] | None = Field(
+        None,
+        description="The resize before the centre crop: the length of the shorter side, or height and width that the "
+        "resized image just covers; `none` squashes to the input size. The default is the model's own, or follows from "
+        "--crop.",
+    )
+    crop: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="In place of --resize: the share of each side that the centre crop keeps of an image with the "
+        "input's aspect. The default is the model's own, .875 where there is none; 1 loses nothing.",
+    )
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = Field(
+        None,
+        description="The filter of the resize: nearest, bilinear, bicubic or lanczos. The default is the model's own.",
+    )
+    window: Literal["auto"] | tuple[float, float] | None = Field(
+        None,
+        description="The stored values that are black and white, lower first, as 0,4095; `auto` takes the percentiles "
+        ".5 and 99.5 of each image. By default the range of the file's type: 0 to 255 or 65535, 0 to 1 for floating "
+        "point; for DICOM the file's own window, in rescaled units.",
+    )
+    alpha_background: str | None = Field(
+        None, description="The colour behind transparent pixels: a name or #rrggbb. Default: white."
+    )
     layer: str = Field(
         "auto",
         description="The layer to explain; `auto` is the last feature map before pooling, `NAME#1` the second call of "
@@ -47,10 +74,41 @@ class ModelPlan(Strict):
         False, description="Labels do not exclude each other: probabilities are sigmoids, not a softmax."
     )
 
+    @field_validator("resize", mode="before")
+    @classmethod
+    def _resize(cls, value: Any) -> Any:
+        from heatproof.models.preprocessing import checked_resize
+
+        return value if value is None else checked_resize(value) or "none"
+
+    @field_validator("window", mode="before")
+    @classmethod
+    def _window(cls, value: Any) -> Any:
+        return checked_window(value)
+
+    @field_validator("alpha_background", mode="before")
+    @classmethod
+    def _background(cls, value: Any) -> Any:
+        return value if value is None else checked_background(value)
+
+    @model_validator(mode="after")
+    def _one_resize(self) -> "ModelPlan":
+        if self.resize is not None and self.crop is not None:
+            raise ValueError(
+                f"`resize` and `crop` say the same in two ways. Give one. Got {self.resize} and {self.crop}"
+            )
+        return self
+
     @property
     def label(self) -> str:
         """Its name in the rows."""
         return self.name or self.spec
+
+    @property
+    def loading(self) -> dict[str, Any]:
+        """The arguments of `heatproof.load_model` besides the spec, the name and the device."""
+        settings = self.model_dump(exclude={"spec", "name", "layer"})
+        return {**settings, "resize": "auto" if self.resize is None else self.resize}
 
 
 class DatasetPlan(Strict):

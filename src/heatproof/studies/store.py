@@ -75,6 +75,7 @@ class Store:
         paths = [path for path in {**before, **now} if before.get(path) != now.get(path)]
         if len(paths) > 1:  # they follow from other settings, which are named
             paths = [path for path in paths if path != "conditions"]
+            paths = [path for path in paths if ".preprocessing." not in path] or paths
         if "methods" in paths:  # their options are part of their names
             paths = [path for path in paths if not path.startswith("options.")]
         if "limit" in paths:  # these follow from it
