@@ -7,10 +7,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import matplotlib
+import numpy as np
 from markupsafe import escape
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from heatproof.report.style import FAINT, INK, LINE
 
@@ -51,6 +54,9 @@ SETTINGS: dict[Any, Any] = {
     "savefig.facecolor": "white",
 }
 
+#: The margin in inches around what reaches beyond a figure's edge.
+EDGE = 0.05
+
 #: Stand-in colour → the page's colour that replaces it.
 PAGE_INKS = {INK: "var(--ink)", FAINT: "var(--faint)", LINE: "var(--line)"}
 
@@ -71,32 +77,40 @@ def figure(width: float, height: float) -> Figure:
 
 def svg(canvas: Figure) -> str:
     """The figure as an SVG file: no date, stable ids, text as text."""
-    buffer = io.BytesIO()
-    with house():
-        _settle(canvas)
-        FigureCanvasSVG(canvas).print_svg(buffer, metadata={"Date": None, "Creator": "heatproof"})
-    return buffer.getvalue().decode("utf-8")
+    return _printed(canvas, FigureCanvasSVG, "svg", {"Date": None, "Creator": "heatproof"}).decode("utf-8")
 
 
 def pdf(canvas: Figure) -> bytes:
     """The figure as a PDF file without dates."""
+    return _printed(canvas, FigureCanvasPdf, "pdf", {"CreationDate": None, "Creator": "heatproof", "Producer": None})
+
+
+def _printed(canvas: Figure, backend: Any, kind: str, metadata: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
     with house():
-        _settle(canvas)
-        FigureCanvasPdf(canvas).print_pdf(
-            buffer, metadata={"CreationDate": None, "Creator": "heatproof", "Producer": None}
-        )
+        box = _settle(canvas)
+        backend(canvas).print_figure(buffer, format=kind, dpi=72, metadata=metadata, bbox_inches=box, pad_inches=0)
     return buffer.getvalue()
 
 
-def _settle(canvas: Figure) -> None:
-    """Lays the figure out once, at the 72 dpi of both formats, as layout takes as long as drawing."""
+def _settle(canvas: Figure) -> Bbox:
+    """Lays the figure out once, at the 72 dpi of both formats, as layout takes as long as drawing.
+
+    Returns the box in inches that holds the figure and whatever reaches beyond it, so that nothing is cut off.
+    """
     engine = canvas.get_layout_engine()
     if engine is not None:
         canvas.set_dpi(72)
         if canvas.axes:  # a figure with a legend only has nothing to lay out
             engine.execute(canvas)
         canvas.set_layout_engine("none")
+    whole = Bbox.from_bounds(0, 0, *canvas.get_size_inches())
+    drawn = canvas.get_tightbbox(FigureCanvasAgg(canvas).get_renderer())
+    return whole if _holds(whole, drawn) else Bbox.union([whole, drawn.padded(EDGE)])
+
+
+def _holds(whole: Bbox, part: Bbox) -> bool:
+    return bool(np.all(part.min >= whole.min - 1e-6) and np.all(part.max <= whole.max + 1e-6))
 
 
 def inline(drawing: str, label: str, prefix: str) -> str:

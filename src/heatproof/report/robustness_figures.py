@@ -12,10 +12,11 @@ from matplotlib.cbook import boxplot_stats
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from heatproof.report.drawing import figure, house
 from heatproof.report.frames import Frame
-from heatproof.report.legend import Styles, handles, method_axis, named
+from heatproof.report.legend import Styles, below, handles, method_axis, named
 from heatproof.report.style import CHANGED, FAINT, INK, UNCHANGED, Style, styles
 
 RMS = (("rm", True), ("rm0", False))
@@ -85,7 +86,7 @@ def curves_figure(table: Frame, methods: Sequence[str], looks: Styles, columns: 
         pair[1].axhline(0.5, color=FAINT, linewidth=0.8, linestyle=":")
         pair[1].set_xlabel("severity")
     if key:
-        canvas.legend(handles=handles(methods, looks), loc="outside lower center", ncols=2 * columns, handlelength=3.2)
+        below(canvas, handles(methods, looks), 2 * columns)
     return canvas
 
 
@@ -152,10 +153,6 @@ def _box(axis: Axes, values: np.ndarray, position: float, color: str, hatch: str
     axis.plot([five["med"]] * 2, [position - 0.15, position + 0.15], color=INK, linewidth=2)
 
 
-#: Names longer than this stand one below the other in a legend.
-LONG = 22
-
-
 @house()
 def flips_figure(flips: Frame) -> Figure:
     """Share of changed predictions (`frames.flips`) over severity, one line per perturbation."""
@@ -171,8 +168,7 @@ def flips_figure(flips: Frame) -> Figure:
         axis.plot(rows["severity"], rate, color=look.color, marker=look.marker, linestyle=look.line)
     axis.set(xlabel="severity", ylabel="predictions changed, %", ylim=(-3, 103))
     axis.set_xticks(sorted({int(s) for s in conditions["severity"]}))
-    columns = 1 if max(map(len, kinds), default=0) > LONG else 2
-    canvas.legend(handles=handles(kinds, looks), loc="outside lower center", ncols=columns, handlelength=3.2)
+    below(canvas, handles(kinds, looks), 2)
     return canvas
 
 
@@ -187,10 +183,10 @@ def segmenters_figure(ranks: Frame, looks: Styles, note: str = "") -> Figure:
         axis.plot(positions, row.to_numpy(float), color=look.color, marker=look.marker, linestyle=look.line)
     axis.set(ylabel="average rank (1 = best)", xlim=(-0.25, len(positions) - 0.75))
     axis.set_xticks(positions, list(ranks.columns))
-    axis.set_yticks(range(1, len(ranks) + 1))
+    axis.yaxis.set_major_locator(MaxNLocator(nbins=9, integer=True, min_n_ticks=1))
     axis.invert_yaxis()
     methods = list(ranks.sort_values(ranks.columns[-1]).index)
-    canvas.legend(handles=handles(methods, looks), loc="outside lower center", ncols=2, handlelength=3.2)
+    below(canvas, handles(methods, looks), 2)
     if note:
         canvas.suptitle(note, fontsize=8.5)
     return canvas
