@@ -12,8 +12,10 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from PIL import Image
 
 from heatproof.data import ImageFolder, Images, load_images
+from heatproof.data.image_opener import as_rgb, open_image
 from heatproof.data.image_paths import printable
 from heatproof.data.inputs import Inputs, as_inputs
 from heatproof.data.labels import labels_by_ending
@@ -29,7 +31,8 @@ _PATH = "/"
 class ImageSource:
     """One image: its id, from which its random numbers come, how to open it, and its name for display.
 
-    `flag`: why it cannot be explained, where that is known before it is opened.
+    `flag`: why it cannot be explained, where that is known before it is opened. `original`: how to open it at its own
+    resolution, None for tensors.
     """
 
     id: str
@@ -37,6 +40,7 @@ class ImageSource:
     label: int | None = None
     flag: str = ""
     name: str = ""
+    original: Callable[[], Image.Image] | None = None
 
 
 def shots(
@@ -92,7 +96,13 @@ def _sources(images: Any, model: Model) -> Iterable[ImageSource]:
 
 def _sources_of_inputs(images: Any, model: Model) -> Iterable[ImageSource]:
     inputs = as_inputs(images, model.geometry)
-    return [ImageSource(id, partial(_row, inputs, i)) for i, id in enumerate(inputs.ids)]
+    return [ImageSource(id, partial(_row, inputs, i), original=_original(images, i)) for i, id in enumerate(inputs.ids)]
+
+
+def _original(images: Any, i: int) -> Callable[[], Image.Image] | None:
+    """How to open an image that was given as a PIL image; None for anything else."""
+    item = images if isinstance(images, Image.Image) else images[i] if isinstance(images, list | tuple) else None
+    return partial(as_rgb, item) if isinstance(item, Image.Image) else None
 
 
 def _row(inputs: Inputs, i: int) -> torch.Tensor:
@@ -112,7 +122,7 @@ def _sources_of_path(item: str | os.PathLike, model: Model) -> Iterable[ImageSou
     if isinstance(item, str) and item.partition(":")[0] == "shapes":
         images = load_images(item)
         return [
-            ImageSource(id, partial(_opened, images, i, model), label, name=id)
+            ImageSource(id, partial(_opened, images, i, model), label, name=id, original=partial(images.open, i))
             for i, (id, label) in enumerate(zip(images.ids, images.labels, strict=True))
         ]
     if glob.has_magic(str(item)):
@@ -127,7 +137,8 @@ def _sources_of_path(item: str | os.PathLike, model: Model) -> Iterable[ImageSou
 
 
 def _file(path: str | os.PathLike, model: Model) -> ImageSource:
-    return ImageSource(printable(os.fspath(path)), partial(_read, path, model), name=_PATH)
+    name = printable(os.fspath(path))
+    return ImageSource(name, partial(_read, path, model), name=_PATH, original=partial(open_image, path))
 
 
 def _read(path: str | os.PathLike, model: Model) -> torch.Tensor:
@@ -150,7 +161,7 @@ def as_bytes(x: torch.Tensor) -> np.ndarray:
 
 def stems(shots: Sequence[ImageSource]) -> list[str]:
     """A file name for each image: safe on every system, and unique even where only folders or case differ."""
-    plain = [_safe(PurePath(s.name).stem if PurePath(s.name).suffix else s.name) for s in shots]
+    plain = [file_name(PurePath(s.name).stem if PurePath(s.name).suffix else s.name) for s in shots]
     count = Counter(name.casefold() for name in plain)
     return [
         name if count[name.casefold()] == 1 else f"{name}-{derived_seed(0, shot.id, shot.name) % 16**8:08x}"
@@ -158,6 +169,7 @@ def stems(shots: Sequence[ImageSource]) -> list[str]:
     ]
 
 
-def _safe(name: str) -> str:
+def file_name(name: str) -> str:
+    """A name that is safe as a file's on every system."""
     safe = re.sub(r"[^\w.-]+", "-", name).strip("-.")[:80] or "image"
     return f"{safe}-" if re.fullmatch(r"(?i)con|prn|aux|nul|com\d|lpt\d", safe.partition(".")[0]) else safe

@@ -57,8 +57,8 @@ def comparison_blocks(
 def _diagram(test: Tested, looks: Mapping[str, Style]) -> Drawing:
     found = test.comparison
     caption = (
-        f"Average rank by {test.name} over {found.friedman.n} {test.block}. Methods that are thick on one bar cannot be "
-        f"told apart ({test.test}, 5 %)."
+        f"Average rank by {test.name} over {found.friedman.n} {test.block}. Methods thick on one bar cannot be told "
+        f"apart ({test.test}, 5 %)."
     )
     draw = lambda: rank_figure(found.ranks, found.cliques, looks, test.name, _friedman(found))  # noqa: E731
     return Drawing(test.file, caption, draw)
