@@ -6,16 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
-from heatproof.report import drawing
-from heatproof.report.drawing import house
 from heatproof.report.style import INK
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: The resolution at which a unit of a sheet is a pixel.
 DPI = 96
@@ -101,15 +101,26 @@ class Sheet:
 
     def svg(self) -> bytes:
         """An SVG file: text as text, every image with all its pixels."""
+        from heatproof.report import drawing
+
         return drawing.svg(self._figure()).encode("utf-8")
 
     def pdf(self) -> bytes:
         """A PDF file: text as text, every image with all its pixels."""
+        from heatproof.report import drawing
+
         return drawing.pdf(self._figure())
 
-    @house()
-    def _figure(self) -> Figure:
-        canvas = Figure(figsize=(self.width / DPI, self.height / DPI))
+    def _figure(self) -> "Figure":
+        """The sheet as a figure without axes and layout, in the settings of all figures."""
+        from matplotlib.figure import Figure
+
+        from heatproof.report.drawing import house
+
+        with house():
+            return self._drawn_on(Figure(figsize=(self.width / DPI, self.height / DPI)))
+
+    def _drawn_on(self, canvas: "Figure") -> "Figure":
         for tile in self.tiles:
             box = (tile.x / self.width, 1 - (tile.y + tile.height) / self.height,
                    tile.width / self.width, tile.height / self.height)  # fmt: skip
@@ -119,10 +130,8 @@ class Sheet:
         for x, y, line, anchor in self.words:
             ascent = font(line.size, line.bold).getmetrics()[0]
             at = (x / self.width, 1 - (y + ascent) / self.height)
-            text = line.text.replace("$", r"\$")
-            weight = "bold" if line.bold else "normal"
-            canvas.text(*at, text, fontsize=line.size * 72 / DPI, color=line.ink, ha=ANCHORS[anchor], va="baseline",
-                        fontweight=weight)  # fmt: skip
+            look = {"fontsize": line.size * 72 / DPI, "fontweight": "bold" if line.bold else "normal"}
+            canvas.text(*at, line.text, **look, color=line.ink, ha=ANCHORS[anchor], va="baseline", parse_math=False)
         return canvas
 
 

@@ -177,9 +177,10 @@ class GalleryFolder:
         shot, job = self._job.shots[number], self._job
         original = shot.original() if shot.original is not None else None
         geometry, folder = job.work.model.geometry, self.folder / "overlays" / self._stems[number]
-        for name, image in overlays(entry, job.work.asked.rows, job.look, original, geometry):
+        for i, (name, image) in enumerate(overlays(entry, job.work.asked.rows, job.look, original, geometry)):
+            path = folder / f"{i + 1:02d}-{file_name(name)}.png"  # in order, and different where only signs differ
             drawing = png(image, job.files.dpi)
-            write_atomically(folder / f"{file_name(name)}.png", lambda file, drawing=drawing: file.write(drawing))
+            write_atomically(path, lambda file, drawing=drawing: file.write(drawing))
 
     @property
     def started(self) -> bool:

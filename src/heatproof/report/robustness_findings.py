@@ -177,7 +177,7 @@ def mask_cosine_table(masks: Frame, resamples: int, seed: int) -> Frame:
         row |= {"n": len(values), "mean": np.nan, "median": np.nan, "median_low": np.nan, "median_high": np.nan}
         if len(values):
             drawn = multiplicities(len(values), resamples, seed, f"mask-cosine {dataset}")
-            low, high = percentiles(weighted_medians(values, drawn, np.arange(len(values))))
+            low, high = percentiles(weighted_medians(values, drawn, np.arange(len(values))), len(values))
             row |= {"mean": values.mean(), "median": np.median(values), "median_low": low, "median_high": high}
         rows.append(row)
     columns = [*key, "n", "mean", "median", "median_low", "median_high"]

@@ -10,7 +10,7 @@ from itertools import combinations
 import numpy as np
 
 from heatproof.rounding import rounded
-from heatproof.statistics.intervals import Interval, Replicates, percentiles
+from heatproof.statistics.intervals import Interval, Replicates, percentiles, widening
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,10 @@ class PooledCells:
         """Those of `pairs` whose first is significantly higher than the second, paired by image.
 
         Simultaneous bounds (max-T): a difference counts where it exceeds its standard error by more than the largest
-        studentised deviation of any of the differences does in `level` of the resamples.
+        studentised deviation of any of the differences does in `level` of the resamples, times the `widening` that
+        intervals have.
         """
-        points, values, known = [], [], []
+        points, values, known, images = [], [], [], []
         for one, other in pairs:
             shared = [c for c in self.conditions if self.has(one, c, quantity) and self.has(other, c, quantity)]
             if shared:
@@ -82,14 +83,16 @@ class PooledCells:
                 points.append(first[0] - second[0])
                 values.append(first[1] - second[1])
                 known.append((one, other))
-        if not known:
+                images += [self.cells[c][one].images for c in shared]
+        if not known or min(images) < 2:  # one image has no spread
             return []
         point, drawn = rounded(np.array(points)), rounded(np.array(values))
         drawn = drawn[:, ~np.isnan(drawn).any(0)]
         error = drawn.std(1) if drawn.shape[1] else np.full(len(known), np.inf)
         scale = np.where(rounded(error) > 0, error, np.inf)  # equal methods: no difference, no error
         deviation = np.abs((drawn - point[:, None]) / scale[:, None]).max(0)
-        reach = np.quantile(deviation, level or self.level) if len(drawn.T) else 0
+        level = level or self.level
+        reach = np.quantile(deviation, level) * widening(min(images), level) if len(drawn.T) else 0
         return [pair for pair, bound in zip(known, point - reach * error, strict=True) if rounded(bound) > 0]
 
     def interval(self, method: str, quantity: str) -> Interval:
@@ -99,7 +102,8 @@ class PooledCells:
             return Interval(np.nan, np.nan, np.nan, 0, self.level, self.seed)
         value, values = self.mean(method, quantity, where)
         pairs = sum(self.cells[c][method].point.n for c in where)
-        return Interval(value, *percentiles(values, self.level), pairs, self.level, self.seed)
+        images = min(self.cells[c][method].images for c in where)
+        return Interval(value, *percentiles(values, images, self.level), pairs, self.level, self.seed)
 
 
 def highest_first(methods: Sequence[str], values: Mapping[str, float]) -> list[str]:
