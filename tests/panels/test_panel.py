@@ -194,7 +194,9 @@ def test_rows_of_a_grid_keep_their_columns():
     assert len(columns) == 4 and [x for _, x in sorted(methods)] == [*columns, *columns[:3]]
 
 
-@pytest.mark.parametrize("name", ["a.png", "set-01/IMG_20240101-123456_a-very-long_name.of-a.photograph " * 2 + ".jpeg"])
+@pytest.mark.parametrize(
+    "name", ["a.png", "set-01/IMG_20240101-123456_a-very-long_name.of-a.photograph " * 2 + ".jpeg"]
+)
 @pytest.mark.parametrize("title", ["gradcam", "integrated-gradients[baseline=blur,steps=10]"])
 def test_the_image_is_level_with_the_maps_and_the_name_is_one_line(name, title):
     methods = [Method("gradcam", "gradcam", ("layer4",)), Method("other", title, ("layer4",))]

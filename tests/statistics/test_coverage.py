@@ -1,4 +1,7 @@
-"""By simulation: how often 95 % intervals hold the truth, and how often equal methods are told apart. Figures: docs/statistics.md."""
+"""By simulation: how often 95 % intervals hold the truth, and how often equal methods are told apart.
+
+The figures stand in docs/statistics.md.
+"""
 
 import numpy as np
 import pandas as pd

@@ -42,9 +42,7 @@ def test_two_that_are_alike_share_the_top(made):
 def test_equal_maps_are_one_method_in_the_verdict(made):
     pairs = made({"good": 0.4, "fair": 0.15, "dull": 0.05}, kinds=4, base=0.45)
     noise = np.random.default_rng(0).uniform(-1e-8, 1e-8, (len(pairs), 2))
-    twins = [
-        pairs[pairs["method"] == "good"].assign(method=name) for name in ("twin", "third")
-    ]
+    twins = [pairs[pairs["method"] == "good"].assign(method=name) for name in ("twin", "third")]
     for twin in twins:
         twin[["rbo", "kappa"]] += noise[: len(twin)]
     found, alone = judged(pd.concat([pairs, *twins], ignore_index=True)), judged(pairs)

@@ -54,6 +54,8 @@ SETTINGS: dict[Any, Any] = {
     "savefig.facecolor": "white",
 }
 
+#: SVG and PDF count in points, 72 to an inch.
+POINTS = 72
 #: The margin in inches around what reaches beyond a figure's edge.
 EDGE = 0.05
 
@@ -71,8 +73,11 @@ def house() -> Iterator[None]:
 
 
 def figure(width: float, height: float) -> Figure:
-    """An empty figure, size in inches, not registered in pyplot, laid out so that nothing is cut off."""
-    return Figure(figsize=(width, height), layout="constrained")
+    """An empty figure, size in inches, not registered in pyplot, laid out so that nothing is cut off.
+
+    It has the resolution of both formats from the start: the layout would reserve room for a legend of another one.
+    """
+    return Figure(figsize=(width, height), dpi=POINTS, layout="constrained")
 
 
 def svg(canvas: Figure) -> str:
@@ -89,7 +94,7 @@ def _printed(canvas: Figure, backend: Any, kind: str, metadata: dict[str, Any]) 
     buffer = io.BytesIO()
     with house():
         box = _settle(canvas)
-        backend(canvas).print_figure(buffer, format=kind, dpi=72, metadata=metadata, bbox_inches=box, pad_inches=0)
+        backend(canvas).print_figure(buffer, format=kind, dpi=POINTS, metadata=metadata, bbox_inches=box, pad_inches=0)
     return buffer.getvalue()
 
 
@@ -100,7 +105,7 @@ def _settle(canvas: Figure) -> Bbox:
     """
     engine = canvas.get_layout_engine()
     if engine is not None:
-        canvas.set_dpi(72)
+        canvas.set_dpi(POINTS)
         if canvas.axes:  # a figure with a legend only has nothing to lay out
             engine.execute(canvas)
         canvas.set_layout_engine("none")

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from heatproof.report.drawing import figure, house
-from heatproof.report.legend import Styles, method_axis
+from heatproof.report.legend import Styles, method_axis, text_width, width_beside
 from heatproof.report.style import INK
 
 #: The distance between two bars, in ranks, and the width of a bar in inches.
@@ -22,8 +22,8 @@ def rank_figure(
     Each method has a line of its own, for narrow screens. `by`: the number by which the methods are ranked.
     """
     order = sorted(ranks, key=lambda m: (ranks[m], m))
-    names = max(map(len, order), default=0)
-    canvas = figure(max(4.0, 2.6 + 0.075 * names + BAR * len(groups)), 1.0 + 0.25 * len(order))
+    width = max(width_beside(order, looks, 2.0 + BAR * len(groups)), text_width(note, 8.5) + 0.2)
+    canvas = figure(max(4.0, width), 1.0 + 0.25 * len(order))
     axis = canvas.subplots()
     for position, method in enumerate(order):
         look = looks[method]

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from heatproof.report.drawing import figure, house
 from heatproof.report.frames import Frame
-from heatproof.report.legend import Styles, below, handles, method_axis, named
+from heatproof.report.legend import Styles, below, handles, method_axis, named, width_beside
 from heatproof.report.style import CHANGED, FAINT, INK, UNCHANGED, Style, styles
 
 RMS = (("rm", True), ("rm0", False))
@@ -33,7 +33,8 @@ def robustness_figure(
     """
     pooled = table[table["severity"].astype(str) == "all"]
     kinds = list(dict.fromkeys(pooled["perturbation"]))
-    canvas, panels = _panels(len(kinds), columns, width=3.3, height=0.75 + 0.23 * len(methods))
+    width = max(3.3, width_beside(methods, looks, 1.7))
+    canvas, panels = _panels(len(kinds), columns, width, height=0.75 + 0.23 * len(methods))
     for kind, axis in zip(kinds, panels, strict=True):
         rows = pooled[pooled["perturbation"] == kind].set_index("method")
         for position, method in enumerate(methods):
@@ -117,7 +118,7 @@ def overlap_figure(pairs: Frame, methods: Sequence[str], looks: Styles) -> Figur
 
     Box: quartiles and median; whiskers: 5th and 95th percentile. All perturbations and severities together.
     """
-    canvas = figure(4.0, 0.9 + 0.4 * len(methods))
+    canvas = figure(max(4.0, width_beside(methods, looks, 2.2)), 0.9 + 0.4 * len(methods))
     axis = canvas.subplots()
     known = pairs[pairs["changed"].notna() & pairs["rbo"].notna()]
     for position, method in enumerate(methods):
@@ -195,7 +196,7 @@ def segmenters_figure(ranks: Frame, looks: Styles, note: str = "") -> Figure:
 @house()
 def mask_cosine_figure(masks: Frame, methods: Sequence[str], looks: Styles) -> Figure:
     """Cosine similarity of each clean map with the object's mask (1 = the same), a box per method."""
-    canvas = figure(4.0, 0.75 + 0.27 * len(methods))
+    canvas = figure(max(4.0, width_beside(methods, looks, 2.2)), 0.75 + 0.27 * len(methods))
     axis = canvas.subplots()
     for position, method in enumerate(methods):
         values = masks.loc[(masks["method"] == method) & masks["cosine"].notna(), "cosine"].to_numpy(float)
@@ -213,8 +214,8 @@ def heatmap_figure(table: Frame, methods: Sequence[str], looks: Styles, quantity
     grid = pooled.pivot(index="method", columns="perturbation", values=quantity)
     sure = pooled.pivot(index="method", columns="perturbation", values="reliable")
     values = grid.reindex(index=list(methods), columns=kinds).to_numpy(float)
-    names, below = (max(map(len, words), default=0) for words in ([named(m, looks) for m in methods], kinds))
-    canvas = figure(0.7 + 0.08 * names + 0.62 * len(kinds), 0.7 + 0.06 * below + 0.26 * len(methods))
+    under = max(map(len, kinds), default=0)
+    canvas = figure(width_beside(methods, looks, 0.4 + 0.62 * len(kinds)), 0.7 + 0.06 * under + 0.26 * len(methods))
     axis = canvas.subplots()
     axis.imshow(values, cmap="cividis", vmin=0, vmax=1, aspect="auto")
     axis.grid(visible=False)

@@ -88,8 +88,8 @@ class Replicates:
 def percentiles(values: np.ndarray, images: int, level: float = 0.95) -> tuple[float, float]:
     """The expanded percentile interval from the resamples of so many images.
 
-    It is the central `2 Φ(w z) − 1` of the resamples, `z = Φ⁻¹(½ + level / 2)`, `w` the `widening`. NaN where fewer than
-    half of the resamples gave a value, or there are fewer than two images.
+    It is the central `2 Φ(w z) − 1` of the resamples, `z = Φ⁻¹(½ + level / 2)`, `w` the `widening`. NaN where fewer
+    than half of the resamples gave a value, or there are fewer than two images.
     """
     valid = values[~np.isnan(values)]
     if len(valid) < len(values) / 2 or not len(valid) or images < 2:

@@ -163,7 +163,8 @@ def notes(about: RobustnessFacts) -> Iterator[str]:
 
 def _in_cells(cells: Sequence[FooledCell], name: str) -> str:
     """The single cells that a control fools, whatever it does on the mean."""
-    where = [cell.text for cell in cells]
+    several = len({(cell.model, cell.dataset) for cell in cells}) > 1
+    where = [f"{cell.text} of {cell.model} on {cell.dataset}" if several else cell.text for cell in cells]
     more = f" and {len(where) - NAMED} more" if len(where) > NAMED else ""
     return (
         f"Fooled in single cells by {name}, whatever the mean says: {'; '.join(where[:NAMED])}{more}. There the best "

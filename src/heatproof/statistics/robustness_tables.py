@@ -163,13 +163,13 @@ def image_blocks(
 
 
 class FooledCell(NamedTuple):
-    """A control that fools a quantity under one perturbation, and at which severities ("all": taken together)."""
+    """The controls that fool a quantity under one perturbation at the same severities ("all": taken together)."""
 
     model: str
     dataset: str
     perturbation: str
-    control: str
     severities: tuple[str, ...]
+    controls: tuple[str, ...]
 
     @property
     def text(self) -> str:
@@ -178,7 +178,7 @@ class FooledCell(NamedTuple):
         at = f" at {'severity' if len(single) == 1 else 'severities'} {listed(single)}" if single else ""
         if ALL in self.severities:
             at += " and over all severities" if single else " over all severities"
-        return f"{self.perturbation}{at} ({self.control})"
+        return f"{self.perturbation}{at} ({', '.join(self.controls)})"
 
 
 def fooled_cells(table: pd.DataFrame, quantity: str | None) -> Iterator[FooledCell]:
@@ -187,9 +187,10 @@ def fooled_cells(table: pd.DataFrame, quantity: str | None) -> Iterator[FooledCe
     if column is None or "fools" not in table:
         return
     rows: Any = table[[column in str(fools).split(FOOLS) for fools in table["fools"]]]
-    keys = ["model", "dataset", "perturbation", "method"]
-    for key, cell in rows.groupby(keys, sort=False):
-        yield FooledCell(*key, tuple(map(str, cell["severity"])))
+    found: dict[tuple, list[str]] = {}
+    for (*key, control), cell in rows.groupby(["model", "dataset", "perturbation", "method"], sort=False):
+        found.setdefault((*key, tuple(map(str, cell["severity"]))), []).append(str(control))
+    yield from (FooledCell(*key, tuple(controls)) for key, controls in found.items())
 
 
 def _measured(
