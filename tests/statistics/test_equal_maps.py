@@ -92,7 +92,8 @@ def test_the_scale_of_one_metric_hides_no_difference_in_another():
 
 def test_several_networks_share_only_what_is_equal_on_each():
     one, two = (EqualMaps(groups, 5) for groups in ((("a", "b", "c"), ("x", "y")), (("c", "b"), ("x", "z"))))
-    assert shared([one, two]).groups == (("b", "c"),) and shared([one]).groups == one.groups
+    assert shared([one, two]).groups == (("b", "c"),) and shared([one]) == one
+    assert not list(shared([one, two]).notes()) and len(list(one.notes())) == 2, "said of each network, once"
     assert shared([]) == DISTINCT and shared([one, DISTINCT]).groups == ()
 
 

@@ -31,13 +31,14 @@ COMPANIONS = ("rbo", "kappa", "l1", "spearman", "ssim", "cosine")
 class EqualMaps:
     """Groups of methods with equal maps; the first of a group stands for it in every test.
 
-    groups: each of two methods or more. images: on how many images their maps were compared. controls: the members
-    that are controls; a control and a real method are never in one group.
+    groups: each of two methods or more. images: on how many images their maps were compared. controls: the methods
+    that are controls; a control and a real method are never in one group. networks: how many networks that holds for.
     """
 
     groups: tuple[tuple[str, ...], ...] = ()
     images: int = 0
     controls: frozenset[str] = frozenset()
+    networks: int = 1
 
     @cached_property
     def first(self) -> Mapping[str, str]:
@@ -62,7 +63,9 @@ class EqualMaps:
         return {name: value for method, value in values.items() for name in self.named([method])}
 
     def notes(self) -> Iterator[str]:
-        """For each group of real methods, what is equal and what follows."""
+        """For each group of real methods, what is equal and what follows; for one network, so that it is said once."""
+        if self.networks > 1:
+            return
         where = "the image" if self.images == 1 else f"all {counted(self.images, 'image')}"
         for group in self.groups:
             if group[0] not in self.controls:
@@ -132,7 +135,7 @@ def shared(parts: Sequence[EqualMaps]) -> EqualMaps:
     order = [name for group in parts[0].groups for name in group]
     kept = [tuple(sorted(group, key=order.index)) for group in groups if len(group) > 1]
     controls = frozenset(name for part in parts for name in part.controls)
-    return EqualMaps(tuple(kept), sum(part.images for part in parts), controls)
+    return EqualMaps(tuple(kept), sum(part.images for part in parts), controls, len(parts))
 
 
 #: What tells the observations of a metric apart, where a frame has it.
