@@ -115,7 +115,8 @@ def _settle(canvas: Figure) -> Bbox:
 
 
 def _holds(whole: Bbox, part: Bbox) -> bool:
-    return bool(np.all(part.min >= whole.min - 1e-6) and np.all(part.max <= whole.max + 1e-6))
+    low, high = (np.subtract(a, b) for a, b in ((part.min, whole.min), (whole.max, part.max)))
+    return bool((low >= -1e-6).all() and (high >= -1e-6).all())
 
 
 def inline(drawing: str, label: str, prefix: str) -> str:

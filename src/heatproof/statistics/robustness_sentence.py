@@ -146,7 +146,7 @@ def notes(about: RobustnessFacts) -> Iterator[str]:
     test = about.comparison.friedman if about.comparison else None
     if len(evidence.real) < 2 or not evidence.conditions:
         pass
-    elif test is None or not about.comparison.able:
+    elif about.comparison is None or test is None or not about.comparison.able:
         blocks = f"Only {counted(test.n, 'block')}" if test else "No block"
         yield f"{blocks} of perturbation and severity: the verdict rests on the bootstrap by image alone."
     else:

@@ -149,7 +149,7 @@ def image_blocks(
     prediction, where a high RBO is good. An image without such a condition has NaN, and so has a method without a value
     in a whole setting (a model, dataset, layer and segmenter): the tests drop these blocks, and count them.
     """
-    every = pairs[[*BLOCK]].drop_duplicates()
+    every: Any = pairs[[*BLOCK]].drop_duplicates()
     kept = _usable(pairs, value)
     kept = kept if controls else kept[~kept["control"].astype(bool)]
     kept = kept[~kept["changed"].astype(bool)] if unchanged else kept
@@ -187,9 +187,12 @@ def fooled_cells(table: pd.DataFrame, quantity: str | None) -> Iterator[FooledCe
     if column is None or "fools" not in table:
         return
     rows: Any = table[[column in str(fools).split(FOOLS) for fools in table["fools"]]]
-    found: dict[tuple, list[str]] = {}
-    for (*key, control), cell in rows.groupby(["model", "dataset", "perturbation", "method"], sort=False):
-        found.setdefault((*key, tuple(map(str, cell["severity"]))), []).append(str(control))
+    found: dict[tuple[str, str, str, tuple[str, ...]], list[str]] = {}
+    for (model, dataset, kind, control), cell in rows.groupby(
+        ["model", "dataset", "perturbation", "method"], sort=False
+    ):
+        where = str(model), str(dataset), str(kind), tuple(map(str, cell["severity"]))
+        found.setdefault(where, []).append(str(control))
     yield from (FooledCell(*key, tuple(controls)) for key, controls in found.items())
 
 
@@ -205,7 +208,7 @@ def _measured(
     for cell in {**empty, **named}:
         groups.setdefault(cell._replace(method="", control=False), []).append(cell)
     for cells in groups.values():  # methods are compared within a cell, and its resamples are then let go
-        rows = {cell: named.get(cell, empty.get(cell)) for cell in cells}
+        rows: dict[Cell, Any] = {cell: named[cell] if cell in named else empty[cell] for cell in cells}
         found = {cell: _bootstrapped(cell, rows[cell], drawn, seed) for cell in cells}
         fools = _fools(found)
         for cell in cells:
