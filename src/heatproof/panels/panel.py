@@ -71,7 +71,7 @@ def panel_sheet(entry: ExplainedImage, rows: Rows, look: Look) -> Sheet:
         sheet.write(heading, x, y)
         y += top
         for line in block:
-            _put(sheet, line, plain, image, look, x, y)
+            _put_line(sheet, line, plain, image, look, x, y)
             y += _height(line, size)
         y += GAP
     return sheet
@@ -153,11 +153,11 @@ def _below(entry: ExplainedImage, width: int) -> list[Line]:
     assert entry.predicted is not None
     lines = wrapped(f"Predicted: {entry.predicted.full}", width)
     if entry.label is not None:
-        lines += wrapped(f"Label: {_named(entry.label)}", width, SMALL, FAINT)
+        lines += wrapped(f"Label: {_class_text(entry.label)}", width, SMALL, FAINT)
     return lines
 
 
-def _named(answer: ClassProbability) -> str:
+def _class_text(answer: ClassProbability) -> str:
     return f"{answer.name} ({answer.index})" if answer.name else f"class {answer.index}"
 
 
@@ -178,7 +178,9 @@ def _height(line: Sequence[PanelTile], size: tuple[int, int]) -> int:
     return _text(line) + SPACE + size[1] + GAP
 
 
-def _put(sheet: Sheet, line: Sequence[PanelTile], plain: Tile, image: np.ndarray, look: Look, x: int, y: int) -> None:
+def _put_line(
+    sheet: Sheet, line: Sequence[PanelTile], plain: Tile, image: np.ndarray, look: Look, x: int, y: int
+) -> None:
     """Titles end just above their tiles."""
     room = _text(line)
     for number, tile in enumerate(line):
@@ -206,13 +208,13 @@ def wrapped(text: str, width: int, size: int = TEXT, ink: str = INK, bold: bool 
     face = font(size, bold)
     lines, rest = [], " ".join(text.split())
     while rest:
-        fits = _fitting(rest, face, width)
+        fits = _characters_that_fit(rest, face, width)
         lines.append(Line(rest[:fits].rstrip(), size, ink, bold))
         rest = rest[fits:].lstrip()
     return lines
 
 
-def _fitting(text: str, face: ImageFont.FreeTypeFont, width: int) -> int:
+def _characters_that_fit(text: str, face: ImageFont.FreeTypeFont, width: int) -> int:
     """How many characters fit on the line."""
     if face.getlength(text) <= width:
         return len(text)

@@ -107,7 +107,7 @@ def robustness_table(
     noise = _means(psnr, "psnr")
     sizes = _means(pairs if segments is None and "segments" in pairs else segments, "segments")
     rows: dict[Cell, dict[str, Any]] = {}
-    for cell, found, area, fools in _measured(pairs, resamples, seed):
+    for cell, found, area, fools in _measure_cells(pairs, resamples, seed):
         point = found.point
         line = {**cell._asdict(), "n": point.n, "flips": point.flips, "reliable": point.reliable, "fools": fools}
         line["flip_rate"] = point.flips / point.n if point.n else np.nan
@@ -124,7 +124,7 @@ def pooled(pairs: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> dict
     """The "all" cells with their resamples, drawn as in `robustness_table`, for differences between methods."""
     clean = _usable(pairs)
     drawn = _draws(clean, resamples, seed)
-    return {cell: _bootstrapped(cell, rows, drawn, seed) for cell, rows in _cells(clean, single=False)}
+    return {cell: _bootstrap_cell(cell, rows, drawn, seed) for cell, rows in _cells(clean, single=False)}
 
 
 def rm_blocks(table: pd.DataFrame, value: str = "rm", controls: bool = False) -> pd.DataFrame:
@@ -196,7 +196,7 @@ def fooled_cells(table: pd.DataFrame, quantity: str | None) -> Iterator[FooledCe
     yield from (FooledCell(*key, tuple(controls)) for key, controls in found.items())
 
 
-def _measured(
+def _measure_cells(
     pairs: pd.DataFrame, resamples: int, seed: int
 ) -> Iterator[tuple[Cell, Replicates, tuple[float, float] | None, str]]:
     """Every cell, with its resamples, for a single severity DeLong's bounds, and what a control fools."""
@@ -209,7 +209,7 @@ def _measured(
         groups.setdefault(cell._replace(method="", control=False), []).append(cell)
     for cells in groups.values():  # methods are compared within a cell, and its resamples are then let go
         rows: dict[Cell, Any] = {cell: named[cell] if cell in named else empty[cell] for cell in cells}
-        found = {cell: _bootstrapped(cell, rows[cell], drawn, seed) for cell in cells}
+        found = {cell: _bootstrap_cell(cell, rows[cell], drawn, seed) for cell in cells}
         fools = _fools(found)
         for cell in cells:
             area = None
@@ -276,7 +276,7 @@ def _draws(pairs: Any, resamples: int, seed: int) -> dict[str, Resamples]:
     return found
 
 
-def _bootstrapped(cell: Cell, rows: Any, draws: Mapping[str, Resamples], seed: int) -> Replicates:
+def _bootstrap_cell(cell: Cell, rows: Any, draws: Mapping[str, Resamples], seed: int) -> Replicates:
     """A cell's resamples; rows in the order of (image, severity), so that sums round alike."""
     positions, drawn = draws.get(cell.dataset, Resamples({}, np.zeros((1, 1))))
     image = rows["image"].astype(str).map(positions).to_numpy(np.int64)
@@ -297,7 +297,7 @@ def _means(frame: Any, column: str) -> Callable[[Cell], float]:
         keys = [key for key in keys if key not in ("perturbation", "severity")]
         finite = finite.drop_duplicates([*keys, *(["image"] if "image" in finite else [])])
     pooling = [key for key in keys if key != "severity"]
-    single, all_together = _grouped(finite, column, keys), _grouped(finite, column, pooling)
+    single, all_together = _group_means(finite, column, keys), _group_means(finite, column, pooling)
 
     def mean(cell: Cell) -> float:
         found, by = (all_together, pooling) if cell.severity == ALL else (single, keys)
@@ -306,7 +306,7 @@ def _means(frame: Any, column: str) -> Callable[[Cell], float]:
     return mean
 
 
-def _grouped(frame: Any, column: str, keys: list[str]) -> dict[tuple[str, ...], float]:
+def _group_means(frame: Any, column: str, keys: list[str]) -> dict[tuple[str, ...], float]:
     if not keys:
         return {(): float(frame[column].mean())}
     means = frame.groupby([frame[key].astype(str) for key in keys], observed=True)[column].mean()

@@ -80,7 +80,7 @@ def _verdict(
     level = judged[0].level
     whole = len(ranks.dropna())
     if whole and ranks.shape[1]:
-        averages = {str(name): float(value) for name, value in _ascending(ranks.mean()).items()}
+        averages = {str(name): float(value) for name, value in _ascending_ranks(ranks.mean()).items()}
         top, ranked = tuple(averages), True
         if ranks.shape[1] > 1:
             comparison = compared(ranks, higher_is_better=False, alpha=1 - level)
@@ -94,7 +94,7 @@ def _verdict(
     return ScoreVerdict(*where, sentence, notes, top, names, fakes, averages, firsts, comparison, whole, level)
 
 
-def _ascending(ranks: Any) -> Any:
+def _ascending_ranks(ranks: Any) -> Any:
     """Average ranks, best first; equal ones by name."""
     return ranks.loc[rounded(ranks).sort_values(kind="stable").index]
 
