@@ -70,6 +70,29 @@ def test_panels_maps_and_a_page(capsys, folder):
     assert "Drawn with cividis, alpha 0.8" in page and page.count("it has no attention") == 1
 
 
+def test_panels_for_print_and_overlays_at_the_resolution_of_the_file(capsys, folder):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (600, 900, 3), np.uint8)).save(folder / "large.png")
+    code, _, err = called(
+        capsys, "explain", "large.png", "--model", "shapes", "--methods", "gradcam,eigencam", "--dpi", "192",
+        "--formats", "png,svg,pdf", "--overlays", "--out", "out",
+    )  # fmt: skip
+    assert code == 0, err
+    out = folder / "out"
+    assert {path.suffix for path in (out / "panels").iterdir()} == {".png", ".svg", ".pdf"}
+    with Image.open(out / "panels" / "large.png") as panel:
+        assert panel.info["dpi"] == pytest.approx((192, 192), abs=0.1)
+    files = sorted((out / "overlays" / "large").iterdir())
+    assert [path.name for path in files] == ["01-gradcam.png", "02-eigencam.png"]
+    with Image.open(files[0]) as overlay:
+        assert overlay.size == (900, 600), "shapes squashes the image, so it sees all of it"
+    page = (out / "index.html").read_text()
+    assert "Panel (SVG)" in page and "panels/large.pdf" in page
+    code, _, err = called(capsys, "explain", "large.png", "--model", "shapes", "--formats", "jpg", "--out", "out2")
+    assert code == 2 and "Did you mean 'png'?" in err and not (folder / "out2").exists()
+    code, _, err = called(capsys, "explain", "large.png", "--model", "shapes", "--dpi", "5", "--out", "out2")
+    assert code == 2 and "`dpi` must lie in 24 … 1200. Got 5.0." in err
+
+
 def test_a_broken_image_is_noted_and_the_others_go_on(capsys, folder):
     code, out, err = called(capsys, "explain", ".", "--model", "shapes", "--out", "out")
     assert code == 0

@@ -1,6 +1,9 @@
 """What a pixel of an overlay is, what a title may be, what a panel holds: drawn from arrays, no network."""
 
+import base64
 import io
+import re
+from dataclasses import replace
 
 import matplotlib
 import numpy as np
@@ -18,7 +21,9 @@ from heatproof.panels.explained_image import (
     as_arrays,
     from_arrays,
 )
-from heatproof.panels.panel import panel, png, tile_size, wrapped
+from heatproof.panels.panel import panel, panel_sheet, tile_size, wrapped
+from heatproof.panels.sheet import font as face
+from heatproof.panels.sheet import png
 from heatproof.report.overlay import Look, overlay
 
 GENERATOR = np.random.default_rng(0)
@@ -103,7 +108,7 @@ def test_looks_are_checked_with_near_misses():
 def test_no_title_is_cut_and_no_line_too_wide(text, width):
     lines = wrapped(text, width)
     assert "".join(line.text for line in lines).replace(" ", "") == "".join(text.split())
-    font = drawing._font(drawing.TEXT)
+    font = face(drawing.TEXT)
     assert all(font.getlength(line.text) <= width or len(line.text) == 1 for line in lines)
 
 
@@ -152,24 +157,17 @@ def test_a_panel_holds_the_image_every_map_and_one_colour_bar():
     assert (bar[5, 0] == look.palette[0]).all() and (bar[5, -1] == look.palette[-1]).all()
 
 
-def test_what_is_written_is_in_the_panel(monkeypatch):
-    written: list[str] = []
-    real = drawing._write_text
-    monkeypatch.setattr(
-        drawing,
-        "_write_text",
-        lambda draw, lines, *at: (written.extend(l.text for l in lines), real(draw, lines, *at))[1],
-    )
+def test_what_is_written_is_in_the_panel():
     name = "great white shark, white shark, man-eater, man-eating shark"
     method = Method("refine:gradcam", "refine:gradcam", ("stage1", "stage2"))
     maps = {method.key: Map(np.zeros((2, 2)), np.zeros((40, 60)), "the model gave non-finite output")}
     answer = ClassProbability(2, name, 0.42)
-    panel(
+    sheet = panel_sheet(
         ExplainedImage("x/a.png", "a.png", image(), answer, answer, (ExplainedClass(answer, maps),)),
         ((method,),),
         Look(),
     )
-    text = " ".join(" ".join(written).split())
+    text = " ".join(" ".join(words.line.text for words in sheet.words).split())
     for part in ("a.png", f"Explained: {name} (2), 42 %", "refine:gradcam", "stage1 + stage2",
                  "great white shark, 42 %", "the model gave non-finite output"):  # fmt: skip
         assert "".join(part.split()) in "".join(text.split()), part
@@ -194,6 +192,51 @@ def test_rows_of_a_grid_keep_their_columns():
                   overlay(shown, entry.blocks[0].maps["gradcam@0"].display, look))  # fmt: skip
     columns = sorted({x for _, x in methods})
     assert len(columns) == 4 and [x for _, x in sorted(methods)] == [*columns, *columns[:3]]
+
+
+@pytest.mark.parametrize(
+    "name", ["a.png", "set-01/IMG_20240101-123456_a-very-long_name.of-a.photograph " * 2 + ".jpeg"]
+)
+@pytest.mark.parametrize("title", ["gradcam", "integrated-gradients[baseline=blur,steps=10]"])
+def test_the_image_is_level_with_the_maps_and_the_name_is_one_line(name, title):
+    methods = [Method("gradcam", "gradcam", ("layer4",)), Method("other", title, ("layer4",))]
+    entry = replace(entry_of(image(224, 224), methods), name=name)
+    sheet = panel_sheet(entry, (tuple(methods),), Look())
+    first, *maps = (tile for tile in sheet.tiles if (tile.width, tile.height) == (224, 224))
+    assert len(maps) == 2 and {tile.y for tile in maps} == {first.y}
+    written = [words for words in sheet.words if words.line.text == " ".join(name.split())]
+    assert len(written) == 1, "the name is whole, on one line"
+    assert written[0].x + written[0].line.width <= sheet.width
+    assert all(words.x + words.line.width <= sheet.width for words in sheet.words if words.anchor == "l")
+
+
+def test_a_resolution_of_its_own_scales_all_and_is_stated():
+    methods = [Method("gradcam", "gradcam", ("layer4",))]
+    entry = entry_of(image(224, 224), methods)
+    sheet = panel_sheet(entry, (tuple(methods),), Look())
+    plain, fine = Image.open(io.BytesIO(sheet.png())), Image.open(io.BytesIO(sheet.png(288)))
+    assert fine.size == (3 * plain.width, 3 * plain.height)
+    assert fine.info["dpi"] == pytest.approx((288, 288), abs=0.1)
+    tile = sheet.tiles[1]
+    large = np.asarray(fine)[3 * tile.y : 3 * (tile.y + tile.height), 3 * tile.x : 3 * (tile.x + tile.width)]
+    small = np.asarray(Image.fromarray(large).resize((224, 224), Image.Resampling.BOX)).astype(float)
+    assert np.abs(small - np.asarray(tile.draw((224, 224)))).mean() < 12
+
+
+def test_svg_and_pdf_hold_text_as_text_and_images_with_all_their_pixels():
+    methods = [Method("gradcam", "gradcam$x$", ("layer4",))]
+    shown = image(600, 500)
+    entry = replace(entry_of(shown, methods), name="a_$b$.png")
+    sheet = panel_sheet(entry, (tuple(methods),), Look())
+    assert sheet.tiles[0].width < 500
+    text = sheet.svg().decode()
+    assert ">a_$b$.png</text>" in text and ">gradcam$x$</text>" in text
+    coded = re.findall(r'xlink:href="data:image/png;base64,\s*([^"]+)"', text)
+    found = [np.asarray(Image.open(io.BytesIO(base64.b64decode(one))).convert("RGB")) for one in coded]
+    wanted = overlay(shown, entry.blocks[0].maps["gradcam"].display, Look())
+    for pixels in (shown, wanted):
+        assert any(one.shape == pixels.shape and (one == pixels).all() for one in found)
+    assert sheet.pdf().startswith(b"%PDF") and sheet.svg() == sheet.svg()
 
 
 def test_drawing_leaves_matplotlib_as_it_was():

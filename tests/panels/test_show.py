@@ -15,8 +15,10 @@ from torch import nn
 import heatproof
 from heatproof.attributions import ATTRIBUTIONS, attribution
 from heatproof.errors import InvalidInput, InvalidTarget, NotApplicable, UnknownName
+from heatproof.geometry import Geometry
 from heatproof.panels import show as showing
 from heatproof.panels.image_sources import shots, stems
+from heatproof.panels.overlays import seen
 from heatproof.panels.selection import selected
 from heatproof.panels.show import checked_job, explained_into
 from heatproof.progress import Silent
@@ -107,6 +109,37 @@ def test_files_hold_the_same_maps_as_explain(model, folder, tmp_path):
                 np.testing.assert_allclose(stored[f"display/{key}"], maps[key][i].numpy(), rtol=1e-4, atol=1e-6)
                 np.testing.assert_allclose(stored[f"raw/{key}"], raw[key][i].numpy(), rtol=1e-4, atol=1e-6)
         assert Image.open(tmp_path / "out" / "panels" / f"{name}.png").size[0] > 224
+
+
+def test_saved_forms_of_a_panel_are_those_asked_for(model, folder, tmp_path):
+    found = heatproof.show(model, folder / "a" / "cat.png", "gradcam", dpi=48, formats="svg")
+    assert found.panels[0].size[0] < heatproof.show(model, folder / "a" / "cat.png", "gradcam").panels[0].size[0]
+    found.save(tmp_path / "one")
+    assert names_in(tmp_path / "one" / "panels") == ["cat.svg"] and not (tmp_path / "one" / "overlays").exists()
+    found.save(tmp_path / "two", formats=["png", "pdf"], dpi=300, overlays=True)
+    assert names_in(tmp_path / "two" / "panels") == ["cat.pdf", "cat.png"]
+    assert names_in(tmp_path / "two" / "overlays" / "cat") == ["01-gradcam.png"]
+    with pytest.raises(UnknownName, match="'png'"):
+        found.save(tmp_path / "three", formats="pgn")
+
+
+@pytest.mark.parametrize(("size", "resize"), [((40, 60), 32), ((90, 30), 24), ((64, 64), None), ((50, 37), None)])
+def test_an_overlay_lies_on_the_part_that_the_network_saw(size, resize):
+    """Each corner pixel of the network's input is the mean of the original's pixels there."""
+    geometry = Geometry((16, 16), resize)
+    left, top, right, bottom = seen(geometry, size)
+    width, height = size
+    if resize is None:
+        assert (left, top, right, bottom) == (0, 0, width, height)
+    else:
+        scale = resize / min(size)
+        wanted = [
+            (width - 16 / scale) / 2,
+            (height - 16 / scale) / 2,
+            (width + 16 / scale) / 2,
+            (height + 16 / scale) / 2,
+        ]
+        assert np.abs(np.array([left, top, right, bottom]) - wanted).max() <= 1
 
 
 def test_images_of_different_sizes_and_batches_give_the_same(model):

@@ -1,5 +1,6 @@
 """Figures draw the numbers they get, equal numbers give equal bytes, and global settings are not changed."""
 
+import html
 import math
 import re
 
@@ -7,10 +8,13 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from heatproof.report import drawing
 from heatproof.report import robustness_figures as plots
-from heatproof.report.rank_figure import critical_difference_figure
+from heatproof.report.legend import legend_figure, text_width
+from heatproof.report.rank_figure import rank_figure
+from heatproof.report.score_figures import curves_figure as score_curves
 from heatproof.report.style import FAINT, INK, LINE, styles
 
 METHODS = ["gradcam", "gradcam++", "centre"]
@@ -82,15 +86,18 @@ def test_overlap_boxes_hold_the_medians_of_each_kind_of_pair():
     assert sorted(medians) == pytest.approx([0.3, 0.8])
 
 
-def test_bars_join_the_groups_from_first_to_last():
+def test_bars_are_thick_at_the_members_of_a_group_and_thin_between():
     order = ["gradcam", "gradcam++", "centre"]
-    axis = critical_difference_figure(RANKS, 0.25, [order[:2], order], LOOKS).axes[0]
-    bars = [sorted(line.get_ydata()) for line in axis.lines if line.get_linewidth() > 3]
-    assert bars == [[-0.25, 1.25], [-0.25, 2.25]]
+    axis = rank_figure(RANKS, [order[:2], order[::2]], LOOKS).axes[0]
+    thick = [(line.get_xdata()[0], np.mean(line.get_ydata())) for line in axis.lines if line.get_linewidth() > 3]
+    places = sorted({x for x, _ in thick})
+    assert [[y for x, y in thick if x == place] for place in places] == [[0, 1], [0, 2]]
+    thin = [sorted(line.get_ydata()) for line in axis.lines if line.get_linewidth() == 1.2]
+    assert thin == [[-0.25, 1.25], [-0.25, 2.25]]
 
 
 def test_the_rank_diagram_names_methods_ranks_and_the_test():
-    text = drawing.svg(critical_difference_figure(RANKS, 0.25, [], LOOKS, "Kendall's W = 0.61"))
+    text = drawing.svg(rank_figure(RANKS, [], LOOKS, "RM", "Kendall's W = 0.61"))
     shown = re.findall(r"<text[^>]*>([^<]*)</text>", text)
     assert {
         "gradcam",
@@ -99,7 +106,7 @@ def test_the_rank_diagram_names_methods_ranks_and_the_test():
         "1.50",
         "1.75",
         "2.75",
-        "critical distance 0.25",
+        "average rank by RM (1 = best)",
     } <= set(shown)
     assert "Kendall's W = 0.61" in shown
 
@@ -170,5 +177,105 @@ def test_no_two_of_thirty_methods_look_alike_and_controls_are_grey_and_dashed():
 def test_a_method_name_is_text_not_mathematics():
     name = "my$odd$_<cam>"
     looks = styles([name], ())
-    text = drawing.svg(critical_difference_figure({name: 1.0}, math.nan, [], looks))
+    text = drawing.svg(rank_figure({name: 1.0}, [], looks))
     assert "my$odd$_&lt;cam&gt;" in text
+
+
+# --- nothing is cut off ---
+
+#: Methods as a long list has them, with the longest spelling of each kind.
+MANY = [
+    *("gradcam", "gradcam++", "hirescam", "xgradcam", "layercam", "eigencam", "ablationcam", "scorecam", "finercam"),
+    *("refine:layercam", "integrated-gradients[baseline=blur,steps=100]", "guided-backprop", "smoothgrad[samples=50]"),
+    *("expected-gradients[samples=20]", "input-x-gradient", "lrp", "rise[masks=4000]"),
+    *("random", "half", "ones", "centre", "edges"),
+]
+FAKES = ("random", "half", "ones", "centre", "edges")
+
+
+def every_figure(count):
+    """Name → each kind of figure with so many methods."""
+    methods = [*MANY[:count], *FAKES] if count < 17 else MANY
+    looks = styles(methods, FAKES)
+    wide = table(methods, ("gaussian-noise", "jpeg", "fgsm"))
+    shares = wide.columns[wide.columns.str.contains("rm|consist|respons")]
+    wide[shares] = wide[shares].clip(-5, 5).rank(pct=True)
+    rng = np.random.default_rng(0)
+    real = [name for name in methods if name not in FAKES]
+    ranks = {name: float(rank) for name, rank in zip(real, rng.permutation(len(real)) + 1, strict=True)}
+    groups = [real[start : start + 3] for start in range(0, len(real) - 2, 2)]
+    points = pd.DataFrame({"method": m, "metric": "deletion", "at": at, "mean": 0.5, "low": 0.4, "high": 0.6}
+                          for m in methods for at in (0.0, 0.5, 1.0))  # fmt: skip
+    pairs = [{"method": m, "rbo": r, "cosine": r, "changed": r > 0.4} for m in methods for r in (0.2, 0.5)]
+    overlap = pd.DataFrame(pairs)
+    several = pd.DataFrame(dict.fromkeys(("quickshift", "slic", "grid"), ranks))
+    note = "Friedman χ² = 1234.5, p < 0.001; Kendall's W = 0.61"
+    one = wide[wide["perturbation"] == "jpeg"]
+    return {
+        "ranks": rank_figure(ranks, groups, looks, "mean rank over the scores", note),
+        "robustness": plots.robustness_figure(wide, methods, looks),
+        "robustness of one": plots.robustness_figure(one, methods, looks, columns=1),
+        "curves": plots.curves_figure(wide, methods, looks),
+        "curves of one": plots.curves_figure(one, methods, looks, columns=1),
+        "score curves": score_curves(points, ["deletion"], methods, looks),
+        "segmenters": plots.segmenters_figure(several, looks, note),
+        "overlap": plots.overlap_figure(overlap, methods, looks),
+        "mask cosine": plots.mask_cosine_figure(overlap, methods, looks),
+        "heatmap": plots.heatmap_figure(wide, methods, looks),
+        "legend": legend_figure(methods, looks),
+    }
+
+
+def words_outside(text):
+    """The lines of text of an SVG that reach beyond its edges, by the widths of the font that it names."""
+    width, height = map(float, re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text).groups())
+    outside = []
+    for style, place, words in re.findall(r'<text style="([^"]*)"([^>]*)>([^<]*)</text>', text):
+        if "rotate" in place and "rotate(-0" not in place:
+            continue
+        size = float(re.search(r"([\d.]+)px", style)[1])
+        x, y = (float(v) for v in re.search(r'x="([-\d.]+)" y="([-\d.]+)"', place).groups())
+        long = 72 * text_width(html.unescape(words), size)
+        left = x - {"middle": long / 2, "end": long}.get(*re.findall(r"text-anchor: (\w+)", style) or [""], 0)
+        if left < -0.6 or left + long > width + 0.6 or y > height + 0.6 or y - 0.7 * size < -0.6:
+            outside.append((words, round(left), round(left + long), round(y), width, height))
+    return outside
+
+
+@pytest.mark.parametrize("count", [2, 9, 17])
+def test_no_word_of_a_figure_is_cut_off(count):
+    for name, figure in every_figure(count).items():
+        assert not words_outside(drawing.svg(figure)), name
+
+
+@pytest.mark.parametrize("count", [2, 9, 17])
+def test_no_two_ticks_of_an_axis_overlap(count):
+    for name, figure in every_figure(count).items():
+        drawing.svg(figure)
+        renderer = FigureCanvasAgg(figure).get_renderer()
+        for axis in figure.axes:
+            for labels in (axis.get_xticklabels(), axis.get_yticklabels()):
+                shown = [label for label in labels if label.get_text() and label.get_visible()]
+                if any(label.get_rotation() for label in shown):
+                    continue
+                boxes = [label.get_window_extent(renderer) for label in shown]
+                for i, box in enumerate(boxes):
+                    crowded = [o for o in boxes[i + 1 :] if box.shrunk(0.98, 0.7).overlaps(o.shrunk(0.98, 0.7))]
+                    assert not crowded, (name, shown[i].get_text())
+
+
+def test_a_legend_takes_as_many_columns_as_fit():
+    looks = styles(MANY, FAKES)
+    few = plots.curves_figure(table(["gradcam", "lrp"]), ["gradcam", "lrp"], looks)
+    many = plots.curves_figure(table(MANY, ("jpeg",)), MANY, looks, columns=1)
+    assert (few.legends[0]._ncols, many.legends[0]._ncols) == (2, 1)
+
+
+def test_what_reaches_beyond_a_figure_enlarges_it():
+    """Also in a figure of a user's own study."""
+    figure = drawing.figure(2, 1)
+    figure.subplots().set_xlabel("a label that is far too long for an axis of two inches and would be cut at both ends")
+    text = drawing.svg(figure)
+    assert not words_outside(text)
+    assert float(re.search(r'viewBox="0 0 ([\d.]+)', text)[1]) > 144
+    assert re.search(rb"/MediaBox \[ ?0 0 ([\d.]+)", drawing.pdf(drawing.figure(2, 1)))[1] == b"144"

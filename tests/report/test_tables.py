@@ -14,7 +14,7 @@ ROBUSTNESS = """
 model dataset layer segmenter method control perturbation severity n flips flip_rate psnr segments consistency
 responsiveness responsiveness_low responsiveness_high rm rm_low rm_high rm0 rm0_low rm0_high
 responsiveness_within responsiveness_within_low responsiveness_within_high
-rm0_within rm0_within_low rm0_within_high reliable
+rm0_within rm0_within_low rm0_within_high reliable fools
 """
 PAIRS = """
 model dataset layer segmenter image method control perturbation severity rbo kappa l1 spearman ssim cosine

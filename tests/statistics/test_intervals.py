@@ -156,8 +156,18 @@ def test_missing_pairs_are_left_out():
 
 
 def test_percentiles_need_half_of_the_resamples():
-    assert percentiles(np.array([0.0, 1.0, np.nan, np.nan, np.nan])) == pytest.approx((np.nan, np.nan), nan_ok=True)
-    assert percentiles(np.arange(101.0), 0.9) == pytest.approx((5, 95))
+    nothing = pytest.approx((np.nan, np.nan), nan_ok=True)
+    assert percentiles(np.array([0.0, 1.0, np.nan, np.nan, np.nan]), 40) == nothing
+    assert percentiles(np.arange(101.0), 1) == nothing, "one image has no spread"
+    assert percentiles(np.arange(101.0), 10**9, 0.9) == pytest.approx((5, 95))
+
+
+def test_few_images_have_a_wider_interval_by_students_factor():
+    """Of normal resamples, the bounds are those of Student's interval with the unbiased standard deviation."""
+    resamples = norm.ppf((np.arange(100_000) + 0.5) / 100_000)
+    for n, quantile in ((5, 2.776), (10, 2.262), (30, 2.045)):  # t tables, n − 1 degrees of freedom
+        wanted = quantile * math.sqrt(n / (n - 1))
+        assert percentiles(resamples, n) == pytest.approx((-wanted, wanted), rel=1e-3)
 
 
 def test_wrong_arguments_are_named():

@@ -1,6 +1,7 @@
 """Friedman, Kendall's W, Wilcoxon with Holm, Nemenyi: compared with SciPy, statsmodels, scikit-posthocs, by hand."""
 
 import math
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -92,7 +93,9 @@ def test_incomplete_blocks_are_dropped_and_counted():
     holes = np.vstack([table, [[1.0, np.nan, 2.0], [np.nan] * 3]])
     found, expected = friedman(holes), friedman(table)
     assert found.dropped == 2 and found.n == 20 and found.statistic == expected.statistic
-    assert wilcoxon_pairs(holes, "abc") == wilcoxon_pairs(table, "abc")
+    pairs = {(test.first, test.second): test for test in wilcoxon_pairs(holes, "abc")}
+    assert [pairs[pair].n for pair in (("a", "b"), ("a", "c"), ("b", "c"))] == [20, 21, 20]
+    assert pairs["a", "b"].p == wilcoxon_pairs(table, "abc")[0].p
 
 
 def test_lower_can_be_better():
@@ -120,11 +123,42 @@ def test_nemenyi_agrees_with_scikit_posthocs():
     assert np.array_equal(apart, (p < 0.05) & ~np.eye(5, dtype=bool))
 
 
-def test_cliques_are_maximal():
-    ranks = {"d": 4.0, "a": 1.0, "b": 1.6, "c": 2.4, "e": 4.1}
-    assert cliques(ranks, 1.0) == (("a", "b"), ("b", "c"), ("d", "e"))
-    assert cliques(ranks, 1.4) == (("a", "b", "c"), ("d", "e"))
-    assert cliques(ranks, 9) == (("a", "b", "c", "d", "e"),) and cliques(ranks, 0.05) == ()
+def slow_cliques(order, apart):
+    """Every subset of at least two without a pair that is apart, which no larger one holds."""
+    free = [set(s) for n in range(2, len(order) + 1) for s in combinations(order, n)
+            if not any(frozenset(pair) in apart for pair in combinations(s, 2))]  # fmt: skip
+    return {tuple(sorted(s, key=order.index)) for s in free if not any(s < other for other in free)}
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_cliques_are_all_the_largest_groups(seed):
+    generator, order = np.random.default_rng(seed), list("fadbce")
+    pairs = list(combinations(order, 2))
+    apart = {frozenset(pair) for pair, far in zip(pairs, generator.random(len(pairs)) < seed / 8, strict=True) if far}
+    found = cliques(order, apart)
+    assert set(found) == slow_cliques(order, apart) and len(set(found)) == len(found)
+    together = {frozenset(pair) for group in found for pair in combinations(group, 2)}
+    assert together == {frozenset(pair) for pair in pairs} - apart, "a bar joins two exactly where they are not apart"
+    assert list(found) == sorted(found, key=lambda group: [order.index(name) for name in group])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_top_the_bars_and_the_table_are_one_decision(seed):
+    generator = np.random.default_rng(seed)
+    table = generator.standard_normal((14, 6)) + np.array([0.0, 0.3, 0.6, 0.9, 1.5, 1.6])
+    found = compared(pd.DataFrame(table, columns=list("abcdef")))
+    significant = {frozenset((t.first, t.second)) for t in found.pairs if t.p_holm < 0.05 and t.gap * t.effect > 0}
+    assert found.apart == significant and significant
+    best = list("abcdef")[int(table.mean(0).argmax())]
+    near = {name for name in "abcdef" if frozenset((best, name)) not in significant}
+    assert found.best == best == found.top[0] and set(found.top) == near
+    assert near == {best}.union(*(set(group) for group in found.cliques if best in group))
+
+
+def test_another_decision_can_take_the_place_of_wilcoxons():
+    frame = pd.DataFrame(values(), columns=list("abcde"))
+    found = compared(frame, apart=[frozenset("ab")])
+    assert found.top == ("a", "c", "d", "e") and frozenset("ab") not in map(frozenset, found.cliques)
 
 
 def test_agreement_of_segmenters():

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from heatproof.statistics import robustness_table, verdict_on
-from heatproof.statistics.robustness_verdict import listed, number
+from heatproof.statistics.wording import listed, number
 
 
 def judged(pairs, **options):
@@ -30,19 +30,71 @@ def test_rm_decides_where_no_control_fools_it(made):
     assert found.by == "rm" and found.fooled["rm"] == () and "(RM 0." in found.sentence
 
 
-def test_twins_share_the_top(made):
-    pairs = made({"good": 0.4, "dull": 0.05}, kinds=4)
-    twin = pairs[pairs["method"] == "good"].assign(method="twin")
-    found = judged(pd.concat([pairs, twin], ignore_index=True))
-    assert set(found.top) == {"good", "twin"} and "dull" not in found.top
-    assert "good and twin hold up best" in found.sentence
-    assert "the other method is worse at 95 % confidence" in found.sentence
+def test_two_that_are_alike_share_the_top(made):
+    pairs = made({"good": 0.4, "near": 0.4, "dull": 0.05}, kinds=4)
+    found = judged(pairs)
+    best, near = found.top
+    assert {best, near} == {"good", "near"} and found.best == best
+    assert f"{best} and {near} hold up best" in found.sentence
+    assert f"; {near} cannot be told from {best}, the other method is worse than {best} at 95 % conf" in found.sentence
+
+
+def test_equal_maps_are_one_method_in_the_verdict(made):
+    pairs = made({"good": 0.4, "fair": 0.15, "dull": 0.05}, kinds=4, base=0.45)
+    noise = np.random.default_rng(0).uniform(-1e-8, 1e-8, (len(pairs), 2))
+    twins = [pairs[pairs["method"] == "good"].assign(method=name) for name in ("twin", "third")]
+    for twin in twins:
+        twin[["rbo", "kappa"]] += noise[: len(twin)]
+    found, alone = judged(pd.concat([pairs, *twins], ignore_index=True)), judged(pairs)
+    assert found.sentence == alone.sentence and found.top == ("good",)
+    assert found.notes[0].startswith("good = third = twin on this network: ") and "all 60 images" in found.notes[0]
+    assert sum("twin" in note for note in found.notes) == 1
+    assert found.comparison.pairs == alone.comparison.pairs and found.comparison.ranks == alone.comparison.ranks
+    assert found.figures["rm0"]["twin"] == found.figures["rm0"]["good"] == alone.figures["rm0"]["good"]
+    assert found.support["within"]["third"] == found.support["within"]["good"]
+
+
+def test_the_bars_are_those_of_the_sentence(made):
+    for seed in range(3):
+        found = judged(made({"a": 0.4, "b": 0.36, "c": 0.3, "d": 0.1, "e": 0.05}, kinds=4, base=0.5, seed=seed))
+        comparison = found.comparison
+        assert comparison is not None and found.top
+        joined = {found.best}.union(*(set(group) for group in comparison.cliques if found.best in group))
+        assert joined == set(found.top)
+
+
+def test_a_control_that_fools_one_cell_is_named_though_the_mean_is_not_fooled(made):
+    pairs = made({"good": 0.3, "dull": 0.1}, kinds=3, base=0.5, images=120)
+    here = (pairs["perturbation"] == "kind1") & (pairs["severity"] == 2)
+    good = pairs[pairs["method"] == "good"].assign(method="edges", control=True)
+    dull = pairs[pairs["method"] == "dull"].assign(method="edges", control=True)
+    spot = (good["perturbation"] == "kind1") & (good["severity"] == 2)
+    edges = pd.concat([good[spot], dull[~spot.to_numpy()].assign(rbo=0.5, kappa=0.0)])
+    assert here.any() and len(edges) == len(good)
+    pairs = pd.concat([pairs, edges], ignore_index=True)
+    table = robustness_table(pairs, resamples=200)
+    cells = table[table["method"] == "edges"].set_index(["perturbation", "severity"])["fools"]
+    fooled = {key for key, names in cells.items() if "rm0" in names.split("; ")}
+    assert ("kind1", "2") in fooled and ("kind0", "all") not in fooled and ("kind0", "1") not in fooled
+    assert (table.loc[~table["control"].astype(bool), "fools"] == "").all()
+    found = verdict_on(pairs, table, resamples=200)
+    assert "edges" not in found.fooled["rm0"] and found.by == "rm0"
+    (note,) = (note for note in found.notes if note.startswith("Fooled in single cells by RM₀"))
+    assert "kind1 at severity 2" in note and "(edges)" in note
+
+
+def test_of_few_images_no_sentence_speaks_of_confidence(made):
+    methods = {"good": 0.5, "dull": 0.0}
+    few, many = (judged(made(methods, images=n, kinds=4, base=0.45, flip=0.4)) for n in (49, 50))
+    assert few.top == many.top == ("good",)
+    assert few.sentence.endswith("it beats the other method on these images.") and "confidence" not in few.sentence
+    assert many.sentence.endswith("it beats the other method at 95 % confidence.")
 
 
 def test_methods_that_cannot_be_told_apart(made):
     found = judged(made({"one": 0.3, "two": 0.3, "three": 0.3}, images=25))
     assert set(found.top) == {"one", "two", "three"}
-    assert "no method can be told from the others" in found.sentence
+    assert f"no method can be told from {found.best}" in found.sentence and "confidence" not in found.sentence
     assert "Only 25 images: take this as an indication." in found.notes
     assert any(note.startswith("Only ") and "block" in note for note in found.notes)
 

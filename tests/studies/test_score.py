@@ -16,6 +16,7 @@ import heatproof
 from heatproof.attributions import ATTRIBUTIONS, attribution
 from heatproof.errors import HeatproofWarning, InvalidInput, StoreError
 from heatproof.metrics import METRICS, metric
+from heatproof.statistics.equal_maps import PROJECTION
 from heatproof.studies import loading, run
 from heatproof.studies.executors import Processes, Serial
 from heatproof.studies.plan import checked_plan
@@ -80,6 +81,9 @@ def undisturbed(shared_folder, photographs):
 def test_every_image_method_and_metric_has_one_row(undisturbed):
     _, folder = undisturbed
     found = frame(folder, "select * from rows where method <> '' and not suffix(metric, '-curve')")
+    projected = found["metric"] == PROJECTION
+    assert not found[projected].duplicated(["image", "method"]).any() and projected.sum() == 5 * len(METHODS)
+    found = found[~projected]
     assert list(found.columns) == SCHEMA.names
     assert set(found["metric"]) == ALL_METRICS and set(found["method"]) == METHODS
     assert len(found) == 5 * len(ALL_METRICS) * len(METHODS)
@@ -182,7 +186,7 @@ def test_bad_images_are_flagged_rows_of_every_method_and_metric(score_plan, phot
 def test_a_method_that_cannot_serve_is_flagged_and_the_rest_is_scored(score_plan, tmp_path):
     run.run(score_plan(methods=["gradcam", "chefer"]), tmp_path / "out", workers=1)
     found = frame(tmp_path / "out", "select flag, value, metric from rows where method = 'chefer'")
-    assert len(found) == 5 * len(ALL_METRICS) and found["value"].isna().all()
+    assert len(found) == 5 * len(ALL_METRICS | {PROJECTION}) and found["value"].isna().all()
     assert found["flag"].str.startswith("not applicable: ").all()
     assert frame(tmp_path / "out", "select flag from rows where method = 'gradcam'")["flag"].eq("").all()
 
@@ -199,7 +203,8 @@ def test_degenerate_maps_have_the_stated_values(score_plan, tmp_path):
     finally:
         ATTRIBUTIONS.remove("says nothing")
     found = frame(tmp_path / "out", "select metric, flag, value from rows where method = 'says nothing'")
-    assert set(found["flag"]) == {"constant map"} and len(found) == 10
+    assert set(found["flag"]) == {"constant map"} and len(found) == 15
+    assert found[found["metric"] == PROJECTION]["value"].isna().all()
     assert (found[found["metric"] == "complexity"]["value"] == 1).all()
 
 
@@ -229,7 +234,7 @@ def test_labels_give_accuracy_and_the_class_explained(score_plan, photographs, t
     assert list(facts[facts["metric"] == "target-class"]["value"]) == [0, 1, 2, 3]
     assert facts[facts["metric"] == "probability"]["value"].between(0, 1).all()
     assert set(facts[facts["metric"] == "correct"]["value"]) <= {0.0, 1.0}
-    rows = frame(tmp_path / "out", "select image, flag from rows where method = 'eigencam' order by image")
+    rows = frame(tmp_path / "out", "select image, flag from rows where metric = 'complexity' order by image")
     assert list(rows["flag"]) == ["", "", "", "", "no label"]
 
 
@@ -281,7 +286,9 @@ def test_masks_of_a_folder_and_an_image_without_one(score_plan, photographs, tmp
     Image.fromarray(mask[:50]).save(masks / names[3].name)
     plan = score_plan(datasets=[{"images": str(photographs), "masks": str(masks)}], metrics=["energy"], controls="none")
     run.run(plan, tmp_path / "out", workers=1)
-    found = frame(tmp_path / "out", "select value, flag from rows where method = 'gradcam' order by image")
+    found = frame(
+        tmp_path / "out", "select value, flag from rows where method = 'gradcam' and metric = 'energy' order by image"
+    )
     assert list(found["flag"][:3]) == ["", "", ""] and found["value"][:3].between(0, 1).all()
     assert "its mask cannot be used" in found["flag"][3] and "110 × 50" in found["flag"][3]
     assert found["flag"][4] == "there is no mask of this image" and found["value"][3:].isna().all()
@@ -301,7 +308,8 @@ def test_without_masks_families_leave_localisation_out_and_a_name_gives_flagged_
     plan = score_plan(metrics=["family:localisation", "complexity"], controls="none")
     with pytest.warns(HeatproofWarning, match=r"left out: .*pointing-game.*--masks"):
         run.run(plan, tmp_path / "family", workers=1)
-    assert set(frame(tmp_path / "family", "select metric from rows where method <> ''")["metric"]) == {"complexity"}
+    metrics = set(frame(tmp_path / "family", "select metric from rows where method <> ''")["metric"])
+    assert metrics == {"complexity", PROJECTION}
     with pytest.warns(HeatproofWarning, match="energy will have no values"):
         run.run(score_plan(metrics=["energy"], controls="none"), tmp_path / "name", workers=1)
     found = frame(tmp_path / "name", "select value, flag from rows where metric = 'energy'")

@@ -55,6 +55,16 @@ def explain(
     alpha: Annotated[
         float, typer.Option(help="The share of the map's colour in an overlay; the grey image has the rest.")
     ] = 0.5,
+    dpi: Annotated[
+        float, typer.Option(help="The resolution of panels as PNG, 96 for the size on a screen, 300 for print.")
+    ] = 96,
+    formats: Annotated[
+        str, typer.Option(help="The forms of panels, with commas: png, svg, pdf. SVG and PDF hold text as text.")
+    ] = "png",
+    overlays: Annotated[
+        bool,
+        typer.Option("--overlays", help="Also every map over its image as a PNG, at the resolution of the image file."),
+    ] = False,
     batch_size: Annotated[
         int | None, typer.Option(help="Images per pass. Default: 16, fewer with costly methods.")
     ] = None,
@@ -76,6 +86,9 @@ def explain(
         "batch_size": batch_size,
         "colormap": colormap,
         "alpha": alpha,
+        "dpi": dpi,
+        "formats": options.split(formats) or (),
+        "overlays": overlays,
         **others,
     }
     _explain(str(model), options.values(MODEL, given), device, images, asked, out)
@@ -88,10 +101,11 @@ def _explain(
     from heatproof.engine.call import one_colour_warning
     from heatproof.models import load_model
     from heatproof.panels.selection import grouped
-    from heatproof.panels.show import checked_job, explained_into
+    from heatproof.panels.show import PanelFiles, checked_job, explained_into
     from heatproof.report.overlay import Look
 
     Look(asked["colormap"], asked["alpha"])  # raises before a model is loaded
+    PanelFiles(asked["dpi"], tuple(asked["formats"]), asked["overlays"])
     model = load_model(spec, device=device, **settings)
     job = checked_job(model, images, **asked)
     if job.work.asked.refused:

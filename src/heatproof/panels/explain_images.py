@@ -16,7 +16,7 @@ from heatproof.errors import InvalidImage, InvalidInput, InvalidTarget, NotAppli
 from heatproof.flags import Flag, Reason
 from heatproof.models import Model
 from heatproof.panels.explained_image import ClassProbability, ExplainedClass, ExplainedImage, Map
-from heatproof.panels.image_sources import ImageSource, as_bytes
+from heatproof.panels.image_sources import ImageSource, as_uint8
 from heatproof.panels.selection import Selection
 from heatproof.rounding import top_class
 from heatproof.tensors import NEARLY_ONE_COLOUR, contrast
@@ -223,7 +223,7 @@ def _entry(
     label = None if shot.label is None or shot.label >= len(logits) else answer(shot.label)
     predicted = answer(int(top_class(logits)))
     note = Reason.ONE_COLOUR.value if float(contrast(x[None])[0]) < NEARLY_ONE_COLOUR else ""
-    return ExplainedImage(shot.id, shot.name, as_bytes(x), predicted, label, tuple(blocks), refused=refused, note=note)
+    return ExplainedImage(shot.id, shot.name, as_uint8(x), predicted, label, tuple(blocks), refused=refused, note=note)
 
 
 def _maps(work: MapSettings, found: Mapping[str, Explanation], i: int, column: int | None) -> dict[str, Map]:

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from PIL import Image
 
 from heatproof.data import ImageFolder, Images, load_images
 from heatproof.data.image_opener import open_pixels
@@ -20,6 +21,7 @@ from heatproof.data.inputs import Inputs, as_inputs
 from heatproof.data.labels import labels_by_ending
 from heatproof.errors import InvalidInput
 from heatproof.models import Model
+from heatproof.pixels import Pixels, as_bytes, rgb
 from heatproof.seeds import derived_seed
 
 #: The name of an image until it gets its path as name.
@@ -30,7 +32,8 @@ _PATH = "/"
 class ImageSource:
     """One image: its id, from which its random numbers come, how to open it, and its name for display.
 
-    `flag`: why it cannot be explained, where that is known before it is opened.
+    `flag`: why it cannot be explained, where that is known before it is opened. `original`: how to open it at its own
+    resolution, None for tensors.
     """
 
     id: str
@@ -38,6 +41,7 @@ class ImageSource:
     label: int | None = None
     flag: str = ""
     name: str = ""
+    original: Callable[[], Image.Image] | None = None
 
 
 def shots(
@@ -93,7 +97,21 @@ def _sources(images: Any, model: Model) -> Iterable[ImageSource]:
 
 def _sources_of_inputs(images: Any, model: Model) -> Iterable[ImageSource]:
     inputs = as_inputs(images, model.geometry)
-    return [ImageSource(id, partial(_row, inputs, i)) for i, id in enumerate(inputs.ids)]
+    return [
+        ImageSource(id, partial(_row, inputs, i), original=_original(images, i, model))
+        for i, id in enumerate(inputs.ids)
+    ]
+
+
+def _original(images: Any, i: int, model: Model) -> Callable[[], Image.Image] | None:
+    """How to open an image that was given as a PIL image; None for anything else."""
+    item = images if isinstance(images, Image.Image) else images[i] if isinstance(images, list | tuple) else None
+    return partial(_rgb, lambda: item, model) if isinstance(item, Image.Image) else None
+
+
+def _rgb(opened: Callable[[], Image.Image | Pixels], model: Model) -> Image.Image:
+    """An image at its own resolution, with the window and the background of the model; 8 bits."""
+    return as_bytes(rgb(opened(), model.geometry.window, model.geometry.background))
 
 
 def _row(inputs: Inputs, i: int) -> torch.Tensor:
@@ -113,7 +131,13 @@ def _sources_of_path(item: str | os.PathLike, model: Model) -> Iterable[ImageSou
     if isinstance(item, str) and item.partition(":")[0] == "shapes":
         images = load_images(item)
         return [
-            ImageSource(id, partial(_open_item, images, i, model), label, name=id)
+            ImageSource(
+                id,
+                partial(_open_item, images, i, model),
+                label,
+                name=id,
+                original=partial(_rgb, partial(images.open, i), model),
+            )
             for i, (id, label) in enumerate(zip(images.ids, images.labels, strict=True))
         ]
     if glob.has_magic(str(item)):
@@ -128,7 +152,10 @@ def _sources_of_path(item: str | os.PathLike, model: Model) -> Iterable[ImageSou
 
 
 def _file(path: str | os.PathLike, model: Model) -> ImageSource:
-    return ImageSource(printable(os.fspath(path)), partial(_read_file, path, model), name=_PATH)
+    name = printable(os.fspath(path))
+    return ImageSource(
+        name, partial(_read_file, path, model), name=_PATH, original=partial(_rgb, partial(open_pixels, path), model)
+    )
 
 
 def _read_file(path: str | os.PathLike, model: Model) -> torch.Tensor:
@@ -144,14 +171,14 @@ def _with_labels(found: list[ImageSource], file: str | os.PathLike) -> list[Imag
     return [replace(shot, label=label) for shot, label in zip(found, labels, strict=True)]
 
 
-def as_bytes(x: torch.Tensor) -> np.ndarray:
+def as_uint8(x: torch.Tensor) -> np.ndarray:
     """`(3, H, W)` in [0, 1] → uint8 `(H, W, 3)`."""
     return (x.detach().permute(1, 2, 0) * 255).round().byte().cpu().numpy()
 
 
 def stems(shots: Sequence[ImageSource]) -> list[str]:
     """A file name for each image: safe on every system, and unique even where only folders or case differ."""
-    plain = [_safe(PurePath(s.name).stem if PurePath(s.name).suffix else s.name) for s in shots]
+    plain = [file_name(PurePath(s.name).stem if PurePath(s.name).suffix else s.name) for s in shots]
     count = Counter(name.casefold() for name in plain)
     return [
         name if count[name.casefold()] == 1 else f"{name}-{derived_seed(0, shot.id, shot.name) % 16**8:08x}"
@@ -159,6 +186,7 @@ def stems(shots: Sequence[ImageSource]) -> list[str]:
     ]
 
 
-def _safe(name: str) -> str:
+def file_name(name: str) -> str:
+    """A name that is safe as a file's on every system."""
     safe = re.sub(r"[^\w.-]+", "-", name).strip("-.")[:80] or "image"
     return f"{safe}-" if re.fullmatch(r"(?i)con|prn|aux|nul|com\d|lpt\d", safe.partition(".")[0]) else safe

@@ -1,9 +1,9 @@
 """`heatproof.show`: images and methods in, panels out, in memory or straight into a folder."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,47 @@ from heatproof.models.preprocessing import preprocessing_facts
 from heatproof.panels import show_page
 from heatproof.panels.explain_images import MapSettings, entries
 from heatproof.panels.explained_image import ExplainedImage, as_arrays, from_arrays
-from heatproof.panels.image_sources import ImageSource, shots, stems
-from heatproof.panels.panel import panel, png
+from heatproof.panels.image_sources import ImageSource, file_name, shots, stems
+from heatproof.panels.overlays import overlays
+from heatproof.panels.panel import panel, panel_sheet
 from heatproof.panels.selection import Options, by_reason, selected
+from heatproof.panels.sheet import DPI, Sheet, png
 from heatproof.progress import Silent
 from heatproof.registry import unknown
 from heatproof.report.overlay import Look
 from heatproof.report.preprocessing import preprocessing_text
 from heatproof.tensors import UPSAMPLING
+
+#: The forms of a panel, and what the page calls them.
+FORMATS = {"png": "Panel (PNG)", "svg": "Panel (SVG)", "pdf": "Panel (PDF)"}
+#: The range of `dpi`: a panel of 17 maps has 10 megapixels at 300.
+DPI_RANGE = (24, 1200)
+
+
+@dataclass(frozen=True)
+class PanelFiles:
+    """The files of a panel: their forms, the resolution of a PNG, and whether every overlay is a file of its own.
+
+    Raises:
+        InvalidInput, UnknownName: an unknown form, or a resolution out of range.
+    """
+
+    dpi: float = DPI
+    formats: tuple[str, ...] = ("png",)
+    overlays: bool = False
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.dpi, int | float) and DPI_RANGE[0] <= self.dpi <= DPI_RANGE[1]):
+            raise InvalidInput(f"`dpi` must lie in {DPI_RANGE[0]} … {DPI_RANGE[1]}. Got {self.dpi!r}.")
+        if not self.formats:
+            raise InvalidInput(f"`formats` must name at least one of {', '.join(FORMATS)}. Got none.")
+        for name in self.formats:
+            if name not in FORMATS:
+                raise unknown("form of a panel", str(name), FORMATS)
+
+    def content(self, form: str, sheet: Sheet) -> bytes:
+        """The bytes of the panel in one form."""
+        return {"png": lambda: sheet.png(self.dpi), "svg": sheet.svg, "pdf": sheet.pdf}[form]()
 
 
 @dataclass(frozen=True)
@@ -38,6 +71,7 @@ class ShowRequest:
     shots: list[ImageSource]
     look: Look
     facts: tuple[tuple[str, str], ...] = ()
+    files: PanelFiles = PanelFiles()
 
 
 class Gallery:
@@ -58,11 +92,28 @@ class Gallery:
     @property
     def panels(self) -> list[Image.Image]:
         """One panel for each image; for one that could not be explained, it gives the reason."""
-        return [panel(entry, self._job.work.asked.rows, self._job.look) for entry in self.entries]
+        job = self._job
+        return [panel(entry, job.work.asked.rows, job.look, job.files.dpi) for entry in self.entries]
 
-    def save(self, folder: str | os.PathLike) -> Path:
-        """Writes `panels/NAME.png`, `maps/NAME.npz` and `index.html`; returns the page."""
-        album = GalleryFolder(self._job, Path(folder))
+    def save(
+        self,
+        folder: str | os.PathLike,
+        *,
+        dpi: float | None = None,
+        formats: Sequence[str] | None = None,
+        overlays: bool | None = None,
+    ) -> Path:
+        """Writes `panels/NAME.png`, `maps/NAME.npz` and `index.html`; returns the page.
+
+        `dpi`, `formats`, `overlays`: as in `show`, by default what was given there.
+        """
+        files = self._job.files
+        files = PanelFiles(
+            files.dpi if dpi is None else dpi,
+            files.formats if formats is None else tuple([formats] if isinstance(formats, str) else formats),
+            files.overlays if overlays is None else overlays,
+        )
+        album = GalleryFolder(replace(self._job, files=files), Path(folder))
         for entry in self.entries:
             album.add(entry, "")
         return album.write_page()
@@ -104,12 +155,34 @@ class GalleryFolder:
         files, self._begun = (), True
         number, self.refused = len(self._sections), {**self.refused, **entry.refused}
         if not entry.flag:
-            drawing = png(panel(entry, self._job.work.asked.rows, self._job.look))
             stem = self._stems[number]
-            write_atomically(self.folder / "panels" / f"{stem}.png", lambda file: file.write(drawing))
+            links = dict(self._panel_files(entry, stem))
+            if self._job.files.overlays:
+                self._overlay_files(entry, number)
+                links["Overlays"] = f"overlays/{stem}"
             write_atomically(self._map_file(number), lambda file: _save(file, as_arrays(entry, self._about(digest))))
-            files = (("Panel (PNG)", f"panels/{stem}.png"), ("Maps (NumPy)", f"maps/{stem}.npz"))
+            files = (*links.items(), ("Maps (NumPy)", f"maps/{stem}.npz"))
         self._sections.append(self._page.section(entry, files))
+
+    def _panel_files(self, entry: ExplainedImage, stem: str) -> Iterator[tuple[str, str]]:
+        """Writes the panel in every form; gives (name, address) of each."""
+        sheet = panel_sheet(entry, self._job.work.asked.rows, self._job.look)
+        for form in self._job.files.formats:
+            drawing = self._job.files.content(form, sheet)
+            write_atomically(
+                self.folder / "panels" / f"{stem}.{form}", lambda file, drawing=drawing: file.write(drawing)
+            )
+            yield FORMATS[form], f"panels/{stem}.{form}"
+
+    def _overlay_files(self, entry: ExplainedImage, number: int) -> None:
+        """Writes every map over the image at the image's own resolution."""
+        shot, job = self._job.shots[number], self._job
+        original = shot.original() if shot.original is not None else None
+        geometry, folder = job.work.model.geometry, self.folder / "overlays" / self._stems[number]
+        for i, (name, image) in enumerate(overlays(entry, job.work.asked.rows, job.look, original, geometry)):
+            path = folder / f"{i + 1:02d}-{file_name(name)}.png"  # in order, and different where only signs differ
+            drawing = png(image, job.files.dpi)
+            write_atomically(path, lambda file, drawing=drawing: file.write(drawing))
 
     @property
     def started(self) -> bool:
@@ -162,6 +235,9 @@ def show(
     batch_size: int | None = None,
     colormap: str = Look.colormap,
     alpha: float = Look.alpha,
+    dpi: float = PanelFiles.dpi,
+    formats: Sequence[str] = PanelFiles.formats,
+    overlays: bool = PanelFiles.overlays,
     progress: Any = None,
 ) -> Gallery:
     """Explains images and shows the maps over them: rich output in a notebook, `.panels`, `.save(folder)`.
@@ -180,6 +256,9 @@ def show(
         labels: one for each image, or a CSV with the columns `file,class_index`.
         colormap: a name of matplotlib's.
         alpha: the share of the map's colour in an overlay; the rest is the grey image.
+        dpi: the resolution of panels as pixels, 96 for the size on a screen.
+        formats: of saved panels: `png`, `svg`, `pdf`. SVG and PDF hold text as text and every image with all pixels.
+        overlays: save also every map over the part of the original image that the network saw, at its resolution.
 
     Raises:
         UnknownName, InvalidInput, InvalidTarget, LayerError: each says what was expected.
@@ -187,7 +266,8 @@ def show(
     """
     job = checked_job(
         model, images, methods, target, layer, layers=layers, options=options, output=output, upsample=upsample,
-        labels=labels, seed=seed, batch_size=batch_size, colormap=colormap, alpha=alpha,
+        labels=labels, seed=seed, batch_size=batch_size, colormap=colormap, alpha=alpha, dpi=dpi, formats=formats,
+        overlays=overlays,
     )  # fmt: skip
     return Gallery(job, [entry for entry, _ in entries(job.work, job.shots, progress or Silent())])
 
@@ -208,9 +288,13 @@ def checked_job(
     batch_size: int | None = None,
     colormap: str = Look.colormap,
     alpha: float = Look.alpha,
+    dpi: float = PanelFiles.dpi,
+    formats: Sequence[str] = PanelFiles.formats,
+    overlays: bool = PanelFiles.overlays,
     limit: int | None = None,
 ) -> ShowRequest:
     """The job of a call of `show`, checked; `limit`: only the first images."""
+    files = PanelFiles(dpi, tuple([formats] if isinstance(formats, str) else formats), overlays)
     model, look = as_model(model), Look(colormap, alpha)
     explained_output.checked_output(output)
     if upsample not in UPSAMPLING:
@@ -221,7 +305,7 @@ def checked_job(
     found = shots(images, model, labels)[:limit]
     wanted = selected(model, methods, layer, layers, options, output)
     work = MapSettings(model, wanted, target, output, upsample, seed, batch_size)
-    return ShowRequest(work, found, look, _facts(work, found))
+    return ShowRequest(work, found, look, _facts(work, found), files)
 
 
 def _facts(work: MapSettings, found: Sequence[ImageSource]) -> tuple[tuple[str, str], ...]:

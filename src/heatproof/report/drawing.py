@@ -7,10 +7,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import matplotlib
+import numpy as np
 from markupsafe import escape
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from heatproof.report.style import FAINT, INK, LINE
 
@@ -51,6 +54,11 @@ SETTINGS: dict[Any, Any] = {
     "savefig.facecolor": "white",
 }
 
+#: SVG and PDF count in points, 72 to an inch.
+POINTS = 72
+#: The margin in inches around what reaches beyond a figure's edge.
+EDGE = 0.05
+
 #: Stand-in colour → the page's colour that replaces it.
 PAGE_INKS = {INK: "var(--ink)", FAINT: "var(--faint)", LINE: "var(--line)"}
 
@@ -65,38 +73,50 @@ def house() -> Iterator[None]:
 
 
 def figure(width: float, height: float) -> Figure:
-    """An empty figure, size in inches, not registered in pyplot, laid out so that nothing is cut off."""
-    return Figure(figsize=(width, height), layout="constrained")
+    """An empty figure, size in inches, not registered in pyplot, laid out so that nothing is cut off.
+
+    It has the resolution of both formats from the start: the layout would reserve room for a legend of another one.
+    """
+    return Figure(figsize=(width, height), dpi=POINTS, layout="constrained")
 
 
 def svg(canvas: Figure) -> str:
     """The figure as an SVG file: no date, stable ids, text as text."""
-    buffer = io.BytesIO()
-    with house():
-        _settle(canvas)
-        FigureCanvasSVG(canvas).print_svg(buffer, metadata={"Date": None, "Creator": "heatproof"})
-    return buffer.getvalue().decode("utf-8")
+    return _printed(canvas, FigureCanvasSVG, "svg", {"Date": None, "Creator": "heatproof"}).decode("utf-8")
 
 
 def pdf(canvas: Figure) -> bytes:
     """The figure as a PDF file without dates."""
+    return _printed(canvas, FigureCanvasPdf, "pdf", {"CreationDate": None, "Creator": "heatproof", "Producer": None})
+
+
+def _printed(canvas: Figure, backend: Any, kind: str, metadata: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
     with house():
-        _settle(canvas)
-        FigureCanvasPdf(canvas).print_pdf(
-            buffer, metadata={"CreationDate": None, "Creator": "heatproof", "Producer": None}
-        )
+        box = _settle(canvas)
+        backend(canvas).print_figure(buffer, format=kind, dpi=POINTS, metadata=metadata, bbox_inches=box, pad_inches=0)
     return buffer.getvalue()
 
 
-def _settle(canvas: Figure) -> None:
-    """Lays the figure out once, at the 72 dpi of both formats, as layout takes as long as drawing."""
+def _settle(canvas: Figure) -> Bbox:
+    """Lays the figure out once, at the 72 dpi of both formats, as layout takes as long as drawing.
+
+    Returns the box in inches that holds the figure and whatever reaches beyond it, so that nothing is cut off.
+    """
     engine = canvas.get_layout_engine()
     if engine is not None:
-        canvas.set_dpi(72)
+        canvas.set_dpi(POINTS)
         if canvas.axes:  # a figure with a legend only has nothing to lay out
             engine.execute(canvas)
         canvas.set_layout_engine("none")
+    whole = Bbox.from_bounds(0, 0, *canvas.get_size_inches())
+    drawn = canvas.get_tightbbox(FigureCanvasAgg(canvas).get_renderer())
+    return whole if _holds(whole, drawn) else Bbox.union([whole, drawn.padded(EDGE)])
+
+
+def _holds(whole: Bbox, part: Bbox) -> bool:
+    low, high = (np.subtract(a, b) for a, b in ((part.min, whole.min), (whole.max, part.max)))
+    return bool((low >= -1e-6).all() and (high >= -1e-6).all())
 
 
 def inline(drawing: str, label: str, prefix: str) -> str:

@@ -88,6 +88,7 @@ class Findings:
                     layers=frames.layers_of(self.rows, one.setting.model),
                     refused=self._refused(one.setting.model),
                     fixed=self.plan.get("target") != "predicted",
+                    equal=one.equal,
                 )
             )
         return found

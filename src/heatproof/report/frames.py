@@ -10,6 +10,7 @@ import pandas as pd
 
 from heatproof.errors import StoreError
 from heatproof.report.source import open_source
+from heatproof.statistics.equal_maps import PROJECTION
 from heatproof.statistics.score_tables import CURVE
 from heatproof.studies.store import SAME_TARGET
 
@@ -26,7 +27,7 @@ SCORE = ("model", "dataset", "layer", "target", "image", "method", "control", "m
 #: Columns of tables/pictures.parquet, in order.
 SCORES = (*SCORE, "value", "flag")
 #: Rows of metrics under the reference condition.
-REFERENCE = "method <> '' AND reference"
+REFERENCE = f"method <> '' AND reference AND metric <> '{PROJECTION}'"
 #: The rows under conditions that change the image alone. `perturbation` names all that was done to the image.
 DISTURBED = f"""disturbed AS (
     SELECT * REPLACE (CASE WHEN transformation = '' THEN perturbation WHEN perturbation = '' THEN transformation
@@ -173,6 +174,15 @@ def scores(rows: duckdb.DuckDBPyConnection) -> Frame:
     return frame[list(SCORES)].astype({"value": "float64", "control": "bool"})
 
 
+def projections(rows: duckdb.DuckDBPyConnection) -> Frame:
+    """The projection of each map on the reference images: model, dataset, image, method, control, value."""
+    key = "model, dataset, image, method, control"
+    return rows.execute(
+        f"""SELECT {key}, any_value(value)::DOUBLE AS value FROM rows
+            WHERE reference AND metric = '{PROJECTION}' GROUP BY {key} ORDER BY {key}"""
+    ).df()
+
+
 def curves(rows: duckdb.DuckDBPyConnection) -> Frame:
     """The points of all curves: model, dataset, image, method, metric (`NAME-curve`), strength, value."""
     columns = "model, dataset, image, method, metric, strength"
@@ -189,7 +199,7 @@ def reasons(rows: duckdb.DuckDBPyConnection) -> Frame:
            SELECT flag, list_sort(list(DISTINCT metric)) AS metrics, list_sort(list(DISTINCT method)) AS methods,
                   count(DISTINCT (dataset, image)) AS images, count(*) AS rows
            FROM rows ANTI JOIN aside USING (dataset, image)
-           WHERE method <> '' AND flag <> '' AND NOT suffix(metric, '{CURVE}')
+           WHERE method <> '' AND flag <> '' AND metric <> '{PROJECTION}' AND NOT suffix(metric, '{CURVE}')
            GROUP BY flag ORDER BY rows DESC, flag"""
     ).df()
 

@@ -89,15 +89,17 @@ WORDS: dict[str, str] = {
     "Fooled (⚑)": (
         "A score is fooled where a control is not significantly worse than the best real method on the same images. "
         "A value that a useless map can reach is no evidence for a method, so a fooled score is shown in grey and is "
-        "not counted."
+        "not counted. In a noise study this is decided for every perturbation and severity too."
     ),
     "★ and bold": (
         "★ the method with the best mean, among real methods. Bold: it, and those that cannot be told from it."
     ),
     "Cannot be told apart": (
-        "Two methods are compared image by image (Wilcoxon's signed-rank test, corrected by Holm for the number of "
-        "comparisons). Where chance alone could explain the difference more than once in twenty times, the page does "
-        "not call one of them better."
+        "All pairs of methods are compared image by image, or condition by condition (Wilcoxon's signed-rank test, "
+        "corrected by Holm for the number of pairs); for RM and RM₀ a bootstrap by image must agree. Where chance "
+        "alone could explain the difference more than once in twenty times, the page does not call one of them better. "
+        "The sentence at the top, the bars and what is bold come from the same tests. Methods whose maps are equal on "
+        "this network count as one."
     ),
     "95 % interval": (
         "The range the number would be expected in if the study were repeated with other images of the same sort. "
@@ -108,15 +110,18 @@ WORDS: dict[str, str] = {
         "Responsiveness needs images whose prediction changed and images whose prediction did not. † fewer than 20 of "
         "either: take the number with care. – fewer than 10: no number is given."
     ),
-    "Average rank": (
-        "In every condition, or on every image by each score that counts, the methods are ranked, 1 the best. Ranks "
-        "are averaged; where there are families of scores, within a family first, so that a family with many scores "
-        "has one vote."
+    "Mean rank over the scores": (
+        "On every image the methods are ranked by each score that counts, 1 the best. The ranks of an image are "
+        "averaged within a family of scores and then over the families, so that a family with many scores has one "
+        "vote; then over the images."
     ),
-    "Critical distance, Friedman, Kendall's W": (
-        "Methods whose average ranks differ by less than the critical distance cannot be told apart (joined by a bar). "
-        "The Friedman test asks whether any difference is more than chance (small p: yes). W is how far the conditions "
-        "or images agree on the order, from 0 (not at all) to 1 (completely)."
+    "Average rank": (
+        "The methods are ranked by one number in every condition, or on every image, and the ranks are averaged: 1 if "
+        "a method is always first. By another number the same method can have another average rank."
+    ),
+    "Friedman, Kendall's W": (
+        "The Friedman test asks whether any difference between the methods is more than chance (small p: yes). W is "
+        "how far the conditions or images agree on the order, from 0 (not at all) to 1 (completely)."
     ),
     "PSNR": "How strongly an image was disturbed, in decibels: above 40 hardly visible, below 20 obvious.",
     "Flagged": (

@@ -12,10 +12,11 @@ from matplotlib.cbook import boxplot_stats
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from heatproof.report.drawing import figure, house
 from heatproof.report.frames import Frame
-from heatproof.report.legend import Styles, handles, method_axis, named
+from heatproof.report.legend import Styles, below, handles, method_axis, named, width_beside
 from heatproof.report.style import CHANGED, FAINT, INK, UNCHANGED, Style, styles
 
 RMS = (("rm", True), ("rm0", False))
@@ -32,7 +33,8 @@ def robustness_figure(
     """
     pooled = table[table["severity"].astype(str) == "all"]
     kinds = list(dict.fromkeys(pooled["perturbation"]))
-    canvas, panels = _panels(len(kinds), columns, width=3.3, height=0.75 + 0.23 * len(methods))
+    width = max(3.3, width_beside(methods, looks, 1.7))
+    canvas, panels = _panels(len(kinds), columns, width, height=0.75 + 0.23 * len(methods))
     for kind, axis in zip(kinds, panels, strict=True):
         rows = pooled[pooled["perturbation"] == kind].set_index("method")
         for position, method in enumerate(methods):
@@ -85,7 +87,7 @@ def curves_figure(table: Frame, methods: Sequence[str], looks: Styles, columns: 
         pair[1].axhline(0.5, color=FAINT, linewidth=0.8, linestyle=":")
         pair[1].set_xlabel("severity")
     if key:
-        canvas.legend(handles=handles(methods, looks), loc="outside lower center", ncols=2 * columns, handlelength=3.2)
+        below(canvas, handles(methods, looks), 2 * columns)
     return canvas
 
 
@@ -116,7 +118,7 @@ def overlap_figure(pairs: Frame, methods: Sequence[str], looks: Styles) -> Figur
 
     Box: quartiles and median; whiskers: 5th and 95th percentile. All perturbations and severities together.
     """
-    canvas = figure(4.0, 0.9 + 0.4 * len(methods))
+    canvas = figure(max(4.0, width_beside(methods, looks, 2.2)), 0.9 + 0.4 * len(methods))
     axis = canvas.subplots()
     known = pairs[pairs["changed"].notna() & pairs["rbo"].notna()]
     for position, method in enumerate(methods):
@@ -152,10 +154,6 @@ def _box(axis: Axes, values: np.ndarray, position: float, color: str, hatch: str
     axis.plot([five["med"]] * 2, [position - 0.15, position + 0.15], color=INK, linewidth=2)
 
 
-#: Names longer than this stand one below the other in a legend.
-LONG = 22
-
-
 @house()
 def flips_figure(flips: Frame) -> Figure:
     """Share of changed predictions (`frames.flips`) over severity, one line per perturbation."""
@@ -171,8 +169,7 @@ def flips_figure(flips: Frame) -> Figure:
         axis.plot(rows["severity"], rate, color=look.color, marker=look.marker, linestyle=look.line)
     axis.set(xlabel="severity", ylabel="predictions changed, %", ylim=(-3, 103))
     axis.set_xticks(sorted({int(s) for s in conditions["severity"]}))
-    columns = 1 if max(map(len, kinds), default=0) > LONG else 2
-    canvas.legend(handles=handles(kinds, looks), loc="outside lower center", ncols=columns, handlelength=3.2)
+    below(canvas, handles(kinds, looks), 2)
     return canvas
 
 
@@ -187,10 +184,10 @@ def segmenters_figure(ranks: Frame, looks: Styles, note: str = "") -> Figure:
         axis.plot(positions, row.to_numpy(float), color=look.color, marker=look.marker, linestyle=look.line)
     axis.set(ylabel="average rank (1 = best)", xlim=(-0.25, len(positions) - 0.75))
     axis.set_xticks(positions, list(ranks.columns))
-    axis.set_yticks(range(1, len(ranks) + 1))
+    axis.yaxis.set_major_locator(MaxNLocator(nbins=9, integer=True, min_n_ticks=1))
     axis.invert_yaxis()
     methods = list(ranks.sort_values(ranks.columns[-1]).index)
-    canvas.legend(handles=handles(methods, looks), loc="outside lower center", ncols=2, handlelength=3.2)
+    below(canvas, handles(methods, looks), 2)
     if note:
         canvas.suptitle(note, fontsize=8.5)
     return canvas
@@ -199,7 +196,7 @@ def segmenters_figure(ranks: Frame, looks: Styles, note: str = "") -> Figure:
 @house()
 def mask_cosine_figure(masks: Frame, methods: Sequence[str], looks: Styles) -> Figure:
     """Cosine similarity of each clean map with the object's mask (1 = the same), a box per method."""
-    canvas = figure(4.0, 0.75 + 0.27 * len(methods))
+    canvas = figure(max(4.0, width_beside(methods, looks, 2.2)), 0.75 + 0.27 * len(methods))
     axis = canvas.subplots()
     for position, method in enumerate(methods):
         values = masks.loc[(masks["method"] == method) & masks["cosine"].notna(), "cosine"].to_numpy(float)
@@ -217,8 +214,8 @@ def heatmap_figure(table: Frame, methods: Sequence[str], looks: Styles, quantity
     grid = pooled.pivot(index="method", columns="perturbation", values=quantity)
     sure = pooled.pivot(index="method", columns="perturbation", values="reliable")
     values = grid.reindex(index=list(methods), columns=kinds).to_numpy(float)
-    names, below = (max(map(len, words), default=0) for words in ([named(m, looks) for m in methods], kinds))
-    canvas = figure(0.7 + 0.08 * names + 0.62 * len(kinds), 0.7 + 0.06 * below + 0.26 * len(methods))
+    under = max(map(len, kinds), default=0)
+    canvas = figure(width_beside(methods, looks, 0.4 + 0.62 * len(kinds)), 0.7 + 0.06 * under + 0.26 * len(methods))
     axis = canvas.subplots()
     axis.imshow(values, cmap="cividis", vmin=0, vmax=1, aspect="auto")
     axis.grid(visible=False)

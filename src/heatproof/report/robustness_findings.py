@@ -1,6 +1,6 @@
 """Findings of pair metrics under noise: the robustness table, tests over conditions, the verdict of each setting."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ from heatproof.report import frames
 from heatproof.report.frames import Frame
 from heatproof.report.source import Source
 from heatproof.statistics.agreement import Agreement, kendall_w, segmenter_agreement
+from heatproof.statistics.equal_maps import EqualMaps, equal_maps, equal_pairs, shared
 from heatproof.statistics.intervals import multiplicities, percentiles, weighted_medians
 from heatproof.statistics.paired import Comparison, compared
 from heatproof.statistics.robustness_tables import image_blocks, rm_blocks, robustness_table
@@ -42,7 +43,7 @@ class RobustnessFindings:
 
     `comparisons`: setting → quantity → tests over its blocks (real methods only, as controls would only shift the
     ranks). `verdicts` are those of the main settings. `overall` and `together` are the tests and the verdict over
-    every model and dataset at once, where there are several.
+    every model and dataset at once, where there are several. `equal`: (model, dataset) → methods with equal maps.
     """
 
     pairs: Frame
@@ -59,6 +60,7 @@ class RobustnessFindings:
     overall: Mapping[str, Comparison]
     together: Verdict | None
     agreement: Frame
+    equal: Mapping[tuple[str, str], EqualMaps]
 
     @classmethod
     def of(cls, source: Source) -> "RobustnessFindings | None":
@@ -74,6 +76,14 @@ class RobustnessFindings:
         first = [setting for setting in settings if setting.segmenter == settings[0].segmenter]
         given = {"segmenter": first[0].segmenter, "resamples": resamples, "seed": seed}
         masks = frames.mask_cosines(rows)
+        methods = frames.ordered(pairs["method"], frames.names(plan.get("methods")))
+        equal = _equal(pairs, frames.projections(rows), methods)
+        verdicts = {s: verdict_on(s.of(pairs), s.of(table), **given, equal=equal[s[:2]]) for s in first}
+        together, overall = None, {}
+        if several:
+            everywhere = shared(list(equal.values()))
+            together = verdict_on(_of(first, pairs), _of(first, table), **given, equal=everywhere)
+            overall = _comparisons(_of(first, pairs), _of(first, table), everywhere, together)
         return cls(
             pairs=pairs,
             table=table,
@@ -81,14 +91,17 @@ class RobustnessFindings:
             flips=frames.flips(rows),
             masks=masks,
             mask_cosine=mask_cosine_table(masks, resamples, seed),
-            methods=frames.ordered(pairs["method"], plan.get("methods") or ()),
+            methods=methods,
             controls=frozenset(pairs.loc[pairs["control"], "method"]),
             settings=settings,
-            comparisons={s: dict(_comparisons(s.of(pairs), s.of(table))) for s in settings},
-            verdicts={s: verdict_on(s.of(pairs), s.of(table), **given) for s in first},
-            overall=dict(_comparisons(_of(first, pairs), _of(first, table))) if several else {},
-            together=verdict_on(_of(first, pairs), _of(first, table), **given) if several else None,
-            agreement=segmenter_agreement(table) if len({s.segmenter for s in settings}) > 1 else pd.DataFrame(),
+            comparisons={s: _comparisons(s.of(pairs), s.of(table), equal[s[:2]], verdicts.get(s)) for s in settings},
+            verdicts=verdicts,
+            overall=overall,
+            together=together,
+            agreement=segmenter_agreement(table, equal=equal)
+            if len({s.segmenter for s in settings}) > 1
+            else pd.DataFrame(),
+            equal=equal,
         )
 
     @property
@@ -117,12 +130,29 @@ def _of(settings: Sequence[RobustnessSetting], frame: Frame) -> Frame:
     return pd.concat([setting.of(frame) for setting in settings])
 
 
-def _comparisons(pairs: Frame, table: Frame) -> Iterator[tuple[str, Comparison]]:
-    """Tests by RM and RM₀ over conditions and by RBO over images, where there are two methods and a block."""
+def _equal(pairs: Frame, projections: Frame, methods: Sequence[str]) -> dict[tuple[str, str], EqualMaps]:
+    """(model, dataset) → the methods whose maps are equal there."""
+    found = {}
+    for key, here in pairs.groupby(["model", "dataset"], sort=False):
+        maps = projections[(projections["model"] == key[0]) & (projections["dataset"] == key[1])]
+        found[key] = equal_maps(maps, order=methods) if len(maps) else equal_pairs(here, methods)
+    return found
+
+
+def _comparisons(pairs: Frame, table: Frame, equal: EqualMaps, verdict: Verdict | None) -> dict[str, Comparison]:
+    """Tests by RM and RM₀ over conditions and by RBO over images, where there are two methods and a block.
+
+    Of methods with equal maps one is tested. Where there is a verdict, its tests by RM and RM₀ are these.
+    """
+    pairs, table, found = equal.kept(pairs), equal.kept(table), {}
     for quantity in BLOCKS:
+        if verdict is not None and quantity in verdict.comparisons:
+            found[quantity] = verdict.comparisons[quantity]
+            continue
         blocks = image_blocks(pairs, quantity) if quantity == "rbo" else rm_blocks(table, quantity)
         if blocks.shape[1] >= 2 and len(blocks.dropna()):
-            yield quantity, compared(blocks)
+            found[quantity] = compared(blocks)
+    return found
 
 
 def average_ranks(findings: RobustnessFindings, setting: RobustnessSetting) -> Frame:
@@ -147,7 +177,7 @@ def mask_cosine_table(masks: Frame, resamples: int, seed: int) -> Frame:
         row |= {"n": len(values), "mean": np.nan, "median": np.nan, "median_low": np.nan, "median_high": np.nan}
         if len(values):
             drawn = multiplicities(len(values), resamples, seed, f"mask-cosine {dataset}")
-            low, high = percentiles(weighted_medians(values, drawn, np.arange(len(values))))
+            low, high = percentiles(weighted_medians(values, drawn, np.arange(len(values))), len(values))
             row |= {"mean": values.mean(), "median": np.median(values), "median_low": low, "median_high": high}
         rows.append(row)
     columns = [*key, "n", "mean", "median", "median_low", "median_high"]

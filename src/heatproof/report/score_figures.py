@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from heatproof.report.drawing import figure, house
 from heatproof.report.frames import Frame
-from heatproof.report.legend import Styles, handles
+from heatproof.report.legend import Styles, below, handles
 from heatproof.report.style import FAINT, INK, Style
 
 #: The most points of a curve that are drawn; the table holds all.
@@ -53,7 +53,7 @@ def curves_figure(
         axis.set(title=metric.replace("$", r"\$"), xlabel=f"{along}, %")
         axis.set_xlim(-2, 102)
     if key:
-        canvas.legend(handles=handles(methods, looks), loc="outside lower center", ncols=2 * columns, handlelength=3.2)
+        below(canvas, handles(methods, looks), 2 * columns)
     return canvas
 
 

@@ -10,11 +10,12 @@ from heatproof.report import frames
 from heatproof.report.frames import Frame
 from heatproof.report.glossary import FAMILIES
 from heatproof.report.source import Source
+from heatproof.statistics.equal_maps import EqualMaps, equal_maps
 from heatproof.statistics.fooling import MetricRanking, fooled
 from heatproof.statistics.metric_agreement import metric_agreement
-from heatproof.statistics.paired import Comparison, compared
+from heatproof.statistics.paired import Comparison
 from heatproof.statistics.score_tables import COLUMNS as SCORE_COLUMNS
-from heatproof.statistics.score_tables import curve_table, score_table, wide_scores
+from heatproof.statistics.score_tables import curve_table, score_table
 from heatproof.statistics.score_verdict import ScoreVerdict, score_verdicts
 
 #: The most scores with a rank diagram of their own, besides that of the average over all.
@@ -34,7 +35,10 @@ class ScoreSetting(NamedTuple):
 
 @dataclass(frozen=True)
 class SettingScores:
-    """The findings of one setting: means, rankings by metric, verdict, agreement of metrics, curves, rank tests."""
+    """The findings of one setting: means, rankings by metric, verdict, agreement of metrics, curves, rank tests.
+
+    `equal`: the methods with equal maps, of which one is in the rankings, the verdict, the agreement and the tests.
+    """
 
     setting: ScoreSetting
     table: Frame
@@ -43,6 +47,7 @@ class SettingScores:
     agreement: Frame
     curves: Frame
     comparisons: Mapping[str, Comparison]
+    equal: EqualMaps
 
 
 @dataclass(frozen=True)
@@ -71,11 +76,11 @@ class ScoreFindings:
         metrics = _by_family(frames.ordered(scores["metric"], frames.names(plan.get("metrics"))), facts)
         scores = _sort_scores(scores, methods, metrics)
         given: dict[str, Any] = {"resamples": int(plan.get("resamples") or 1000), "seed": int(plan.get("seed") or 0)}
-        points = frames.curves(source.connection)
+        points, maps = frames.curves(source.connection), frames.projections(source.connection)
         found = {(model, dataset) for model, dataset in scores[["model", "dataset"]].itertuples(index=False)}
         order = [frames.ordered(scores[name], frames.names(plan.get(f"{name}s"))) for name in ScoreSetting._fields]
         settings = [
-            _setting_scores(ScoreSetting(model, dataset), scores, points, facts, given)
+            _setting_scores(ScoreSetting(model, dataset), scores, points, maps, methods, facts, given)
             for dataset in order[1]
             for model in order[0]
             if (model, dataset) in found
@@ -97,29 +102,39 @@ class ScoreFindings:
 
 
 def _setting_scores(
-    setting: ScoreSetting, scores: Frame, points: Frame, facts: Mapping[str, Any], given: dict[str, Any]
+    setting: ScoreSetting,
+    scores: Frame,
+    points: Frame,
+    maps: Frame,
+    methods: Sequence[str],
+    facts: Mapping[str, Any],
+    given: dict[str, Any],
 ) -> SettingScores:
     here = setting.of(scores)
-    judged = fooled(here, facts)
-    verdict = score_verdicts(here, judged, {metric: str(fact.get("family") or "") for metric, fact in facts.items()})
+    equal = equal_maps(setting.of(maps), here, methods)
+    judged = fooled(here, facts, equal=equal)
+    families = {metric: str(fact.get("family") or "") for metric, fact in facts.items()}
+    verdict = score_verdicts(here, judged, families, equal)
     return SettingScores(
         setting=setting,
         table=score_table(here, facts, **given),
         rankings={one.metric: one for one in judged},
         verdict=verdict[0] if verdict else None,
-        agreement=metric_agreement(here, facts),
+        agreement=metric_agreement(here, facts, equal),
         curves=curve_table(setting.of(points), **given),
-        comparisons=dict(_comparisons(here, verdict[0].counted if verdict else (), facts)),
+        comparisons=dict(_comparisons(judged, verdict[0].counted if verdict else (), facts)),
+        equal=equal,
     )
 
 
-def _comparisons(here: Frame, counted: Sequence[str], facts: Mapping[str, Any]) -> Iterator[tuple[str, Comparison]]:
-    """Rank tests by the first counted score of each family."""
+def _comparisons(
+    judged: Sequence[MetricRanking], counted: Sequence[str], facts: Mapping[str, Any]
+) -> Iterator[tuple[str, Comparison]]:
+    """The rank tests of the first counted score of each family: those that decide its ★ and bold."""
     firsts = {str(facts[metric].get("family")): metric for metric in reversed(counted)}
-    for metric in [metric for metric in counted if metric in firsts.values()][:DIAGRAMS]:
-        blocks = wide_scores(here[(here["metric"] == metric) & ~here["control"]]).dropna(axis=1, how="all")
-        if blocks.shape[1] > 1 and len(blocks.dropna()) > 1:
-            yield metric, compared(blocks, facts[metric]["better"] == "high")
+    shown = [metric for metric in counted if metric in firsts.values()][:DIAGRAMS]
+    found = {one.metric: one.comparison for one in judged if one.comparison is not None and one.whole > 1}
+    yield from ((metric, found[metric]) for metric in shown if metric in found)
 
 
 def _by_family(metrics: Sequence[str], facts: Mapping[str, Any]) -> list[str]:

@@ -145,7 +145,14 @@ def _grid(
             method,
             method in scores.controls,
             tuple(
-                _cell(means.get((method, column.metric)), one.rankings.get(column.metric), column, method, aside)
+                _cell(
+                    means.get((method, column.metric)),
+                    one.rankings.get(column.metric),
+                    column,
+                    method,
+                    one.equal.arm(method),
+                    aside,
+                )
                 for column in columns
             ),
         )
@@ -158,7 +165,7 @@ def _column(metric: str, scores: ScoreFindings, one: SettingScores) -> Column:
     fact, judged = scores.facts.get(metric, {}), one.rankings.get(metric)
     arrow, percent = ARROWS.get(str(fact.get("better")), ""), in_percent(fact)
     positions = 1 if percent else decimals(_largest(one, metric))
-    return Column(metric, arrow, "%" if percent else "", positions, judged.fooled if judged else ())
+    return Column(metric, arrow, "%" if percent else "", positions, one.equal.named(judged.fooled) if judged else ())
 
 
 def _largest(one: SettingScores, metric: str) -> float:
@@ -184,8 +191,8 @@ def value_text(one: SettingScores, fact: Mapping[str, Any], metric: str, value: 
     return number(value, decimals(_largest(one, metric)))
 
 
-def _cell(row: Any, judged: MetricRanking | None, column: Column, method: str, aside: int) -> ScoreCell:
-    """`aside`: the number of images set aside for every method, which the page lists elsewhere."""
+def _cell(row: Any, judged: MetricRanking | None, column: Column, method: str, arm: str, aside: int) -> ScoreCell:
+    """`arm`: the method that stands for it in the tests. `aside`: images set aside for every method."""
     if row is None:
         return ScoreCell(NONE, note="not measured")
     flags = f"{row.flagged - aside} of {row.n - aside} flagged" if row.flagged > aside else ""
@@ -194,8 +201,8 @@ def _cell(row: Any, judged: MetricRanking | None, column: Column, method: str, a
     mean, low, high = (number((100 if column.unit else 1) * v, column.decimals) for v in (row.mean, row.low, row.high))
     span = "" if pd.isna(row.low) else f"{low} to {high}" if "−" in low + high else f"{low}–{high}"
     fooled = bool(column.fooled)
-    best = bool(judged and judged.best == method and not fooled)
-    top = bool(judged and method in judged.top and not fooled and judged.ranked)
+    best = bool(judged and judged.best == arm and not fooled)
+    top = bool(judged and arm in judged.top and not fooled and judged.ranked)
     return ScoreCell(mean, span, flags, best, top or best, method in column.fooled, fooled)
 
 
@@ -204,7 +211,7 @@ def legend(scores: ScoreFindings, one: SettingScores) -> Iterator[tuple[str, str
     yield "↑ ↓", "higher, lower is better."
     if any(in_percent(scores.facts.get(metric, {})) for metric in one.rankings):
         yield "%", "in percent of the highest value there can be."
-    yield "★", "best mean among the real methods; bold: it, and those that cannot be told from it (95 %)."
+    yield "★", "best mean among the real methods; bold: it, and those that cannot be told from it (p ≥ .05)."
     if any(each.fooled for each in one.rankings.values()):
         yield "⚑", "fooled: this control cannot be told from the best method. The column is grey and not counted."
     if scores.controls:
@@ -212,30 +219,32 @@ def legend(scores: ScoreFindings, one: SettingScores) -> Iterator[tuple[str, str
 
 
 def overview(scores: ScoreFindings, one: SettingScores) -> Sheet | None:
-    """The average rank of each method, and by how many counted scores of each family it shares the top."""
+    """The mean rank of each method, and by how many counted scores of each family it shares the top."""
     verdict = one.verdict
     if verdict is None or not verdict.ranks:
         return None
     groups: dict[str, list[str]] = {}
     for metric in verdict.counted:
         groups.setdefault(scores.family(metric) or "other", []).append(metric)
-    header = ("method", "average rank", "shares the top", *(f"of {name}" for name in groups))
+    header = ("method", "mean rank over the scores", "shares the top", *(f"of {name}" for name in groups))
     lines = []
     for method, rank in verdict.ranks.items():
         firsts = set(verdict.firsts[method])
         shares = (f"{len(firsts & set(metrics))} of {len(metrics)}" for metrics in groups.values())
-        lines.append((method, number(rank), f"{len(firsts)} of {len(verdict.counted)}", *shares))
+        lines.append(
+            (" = ".join(one.equal.named([method])), number(rank), f"{len(firsts)} of {len(verdict.counted)}", *shares)
+        )
     count = len(verdict.counted)
     which = ["that no control fooled"] if scores.controls else []
     which += ["that ask whether a map is right"] if not set(groups) & set(ASIDE) else []
     over = f"{counted(count, 'score') if count > 1 else 'one score'} {' and '.join(which)}".rstrip()
     beside = "Beside it: by how many of them a method is best, or cannot be told from the best."
-    return sheet(f"Average rank over the {over}; 1 is best. {beside}", header, lines)
+    return sheet(f"Mean rank over the {over}; 1 is best. {beside}", header, lines)
 
 
 def ordered(scores: ScoreFindings, one: SettingScores) -> list[str]:
-    """Real methods by average rank, then as in the plan; controls last."""
-    ranks = one.verdict.ranks if one.verdict else {}
+    """Real methods by mean rank over the scores, then as in the plan; controls last."""
+    ranks = one.equal.spread(one.verdict.ranks) if one.verdict else {}
     there = set(one.table["method"])
     names = [method for method in scores.methods if method in there]
     return sorted(names, key=lambda m: (m in scores.controls, ranks.get(m, math.inf), names.index(m)))

@@ -21,11 +21,12 @@ from heatproof.report.score_findings import ScoreFindings
 from heatproof.statistics.paired import Comparison, is_worse
 
 #: Columns of the tests of a noise study. `test` is friedman (statistic, p, w), average-rank (first; rank, and Nemenyi's
-#: critical distance), wilcoxon (first against second; p_holm, effect > 0 where first is better) or
-#: kendall-segmenters (w of the method rankings over segmenters, of one perturbation and severity).
+#: critical distance), wilcoxon (first against second; p_holm, effect > 0 where first is better, and whether the two can
+#: be told `apart`) or kendall-segmenters (w of the method rankings over segmenters, of one perturbation and severity).
+#: Of methods with equal maps the first is here.
 ROBUSTNESS_TESTS = (
     *("model", "dataset", "layer", "segmenter", "quantity", "test", "perturbation", "severity", "first", "second"),
-    *("n", "dropped", "statistic", "p", "p_holm", "effect", "w", "rank", "distance"),
+    *("n", "dropped", "statistic", "p", "p_holm", "effect", "apart", "w", "rank", "distance"),
 )
 #: The value of the columns model, dataset and layer for tests over all of them.
 TOGETHER = "(all)"
@@ -107,7 +108,9 @@ def robustness_tests(findings: Findings) -> Frame:
     for row in found.agreement.to_dict("records"):
         kept = {name: row[name] for name in ("model", "dataset", "layer", "perturbation", "severity", "w", "p")}
         rows.append({**kept, "quantity": "rm", "test": "kendall-segmenters", "n": row["segmenters"]})
-    return pd.DataFrame(rows, columns=list(ROBUSTNESS_TESTS)).astype({"n": "Int64", "dropped": "Int64"})
+    return pd.DataFrame(rows, columns=list(ROBUSTNESS_TESTS)).astype(
+        {"n": "Int64", "dropped": "Int64", "apart": "boolean"}
+    )
 
 
 def _tests(comparison: Comparison) -> Iterator[dict[str, Any]]:
@@ -118,7 +121,8 @@ def _tests(comparison: Comparison) -> Iterator[dict[str, Any]]:
         yield {"test": "average-rank", "first": method, "rank": rank, "distance": comparison.distance, **counts}
     for pair in comparison.pairs:
         found = {name: getattr(pair, name) for name in ("first", "second", "n", "statistic", "p", "p_holm", "effect")}
-        yield {"test": "wilcoxon", "dropped": test.dropped, **found}
+        apart = frozenset((pair.first, pair.second)) in comparison.apart
+        yield {"test": "wilcoxon", "dropped": test.dropped, "apart": apart, **found}
 
 
 def audit(findings: Findings) -> Frame:
@@ -181,10 +185,11 @@ def fooled(findings: Findings) -> Frame:
     """The controls that fool each metric, columns FOOLED."""
     found = _scores(findings)
     lines = []
-    for one in (judged for setting in found.settings for judged in setting.rankings.values()):
+    for one, equal in ((judged, each.equal) for each in found.settings for judged in each.rankings.values()):
         line = {"model": one.model, "dataset": one.dataset, "metric": one.metric, "n": one.n, "best": one.best}
-        line |= {"family": found.family(one.metric), "better": one.better, "top": "; ".join(one.top)}
-        lines.append(line | {"fooled": bool(one.fooled), "fooled_by": "; ".join(one.fooled), "tested": one.exposed})
+        top, controls = ("; ".join(equal.named(names)) for names in (one.top, one.fooled))
+        line |= {"family": found.family(one.metric), "better": one.better, "top": top}
+        lines.append(line | {"fooled": bool(one.fooled), "fooled_by": controls, "tested": one.exposed})
     return pd.DataFrame(lines, columns=list(FOOLED))
 
 

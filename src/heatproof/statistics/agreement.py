@@ -1,7 +1,8 @@
 """Agreement of several raters: Kendall's W, and Nemenyi's critical difference of average ranks (protocols §11)."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from scipy.stats import chi2, rankdata, studentized_range
 
 from heatproof.errors import InvalidInput
 from heatproof.rounding import ANSWER_STEP, largest, rounded
+from heatproof.statistics.equal_maps import DISTINCT, EqualMaps
 
 
 @dataclass(frozen=True)
@@ -49,17 +51,23 @@ def kendall_w(scores: np.ndarray) -> Agreement:
     return Agreement(w, float(chi2.sf(m * (n - 1) * w, n - 1)), m, n)
 
 
-def segmenter_agreement(table: pd.DataFrame, value: str = "rm", controls: bool = False) -> pd.DataFrame:
+def segmenter_agreement(
+    table: pd.DataFrame,
+    value: str = "rm",
+    controls: bool = False,
+    equal: Mapping[tuple[str, str], EqualMaps] = MappingProxyType({}),
+) -> pd.DataFrame:
     """Kendall's W of the method rankings across segmenters, one row per model, dataset, layer, perturbation, severity.
 
     `table`: see `robustness_tables.robustness_table`. Columns: the five keys, segmenters, methods, w, p (NaN with one
-    segmenter). Controls are left out by default: they are at the ends of every ranking and would raise W.
+    segmenter). Controls are left out by default: they are at the ends of every ranking and would raise W. `equal`:
+    (model, dataset) → methods with equal maps, which count as one.
     """
     keys = ["model", "dataset", "layer", "perturbation", "severity"]
     kept: Any = table if controls else table[~table["control"].astype(bool)]
     rows = []
     for key, cell in kept.groupby(keys, sort=True):
-        scores = cell.pivot(index="segmenter", columns="method", values=value)
+        scores = equal.get(key[:2], DISTINCT).kept(cell).pivot(index="segmenter", columns="method", values=value)
         found = kendall_w(scores.to_numpy(np.float64))
         rows.append((*key, found.raters, found.items, found.w, found.p))
     return pd.DataFrame(rows, columns=[*keys, "segmenters", "methods", "w", "p"])
@@ -77,16 +85,23 @@ def nemenyi_distance(methods: int, blocks: int, alpha: float = 0.05) -> float:
     return float(q * np.sqrt(methods * (methods + 1) / (6 * blocks)))
 
 
-def cliques(ranks: Mapping[str, float], distance: float) -> tuple[tuple[str, ...], ...]:
-    """Maximal groups of at least two methods whose average ranks lie within `distance`, best first."""
-    order = sorted(ranks, key=lambda name: rounded(np.float64(ranks[name])))
-    groups: list[tuple[str, ...]] = []
-    reached = 0
-    for start, name in enumerate(order):
-        stop = start
-        while stop < len(order) and rounded(np.float64(ranks[order[stop]] - ranks[name] - distance)) <= 0:
-            stop += 1
-        if stop - start >= 2 and stop > reached:
-            groups.append(tuple(order[start:stop]))
-            reached = stop
-    return tuple(groups)
+def cliques(order: Sequence[str], apart: Collection[frozenset[str]]) -> tuple[tuple[str, ...], ...]:
+    """The largest groups of at least two names of which no two are `apart`, each in `order`, sorted by their members.
+
+    Every pair that is not apart is in a group, and no group holds a pair that is (Bron & Kerbosch 1973).
+    """
+    near = {a: {b for b in order if b != a and frozenset((a, b)) not in apart} for a in order}
+    position = {name: number for number, name in enumerate(order)}
+    found: list[tuple[str, ...]] = []
+
+    def grow(group: set[str], possible: set[str], excluded: set[str]) -> None:
+        if not possible and not excluded:
+            found.append(tuple(sorted(group, key=position.__getitem__)))
+            return
+        pivot = max(possible | excluded, key=lambda name: (len(near[name] & possible), -position[name]))
+        for name in sorted(possible - near[pivot], key=position.__getitem__):
+            grow(group | {name}, possible & near[name], excluded & near[name])
+            possible, excluded = possible - {name}, excluded | {name}
+
+    grow(set(), set(order), set())
+    return tuple(sorted((group for group in found if len(group) > 1), key=lambda g: [position[name] for name in g]))

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 
 from heatproof.rounding import ANSWER_STEP, largest, rounded
-from heatproof.statistics.fooling import can_be_significant
-from heatproof.statistics.paired import differences, holm, signed_ranks
+from heatproof.statistics.equal_maps import DISTINCT, EqualMaps
+from heatproof.statistics.paired import can_be_significant, differences, holm, signed_ranks
 from heatproof.statistics.robustness import COMPUTED
-from heatproof.statistics.robustness_verdict import IMAGES, Verdict
+from heatproof.statistics.robustness_verdict import Verdict
 from heatproof.statistics.score_tables import better, wide_scores
-from heatproof.statistics.wording import counted, listed, number
+from heatproof.statistics.wording import IMAGES, counted, listed, number
 
 PASS, FAIL, OPEN = "pass", "fail", "cannot be told"
 #: The confidence level of all tests of one question together.
@@ -210,6 +210,7 @@ def audit_findings(
     refused: Mapping[str, str] | None = None,
     fixed: bool = False,
     level: float = LEVEL,
+    equal: EqualMaps = DISTINCT,
 ) -> AuditFindings:
     """Answers every question for which there are rows, for every real method.
 
@@ -220,10 +221,11 @@ def audit_findings(
         layers: method → the layers that it read.
         refused: method → why it does not serve the model; nothing is asked of it.
         fixed: whether the class explained stays when the prediction changes; then no map need follow the prediction.
-        ranks: method → average rank over the scores that count; decides where passes and fails are equal.
+        ranks: method → mean rank over the scores that count; decides where passes and fails are equal.
+        equal: methods with equal maps: one of each group is tested, and its findings are those of all.
     """
     refused = refused or {}
-    scores = scores[~scores["method"].isin(list(refused))]
+    scores = equal.kept(scores[~scores["method"].isin(list(refused))])
     real = [str(name) for name in dict.fromkeys(scores.loc[~scores["control"].astype(bool), "method"])]
     findings: dict[str, dict[str, Finding]] = {method: {} for method in real}
     for question in QUESTIONS:
@@ -236,7 +238,16 @@ def audit_findings(
     fit = tuple(method for method in findings if _is_fit(findings[method]))
     found = AuditFindings(model, dataset, layer, findings, fit[0] if fit else None, "", (), fit, images, layers or {},
                           refused)  # fmt: skip
-    return replace(found, sentence=_sentence(found), notes=tuple(_notes(found)))
+    said = {"sentence": _sentence(found), "notes": (*equal.notes(), *_notes(found))}
+    return replace(found, **said, findings=_of_all(equal, findings), fit=equal.named(fit))
+
+
+def _of_all(equal: EqualMaps, findings: Mapping[str, dict[str, Finding]]) -> dict[str, dict[str, Finding]]:
+    """The findings, also of the methods that another stands for."""
+    return {
+        method: {name: replace(finding, method=method) for name, finding in given.items()}
+        for method, given in equal.spread(findings).items()
+    }
 
 
 def _answers(
@@ -421,7 +432,7 @@ def _steady(given: dict[str, Finding]) -> dict[str, Finding]:
 
 
 def _order_methods(findings: Mapping[str, Mapping[str, Finding]], ranks: Mapping[str, float]) -> list[str]:
-    """All methods: most passes first, then fewest failures, then by average rank."""
+    """All methods: most passes first, then fewest failures, then by mean rank over the scores."""
 
     def key(method: str) -> tuple:
         given = [one.answer for one in findings[method].values()]
@@ -470,7 +481,8 @@ def _notes(found: AuditFindings):
     """The notes beside the sentence."""
     if len(found.fit) > 1:
         others = listed(found.fit[1:])
-        yield f"Also fit to be shown: {others}. The first is the one with the most passes, then the best average rank."
+        order = "The first has the most passes, then the best mean rank over the scores"
+        yield f"Also fit to be shown: {others}. {order}."
     unfit = [method for method in found.findings if method not in found.fit]
     if found.recommended and unfit:
         yield f"Not fit to be shown on this evidence: {listed(unfit)}."

@@ -7,8 +7,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from heatproof.rounding import ANSWER_STEP, largest, rounded
-from heatproof.statistics.paired import PairTest, differences, holm, is_worse, signed_ranks
+from heatproof.statistics.equal_maps import DISTINCT, EqualMaps
+from heatproof.statistics.paired import (
+    Comparison,
+    PairTest,
+    can_be_significant,
+    compared,
+    is_worse,
+    tested,
+)
 from heatproof.statistics.score_tables import ARROWS, Directions, better, reaches, score_rows, wide_scores
 
 
@@ -18,9 +25,11 @@ class MetricRanking:
 
     best: the real method with the best mean, None where none has a number. top: it and the real methods that are not
     significantly worse, best first. fooled: the controls that are not significantly worse. tests: every other method
-    → Wilcoxon's test of the best against it, paired by image; Holm's correction over the real methods and over the
-    controls separately. ahead: the controls whose mean is at least as good as the best's. n: images with a number for
-    the best. ranked, exposed: whether the images are enough for the tests of methods, of controls, to be significant.
+    → Wilcoxon's test of the best against it, paired by image; Holm's correction over all pairs of real methods, and
+    over the controls. Of methods with equal maps only the first is here (`EqualMaps`). comparison: the tests of all
+    pairs of real methods, which decide the top; None with fewer than two. ahead: the controls whose mean is at least as
+    good as the best's. n: images with a number for the best. whole: images with a number for every real method. ranked,
+    exposed: whether the images are enough for the tests of methods, of controls, to be significant.
     """
 
     model: str
@@ -35,21 +44,28 @@ class MetricRanking:
     means: Mapping[str, float]
     controls: tuple[str, ...]
     n: int
+    whole: int
     ranked: bool
     exposed: bool
     level: float
+    comparison: Comparison | None = None
 
 
 def fooled(
-    rows: pd.DataFrame, directions: Directions, *, controls: Iterable[str] = (), level: float = 0.95
+    rows: pd.DataFrame,
+    directions: Directions,
+    *,
+    controls: Iterable[str] = (),
+    level: float = 0.95,
+    equal: EqualMaps = DISTINCT,
 ) -> list[MetricRanking]:
     """Judges every metric that has a direction, for each model and dataset, in the order of the rows (protocols §9).
 
     A metric is fooled where a control is not significantly worse than the best real method. Where there are too few
     images for any test to be significant, nothing counts as fooled: `exposed` is then False. `controls`: names of
-    controls besides those of the column `control`.
+    controls besides those of the column `control`. `equal`: methods that are one arm.
     """
-    frame: Any = score_rows(rows)
+    frame: Any = equal.kept(score_rows(rows))
     useless = {str(name) for name in frame.loc[frame["control"].astype(bool), "method"].unique()} | set(controls)
     found = []
     for (model, dataset, metric), cell in frame.groupby(["model", "dataset", "metric"], sort=False, observed=True):
@@ -70,46 +86,26 @@ def _metric_ranking(
     means = {str(name): float(value) for name, value in (sign * known.mean()).items()}
     given = tuple(str(name) for name in wide.columns if name in useless)
     if not real:
-        return MetricRanking(*key, way, None, (), (), (), {}, means, given, 0, False, False, level)
-    best, top, tests, ranked = leaders(known[real], level)
+        return MetricRanking(*key, way, None, (), (), (), {}, means, given, 0, 0, False, False, level)
+    wide_real = known[real]
+    comparison = compared(wide_real, alpha=1 - level) if len(real) > 1 else None
+    best = comparison.best if comparison else real[0]
+    assert best is not None
+    tests = {name: comparison.pair(best, name) for name in comparison.order[1:]} if comparison else {}
     against = trials(known, best, fakes)
     exposed = bool(against) and all(can_be_significant(test.n, len(against), level) for test in against.values())
     keeping = tuple(name for name in fakes if not is_worse(against[name], level)) if exposed else ()
     ahead = tuple(name for name in fakes if reaches(sign * means[name], sign * means[best]))
-    count = int(known[best].notna().sum())
-    tests |= against
-    return MetricRanking(*key, way, best, top, keeping, ahead, tests, means, given, count, ranked, exposed, level)
-
-
-def leaders(wide: pd.DataFrame, level: float) -> tuple[str, tuple[str, ...], dict[str, PairTest], bool]:
-    """From images × methods (higher is better): the best, the top, the tests, and whether there are enough images.
-
-    The best method is found on the images on which all methods have a number, where there are such. The top: it and
-    those not significantly worse.
-    """
-    whole = wide.dropna()
-    means: Any = (whole if len(whole) else wide).mean()
-    means = rounded(means, largest(means.to_numpy(), None), ANSWER_STEP)
-    order = sorted(map(str, wide.columns), key=lambda name: (-means[name], name))
-    tests = trials(wide, order[0], order[1:])
-    ranked = all(can_be_significant(test.n, len(tests), level) for test in tests.values())
-    top = (order[0], *(name for name in order[1:] if not is_worse(tests[name], level)))
-    return order[0], top, tests, ranked
+    count, whole = int(known[best].notna().sum()), len(wide_real.dropna())
+    top, ranked = (comparison.top, comparison.able) if comparison else ((best,), True)
+    return MetricRanking(
+        *key, way, best, top, keeping, ahead, tests | against, means, given, count, whole, ranked, exposed, level,
+        comparison,
+    )  # fmt: skip
 
 
 def trials(wide: pd.DataFrame, best: str, others: Sequence[str]) -> dict[str, PairTest]:
     """Wilcoxon's test of `best` against each of `others` on the images both have a number for; Holm over `others`."""
-    found = {}
-    for name in others:
-        pair = wide[[best, name]].dropna().to_numpy(np.float64)
-        found[name] = (len(pair), *signed_ranks(differences(pair[:, 0], pair[:, 1])))
-    corrected = holm([p for _, _, p, _, _ in found.values()])
-    return {
-        name: PairTest(best, name, n, ties, statistic, p, float(together), effect)
-        for (name, (n, statistic, p, effect, ties)), together in zip(found.items(), corrected, strict=True)
-    }
-
-
-def can_be_significant(n: int, tests: int, level: float, one_sided: bool = False) -> bool:
-    """Whether `n` differences of one sign would be significant, with Holm's correction for so many tests."""
-    return tests * 2.0 ** (0 if one_sided else 1) / 2.0**n < 1 - level
+    column = {name: wide[name].to_numpy(np.float64) for name in (best, *others)}
+    tests = tested([(column[best], column[name]) for name in others], [(best, name) for name in others])
+    return {test.second: test for test in tests}

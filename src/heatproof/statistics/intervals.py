@@ -2,7 +2,8 @@
 
 Severities share images, so pairs are not independent: the bootstrap draws whole images. It draws each
 image's multiplicity (multinomial) and uses weighted medians and a weighted AUC, so values are sorted only
-once.
+once. Its intervals are expanded percentile intervals (Hesterberg 2015): plain ones are too narrow with few images, as
+resamples spread by √((n − 1) / n) less than samples do, and have no allowance for an estimated spread.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit, logit
 from scipy.stats import norm, rankdata
+from scipy.stats import t as student
 
 from heatproof.errors import InvalidInput
 from heatproof.seeds import derived_seed
@@ -72,21 +74,37 @@ class Replicates:
     point: Robustness
     values: Mapping[str, np.ndarray]
     seed: int
+    images: int
 
     def interval(self, quantity: str, level: float = 0.95) -> Interval:
-        """The percentile interval around the point value."""
+        """The interval around the point value."""
         value = getattr(self.point, quantity)
-        low, high = percentiles(self.values[quantity], level) if not np.isnan(value) else (np.nan, np.nan)
+        low, high = (np.nan, np.nan)
+        if not np.isnan(value):
+            low, high = percentiles(self.values[quantity], self.images, level)
         return Interval(value, low, high, self.point.n, level, self.seed)
 
 
-def percentiles(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """The central `level` of the resamples; NaN where fewer than half of them gave a value."""
+def percentiles(values: np.ndarray, images: int, level: float = 0.95) -> tuple[float, float]:
+    """The expanded percentile interval from the resamples of so many images.
+
+    It is the central `2 Φ(w z) − 1` of the resamples, `z = Φ⁻¹(½ + level / 2)`, `w` the `widening`. NaN where fewer
+    than half of the resamples gave a value, or there are fewer than two images.
+    """
     valid = values[~np.isnan(values)]
-    if len(valid) < len(values) / 2 or not len(valid):
+    if len(valid) < len(values) / 2 or not len(valid) or images < 2:
         return np.nan, np.nan
-    low, high = np.quantile(valid, [0.5 - level / 2, 0.5 + level / 2])
+    tail = norm.sf(norm.ppf(0.5 + level / 2) * widening(images, level))
+    low, high = np.quantile(valid, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def widening(images: int, level: float = 0.95) -> float:
+    """By how much an interval from resamples of so few images is too narrow: `√(n / (n − 1)) t / z`, at least 1."""
+    if images < 2:
+        return float("inf")
+    upper = 0.5 + level / 2
+    return float(np.sqrt(images / (images - 1)) * student.ppf(upper, images - 1) / norm.ppf(upper))
 
 
 def bootstrap(
@@ -125,7 +143,7 @@ def bootstrap(
         "within": inside,
         "rm0_within": middle * np.maximum(0, 2 * inside - 1),
     }
-    return Replicates(point, values, seed)
+    return Replicates(point, values, seed, len(drawn))
 
 
 def weighted_medians(values: np.ndarray, drawn: np.ndarray, image: np.ndarray) -> np.ndarray:

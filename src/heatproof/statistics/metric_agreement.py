@@ -7,21 +7,22 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from heatproof.rounding import ANSWER_STEP, largest, rounded
+from heatproof.statistics.equal_maps import DISTINCT, EqualMaps
 from heatproof.statistics.score_tables import ARROWS, Directions, better, score_rows, wide_scores
 
 #: The fewest methods for which a rank correlation is computed.
 METHODS = 3
 
 
-def metric_agreement(rows: pd.DataFrame, directions: Directions) -> pd.DataFrame:
+def metric_agreement(rows: pd.DataFrame, directions: Directions, equal: EqualMaps = DISTINCT) -> pd.DataFrame:
     """Spearman's correlation of every two metrics, metrics × metrics in the order of the rows.
 
     It is computed within each image over the real methods that have a value, then averaged over the images (protocols
     §9, b). In [−1, 1]; 1 is the same order from best to worst. NaN where no image has, for both metrics, a number for
     every method and two different ones. Empty with fewer than three methods or two metrics. `rows` are of one model and
-    dataset.
+    dataset. `equal`: methods that count as one.
     """
-    frame: Any = score_rows(rows)
+    frame: Any = equal.kept(score_rows(rows))
     frame = frame[~frame["control"].astype(bool)]
     frame = frame[frame["method"].isin(frame.loc[frame["value"].notna(), "method"])]
     methods, images = sorted(frame["method"].unique()), sorted(frame["image"].unique())

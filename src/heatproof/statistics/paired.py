@@ -1,11 +1,13 @@
 """Paired tests of several methods on the same blocks: Friedman, Kendall's W, Wilcoxon with Holm (protocols §11).
 
-Values are `(blocks, methods)`. A block with a NaN is left out of all tests (complete blocks only), and
-counted.
+Values are `(blocks, methods)`. Friedman's test takes the blocks without a NaN and counts the others; the test of a pair
+takes the blocks in which both have a value. Which methods can be told apart is decided once, by the tests of all pairs:
+sentences, bars and marks follow from `Comparison.apart`.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -36,10 +38,10 @@ class Friedman:
 
 @dataclass(frozen=True)
 class PairTest:
-    """Wilcoxon's signed-rank test of two methods over `n` complete blocks, of which `ties` had no difference.
+    """Wilcoxon's signed-rank test of two methods over the `n` blocks that both have a value in.
 
-    effect: rank-biserial correlation in [−1, 1], positive where `first` is better. p_holm: corrected for
-    all pairs.
+    ties: blocks without a difference. effect: rank-biserial correlation in [−1, 1], positive where `first` is better.
+    p_holm: corrected for all tests made together. gap: mean of the differences, positive where `first` is better.
     """
 
     first: str
@@ -50,22 +52,47 @@ class PairTest:
     p: float
     p_holm: float
     effect: float
+    gap: float
+
+    @property
+    def turned(self) -> "PairTest":
+        """The same test seen from `second`."""
+        return replace(self, first=self.second, second=self.first, effect=-self.effect, gap=-self.gap)
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Several methods compared on the same blocks; methods in the order of the columns.
 
-    distance: Nemenyi's critical difference of average ranks at `alpha`; cliques: groups of methods within
-    that distance.
+    apart: the pairs of methods that differ significantly. best: the method with the best mean over the complete
+    blocks, or over all blocks without a complete one; None without any value. able: whether the blocks are enough for
+    every pair to be significant, if all its differences have one sign. order: methods by their means, the best first.
+    distance: Nemenyi's critical difference of average ranks at `alpha`, for reference only.
     """
 
     methods: tuple[str, ...]
     friedman: Friedman
     distance: float
-    cliques: tuple[tuple[str, ...], ...]
     pairs: tuple[PairTest, ...]
+    apart: frozenset[frozenset[str]]
+    order: tuple[str, ...]
+    able: bool
     alpha: float
+
+    @property
+    def best(self) -> str | None:
+        """The method with the best mean."""
+        return self.order[0] if self.order else None
+
+    @property
+    def top(self) -> tuple[str, ...]:
+        """The best method and those that cannot be told from it, by their means."""
+        return tuple(name for name in self.order if frozenset((self.order[0], name)) not in self.apart)
+
+    @property
+    def cliques(self) -> tuple[tuple[str, ...], ...]:
+        """The largest groups of methods of which no two can be told apart, by their average ranks."""
+        return cliques(list(self.ranks), self.apart) if self.friedman.n else ()
 
     @property
     def ranks(self) -> dict[str, float]:
@@ -79,18 +106,50 @@ class Comparison:
             if (test.first, test.second) == (first, second):
                 return test
             if (test.first, test.second) == (second, first):
-                return PairTest(first, second, test.n, test.ties, test.statistic, test.p, test.p_holm, -test.effect)
+                return test.turned
         raise InvalidInput(f"`first` and `second` must be two of {', '.join(self.methods)}. Got {first}, {second}.")
 
 
-def compared(blocks: pd.DataFrame, higher_is_better: bool = True, alpha: float = 0.05) -> Comparison:
-    """All tests on a frame of blocks × methods (see `table.rm_blocks` and `table.image_blocks`)."""
+def compared(
+    blocks: pd.DataFrame,
+    higher_is_better: bool = True,
+    alpha: float = 0.05,
+    apart: Collection[frozenset[str]] | None = None,
+) -> Comparison:
+    """All tests on a frame of blocks × methods (see `robustness_tables.rm_blocks` and `image_blocks`).
+
+    Two methods are told apart where Wilcoxon's test with Holm's correction over all pairs finds a difference at
+    `alpha`, and the means have the same order. `apart`: the pairs that are told apart by another decision, in place of
+    this one.
+    """
     methods = tuple(map(str, blocks.columns))
     values = blocks.to_numpy(np.float64) * (1 if higher_is_better else -1)
     test = friedman(values)
     distance = nemenyi_distance(len(methods), test.n, alpha) if test.n else np.nan
-    groups = cliques(dict(zip(methods, test.ranks, strict=True)), distance) if test.n else ()
-    return Comparison(methods, test, distance, groups, wilcoxon_pairs(values, methods), alpha)
+    pairs = wilcoxon_pairs(values, methods)
+    able = all(can_be_significant(pair.n, len(pairs), 1 - alpha) for pair in pairs)
+    if apart is None:
+        apart = [frozenset((pair.first, pair.second)) for pair in pairs if differs(pair, 1 - alpha)]
+    return Comparison(methods, test, distance, pairs, frozenset(apart), by_mean(values, methods), able, alpha)
+
+
+def by_mean(values: np.ndarray, methods: Sequence[str]) -> tuple[str, ...]:
+    """The methods by their means over the complete blocks (all blocks, without one), highest first, equal ones by name.
+
+    Methods without any value are left out.
+    """
+    whole = values[~np.isnan(values).any(1)]
+    values = whole if len(whole) else values
+    known = [i for i in range(len(methods)) if not np.isnan(values[:, i]).all()]
+    means = {methods[i]: float(np.nanmean(values[:, i])) for i in known}
+    size = largest(np.array([*means.values(), 0.0]), None)
+    near = {name: float(rounded(np.float64(mean), size, ANSWER_STEP)) for name, mean in means.items()}
+    return tuple(sorted(near, key=lambda name: (-near[name], name)))
+
+
+def can_be_significant(n: int, tests: int, level: float, one_sided: bool = False) -> bool:
+    """Whether `n` differences of one sign would be significant, with Holm's correction for so many tests."""
+    return tests * 2.0 ** (0 if one_sided else 1) / 2.0**n < 1 - level
 
 
 def friedman(values: np.ndarray) -> Friedman:
@@ -114,15 +173,30 @@ def friedman(values: np.ndarray) -> Friedman:
 
 
 def wilcoxon_pairs(values: np.ndarray, methods: Sequence[str]) -> tuple[PairTest, ...]:
-    """Every pair of methods on the complete blocks of `(blocks, methods)`, with Holm's correction over the pairs."""
-    values, _ = complete(values)
-    pairs = [(i, j) for i in range(len(methods)) for j in range(i + 1, len(methods))]
-    found = [signed_ranks(differences(values[:, i], values[:, j])) for i, j in pairs]
-    corrected = holm([test[1] for test in found])
+    """Every pair of methods `(blocks, methods)`, on the blocks that both have a value in; Holm over the pairs."""
+    columns = {name: np.asarray(values, np.float64)[:, i] for i, name in enumerate(methods)}
+    return tested([(columns[a], columns[b]) for a, b in combinations(methods, 2)], list(combinations(methods, 2)))
+
+
+def tested(columns: Sequence[tuple[np.ndarray, np.ndarray]], names: Sequence[tuple[str, str]]) -> tuple[PairTest, ...]:
+    """Wilcoxon's test of each pair of columns, where both have a value; Holm's correction over all of them."""
+    found = []
+    for first, second in columns:
+        known = ~(np.isnan(first) | np.isnan(second))
+        moves = differences(first[known], second[known])
+        found.append((len(moves), *signed_ranks(moves), _mean_gap(first[known], second[known])))
+    corrected = holm([p for _, _, p, _, _, _ in found])
     return tuple(
-        PairTest(methods[i], methods[j], len(values), ties, statistic, raw, float(p), effect)
-        for (i, j), (statistic, raw, effect, ties), p in zip(pairs, found, corrected, strict=True)
+        PairTest(*pair, n, ties, statistic, p, float(together), effect, gap)
+        for pair, (n, statistic, p, effect, ties, gap), together in zip(names, found, corrected, strict=True)
     )
+
+
+def _mean_gap(first: np.ndarray, second: np.ndarray) -> float:
+    """The difference of the means, to five digits of the largest number; NaN without one."""
+    if not len(first):
+        return np.nan
+    return float(rounded(first.mean() - second.mean(), largest(np.concatenate([first, second]), None), ANSWER_STEP))
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
@@ -135,8 +209,13 @@ def holm(p: Sequence[float]) -> np.ndarray:
 
 
 def is_worse(test: PairTest, level: float) -> bool:
-    """Whether the second of a test is significantly worse than the first."""
-    return bool(test.p_holm < 1 - level and test.effect > 0)
+    """Whether the second of a test is significantly worse than the first, by its ranks and by its mean."""
+    return bool(test.p_holm < 1 - level and test.effect > 0 and test.gap > 0)
+
+
+def differs(test: PairTest, level: float) -> bool:
+    """Whether one of the two methods of a test is significantly worse than the other."""
+    return is_worse(test, level) or is_worse(test.turned, level)
 
 
 def differences(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -13,6 +13,8 @@ import pandas as pd
 
 from heatproof.errors import InvalidInput
 from heatproof.statistics.intervals import Replicates, bootstrap, delong, multiplicities
+from heatproof.statistics.robustness_evidence import PooledCells
+from heatproof.statistics.wording import listed
 
 #: What identifies a cell; no cell pools over perturbations.
 CELL = ("model", "dataset", "layer", "segmenter", "method", "control", "perturbation")
@@ -42,6 +44,7 @@ COLUMNS = (
     "rm0_within_low",
     "rm0_within_high",
     "reliable",
+    "fools",
 )
 #: Columns with an interval → the quantity of `intervals.QUANTITIES`.
 ESTIMATES = {
@@ -51,8 +54,14 @@ ESTIMATES = {
     "responsiveness_within": "within",
     "rm0_within": "rm0_within",
 }
+#: The quantities that a control may fool, by their columns.
+FOOLED = {"consistency": "consistency", **ESTIMATES}
 #: The severity of rows that pool all severities.
 ALL = "all"
+#: What stands between names in the column `fools`, and the level of its tests.
+FOOLS, LEVEL = "; ", 0.95
+#: What identifies an image in a setting.
+BLOCK = ("model", "dataset", "layer", "segmenter", "image")
 # Private functions take frames as `Any`: pandas' stubs cannot follow boolean indexing.
 #: The columns that a frame of pairs must have.
 _NEEDED = (*CELL, "severity", "image", "rbo", "kappa", "changed")
@@ -86,8 +95,9 @@ def robustness_table(
     medians and AUC are over these. responsiveness, rm and rm0 are NaN below ten changed or unchanged pairs;
     `reliable` needs twenty. responsiveness_within and rm0_within compare only pairs of one severity
     (`stratified_auc`): they decide the verdict where RM and RM₀ are fooled; at a single severity they are
-    responsiveness and rm0. Intervals: DeLong for the responsiveness of a single severity; bootstrap by image for
-    everything else, the same resamples for every cell of a dataset.
+    responsiveness and rm0. `fools`, of a control: the columns by which it is not significantly worse than the best real
+    method of its cell (bootstrap by image), with a semicolon between. Intervals: DeLong for the responsiveness of a
+    single severity; bootstrap by image for everything else, the same resamples for every cell of a dataset.
 
     psnr: columns psnr and some of model, dataset, image, perturbation, severity; the mean of finite values
     is shown. segments: columns segments and some of model, dataset, segmenter, image (or a column
@@ -96,18 +106,18 @@ def robustness_table(
     """
     noise = _means(psnr, "psnr")
     sizes = _means(pairs if segments is None and "segments" in pairs else segments, "segments")
-    rows = []
-    for cell, found, area in _measure_cells(pairs, resamples, seed):
+    rows: dict[Cell, dict[str, Any]] = {}
+    for cell, found, area, fools in _measure_cells(pairs, resamples, seed):
         point = found.point
-        line = {**cell._asdict(), "n": point.n, "flips": point.flips, "reliable": point.reliable}
+        line = {**cell._asdict(), "n": point.n, "flips": point.flips, "reliable": point.reliable, "fools": fools}
         line["flip_rate"] = point.flips / point.n if point.n else np.nan
         line |= {"psnr": noise(cell), "segments": sizes(cell), "consistency": point.consistency}
         for column, quantity in ESTIMATES.items():
             interval = found.interval(quantity)
             low, high = area if quantity in ("responsiveness", "within") and area else (interval.low, interval.high)
             line |= {column: interval.value, f"{column}_low": low, f"{column}_high": high}
-        rows.append(line)
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+        rows[cell] = line
+    return pd.DataFrame([rows[cell] for cell in sorted(rows, key=_position)], columns=list(COLUMNS))
 
 
 def pooled(pairs: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> dict[Cell, Replicates]:
@@ -136,37 +146,89 @@ def image_blocks(
 
     The value is the mean over those of the image's conditions in which *every* method has one, so that
     methods are compared on the same images; `unchanged`: only conditions that did not change the
-    prediction, where a high RBO is good. A method without a value in a whole setting (a model, dataset, layer and
-    segmenter) leaves a NaN in its blocks: the tests then drop them, and count them.
+    prediction, where a high RBO is good. An image without such a condition has NaN, and so has a method without a value
+    in a whole setting (a model, dataset, layer and segmenter): the tests drop these blocks, and count them.
     """
+    every: Any = pairs[[*BLOCK]].drop_duplicates()
     kept = _usable(pairs, value)
     kept = kept if controls else kept[~kept["control"].astype(bool)]
     kept = kept[~kept["changed"].astype(bool)] if unchanged else kept
-    block = ["model", "dataset", "layer", "segmenter", "image"]
+    block = list(BLOCK)
     wide = kept.pivot(index=[*block, "perturbation", "severity"], columns="method", values=value)
     settings: Any = wide.groupby(level=block[:-1], sort=True)
     shared = [part.dropna(axis=1, how="all").dropna() for _, part in settings]
     whole: Any = pd.concat(shared) if shared else wide
-    return whole.reindex(columns=wide.columns).groupby(level=block, sort=True).mean()
+    means: Any = whole.reindex(columns=wide.columns).groupby(level=block, sort=True).mean()
+    return means.reindex(pd.MultiIndex.from_frame(every).sort_values())
+
+
+class FooledCell(NamedTuple):
+    """The controls that fool a quantity under one perturbation at the same severities ("all": taken together)."""
+
+    model: str
+    dataset: str
+    perturbation: str
+    severities: tuple[str, ...]
+    controls: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """`gaussian-noise at severity 1 and 3 (edges)`."""
+        single = [one for one in self.severities if one != ALL]
+        at = f" at {'severity' if len(single) == 1 else 'severities'} {listed(single)}" if single else ""
+        if ALL in self.severities:
+            at += " and over all severities" if single else " over all severities"
+        return f"{self.perturbation}{at} ({', '.join(self.controls)})"
+
+
+def fooled_cells(table: pd.DataFrame, quantity: str | None) -> Iterator[FooledCell]:
+    """The cells in which a control fools a quantity of `intervals.QUANTITIES`, from a robustness table."""
+    column = next((name for name, of in FOOLED.items() if of == quantity), None)
+    if column is None or "fools" not in table:
+        return
+    rows: Any = table[[column in str(fools).split(FOOLS) for fools in table["fools"]]]
+    found: dict[tuple[str, str, str, tuple[str, ...]], list[str]] = {}
+    for (model, dataset, kind, control), cell in rows.groupby(
+        ["model", "dataset", "perturbation", "method"], sort=False
+    ):
+        where = str(model), str(dataset), str(kind), tuple(map(str, cell["severity"]))
+        found.setdefault(where, []).append(str(control))
+    yield from (FooledCell(*key, tuple(controls)) for key, controls in found.items())
 
 
 def _measure_cells(
     pairs: pd.DataFrame, resamples: int, seed: int
-) -> Iterator[tuple[Cell, Replicates, tuple[float, float] | None]]:
-    """Every cell in order, with its resamples and, for a single severity, DeLong's bounds."""
+) -> Iterator[tuple[Cell, Replicates, tuple[float, float] | None, str]]:
+    """Every cell, with its resamples, for a single severity DeLong's bounds, and what a control fools."""
     known = _usable(pairs)
     drawn = _draws(known, resamples, seed)
     named = {cell: rows for single in (True, False) for cell, rows in _cells(known, single)}
     empty = {cell: rows.iloc[:0] for single in (True, False) for cell, rows in _cells(pairs, single)}
-    for cell in sorted({**empty, **named}, key=_position):
-        rows = named.get(cell, empty.get(cell))
-        assert rows is not None
-        found = _bootstrap_cell(cell, rows, drawn, seed)
-        area = None
-        if cell.severity != ALL and not np.isnan(found.point.responsiveness):
-            interval = delong(-rows["rbo"].to_numpy(), rows["changed"].to_numpy(bool))
-            area = interval.low, interval.high
-        yield cell, found, area
+    groups: dict[Cell, list[Cell]] = {}
+    for cell in {**empty, **named}:
+        groups.setdefault(cell._replace(method="", control=False), []).append(cell)
+    for cells in groups.values():  # methods are compared within a cell, and its resamples are then let go
+        rows: dict[Cell, Any] = {cell: named[cell] if cell in named else empty[cell] for cell in cells}
+        found = {cell: _bootstrap_cell(cell, rows[cell], drawn, seed) for cell in cells}
+        fools = _fools(found)
+        for cell in cells:
+            area = None
+            if cell.severity != ALL and not np.isnan(found[cell].point.responsiveness):
+                interval = delong(-rows[cell]["rbo"].to_numpy(), rows[cell]["changed"].to_numpy(bool))
+                area = interval.low, interval.high
+            yield cell, found[cell], area, fools.get(cell.method, "")
+
+
+def _fools(found: Mapping[Cell, Replicates]) -> dict[str, str]:
+    """Control → the quantities by which it is not significantly worse than the best real method of one cell."""
+    real, controls = ([cell.method for cell in found if cell.control is kind] for kind in (False, True))
+    here = {cell.method: replicates for cell, replicates in found.items()}
+    evidence = PooledCells(tuple(sorted(real)), tuple(sorted(controls)), {(): here}, LEVEL, 0, ((),))
+    names: dict[str, list[str]] = {}
+    for column, quantity in FOOLED.items():
+        for control in evidence.fooled_by(quantity):
+            names.setdefault(control, []).append(column)
+    return {control: FOOLS.join(columns) for control, columns in names.items()}
 
 
 def _usable(pairs: Any, value: str = "rbo") -> Any:

@@ -64,12 +64,13 @@ def score_table(
     means = _resample_means(frame["value"].to_numpy()[order], cells.ngroup().to_numpy()[order], unit[order], drawn)
     lines = []
     for ((model, method, metric), cell), values in zip(cells, means, strict=True):
-        low, high = percentiles(values)
+        images = len(cell.loc[cell["value"].notna(), ["dataset", "image"]].drop_duplicates())
+        low, high = percentiles(values, images)
         found: Any = np.sort(cell["value"].dropna().to_numpy())
         mean, std = (found.mean() if len(found) else np.nan), (found.std(ddof=1) if len(found) > 1 else np.nan)
         if len(found) and found[0] == found[-1]:
             mean, std, low, high = found[0], 0.0 * std, found[0], found[0]
-        if cell.loc[cell["value"].notna(), ["dataset", "image"]].drop_duplicates().shape[0] < 2:
+        if images < 2:
             low = high = np.nan
         flagged = int((cell["flag"] != "").sum())
         lines.append((model, method, metric, len(cell), mean, std, low, high, better(directions, metric), flagged))
@@ -111,7 +112,8 @@ def curve_table(rows: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> 
         cells = frame.groupby(["model", "method", "at"], sort=True, observed=True)
         means = _resample_means(frame["value"].to_numpy(), cells.ngroup().to_numpy(), unit, drawn)
         table = cells["value"].agg(n="count", mean="mean").reset_index().assign(metric=metric)
-        bounds = np.array([percentiles(row) for row in means])
+        images = len(frame[["dataset", "image"]].drop_duplicates())
+        bounds = np.array([percentiles(row, images) for row in means])
         tables.append(table.assign(low=bounds[:, 0], high=bounds[:, 1])[columns])
     return pd.concat(tables, ignore_index=True)
 

@@ -1,7 +1,7 @@
 """The verdict on the methods of a score study: who shares the top, which scores were fooled, in plain words (§11).
 
-The average rank of a method over the scores that no control fooled decides, image by image. Every family of scores
-counts once, so that twenty fidelity scores do not outvote the masks. Families in `ASIDE` are reported but not counted:
+The mean rank of a method over the scores that no control fooled decides, image by image. Every family of scores counts
+once, so that twenty fidelity scores do not outvote the masks. Families in `ASIDE` are reported but not counted:
 a map can be small and stable, and wrong.
 """
 
@@ -12,11 +12,11 @@ from typing import Any
 import pandas as pd
 
 from heatproof.rounding import ANSWER_STEP, largest, rounded
-from heatproof.statistics.fooling import MetricRanking, leaders
+from heatproof.statistics.equal_maps import DISTINCT, EqualMaps
+from heatproof.statistics.fooling import MetricRanking
 from heatproof.statistics.paired import Comparison, compared
-from heatproof.statistics.robustness_verdict import IMAGES
 from heatproof.statistics.score_tables import ARROWS, score_rows, wide_scores
-from heatproof.statistics.wording import counted, left_out, listed
+from heatproof.statistics.wording import IMAGES, confidence, counted, left_out, listed
 
 #: Families that do not measure whether a map is right.
 ASIDE = ("complexity", "sensitivity", "sanity", "stability")
@@ -26,10 +26,11 @@ ASIDE = ("complexity", "sensitivity", "sanity", "stability")
 class ScoreVerdict:
     """The verdict on one model and set of images.
 
-    counted: the scores that count; fooled: score → the controls that fooled it; ranks: average rank of each real
-    method over the counted scores, best first; top: the best and those that cannot be told from it, best first; firsts:
-    method → the counted scores whose top it shares. comparison: the tests over images, None where there is nothing to
-    compare.
+    counted: the scores that count; fooled: score → the controls that fooled it; ranks: mean rank over the counted
+    scores of each real method, best first; top: the best and those that cannot be told from it, best first; firsts:
+    method → the counted scores whose top it shares. Of methods with equal maps the first stands for all. comparison:
+    the tests over images, which decide the top; None where there is nothing to compare. images: those with a score
+    that all methods share.
     """
 
     model: str
@@ -47,19 +48,27 @@ class ScoreVerdict:
 
 
 def score_verdicts(
-    rows: pd.DataFrame, judged: Sequence[MetricRanking], families: Mapping[str, str] | None = None
+    rows: pd.DataFrame,
+    judged: Sequence[MetricRanking],
+    families: Mapping[str, str] | None = None,
+    equal: EqualMaps = DISTINCT,
 ) -> list[ScoreVerdict]:
-    """A verdict for each model and dataset of `judged` (see `fooling.fooled`); `families`: metric → its family."""
-    frame: Any = score_rows(rows)
+    """A verdict for each model and dataset of `judged` (see `fooling.fooled`).
+
+    `families`: metric → its family. `equal`: methods that are one arm, as for `fooled`.
+    """
+    frame: Any = equal.kept(score_rows(rows))
     found = []
     for model, dataset in dict.fromkeys((one.model, one.dataset) for one in judged):
         here = [one for one in judged if (one.model, one.dataset) == (model, dataset)]
         cells = frame[(frame["model"] == model) & (frame["dataset"] == dataset)]
-        found.append(_verdict(cells, here, families or {}))
+        found.append(_verdict(cells, here, families or {}, equal))
     return found
 
 
-def _verdict(cells: Any, judged: Sequence[MetricRanking], families: Mapping[str, str]) -> ScoreVerdict:
+def _verdict(
+    cells: Any, judged: Sequence[MetricRanking], families: Mapping[str, str], equal: EqualMaps
+) -> ScoreVerdict:
     fakes = {one.metric: one.fooled for one in judged if one.fooled}
     counted = _counted_scores(judged, families)
     controls = {name for one in judged for name in one.controls}
@@ -69,18 +78,20 @@ def _verdict(cells: Any, judged: Sequence[MetricRanking], families: Mapping[str,
     ranks = rank_blocks(real[real["method"].isin(known)], counted, families)
     top, averages, comparison, ranked = (), {}, None, False
     level = judged[0].level
-    if len(ranks) and ranks.shape[1]:
-        _, top, _, ranked = leaders(-ranks, level)
+    whole = len(ranks.dropna())
+    if whole and ranks.shape[1]:
         averages = {str(name): float(value) for name, value in _ascending_ranks(ranks.mean()).items()}
+        top, ranked = tuple(averages), True
         if ranks.shape[1] > 1:
             comparison = compared(ranks, higher_is_better=False, alpha=1 - level)
+            top, ranked = comparison.top, comparison.able
     names = tuple(one.metric for one in counted)
     firsts = {method: tuple(one.metric for one in counted if method in one.top) for method in averages}
     given = cells["image"].nunique()
-    about = _ScoreFacts(judged, names, fakes, top, averages, ranked, controls, len(ranks), given, level, left)
-    sentence, notes = _sentence(about), tuple(_notes(about, families))
+    about = _ScoreFacts(judged, names, fakes, top, averages, ranked, controls, whole, given, level, left)
+    sentence, notes = _sentence(about), (*equal.notes(), *_notes(about, families))
     where = judged[0].model, judged[0].dataset
-    return ScoreVerdict(*where, sentence, notes, top, names, fakes, averages, firsts, comparison, len(ranks), level)
+    return ScoreVerdict(*where, sentence, notes, top, names, fakes, averages, firsts, comparison, whole, level)
 
 
 def _ascending_ranks(ranks: Any) -> Any:
@@ -97,9 +108,10 @@ def _counted_scores(judged: Sequence[MetricRanking], families: Mapping[str, str]
 
 
 def rank_blocks(cells: Any, counted: Sequence[MetricRanking], families: Mapping[str, str]) -> pd.DataFrame:
-    """Images × methods: the average rank (1 = best) over the scores of a family, then over the families.
+    """Images × methods: the mean rank (1 = best) over the scores of a family, then over the families.
 
-    On each image only the scores that every method has there count. Images without any are left out.
+    On each image only the scores that every method has there count. An image without any has NaN, so that the tests
+    count it as dropped.
     """
     by_family: dict[str, list[Any]] = {}
     methods = sorted(map(str, cells["method"].unique()))
@@ -110,7 +122,7 @@ def rank_blocks(cells: Any, counted: Sequence[MetricRanking], families: Mapping[
         ranks = whole.rank(axis=1, ascending=one.better == "low")
         by_family.setdefault(families.get(one.metric, ""), []).append(ranks)
     means = [_mean(frames) for frames in by_family.values()]
-    return _mean(means) if means else pd.DataFrame()
+    return _mean(means).reindex(sorted(cells["image"].unique())) if means else pd.DataFrame()
 
 
 def _mean(frames: Sequence[Any]) -> Any:
@@ -135,8 +147,8 @@ class _ScoreFacts:
     left: tuple[str, ...]
 
     @property
-    def percent(self) -> str:
-        return f"{100 * self.level:g} %"
+    def sure(self) -> str:
+        return confidence(self.images, self.images, self.level)
 
 
 def _sentence(about: _ScoreFacts) -> str:
@@ -158,13 +170,14 @@ def _sentence(about: _ScoreFacts) -> str:
     rest = len(about.ranks) - len(about.top)
     others = "the other method" if rest == 1 else f"each of the other {rest} methods"
     if len(about.top) == 1:
-        return f"{where} {about.top[0]} comes out best by {kept}: it beats {others} at {about.percent} confidence."
+        return f"{where} {about.top[0]} comes out best by {kept}: it beats {others} {about.sure}."
+    best, *near = about.top
     if rest == 0:
-        return f"{where} no method can be told from the others at {about.percent} confidence, by {kept}."
+        return f"{where} no method can be told from {best}, which ranks first by {kept}."
     are = "the other method is" if rest == 1 else f"the other {rest} methods are"
     return (
-        f"{where} {listed(about.top)} come out best by {kept}; they cannot be told apart, {are} worse at "
-        f"{about.percent} confidence."
+        f"{where} {listed(about.top)} come out best by {kept}: {listed(near)} cannot be told from {best}, {are} worse "
+        f"than {best} {about.sure}."
     )
 
 
@@ -198,7 +211,7 @@ def _notes(about: _ScoreFacts, families: Mapping[str, str]):
     )
     if about.ranks and len(about.ranks) > 1:
         yield (
-            "Who is best is decided by the average rank, image by image, each family of scores counting once"
+            "Who is best is decided by the mean rank over the scores, image by image, each family counting once"
             + (f"; {listed(aside)} are shown but not counted, as a small or stable map can be wrong." if aside else ".")
         )
     if about.images < about.given and about.images:
@@ -212,7 +225,7 @@ def _notes(about: _ScoreFacts, families: Mapping[str, str]):
 def ranking_sentence(judged: MetricRanking) -> str:
     """One sentence on one score."""
     way = {"high": "higher", "low": "lower"}[judged.better]
-    name, percent = f"{judged.metric} ({ARROWS[judged.better]} {way} is better)", f"{100 * judged.level:g} %"
+    name, level = f"{judged.metric} ({ARROWS[judged.better]} {way} is better)", judged.level
     if judged.best is None:
         return f"{name}: no method has a number."
     if judged.fooled:
@@ -226,8 +239,8 @@ def ranking_sentence(judged: MetricRanking) -> str:
     elif not judged.ranked:
         told = f"{judged.best} ranks first, on too few images to be sure"
     elif len(judged.top) == 1:
-        told = f"{judged.best} is best at {percent} confidence"
+        told = f"{judged.best} is best {confidence(judged.n, judged.whole, level)}"
     else:
-        told = f"{listed(judged.top)} share the top" + ("" if rest else ", no method can be told from the others")
+        told = f"{listed(judged.top)} share the top" + ("" if rest else f", no method can be told from {judged.best}")
     sure = "; every control is worse" if judged.exposed else ""
     return f"{name}: {told}{sure}."

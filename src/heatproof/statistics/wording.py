@@ -4,6 +4,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
+#: With fewer images, or without a block that all methods share, no sentence speaks of confidence: the tests may miss a
+#: difference, and a few images say little about others of the same sort.
+IMAGES = 50
+
+
+def confidence(images: int, blocks: int, level: float) -> str:
+    """`at 95 % confidence`; with fewer than `IMAGES` images, or no complete block, `on these images`."""
+    return f"at {100 * level:g} % confidence" if images >= IMAGES and blocks else "on these images"
+
 
 def listed(names: Sequence[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""

@@ -11,8 +11,8 @@ import torch
 
 from heatproof.engine import ResolvedMethod
 from heatproof.errors import InvalidStudy, StoreError, warn
-from heatproof.statistics.fooling import can_be_significant
-from heatproof.statistics.robustness_verdict import IMAGES
+from heatproof.statistics.paired import can_be_significant
+from heatproof.statistics.wording import IMAGES
 from heatproof.studies.conditions import Condition
 from heatproof.studies.jobs import Job, Setup
 from heatproof.studies.loading import StudyModels

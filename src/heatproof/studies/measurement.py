@@ -32,11 +32,13 @@ from heatproof.metrics.metric_request import MetricRequest
 from heatproof.models import Model
 from heatproof.perturbations import Perturber, psnr, strength_at
 from heatproof.rounding import top_class
+from heatproof.statistics.equal_maps import PROJECTION
 from heatproof.statistics.score_tables import CURVE
 from heatproof.studies.conditions import INTACT, Condition
 from heatproof.studies.jobs import Dataset, ImageBlock, options_hash, target_rule
 from heatproof.studies.maps import KEPT, KeptMaps
 from heatproof.studies.measures import Measures, needs_mask
+from heatproof.studies.projections import projections
 from heatproof.studies.rows import Rows
 from heatproof.studies.settings import Plan
 from heatproof.studies.study import Measure
@@ -233,9 +235,15 @@ class Measurement:
             reasons = {maps.key: why for maps, why in given}
             for one in scores:
                 self._add(one, due, {**about, **columns[one.method]}, reasons.get(one.method))
+                if first:
+                    self._add_projections(one.maps, one.flags, {**about, **columns[one.method]})
                 if kept.shown:
                     kept.add_display(columns[one.method]["method"], one.maps[self._gallery_rows])
                 advance(1 / len(columns))
+        if first and not due:
+            for method in self.methods:
+                maps, flags = explained.found.display(method.key), explained.found.flags[method.key]
+                self._add_projections(maps, flags, {**about, **at_layers(method)})
         if not due or not (self.methods or given):
             advance(1.0)
 
@@ -289,6 +297,13 @@ class Measurement:
             self.rows.add(self.block.ids, **columns, metric=measure.column, value=values, flag=flags, n=count)
             if outcome.curve is not None:
                 self._add_curve(outcome.curve, f"{measure.column}{CURVE}", columns, flags)
+
+    def _add_projections(self, maps: torch.Tensor, flags: Sequence[Any], about: Mapping[str, Any]) -> None:
+        """Adds a row for each map of one method, by which methods with equal maps are recognised."""
+        values = numbers(projections(maps)).round(DECIMALS)
+        known = first_flags(self.no_prediction, flags)
+        values[[bool(flag) for flag in known]] = np.nan
+        self.rows.add(self.block.ids, **about, metric=PROJECTION, value=values, flag=known)
 
     def _add_curve(
         self, curve: tuple[torch.Tensor, torch.Tensor], metric: str, about: Mapping[str, Any], flags: Sequence[Flag]

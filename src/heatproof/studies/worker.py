@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from heatproof.engine import ResolvedMethod, halved, resolve_layers
+from heatproof.statistics.equal_maps import PROJECTION
 from heatproof.studies.conditions import Condition
 from heatproof.studies.executors import Advance
 from heatproof.studies.jobs import Dataset, ImageBlock, Job, Setup, all_requests, open_block
@@ -122,6 +123,8 @@ class Worker:
         for number, condition in enumerate(conditions):
             if images and number:
                 rows.add(list(why), **about, **condition.columns, metric="psnr")
+            for columns in () if number else methods:
+                rows.add(list(why), **about, **condition.columns, **columns, metric=PROJECTION, reference=True)
             for measure, _ in self.measures.at(not number, dataset.masked):
                 for columns in methods:
                     rows.add(list(why), **about, **condition.columns, **columns, metric=measure.column,

@@ -16,11 +16,18 @@ from heatproof.report.frames import Frame, left_out
 from heatproof.report.legend import legend_figure
 from heatproof.report.numbers import NONE, interval, number, percent, with_interval
 from heatproof.report.robustness_findings import BLOCKS, RobustnessFindings, RobustnessSetting
-from heatproof.statistics.robustness_verdict import NAMES as VERDICT_NAMES
+from heatproof.statistics.robustness_sentence import NAMES as VERDICT_NAMES
+from heatproof.statistics.robustness_tables import FOOLS
 from heatproof.statistics.robustness_verdict import Verdict
 
 #: Quantities as the page writes them.
 NAMES = {"rm": "RM", "rm0": "RM₀", "rbo": "RBO"}
+#: The question that the tests by each quantity answer.
+ASKS = {
+    "rm": "Does the map stay while the prediction stays, and change when it changes?",
+    "rm0": "The same with chance taken out: does the map do so more than a map that ignores the image?",
+    "rbo": "Only: does the map stay while the prediction stays? A map that always stays comes first here.",
+}
 INTRODUCTION = Markup(
     "RM, the robustness metric, measures two properties of a heatmap at once: does it <b>stay</b> when the prediction "
     "stays (consistency), and does it <b>change</b> when the prediction changes (responsiveness)? 1 is best. RM₀ is "
@@ -35,7 +42,8 @@ def section(findings: Findings) -> Iterator[Section]:
     if found is None:
         return
     if found.overall:
-        blocks = list(comparison_blocks(_comparisons(found.overall, "-together"), findings.looks))
+        by = found.together.by if found.together else None
+        blocks = list(comparison_blocks(_comparisons(found.overall, "-together", by), findings.looks))
         yield Section("together", "All models and images together", blocks, nav="All together", words=WORDS)
     for position, setting in enumerate(found.main):
         suffix = findings.suffix(position, len(found.main), setting.model)
@@ -54,15 +62,19 @@ def section(findings: Findings) -> Iterator[Section]:
         )
 
 
-def _comparisons(comparisons: Mapping[str, Any], suffix: str) -> list[Tested]:
-    return [Tested(f"ranks-{q}{suffix}", NAMES[q], BLOCKS[q], one) for q, one in comparisons.items()]
+def _comparisons(comparisons: Mapping[str, Any], suffix: str, by: str | None) -> list[Tested]:
+    """The tests by each quantity; `by` decides the verdict."""
+    return [
+        Tested(f"ranks-{q}{suffix}", NAMES[q], BLOCKS[q], one, ASKS[q], decides=q == by, pooled=q != "rbo")
+        for q, one in comparisons.items()
+    ]
 
 
 def _blocks(findings: Findings, found: RobustnessFindings, setting: RobustnessSetting, suffix: str) -> Iterator[Any]:
     """The blocks of one setting, with methods sorted by the quantity that decides the verdict."""
     table, verdict = setting.of(found.table), found.verdicts[setting]
     comparisons, shown = found.comparisons[setting], verdict.by or "rm"
-    ranks = comparisons[shown].ranks if shown in comparisons else {}
+    ranks = verdict.equal.spread(comparisons[shown].ranks) if shown in comparisons else {}
     methods = by_rank(found.methods, found.controls, ranks)
     where = f"{setting.model} · layer {setting.layer} · {setting.dataset} · segments by {setting.segmenter}"
     yield Text(where, "kind")
@@ -83,7 +95,7 @@ def _blocks(findings: Findings, found: RobustnessFindings, setting: RobustnessSe
     yield Details(strengths.caption, [strengths])
     caption = "Share of predictions each perturbation changed."
     yield Figures([Drawing(f"flips{suffix}", caption, lambda: figures.flips_figure(flips))])
-    yield from comparison_blocks(_comparisons(comparisons, suffix), findings.looks)
+    yield from comparison_blocks(_comparisons(comparisons, suffix, verdict.by), findings.looks)
     every = "All numbers: consistency, responsiveness, RM and RM₀ at every severity"
     yield Details(every, list(_numbers(table, methods, found.controls)), long=True)
 
@@ -149,6 +161,7 @@ class MatrixCell:
     other_interval: str = ""
     mark: bool = False
     reason: str = ""
+    fools: str = ""
 
 
 @dataclass(frozen=True)
@@ -196,7 +209,7 @@ def matrix(
             control=method in controls,
             cells=tuple(_cell(found.get((method, kind)), shown) for kind in kinds),
             rank=f"rank {number(ranks[method])}" if method in ranks else "",
-            top=method in verdict.top,
+            top=verdict.equal.arm(method) in verdict.top,
         )
         for method in methods
     )
@@ -204,7 +217,7 @@ def matrix(
     return Matrix(
         f"Large: {large} and its 95 % interval. Small, below: {small} and its interval. All severities of a "
         "perturbation together; 1 is best.",
-        f"average rank by {NAMES[shown]}" if ranks else "",
+        f"average rank by {NAMES[shown]} over the conditions" if ranks else "",
         tuple((kind, _flip_share(flips, kind)) for kind in kinds),
         rows,
     )
@@ -229,7 +242,13 @@ def _cell(row: Any, shown: str) -> MatrixCell:
         f"{NAMES[other]} {number(getattr(row, other))}",
         other_span,
         mark=not bool(row.reliable),
+        fools=", ".join(NAMES[q] for q in (shown, other) if q in _fooled(row)),
     )
+
+
+def _fooled(row: Any) -> list[str]:
+    """The columns that a control fools in this cell."""
+    return str(getattr(row, "fools", "")).split(FOOLS)
 
 
 def _reason(n: int, flips: int) -> str:
@@ -252,6 +271,8 @@ def _legend(rows: Sequence[MatrixRow], verdict: Verdict) -> Iterator[tuple[str, 
         if verdict.fooled.get(name):
             controls = ", ".join(verdict.fooled[name])
             yield f"⚑ {NAMES[name]} is fooled", f"by {controls}: useless on purpose, yet not told from the best method."
+    if any(cell.fools for cell in cells):
+        yield "⚑ in a cell", "under this perturbation the control is not told from the best method by what is named."
     if any(cell.mark for cell in cells):
         yield "†", "fewer than 20 changed or 20 unchanged predictions: unreliable."
     if any(cell.value is None for cell in cells):
@@ -314,7 +335,7 @@ def _strengths(table: Frame) -> Sheet:
 
 def _numbers(table: Frame, methods: Sequence[str], controls: frozenset[str]) -> Iterator[Sheet]:
     """Everything of tables/robustness.csv, a sheet per perturbation."""
-    header = ("method", "severity", "pairs", "flips", "consistency", "responsiveness", "RM", "RM₀", "reliable")
+    header = ("method", "severity", "pairs", "flips", "consistency", "responsiveness", "RM", "RM₀", "reliable", "fools")
     order = {method: position for position, method in enumerate(methods)}
     for kind in dict.fromkeys(table["perturbation"]):
         rows = table[table["perturbation"] == kind]
@@ -328,3 +349,4 @@ def _line(row: Any) -> Iterator[str]:
     for name in ("responsiveness", "rm", "rm0"):
         yield with_interval(getattr(row, name), getattr(row, f"{name}_low"), getattr(row, f"{name}_high"), 3)
     yield "yes" if bool(row.reliable) else "no"
+    yield ", ".join(NAMES[q] for q in ("rm", "rm0") if q in _fooled(row))

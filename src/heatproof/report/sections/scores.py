@@ -9,6 +9,7 @@ from heatproof.report.blocks import Drawing, Figures, Heading, Legend, Section, 
 from heatproof.report.comparisons import WORDS, Tested, comparison_blocks
 from heatproof.report.findings import Findings
 from heatproof.report.frames import slug
+from heatproof.report.glossary import FAMILIES
 from heatproof.report.legend import legend_figure
 from heatproof.report.score_figures import agreement_figure, curves_figure
 from heatproof.report.score_findings import ScoreFindings, SettingScores
@@ -29,8 +30,8 @@ AGREEMENT = (
     "the same order from best to worst, 0 (white) none, −1 (orange) the reverse. Scores that disagree do not measure "
     "the same thing."
 )
-#: The name of the comparison by the average rank over all counted scores.
-ALL = "all counted scores together"
+#: The name of the comparison by the mean rank over all counted scores.
+ALL = "mean rank over the scores"
 
 
 def section(findings: Findings) -> Iterator[Section]:
@@ -52,7 +53,7 @@ def section(findings: Findings) -> Iterator[Section]:
             anchors=anchors if count == 1 and not beside else (),
             words=(
                 *("Heatmap", "Score (metric)", "Control", "Fooled (⚑)", "★ and bold", "95 % interval", "Flagged"),
-                *WORDS,
+                *("Mean rank over the scores", *WORDS),
             ),
             definitions=list(definitions(found)) if number == 0 else (),
         )
@@ -70,7 +71,7 @@ def _blocks(
     if len(one.curves):
         yield Heading("The curves behind the scores")
         yield Figures([_curves(findings, found, one, suffix)])
-    yield from _tests(findings, one, suffix)
+    yield from _tests(findings, found, one, suffix)
     agreement = one.agreement.dropna(how="all").dropna(how="all", axis=1)
     if not agreement.empty:
         yield Heading("Do the scores agree?")
@@ -96,13 +97,22 @@ def _curves(findings: Findings, found: ScoreFindings, one: SettingScores, suffix
     )
 
 
-def _tests(findings: Findings, one: SettingScores, suffix: str) -> Iterator[Any]:
+def _tests(findings: Findings, scores: ScoreFindings, one: SettingScores, suffix: str) -> Iterator[Any]:
     """Tests by all counted scores together, and by the first counted score of each family."""
+    together = "Which method is best by all counted scores together?"
     found = dict(one.comparisons)
+    asks = {name: FAMILIES.get(scores.family(name), ("How good is the map by this score?", ""))[0] for name in found}
     if one.verdict is not None and one.verdict.comparison is not None:
         found = {ALL: one.verdict.comparison, **found}
     tests = [
-        Tested(f"ranks-{'all' if name == ALL else slug(name)}-{position}{suffix}", name, "images", comparison)
+        Tested(
+            f"ranks-{'all' if name == ALL else slug(name)}-{position}{suffix}",
+            name,
+            "images",
+            comparison,
+            together if name == ALL else asks[name],
+            decides=name == ALL,
+        )
         for position, (name, comparison) in enumerate(found.items())
         if comparison.friedman.n
     ]
