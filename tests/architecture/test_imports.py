@@ -27,6 +27,8 @@ FLOORS = {
             "flags",
             "files",
             "plugins",
+            "bytecode",
+            "code_fingerprint",
             "memo",
             "progress",
             "passes",

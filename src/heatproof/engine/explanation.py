@@ -8,6 +8,7 @@ import torch
 from heatproof.attributions import Request, display_maps, flags
 from heatproof.attributions.refine import refined
 from heatproof.engine.batch import Batch, LayerBatch, TargetBatch
+from heatproof.engine.checked_output import checked_maps
 from heatproof.engine.memory import out_of_memory
 from heatproof.engine.resolved_methods import ResolvedMethod
 from heatproof.errors import HeatproofError, NotApplicable
@@ -118,10 +119,11 @@ def _raw_map(at_target: TargetBatch, method: ResolvedMethod, upsample: str) -> t
 def _at(at_target: TargetBatch, layer: str, request: Request) -> torch.Tensor:
     given = LayerBatch(at_target, layer, request).given()
     try:
-        return request.entry(given, request.options)
+        found = request.entry(given, request.options)
     except (HeatproofError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         shapes = {k: tuple(v.shape) for k, v in given.items() if isinstance(v, torch.Tensor)}
         error.add_note(f"in method {request.key!r} at layer {layer!r}, given {shapes}")
         raise
+    return checked_maps(found, request.key, request.entry.traits["form"], at_target.batch.x)

@@ -35,7 +35,7 @@ from heatproof.rounding import top_class
 from heatproof.statistics.score_tables import CURVE
 from heatproof.studies.conditions import INTACT, Condition
 from heatproof.studies.jobs import Dataset, ImageBlock, options_hash, target_rule
-from heatproof.studies.maps import KEPT, KeptMaps
+from heatproof.studies.maps import KeptMaps
 from heatproof.studies.measures import Measures, needs_mask
 from heatproof.studies.rows import Rows
 from heatproof.studies.settings import Plan
@@ -129,7 +129,8 @@ class Measurement:
 
     @cached_property
     def _gallery_rows(self) -> list[int]:
-        return [row for row, index in enumerate(self.block.indices) if index < KEPT]
+        shown = self.dataset.shown
+        return [row for row, index in enumerate(self.block.indices) if shown is None or index in shown]
 
     def _measures_due(self, reference: bool) -> list[tuple[Measure, MetricRequest]]:
         return self.measures.at(reference, self.dataset.masked)
@@ -302,7 +303,11 @@ class Measurement:
                      for flag, why in zip(flags, unusable, strict=True)]  # fmt: skip
         if not needs_mask(request):
             return flags
-        return [why if flag and why else flag for flag, why in zip(flags, self._masks[1], strict=True)]
+        optional = request.entry.traits.get(
+            "foreign"
+        )  # it gets masks where there are any, and may fail for other reasons
+        return [why if why and flag and (not optional or flag.reason is Reason.UNDEFINED) else flag
+                for flag, why in zip(flags, self._masks[1], strict=True)]  # fmt: skip
 
     # --- what comes with the images ---
 

@@ -24,7 +24,7 @@ from heatproof.errors import StoreError
 from heatproof.files import friendly_os_errors, write_atomically
 
 #: Settings that may differ between two runs of one study: the numbers do not depend on them.
-FREE = ("command", "workers", "executor", "metric_facts", "estimate")
+FREE = ("command", "workers", "executor", "metric_facts", "estimate", "samples")
 #: The columns of rows that tell conditions apart.
 CONDITION_COLUMNS = ("perturbation", "severity", "transformation", "target", "state")
 #: SQL: whether a row explains the class that the reference explains; true where there is no reference.
@@ -77,9 +77,13 @@ class Store:
             paths = [path for path in paths if path != "conditions"]
         if "methods" in paths:  # their options are part of their names
             paths = [path for path in paths if not path.startswith("options.")]
-        if "limit" in paths:  # these follow from it
+        if set(paths) & {"study", "methods", "controls", "metrics", "perturbations", "segmenters"}:
+            paths = [path for path in paths if not path.startswith("code")]
+        if "sampling" not in before:  # written before there was a choice: the images themselves decide
+            paths = [path for path in paths if path != "sampling"]
+        if {"limit", "sampling"} & set(paths):  # these follow from them
             paths = [path for path in paths if path != "jobs" and not path.startswith("datasets")]
-        return [_difference(path, before.get(path), now.get(path), now) for path in sorted(paths)]
+        return list(dict.fromkeys(_difference(path, before, now) for path in sorted(paths)))
 
     @contextmanager
     def opened(self) -> Iterator["Store"]:
@@ -163,12 +167,16 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def _difference(path: str, there: Any, here: Any, plan: Mapping[str, Any]) -> str:
+def _difference(path: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    there, here = before.get(path), now.get(path)
     owner, _, field = path.rpartition(".")
+    name = now.get(f"{owner}.name") or before.get(f"{owner}.name")
+    if owner.startswith("code["):
+        return f"the code of the {name} is not the same" if there else f"the code of the {name} was not recorded there"
     if field == "fingerprint" and there and here:
         kinds = {"models": "the weights", "maps": "the maps"}
         what = next((said for kind, said in kinds.items() if owner.startswith(kind)), "the images or labels")
-        return f"{what} of {plan.get(f'{owner}.name')} are not the same"
+        return f"{what} of {name} are not the same"
     return f"{path} is {_short(there)} there and {_short(here)} here"
 
 
