@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 
@@ -41,6 +41,13 @@ class Outcome:
     curve: tuple[torch.Tensor, torch.Tensor] | None = None
 
 
+class FinishedScores(Protocol):
+    """Outcomes of one batch that are known from an earlier run; `None` where one is not."""
+
+    def outcome(self, method: str, metric: str) -> Outcome | None: ...
+    def add_outcome(self, outcome: Outcome) -> None: ...
+
+
 @dataclass(frozen=True)
 class MethodScores:
     """One method's display maps `(N, *spatial)` with the outcomes of all metrics."""
@@ -76,6 +83,7 @@ def evaluate(
     found: Explanation | None = None,
     survive: bool = False,
     upsample: str = "bilinear",
+    finished: FinishedScores | None = None,
 ) -> Iterator[MethodScores]:
     """Explains a batch with all methods together, and scores each method's maps with all metrics.
 
@@ -87,12 +95,13 @@ def evaluate(
         found: the explanation of the batch, where it was made before.
         survive: a metric that raises gives NaN and a flag that says why, in place of an error; running out of memory
             and invalid options are always errors.
+        finished: outcomes of this batch that are known, and where new ones are kept.
     """
     found = found or explanation(batch, methods, survive=survive, upsample=upsample)
     with batch.model.evaluating(), torch.inference_mode(False), torch.no_grad():
         images = ImageScores(batch, ground_truth)
         batch.release()
-        evaluation = _Evaluation(images, metrics, survive)
+        evaluation = _Evaluation(images, metrics, survive, finished)
         display = {m.key: found.display(m.key, upsample).detach() for m in methods} if evaluation.paired else {}
         pairs = Pairs(reference, display) if display and reference is not None else None
         for method in methods:
@@ -126,6 +135,7 @@ class _Evaluation:
     images: ImageScores
     metrics: Sequence[MetricRequest]
     survive: bool
+    finished: FinishedScores | None = None
     answered: list[bool] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -143,10 +153,14 @@ class _Evaluation:
             if request.parts:
                 parts = {part: done[one.key] for part, one in request.parts.items()}
                 done[request.key] = self._composed(key, request, parts)
-            elif request.paired:
-                done[request.key] = self._pair(key, seen, request, pairs)
-            else:
-                done[request.key] = self._single(scores, key, seen, request)
+                continue
+            known = self.finished.outcome(key, request.key) if self.finished is not None else None
+            if known is None:
+                paired = request.paired
+                known = self._pair(key, seen, request, pairs) if paired else self._single(scores, key, seen, request)
+                if self.finished is not None:
+                    self.finished.add_outcome(known)
+            done[request.key] = known
         return MethodScores(key, scores.maps, seen, list(done.values()))
 
     def _pair(self, key: str, seen: list[Flag], request: MetricRequest, pairs: Pairs | None) -> Outcome:

@@ -43,15 +43,18 @@ def check_given(dataset: Dataset) -> None:
 
 
 def _check_count(maps: Stored, dataset: Dataset, count: int) -> None:
-    """Checks that one array has as many maps as there are images, with or without the limit."""
-    stack = maps.stack
-    whole = len(dataset.order) or count
-    if len(stack) not in (count, whole):
-        raise InvalidInput(
-            f"{maps.name!r} must hold one map for each image of {dataset.settings.label}, in their order. "
-            f"Got {len(stack)} maps {tuple(stack.shape)} for {whole} images. "
-            "Name maps by their images in an .npz, and none needs to be there."
-        )
+    """Checks that one array has as many maps as the set has images, or as a limit takes of its beginning."""
+    stack, whole = maps.stack, len(dataset.order) or count
+    first = dataset.images.ids == list(dataset.order[:count] or dataset.images.ids)
+    if len(stack) == whole or (len(stack) == count and first):
+        return
+    got = f"Got {len(stack)} maps {tuple(stack.shape)} for {whole} images. "
+    if len(stack) == count:
+        got += f"The limit takes {count} that are not the first: give all {whole}, or set --sampling first. "
+    raise InvalidInput(
+        f"{maps.name!r} must hold one map for each image of {dataset.settings.label}, in their order. {got}"
+        "Name maps by their images in an .npz, and none needs to be there."
+    )
 
 
 def _there(maps: Stored, identity: str) -> bool:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -62,11 +62,8 @@ class Dataset:
 
     @cached_property
     def given(self) -> list[Stored]:
-        """The maps made beforehand; one array without names is in the order of the whole set, or of these images."""
-        found = [Stored(one.label, one.path, self.order or tuple(self.images.ids)) for one in self.maps]
-        short = [maps.stack is not None and len(maps.stack) == len(self.images.ids) for maps in found]
-        return [replace(maps, order=tuple(self.images.ids)) if few else maps
-                for maps, few in zip(found, short, strict=True)]  # fmt: skip
+        """The maps made beforehand; one array without names is in the order of the whole set."""
+        return [Stored(one.label, one.path, self.order or tuple(self.images.ids)) for one in self.maps]
 
     def __getstate__(self) -> dict[str, Any]:
         return without_caches(self, ("ground_truth", "masked", "given"))

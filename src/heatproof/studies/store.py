@@ -3,6 +3,7 @@
     DIR/study.json        the plan as resolved; a different plan is refused
     DIR/rows/KEY.parquet  the rows of one job: a job is done when its shard is there
     DIR/maps/KEY.npz      its maps (see `maps`)
+    DIR/partial/KEY/      what is done of a job that is not (see `partial`)
     DIR/tables, figures, gallery, report.html     made from the rows at the end
 
 Every file is written under a temporary name and renamed, so a file with its final name is complete.
@@ -11,8 +12,9 @@ Every file is written under a temporary name and renamed, so a file with its fin
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ class Store:
         self.folder = Path(folder)
         self.rows = self.folder / "rows"
         self.maps = self.folder / "maps"
+        self.partial = self.folder / "partial"
 
     def plan(self) -> dict[str, Any] | None:
         """The contents of `study.json`, None if there is none. StoreError if it cannot be read."""
@@ -110,8 +113,12 @@ class Store:
         try:
             for leftover in self.folder.glob("**/*.part"):
                 leftover.unlink(missing_ok=True)
+            for key in self.done():
+                shutil.rmtree(self.partial / key, ignore_errors=True)
             yield self
         finally:
+            with suppress(OSError):  # there is none, or a job is not finished
+                self.partial.rmdir()
             lock.release()
 
     def _ours(self) -> bool:
