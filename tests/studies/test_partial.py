@@ -17,18 +17,19 @@ from heatproof.studies.plan import checked_plan
 from heatproof.studies.rows import Rows
 from heatproof.studies.store import Store
 
-METHODS = ["gradcam", "layercam", "eigencam", {"rise": {"masks": 20}}, "guided-backprop", "refine:layercam"]
+METHODS = ["gradcam", "layercam", "eigencam", {"rise": {"masks": 10}}, "guided-backprop", "refine:layercam"]
 PLANS = {
-    "score": {"study": "score", "methods": METHODS, "metrics": ["insertion", "arcc", "mprt", "complexity"]},
-    "noise": {"study": "noise-robustness", "methods": METHODS, "perturbations": ["gaussian-noise", "pgd"],
-              "severities": [1, 3], "segmenters": ["grid"]},
-    "audit": {"study": "audit", "methods": METHODS[:3], "perturbations": ["jpeg"], "severities": [3],
-              "segmenters": ["grid"]},
+    "score": {"study": "score", "methods": METHODS,
+              "metrics": ["insertion[steps=14]", "max-sensitivity[samples=2]", "adcc"]},
+    "noise": {"study": "noise-robustness", "methods": METHODS, "perturbations": ["gaussian-noise", "fgsm"],
+              "severities": [1, 3], "segmenters": ["grid"], "controls": "none"},
+    "audit": {"study": "audit", "methods": METHODS[:1], "controls": "none", "perturbations": ["jpeg"],
+              "severities": [3], "segmenters": ["grid"]},
 }  # fmt: skip
 
 
 def small(photographs, kind: str):
-    shared = {"models": "shapes", "datasets": str(photographs), "batch_size": 5, "resamples": 100}
+    shared = {"models": "shapes", "datasets": str(photographs), "batch_size": 3, "limit": 3, "resamples": 100}
     return checked_plan({**shared, **PLANS[kind]})
 
 
@@ -64,24 +65,25 @@ def passes(monkeypatch):
     return Passes
 
 
-@pytest.mark.parametrize("kind", PLANS)
+@pytest.mark.parametrize(
+    ("kind", "share", "again"), [("score", 0.3, 0.9), ("score", 0.75, 0.5), ("noise", 0.6, 0.7), ("audit", 0.9, 0.6)]
+)
 def test_a_job_stopped_anywhere_goes_on_from_there_and_ends_with_the_same_bytes(
-    photographs, tmp_path, passes, monkeypatch, kind
+    photographs, tmp_path, passes, monkeypatch, kind, share, again
 ):
     plan = small(photographs, kind)
     run.run(plan, tmp_path / "whole", workers=1)
     whole, expected = passes.job, files(tmp_path / "whole")
     monkeypatch.setattr(partial, "EVERY", 0.0)
-    for share in (0.3, 0.75):
-        out, passes.seen, passes.most = tmp_path / f"{share}", 0, int(share * whole)
-        with pytest.raises(Killed):
-            run.run(plan, out, workers=1)
-        assert not files(out) and list(out.glob("partial/*/*.npz"))
-        passes.seen, passes.most = 0, None
-        assert run.run(plan, out, workers=1).ran == 1
-        assert files(out) == expected
-        assert not (out / "partial").exists()
-        assert passes.job < (1 - share + 0.3) * whole, "what was done is not done again"
+    out, passes.seen, passes.most = tmp_path / "out", 0, int(share * whole)
+    with pytest.raises(Killed):
+        run.run(plan, out, workers=1)
+    assert not files(out) and list(out.glob("partial/*/*.npz"))
+    passes.seen, passes.most = 0, None
+    assert run.run(plan, out, workers=1).ran == 1
+    assert files(out) == expected
+    assert not (out / "partial").exists()
+    assert passes.job < again * whole, "what was done is not done again"
 
 
 def test_a_stopped_job_may_be_stopped_again_and_every_stop_brings_it_on(photographs, tmp_path, passes, monkeypatch):
@@ -102,6 +104,7 @@ def test_a_stopped_job_may_be_stopped_again_and_every_stop_brings_it_on(photogra
 
 def test_nothing_is_written_by_a_job_that_is_short(photographs, tmp_path, monkeypatch):
     written = []
+    monkeypatch.setattr(partial.time, "monotonic", lambda: 0.0)
     monkeypatch.setattr(PartialJob, "write", lambda job: written.append(job))
     run.run(small(photographs, "score"), tmp_path / "out", workers=1)
     assert not written and not (tmp_path / "out" / "partial").exists()
@@ -139,12 +142,9 @@ def test_parts_of_other_images_are_not_taken(tmp_path):
 def test_rows_are_read_back_to_the_last_bit():
     rows = Rows()
     rows.add(["a", "b"], metric="m", value=np.array([0.1 + 0.2, np.nan]), flag=[Flag(Reason.CONSTANT), ""], n=[1, 2])
-    rows.add(
-        ["é\udcff"], metric="n", value=[-0.0], changed=[None], severity=3, strength=np.float64(1) / 3, control=True
-    )
+    rows.add(["é"], metric="n", value=[-0.0], changed=[None], severity=3, strength=np.float64(1) / 3, control=True)
     again = Rows.from_text(rows.text())
-    assert again.table().equals(rows.table())
-    assert np.array_equal(again.table()["value"].to_numpy(), rows.table()["value"].to_numpy(), equal_nan=True)
+    assert repr(again.table().to_pydict()) == repr(rows.table().to_pydict())
 
 
 def test_a_bug_under_way_is_flagged_in_what_is_taken_up_too(photographs, tmp_path, passes, monkeypatch):
@@ -156,7 +156,7 @@ def test_a_bug_under_way_is_flagged_in_what_is_taken_up_too(photographs, tmp_pat
     heatproof.register("late bug", late)
     heatproof.register_metric("late metric", lambda maps: maps.mean((1, 2)) if len(maps) == 2 else maps, better="high")
     try:
-        settings = {"methods": ["gradcam", "late bug"], "metrics": ["late metric", "insertion"]}
+        settings = {"methods": ("gradcam", "late bug"), "metrics": ("late metric", "insertion[steps=14]")}
         plan = small(photographs, "score").model_copy(update=settings)
         run.run(plan, tmp_path / "whole", workers=1)
         monkeypatch.setattr(partial, "EVERY", 0.0)
