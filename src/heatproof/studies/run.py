@@ -372,6 +372,8 @@ def described(
         "version": versions(),
         "command": command,
     }
+    if samples := {one.settings.label: one.sample for one in datasets if one.sample}:
+        facts["samples"] = samples
     if plan.given_maps:
         facts["maps"] = [
             {"name": one.label, "fingerprint": file_fingerprint(Path(one.path))} for one in plan.given_maps

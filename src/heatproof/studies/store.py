@@ -76,14 +76,17 @@ class Store:
         asked = json.loads(json.dumps(plan))
         before, now = (dict(_leaves({k: v for k, v in plan.items() if k not in FREE})) for plan in (there, asked))
         paths = [path for path in {**before, **now} if before.get(path) != now.get(path)]
-        if len(paths) > 1:  # they follow from other settings, which are named
+        if "sampling" not in before:  # written before there was a choice: the images themselves decide
+            paths = [path for path in paths if path != "sampling"]
+        others = [path for path in paths if not path.startswith("code")]
+        if len(others) > 1:  # they follow from other settings, which are named
             paths = [path for path in paths if path != "conditions"]
+        if others:  # what a study's own code changed is named
+            paths = [path for path in paths if not str(now.get(f"{path.rpartition('.')[0]}.name")).startswith("study ")]
         if "methods" in paths:  # their options are part of their names
             paths = [path for path in paths if not path.startswith("options.")]
         if set(paths) & {"study", "methods", "controls", "metrics", "perturbations", "segmenters"}:
             paths = [path for path in paths if not path.startswith("code")]
-        if "sampling" not in before:  # written before there was a choice: the images themselves decide
-            paths = [path for path in paths if path != "sampling"]
         if {"limit", "sampling"} & set(paths):  # these follow from them
             paths = [path for path in paths if path != "jobs" and not path.startswith("datasets")]
         return list(dict.fromkeys(_difference(path, before, now) for path in sorted(paths)))
