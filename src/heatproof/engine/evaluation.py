@@ -174,7 +174,7 @@ class _Evaluation:
         values = stated(request.entry.traits["degenerate"], found[0], constant)
         mute = Flag(Reason.NO_ANSWER)
         known = [flag if fine else mute for flag, fine in zip(known, self.answered, strict=True)]
-        return _flagged(key, request, values, known)
+        return _flag_values(key, request, values, known)
 
     def _single(self, scores: MapScores, key: str, seen: list[Flag], request: MetricRequest) -> Outcome:
         """One metric on one method's maps."""
@@ -198,7 +198,7 @@ class _Evaluation:
         values = stated(entry.traits["degenerate"], values, constant)
         asks, mute = bool(having(entry.needs, "asks")), Flag(Reason.NO_ANSWER)
         known = [mute if asks and not fine else flag for flag, fine in zip(seen, self.answered, strict=True)]
-        return _flagged(key, request, values, known, curve)
+        return _flag_values(key, request, values, known, curve)
 
     def _composed(self, key: str, request: MetricRequest, parts: Mapping[str, Outcome]) -> Outcome:
         count = len(next(iter(parts.values())).flags)
@@ -222,7 +222,7 @@ class _Evaluation:
             raise
 
 
-def _flagged(
+def _flag_values(
     method: str,
     request: MetricRequest,
     values: torch.Tensor,
@@ -252,4 +252,4 @@ def composed(method: str, request: MetricRequest, parts: Mapping[str, Outcome]) 
     known = first_flags(*(one.flags for one in parts.values()))
     constant = torch.tensor([flag.degenerate for flag in known])
     values = stated(request.entry.traits["degenerate"], values, constant)
-    return _flagged(method, request, values, known)
+    return _flag_values(method, request, values, known)
