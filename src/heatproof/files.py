@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,3 +44,15 @@ def friendly_os_errors(path: Path) -> Iterator[None]:
         else:
             advice = f"{error.strerror or error}. Choose another --out."
         raise StoreError(f"Cannot write {path}. {advice}") from error
+
+
+def file_fingerprint(path: Path) -> str:
+    """A hash of a file, or of the names and contents of a folder's files; hidden files are left out."""
+    digest = hashlib.blake2b(digest_size=16)
+    below = path.rglob("*") if path.is_dir() else [path]
+    for file in sorted(one for one in below if one.is_file() and (one == path or not one.name.startswith("."))):
+        digest.update(repr((file.relative_to(path).as_posix(), file.stat().st_size)).encode("utf-8", "surrogatepass"))
+        with file.open("rb") as opened:
+            while chunk := opened.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()

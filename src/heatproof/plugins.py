@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+from heatproof.code_fingerprint import code_fingerprint
 from heatproof.errors import HeatproofError, InvalidInput
 from heatproof.registry import Entry, Registry, unknown
 
@@ -120,8 +121,15 @@ class Plugins(Generic[R]):
         return tuple(self._pickled(entry) for entry in entries if self._only_here(entry))
 
     def _only_here(self, entry: Entry) -> bool:
-        home = getattr(entry.function, "__module__", "") or ""
-        return not self.by_name(entry.name) and (entry.name in self.recipes or not home.startswith("heatproof."))
+        return not self.by_name(entry.name) and self.of_user(entry)
+
+    def of_user(self, entry: Entry) -> bool:
+        """Whether an entry is a plug-in: given by name, registered by a call, or by a decorator outside heatproof."""
+        return self.by_name(entry.name) or entry.name in self.recipes or not made_here(entry)
+
+    def code(self, entry: Entry) -> str:
+        """A fingerprint of a plug-in's code and declared facts (`heatproof.code_fingerprint`); empty for others."""
+        return entry_code(entry) if self.of_user(entry) else ""
 
     def _pickled(self, entry: Entry) -> bytes:
         recipe = self.recipes.get(entry.name) or self._described(entry)
@@ -149,6 +157,17 @@ def imported(exports: Iterable[bytes]) -> None:
             home, recipe = pickle.loads(sent)
             importlib.import_module(home)
         _KINDS[home]._imported(recipe)
+
+
+def made_here(entry: Entry) -> bool:
+    """Whether the function of an entry is heatproof's own."""
+    return (getattr(entry.function, "__module__", "") or "").startswith("heatproof.")
+
+
+def entry_code(entry: Entry) -> str:
+    """A fingerprint of an entry's function with all code of the user's that it reaches, and of its declared facts."""
+    with current_folder_importable():
+        return code_fingerprint(entry.function, dict(entry.traits), dict(entry.options))
 
 
 # --- objects by name ---

@@ -29,6 +29,8 @@ FLOORS = {
             "flags",
             "files",
             "plugins",
+            "bytecode",
+            "code_fingerprint",
             "memo",
             "progress",
             "passes",

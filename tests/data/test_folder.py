@@ -52,7 +52,7 @@ def test_one_subfolder_per_class(tmp_path):
     assert images.ids == ["cat/1.png", "dog/1.png", "dog/young/2.png", "yak/z.png"]
     assert images.class_names == ["cat", "dog", "eel", "yak"]
     assert images.labels == [0, 1, 1, 3]
-    assert load_images(tmp_path, limit=2).labels == [0, 1]
+    assert load_images(tmp_path, limit=2, sampling="first").labels == [0, 1]
 
 
 @pytest.mark.parametrize("names", [("cat/1.png", "dog/1.png", "stray.png"), ("only/1.png", "only/2.png")])
@@ -167,12 +167,12 @@ def test_labelled_files_that_are_not_there_are_flagged(tmp_path):
     assert images.flags == {"b.png": "missing file", "z.png": "missing file"}
     with pytest.raises(InvalidImage, match=r"^b\.png: missing file$"):
         images.open(1)
-    first = load_images(tmp_path, labels, limit=2)
+    first = load_images(tmp_path, labels, limit=2, sampling="first")
     assert (first.ids, first.flags) == (["a.png", "b.png"], {"b.png": "missing file"})
 
 
 def test_the_shared_photographs(assets):
-    images = load_images(assets / "images", assets / "images" / "labels.csv", limit=5)
+    images = load_images(assets / "images", assets / "images" / "labels.csv", limit=5, sampling="first")
     assert images.ids[0] == "n01440764_tench.JPEG" and images.labels[:2] == [0, 8] and not images.flags
 
 
@@ -229,7 +229,7 @@ def test_a_torchvision_dataset(tmp_path):
     again = pickle.loads(pickle.dumps(images))
     assert again.open(1).mode == "RGB" and np.asarray(again.open(1)).flat[0] == 2
     assert again.fingerprint == images.fingerprint
-    first = load_images("torchvision:OxfordIIITPet", root=tmp_path, limit=1, name="pets")
+    first = load_images("torchvision:OxfordIIITPet", root=tmp_path, limit=1, name="pets", sampling="first")
     assert (first.name, first.ids, first.fingerprint == again.fingerprint) == (
         "pets",
         images.ids[:1],

@@ -171,7 +171,7 @@ def test_a_study_with_a_budget_is_resumed_with_the_images_it_began_with(tmp_path
     monkeypatch.setattr(budget, "measured_cost", lambda setup, models: budget.Cost([1.0], [12]))
     assert run.run(checked_plan(given), tmp_path / "out", workers=1) == run.Done(tmp_path / "out", 0, 3)
     page = write_report(tmp_path / "out").read_text("utf-8")
-    assert "10 (shapes)" in page
+    assert "10 (shapes: 10 of 600 images, drawn with seed 0 from all 6 classes)" in page
 
 
 def test_the_cost_of_an_image_is_measured_without_measuring_all_of_it():

@@ -9,7 +9,7 @@ import pytest
 
 import heatproof
 from heatproof.attributions import ATTRIBUTIONS
-from heatproof.errors import InvalidInput, InvalidStudy
+from heatproof.errors import HeatproofWarning, InvalidInput, InvalidStudy
 from heatproof.studies import run
 from heatproof.studies.settings import DEFAULT_METHODS
 from heatproof.studies.store import connect
@@ -67,7 +67,10 @@ def test_what_cannot_be_sent_is_refused_before_any_work(module, small_plan, tmp_
 
 def test_a_method_that_raises_is_flagged(module, small_plan, tmp_path):
     plan = small_plan(methods=["gradcam", f"python:{module}:failing"], perturbations=["gaussian-noise"])
-    run.run(plan, tmp_path / "out", workers=1)
+    with pytest.warns(
+        HeatproofWarning, match=r"method python:.*:failing failed .* FloatingPointError: it does not work"
+    ):
+        run.run(plan, tmp_path / "out", workers=1)
     rows = connect(tmp_path / "out")
     query = "select distinct flag, isnan(value) from rows where method like 'python:%' and metric = 'rbo'"
     assert rows.execute(query).fetchall() == [("clean: FloatingPointError: it does not work", True)]

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 import heatproof
-from heatproof.errors import HeatproofError, InvalidInput, StoreError
+from heatproof.errors import HeatproofError, HeatproofWarning, InvalidInput, StoreError
 from heatproof.studies import loading, run
 from heatproof.studies.executors import Processes, Serial
 from heatproof.studies.store import Store, connect
@@ -475,7 +475,8 @@ def test_a_method_that_fails_is_flagged_and_the_others_are_fine(small_plan, tmp_
         raise ZeroDivisionError("no light")
 
     try:
-        run.run(small_plan(methods=["gradcam", "breaks on bright images"]), tmp_path / "out", workers=1)
+        with pytest.warns(HeatproofWarning, match="breaks on bright images failed on the first images.*no light"):
+            run.run(small_plan(methods=["gradcam", "breaks on bright images"]), tmp_path / "out", workers=1)
     finally:
         ATTRIBUTIONS.remove("breaks on bright images")
     found = frame(tmp_path / "out", "select method, flag, value from rows where metric = 'rbo'")

@@ -215,7 +215,8 @@ def test_a_metric_that_fails_is_flagged_and_the_others_are_fine(score_plan, tmp_
         raise ZeroDivisionError("no number")
 
     try:
-        run.run(score_plan(metrics=["breaks", "complexity"], controls="none"), tmp_path / "out", workers=1)
+        with pytest.warns(HeatproofWarning, match="The metric breaks failed .* ZeroDivisionError: no number"):
+            run.run(score_plan(metrics=["breaks", "complexity"], controls="none"), tmp_path / "out", workers=1)
     finally:
         METRICS.remove("breaks")
     found = frame(tmp_path / "out", "select metric, flag, value from rows where method = 'gradcam'")

@@ -156,9 +156,17 @@ def test_one_array_is_counted_against_the_images(plan, maps, tmp_path):
     assert not (tmp_path / "out").exists()
     np.savez(tmp_path / "whole.npz", maps)
     np.savez(tmp_path / "first.npz", maps[:3])
-    found = scored(plan(maps=[str(tmp_path / "whole.npz"), str(tmp_path / "first.npz")], limit=3), tmp_path / "out")
+    given = [str(tmp_path / "whole.npz"), str(tmp_path / "first.npz")]
+    found = scored(plan(maps=given, limit=3, sampling="first"), tmp_path / "out")
     assert len(found) == 6
     assert list(found["value"][:3]) == list(found["value"][3:])
+    with pytest.raises(InvalidInput, match=r"The limit takes 3 that are not the first: give all 5, or set --sampling"):
+        run.run(plan(maps=given, limit=3), tmp_path / "drawn")
+    every = scored(plan(maps=given[:1]), tmp_path / "every").set_index("image")["value"]
+    drawn = scored(plan(maps=given[:1], limit=3), tmp_path / "drawn").set_index("image")["value"]
+    assert len(drawn) == 3
+    assert list(drawn) == pytest.approx([every[image] for image in drawn.index], rel=1e-4)
+    assert list(drawn.index) != list(every.index[:3])
 
 
 def test_maps_of_other_images_are_refused_before_any_work(plan, maps, tmp_path):

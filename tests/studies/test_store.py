@@ -170,3 +170,28 @@ def test_rows_that_do_not_say_which_is_the_reference_are_read_only_if_it_is_plai
     else:
         found = connect(tmp_path).execute("SELECT reference FROM rows ORDER BY perturbation").fetchall()
         assert found == [(True,), (False,)]
+
+
+def test_differences_in_code_are_named_and_never_lost(tmp_path):
+    store, plan = Store(tmp_path), {"limit": 3, "methods": ["mine"], "conditions": ["reference"]}
+    code = [{"name": "study own", "fingerprint": "a"}, {"name": "method mine", "fingerprint": "b"}]
+    changed = [{**code[0], "fingerprint": "x"}, code[1]]
+    store.write_plan({**plan, "code": code})
+    now = {**plan, "sampling": "stratified"}
+    assert store.differences({**now, "code": code}) == []
+    assert store.differences({**now, "code": changed}) == ["the code of the study own is not the same"]
+    assert store.differences({**now, "code": [code[0], {**code[1], "fingerprint": "y"}]}) == [
+        "the code of the method mine is not the same"
+    ]
+    assert store.differences({**now, "conditions": ["x"], "code": changed}) == [
+        'conditions is ["reference"] there and ["x"] here'
+    ]
+    assert store.differences({**now, "methods": ["other"], "code": changed[:1]}) == [
+        'methods is ["mine"] there and ["other"] here'
+    ]
+    store.write_plan(plan)
+    assert store.differences({**now, "code": code[1:]}) == ["the code of the method mine was not recorded there"]
+    store.write_plan({**plan, "sampling": "first", "datasets": [{"name": "d", "fingerprint": "1"}]})
+    assert store.differences({**now, "datasets": [{"name": "d", "fingerprint": "2"}]}) == [
+        'sampling is "first" there and "stratified" here'
+    ]

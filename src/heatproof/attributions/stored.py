@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from heatproof.code_fingerprint import code_fingerprint
 from heatproof.data.image_opener import open_array, open_grey
 from heatproof.data.image_paths import EXTENSIONS, names_for
 from heatproof.errors import HeatproofWarning, InvalidImage, InvalidInput
+from heatproof.files import file_fingerprint
 from heatproof.geometry import Geometry
 from heatproof.tensors import one_channel, upsampled
 
@@ -69,6 +71,13 @@ class Stored:
             raise InvalidInput(
                 f"{self.name!r} must be a folder of .npy files or of grey images, or an .npz file. {there}."
             )
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the maps' names and contents: a study whose maps have changed is another study."""
+        if isinstance(self.where, Mapping):
+            return code_fingerprint(dict(self.where))
+        return file_fingerprint(Path(self.where))
 
     @cached_property
     def arrays(self) -> Mapping[str, Any] | None:

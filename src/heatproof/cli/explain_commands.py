@@ -14,7 +14,7 @@ from heatproof.errors import HeatproofWarning, InvalidInput
 from heatproof.studies.settings import DatasetPlan, ModelPlan, Plan
 
 MODEL = options.settings_of(ModelPlan, without=("spec", "name"))
-OTHERS = options.settings_of(DatasetPlan, Plan, names=("labels", "limit", "seed", "device"))
+OTHERS = options.settings_of(DatasetPlan, Plan, names=("labels", "limit", "sampling", "seed", "device"))
 
 
 @options.with_settings(MODEL, OTHERS)
@@ -129,6 +129,8 @@ def _explain(
     served = job.work.units - len(late)
     methods = f"{served} {'method' if served == 1 else 'methods'}"
     kept = f", {album.kept} of them from before" if album.kept else ""
+    if job.sample:
+        print(f"Images: {job.sample}.")
     print(f"{len(done) - len(unread)} of {len(done)} images explained by {methods}{kept}.")
     print(f"Page: {album.folder / 'index.html'}")
     if not any(entry.says_something for entry in done):

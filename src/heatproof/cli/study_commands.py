@@ -136,6 +136,8 @@ def _report(folder: Path, page: bool = True) -> None:
     from heatproof import report as reports
 
     findings = reports.write_tables(folder)
+    for dataset, sample in (findings.plan.get("samples") or {}).items():
+        print(f"Images: {sample} ({dataset}).")
     scoretable.print_tables(findings)
     noted = "audit.csv" in findings.tables
     for answer in findings.answers:

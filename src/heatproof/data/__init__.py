@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from heatproof.data.folder import ImageFolder, images_from_list, load_images
+from heatproof.data.folder import ImageFolder, images_from_list
 from heatproof.data.image_opener import open_image
 from heatproof.data.images import Images
+from heatproof.data.loading import load_images
 from heatproof.data.shapes import Shapes, demo_shapes
 from heatproof.errors import renamed
 

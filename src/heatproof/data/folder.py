@@ -1,4 +1,4 @@
-"""Images from a folder, a list of files, or a name such as `shapes` or `torchvision:OxfordIIITPet`."""
+"""Images from a folder, or from a list of files."""
 
 import hashlib
 import os
@@ -13,11 +13,9 @@ from PIL import Image
 from heatproof.data.dicom import ENDINGS, refuse_without_pydicom
 from heatproof.data.image_opener import open_pixels
 from heatproof.data.image_paths import EXTENSIONS, image_files, printable, subfolders
-from heatproof.data.images import Images
 from heatproof.data.labels import read_labels
 from heatproof.errors import InvalidImage, InvalidInput
 from heatproof.pixels import Pixels
-from heatproof.registry import unknown
 
 MISSING = "missing file"
 _HEAD = 64 * 1024
@@ -25,7 +23,7 @@ _HEAD = 64 * 1024
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """Files with ids and labels; obeys `Images`. Made by `load_images` and `images_from_list`."""
+    """Files with ids and labels; obeys `Images`. Made by `images_from_folder` and `images_from_list`."""
 
     name: str
     ids: list[str]
@@ -57,40 +55,8 @@ class ImageFolder:
         return None
 
 
-def load_images(
-    images: str | os.PathLike,
-    labels: str | os.PathLike | None = None,
-    root: str | os.PathLike | None = None,
-    limit: int | None = None,
-    download: bool = False,
-    name: str | None = None,
-) -> Images:
-    """Images, in the order of their ids, the first `limit` of them.
-
-    `images` is a folder, `shapes` or `shapes:SPLIT` (the demo's images, with masks), `torchvision:NAME`
-    (test data of that name under `root`, fetched only with `download=True`), or `mosaic:` before one of these: mosaics
-    of 2 × 2 labelled images of different classes, with the target's cell as mask. A folder called `shapes` is
-    `./shapes`. A folder's labels come from the CSV `labels` (`file,class_index`), else from its subfolders
-    when every image lies in one of at least two: the class index is the subfolder's position in sorted order,
-    empty ones counted. Labelled files that do not exist become flagged images. `name` is the dataset's
-    name in the results.
-
-    Raises InvalidInput for a folder that does not exist, cannot be read or holds no image, a label file
-    that cannot be used or of which most rows name files that are not there, and a limit below 1; UnknownName
-    for a dataset or split that does not exist.
-    """
-    if limit is not None and limit < 1:
-        raise InvalidInput(f"`limit` must be at least 1. Got {limit}.")
-    kind, _, rest = images.partition(":") if isinstance(images, str) else ("", "", "")
-    if kind == "mosaic" and rest:
-        from heatproof.data.mosaics import Mosaics
-
-        return Mosaics(load_images(rest, labels, root, download=download), limit=limit, title=name or "")
-    if kind in ("shapes", "torchvision"):
-        if labels is not None:
-            raise InvalidInput(f"`labels` must be left out for {images!r}, which has labels of its own. Got {labels}.")
-        return _shapes(rest, limit, name) if kind == "shapes" else _torchvision(rest, root, limit, download, name)
-    folder = Path(images)
+def images_from_folder(folder: Path, labels: str | os.PathLike | None = None, name: str | None = None) -> ImageFolder:
+    """The images below a folder, in the order of their ids; labels and errors as `load_images` states."""
     files = _by_id(folder)
     if not files:
         raise InvalidInput(
@@ -104,7 +70,7 @@ def load_images(
     if labels is not None:
         class_names, known = None, read_labels(labels)
         missing = _labels_without_file(known, files, labels, folder)
-    ids = sorted({*files, *missing})[:limit]
+    ids = sorted({*files, *missing})
     return ImageFolder(
         name=name or printable(folder.resolve().name) or "images",
         ids=ids,
@@ -171,21 +137,3 @@ def _content(path: Path) -> tuple[int, str]:
             return os.fstat(file.fileno()).st_size, head
     except OSError:
         return -1, ""
-
-
-def _shapes(split: str, limit: int | None, name: str | None) -> Images:
-    from heatproof.data.shapes import DEMO_IMAGES, demo_shapes
-
-    split = split or "test"
-    if split not in DEMO_IMAGES:
-        raise unknown("split of shapes", split, DEMO_IMAGES)
-    count = DEMO_IMAGES[split]
-    return demo_shapes(split, min(limit or count, count), title=name or "")
-
-
-def _torchvision(
-    spec: str, root: str | os.PathLike | None, limit: int | None, download: bool, name: str | None
-) -> Images:
-    from heatproof.data.named import named_images
-
-    return named_images(spec, root, limit, download, name)

@@ -26,14 +26,12 @@ class Mosaics:
     Attributes:
         cells: along one side.
         pixels: the side of a cell; an image is resized and cropped to it about its centre.
-        limit: the number of mosaics; their other cells are filled from all images.
     """
 
     source: Images
     cells: int = 2
     pixels: int = 224
     seed: int = 0
-    limit: int | None = None
     title: str = ""
     flags: dict[str, str] = field(default_factory=dict, init=False)
 
@@ -68,12 +66,12 @@ class Mosaics:
     @property
     def ids(self) -> list[str]:
         """The ids of the images in the target's cells."""
-        return [self.source.ids[i] for i in self._usable[: self.limit]]
+        return [self.source.ids[i] for i in self._usable]
 
     @property
     def labels(self) -> list[int | None]:
         """Their classes: explain with `target="label"`."""
-        return [self.source.labels[i] for i in self._usable[: self.limit]]
+        return [self.source.labels[i] for i in self._usable]
 
     @property
     def class_names(self) -> list[str] | None:
@@ -83,7 +81,7 @@ class Mosaics:
     @property
     def fingerprint(self) -> str:
         """A hash of the source's fingerprint and of the settings."""
-        said = repr((self.source.fingerprint, self.cells, self.pixels, self.seed, self.limit))
+        said = repr((self.source.fingerprint, self.cells, self.pixels, self.seed))
         return hashlib.blake2b(said.encode(), digest_size=16).hexdigest()
 
     def layout(self, i: int) -> list[int]:

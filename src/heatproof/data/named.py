@@ -49,7 +49,7 @@ _LABELS = ("targets", "_labels", "labels", "y")
 
 @dataclass(frozen=True)
 class NamedImages:
-    """The first images of a torchvision dataset; obeys `Images`. Made by `named_images`."""
+    """The images of a torchvision dataset; obeys `Images`. Made by `named_images`."""
 
     dataset: str
     root: str
@@ -89,9 +89,7 @@ class NamedImages:
         return without_caches(self, ["_source"])
 
 
-def named_images(
-    spec: str, root: str | os.PathLike | None, limit: int | None, download: bool, name: str | None = None
-) -> NamedImages:
+def named_images(spec: str, root: str | os.PathLike | None, download: bool, name: str | None = None) -> NamedImages:
     """`torchvision:SPEC`: the test images of the dataset SPEC in the folder `root`.
 
     Raises UnknownName with near misses; InvalidInput where no `root` is given or the data is not there.
@@ -103,20 +101,19 @@ def named_images(
     if root is None:
         raise InvalidInput(f"`root` must be the folder that holds torchvision's {dataset}. Got none.")
     source = _open_dataset(dataset, os.fspath(root), download)
-    n = min(limit or len(source), len(source))
-    ids = [f"{dataset}/{i:06d}" for i in range(n)]
+    ids = [f"{dataset}/{i:06d}" for i in range(len(source))]
     title = name or f"torchvision:{dataset}"
-    return NamedImages(dataset, str(Path(root)), title, ids, _labels(source, n), _class_names(source))
+    return NamedImages(dataset, str(Path(root)), title, ids, _labels(source), _class_names(source))
 
 
-def _labels(source: Any, n: int) -> list[int | None]:
-    """The first `n` labels, without decoding images where the dataset holds its labels apart."""
+def _labels(source: Any) -> list[int | None]:
+    """The labels, without decoding images where the dataset holds its labels apart."""
     held = next((values for key in _LABELS if (values := getattr(source, key, None)) is not None), None)
     if held is None and hasattr(source, "_samples"):
         held = [label for _, label in source._samples]
     if held is None or len(held) != len(source):
-        held = [source[i][1] for i in range(n)]
-    return [int(held[i]) for i in range(n)]
+        held = [source[i][1] for i in range(len(source))]
+    return [int(label) for label in held]
 
 
 def _class_names(source: Any) -> list[str] | None:

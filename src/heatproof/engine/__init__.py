@@ -6,7 +6,7 @@
 
 from heatproof.engine.batch import Batch, LayerNeeds, needs_by_layer
 from heatproof.engine.call import as_model
-from heatproof.engine.dry_run import dry_run
+from heatproof.engine.dry_run import dry_run, plugin_failures, toy
 from heatproof.engine.evaluation import GivenMaps, MethodScores, Outcome, composed, evaluate
 from heatproof.engine.explaining import Maps, explain
 from heatproof.engine.explanation import Explanation, explanation
@@ -44,8 +44,10 @@ __all__ = [
     "halved",
     "needs_by_layer",
     "out_of_memory",
+    "plugin_failures",
     "refusals",
     "refuse_inapplicable",
     "resolve_layers",
     "score",
+    "toy",
 ]

@@ -1,22 +1,28 @@
-"""A dry run of metrics on a toy network: an invalid option is an error before any work."""
+"""A dry run on a toy network: an invalid option, or a bug in a user's method or metric, shows before any work."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import nn
 
-from heatproof.attributions import requested
+from heatproof.attributions import Request, requested
+from heatproof.attributions.foreign import PLUGIN_METHODS
 from heatproof.engine.batch import Batch
 from heatproof.engine.evaluation import evaluate
 from heatproof.engine.explanation import explanation
+from heatproof.engine.memory import out_of_memory
 from heatproof.engine.references import ReferenceMaps
 from heatproof.engine.resolved_methods import resolve_layers
-from heatproof.errors import InvalidInput, UnknownName
+from heatproof.errors import InvalidInput, NotApplicable, UnknownName
+from heatproof.flags import Flag, Reason
+from heatproof.metrics.foreign import PLUGIN_METRICS
 from heatproof.metrics.metric_request import MetricRequest
-from heatproof.models import wrap
+from heatproof.models import Model, wrap
 
 #: The side of the toy's image: large enough for every default, and small enough to be fast.
 SIDE = 32
+#: The toy's only layer with positions.
+LAYER = "0"
 
 
 def dry_run(metrics: Sequence[MetricRequest]) -> None:
@@ -29,14 +35,34 @@ def dry_run(metrics: Sequence[MetricRequest]) -> None:
         if request.entry.traits.get("foreign") or request.parts or request.options == dict(request.entry.options):
             continue
         try:
-            _try_metric(request)
+            model, x = toy(1)
+            _evaluated(model, x, "gradcam", LAYER, request)
         except (InvalidInput, UnknownName) as error:
             raise type(error)(f"{request.key}: {error}") from None
         except Exception:
             continue
 
 
-def _try_metric(request: MetricRequest) -> None:
+def plugin_failures(
+    model: Model, x: torch.Tensor, layer: str, methods: Iterable[Request], metrics: Iterable[MetricRequest]
+) -> dict[str, str]:
+    """What is wrong with the user's own methods and metrics on images `x` of a model: name → reason.
+
+    Each is run once: it must not raise, and give finite numbers of the right shape. Metrics score a random map. A
+    method that does not apply to the network is left out, and so is heatproof's own.
+    """
+    found: dict[str, str] = {}
+    for method in (one for one in methods if PLUGIN_METHODS.of_user(one.entry) and not one.entry.traits.get("stored")):
+        if why := _failure(lambda one=method: _method_flags(model, x, layer, one)):
+            found[f"method {method.key}"] = why
+    for metric in (one for one in metrics if PLUGIN_METRICS.of_user(one.entry)):
+        if why := _failure(lambda one=metric: _evaluated(model, x, "random", "", one)):
+            found[f"metric {metric.key}"] = why
+    return found
+
+
+def toy(images: int) -> tuple[Model, torch.Tensor]:
+    """An untrained network of three classes, the same every time, and images for it."""
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]):  # layers draw their first weights from the global generator
         network = nn.Sequential(
@@ -45,14 +71,41 @@ def _try_metric(request: MetricRequest) -> None:
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) / 4)
-    model = wrap(network, size=SIDE, layer="0", device="cpu")
-    methods = resolve_layers(model, requested(["gradcam"]), "0")
-    x = torch.rand(1, 3, SIDE, SIDE, generator=generator)
-    ground_truth = torch.zeros(1, SIDE, SIDE, dtype=torch.bool)
-    ground_truth[:, 4:20, 4:20] = True
+    x = torch.rand(images, 3, SIDE, SIDE, generator=generator)
+    return wrap(network, size=SIDE, layer=LAYER, device="cpu"), x
+
+
+def _failure(work: Callable[[], list[Flag]]) -> str:
+    """Why a run failed, as a flag's text; empty where it did not, and where memory ran out."""
+    try:
+        flags = work()
+    except NotApplicable:
+        return ""
+    except Exception as error:  # whatever a user's own code raises
+        return "" if out_of_memory(error) else str(Flag.of_error(error))
+    bad = [flag for flag in flags if flag.reason in (Reason.NON_FINITE, Reason.UNDEFINED)]
+    return "it gave no finite number" if flags and len(bad) == len(flags) else ""
+
+
+def _method_flags(model: Model, x: torch.Tensor, layer: str, request: Request) -> list[Flag]:
+    methods = resolve_layers(model, [request], layer)
+    batch = Batch.of(model, methods, x, ids=_names(x))
+    return list(explanation(batch, methods).flags[request.key])  # type: ignore[arg-type] - one target for each image
+
+
+def _evaluated(model: Model, x: torch.Tensor, method: str, layer: str, request: MetricRequest) -> list[Flag]:
+    """The flags of one metric on the maps of one method; the pairs of a metric of pairs are with mirrored images."""
+    methods = resolve_layers(model, requested([method]), layer)
+    ground_truth = torch.zeros(len(x), *x.shape[2:], dtype=torch.bool)
+    ground_truth[:, x.shape[2] // 8 : x.shape[2] * 5 // 8, x.shape[3] // 8 : x.shape[3] * 5 // 8] = True
     reference = None
     if request.paired:
-        reference = ReferenceMaps.of(x, explanation(Batch.of(model, methods, x, ids=["toy"]), methods))
-    batch = Batch.of(model, methods, x.flip(3), ids=["toy"])
-    for _ in evaluate(batch, methods, [request], ground_truth=ground_truth, reference=reference):
-        pass
+        reference = ReferenceMaps.of(x, explanation(Batch.of(model, methods, x, ids=_names(x)), methods))
+    batch = Batch.of(model, methods, x.flip(3), ids=_names(x))
+    metrics = [*request.parts.values(), request]
+    (scores,) = evaluate(batch, methods, metrics, ground_truth=ground_truth, reference=reference)
+    return scores.outcomes[-1].flags
+
+
+def _names(x: torch.Tensor) -> list[str]:
+    return ["toy", *(f"toy {i}" for i in range(1, len(x)))]

@@ -1,13 +1,15 @@
 """Metrics run on one batch: values by method and metric, and a flag where there is no value."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
 import torch
 
 from heatproof.attributions import display_maps, flags
 from heatproof.engine.batch import Batch
+from heatproof.engine.checked_output import checked_values
 from heatproof.engine.explanation import Explanation, explanation
 from heatproof.engine.image_scores import ImageScores, MapScores
 from heatproof.engine.memory import out_of_memory
@@ -15,10 +17,13 @@ from heatproof.engine.references import Pairs, ReferenceMaps
 from heatproof.engine.resolved_methods import ResolvedMethod
 from heatproof.errors import InvalidInput, NotApplicable, UnknownName
 from heatproof.flags import FINE, Flag, Reason, absent_flags, first_flags
-from heatproof.metrics.catalogue import Curve, stated
+from heatproof.metrics.catalogue import stated
+from heatproof.metrics.foreign import PLUGIN_METRICS
 from heatproof.metrics.metric_request import MetricRequest
 from heatproof.models.row_checks import check_images
 from heatproof.quantities import having, of_variants
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,13 @@ class Outcome:
     values: torch.Tensor
     flags: list[Flag]
     curve: tuple[torch.Tensor, torch.Tensor] | None = None
+
+
+class FinishedScores(Protocol):
+    """Outcomes of one batch that are known from an earlier run; `None` where one is not."""
+
+    def outcome(self, method: str, metric: str) -> Outcome | None: ...
+    def add_outcome(self, outcome: Outcome) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -72,6 +84,7 @@ def evaluate(
     found: Explanation | None = None,
     survive: bool = False,
     upsample: str = "bilinear",
+    finished: FinishedScores | None = None,
 ) -> Iterator[MethodScores]:
     """Explains a batch with all methods together, and scores each method's maps with all metrics.
 
@@ -83,6 +96,7 @@ def evaluate(
         found: the explanation of the batch, where it was made before.
         survive: a metric that raises gives NaN and a flag that says why, in place of an error; running out of memory
             and invalid options are always errors.
+        finished: outcomes of this batch that are known, and where new ones are kept.
     """
     if any(of_variants(request.entry.needs) for request in metrics):
         check_images(batch.model, tuple(batch.x.shape[1:]), len(batch.x), variants=True)
@@ -90,7 +104,7 @@ def evaluate(
     with batch.model.evaluating(), torch.inference_mode(False), torch.no_grad():
         images = ImageScores(batch, ground_truth)
         batch.release()
-        evaluation = _Evaluation(images, metrics, survive)
+        evaluation = _Evaluation(images, metrics, survive, finished)
         display = {m.key: found.display(m.key, upsample).detach() for m in methods} if evaluation.paired else {}
         pairs = Pairs(reference, display) if display and reference is not None else None
         for method in methods:
@@ -124,6 +138,7 @@ class _Evaluation:
     images: ImageScores
     metrics: Sequence[MetricRequest]
     survive: bool
+    finished: FinishedScores | None = None
     answered: list[bool] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -139,19 +154,27 @@ class _Evaluation:
         done: dict[str, Outcome] = {}
         for request in self.metrics:
             if request.parts:
-                done[request.key] = composed(key, request, {p: done[one.key] for p, one in request.parts.items()})
-            elif request.paired:
-                done[request.key] = self._pair(key, seen, request, pairs)
-            else:
-                done[request.key] = self._single(scores, key, seen, request)
+                parts = {part: done[one.key] for part, one in request.parts.items()}
+                done[request.key] = self._composed(key, request, parts)
+                continue
+            known = self.finished.outcome(key, request.key) if self.finished is not None else None
+            if known is None:
+                paired = request.paired
+                known = self._pair(key, seen, request, pairs) if paired else self._single(scores, key, seen, request)
+                if self.finished is not None:
+                    self.finished.add_outcome(known)
+            done[request.key] = known
         return MethodScores(key, scores.maps, seen, list(done.values()))
 
     def _pair(self, key: str, seen: list[Flag], request: MetricRequest, pairs: Pairs | None) -> Outcome:
         if pairs is None or key not in pairs:
             return _without(key, request, [Flag(Reason.NO_REFERENCE)] * len(seen))
+        found = self._guarded(key, request, lambda: checked_values(pairs.values(key, request), request.key, len(seen)))
+        if isinstance(found, Flag):
+            return _without(key, request, [found] * len(seen))
         known = first_flags(pairs.reference.flags_of(key), seen)
         constant = torch.tensor([flag.degenerate for flag in known])
-        values = stated(request.entry.traits["degenerate"], pairs.values(key, request).detach().cpu(), constant)
+        values = stated(request.entry.traits["degenerate"], found[0], constant)
         mute = Flag(Reason.NO_ANSWER)
         known = [flag if fine else mute for flag, fine in zip(known, self.answered, strict=True)]
         return _flag_values(key, request, values, known)
@@ -164,26 +187,42 @@ class _Evaluation:
         located = "mask" in entry.needs and not entry.traits.get("foreign")  # metrics of other libraries may do without
         if located and self.images.ground_truth is None:
             return _without(key, request, [Flag(Reason.NO_MASKS)] * count)
-        try:
-            found = entry(scores.given(entry.needs, entry.name), request.options)
-        except NotApplicable as error:
-            return _without(key, request, [Flag.of_error(error, Reason.NOT_APPLICABLE)] * count)
-        except Exception as error:
-            if isinstance(error, InvalidInput | UnknownName) and not (self.survive and entry.traits.get("foreign")):
-                raise  # an invalid option
-            if not self.survive or out_of_memory(error):
-                error.add_note(f"in metric {request.key!r} on the maps of {key!r}")
-                raise
-            return _without(key, request, [Flag.of_error(error)] * count)
-        values = found.value if isinstance(found, Curve) else found
-        curve = (found.at.detach().cpu(), found.points.detach().cpu()) if isinstance(found, Curve) else None
+
+        def work() -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]:
+            return checked_values(entry(scores.given(entry.needs, entry.name), request.options), request.key, count)
+
+        found = self._guarded(key, request, work)
+        if isinstance(found, Flag):
+            return _without(key, request, [found] * count)
+        values, curve = found
         constant = torch.tensor([flag.degenerate for flag in seen])
         if located:  # without an object no map has a value
             constant &= self.images.mask.flatten(1).any(1).cpu()
-        values = stated(entry.traits["degenerate"], values.detach().double().cpu(), constant)
+        values = stated(entry.traits["degenerate"], values, constant)
         asks, mute = bool(having(entry.needs, "asks")), Flag(Reason.NO_ANSWER)
         known = [mute if asks and not fine else flag for flag, fine in zip(seen, self.answered, strict=True)]
         return _flag_values(key, request, values, known, curve)
+
+    def _composed(self, key: str, request: MetricRequest, parts: Mapping[str, Outcome]) -> Outcome:
+        count = len(next(iter(parts.values())).flags)
+        found = self._guarded(key, request, lambda: composed(key, request, parts))
+        return _without(key, request, [found] * count) if isinstance(found, Flag) else found
+
+    def _guarded(self, key: str, request: MetricRequest, work: Callable[[], T]) -> T | Flag:
+        """What `work` gives; where it raises, a flag if the evaluation is to survive, else the error with its place.
+
+        Running out of memory, and invalid options of heatproof's own metrics, are always errors.
+        """
+        try:
+            return work()
+        except NotApplicable as error:
+            return Flag.of_error(error, Reason.NOT_APPLICABLE)
+        except Exception as error:
+            options = isinstance(error, InvalidInput | UnknownName) and not PLUGIN_METRICS.of_user(request.entry)
+            if self.survive and not options and not out_of_memory(error):
+                return Flag.of_error(error)
+            error.add_note(f"in metric {request.key!r} on the maps of {key!r}")
+            raise
 
 
 def _flag_values(
@@ -211,8 +250,9 @@ def composed(method: str, request: MetricRequest, parts: Mapping[str, Outcome]) 
 
     Flags of the parts are kept; a degenerate map has the composite's stated value where there is one.
     """
-    values = request.entry({part: one.values for part, one in parts.items()}, request.options)
+    given = request.entry({part: one.values for part, one in parts.items()}, request.options)
+    values, _ = checked_values(given, request.key, len(next(iter(parts.values())).flags))
     known = first_flags(*(one.flags for one in parts.values()))
     constant = torch.tensor([flag.degenerate for flag in known])
-    values = stated(request.entry.traits["degenerate"], values.double(), constant)
+    values = stated(request.entry.traits["degenerate"], values, constant)
     return _flag_values(method, request, values, known)

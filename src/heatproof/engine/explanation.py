@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
 from heatproof.attributions import Request, display_maps, flags
 from heatproof.attributions.refine import refined
 from heatproof.engine.batch import Batch, LayerBatch, TargetBatch
+from heatproof.engine.checked_output import checked_maps
 from heatproof.engine.memory import out_of_memory
 from heatproof.engine.resolved_methods import ResolvedMethod
 from heatproof.errors import HeatproofError, NotApplicable
@@ -15,6 +17,15 @@ from heatproof.flags import Flag, Reason, absent_flags
 from heatproof.quantities import having
 
 Flags = list[Flag] | list[list[Flag]]
+
+
+class FinishedMaps(Protocol):
+    """Logits and maps of one batch that are known from an earlier run; `None` where they are not."""
+
+    def logits(self) -> torch.Tensor | None: ...
+    def add_logits(self, logits: torch.Tensor) -> None: ...
+    def maps(self, method: str) -> torch.Tensor | None: ...
+    def add_maps(self, method: str, raw: torch.Tensor) -> None: ...
 
 
 @dataclass
@@ -42,22 +53,35 @@ def _channels(request: Request) -> str:
 
 
 def explanation(
-    batch: Batch, methods: Sequence[ResolvedMethod], *, survive: bool = False, upsample: str = "bilinear"
+    batch: Batch,
+    methods: Sequence[ResolvedMethod],
+    *,
+    survive: bool = False,
+    upsample: str = "bilinear",
+    finished: FinishedMaps | None = None,
 ) -> Explanation:
     """Runs the methods on a batch.
 
     Args:
         survive: a method that raises gives NaN maps and a flag with the error, in place of an error that carries its
             name; running out of memory is always an error.
+        finished: logits and maps of this batch that are known, and where new ones are kept (one target for each image).
     """
+    if finished is not None and (known := finished.logits()) is not None:
+        batch.logits = known.to(batch.x.device)
     # Inside a caller's inference mode no gradient can be computed, so it is switched off here.
     with batch.model.evaluating(), torch.inference_mode(False), torch.set_grad_enabled(batch.differentiable):
         raw: dict[str, list[torch.Tensor]] = {method.key: [] for method in methods}
         failed: dict[str, Flag] = {}
 
         def run(at_target: TargetBatch, method: ResolvedMethod) -> None:
+            if finished is not None and (known := finished.maps(method.key)) is not None:
+                raw[method.key].append(known.to(batch.x.device))
+                return
             try:
                 raw[method.key].append(_raw_map(at_target, method, upsample))
+                if finished is not None:
+                    finished.add_maps(method.key, raw[method.key][-1])
             except Exception as error:
                 if not survive or out_of_memory(error):
                     raise
@@ -68,6 +92,8 @@ def explanation(
         if batch.adopts and (first := next((m for m in methods if "forward" in m.request.entry.needs), None)):
             run(TargetBatch(batch), first)  # its forward pass is the batch's
         for at_target in batch.by_target:  # resolves the target: a wrong one is an error before any other map is made
+            if finished is not None:
+                finished.add_logits(batch.logits)
             for method in methods:
                 if len(raw[method.key]) > at_target.column:
                     continue  # the first
@@ -118,10 +144,11 @@ def _raw_map(at_target: TargetBatch, method: ResolvedMethod, upsample: str) -> t
 def _at(at_target: TargetBatch, layer: str, request: Request) -> torch.Tensor:
     given = LayerBatch(at_target, layer, request).given()
     try:
-        return request.entry(given, request.options)
+        found = request.entry(given, request.options)
     except (HeatproofError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         shapes = {k: tuple(v.shape) for k, v in given.items() if isinstance(v, torch.Tensor)}
         error.add_note(f"in method {request.key!r} at layer {layer!r}, given {shapes}")
         raise
+    return checked_maps(found, request.key, request.entry.traits["form"], at_target.batch.x)

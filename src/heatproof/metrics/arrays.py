@@ -78,7 +78,7 @@ def with_arrays(
             arrays = z[part].cpu().numpy(), target[part].cpu().numpy(), shown[part].float().cpu().numpy()
             with seeds.seeded(generator[part.start], z.device), torch.enable_grad():
                 given = called(module, *(array.copy() for array in arrays), also, chosen)
-            found.append(_numbers(given, part.stop - part.start, recipe.name))
+            found.append(as_numbers(given, part.stop - part.start, recipe.name))
         return torch.cat(found).to(maps.device)
 
     positional = [*_NEEDS, *(["explain"] if again else []), *(["raw"] if signed else [])]
@@ -100,8 +100,10 @@ def _hopeless(recipe: ForeignMetric, z: torch.Tensor, maps: torch.Tensor, mask: 
     return constant or (needs_mask and not mask.any()) or not bool(torch.isfinite(z).all())
 
 
-def _numbers(given: Any, count: int, name: str) -> torch.Tensor:
-    """The result of a foreign function → `(count,)` float64; InvalidInput for anything else."""
+def as_numbers(given: Any, count: int, name: str) -> torch.Tensor:
+    """The result of a metric → `(count,)` float64 on the CPU; InvalidInput for anything else."""
+    if isinstance(given, torch.Tensor) and given.is_complex():
+        raise InvalidInput(f"{name!r} must give real numbers. Got {given.dtype}.")
     try:
         found = given.detach().cpu() if isinstance(given, torch.Tensor) else np.asarray(given, dtype=np.float64)
         found = torch.as_tensor(found, dtype=torch.float64)

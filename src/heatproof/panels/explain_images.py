@@ -11,10 +11,12 @@ import torch
 
 import heatproof
 from heatproof import explained_output, targets
+from heatproof.attributions.foreign import PLUGIN_METHODS
 from heatproof.engine import Batch, Explanation, explanation, halved
 from heatproof.errors import InvalidImage, InvalidInput, InvalidTarget, NotApplicable, UnknownName
 from heatproof.flags import Flag, Reason
 from heatproof.models import Model
+from heatproof.models.model_code import model_code
 from heatproof.panels.explained_image import ClassProbability, ExplainedClass, ExplainedImage, Map
 from heatproof.panels.image_sources import ImageSource, as_uint8
 from heatproof.panels.selection import Selection
@@ -49,7 +51,8 @@ class MapSettings:
         if callable(self.output) or callable(self.target):
             return ""
         if not self._fingerprint:
-            self._fingerprint.append(self.model.fingerprint)
+            codes = [PLUGIN_METHODS.code(one.request.entry) for one in self.asked.methods]
+            self._fingerprint.append(" ".join([self.model.fingerprint, model_code(self.model), *codes]))
         methods = [(p.key, p.request.name, p.layers, sorted(p.request.options.items())) for p in self.asked.methods]
         target = self.target if isinstance(self.target, str) else _target_of_row(self.target, row)
         model = (self.model.name, self._fingerprint[0], self.model.mean, self.model.std, self.model.multi_label)

@@ -19,6 +19,7 @@ from heatproof.data.image_opener import open_pixels
 from heatproof.data.image_paths import printable
 from heatproof.data.inputs import Inputs, as_inputs
 from heatproof.data.labels import labels_by_ending
+from heatproof.data.sampling import sample_text, sampled
 from heatproof.errors import InvalidInput
 from heatproof.models import Model
 from heatproof.pixels import Pixels, as_bytes, rgb
@@ -33,7 +34,8 @@ class ImageSource:
     """One image: its id, from which its random numbers come, how to open it, and its name for display.
 
     `flag`: why it cannot be explained, where that is known before it is opened. `original`: how to open it at its own
-    resolution, None for tensors.
+    resolution, None for tensors. `place`: its id and class in the folder or set that it comes from, by which a limit
+    chooses; the class of a folder need not be one of the network's.
     """
 
     id: str
@@ -42,6 +44,17 @@ class ImageSource:
     flag: str = ""
     name: str = ""
     original: Callable[[], Image.Image] | None = None
+    place: tuple[str, int | None] | None = None
+
+
+def limited_shots(
+    found: Sequence[ImageSource], limit: int | None, seed: int, sampling: str
+) -> tuple[list[ImageSource], str]:
+    """The images that a limit takes, of a single folder those that a study takes; and how they were chosen."""
+    places = [shot.place or (shot.id, shot.label) for shot in found]
+    labels = [label if shot.label is None else shot.label for shot, (_, label) in zip(found, places, strict=True)]
+    rows = sampled([id for id, _ in places], labels, limit, seed, sampling)
+    return [found[row] for row in rows], sample_text(labels, [labels[row] for row in rows], seed, sampling)
 
 
 def shots(
@@ -125,9 +138,11 @@ def _sources_of_path(item: str | os.PathLike, model: Model) -> Iterable[ImageSou
         return [_file(item, model)]
     if path.is_dir() and not (isinstance(item, str) and re.fullmatch(r"shapes", item)):
         files = cast(ImageFolder, load_images(path))
-        if model.classes and len(files.class_names or ()) != len(model.classes):  # folders that are not its classes
-            return [_file(file, model) for file in files.paths]
-        return [replace(_file(f, model), label=label) for f, label in zip(files.paths, files.labels, strict=True)]
+        its_own = not model.classes or len(files.class_names or ()) == len(model.classes)  # else not the network's
+        return [
+            replace(_file(file, model), label=label if its_own else None, place=(id, label))
+            for id, file, label in zip(files.ids, files.paths, files.labels, strict=True)
+        ]
     if isinstance(item, str) and item.partition(":")[0] == "shapes":
         images = load_images(item)
         return [

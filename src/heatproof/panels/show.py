@@ -20,7 +20,7 @@ from heatproof.models.preprocessing import preprocessing_facts
 from heatproof.panels import show_page
 from heatproof.panels.explain_images import MapSettings, entries
 from heatproof.panels.explained_image import ExplainedImage, as_arrays, from_arrays
-from heatproof.panels.image_sources import ImageSource, file_name, shots, stems
+from heatproof.panels.image_sources import ImageSource, file_name, limited_shots, shots, stems
 from heatproof.panels.overlays import overlays
 from heatproof.panels.panel import panel, panel_sheet
 from heatproof.panels.selection import Options, by_reason, selected
@@ -65,12 +65,16 @@ class PanelFiles:
 
 @dataclass(frozen=True)
 class ShowRequest:
-    """The images and methods to show, checked as far as possible before an image is opened."""
+    """The images and methods to show, checked as far as possible before an image is opened.
+
+    sample: how a limit chose the images; empty where all are shown.
+    """
 
     work: MapSettings
     shots: list[ImageSource]
     look: Look
     facts: tuple[tuple[str, str], ...] = ()
+    sample: str = ""
     files: PanelFiles = PanelFiles()
 
 
@@ -292,8 +296,9 @@ def checked_job(
     formats: Sequence[str] = PanelFiles.formats,
     overlays: bool = PanelFiles.overlays,
     limit: int | None = None,
+    sampling: str = "stratified",
 ) -> ShowRequest:
-    """The job of a call of `show`, checked; `limit`: only the first images."""
+    """The job of a call of `show`, checked; `limit`: only so many images, chosen as `sampling` says."""
     files = PanelFiles(dpi, tuple([formats] if isinstance(formats, str) else formats), overlays)
     model, look = as_model(model), Look(colormap, alpha)
     explained_output.checked_output(output)
@@ -302,18 +307,18 @@ def checked_job(
     for name, value in (("batch_size", batch_size), ("limit", limit)):
         if value is not None and value < 1:
             raise InvalidInput(f"`{name}` must be at least 1. Got {value}.")
-    found = shots(images, model, labels)[:limit]
+    found, sample = limited_shots(shots(images, model, labels), limit, seed, sampling)
     wanted = selected(model, methods, layer, layers, options, output)
     work = MapSettings(model, wanted, target, output, upsample, seed, batch_size)
-    return ShowRequest(work, found, look, _facts(work, found), files)
+    return ShowRequest(work, found, look, _facts(work, found, sample), sample, files)
 
 
-def _facts(work: MapSettings, found: Sequence[ImageSource]) -> tuple[tuple[str, str], ...]:
+def _facts(work: MapSettings, found: Sequence[ImageSource], sample: str) -> tuple[tuple[str, str], ...]:
     """The facts about a run that its page states."""
     said = work.output if isinstance(work.output, str) else "a callable"
     target = work.target if isinstance(work.target, str | int) else "given for each image"
     layers = dict.fromkeys(method.layers for method in work.asked.methods if method.request.spatial)
-    facts = [("Model", work.model.name), ("Images", str(len(found))), ("Methods", str(work.units)),
+    facts = [("Model", work.model.name), ("Images", sample or str(len(found))), ("Methods", str(work.units)),
              ("Class explained", str(target))]  # fmt: skip
     facts += [("Output explained", said)] if said != "logit" else []
     facts += [("Layer", "+".join(*layers))] if len(layers) == 1 else []

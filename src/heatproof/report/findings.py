@@ -201,11 +201,12 @@ class Findings:
         return "" if count == 1 else f"-{number + 1:02d}-{frames.slug(name)}"
 
     def images(self, dataset: str) -> str:
-        """How many images of a dataset were used, as `98 of 100 (photos)`."""
+        """How many images of a dataset were used, and how a limit chose them, as `98 of 100 (photos)`."""
         total = frames.count_images(self.rows, dataset)
         aside = int((self.flagged["dataset"] == dataset).sum())
         used = f"{total - aside}" if not aside else f"{total - aside} of {total}"
-        return f"{used} ({dataset})"
+        sample = (self.plan.get("samples") or {}).get(dataset)
+        return f"{used} ({dataset}{f': {sample}' if sample else ''})"
 
 
 def _function(made: str | Callable[[Findings], Any], module: str) -> Callable[[Findings], Any]:

@@ -132,7 +132,7 @@ def strengths(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataF
     return _frame(
         source,
         f"""WITH {DISTURBED}
-            SELECT {key}, max(strength) FILTER (NOT isnan(strength) AND flag = '') AS strength FROM disturbed
+            SELECT {key}, max(strength) FILTER (isfinite(strength) AND flag = '') AS strength FROM disturbed
             GROUP BY {key} ORDER BY {key}""",
     ).astype({"strength": "float64"})
 
@@ -152,7 +152,7 @@ def correct(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataFra
     return _frame(
         source,
         """SELECT model, dataset, count(*) AS n, avg(value) AS correct FROM rows
-           WHERE metric = 'correct' AND reference AND flag = '' AND NOT isnan(value)
+           WHERE metric = 'correct' AND reference AND flag = '' AND isfinite(value)
            GROUP BY model, dataset ORDER BY model, dataset""",
     )
 

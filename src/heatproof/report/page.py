@@ -17,7 +17,19 @@ from heatproof.statistics.wording import counted
 #: Settings of the plan that the page lists, in this order.
 SETTINGS = (
     *("methods", "maps", "controls", "metrics", "perturbations", "severities", "calibrate", "segmenters", "target"),
-    *("masks", "labels", "ties", "persistence", "resamples", "limit", "seed", "batch_size", "threads", "device"),
+    *(
+        "masks",
+        "labels",
+        "ties",
+        "persistence",
+        "resamples",
+        "limit",
+        "sampling",
+        "seed",
+        "batch_size",
+        "threads",
+        "device",
+    ),
     "version",
 )
 
@@ -149,6 +161,8 @@ def settings(findings: Findings) -> Iterator[tuple[str, str]]:
         said += [f"{data['labelled']} labelled"] if data.get("labelled") is not None else []
         said += [f"fingerprint {data['fingerprint']}"] if data.get("fingerprint") else []
         yield "images", ", ".join([str(data.get("name", "")), *said])
+    for code in plan.get("code") or []:
+        yield "own code", f"{code['name']}, fingerprint {code['fingerprint']}"
     for name in SETTINGS:
         if plan.get(name) not in (None, "", [], (), {}):
             yield name.replace("_", " "), _text(plan[name])

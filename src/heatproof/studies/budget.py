@@ -95,7 +95,8 @@ def within_budget(setup: Setup, models: StudyModels, store: Store, workers: int)
     cost = measured_cost(setup, models)
     largest = max(cost.counts)
     while cost.fitting(seconds) < min(WANTED, largest):
-        cheaper = setup.study.cheaper(plan) if setup.study.cheaper else None
+        study = setup.study
+        cheaper = study.called("cheaper plan", study.cheaper, plan) if study.cheaper else None
         if cheaper is None:
             break
         plan = cheaper

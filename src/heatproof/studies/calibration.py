@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from heatproof.data import Images
+from heatproof.data.sampling import sampled
 from heatproof.files import write_atomically
 from heatproof.models import Model
 from heatproof.perturbations import Perturber, calibrate
@@ -60,10 +61,10 @@ def calibrated(
 
 
 def flip_rate(model: Model, images: Images, plan: Plan, kind: str) -> Callable[[float], float]:
-    """Level → share of the predictions that change, on the first images that can be opened."""
+    """Level → share of the predictions that change, on at most `IMAGES` images, chosen as a limit chooses."""
     size = plan.batch_size or 8
-    count = min(len(images.ids), IMAGES)
-    blocks = [open_block(images, range(i, min(i + size, count)), model) for i in range(0, count, size)]
+    rows = sampled(images.ids, images.labels, IMAGES, plan.seed, plan.sampling)
+    blocks = [open_block(images, rows[i : i + size], model) for i in range(0, len(rows), size)]
     perturbers = [_perturber(model, block, plan.seed) for block in blocks if block.ids]
 
     def rate(level: float) -> float:

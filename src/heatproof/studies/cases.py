@@ -45,7 +45,7 @@ def moved_and_held(connection: Any, plan: Any) -> list[Case]:
     image under one perturbation, over all severities.
     """
     best = connection.execute(
-        f"SELECT method FROM rows WHERE {PERTURBED} AND metric = 'kappa' AND NOT control AND NOT isnan(value) AND NOT "
+        f"SELECT method FROM rows WHERE {PERTURBED} AND metric = 'kappa' AND NOT control AND isfinite(value) AND NOT "
         "changed GROUP BY method ORDER BY median(value) DESC, method LIMIT 1"
     ).fetchone()
     method = plan.methods[0] if best is None else best[0]
@@ -79,7 +79,7 @@ def telling_scores(connection: Any, plan: Any) -> list[Case]:
     lead = next((request for request in requests if request.family == "composite"), requests[0])
     rows: Any = connection.execute(
         "SELECT model, dataset, image, method, control, value FROM rows SEMI JOIN kept USING (dataset, image) "
-        "WHERE metric = ? AND method <> '' AND flag = '' AND NOT isnan(value) ORDER BY ALL",
+        "WHERE metric = ? AND method <> '' AND flag = '' AND isfinite(value) ORDER BY ALL",
         [lead.key],
     ).df()  # fmt: skip
     if rows.empty:

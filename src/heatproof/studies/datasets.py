@@ -2,26 +2,35 @@
 
 from dataclasses import replace
 
-from heatproof.data import ImageFolder, Images, images_from_list, load_images
+from heatproof.data import Images, images_from_list, load_images
 from heatproof.data.labels import labels_by_ending
+from heatproof.data.sampling import limited, sample_text, sampled
 from heatproof.studies.jobs import Dataset
+from heatproof.studies.maps import KEPT
 from heatproof.studies.settings import DatasetPlan, Plan
 
 
 def open_datasets(plan: Plan) -> tuple[Dataset, ...]:
-    """Every dataset of a study, the first `limit` images of each."""
-    return tuple(Dataset(one, images_of(one, plan.limit), plan.given_maps) for one in plan.datasets)
+    """Every dataset of a study, with the images of each that its limit takes."""
+    return tuple(_opened(one, plan) for one in plan.datasets)
 
 
-def images_of(dataset: DatasetPlan, limit: int | None) -> Images:
-    """The images of one dataset."""
-    if not isinstance(dataset.images, str):
-        return listed_files(dataset.images, dataset.labels, limit, dataset.label)
-    return load_images(dataset.images, dataset.labels, dataset.root, limit, dataset.download, name=dataset.label)
+def _opened(settings: DatasetPlan, plan: Plan) -> Dataset:
+    whole = images_of(settings)
+    images = limited(whole, plan.limit, plan.seed, plan.sampling)
+    return Dataset(
+        settings,
+        images,
+        plan.given_maps,
+        order=tuple(whole.ids) if plan.given_maps else (),
+        sample=sample_text(whole.labels, images.labels, plan.seed, plan.sampling),
+        shown=frozenset(sampled(images.ids, images.labels, KEPT, plan.seed, plan.sampling)),
+    )
 
 
-def listed_files(paths: tuple[str, ...], labels: str | None, limit: int | None, name: str) -> ImageFolder:
-    """These files in this order; labels are matched by the end of the path (`labels_by_ending`)."""
-    found = images_from_list(paths, name)
-    classes = labels_by_ending(found.ids, labels) if labels else found.labels
-    return replace(found, ids=found.ids[:limit], paths=found.paths[:limit], labels=classes[:limit])
+def images_of(dataset: DatasetPlan) -> Images:
+    """All images of one dataset; of a list of files, labels are matched by the end of the path (`labels_by_ending`)."""
+    if isinstance(dataset.images, str):
+        return load_images(dataset.images, dataset.labels, dataset.root, None, dataset.download, name=dataset.label)
+    found = images_from_list(dataset.images, dataset.label)
+    return replace(found, labels=labels_by_ending(found.ids, dataset.labels)) if dataset.labels else found

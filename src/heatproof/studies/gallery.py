@@ -21,7 +21,6 @@ from heatproof.rounding import top_class
 from heatproof.studies.cases import Case
 from heatproof.studies.executors import Advance, Map
 from heatproof.studies.jobs import Job, Setup
-from heatproof.studies.maps import KEPT
 from heatproof.studies.measurement import Explained, Measurement
 from heatproof.studies.store import Store, connect
 from heatproof.studies.worker import Worker
@@ -60,8 +59,13 @@ def chosen_cases(store: Store, setup: Setup) -> list[CaseFile] | None:
     if study.cases is None:
         return None
     connection = connect(store.folder)
-    most = KEPT if len(study.all_conditions(setup.plan)) == 1 else None
-    kept = [(one.settings.label, image) for one in setup.datasets for image in one.images.ids[:most]]
+    alone = len(study.all_conditions(setup.plan)) == 1
+    kept = [
+        (one.settings.label, image)
+        for one in setup.datasets
+        for index, image in enumerate(one.images.ids)
+        if not alone or one.shown is None or index in one.shown
+    ]
     names = zip(*kept, strict=True) if kept else ((), ())
     columns = {name: pa.array(values, pa.string()) for name, values in zip(("dataset", "image"), names, strict=True)}
     connection.register("kept", pa.table(columns))
@@ -131,7 +135,7 @@ def _kept_maps(worker: Worker, store: Store, job: Job, image: str) -> tuple[list
     size = worker.plan.batch_size or 1
     path = store.maps / f"{job._replace(start=job.start - job.start % size).key}.npz"
     shard: Mapping[str, Any] = np.load(path) if path.exists() else {}
-    if "display" not in shard:
+    if "display" not in shard or image not in shard["display_images"]:
         return None
     controls = {request.name for request in worker.requests if request.entry.traits["control"]}
     methods = [str(name) for name in shard["display_methods"]]

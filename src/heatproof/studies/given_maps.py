@@ -1,20 +1,21 @@
 """Checks of maps made beforehand and of masks, before any work."""
 
-import hashlib
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from heatproof.attributions.stored import Stored
 from heatproof.data.image_paths import names_for
 from heatproof.errors import InvalidImage, InvalidInput, warn
-from heatproof.studies.datasets import images_of
 from heatproof.studies.jobs import Dataset
 from heatproof.studies.measures import Measures, needs_mask
 
 
 def warn_without_masks(measures: Measures, datasets: Sequence[Dataset]) -> None:
     """Warns of metrics that will have no values because there are no masks."""
-    needing = [request.key for measure, request in measures.taken if needs_mask(request) and not measure.optional]
+    needing = [
+        request.key
+        for measure, request in measures.taken
+        if needs_mask(request) and not measure.optional and not request.entry.traits.get("foreign")  # it may do without
+    ]
     if needing and not any(dataset.masked for dataset in datasets):
         warn(f"No masks, so {', '.join(needing)} will have no values. --masks says where the objects are.")
 
@@ -42,15 +43,18 @@ def check_given(dataset: Dataset) -> None:
 
 
 def _check_count(maps: Stored, dataset: Dataset, count: int) -> None:
-    """Checks that one array has as many maps as there are images, with or without the limit."""
-    stack = maps.stack
-    whole = count if len(stack) == count else len(images_of(dataset.settings, None).ids)
-    if len(stack) not in (count, whole):
-        raise InvalidInput(
-            f"{maps.name!r} must hold one map for each image of {dataset.settings.label}, in their order. "
-            f"Got {len(stack)} maps {tuple(stack.shape)} for {whole} images. "
-            "Name maps by their images in an .npz, and none needs to be there."
-        )
+    """Checks that one array has as many maps as the set has images, or as a limit takes of its beginning."""
+    stack, whole = maps.stack, len(dataset.order) or count
+    first = dataset.images.ids == list(dataset.order[:count] or dataset.images.ids)
+    if len(stack) == whole or (len(stack) == count and first):
+        return
+    got = f"Got {len(stack)} maps {tuple(stack.shape)} for {whole} images. "
+    if len(stack) == count:
+        got += f"The limit takes {count} that are not the first: give all {whole}, or set --sampling first. "
+    raise InvalidInput(
+        f"{maps.name!r} must hold one map for each image of {dataset.settings.label}, in their order. {got}"
+        "Name maps by their images in an .npz, and none needs to be there."
+    )
 
 
 def _there(maps: Stored, identity: str) -> bool:
@@ -65,21 +69,3 @@ def _inside(maps: Stored) -> str:
     if not names:
         return "It holds no maps"
     return f"It holds {', '.join(map(repr, names[:3]))}{', …' if len(names) > 3 else ''}"
-
-
-def fingerprint(path: Path) -> str:
-    """A hash of a file, or of the names, sizes and first bytes of a folder's files."""
-    digest = hashlib.blake2b(digest_size=16)
-    for file in [path] if path.is_file() else _files(path):
-        digest.update(repr((file.relative_to(path).as_posix(), file.stat().st_size)).encode())
-        with file.open("rb") as opened:
-            if path.is_dir():
-                digest.update(opened.read(64 * 1024))
-                continue
-            while chunk := opened.read(1 << 20):
-                digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _files(folder: Path) -> Iterable[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))

@@ -35,11 +35,20 @@ class Job(NamedTuple):
 
 @dataclass(frozen=True)
 class Dataset:
-    """The images of one dataset, not opened yet, with the masks and the maps made beforehand that go with them."""
+    """The images of one dataset, not opened yet, with the masks and the maps made beforehand that go with them.
+
+    Attributes:
+        order: the ids of the whole set, of which a limit took the images, where there are maps made beforehand.
+        sample: how the images were chosen, for people; empty where all were taken.
+        shown: the positions of the images from which the gallery may take; None for all.
+    """
 
     settings: DatasetPlan
     images: Images
     maps: tuple[MapsPlan, ...] = ()
+    order: tuple[str, ...] = ()
+    sample: str = ""
+    shown: frozenset[int] | None = None
 
     @cached_property
     def ground_truth(self) -> GroundTruth:
@@ -53,8 +62,8 @@ class Dataset:
 
     @cached_property
     def given(self) -> list[Stored]:
-        """The maps made beforehand, for these images."""
-        return [Stored(one.label, one.path, tuple(self.images.ids)) for one in self.maps]
+        """The maps made beforehand; one array without names is in the order of the whole set."""
+        return [Stored(one.label, one.path, self.order or tuple(self.images.ids)) for one in self.maps]
 
     def __getstate__(self) -> dict[str, Any]:
         return without_caches(self, ("ground_truth", "masked", "given"))

@@ -2,7 +2,7 @@
 
     values, scale      raw maps at layer resolution under every condition, half precision: `values × scale`,
                        `(methods, conditions, n, *spatial)`, of the methods that read the study's own layer
-    display            display maps of the first images, uint8 `(methods, n, h, w)`, 255 for 1, for a study with one
+    display            display maps of some images, uint8 `(methods, n, h, w)`, 255 for 1, for a study with one
                        condition: its gallery then needs no network
 
 `methods`, `conditions`, `images` and `display_methods`, `display_images` name the entries along the axes.
@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-#: Display maps are stored for the first KEPT images of a dataset, with a longest side of at most SIDE pixels.
+#: Display maps are stored for KEPT images of a dataset, which are chosen as a limit chooses, with a longest side of at
+#: most SIDE pixels.
 KEPT, SIDE = 128, 112
 
 

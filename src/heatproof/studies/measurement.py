@@ -36,8 +36,9 @@ from heatproof.statistics.equal_maps import PROJECTION
 from heatproof.statistics.score_tables import CURVE
 from heatproof.studies.conditions import INTACT, Condition
 from heatproof.studies.jobs import Dataset, ImageBlock, options_hash, target_rule
-from heatproof.studies.maps import KEPT, KeptMaps
+from heatproof.studies.maps import KeptMaps
 from heatproof.studies.measures import Measures, needs_mask
+from heatproof.studies.partial import PartialBatch, PartialCondition
 from heatproof.studies.projections import projections
 from heatproof.studies.rows import Rows
 from heatproof.studies.settings import Plan
@@ -87,7 +88,8 @@ class Explained:
 class Measurement:
     """Some images of a job, to be explained and measured under every condition.
 
-    models: state → the model in that state. layer: the study's own, whose raw maps are kept.
+    models: state → the model in that state. layer: the study's own, whose raw maps are kept. finished: what an earlier
+    run of the job has worked out on these images, and where new results are kept.
     """
 
     plan: Plan
@@ -98,6 +100,7 @@ class Measurement:
     measures: Measures
     block: ImageBlock
     conditions: Sequence[Condition]
+    finished: PartialBatch | None = None
     rows: Rows = field(default_factory=Rows, init=False)
     _perturbers: dict[str, Perturber] = field(default_factory=dict, init=False)
 
@@ -110,13 +113,26 @@ class Measurement:
         """All rows of these images, and the maps to keep; `advance` is called with shares of the images."""
         weights = [self._cost(number) for number in range(len(self.conditions))]
         step = len(self.block.ids) / sum(weights)
-        kept = self._nothing_kept()
+        kept, rows = self._nothing_kept(), Rows()
         for number, weight in enumerate(weights):
-            explained = self.explained(self.conditions[number])
-            if len(self.conditions) > 1:
-                kept.add_raw([explained.found.raw[method.key] for method in self.stored])
-            self._measure(explained, kept, lambda share, weight=weight: advance(step * weight * share))
-        return self.rows, kept
+            known = self.finished.rows(number, kept) if self.finished is not None else None
+            if known is None:
+                self._of_condition(number, kept, lambda share, weight=weight: advance(step * weight * share))
+                known = self.rows
+            else:
+                advance(step * weight)
+            rows.extend(known)
+        return rows, kept
+
+    def _of_condition(self, number: int, kept: KeptMaps, advance: Callable[[float], None]) -> None:
+        """Explains and measures the images under one condition; its rows are in `rows`."""
+        self.rows = Rows()
+        explained = self.explained(self.conditions[number])
+        raw = [explained.found.raw[method.key] for method in self.stored] if len(self.conditions) > 1 else []
+        kept.add_raw(raw)
+        self._measure(explained, kept, advance)
+        if self.finished is not None:
+            self.finished.add_rows(number, self.rows, raw, kept.display)
 
     def _cost(self, number: int) -> float:
         """Rough cost of a condition in passes; a metric on the reference runs the network again for each method."""
@@ -132,7 +148,8 @@ class Measurement:
 
     @cached_property
     def _gallery_rows(self) -> list[int]:
-        return [row for row, index in enumerate(self.block.indices) if index < KEPT]
+        shown = self.dataset.shown
+        return [row for row, index in enumerate(self.block.indices) if shown is None or index in shown]
 
     def _measures_due(self, reference: bool) -> list[tuple[Measure, MetricRequest]]:
         return self.measures.at(reference, self.dataset.masked)
@@ -150,6 +167,7 @@ class Measurement:
 
     def _explained(self, condition: Condition) -> Explained:
         first = condition == self.conditions[0]
+        finished = self._finished(condition)
         batch = Batch.of(
             self.models(condition.state),
             self.methods,
@@ -161,7 +179,11 @@ class Measurement:
             labels=self.block.labels,
             clean=None if first else self.clean_class,
         )
-        return Explained(condition, batch, explanation(batch, self.methods, survive=True))
+        return Explained(condition, batch, explanation(batch, self.methods, survive=True, finished=finished))
+
+    def _finished(self, condition: Condition) -> PartialCondition | None:
+        """What is known of the images under a condition."""
+        return None if self.finished is None else self.finished.condition(list(self.conditions).index(condition))
 
     def _images(self, condition: Condition) -> torch.Tensor:
         """The images transformed, then perturbed; attacks lead away from the prediction under the reference."""
@@ -231,6 +253,7 @@ class Measurement:
                 reference=None if first or not any(request.paired for _, request in due) else self.reference_maps,
                 found=explained.found,
                 survive=True,
+                finished=self._finished(explained.condition),
             )
             reasons = {maps.key: why for maps, why in given}
             for one in scores:
@@ -322,7 +345,11 @@ class Measurement:
                      for flag, why in zip(flags, unusable, strict=True)]  # fmt: skip
         if not needs_mask(request):
             return flags
-        return [why if flag and why else flag for flag, why in zip(flags, self._masks[1], strict=True)]
+        optional = request.entry.traits.get(
+            "foreign"
+        )  # it gets masks where there are any, and may fail for other reasons
+        return [why if why and flag and (not optional or flag.reason is Reason.UNDEFINED) else flag
+                for flag, why in zip(flags, self._masks[1], strict=True)]  # fmt: skip
 
     # --- what comes with the images ---
 

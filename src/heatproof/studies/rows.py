@@ -1,5 +1,6 @@
 """Rows of a study, gathered column by column and turned into one Arrow table."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -82,6 +83,22 @@ class Rows:
         """Adds the blocks of another set of rows of the same study."""
         self._blocks += [(count, {**other._common, **columns}) for count, columns in other._blocks]
 
+    def text(self) -> str:
+        """All blocks as JSON, from which `from_text` makes them anew, to the last bit."""
+        return json.dumps([[count, {name: _plain(value) for name, value in columns.items()}]
+                           for count, columns in self._blocks])  # fmt: skip
+
+    @classmethod
+    def from_text(cls, text: str) -> "Rows":
+        """The rows whose `text` this is."""
+        found = cls()
+        found._blocks = [
+            (count, {name: np.array(value["values"], value["dtype"]) if isinstance(value, dict) else value
+                     for name, value in columns.items()})
+            for count, columns in json.loads(text)
+        ]  # fmt: skip
+        return found
+
     def table(self) -> pa.Table:
         """All rows in a fixed order, so that the same rows give the same bytes in whatever order they were added."""
         columns = {field.name: self._column(field) for field in SCHEMA}
@@ -92,6 +109,15 @@ class Rows:
         parts = [_fill_column(columns.get(field.name, self._common.get(field.name)), count, field)
                  for count, columns in self._blocks]  # fmt: skip
         return pa.chunked_array(parts, type=field.type) if parts else pa.chunked_array([[]], type=field.type)
+
+
+def _plain(value: Any) -> Any:
+    """A column, or one value for all rows, as JSON holds it."""
+    if isinstance(value, np.ndarray):
+        return {"dtype": str(value.dtype), "values": value.tolist()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _fill_column(value: Any, count: int, field: pa.Field) -> pa.Array:

@@ -19,9 +19,11 @@ from heatproof import targets
 from heatproof.attributions.foreign import PLUGIN_METHODS
 from heatproof.engine import ResolvedMethod, chosen_layer, dry_run, needs_by_layer, refusals, resolve_layers
 from heatproof.errors import InvalidStudy, StoreError
+from heatproof.files import file_fingerprint
 from heatproof.metrics.foreign import PLUGIN_METRICS
 from heatproof.models import Model
 from heatproof.models.capture import captured
+from heatproof.models.model_code import model_code
 from heatproof.models.preprocessing import preprocessing_facts
 from heatproof.models.row_checks import check_images, check_layers
 from heatproof.perturbations import PERTURBATIONS
@@ -34,11 +36,12 @@ from heatproof.studies.conditions import RANDOMISED, Condition
 from heatproof.studies.datasets import open_datasets
 from heatproof.studies.executors import Advance, Executor, Processes, Serial
 from heatproof.studies.gallery import CaseFile, draw, write_gallery
-from heatproof.studies.given_maps import check_given, fingerprint, warn_without_masks
+from heatproof.studies.given_maps import check_given, warn_without_masks
 from heatproof.studies.jobs import Dataset, Job, Setup, all_requests
 from heatproof.studies.loading import StudyModels
 from heatproof.studies.measurement import strength_of
 from heatproof.studies.measures import Measures
+from heatproof.studies.own_code import own_code, warn_of_failures
 from heatproof.studies.settings import Plan
 from heatproof.studies.store import Store
 from heatproof.studies.study import BUILT_IN, Study, study_named
@@ -97,6 +100,7 @@ def run(
     models = StudyModels(plan, device)
     plan, measures = checked_study(study, plan, datasets, models)
     checked = [checked_model(plan, index, models, study.all_conditions(plan)) for index in range(len(models))]
+    warn_of_failures(plan, measures, datasets, models, [one.layer for one in checked], study.explains_labels(plan))
     estimate = None
     if plan.budget is not None:
         progress.stage("Measuring what an image costs", 0)
@@ -110,6 +114,8 @@ def run(
     with Store(folder).opened() as store:
         facts: dict[str, Any] = described(plan, measures, checked, datasets, jobs, command)
         facts["estimate"] = estimate and estimate.facts
+        if code := own_code(study, plan, measures, {one.label: one.code for one in checked}):
+            facts["code"] = code
         facts["conditions"] = [fingerprint_of(condition) for condition in study.all_conditions(plan)]
         refuse_other(store, facts)
         if store.plan() is None:
@@ -146,7 +152,7 @@ def checked_study(study: Study, plan: Plan, datasets: Sequence[Dataset], models:
         refuse_unlabelled(plan, datasets)
     for dataset in datasets:
         dataset.ground_truth.check()
-    plan = study.check(plan, datasets, models) if study.check else plan
+    plan = study.called("check", study.check, plan, datasets, models) if study.check else plan
     check_conditions(study.all_conditions(plan))
     for section in study.sections:
         if isinstance(section, str) and find_spec(f"heatproof.report.sections.{section}") is None:
@@ -195,7 +201,7 @@ def check_conditions(conditions: Sequence[Condition]) -> None:
 def fingerprint_of(condition: Condition) -> str:
     """A condition with all that decides its numbers, the contents of a checkpoint included."""
     level = condition.level if condition.flip_rate is None else condition.flip_rate
-    weights = f" {fingerprint(condition.checkpoint)}" if condition.checkpoint else ""
+    weights = f" {file_fingerprint(condition.checkpoint)}" if condition.checkpoint else ""
     return f"{condition.name or 'reference'}{f' {level:g}' if condition.perturbation else ''}{weights}"
 
 
@@ -288,6 +294,7 @@ class Checked:
     classes: int
     class_names: list[str] | None
     fingerprint: str
+    code: str
     refused: Mapping[str, str]
     preprocessing: Mapping[str, Any]
 
@@ -319,7 +326,9 @@ def checked_model(plan: Plan, index: int, models: StudyModels, conditions: Seque
         if target.isdigit():
             targets.resolved(int(target), logits)
     seen = preprocessing_facts(model.mean, model.std, model.geometry)
-    return Checked(plan.models[index].label, layer, logits.shape[1], model.classes, model.fingerprint, refused, seen)
+    wanted = plan.models[index]
+    code = model_code(model, wanted.spec)
+    return Checked(wanted.label, layer, logits.shape[1], model.classes, model.fingerprint, code, refused, seen)
 
 
 def _check_refusals(methods: Sequence[ResolvedMethod], model: Model, others: bool) -> dict[str, str]:
@@ -366,13 +375,17 @@ def described(
         "datasets": [_described_dataset(dataset) for dataset in datasets],
         "options": {request.name: dict(request.options) for request in all_requests(plan) if request.options},
         "metric_facts": {measure.column: request.facts() for measure, request in measures.taken},
-        "masks": {d.settings.label: fingerprint(Path(d.settings.masks)) for d in datasets if d.settings.masks},
+        "masks": {d.settings.label: file_fingerprint(Path(d.settings.masks)) for d in datasets if d.settings.masks},
         "jobs": len(jobs),
         "version": versions(),
         "command": command,
     }
+    if samples := {one.settings.label: one.sample for one in datasets if one.sample}:
+        facts["samples"] = samples
     if plan.given_maps:
-        facts["maps"] = [{"name": one.label, "fingerprint": fingerprint(Path(one.path))} for one in plan.given_maps]
+        facts["maps"] = [
+            {"name": one.label, "fingerprint": file_fingerprint(Path(one.path))} for one in plan.given_maps
+        ]
     return facts
 
 

@@ -164,7 +164,12 @@ class Plan(Strict):
     controls: Literal["all", "none"] = Field("all", description="Uninformed maps as extra rows: all or none.")
     target: str = Field("predicted", description="The class explained: predicted, label, clean, least, or an index.")
     resamples: int = Field(1000, ge=100, description="Bootstrap resamples for the intervals.")
-    limit: int | None = Field(None, ge=1, description="Only the first N images.")
+    limit: int | None = Field(None, ge=1, description="Only N images of each set, drawn by the seed from every class.")
+    sampling: Literal["stratified", "first"] = Field(
+        "stratified",
+        description="Which images a limit or a budget takes: `stratified` (drawn by the seed; one of every class, then "
+        "in proportion) or `first` (in the order of the set).",
+    )
     budget: float | None = Field(
         None,
         gt=0,

@@ -3,6 +3,7 @@
     DIR/study.json        the plan as resolved; a different plan is refused
     DIR/rows/KEY.parquet  the rows of one job: a job is done when its shard is there
     DIR/maps/KEY.npz      its maps (see `maps`)
+    DIR/partial/KEY/      what is done of a job that is not (see `partial`)
     DIR/tables, figures, gallery, report.html     made from the rows at the end
 
 Every file is written under a temporary name and renamed, so a file with its final name is complete.
@@ -11,8 +12,9 @@ Every file is written under a temporary name and renamed, so a file with its fin
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from heatproof.errors import StoreError
 from heatproof.files import friendly_os_errors, write_atomically
 
 #: Settings that may differ between two runs of one study: the numbers do not depend on them.
-FREE = ("command", "workers", "executor", "metric_facts", "estimate")
+FREE = ("command", "workers", "executor", "metric_facts", "estimate", "samples")
 #: The columns of rows that tell conditions apart.
 CONDITION_COLUMNS = ("perturbation", "severity", "transformation", "target", "state")
 #: SQL: whether a row explains the class that the reference explains; true where there is no reference.
@@ -38,6 +40,7 @@ class Store:
         self.folder = Path(folder)
         self.rows = self.folder / "rows"
         self.maps = self.folder / "maps"
+        self.partial = self.folder / "partial"
 
     def plan(self) -> dict[str, Any] | None:
         """The contents of `study.json`, None if there is none. StoreError if it cannot be read."""
@@ -73,14 +76,21 @@ class Store:
         asked = json.loads(json.dumps(plan))
         before, now = (dict(_leaves({k: v for k, v in plan.items() if k not in FREE})) for plan in (there, asked))
         paths = [path for path in {**before, **now} if before.get(path) != now.get(path)]
-        if len(paths) > 1:  # they follow from other settings, which are named
+        if "sampling" not in before:  # written before there was a choice: the images themselves decide
+            paths = [path for path in paths if path != "sampling"]
+        others = [path for path in paths if not path.startswith("code")]
+        if len(others) > 1:  # they follow from other settings, which are named
             paths = [path for path in paths if path != "conditions"]
             paths = [path for path in paths if ".preprocessing." not in path] or paths
+        if others:  # what a study's own code changed is named
+            paths = [path for path in paths if not str(now.get(f"{path.rpartition('.')[0]}.name")).startswith("study ")]
         if "methods" in paths:  # their options are part of their names
             paths = [path for path in paths if not path.startswith("options.")]
-        if "limit" in paths:  # these follow from it
+        if set(paths) & {"study", "methods", "controls", "metrics", "perturbations", "segmenters"}:
+            paths = [path for path in paths if not path.startswith("code")]
+        if {"limit", "sampling"} & set(paths):  # these follow from them
             paths = [path for path in paths if path != "jobs" and not path.startswith("datasets")]
-        return [_difference(path, before.get(path), now.get(path), now) for path in sorted(paths)]
+        return list(dict.fromkeys(_difference(path, before, now) for path in sorted(paths)))
 
     @contextmanager
     def opened(self) -> Iterator["Store"]:
@@ -107,8 +117,12 @@ class Store:
         try:
             for leftover in self.folder.glob("**/*.part"):
                 leftover.unlink(missing_ok=True)
+            for key in self.done():
+                shutil.rmtree(self.partial / key, ignore_errors=True)
             yield self
         finally:
+            with suppress(OSError):  # there is none, or a job is not finished
+                self.partial.rmdir()
             lock.release()
 
     def _ours(self) -> bool:
@@ -164,12 +178,16 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def _difference(path: str, there: Any, here: Any, plan: Mapping[str, Any]) -> str:
+def _difference(path: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    there, here = before.get(path), now.get(path)
     owner, _, field = path.rpartition(".")
+    name = now.get(f"{owner}.name") or before.get(f"{owner}.name")
+    if owner.startswith("code["):
+        return f"the code of the {name} is not the same" if there else f"the code of the {name} was not recorded there"
     if field == "fingerprint" and there and here:
         kinds = {"models": "the weights", "maps": "the maps"}
         what = next((said for kind, said in kinds.items() if owner.startswith(kind)), "the images or labels")
-        return f"{what} of {plan.get(f'{owner}.name')} are not the same"
+        return f"{what} of {name} are not the same"
     return f"{path} is {_short(there)} there and {_short(here)} here"
 
 

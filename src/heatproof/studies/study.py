@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
-from heatproof.errors import InvalidStudy
+from heatproof.errors import HeatproofError, InvalidStudy
 from heatproof.plugins import PYTHON, named_object
 from heatproof.registry import unknown
 from heatproof.studies.conditions import CLEAN, Condition
@@ -96,7 +96,7 @@ class Study:
 
     def measured(self, plan: Plan) -> list[Measure]:
         """The measures under these settings."""
-        found = self.measures(plan) if callable(self.measures) else self.measures
+        found = self.called("measures", self.measures, plan) if callable(self.measures) else self.measures
         return [one if isinstance(one, Measure) else Measure(one) for one in found]
 
     def all_conditions(self, plan: Plan) -> list[Condition]:
@@ -105,7 +105,7 @@ class Study:
         Raises:
             InvalidStudy: no condition, something that is no `Condition`, or two with one name.
         """
-        found = list(self.conditions(plan))
+        found = list(self.called("conditions", self.conditions, plan))
         if not found:
             raise InvalidStudy(f"The study {self.name!r} must have at least one condition. Got none.")
         if wrong := next((one for one in found if not isinstance(one, Condition)), None):
@@ -118,6 +118,22 @@ class Study:
                 f"target or the name of the state, as rows tell them apart by these. Got {twice[0]!r} twice."
             )
         return found
+
+    def called(self, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What a function of the study gives.
+
+        Raises:
+            InvalidStudy: it raised an error that is not heatproof's.
+        """
+        try:
+            return function(*arguments)
+        except HeatproofError:
+            raise
+        except Exception as error:  # a study of the user's own may raise anything
+            raise InvalidStudy(
+                f"The {what} of the study {self.name!r} failed. It raised {type(error).__name__}: {error}. `--debug` "
+                "shows where."
+            ) from error
 
     def explains_labels(self, plan: Plan) -> bool:
         """Whether the label is the target under any condition; images without a label are then flagged."""

@@ -14,9 +14,10 @@ from heatproof.studies.conditions import Condition
 from heatproof.studies.executors import Advance
 from heatproof.studies.jobs import Dataset, ImageBlock, Job, Setup, all_requests, open_block
 from heatproof.studies.loading import StudyModels
-from heatproof.studies.maps import arrays
+from heatproof.studies.maps import KeptMaps, arrays
 from heatproof.studies.measurement import Measurement, of_maps, of_method
 from heatproof.studies.measures import Measures
+from heatproof.studies.partial import PartialBatch, PartialJob
 from heatproof.studies.rows import Rows
 from heatproof.studies.store import Store
 
@@ -36,7 +37,8 @@ class Worker:
         """Writes the job's shard and returns its key."""
         dataset, conditions = self.setup.datasets[job.dataset], self.conditions(job)
         block = self.block(job.model, job.dataset, range(job.start, job.stop))
-        rows, kept = self._common_rows(job), []
+        store, rows, kept = Store(self.setup.folder), self._common_rows(job), []
+        finished = PartialJob(store.partial / job.key)
         every = [*map(of_method, self.requests), *map(of_maps, dataset.given)]
         self._flag(rows, block.failed, conditions, every, dataset, images=True)
         for request in self.requests:
@@ -46,11 +48,17 @@ class Worker:
         share = 1 / (job.stop - job.start)
         advance(share * len(block.failed))
         if block.ids:
-            work = lambda part: self.measurement(job, block[part]).run(lambda s: advance(s * share))  # noqa: E731
+
+            def work(part: slice) -> tuple[Rows, KeptMaps]:
+                images = block[part]
+                measurement = self.measurement(job, images, finished.of(images.ids))
+                return measurement.run(lambda done: advance(done * share))
+
             for part_rows, part_maps in halved(work, len(block.ids)):
                 rows.extend(part_rows)
                 kept.append(part_maps)
-        Store(self.setup.folder).write_shard(job.key, rows.table(), arrays(kept))
+        store.write_shard(job.key, rows.table(), arrays(kept))
+        finished.remove()
         return job.key
 
     def block(self, model: int, dataset: int, indices: Iterable[int], most: int | None = None) -> ImageBlock:
@@ -58,8 +66,8 @@ class Worker:
         labelled = self.study.explains_labels(self.plan)
         return open_block(self.setup.datasets[dataset].images, indices, self.models(model), labelled, most)
 
-    def measurement(self, job: Job, block: ImageBlock) -> Measurement:
-        """The measurement of some images of a job."""
+    def measurement(self, job: Job, block: ImageBlock, finished: PartialBatch | None = None) -> Measurement:
+        """The measurement of some images of a job; `finished`: what is known of them, and where results are kept."""
         return Measurement(
             self.plan,
             self.setup.datasets[job.dataset],
@@ -69,6 +77,7 @@ class Worker:
             self.measures,
             block,
             self.conditions(job),
+            finished,
         )
 
     def methods(self, index: int) -> list[ResolvedMethod]:

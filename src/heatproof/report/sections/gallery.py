@@ -61,7 +61,7 @@ def _overlaps(findings: Findings, case: DrawnCase) -> dict[tuple[str, int], Sequ
     """RBO with the reference map, under each condition."""
     found = findings.rows.execute(
         f"SELECT method, {', '.join(CONDITION_COLUMNS)}, value FROM rows "
-        "WHERE metric = 'rbo' AND model = ? AND dataset = ? AND image = ? AND NOT isnan(value) "
+        "WHERE metric = 'rbo' AND model = ? AND dataset = ? AND image = ? AND isfinite(value) "
         "ORDER BY segmenter = ? DESC, segmenter",
         [*(case.facts[name] for name in ("model", "dataset", "image")), _first_segmenter(findings)],
     )
