@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from heatproof import targets as rules
+from heatproof.ambient import ordinary
 from heatproof.attributions import requested
 from heatproof.engine import explain
 from heatproof.errors import InvalidInput, InvalidTarget
@@ -121,8 +122,7 @@ def checked(inputs: Any) -> torch.Tensor:
     if not isinstance(inputs, torch.Tensor) or inputs.dim() not in (3, 4, 5) or not inputs.dtype.is_floating_point:
         got = f"{tuple(inputs.shape)} {inputs.dtype}" if isinstance(inputs, torch.Tensor) else type(inputs).__name__
         raise InvalidInput(f"Expected a normalised float tensor (N, C, H, W), as the network takes it. Got {got}.")
-    with torch.inference_mode(False):  # tensors of inference mode cannot be part of a graph
-        return inputs.clone() if inputs.is_inference() else inputs.detach()
+    return ordinary(inputs).detach()
 
 
 @dataclass

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from heatproof.ambient import neutral
 from heatproof.compat.given_models import AsGiven, checked, known_layers
 from heatproof.engine import Scores, score
 from heatproof.errors import InvalidInput
@@ -39,6 +40,7 @@ class NormalisedModel(Model):
         return known_layers(self)
 
 
+@neutral()
 def scored(
     model: Model | nn.Module,
     inputs: Any,

@@ -4,7 +4,6 @@ Every image and array of the user's is opened here, so that its size is checked 
 """
 
 import os
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -14,6 +13,7 @@ from PIL import Image
 
 from heatproof.data.image_paths import printable
 from heatproof.errors import InvalidImage
+from heatproof.quiet import ignored_warnings
 
 T = TypeVar("T")
 
@@ -86,11 +86,9 @@ def open_array(path: str | os.PathLike, max_values: int = MAX_PIXELS) -> np.ndar
 def _read(path: str | os.PathLike, meant: Callable[[Image.Image], T], max_pixels: int) -> T:
     path = Path(path)
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of large images before we can look at their size; ours is the limit that counts.
-            warnings.simplefilter("ignore")
-            with path.open("rb") as file, Image.open(file, formats=_formats()) as image:
-                return meant(_decoded(image, max_pixels))
+        # Pillow warns of large images before we can look at their size; ours is the limit that counts.
+        with ignored_warnings(), path.open("rb") as file, Image.open(file, formats=_formats()) as image:
+            return meant(_decoded(image, max_pixels))
     except MemoryError:
         raise
     except Exception as error:  # decoders meet broken files with errors of nearly any type

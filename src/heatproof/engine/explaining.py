@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from heatproof import explained_output, targets
+from heatproof.ambient import neutral
 from heatproof.attributions import requested
 from heatproof.data.inputs import Inputs
 from heatproof.engine.call import Call, as_model
@@ -58,6 +59,7 @@ class Maps(Mapping[str, torch.Tensor]):
         return f"Maps({shapes}; layer={self.layer!r})"
 
 
+@neutral()
 def explain(
     model: Model | nn.Module,
     images: Any,
@@ -112,8 +114,10 @@ def explain(
                                            upsample=upsample))
     )  # fmt: skip
     pick = (lambda part, key: part.raw[key]) if raw else (lambda part, key: part.display(key, upsample))
+    with torch.set_grad_enabled(differentiable):
+        maps = {method.key: torch.cat([pick(part, method.key) for part in parts]) for method in call.methods}
     return Maps(
-        {method.key: torch.cat([pick(part, method.key) for part in parts]) for method in call.methods},
+        maps,
         target=torch.cat([part.target for part in parts]),
         logits=torch.cat([part.logits for part in parts]),
         layer=call.layer,

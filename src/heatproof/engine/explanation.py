@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from heatproof.ambient import neutral
 from heatproof.attributions import Request, display_maps, flags
 from heatproof.attributions.refine import refined
 from heatproof.engine.batch import Batch, LayerBatch, TargetBatch
@@ -50,8 +51,7 @@ def explanation(
         survive: a method that raises gives NaN maps and a flag with the error, in place of an error that carries its
             name; running out of memory is always an error.
     """
-    # Inside a caller's inference mode no gradient can be computed, so it is switched off here.
-    with batch.model.evaluating(), torch.inference_mode(False), torch.set_grad_enabled(batch.differentiable):
+    with neutral(), batch.model.evaluating(), torch.set_grad_enabled(batch.differentiable):
         raw: dict[str, list[torch.Tensor]] = {method.key: [] for method in methods}
         failed: dict[str, Flag] = {}
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from heatproof import explained_output, targets
+from heatproof.ambient import neutral
 from heatproof.attributions import ATTRIBUTIONS, display_maps, flags, requested
 from heatproof.attributions.stored import as_map, fitted
 from heatproof.data.inputs import Inputs, as_inputs
@@ -112,6 +113,7 @@ class Scores:
         return html_table(self.table, controls=controls)
 
 
+@neutral()
 def score(
     model: Model | nn.Module,
     images: Any,

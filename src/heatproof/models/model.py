@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from heatproof.ambient import autocast_dtype, callers_state, ordinary
 from heatproof.errors import InvalidInput, ModelError
 from heatproof.geometry import Geometry
+from heatproof.locks import held
 from heatproof.models.layers import Layers, find_layers, resolve_layer
 from heatproof.models.preprocessing import Preprocessing, default_resize, height_width
 
@@ -26,7 +28,7 @@ class Model:
     `classes` names by index, or None. `multi_label`: labels do not exclude each other, so a probability is the
     sigmoid of its logit and not the softmax. `input_shape` is `(channels, *spatial)`; for signals and volumes tensors
     are taken as they are. Calls that explain go through `evaluating`, which restores the module's train/eval mode and
-    `requires_grad`.
+    `requires_grad`. Threads that use models of one module, or of modules that share a part, wait for each other.
     """
 
     def __init__(
@@ -73,6 +75,11 @@ class Model:
         floats = (p.dtype for p in self.module.parameters() if p.is_floating_point())
         return next(floats, torch.float32)
 
+    @property
+    def precision(self) -> torch.dtype:
+        """The dtype in which the network computes now: that of the caller's autocast, else that of its weights."""
+        return autocast_dtype(self.device) or self.dtype
+
     @cached_property
     def fingerprint(self) -> str:
         """A hash of the names, shapes and values of all weights and buffers: equal weights, equal hash."""
@@ -98,7 +105,8 @@ class Model:
             ModelError: a network that cannot be copied.
         """
         try:
-            return self.with_module(copy.deepcopy(self.module))
+            with held(self.module):
+                return self.with_module(copy.deepcopy(self.module))
         except Exception as error:  # a module may hold anything
             raise ModelError(f"{self.name} cannot be copied, so its weights cannot be changed: {error}") from error
 
@@ -129,7 +137,12 @@ class Model:
 
     def of_normalised(self, z: torch.Tensor) -> torch.Tensor:
         """`z` as the network sees it → float32 logits `(N, K)`."""
-        return self.unwrap(self.module(z.to(self.dtype))).float()
+        return self.unwrap(self.output(z)).float()
+
+    def output(self, z: torch.Tensor) -> Any:
+        """What the module itself returns for `z`, under the caller's autocast and defaults (`heatproof.ambient`)."""
+        with held(self.module), callers_state():
+            return self.module(z.to(self.dtype))
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """`(N, K)` logits → probabilities, in double precision: softmax, or sigmoid where `multi_label`."""
@@ -157,21 +170,44 @@ class Model:
         """Everything in eval mode and no parameter requiring gradients; every flag is restored at the end.
 
         Flags are set one by one and not through `.eval()`, which modules may override with side effects.
-        It may be nested: flags that have the wanted value are not touched.
+        It may be nested: flags that have the wanted value are not touched. No other thread explains the module, or one
+        that shares a part with it, until the end.
         """
-        training = [m for m in self.module.modules() if m.training]
-        trainable = [p for p in self.module.parameters() if p.requires_grad]
-        try:
-            for module in training:
-                module.training = False
-            for parameter in trainable:
-                parameter.requires_grad_(False)
-            yield self
-        finally:
-            for module in training:
-                module.training = True
-            for parameter in trainable:
-                parameter.requires_grad_(True)
+        with held(self.module), _ordinary_weights(self.module):
+            training = [m for m in self.module.modules() if m.training]
+            trainable = [p for p in self.module.parameters() if p.requires_grad]
+            try:
+                for module in training:
+                    module.training = False
+                for parameter in trainable:
+                    parameter.requires_grad_(False)
+                yield self
+            finally:
+                for module in training:
+                    module.training = True
+                for parameter in trainable:
+                    parameter.requires_grad_(True)
+
+
+@contextmanager
+def _ordinary_weights(module: nn.Module) -> Iterator[None]:
+    """Copies in place of weights made in inference mode, which cannot be part of a graph; put back at the end."""
+    if not any(p.is_inference() for p in module.parameters()):
+        yield
+        return
+    stores = [store for part in module.modules() for store in (part._parameters, part._buffers)]
+    before = [(store, name, t) for store in stores for name, t in store.items() if t is not None and t.is_inference()]
+    copies: dict[int, torch.Tensor] = {}
+    for store, name, tensor in before:
+        if id(tensor) not in copies:
+            plain = ordinary(tensor.detach())
+            copies[id(tensor)] = nn.Parameter(plain, False) if isinstance(tensor, nn.Parameter) else plain
+        store[name] = copies[id(tensor)]
+    try:
+        yield
+    finally:
+        for store, name, tensor in before:
+            store[name] = tensor
 
 
 def wrap(

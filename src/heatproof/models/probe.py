@@ -1,13 +1,14 @@
 """One forward pass of noise with every module observed: its output, how often it runs, in which order."""
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
+from heatproof.ambient import neutral
 from heatproof.errors import LayerError, ModelError
 from heatproof.models.layout import Layout, fits, layout_of
 
@@ -26,6 +27,7 @@ class Classifier(Protocol):
     @property
     def dtype(self) -> Any: ...  # torch.dtype; a cached property is one only at run time
     def normalise(self, x: torch.Tensor) -> torch.Tensor: ...
+    def output(self, z: torch.Tensor) -> Any: ...
     def evaluating(self) -> AbstractContextManager[Any]: ...
 
 
@@ -50,6 +52,7 @@ class ProbeRecord:
     source: tuple[int, tuple[int, ...]] | None
 
 
+@neutral()
 def probe(model: Classifier) -> list[ProbeRecord]:
     """The records of all modules but the root, in the order in which they finished.
 
@@ -58,15 +61,14 @@ def probe(model: Classifier) -> list[ProbeRecord]:
     shape = model.input_shape
     size = shape[1:]
     noise = torch.rand((ROWS, *shape), generator=torch.Generator().manual_seed(0))
-    z = model.normalise(noise.to(model.device)).to(model.dtype)
+    z = model.normalise(noise.to(model.device))
     records: dict[str, ProbeRecord] = {}
-    handles = []
     try:
-        for name, module in model.module.named_modules():
-            if name:
-                handles.append(module.register_forward_hook(_watcher(name, records, shape)))
-        with model.evaluating(), torch.no_grad():
-            model.module(z)
+        with model.evaluating(), torch.no_grad(), ExitStack() as handles:
+            for name, module in model.module.named_modules():
+                if name:
+                    handles.callback(module.register_forward_hook(_watcher(name, records, shape)).remove)
+            model.output(z)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever a model raises on an input that does not suit it
@@ -74,9 +76,6 @@ def probe(model: Classifier) -> list[ProbeRecord]:
             f"Expected {model.name!r} to run on inputs of {' × '.join(map(str, size))}. It failed with "
             f"{type(error).__name__}: {error}. Set `size` to what the model was built for."
         ) from error
-    finally:
-        for handle in handles:
-            handle.remove()
     return sorted(records.values(), key=lambda record: record.finished)
 
 

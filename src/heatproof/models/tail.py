@@ -19,6 +19,7 @@ from torch import nn
 from torch.utils._pytree import tree_map_only
 
 from heatproof.errors import HeatproofWarning, ModelError
+from heatproof.locks import held
 from heatproof.memo import PerModule
 from heatproof.models.capture import first_tensor
 from heatproof.models.layout import Layout
@@ -63,7 +64,7 @@ def recording(model: Model, layer: str) -> Iterator[Record]:
             if module is not target:
                 record.outputs.append((module, output))
 
-    with ExitStack() as handles:
+    with held(model.module), ExitStack() as handles:
         for module in model.module.modules():
             # Registered before the capture's own hook, so the record holds the layer's output as the model made it.
             handles.callback(module.register_forward_pre_hook(enter).remove)
@@ -114,7 +115,7 @@ class Tail:
             stack.callback(layer.register_forward_hook(answer).remove)
             z = _gathered(self.z, rows, count, len(self.x), mode)
             z = z if mode.startswith("view") else z.clone()  # a model may write to its input
-            logits = self.model.unwrap(self.model.module(z)).float()
+            logits = self.model.of_normalised(z)
         if not answer.given:
             raise ModelError(f"{self.model.name} did not run layer {self.record.layer!r} on these activations.")
         return logits
@@ -131,7 +132,7 @@ class Tail:
         finite = torch.isfinite(logits).all(1).nonzero()[:, 0]
         if not len(finite):
             return "whole"  # nothing can be learned from this batch, and the next one may be fine
-        here = (self.record.layer, len(self.x))
+        here = (self.record.layer, len(self.x), self.model.precision)
         failed = _WHOLE.get(self.model.module, here) is not None
         modes = MODES if self.record.calls == 1 and not failed else ()
         mode = next((mode for mode in modes if self._agrees(logits, finite, mode)), "whole")
@@ -159,7 +160,9 @@ class Tail:
             except Exception:  # whatever the model raises: it cannot be replayed this way
                 return False
             expected = logits[index].detach()
-            if again.shape != expected.shape or not torch.allclose(again, expected, rtol=1e-3, atol=1e-4):
+            rounding = 4 * torch.finfo(self.model.precision).eps
+            relative, absolute = max(1e-3, rounding), max(1e-4, rounding * float(expected.abs().max()))
+            if again.shape != expected.shape or not torch.allclose(again, expected, rtol=relative, atol=absolute):
                 return False
         return True
 
@@ -168,7 +171,7 @@ class Tail:
 #: tensors with one row for each image are indexed; those with k rows for each (windows, or a table) stay as they are.
 MODES = ("view", "view-rows", "copy", "copy-rows")
 
-#: The (layer, batch size) that no mode could replay, so that it is tried, and the warning given, once.
+#: The (layer, batch size, precision) that no mode could replay, so that it is tried, and the warning given, once.
 _WHOLE = PerModule[bool]()
 
 
