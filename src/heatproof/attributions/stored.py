@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,6 +13,7 @@ from heatproof.data.image_opener import open_array, open_grey
 from heatproof.data.image_paths import EXTENSIONS, names_for
 from heatproof.errors import HeatproofWarning, InvalidImage, InvalidInput
 from heatproof.geometry import Geometry
+from heatproof.memo import cached_property
 from heatproof.tensors import one_channel, upsampled
 
 #: Names of conditions that leave the image as it is.

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -15,7 +14,7 @@ from heatproof.engine import explain
 from heatproof.errors import InvalidInput, InvalidTarget
 from heatproof.explained_output import Output
 from heatproof.geometry import Geometry
-from heatproof.memo import PerModule
+from heatproof.memo import PerModule, cached_property
 from heatproof.models import Layers, Model, find_layers
 from heatproof.models.capture import first_tensor
 from heatproof.models.model import bare, module_device

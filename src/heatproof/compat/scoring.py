@@ -1,7 +1,6 @@
 """`heatproof.score` for other call styles: normalised images, as arrays or tensors."""
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from heatproof.compat.given_models import AsGiven, checked, known_layers
 from heatproof.engine import Scores, score
 from heatproof.errors import InvalidInput
 from heatproof.geometry import Geometry
+from heatproof.memo import cached_property
 from heatproof.metrics.metric_request import requested_metrics
 from heatproof.models import Layers, Model
 from heatproof.models.model import bare, module_device

@@ -4,7 +4,6 @@ import hashlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from heatproof.data.image_paths import EXTENSIONS, image_files, printable, subfo
 from heatproof.data.images import Images
 from heatproof.data.labels import read_labels
 from heatproof.errors import InvalidImage, InvalidInput
+from heatproof.memo import cached_property
 from heatproof.registry import unknown
 
 MISSING = "missing file"

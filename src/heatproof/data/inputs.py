@@ -4,7 +4,6 @@ import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from PIL import Image
 from heatproof.data.image_opener import as_rgb, open_image
 from heatproof.errors import InvalidInput
 from heatproof.geometry import Geometry
+from heatproof.memo import cached_property
 
 
 @dataclass(frozen=True)

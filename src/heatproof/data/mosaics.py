@@ -7,7 +7,6 @@ that, use a model whose input has the mosaic's size; any other model's geometry 
 
 import hashlib
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 from PIL import Image
@@ -15,6 +14,7 @@ from PIL import Image
 from heatproof import seeds
 from heatproof.data.images import Images
 from heatproof.errors import InvalidInput
+from heatproof.memo import cached_property
 
 
 @dataclass(frozen=True)

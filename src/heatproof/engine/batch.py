@@ -8,7 +8,7 @@ A `LayerBatch` is a target batch at one layer; methods get their quantities from
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from heatproof.ambient import ordinary
 from heatproof.attributions import Request
 from heatproof.engine.resolved_methods import ResolvedMethod
 from heatproof.errors import InvalidInput
-from heatproof.memo import PerModule
+from heatproof.memo import PerModule, cached_property
 from heatproof.models import Model
 from heatproof.models.attention import UnfusedAttention
 from heatproof.models.capture import INPUT, Captured, captured

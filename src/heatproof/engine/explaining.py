@@ -1,7 +1,6 @@
 """The public call: images in, maps out, any number of methods from the same passes."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from heatproof.data.inputs import Inputs
 from heatproof.engine.call import Call, as_model
 from heatproof.engine.explanation import Explanation, explanation
 from heatproof.flags import as_text
+from heatproof.memo import cached_property
 from heatproof.models import Model
 from heatproof.registry import unknown
 from heatproof.tensors import UPSAMPLING

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +20,7 @@ from heatproof.engine.explanation import explanation
 from heatproof.engine.references import ReferenceMaps
 from heatproof.errors import InvalidImage, InvalidInput
 from heatproof.flags import as_text
+from heatproof.memo import cached_property
 from heatproof.metrics.metric_request import MetricRequest, requested_metrics
 from heatproof.models import Model
 

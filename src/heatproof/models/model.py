@@ -4,7 +4,6 @@ import copy
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from heatproof.ambient import autocast_dtype, callers_state, ordinary
 from heatproof.errors import InvalidInput, ModelError
 from heatproof.geometry import Geometry
 from heatproof.locks import held
+from heatproof.memo import cached_property
 from heatproof.models.layers import Layers, find_layers, resolve_layer
 from heatproof.models.preprocessing import Preprocessing, default_resize, height_width
 

@@ -1,7 +1,6 @@
 """One batch and everything its perturbations share: noise fields, the clean gradient, DeepFool's step."""
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -9,6 +8,7 @@ import torch
 from heatproof import seeds
 from heatproof.ambient import neutral, ordinary
 from heatproof.errors import InvalidInput
+from heatproof.memo import cached_property
 from heatproof.perturbations.adversarial import ImageFunction, deepfool_step
 from heatproof.perturbations.draws import Draws
 from heatproof.perturbations.ladder import PERTURBATIONS, settings_at, strength_at
