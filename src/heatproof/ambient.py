@@ -1,8 +1,8 @@
 """Modes and defaults of torch that the caller has set, such as autocast: for the network, and for nothing else.
 
 `neutral` stands around every public call. Inside, heatproof's own arithmetic is that of a fresh process: no autocast,
-no inference mode, new tensors are float32 on the CPU. `callers_state` stands around the network and around functions of
-the user's: there everything is as the caller had it, except the inference mode, in which there are no gradients.
+gradients on, new tensors are float32 on the CPU. `callers_state` stands around the network and around functions of the
+user's: there autocast and defaults are as the caller had them. Gradients stay as the method needs them.
 
 All of it belongs to the current thread. The default dtype of torch belongs to the whole process, so it is not set: a
 function mode gives new tensors theirs.
@@ -38,7 +38,7 @@ _caller: ContextVar[_Caller | None] = ContextVar("caller", default=None)
 def neutral() -> Iterator[None]:
     """heatproof's own arithmetic, whatever modes and defaults the caller has set. Also a decorator of functions.
 
-    The grad mode stays as it is; inside an inference mode, which is left, gradients are off.
+    Inside another `neutral` it changes nothing, not even the grad mode.
     """
     known, autocasts = _caller.get(), _autocasts()
     if known is not None and not autocasts and not torch.is_inference_mode_enabled():
@@ -47,7 +47,8 @@ def neutral() -> Iterator[None]:
     with ExitStack() as stack:
         if torch.is_inference_mode_enabled():
             stack.enter_context(torch.inference_mode(False))
-            stack.enter_context(torch.no_grad())
+        if not torch.is_grad_enabled():
+            stack.enter_context(torch.enable_grad())
         cache = torch.is_autocast_cache_enabled()
         for device in autocasts:
             stack.enter_context(torch.autocast(device, enabled=False))

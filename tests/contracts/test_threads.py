@@ -91,13 +91,11 @@ def assert_equal(found: Any, expected: Any) -> None:
 def test_every_method_on_one_network(label):
     net = {**NETWORKS, "normed": Normed}[label]
     names = [name for name in ATTRIBUTIONS if serves(name, net)]
-    x = nets.images(2 * len(names), SIDE, 12)
-    alone = [explain(training(net), x[2 * i : 2 * i + 2], asked(name))[name] for i, name in enumerate(names)]
+    x = nets.images(len(names), SIDE, 12)
+    alone = [explain(training(net), x[i : i + 1], asked(name))[name] for i, name in enumerate(names)]
     model = training(net)
     with unaltered(model.module):
-        calls = [
-            lambda i=i, name=name: explain(model, x[2 * i : 2 * i + 2], asked(name)) for i, name in enumerate(names)
-        ]
+        calls = [lambda i=i, name=name: explain(model, x[i : i + 1], asked(name)) for i, name in enumerate(names)]
         found = together(calls)
     for name, maps, expected in zip(names, found, alone, strict=True):
         assert_equal(maps[name], expected)

@@ -114,10 +114,8 @@ def explain(
                                            upsample=upsample))
     )  # fmt: skip
     pick = (lambda part, key: part.raw[key]) if raw else (lambda part, key: part.display(key, upsample))
-    with torch.set_grad_enabled(differentiable):
-        maps = {method.key: torch.cat([pick(part, method.key) for part in parts]) for method in call.methods}
     return Maps(
-        maps,
+        {method.key: torch.cat([pick(part, method.key) for part in parts]) for method in call.methods},
         target=torch.cat([part.target for part in parts]),
         logits=torch.cat([part.logits for part in parts]),
         layer=call.layer,
