@@ -16,7 +16,7 @@ unless those it would wait for wait for it: then it gets an error.
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -73,6 +73,19 @@ def held(thing: Any) -> Iterator[None]:
 def is_held(thing: Any) -> bool:
     """Whether the current thread has taken it."""
     return id(thing) in _mine.counts
+
+
+def of_this_thread(function: Callable, otherwise: Callable = lambda *_, **__: None) -> Callable:
+    """`function` where the current thread calls it, `otherwise` where another does.
+
+    For hooks: a thread of the user's that runs the network by itself takes nothing, and must not meet them.
+    """
+    here = threading.get_ident()
+
+    def called(*args: Any, **kwargs: Any) -> Any:
+        return (function if threading.get_ident() == here else otherwise)(*args, **kwargs)
+
+    return called
 
 
 def _parts(thing: Any) -> list[Any]:

@@ -238,6 +238,36 @@ def test_logits_layers_and_maps_at_once():
             assert_equal(some, (expected["gradcam"], logits)[i % 3])
 
 
+def test_passes_of_the_users_own_at_the_same_time():
+    """They take nothing: they meet no hook and no other `forward`, and no map is of their images."""
+    module = nets.seeded(nets.Signed)
+    model, x = wrap(module, size=(SIDE, 12), layer="two"), nets.images(6, SIDE, 12)
+    z = model.normalise(1 - x)
+    expected, logits = explain(model, x, ["gradcam", "ablationcam"]), module(z).detach()
+    stop = threading.Event()
+
+    def served() -> list[torch.Tensor]:
+        found = []
+        with torch.no_grad():
+            while not stop.is_set() and len(found) < 2000:
+                found.append(module(z))
+        return found
+
+    with unaltered(module), ThreadPoolExecutor(1) as pool:
+        server = pool.submit(served)
+        try:
+            found = [explain(model, x, ["gradcam", "ablationcam"]) for _ in range(4)]
+        finally:
+            stop.set()
+        answers = server.result()
+    assert answers
+    for answer in answers:
+        assert_equal(answer, logits)
+    for maps in found:
+        for name, one in maps.items():
+            assert_equal(one, expected[name])
+
+
 def test_a_model_is_pickled_and_copied_while_it_is_used():
     x = nets.images(2, SIDE, 12)
     model = training(Normed)

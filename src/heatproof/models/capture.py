@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from heatproof.errors import LayerError
-from heatproof.locks import held
+from heatproof.locks import held, of_this_thread
 from heatproof.models.layout import Layout, layout_of
 from heatproof.models.model import Model
 
@@ -155,7 +155,7 @@ def hooked(hooks: dict[str, Callable[..., Any]], model: Model) -> Iterator[None]
     """Forward hooks on named layers; they are removed at the end, also after an error."""
     with held(model.module), ExitStack() as handles:
         for name, hook in hooks.items():
-            handles.callback(model.submodule(name).register_forward_hook(hook).remove)
+            handles.callback(model.submodule(name).register_forward_hook(of_this_thread(hook)).remove)
         yield
 
 

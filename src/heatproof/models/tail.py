@@ -19,7 +19,7 @@ from torch import nn
 from torch.utils._pytree import tree_map_only
 
 from heatproof.errors import HeatproofWarning, ModelError
-from heatproof.locks import held
+from heatproof.locks import held, of_this_thread
 from heatproof.memo import PerModule
 from heatproof.models.capture import first_tensor
 from heatproof.models.layout import Layout
@@ -67,8 +67,8 @@ def recording(model: Model, layer: str) -> Iterator[Record]:
     with held(model.module), ExitStack() as handles:
         for module in model.module.modules():
             # Registered before the capture's own hook, so the record holds the layer's output as the model made it.
-            handles.callback(module.register_forward_pre_hook(enter).remove)
-            handles.callback(module.register_forward_hook(leave).remove)
+            handles.callback(module.register_forward_pre_hook(of_this_thread(enter)).remove)
+            handles.callback(module.register_forward_hook(of_this_thread(leave)).remove)
         yield record
 
 
@@ -112,7 +112,7 @@ class Tail:
                     stack.enter_context(_replaced_forward(module, _replay(module, outputs)))
                 stack.enter_context(_replaced_forward(layer, lambda *a, **k: answer.value))
             # A hook also turns off fused paths (nn.TransformerEncoderLayer's), which would skip the layer.
-            stack.callback(layer.register_forward_hook(answer).remove)
+            stack.callback(layer.register_forward_hook(of_this_thread(answer)).remove)
             z = _gathered(self.z, rows, count, len(self.x), mode)
             z = z if mode.startswith("view") else z.clone()  # a model may write to its input
             logits = self.model.of_normalised(z)
@@ -192,7 +192,7 @@ def _gathered(tensor: torch.Tensor, rows: int | torch.Tensor, count: int, batch:
 @contextmanager
 def _replaced_forward(module: nn.Module, forward: Any) -> Iterator[None]:
     before = module.__dict__.get("forward")
-    module.forward = forward
+    module.forward = of_this_thread(forward, module.forward)
     try:
         yield
     finally:
