@@ -12,7 +12,7 @@ from torch import nn
 from heatproof.ambient import autocast_dtype, callers_state, ordinary
 from heatproof.errors import InvalidInput, ModelError
 from heatproof.geometry import Geometry
-from heatproof.locks import held
+from heatproof.locks import held, parameters_of
 from heatproof.memo import cached_property
 from heatproof.models.layers import Layers, find_layers, resolve_layer
 from heatproof.models.preprocessing import Preprocessing, default_resize, height_width
@@ -173,9 +173,10 @@ class Model:
         It may be nested: flags that have the wanted value are not touched. No other thread explains the module, or one
         that shares a part with it, until the end.
         """
-        with held(self.module), _ordinary_weights(self.module):
-            training = [m for m in self.module.modules() if m.training]
-            trainable = [p for p in self.module.parameters() if p.requires_grad]
+        modules = list(self.module.modules())
+        with held(self.module), _ordinary_weights(modules):
+            training = [m for m in modules if m.training]
+            trainable = [p for p in parameters_of(modules) if p.requires_grad]
             try:
                 for module in training:
                     module.training = False
@@ -190,12 +191,12 @@ class Model:
 
 
 @contextmanager
-def _ordinary_weights(module: nn.Module) -> Iterator[None]:
+def _ordinary_weights(modules: list[nn.Module]) -> Iterator[None]:
     """Copies in place of weights made in inference mode, which cannot be part of a graph; put back at the end."""
-    if not any(p.is_inference() for p in module.parameters()):
+    if not any(p.is_inference() for p in parameters_of(modules)):
         yield
         return
-    stores = [store for part in module.modules() for store in (part._parameters, part._buffers)]
+    stores: list[dict[str, Any]] = [store for part in modules for store in (part._parameters, part._buffers)]
     before = [(store, name, t) for store in stores for name, t in store.items() if t is not None and t.is_inference()]
     copies: dict[int, torch.Tensor] = {}
     for store, name, tensor in before:
