@@ -69,7 +69,7 @@ def calibrate(
     if batch_size < 1:
         raise InvalidInput(f"`batch_size` must be at least 1. Got {batch_size}.")
     if isinstance(images, str | os.PathLike) and Path(images).is_dir():
-        batches = _opened(model, load_images(images), batch_size)
+        batches = _openable_batches(model, load_images(images), batch_size)
     else:
         inputs = as_inputs(images, model.geometry, None if model.takes_images else model.input_shape)
         batches = (inputs.batch(slice(i, i + batch_size)) for i in range(0, len(inputs), batch_size))
@@ -92,7 +92,9 @@ def calibration_of(model: Model, layer: str, source: str = DEAD_LEAVES) -> tuple
     else:
         identity, batches = _images(model, source)
         key = hashlib.blake2b(f"{fingerprint(model)} {layer} {identity}".encode(), digest_size=16).hexdigest()
-        found = _cached_calibration(key, lambda: _stored(model, layer, cache_folder() / f"{key}.safetensors", batches))
+        found = _cached_calibration(
+            key, lambda: _load_or_compute(model, layer, cache_folder() / f"{key}.safetensors", batches)
+        )
     return found.mean, found.std
 
 
@@ -123,7 +125,9 @@ def _cached_calibration(key: str, made: Callable[[], Calibration]) -> Calibratio
     return found
 
 
-def _stored(model: Model, layer: str, path: Path, batches: Callable[[], Iterator[torch.Tensor]]) -> Calibration:
+def _load_or_compute(
+    model: Model, layer: str, path: Path, batches: Callable[[], Iterator[torch.Tensor]]
+) -> Calibration:
     """The calibration cached at `path`; computed and cached where the file is missing or cannot be used."""
     if path.is_file():
         try:
@@ -154,7 +158,7 @@ def _images(model: Model, source: str) -> tuple[str, Callable[[], Iterator[torch
             f"There is nothing at {source!r}."
         )
     images = load_images(source)
-    return f"folder {images.fingerprint} {size}", lambda: _opened(model, images, BATCH)
+    return f"folder {images.fingerprint} {size}", lambda: _openable_batches(model, images, BATCH)
 
 
 def _leaves(model: Model) -> Iterator[torch.Tensor]:
@@ -168,7 +172,7 @@ def _leaf(side: int, i: int) -> Image.Image:
     return Image.fromarray(dead_leaves(side, stream))
 
 
-def _opened(model: Model, images: Any, batch_size: int) -> Iterator[torch.Tensor]:
+def _openable_batches(model: Model, images: Any, batch_size: int) -> Iterator[torch.Tensor]:
     """Batches of all images that can be opened."""
     batch = []
     for i in range(len(images.ids)):

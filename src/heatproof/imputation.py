@@ -79,7 +79,7 @@ def imputed(z: torch.Tensor, removed: torch.Tensor, *, tolerance: float = 1e-4) 
         found = imputed(z.expand(*z.shape[:2], *wide), removed.expand(len(z), *wide), tolerance=tolerance)
         return replace(found, images=found.images[..., :height, :width].contiguous())
     with torch.autocast(z.device.type, enabled=False):
-        found = _solved(z, removed, tolerance)
+        found = _solve(z, removed, tolerance)
     missed = found.residual > tolerance
     if missed.any():
         warnings.warn(
@@ -91,7 +91,7 @@ def imputed(z: torch.Tensor, removed: torch.Tensor, *, tolerance: float = 1e-4) 
     return found
 
 
-def _solved(z: torch.Tensor, removed: torch.Tensor, tolerance: float) -> Imputed:
+def _solve(z: torch.Tensor, removed: torch.Tensor, tolerance: float) -> Imputed:
     """In float32, several systems at a time, and those that miss the tolerance one by one in float64."""
     images, residual, steps = z.clone(), torch.zeros(len(z), dtype=torch.float64, device=z.device), [0]
 
@@ -323,7 +323,7 @@ class Multigrid:
         self.set(removed & ~hopeless[:, None, None])
         grid, everywhere = self.grids[0], removed[:, None]
         self.start.zero_()
-        grid.board.image(self.start).copy_(_chosen(everywhere, torch.zeros_like(z), z))
+        grid.board.image(self.start).copy_(_choose_by_bits(everywhere, torch.zeros_like(z), z))
         self.couple_start()
         right = grid.coupled_core.mul_(grid.twelfth)
         norm, tie = _dot(right, right), grid.tie.sum((1, 2), keepdim=True)
@@ -336,7 +336,7 @@ class Multigrid:
         rest = grid.minus_applied(self.image[..., grid.core]).add_(self.start[..., grid.core])
         residual = (_dot(rest, rest) / (norm + (norm == 0))).sqrt().double().flatten()
         filled = (grid.board.image(self.image) + mean[..., None]).to(z.dtype)
-        return Imputed(_chosen(everywhere, filled, z), residual, steps)
+        return Imputed(_choose_by_bits(everywhere, filled, z), residual, steps)
 
     def _descend(self, goal: torch.Tensor, most: int) -> int:
         """Solves for `image` with right-hand side `start`; finished systems stay as they are while others go on."""
@@ -369,7 +369,7 @@ def _dot(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     return (one * other).sum((1, 2), keepdim=True)
 
 
-def _chosen(mask: torch.Tensor, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+def _choose_by_bits(mask: torch.Tensor, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """`torch.where`, by bits: a CPU takes twenty times as long for the original."""
     bits = BITS[other.element_size()]
     first, second = one.contiguous().view(bits), other.contiguous().view(bits)

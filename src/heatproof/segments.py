@@ -62,7 +62,7 @@ def segment(
     settings = entry.checked_options({**spelled, **(options or {})})
     _check(x)
     images = x.detach().to("cpu", torch.float32).permute(0, 2, 3, 1).contiguous().numpy()
-    labels = [_cached(image, entry.name, settings, folder) for image in images]
+    labels = [_cached_segments(image, entry.name, settings, folder) for image in images]
     return torch.from_numpy(np.stack(labels).astype(np.int64)).to(x.device)
 
 
@@ -148,7 +148,9 @@ def _check(x: torch.Tensor) -> None:
         raise InvalidInput(f"`x` must lie in [0, 1], not normalised. Got {low:.3g} to {high:.3g}.")
 
 
-def _cached(image: np.ndarray, name: str, settings: Mapping[str, Any], folder: str | os.PathLike | None) -> np.ndarray:
+def _cached_segments(
+    image: np.ndarray, name: str, settings: Mapping[str, Any], folder: str | os.PathLike | None
+) -> np.ndarray:
     """The label map from memory, else from `folder`, else computed and stored in both."""
     key = _key(image, name, settings)
     with _lock:
@@ -156,7 +158,7 @@ def _cached(image: np.ndarray, name: str, settings: Mapping[str, Any], folder: s
             _memory.move_to_end(key)
             return _memory[key]
     path = Path(folder) / f"{key}.npy" if folder is not None else None
-    labels = _read(path, image.shape[:2]) if path else None
+    labels = _read_segments(path, image.shape[:2]) if path else None
     if labels is None:
         labels = _contiguous(SEGMENTERS[name].function(image.astype(np.float64), **settings))
         if path:
@@ -180,7 +182,7 @@ def _key(image: np.ndarray, name: str, settings: Mapping[str, Any]) -> str:
     return hashlib.blake2b(about.encode() + image.tobytes(), digest_size=16).hexdigest()
 
 
-def _read(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+def _read_segments(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     """A label map from disk; None where there is none. A damaged file gives a warning and None."""
     try:
         labels = np.load(path, allow_pickle=False)

@@ -43,7 +43,7 @@ def resolved(
         InvalidTarget: an unknown rule, too few or too many targets, or a class outside 0 … K − 1.
     """
     count, classes = logits.shape
-    target = as_classes(_unchecked(rule, logits, labels, clean))
+    target = as_classes(_apply_rule(rule, logits, labels, clean))
     target = target.to(logits.device, torch.int64)
     if target.dim() == 0:
         target = target.expand(count)
@@ -77,7 +77,7 @@ def as_classes(given: Any) -> torch.Tensor:
     return found
 
 
-def _unchecked(rule: Rule, logits: torch.Tensor, labels: Any, clean: torch.Tensor | None) -> Any:
+def _apply_rule(rule: Rule, logits: torch.Tensor, labels: Any, clean: torch.Tensor | None) -> Any:
     if callable(rule):
         return rule(logits)
     if not isinstance(rule, str):
@@ -89,7 +89,7 @@ def _unchecked(rule: Rule, logits: torch.Tensor, labels: Any, clean: torch.Tenso
     if rule == "clean":
         return top_class(logits) if clean is None else clean
     if rule == "label":
-        return _labelled(labels, len(logits))
+        return _require_labels(labels, len(logits))
     if several := re.fullmatch(TOP, rule):
         return _most_probable(logits, int(several[1]))
     if re.fullmatch(r"-?[0-9]+", rule):
@@ -103,7 +103,7 @@ def _most_probable(logits: torch.Tensor, count: int) -> torch.Tensor:
     return behind_largest(logits).sort(dim=1, descending=True, stable=True).indices[:, :count]
 
 
-def _labelled(labels: Sequence[int | None] | None, count: int) -> list[int]:
+def _require_labels(labels: Sequence[int | None] | None, count: int) -> list[int]:
     if labels is None or any(label is None for label in labels):
         missing = count if labels is None else sum(label is None for label in labels)
         raise InvalidTarget(

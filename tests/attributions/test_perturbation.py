@@ -283,7 +283,7 @@ def test_nothing_to_delete_is_zero_everywhere():
 
 def test_moved_images_repeat_their_border():
     z = torch.arange(12.0).view(1, 1, 3, 4)
-    got = perturbation._moved(z, torch.tensor([[1, -2]]))[0, 0]
+    got = perturbation._shift_images(z, torch.tensor([[1, -2]]))[0, 0]
     assert got.tolist() == [[4, 4, 4, 5], [8, 8, 8, 9], [8, 8, 8, 9]]
     assert set(perturbation._shifts(generators(1), 400, 2, 4).flatten().tolist()) == {-2, -1, 0, 1}
 

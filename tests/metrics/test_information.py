@@ -135,7 +135,7 @@ def test_areas_by_hand():
 
 
 def test_performance_between_the_start_and_the_whole():
-    scaled = information._scaled(torch.tensor([[0.2, 0.1, 0.5, 0.9, 0.8], [0.5, 0.6, 0.7, 0.8, 0.5]]))
+    scaled = information._scale_to_unit(torch.tensor([[0.2, 0.1, 0.5, 0.9, 0.8], [0.5, 0.6, 0.7, 0.8, 0.5]]))
     assert scaled[0].tolist() == pytest.approx([0, 0, 0.5, 1, 1]) and scaled[1].isnan().all()
 
 

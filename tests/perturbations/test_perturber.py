@@ -110,13 +110,13 @@ def test_shared_quantities_are_computed_once(images, ids, monkeypatch):
         calls["scores"] += 1
         return scores(images)
 
-    real = draws._drawn
+    real = draws._draw_field
 
     def counted_draw(law, *rest):
         calls["drawn"].append(law)
         return real(law, *rest)
 
-    monkeypatch.setattr(draws, "_drawn", counted_draw)
+    monkeypatch.setattr(draws, "_draw_field", counted_draw)
     maker = Perturber(images, ids, SEED, counted_gradient, counted_scores)
     for severity in (1, 2, 3, 4, 5):
         maker.apply("fgsm", severity)

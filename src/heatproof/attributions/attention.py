@@ -45,7 +45,7 @@ def attention_rollout(z: torch.Tensor, network, forward, *, fusion: str = "mean"
         forward(z)
     flow = _first(found, attention.matrices[-1])
     for fused in reversed(attention.matrices):
-        kept = _discarded(fused.double(), discard, found.layout.prefix)  # a uniform attention must stay uniform
+        kept = _without_smallest(fused.double(), discard, found.layout.prefix)  # a uniform attention must stay uniform
         scaled = flow / (kept.sum(-1) + 1)  # of A + I: rows are made to sum to one, and half of both cancels
         flow = torch.einsum("nt,nts->ns", scaled, kept) + scaled
     return _grid(flow, found)
@@ -97,7 +97,7 @@ def _grid(flow: torch.Tensor, found: Reading) -> torch.Tensor:
     return found.layout.to_grid(flow[:, :, None])[:, 0].float()
 
 
-def _discarded(fused: torch.Tensor, share: float, prefix: int) -> torch.Tensor:
+def _without_smallest(fused: torch.Tensor, share: float, prefix: int) -> torch.Tensor:
     """`(N, T, T)` without the smallest `share` of the entries of each image; columns of prefix tokens stay."""
     if share == 0:
         return fused

@@ -216,12 +216,14 @@ def ablationcam(activations, logits, target, head, tail, *, compat: bool = False
     if head is not None:
         lost = head[target] * activations.flatten(2).mean(2)
     else:
-        lost = y - torch.stack([_ablated(activations, i, int(c), tail) for i, c in enumerate(target.tolist())])
+        lost = y - torch.stack(
+            [_logits_without_channels(activations, i, int(c), tail) for i, c in enumerate(target.tolist())]
+        )
     scale = y if compat else y.abs()
     return weighted(lost / torch.where(scale == 0, 1, scale), activations)  # at y = 0 a share is not defined
 
 
-def _ablated(activations: torch.Tensor, image: int, target: int, tail) -> torch.Tensor:
+def _logits_without_channels(activations: torch.Tensor, image: int, target: int, tail) -> torch.Tensor:
     """The target's logit of one image without each of its channels in turn, `(C,)`."""
     one = activations[image]
     rows = max(1, min(256, len(one), TAIL_VALUES // one.numel()))

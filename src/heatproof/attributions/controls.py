@@ -55,7 +55,7 @@ def edge_map(x: torch.Tensor) -> torch.Tensor:
     for along in dims:
         slope = grey
         for dim in dims:
-            slope = _difference(slope, dim) if dim == along else _smoothed(slope, dim)
+            slope = _difference(slope, dim) if dim == along else _smooth_along(slope, dim)
         slopes.append(slope)
     return torch.linalg.vector_norm(torch.stack(slopes, 1), dim=1)  # gradient 0, not NaN, where it is flat
 
@@ -68,6 +68,6 @@ def _difference(values: torch.Tensor, dim: int) -> torch.Tensor:
     return values.narrow(dim, 2, inner) - values.narrow(dim, 0, inner)
 
 
-def _smoothed(values: torch.Tensor, dim: int) -> torch.Tensor:
+def _smooth_along(values: torch.Tensor, dim: int) -> torch.Tensor:
     inner = values.shape[dim] - 2
     return values.narrow(dim, 0, inner) + 2 * values.narrow(dim, 1, inner) + values.narrow(dim, 2, inner)

@@ -30,10 +30,10 @@ def flags(raw: torch.Tensor, form: str, *, channels: str = "abs-max") -> list[Fl
 def _displayed_part(raw: torch.Tensor, form: str, channels: str) -> torch.Tensor:
     """The part of a raw map that is displayed, before it is resized and scaled."""
     if form in ("cam", "signed"):
-        return _rectified(raw)
+        return _relu_of(raw)
     return one_channel(raw, channels) if form == "rgb" else raw
 
 
-def _rectified(raw: torch.Tensor) -> torch.Tensor:
+def _relu_of(raw: torch.Tensor) -> torch.Tensor:
     """ReLU, but −∞ becomes NaN: a map that overflowed is degenerate, though its ReLU would look fine."""
     return raw.relu().masked_fill(raw == -torch.inf, torch.nan)

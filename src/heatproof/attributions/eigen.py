@@ -29,7 +29,7 @@ def eigencam(activations: torch.Tensor, *, sign: str = "activation") -> torch.Te
     with the summed activation; `sign="raw"`: what the singular value decomposition gives, as pytorch-grad-cam does.
     """
     check_choice("sign", sign, ("activation", "raw"))
-    return _projected(activations, lambda centred: _projection(centred, sign == "raw"))
+    return _project_positions(activations, lambda centred: _projection(centred, sign == "raw"))
 
 
 @attribution("eigengradcam", aliases=["eigengrad-cam", "eigen-grad-cam"], source="Gildenblat et al. 2021")
@@ -40,7 +40,7 @@ def eigengradcam(activations: torch.Tensor, gradients: torch.Tensor, *, sign: st
     target's output is positive; `sign="raw"`: what the singular value decomposition gives, as pytorch-grad-cam does.
     """
     check_choice("sign", sign, ("product", "raw"))
-    return _projected(gradients * activations, lambda centred: _projection(centred, sign == "raw"))
+    return _project_positions(gradients * activations, lambda centred: _projection(centred, sign == "raw"))
 
 
 #: Kernel of two sets of positions (P, C) and (Q, C), with its gamma.
@@ -76,12 +76,12 @@ def kpcacam(
     def components(centred: torch.Tensor) -> torch.Tensor:
         wide = centred.double()
         found = torch.stack([_kernel_component(made(one, gamma or 1 / channels)) for one in wide])
-        return (found if sign == "raw" else _turned(found, wide.sum(2))).to(centred.dtype)
+        return (found if sign == "raw" else _orient(found, wide.sum(2))).to(centred.dtype)
 
-    return _projected(activations, components)
+    return _project_positions(activations, components)
 
 
-def _projected(values: torch.Tensor, projection: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+def _project_positions(values: torch.Tensor, projection: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
     """`(N, C, *spatial)` → `(N, *spatial)` by a projection of the centred `(N, positions, C)` matrices."""
     positions = values.flatten(2).transpose(1, 2)
     centred = positions - positions.mean(1, keepdim=True)
@@ -101,20 +101,20 @@ def _projection(centred: torch.Tensor, raw: bool) -> torch.Tensor:
         return left[:, :, 0] * values[:, :1]
     wide = centred.double()  # a Gram matrix squares the condition number
     if wide.shape[1] <= wide.shape[2]:
-        value, vector = _leading(wide @ wide.transpose(1, 2))
+        value, vector = _leading_eigenvector(wide @ wide.transpose(1, 2))
         projection = vector * value.clamp_min(0).sqrt()
     else:
-        _, vector = _leading(wide.transpose(1, 2) @ wide)
+        _, vector = _leading_eigenvector(wide.transpose(1, 2) @ wide)
         projection = (wide @ vector[:, :, None])[:, :, 0]
-    return _turned(projection, wide.sum(2)).to(centred.dtype)
+    return _orient(projection, wide.sum(2)).to(centred.dtype)
 
 
-def _turned(projection: torch.Tensor, sums: torch.Tensor) -> torch.Tensor:
+def _orient(projection: torch.Tensor, sums: torch.Tensor) -> torch.Tensor:
     """Each projection `(N, positions)` or its negative, whichever correlates positively with the centred sums."""
     return torch.where((projection * sums).sum(1, keepdim=True) < 0, -projection, projection)
 
 
-def _leading(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _leading_eigenvector(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The largest eigenvalue `(N, 1)` and its eigenvector `(N, n)` of symmetric matrices `(N, n, n)`."""
     values, vectors = torch.linalg.eigh(matrix.detach())
     value, vector = values[:, -1:], vectors[:, :, -1]
@@ -136,7 +136,7 @@ def _kernel_component(kernel: torch.Tensor) -> torch.Tensor:
     if centred.detach().abs().amax() * len(kernel) <= negligible:  # constant: there is no component to find
         return centred[0] * 0
     if len(centred) <= DENSE_PLACES or centred.requires_grad:
-        value, vector = (found[0] for found in _leading(centred[None]))
+        value, vector = (found[0] for found in _leading_eigenvector(centred[None]))
     else:
         value, vector = _lanczos(centred)
     return torch.where(value <= negligible, torch.zeros_like(vector), vector * value.clamp_min(0).sqrt())

@@ -122,14 +122,14 @@ def _file(recipe: ForeignMethod) -> None:
         found, form = method, form or ("cam" if at_layer else "display")
     else:
         form = check_choice("form", form or "display", FOREIGN_FORMS)
-        found = _called(name, method, form, recipe.one_by_one)
+        found = _method_calling(name, method, form, recipe.one_by_one)
     attribution(name, form=form, **details)(found)
 
 
 # --- functions ---
 
 
-def _called(name: str, function: Callable, form: str, one_by_one: bool) -> Callable:
+def _method_calling(name: str, function: Callable, form: str, one_by_one: bool) -> Callable:
     """`function(model, inputs, targets, **options)` as a method that names quantities."""
     if not takes(function, 3):
         raise InvalidInput(
@@ -162,7 +162,7 @@ _NEEDS = ("z", "target", "network", "generator")
 # --- plug-ins ---
 
 
-def _described(entry: Entry) -> ForeignMethod:
+def _recipe_of(entry: Entry) -> ForeignMethod:
     return ForeignMethod(entry.name, entry.function, entry.traits["form"], entry.source)
 
 
@@ -171,7 +171,7 @@ PLUGIN_METHODS = Plugins(
     __name__,
     ATTRIBUTIONS,
     file=_file,
-    described=_described,
+    described=_recipe_of,
     sources={
         "python:package.module:function": lambda spec: ForeignMethod(spec, named_function(spec)),
         "maps:FOLDER_OR_NPZ": lambda spec: ForeignMethod(spec, Path(spec.removeprefix(MAPS))),

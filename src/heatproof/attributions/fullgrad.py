@@ -44,7 +44,7 @@ def _gap(model: Model, z: torch.Tensor) -> str:
         shares.append(share.double().sum())
         drawn.append(_positions(share, channels, tuple(z.shape[2:])) is not None)
 
-    output, gradient = _decomposed(z, model.of_normalised, lambda logits: logits[:, 0], visit)
+    output, gradient = _outputs_and_gradient(z, model.of_normalised, lambda logits: logits[:, 0], visit)
     if not any(drawn):
         return "none of its layers with positions has a bias"
     shares.append((gradient * z).double().sum())
@@ -55,7 +55,9 @@ def _gap(model: Model, z: torch.Tensor) -> str:
     return ""
 
 
-def _decomposed(z: torch.Tensor, forward: Any, of_target: Any, visit: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def _outputs_and_gradient(
+    z: torch.Tensor, forward: Any, of_target: Any, visit: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Output of the targets `(N,)` and gradient by `z`; on the way every bias's share goes to `visit`."""
     with torch.enable_grad():
         leaf = z.detach().requires_grad_()
@@ -85,13 +87,13 @@ def fullgrad(z: torch.Tensor, forward, of_target, *, rescale: str = "channel") -
     def visit(share: torch.Tensor, channels: Channels) -> None:
         positions = _positions(share, channels, size)
         if positions is not None and len(positions) == len(z):
-            total.add_(upsampled(_rescaled(positions.float(), rescale).sum(1), size))
+            total.add_(upsampled(_rescaled_magnitudes(positions.float(), rescale).sum(1), size))
 
-    _, gradient = _decomposed(z, forward, of_target, visit)
-    return total + _rescaled((gradient * z).float(), rescale).sum(1)
+    _, gradient = _outputs_and_gradient(z, forward, of_target, visit)
+    return total + _rescaled_magnitudes((gradient * z).float(), rescale).sum(1)
 
 
-def _rescaled(positions: torch.Tensor, rescale: str) -> torch.Tensor:
+def _rescaled_magnitudes(positions: torch.Tensor, rescale: str) -> torch.Tensor:
     """|·| of `(N, C, *spatial)`, each channel or each layer of an image in [0, 1]."""
     if rescale == "layer":
         return minmax(positions.abs())

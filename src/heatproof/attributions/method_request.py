@@ -113,10 +113,10 @@ def parsed(text: str, options: Mapping[str, Any] | None = None) -> Request:
         raise InvalidInput(f"A plain method has one layer. Got {text!r}. Several layers go with `refine:`.")
     if len(set(layers)) < len(layers):
         raise InvalidInput(f"Every layer must be named once. Got {text!r}.")
-    return Request(text, entry, _checked(entry, found, bool(operator)), layers, operator)
+    return Request(text, entry, _checked_options(entry, found, bool(operator)), layers, operator)
 
 
-def _checked(entry: Entry, options: Mapping[str, Any], refined: bool) -> dict[str, Any]:
+def _checked_options(entry: Entry, options: Mapping[str, Any], refined: bool) -> dict[str, Any]:
     known = {**entry.options, **({"operator": ""} if refined else {})}
     for option in options:
         if option not in known:

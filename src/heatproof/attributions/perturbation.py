@@ -239,7 +239,9 @@ class _Deletion:
     def score(self, mask: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
         """`(N,)`: of the images moved by `shift` `(N, dims)` and seen through their masks."""
         return self._score(
-            masked(_moved(self.z, shift), self.large(mask), _moved(self.behind, shift)), self.rows, of=self.of
+            masked(_shift_images(self.z, shift), self.large(mask), _shift_images(self.behind, shift)),
+            self.rows,
+            of=self.of,
         )
 
     def ones(self) -> torch.Tensor:
@@ -288,7 +290,7 @@ def _shifts(generators: Sequence[torch.Generator], steps: int, dims: int, jitter
     return torch.stack(drawn, 1) - jitter // 2
 
 
-def _moved(images: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+def _shift_images(images: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
     """Each of `(N, C, *spatial)` moved by its own `shift` `(N, dims)`; the border is repeated."""
     if not shift.any():
         return images

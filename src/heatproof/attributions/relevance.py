@@ -44,7 +44,7 @@ from heatproof.models.operations import Operation, Watching, operation_name, ope
 Tensor = torch.Tensor
 
 
-def _refused(model: Model, method: str, served: frozenset[str]) -> str:
+def _refusal_of(model: Model, method: str, served: frozenset[str]) -> str:
     found = operations(model)
     if found.hidden:
         return f"what {found.hidden[0]} computes with cannot be seen"
@@ -78,12 +78,12 @@ def _without_rule(method: str, function: Function, args: tuple[Any, ...], kwargs
 
 def deeplift_refuses(model: Model, layer: str, options: Mapping[str, Any]) -> str:
     """Why DeepLIFT cannot be used for a network: its functions that are neither linear, elementwise nor max pooling."""
-    return _refused(model, "DeepLIFT", ELEMENTWISE | POOLS)
+    return _refusal_of(model, "DeepLIFT", ELEMENTWISE | POOLS)
 
 
 def lrp_refuses(model: Model, layer: str, options: Mapping[str, Any]) -> str:
     """Why LRP cannot be used for a network: its functions that have no rule."""
-    return _refused(model, "LRP", THROUGH_ZERO | POOLS)
+    return _refusal_of(model, "LRP", THROUGH_ZERO | POOLS)
 
 
 @attribution(
@@ -245,7 +245,7 @@ def lrp(z: Tensor, forward, of_target, *, epsilon: float = 1e-9) -> Tensor:
         if name in THROUGH_ZERO and depends(args, kwargs):
             return ruled(function, args, kwargs, _from_zero)
         output = _without_rule("LRP", function, args, kwargs)
-        return _damped(output, epsilon) if epsilon and name in WEIGHTED and depends(output) else output
+        return _damp(output, epsilon) if epsilon and name in WEIGHTED and depends(output) else output
 
     return (z * ruled_gradient(z, forward, of_target, answer)).sum(1)
 
@@ -256,7 +256,7 @@ def _from_zero(values: Tensor, output: Tensor, plain: Callable[[Tensor], Tensor]
     return torch.where(values == 0, at_zero, output / values).mul_
 
 
-def _damped(output: Tensor, epsilon: float) -> Tensor:
+def _damp(output: Tensor, epsilon: float) -> Tensor:
     size = output.detach().float().abs()  # an epsilon is zero in half precision
     share = size.div_(size + epsilon).to(output.dtype)
     output.register_hook(share.mul_)

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         _leave(0)
     except Exception as error:
-        code = _explained(error, arguments)
+        code = _report_error(error, arguments)
         _leave(code)
     else:
         if code == INTERRUPTED:  # typer has caught the Ctrl-C and only gives its code
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _leave(code if isinstance(code, int) else 0)
 
 
-def _explained(error: Exception, arguments: Sequence[str]) -> int:
+def _report_error(error: Exception, arguments: Sequence[str]) -> int:
     if _debug or "--debug" in arguments:
         import traceback
 

@@ -169,7 +169,7 @@ def _table(grid: Any, positions: Sequence[int]) -> Any:
         table.add_column(_plain(_head(grid.columns[position])), justify="right", no_wrap=True, vertical="bottom")
     for row in grid.rows:
         style = "dim" if row.control else ""
-        table.add_row(_plain(_method(row)), *(_styled(row.cells[position]) for position in positions), style=style)
+        table.add_row(_plain(_method(row)), *(_styled_cell(row.cells[position]) for position in positions), style=style)
     return table
 
 
@@ -193,7 +193,7 @@ def _cell(cell: Any) -> str:
     return "\n".join(line for line in (f"{mark}{cell.text}", cell.interval) if line)
 
 
-def _styled(cell: Any) -> str:
+def _styled_cell(cell: Any) -> str:
     first, _, rest = _cell(cell).partition("\n")
     style = "bold" if cell.top or cell.best else "dim" if cell.dim else ""
     first = f"[{style}]{_plain(first)}[/]" if style else _plain(first)

@@ -99,7 +99,7 @@ def load_images(
     missing: set[str] = set()
     if labels is not None:
         class_names, known = None, read_labels(labels)
-        missing = _missing(known, files, labels, folder)
+        missing = _labels_without_file(known, files, labels, folder)
     ids = sorted({*files, *missing})[:limit]
     return ImageFolder(
         name=name or printable(folder.resolve().name) or "images",
@@ -145,7 +145,9 @@ def _class_folders(folder: Path, ids: list[str]) -> tuple[list[str] | None, dict
     return names, {id: index[id.partition("/")[0]] for id in ids}
 
 
-def _missing(known: dict[str, int], files: dict[str, Path], labels: str | os.PathLike, folder: Path) -> set[str]:
+def _labels_without_file(
+    known: dict[str, int], files: dict[str, Path], labels: str | os.PathLike, folder: Path
+) -> set[str]:
     """Labelled images without a file; InvalidInput for more than half: folder and labels do not belong together."""
     missing = set(known) - set(files)
     if 2 * len(missing) > len(known):

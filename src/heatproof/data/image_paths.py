@@ -41,7 +41,7 @@ def image_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise InvalidInput(f"`images` must be a folder of images. {printable(folder)} is a file.")
     try:
-        return sorted(_walked(folder, set()), key=lambda path: os.fsencode(path.relative_to(folder)))
+        return sorted(_walk(folder, set()), key=lambda path: os.fsencode(path.relative_to(folder)))
     except OSError as error:
         where = printable(error.filename or folder)
         raise InvalidInput(f"`images` must be readable. {where}: {error.strerror}.") from error
@@ -53,7 +53,7 @@ def subfolders(folder: Path) -> list[str]:
     return sorted(found, key=os.fsencode)
 
 
-def _walked(folder: Path, seen: set[str]) -> Iterator[Path]:
+def _walk(folder: Path, seen: set[str]) -> Iterator[Path]:
     real = os.path.realpath(folder)
     if real in seen:
         return
@@ -65,7 +65,7 @@ def _walked(folder: Path, seen: set[str]) -> Iterator[Path]:
         if hidden(entry.name):
             continue
         if entry.is_dir():
-            yield from _walked(folder / entry.name, seen)
+            yield from _walk(folder / entry.name, seen)
         elif _is_image(entry):
             yield folder / entry.name
 

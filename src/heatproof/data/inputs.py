@@ -65,7 +65,7 @@ def as_inputs(images: Any, geometry: Geometry, shape: tuple[int, ...] | None = N
         return Inputs(_checked_volumes(images, shape), geometry)
     if isinstance(images, torch.Tensor):
         return Inputs(_checked_tensor(images), geometry)
-    items = _listed(images)
+    items = _as_list(images)
     if not items:
         raise InvalidInput("Expected at least one image. Got none.")
     return Inputs(items, geometry)
@@ -80,7 +80,7 @@ def _checked_volumes(values: Any, shape: tuple[int, ...]) -> torch.Tensor:
     return values.float()
 
 
-def _listed(images: Any) -> list[Any]:
+def _as_list(images: Any) -> list[Any]:
     if isinstance(images, str | os.PathLike | Image.Image):
         return [images]
     if isinstance(images, np.ndarray):

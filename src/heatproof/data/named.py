@@ -82,7 +82,7 @@ class NamedImages:
 
     @cached_property
     def _source(self) -> Any:
-        return _opened(self.dataset, self.root, download=False)
+        return _open_dataset(self.dataset, self.root, download=False)
 
     def __getstate__(self) -> dict[str, Any]:
         return without_caches(self, ["_source"])
@@ -101,7 +101,7 @@ def named_images(
     dataset = spellings[fold(spec)]
     if root is None:
         raise InvalidInput(f"`root` must be the folder that holds torchvision's {dataset}. Got none.")
-    source = _opened(dataset, os.fspath(root), download)
+    source = _open_dataset(dataset, os.fspath(root), download)
     n = min(limit or len(source), len(source))
     ids = [f"{dataset}/{i:06d}" for i in range(n)]
     title = name or f"torchvision:{dataset}"
@@ -124,7 +124,7 @@ def _class_names(source: Any) -> list[str] | None:
     return [name if isinstance(name, str) else ", ".join(name) for name in names] if names else None
 
 
-def _opened(dataset: str, root: str, download: bool) -> Any:
+def _open_dataset(dataset: str, root: str, download: bool) -> Any:
     import torchvision.datasets
 
     # torchvision's ImageNet has no `download`: its archives are fetched by hand.

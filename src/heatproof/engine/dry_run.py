@@ -29,14 +29,14 @@ def dry_run(metrics: Sequence[MetricRequest]) -> None:
         if request.entry.traits.get("foreign") or request.parts or request.options == dict(request.entry.options):
             continue
         try:
-            _tried(request)
+            _try_metric(request)
         except (InvalidInput, UnknownName) as error:
             raise type(error)(f"{request.key}: {error}") from None
         except Exception:
             continue
 
 
-def _tried(request: MetricRequest) -> None:
+def _try_metric(request: MetricRequest) -> None:
     generator = torch.Generator().manual_seed(0)
     # Not drawn by the layers: they take their first weights from the global generator.
     convolution, classify = nn.utils.skip_init(nn.Conv2d, 3, 4, 3, 4), nn.utils.skip_init(nn.Linear, 4, 3)

@@ -176,7 +176,7 @@ class _Evaluation:
         values = stated(request.entry.traits["degenerate"], pairs.values(key, request).detach().cpu(), constant)
         mute = Flag(Reason.NO_ANSWER)
         known = [flag if fine else mute for flag, fine in zip(known, self.answered, strict=True)]
-        return _flagged(key, request, values, known)
+        return _flag_values(key, request, values, known)
 
     def _single(self, scores: MapScores, key: str, seen: list[Flag], request: MetricRequest) -> Outcome:
         """One metric on one method's maps."""
@@ -205,10 +205,10 @@ class _Evaluation:
         values = stated(entry.traits["degenerate"], values.detach().double().cpu(), constant)
         asks, mute = bool(having(entry.needs, "asks")), Flag(Reason.NO_ANSWER)
         known = [mute if asks and not fine else flag for flag, fine in zip(seen, self.answered, strict=True)]
-        return _flagged(key, request, values, known, curve)
+        return _flag_values(key, request, values, known, curve)
 
 
-def _flagged(
+def _flag_values(
     method: str,
     request: MetricRequest,
     values: torch.Tensor,
@@ -237,4 +237,4 @@ def composed(method: str, request: MetricRequest, parts: Mapping[str, Outcome]) 
     known = first_flags(*(one.flags for one in parts.values()))
     constant = torch.tensor([flag.degenerate for flag in known])
     values = stated(request.entry.traits["degenerate"], values.double(), constant)
-    return _flagged(method, request, values, known)
+    return _flag_values(method, request, values, known)

@@ -168,7 +168,7 @@ def score(
     settings: dict[str, Any] = {"labels": labels, "output": output, "seed": seed, "batch_size": batch_size}
     call = Call.of(model, images, requests, target, layer, **settings)
     inputs = call.inputs
-    given = {key: _checked(maps, inputs, key) for key, maps in arrays.items()}
+    given = {key: _checked_maps(maps, inputs, key) for key, maps in arrays.items()}
     ground_truth = _ground_truth(masks, model, inputs)
     references, paired = _References.of(reference, call, list(given)), any(request.paired for request in wanted)
 
@@ -200,7 +200,7 @@ class _References:
             names = [*given, *(method.key for method in call.methods)]
             if strange := [str(name) for name in reference if name not in names]:
                 raise InvalidInput(f"`reference` must name {', '.join(names)}. Got {strange[0]!r}.")
-            return cls(call, None, {key: _checked(maps, call.inputs, key) for key, maps in reference.items()})
+            return cls(call, None, {key: _checked_maps(maps, call.inputs, key) for key, maps in reference.items()})
         model = call.model
         inputs = as_inputs(reference, model.geometry, None if model.takes_images else model.input_shape)
         if len(inputs) != len(call.inputs):
@@ -221,7 +221,7 @@ class _References:
         named = [method.key for method in methods if method.key in self.maps]
         if not named:
             return None
-        raw = {key: _fitted(key, self.maps[key], rows, x, self.call.inputs) for key in named}
+        raw = {key: _maps_at_image_size(key, self.maps[key], rows, x, self.call.inputs) for key in named}
         shown = {key: display_maps(maps.to(x), "display", tuple(x.shape[2:])) for key, maps in raw.items()}
         return ReferenceMaps(x, shown, {key: flags(maps, "display") for key, maps in raw.items()})
 
@@ -240,7 +240,7 @@ def _methods_and_maps(asked: Any) -> tuple[dict[str, Mapping[str, Any]], dict[st
     return methods, {str(name): value for name, value in asked.items() if name not in methods}
 
 
-def _checked(maps: Any, inputs: Inputs, key: str) -> Any:
+def _checked_maps(maps: Any, inputs: Inputs, key: str) -> Any:
     """Maps one for each image: an array, or arrays of any sizes."""
     if isinstance(maps, torch.Tensor):
         maps = maps.detach().cpu().numpy()
@@ -253,11 +253,11 @@ def _checked(maps: Any, inputs: Inputs, key: str) -> Any:
 
 
 def _given_maps(key: str, maps: Any, rows: slice, x: torch.Tensor, inputs: Inputs, reference: Any) -> GivenMaps:
-    own = None if reference is None else _fitted(key, reference, rows, x, inputs)
-    return GivenMaps(key, _fitted(key, maps, rows, x, inputs), reference=own)
+    own = None if reference is None else _maps_at_image_size(key, reference, rows, x, inputs)
+    return GivenMaps(key, _maps_at_image_size(key, maps, rows, x, inputs), reference=own)
 
 
-def _fitted(key: str, maps: Any, rows: slice, x: torch.Tensor, inputs: Inputs) -> torch.Tensor:
+def _maps_at_image_size(key: str, maps: Any, rows: slice, x: torch.Tensor, inputs: Inputs) -> torch.Tensor:
     found = []
     for row in range(rows.start, rows.stop):
         size, one = inputs.size(row), maps[row]

@@ -77,7 +77,7 @@ def nonzero_count(maps: torch.Tensor, *, threshold: float = 1e-5) -> torch.Tenso
         threshold: in the units of the display map.
     """
     flat = maps.flatten(1)
-    count = (rounded(flat.double() - _bounded("threshold", threshold, 0, 1)) > 0).sum(1).double()
+    count = (rounded(flat.double() - _check_bounds("threshold", threshold, 0, 1)) > 0).sum(1).double()
     return torch.where((flat == 0).all(1), flat.shape[1], count)
 
 
@@ -116,7 +116,7 @@ def effective_complexity(
         samples: random images for each share.
     """
     steps, samples = check_int("steps", steps, 2), check_int("samples", samples)
-    _bounded("tolerance", tolerance, 0, float("inf"))
+    _check_bounds("tolerance", tolerance, 0, float("inf"))
     position, pixels, states = ranks(), z[0, 0].numel(), [one.get_state() for one in generator]
     value, left = torch.ones_like(p), torch.arange(len(z), device=z.device)
     for step in range(1, steps):
@@ -146,7 +146,7 @@ def _expected_loss(
     return streamed(len(left), samples, z, loss).mean(1)
 
 
-def _bounded(option: str, value: float, low: float, high: float) -> float:
+def _check_bounds(option: str, value: float, low: float, high: float) -> float:
     if not low <= value <= high:
         raise InvalidInput(f"`{option}` must lie between {low:g} and {high:g}. Got {value!r}.")
     return float(value)

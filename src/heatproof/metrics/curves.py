@@ -39,10 +39,10 @@ def pixel_ranks(maps: torch.Tensor, generators: Sequence[torch.Generator], ties:
         raise InvalidInput(f"One generator for each of {len(maps)} maps is needed. Got {len(generators)}.")
     flat = rounded(maps.detach().flatten(1))
     flat = torch.where(flat.isnan(), -torch.inf, flat)
-    return (_blocks(flat) if ties == "block" else _jittered(flat, generators)).view(maps.shape)
+    return (_blocks(flat) if ties == "block" else _order_with_random_ties(flat, generators)).view(maps.shape)
 
 
-def _jittered(flat: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
+def _order_with_random_ties(flat: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
     """A stable sort of shuffled pixels: the shuffle decides among equals, and nothing else."""
     n = flat.shape[1]
     drawn = [torch.randperm(n, generator=generator, device=generator.device) for generator in generators]

@@ -156,7 +156,7 @@ def _in_quantus_style(recipe: ForeignMetric) -> Callable:
 # --- plug-ins ---
 
 
-def _described(entry: Entry) -> ForeignMetric:
+def _recipe_of(entry: Entry) -> ForeignMetric:
     known = {key: entry.traits[key] for key in SAID if key in entry.traits}
     known |= {"parts": tuple(entry.traits.get("parts", {}).items()), "aliases": entry.aliases}
     known["foreign"] = entry.traits.get("foreign", False)
@@ -168,7 +168,7 @@ PLUGIN_METRICS = Plugins(
     __name__,
     METRICS,
     file=_file,
-    described=_described,
+    described=_recipe_of,
     sources={"python:package.module:function": _from_python, "quantus:Metric": _from_quantus},
     families=("all", *FAMILIES),
 )

@@ -75,7 +75,7 @@ def sic(
     """
     found = information(_thresholds(thresholds), ties)
     own = found.probabilities[torch.arange(len(target), device=target.device), :, target]
-    return _curve(found.bytes, _scaled(own, torch.maximum(*logit_scale(own[:, [0, -1]]).split(1, 1))))
+    return _curve(found.bytes, _scale_to_unit(own, torch.maximum(*logit_scale(own[:, [0, -1]]).split(1, 1))))
 
 
 @information_metric(
@@ -175,7 +175,7 @@ def stored_bytes(x: torch.Tensor) -> torch.Tensor:
 
 def _curve(information: torch.Tensor, performance: torch.Tensor) -> Curve:
     """From the start (first column) to the whole image (last): a rising curve over shares of the information."""
-    given = _scaled(information)
+    given = _scale_to_unit(information)
     undefined = performance.isnan().any(1) | given.isnan().any(1)
     at, order = given.nan_to_num().sort(dim=1, stable=True)
     points = performance.nan_to_num().gather(1, order).cummax(1).values
@@ -186,7 +186,7 @@ def _curve(information: torch.Tensor, performance: torch.Tensor) -> Curve:
     return Curve(value.masked_fill(undefined, torch.nan), grid, drawn.masked_fill(undefined[:, None], torch.nan))
 
 
-def _scaled(values: torch.Tensor, scale: torch.Tensor | None = None) -> torch.Tensor:
+def _scale_to_unit(values: torch.Tensor, scale: torch.Tensor | None = None) -> torch.Tensor:
     """First column 0, last column 1, clipped; NaN where the last is not above the first to the digits of `scale`."""
     first, last = values[:, :1], values[:, -1:]
     room = last - first

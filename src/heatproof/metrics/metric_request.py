@@ -45,7 +45,7 @@ class MetricRequest:
     def key(self) -> str:
         """The registered name, and the options that are no defaults."""
         options = {k: v for k, v in self.options.items() if v != self.entry.options[k]}
-        return spelling.format(self.entry.name, {k: _unworded(v) for k, v in options.items()})
+        return spelling.format(self.entry.name, {k: _as_number(v) for k, v in options.items()})
 
     @property
     def family(self) -> str:
@@ -137,7 +137,7 @@ def _family(text: str) -> str:
     return next((family for family in (ALL, *FAMILIES) if fold(family) == fold(name)), "")
 
 
-def _worded(entry: Entry, option: str, value: Any) -> Any:
+def _as_words(entry: Entry, option: str, value: Any) -> Any:
     """Numbers as text, for an option that takes a list as text: `kept=50`, `{"kept": (20, 50)}`."""
     if not isinstance(entry.options.get(option), str) or isinstance(value, bool):
         return value
@@ -146,7 +146,7 @@ def _worded(entry: Entry, option: str, value: Any) -> Any:
     return " ".join(map(str, value)) if isinstance(value, list | tuple) else value
 
 
-def _unworded(value: Any) -> Any:
+def _as_number(value: Any) -> Any:
     """Text that is one number, as the number, so that it is spelled `kept=50`, without quotes."""
     if not isinstance(value, str):
         return value
@@ -163,6 +163,6 @@ def parsed_metric(text: str, options: Mapping[str, Any] | None = None) -> Metric
     name = asked.name
     entry = METRICS[PLUGIN_METRICS.register_from(name) if PLUGIN_METRICS.by_name(name) else name]
     given = {**asked.options, **(options or {})}
-    chosen = entry.checked_options({k: _worded(entry, k, v) for k, v in given.items()})
+    chosen = entry.checked_options({k: _as_words(entry, k, v) for k, v in given.items()})
     parts = {part: parsed_metric(text) for part, text in entry.traits.get("parts", {}).items()}
     return MetricRequest(entry, chosen, parts)

@@ -39,7 +39,7 @@ def monotonicity(
     The curve goes from an image of nothing but fill to the whole one, so it has `steps` steps; AIX360 has single
     features and leaves out the first step. A constant map scores 0. NaN where the output is not finite.
     """
-    points, rising = _rising(curve, fill, steps, ties, tolerance)
+    points, rising = _rising_steps(curve, fill, steps, ties, tolerance)
     return Curve(rising.mean(1), shares(points.shape[1] - 1, points.device), points)
 
 
@@ -52,19 +52,19 @@ def monotonicity_strict(
     0 or 1, higher is better; parameters and deviations as in `monotonicity`. (Quantus 0.6.0 fills an already blank
     image, so its curve is flat and its value always 1.)
     """
-    return _rising(curve, fill, steps, ties, tolerance)[1].amin(1)
+    return _rising_steps(curve, fill, steps, ties, tolerance)[1].amin(1)
 
 
-def _rising(curve, fill: str, steps: int, ties: str, tolerance: float) -> tuple[torch.Tensor, torch.Tensor]:
+def _rising_steps(curve, fill: str, steps: int, ties: str, tolerance: float) -> tuple[torch.Tensor, torch.Tensor]:
     """The curve, and 1 for each step that does not fall; NaN for a step from or to NaN."""
     if not tolerance >= 0:
         raise InvalidInput(f"`tolerance` must be at least 0. Got {tolerance}.")
-    points = _returning(curve, fill, steps, ties)
+    points = _returning_steps(curve, fill, steps, ties)
     moves = points.diff(dim=1)
     return points, torch.where(moves.isnan(), torch.nan, (moves >= -tolerance).double())
 
 
-def _returning(curve, fill: str, steps: int, ties: str) -> torch.Tensor:
+def _returning_steps(curve, fill: str, steps: int, ties: str) -> torch.Tensor:
     steps = check_int("steps", steps)
     return curve(fill=checked_fill(fill), steps=steps, first="least", restore=True, ties=ties)
 
@@ -87,7 +87,7 @@ def monotonicity_pearson(
     f(x ⊙ m_i)”) leaves the weight of a set open; here it is the sum of its attributions. The “mono” of their Table 1 is
     another metric, Quantus' MonotonicityCorrelation. One set of images serves all three metrics of this module.
     """
-    points = _returning(curve, fill, steps, ties)
+    points = _returning_steps(curve, fill, steps, ties)
     counts = torch.tensor(pixel_counts(maps.shape[1:].numel(), points.shape[1] - 1), device=maps.device)
     return _pearson(set_sums(maps, reversed_ranks(ranks(ties)), counts).to(points.device), points)
 

@@ -103,12 +103,12 @@ def described(recipe: ForeignMetric) -> tuple[ForeignMetric, Any]:
     summary = f"{' '.join(str(getattr(kind, 'name', kind.__name__)).split())}, as Quantus computes it."
     made = _options(kind) if isinstance(recipe.function, type) else []
     which = [] if again else [_keyword("attributions", "display")]  # what is explained again is a display map
-    called = _called(recipe, [p.name for p in made])
+    called = _metric_calling(recipe, [p.name for p in made])
     found = with_arrays(recipe, called, [*made, *which, *_softmax(kind)], again, summary, localises, signed=not again)
     return recipe, found
 
 
-def _called(recipe: ForeignMetric, made: list[str]) -> Any:
+def _metric_calling(recipe: ForeignMetric, made: list[str]) -> Any:
     def call(module: Any, x: Any, y: Any, a: Any, also: dict[str, Any], chosen: dict[str, Any]) -> float:
         metric = recipe.function
         if isinstance(metric, type):

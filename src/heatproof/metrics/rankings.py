@@ -84,7 +84,7 @@ def rbo(one: Ranking, other: Ranking, p: float = 0.9, ties: Ties = "b", extrapol
     else:
         scale = depth if ties == "a" else torch.sqrt(_norm(one) * _norm(other))
         agreement = _tied_overlap(one, other) / scale
-    return _weighted(agreement, p, extrapolated, ties).masked_fill(~(one.valid & other.valid), torch.nan)
+    return _weighted_agreement(agreement, p, extrapolated, ties).masked_fill(~(one.valid & other.valid), torch.nan)
 
 
 def rbo_expectation(
@@ -103,7 +103,7 @@ def rbo_expectation(
     else:
         scale = depth if ties == "a" else torch.sqrt(_norm(one) * _norm(other))
         agreement = depth**2 / (n * scale)
-    return _weighted(agreement, p, extrapolated, ties).masked_fill(~(one.valid & other.valid), torch.nan)
+    return _weighted_agreement(agreement, p, extrapolated, ties).masked_fill(~(one.valid & other.valid), torch.nan)
 
 
 def kappa(value: torch.Tensor, expectation: torch.Tensor) -> torch.Tensor:
@@ -125,7 +125,7 @@ def _depths(one: Ranking) -> torch.Tensor:
     return torch.arange(1, n + 1, dtype=torch.float64, device=one.top.device)
 
 
-def _weighted(agreement: torch.Tensor, p: float, extrapolated: bool, ties: str) -> torch.Tensor:
+def _weighted_agreement(agreement: torch.Tensor, p: float, extrapolated: bool, ties: str) -> torch.Tensor:
     """`(1−p) Σ p^(d−1) A_d`, and `p^n` (the agreement at full depth is 1) when extrapolated."""
     if not 0 < p < 1:
         raise InvalidInput(f"`p` must lie between 0 and 1. Got {p}.")

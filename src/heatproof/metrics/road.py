@@ -116,7 +116,7 @@ def removal_scores(
         )
     fields = _noise(z, generator, noise)
     flat, count = ranks.flatten(1), 2 * len(kept)
-    goes = [_removed(flat, percent) for percent in kept]
+    goes = [_masks_to_remove(flat, percent) for percent in kept]
     masks = torch.stack([mask for pair in goes for mask in pair], 1).view(len(z), count, *z.shape[2:])
     values, residual = [], []
     for part in parts(len(z) * count, rows_per_pass(z)):
@@ -130,7 +130,7 @@ def removal_scores(
     return Removal(found[..., 0], found[..., 1], rest)
 
 
-def _removed(ranks: torch.Tensor, percent: float) -> tuple[torch.Tensor, torch.Tensor]:
+def _masks_to_remove(ranks: torch.Tensor, percent: float) -> tuple[torch.Tensor, torch.Tensor]:
     """The most, and the least, important pixels of `(N, n)` ranks to remove, so that about `percent` stay."""
     count = ranks.shape[1]
     stay = math.ceil((count - 1) * percent / 100 - 1e-9)

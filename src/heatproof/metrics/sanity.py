@@ -66,7 +66,7 @@ def mprt(
     """
     like = _likeness(similarity, maps)
     points = [like(explain(x, model=drawn)) for drawn in _stages(model, seed, order, stages)]
-    return _averaged(points)
+    return _average_curve(points)
 
 
 @sanity_metric(
@@ -99,7 +99,7 @@ def smooth_mprt(
     images = _noisy(x, z, model, generator, samples, noise)
     like = _likeness(similarity, _mean_map(explain, images, model))
     points = [like(_mean_map(explain, images, drawn)) for drawn in _stages(model, seed, order, stages)]
-    return _averaged(points)
+    return _average_curve(points)
 
 
 @sanity_metric(
@@ -171,7 +171,7 @@ def mid_ranks(maps: torch.Tensor) -> torch.Tensor:
     Maps in [0, 1] are rounded to six digits first (`heatproof.rounding`).
     """
     flat = rounded(maps.flatten(1))
-    ordered, order = _ascending(flat)
+    ordered, order = _sorted_with_indices(flat)
     fresh = torch.ones_like(ordered, dtype=torch.bool)
     fresh[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
     group = fresh.cumsum(1) - 1
@@ -181,7 +181,7 @@ def mid_ranks(maps: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(ones).scatter_(1, order, middle.gather(1, group))
 
 
-def _ascending(flat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _sorted_with_indices(flat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Sorted values, and their indices.
 
     On a CPU by their bits, in which floats that are not negative have the same order: torch sorts a row of integers
@@ -222,7 +222,7 @@ def _stages(model: Model, seed: int, order: str, stages: int):
             drawn.put_back(block)
 
 
-def _averaged(points: list[torch.Tensor]) -> Curve:
+def _average_curve(points: list[torch.Tensor]) -> Curve:
     together = torch.stack(points, 1)
     at = torch.arange(1, len(points) + 1, dtype=torch.float64, device=together.device) / len(points)
     return Curve(together.mean(1), at, together)

@@ -145,7 +145,7 @@ def reading(network: Any, module: nn.Module, z: torch.Tensor) -> Reading:
     if found is None:
         noise = torch.randn((2, *size), generator=torch.Generator().manual_seed(0)).to(z)
         with torch.inference_mode(False):
-            found = _read(network, noise)
+            found = _read_attention(network, noise)
         if isinstance(found, Reading) and not found.rows:  # a head of zeros, as before training
             positions = math.prod(found.layout.grid)
             return Reading(found.layout, (0,) if found.layout.prefix else tuple(range(positions)))
@@ -168,7 +168,7 @@ def why_unreadable(model: Model) -> str:
     return ""
 
 
-def _read(network: Any, z: torch.Tensor) -> Reading | str:
+def _read_attention(network: Any, z: torch.Tensor) -> Reading | str:
     with torch.enable_grad(), Attention(len(z)) as attention:
         output = network(z)
     matrices = attention.matrices

@@ -13,13 +13,13 @@ def available() -> list[dict[str, Any]]:
     open_forms = [form for form in FORMS if form.startswith(("hf:", "python:"))]
     classifiers = torchvision.models.list_models(module=torchvision.models)
     return [
-        _described("shapes", FORMS["shapes"], "heatproof"),
-        *(_described(form, FORMS[form], form.partition(":")[0]) for form in open_forms),
-        *(_described(f"torchvision:{name}", "", "torchvision") for name in classifiers),
-        *(_described(f"timm:{name}", "", "timm") for name in timm.list_models()),
+        _entry_of("shapes", FORMS["shapes"], "heatproof"),
+        *(_entry_of(form, FORMS[form], form.partition(":")[0]) for form in open_forms),
+        *(_entry_of(f"torchvision:{name}", "", "torchvision") for name in classifiers),
+        *(_entry_of(f"timm:{name}", "", "timm") for name in timm.list_models()),
     ]
 
 
-def _described(name: str, summary: str, source: str) -> dict[str, Any]:
+def _entry_of(name: str, summary: str, source: str) -> dict[str, Any]:
     options = {"checkpoint": None, "model_args": {}, "mean": None, "std": None, "size": None, "layer": "auto"}
     return {"name": name, "summary": summary, "needs": [], "options": options, "source": source}

@@ -43,11 +43,11 @@ class Biases(TorchFunctionMode):
             bias = bias_of(func, args, kwargs)  # before the operation, which may write in place
         output = func(*args, **kwargs)
         if bias is not None and output.requires_grad:
-            output.register_hook(_shared(bias, channels, self._visit))
+            output.register_hook(_share_hook(bias, channels, self._visit))
         return output
 
 
-def _shared(bias: torch.Tensor, channels: Channels, visit: Visit) -> Callable[[torch.Tensor], None]:
+def _share_hook(bias: torch.Tensor, channels: Channels, visit: Visit) -> Callable[[torch.Tensor], None]:
     """A hook that returns None, so that the gradient stays as it is, whatever `visit` returns."""
 
     def hook(gradient: torch.Tensor) -> None:
@@ -79,13 +79,13 @@ def _batch_norm(func: Any, args: Any, kwargs: Mapping[str, Any]) -> torch.Tensor
     variance = _parameter(args, kwargs, 2, "running_var")
     weight, bias = _parameter(args, kwargs, 3, "weight"), _parameter(args, kwargs, 4, "bias")
     if mean is None or _parameter(args, kwargs, 5, "training", False):
-        return _curved(func, args, kwargs)
+        return _curvature_bias(func, args, kwargs)
     shift = -mean / torch.sqrt(variance + _parameter(args, kwargs, 7, "eps", 1e-5))
     shift = shift if weight is None else shift * weight
     return _over_channels(shift if bias is None else shift + bias, x)
 
 
-def _curved(func: Any, args: Any, kwargs: Mapping[str, Any]) -> torch.Tensor:
+def _curvature_bias(func: Any, args: Any, kwargs: Mapping[str, Any]) -> torch.Tensor:
     """`f(x) − J x` of a function of one tensor: J x is the derivative of f(t x) by t, at one."""
     inputs = dict(kwargs)
     x = args[0] if args else inputs.pop("input")
@@ -114,10 +114,10 @@ _PRODUCTS = (torch.mul, torch.Tensor.mul, torch.Tensor.__mul__, torch.Tensor.mul
 
 _OPERATIONS: dict[Any, tuple[Callable[..., torch.Tensor | None], Channels]] = {
     **dict.fromkeys(_CONVOLUTIONS, (_convolution, "first")),
-    **dict.fromkeys((F.batch_norm, F.group_norm), (_curved, "first")),
-    **dict.fromkeys(_CURVES, (_curved, "")),
+    **dict.fromkeys((F.batch_norm, F.group_norm), (_curvature_bias, "first")),
+    **dict.fromkeys(_CURVES, (_curvature_bias, "")),
     **dict.fromkeys(_PRODUCTS, (_product, "")),
     F.batch_norm: (_batch_norm, "first"),
-    F.layer_norm: (_curved, "last"),
+    F.layer_norm: (_curvature_bias, "last"),
     F.linear: (_linear, "last"),
 }

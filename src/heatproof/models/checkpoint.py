@@ -42,8 +42,8 @@ def load_weights(module: nn.Module, path: str | Path, name: str) -> None:
     unexpected = [key for key in weights if key not in expected and key.rpartition(".")[2] != "n_averaged"]
     shaped = [k for k, v in weights.items() if k in expected and v.shape != expected[k].shape]
     problems = [
-        *_listed("missing", missing, len(expected)),
-        *_listed("unexpected", unexpected, len(weights)),
+        *_list_keys("missing", missing, len(expected)),
+        *_list_keys("unexpected", unexpected, len(weights)),
         *_misshapen(shaped, weights, expected),
     ]
     if problems:
@@ -61,7 +61,7 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     if not file.is_file():
         raise ModelError(f"Expected a checkpoint file. There is none at {str(path)!r}. Check the path.")
     content = _safetensors(file) if file.suffix == ".safetensors" else _torch_file(file)
-    weights = {key: value for key, value in _unwrapped(content).items() if isinstance(value, torch.Tensor)}
+    weights = {key: value for key, value in _state_dict_in(content).items() if isinstance(value, torch.Tensor)}
     if not weights:
         raise ModelError(
             f"Expected a state dict (names → tensors) in {file.name}. Got {_kind(content)}. "
@@ -96,7 +96,7 @@ def _torch_file(file: Path) -> Any:
         ) from error
 
 
-def _unwrapped(content: Any) -> Mapping[str, Any]:
+def _state_dict_in(content: Any) -> Mapping[str, Any]:
     """The state dict inside what a training script saved; an empty mapping where there is none."""
     for _ in range(3):
         if not isinstance(content, Mapping):
@@ -127,7 +127,7 @@ def _matches(weights: _Shapes, expected: _Shapes) -> int:
     return sum(key in expected for key in weights)
 
 
-def _listed(kind: str, keys: list[str], total: int) -> list[str]:
+def _list_keys(kind: str, keys: list[str], total: int) -> list[str]:
     if not keys:
         return []
     return [f"{len(keys)} of {total} keys {kind} ({', '.join(keys[:5])}{', …' if len(keys) > 5 else ''})"]

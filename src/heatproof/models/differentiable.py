@@ -13,10 +13,10 @@ _MISSING = PerModule[str]()
 
 def gradient_missing(model: Model, layer: str = INPUT) -> str:
     """Why no gradient comes from the outputs to the image, or to a layer: one phrase; empty where one does."""
-    return _MISSING.found(model.module, layer, lambda: _missing(model, layer))
+    return _MISSING.found(model.module, layer, lambda: _missing_gradient(model, layer))
 
 
-def _missing(model: Model, layer: str) -> str:
+def _missing_gradient(model: Model, layer: str) -> str:
     at_input, layers = layer == INPUT, [] if layer == INPUT else [layer]
     noise = torch.rand((1, *model.input_shape), generator=torch.Generator().manual_seed(0)).to(model.device)
     with model.evaluating(), torch.inference_mode(False):

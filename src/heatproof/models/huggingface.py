@@ -23,7 +23,7 @@ def hugging_face_model(request: ModelRequest) -> Found:
     local = Path(request.name).expanduser().is_dir()
     where: dict[str, Any] = {"local_files_only": True} if local or not reachable("huggingface.co") else {}
     try:
-        module = _built(transformers, request, where)
+        module = _build_network(transformers, request, where)
     except (OSError, ValueError) as error:
         if isinstance(error, ValueError) or local:
             raise ModelError(f"Expected an image classifier at {request.spec}. {_first_line(error)}") from error
@@ -45,7 +45,7 @@ def _transformers() -> Any:
     return transformers
 
 
-def _built(transformers: Any, request: ModelRequest, where: dict[str, Any]) -> nn.Module:
+def _build_network(transformers: Any, request: ModelRequest, where: dict[str, Any]) -> nn.Module:
     auto = transformers.AutoModelForImageClassification
     name = str(Path(request.name).expanduser()) if where else request.name
     if not request.pretrained:

@@ -9,7 +9,7 @@
 | | `ln_1`, `layernorm_before`), and of three evenly spaced ones before: after the last attention the class |
 | | token alone is read, so the gradients of later patches are all zero |
 | all others | of each spatial size the outermost module that finishes last (`_per_resolution`); where that is a |
-| | linear bottleneck, the activation that widens it again, in the next stage's first block (`_widened`) |
+| | linear bottleneck, the activation that widens it again, in the next stage's first block (`_widened_layer`) |
 
 So ResNet gets `layer1` … `layer4`, DenseNet its dense blocks and `features.norm5`, MobileNet and EfficientNet
 the activation before the pooling (`features.18`, timm's `bn2`) and for earlier stages `features.4.conv.0`, timm's
@@ -49,7 +49,7 @@ def find_layers(model: Classifier, last: str | None = None) -> Layers:
 
     Raises LayerError where no layer has spatial positions, ModelError where the model cannot run on its input size.
     """
-    stages = _stages_by_family(model.module) or _probed(probe(model))
+    stages = _stages_by_family(model.module) or _layers_of_probe(probe(model))
     if not stages and last is None:
         raise LayerError(
             f"Expected a layer with positions (N × C × h × w) in {type(model.module).__name__}. Found none that "
@@ -74,7 +74,7 @@ def resolve_layer(model: Classifier | nn.Module, layer: str | nn.Module) -> str:
     names = [name for name, _ in root.named_modules(remove_duplicate=False) if name]
     if layer in names:
         return layer
-    found = _indexed(root, layer) or _indexed(root, layer.removeprefix("model."))
+    found = _resolve_indices(root, layer) or _resolve_indices(root, layer.removeprefix("model."))
     if found is None:
         raise unknown("layer", layer, names)
     return found
@@ -90,7 +90,7 @@ def _name_of(root: nn.Module, layer: nn.Module) -> str:
     )
 
 
-def _indexed(root: nn.Module, spelling: str) -> str | None:
+def _resolve_indices(root: nn.Module, spelling: str) -> str | None:
     """`layer4[-1].conv2` → `layer4.1.conv2`, or None where a step does not exist."""
     if not re.fullmatch(r"\w+(\.-?\w+|\[-?\d+\])*", spelling):
         return None
@@ -152,7 +152,7 @@ _RULES: dict[str, Callable[[nn.Module], list[str]]] = {
 # --- all others ---
 
 
-def _probed(records: list[ProbeRecord]) -> list[str]:
+def _layers_of_probe(records: list[ProbeRecord]) -> list[str]:
     stages = _per_resolution(records)
     blocks = _equal_blocks(records)
     if len(blocks) < 2 or len({r.layout.grid for r in stages if r.layout and r.layout.kind == "tokens"}) != 1:
@@ -178,7 +178,7 @@ def _per_resolution(records: list[ProbeRecord]) -> list[ProbeRecord]:
     candidates = _outermost(records, sizes, everywhere=False) or _outermost(records, sizes, everywhere=True)
     latest = {record.layout.grid: record for record in candidates if record.layout}  # in finishing order
     kept = sorted(latest.values(), key=lambda record: record.finished)[-STAGES:]
-    return [_widened(record, records) if _ends_narrow(record.module) else record for record in kept]
+    return [_widened_layer(record, records) if _ends_narrow(record.module) else record for record in kept]
 
 
 #: Blocks that end in a projection to few channels without an activation, in torchvision and timm.
@@ -199,7 +199,7 @@ def _ends_narrow(module: nn.Module) -> bool:
     return type(last).__name__ in _NARROW
 
 
-def _widened(narrow: ProbeRecord, records: list[ProbeRecord]) -> ProbeRecord:
+def _widened_layer(narrow: ProbeRecord, records: list[ProbeRecord]) -> ProbeRecord:
     """The last module of the bottleneck's size: the activation in the next block that widens it again."""
     assert narrow.layout is not None
     later = [r for r in records if r.finished > narrow.finished and r.layout and r.layout.grid == narrow.layout.grid]

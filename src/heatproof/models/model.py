@@ -161,7 +161,7 @@ class Model:
         if found is None:
             raise ModelError(
                 f"Expected {type(self.module).__name__} to return logits of shape (N, classes): a tensor, "
-                f"or a tuple or dict with one. Got {_described(output)}. Wrap it in a module that does."
+                f"or a tuple or dict with one. Got {_describe_output(output)}. Wrap it in a module that does."
             )
         return torch.cat([-found / 2, found / 2], 1) if found.shape[1] == 1 else found
 
@@ -293,11 +293,11 @@ def _classification(output: Any) -> torch.Tensor | None:
     return next((tensor for tensor in found if tensor is not None), None)
 
 
-def _described(output: Any) -> str:
+def _describe_output(output: Any) -> str:
     if isinstance(output, torch.Tensor):
         return f"a tensor of shape {tuple(output.shape)}"
     if isinstance(output, Mapping):
-        return "a dict of " + (", ".join(f"{k}: {_described(v)}" for k, v in output.items()) or "nothing")
+        return "a dict of " + (", ".join(f"{k}: {_describe_output(v)}" for k, v in output.items()) or "nothing")
     if isinstance(output, tuple | list):
-        return f"a {type(output).__name__} of " + (", ".join(map(_described, output)) or "nothing")
+        return f"a {type(output).__name__} of " + (", ".join(map(_describe_output, output)) or "nothing")
     return f"a {type(output).__name__}"

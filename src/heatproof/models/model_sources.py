@@ -92,7 +92,7 @@ def timm_preprocessing(module: nn.Module, size: Any = None) -> Preprocessing:
     height, width = height_width(config["input_size"][1:] if size is None else size)
     share, mode = float(config.get("crop_pct") or 1.0), config.get("crop_mode") or "center"
     if mode == "border" or (mode == "squash" and share < 1):
-        _approximated(f"timm's crop mode {mode!r} with crop share {share}")
+        _warn_of_approximation(f"timm's crop mode {mode!r} with crop share {share}")
     squash = mode == "squash" and share == 1
     interpolation = config["interpolation"] if config["interpolation"] in INTERPOLATIONS else "bicubic"
     return Preprocessing(
@@ -116,7 +116,7 @@ def _timm_classes(module: nn.Module) -> tuple[str, ...] | None:
     return tuple(info.index_to_description(i).partition(",")[0] for i in range(info.num_classes()))
 
 
-def _approximated(what: str) -> None:
+def _warn_of_approximation(what: str) -> None:
     warnings.warn(
         f"{what} is replaced by: shorter side resized, centre crop. Give `size` and `resize` to decide.",
         HeatproofWarning,

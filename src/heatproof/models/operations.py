@@ -86,7 +86,7 @@ def operations(model: Model) -> Operations:
 
     Raises ModelError where the model does not run on images of its own geometry.
     """
-    return _LISTED.found(model.module, None, lambda: _listed(model))
+    return _LISTED.found(model.module, None, lambda: _list_operations(model))
 
 
 def operation_name(function: Callable, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> str:
@@ -145,7 +145,7 @@ class Watching(TorchFunctionMode):
         return self.answer(func, args, kwargs or {})
 
 
-def _listed(model: Model) -> Operations:
+def _list_operations(model: Model) -> Operations:
     calls: list[Operation] = []
     inside: list[tuple[str, str]] = []
     runs: Counter[str] = Counter()
@@ -163,7 +163,12 @@ def _listed(model: Model) -> Operations:
 
     noise = torch.rand((1, *model.input_shape), generator=torch.Generator().manual_seed(0)).to(model.device)
     try:
-        with model.evaluating(), torch.inference_mode(False), torch.enable_grad(), _nested(model.module, inside, runs):
+        with (
+            model.evaluating(),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            _track_modules(model.module, inside, runs),
+        ):
             z = model.normalise(noise).requires_grad_() * 1.0  # no leaf: a network may write into what it is given
             with Watching(answer):
                 logits = model.unwrap(model.output(z))
@@ -179,7 +184,7 @@ def _listed(model: Model) -> Operations:
 
 
 @contextmanager
-def _nested(module: nn.Module, inside: list[tuple[str, str]], runs: Counter[str]) -> Iterator[None]:
+def _track_modules(module: nn.Module, inside: list[tuple[str, str]], runs: Counter[str]) -> Iterator[None]:
     """Keeps `inside` at the modules that are running, outermost first, and counts their runs."""
     handles = []
 

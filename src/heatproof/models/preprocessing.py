@@ -37,7 +37,7 @@ class Preprocessing:
         geometry = self.geometry
         if size is not None:
             new = height_width(size)
-            geometry = replace(geometry, size=new, resize=_rescaled(geometry, new))
+            geometry = replace(geometry, size=new, resize=_rescaled_side(geometry, new))
         if resize != "auto":
             geometry = replace(geometry, resize=_shorter_side(resize))
         if interpolation is not None:
@@ -96,7 +96,7 @@ def _shorter_side(resize: Any) -> int | None:
     return resize
 
 
-def _rescaled(geometry: Geometry, new: tuple[int, int]) -> int | None:
+def _rescaled_side(geometry: Geometry, new: tuple[int, int]) -> int | None:
     if geometry.resize is None:
         return None
     return default_resize(new, min(1.0, max(geometry.size) / geometry.resize))

@@ -100,7 +100,7 @@ class Tail:
         count = len(activations)
         assert self.native is not None
         native = self.layout.from_grid(
-            activations.to(self.native.dtype), _gathered(self.native, rows, count, len(self.x), mode)
+            activations.to(self.native.dtype), _gather_rows(self.native, rows, count, len(self.x), mode)
         )
         # A clone: what follows may write in place (DenseNet's relu), and the caller's tensor must stay.
         answer = _Answer(self._replaced(native.clone()), self.record.calls)
@@ -113,7 +113,7 @@ class Tail:
                 stack.enter_context(_replaced_forward(layer, lambda *a, **k: answer.value))
             # A hook also turns off fused paths (nn.TransformerEncoderLayer's), which would skip the layer.
             stack.callback(layer.register_forward_hook(of_this_thread(answer)).remove)
-            z = _gathered(self.z, rows, count, len(self.x), mode)
+            z = _gather_rows(self.z, rows, count, len(self.x), mode)
             z = z if mode.startswith("view") else z.clone()  # a model may write to its input
             logits = self.model.of_normalised(z)
         if not answer.given:
@@ -121,7 +121,7 @@ class Tail:
         return logits
 
     def _gathered_all(self, output: Any, rows: int | torch.Tensor, count: int, mode: str) -> Any:
-        return tree_map_only(torch.Tensor, lambda t: _gathered(t, rows, count, len(self.x), mode), output)
+        return tree_map_only(torch.Tensor, lambda t: _gather_rows(t, rows, count, len(self.x), mode), output)
 
     def _checked(self, logits: torch.Tensor) -> str:
         """The first of `MODES` that reproduces the logits, else `whole` forwards.
@@ -175,7 +175,7 @@ MODES = ("view", "view-rows", "copy", "copy-rows")
 _WHOLE = PerModule[bool]()
 
 
-def _gathered(tensor: torch.Tensor, rows: int | torch.Tensor, count: int, batch: int, mode: str) -> torch.Tensor:
+def _gather_rows(tensor: torch.Tensor, rows: int | torch.Tensor, count: int, batch: int, mode: str) -> torch.Tensor:
     """Rows of a recorded tensor for a new batch of `count`; windows (k · batch rows) move as blocks of k."""
     if tensor.dim() == 0 or tensor.shape[0] % batch or (mode.endswith("rows") and tensor.shape[0] != batch):
         return tensor.clone() if mode.startswith("copy") else tensor

@@ -50,7 +50,7 @@ class MapSettings:
         if not self._fingerprint:
             self._fingerprint.append(self.model.fingerprint)
         methods = [(p.key, p.request.name, p.layers, sorted(p.request.options.items())) for p in self.asked.methods]
-        target = self.target if isinstance(self.target, str) else _listed(self.target, row)
+        target = self.target if isinstance(self.target, str) else _target_of_row(self.target, row)
         model = (self.model.name, self._fingerprint[0], self.model.mean, self.model.std, self.model.multi_label)
         told = (
             heatproof.__version__,
@@ -68,7 +68,7 @@ class MapSettings:
         return digest.hexdigest()
 
 
-def _listed(target: Any, row: int) -> Any:
+def _target_of_row(target: Any, row: int) -> Any:
     classes = targets.as_classes(target)
     return (classes[row] if classes.dim() else classes).tolist()
 
@@ -87,7 +87,7 @@ def entries(
         NotApplicable: no method applies to this network.
     """
     _check_targets(work, shots)
-    shots = _unlabelled(work, shots)
+    shots = _flag_unlabelled(work, shots)
     costly = any(method.costly for method in work.asked.methods)
     few = BATCH_COSTLY if work.model.device.type == "cpu" else BATCH_COSTLY_ON_GPU
     size = work.batch_size or (few if costly else BATCH)
@@ -104,7 +104,7 @@ def _chunk(
     digests: dict[int, str] = {}
     fresh: dict[int, torch.Tensor] = {}
     for row in rows:
-        x, flag = _opened(shots[row])
+        x, flag = _open_image(shots[row])
         if x is not None and known is not None:
             digests[row] = work.digest(shots[row], x, row)
         there = known(row, digests[row]) if x is not None and known and digests[row] else None
@@ -118,12 +118,12 @@ def _chunk(
             )
             progress.advance(work.units)
     for batch in _same_size(fresh):
-        done |= _explained(work, shots, batch, progress)
+        done |= _explain_fresh(work, shots, batch, progress)
     for row in rows:
         yield done[row], digests.get(row, "")
 
 
-def _opened(shot: ImageSource) -> tuple[torch.Tensor | None, str]:
+def _open_image(shot: ImageSource) -> tuple[torch.Tensor | None, str]:
     if shot.flag:
         return None, shot.flag
     try:
@@ -139,7 +139,7 @@ def _same_size(fresh: Mapping[int, torch.Tensor]) -> list[dict[int, torch.Tensor
     return list(found.values())
 
 
-def _explained(
+def _explain_fresh(
     work: MapSettings, shots: Sequence[ImageSource], fresh: Mapping[int, torch.Tensor], progress: Any
 ) -> dict[int, ExplainedImage]:
     rows, images = list(fresh), torch.stack(list(fresh.values()))
@@ -148,7 +148,7 @@ def _explained(
     def run(part: slice) -> None:
         taken = rows[part]
         batch = _batch(work, [shots[row] for row in taken], taken, images[part])
-        found, refused = _run(work, batch, progress)
+        found, refused = _run_methods(work, batch, progress)
         for i, row in enumerate(taken):
             done[row] = _entry(work, shots[row], images[part][i], batch, found, refused, i)
 
@@ -174,7 +174,7 @@ def _batch(work: MapSettings, shots: list[ImageSource], rows: list[int], x: torc
     )
 
 
-def _run(work: MapSettings, batch: Batch, progress: Any) -> tuple[dict[str, Explanation], dict[str, str]]:
+def _run_methods(work: MapSettings, batch: Batch, progress: Any) -> tuple[dict[str, Explanation], dict[str, str]]:
     """Method → the explanation that holds it; one forward pass serves all groups."""
     cheap = [method for method in work.asked.methods if not method.costly]
     groups = [cheap] if cheap else []
@@ -255,7 +255,7 @@ def _check_targets(work: MapSettings, shots: Sequence[ImageSource]) -> None:
         raise targets.miscounted(classes.shape, len(shots))
 
 
-def _unlabelled(work: MapSettings, shots: Sequence[ImageSource]) -> list[ImageSource]:
+def _flag_unlabelled(work: MapSettings, shots: Sequence[ImageSource]) -> list[ImageSource]:
     """For target `label`, images without a label get a flag; InvalidTarget where no image has one."""
     if work.target != "label":
         return list(shots)

@@ -61,7 +61,7 @@ def shots(
     if labels is None:
         return found
     if isinstance(labels, str | os.PathLike):
-        return _labelled(found, labels)
+        return _with_labels(found, labels)
     if len(labels) != len(found):
         raise InvalidInput(f"Expected one label for each of the {len(found)} images. Got {len(labels)}.")
     return [replace(shot, label=label) for shot, label in zip(found, labels, strict=True)]
@@ -112,7 +112,7 @@ def _sources_of_path(item: str | os.PathLike, model: Model) -> Iterable[ImageSou
     if isinstance(item, str) and item.partition(":")[0] == "shapes":
         images = load_images(item)
         return [
-            ImageSource(id, partial(_opened, images, i, model), label, name=id)
+            ImageSource(id, partial(_open_item, images, i, model), label, name=id)
             for i, (id, label) in enumerate(zip(images.ids, images.labels, strict=True))
         ]
     if glob.has_magic(str(item)):
@@ -127,18 +127,18 @@ def _sources_of_path(item: str | os.PathLike, model: Model) -> Iterable[ImageSou
 
 
 def _file(path: str | os.PathLike, model: Model) -> ImageSource:
-    return ImageSource(printable(os.fspath(path)), partial(_read, path, model), name=_PATH)
+    return ImageSource(printable(os.fspath(path)), partial(_read_file, path, model), name=_PATH)
 
 
-def _read(path: str | os.PathLike, model: Model) -> torch.Tensor:
+def _read_file(path: str | os.PathLike, model: Model) -> torch.Tensor:
     return as_inputs([path], model.geometry).batch(slice(0, 1))[0]
 
 
-def _opened(images: Images, i: int, model: Model) -> torch.Tensor:
+def _open_item(images: Images, i: int, model: Model) -> torch.Tensor:
     return model.geometry.image(images.open(i))
 
 
-def _labelled(found: list[ImageSource], file: str | os.PathLike) -> list[ImageSource]:
+def _with_labels(found: list[ImageSource], file: str | os.PathLike) -> list[ImageSource]:
     labels = labels_by_ending([shot.id for shot in found], file)
     return [replace(shot, label=label) for shot, label in zip(found, labels, strict=True)]
 

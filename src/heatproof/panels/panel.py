@@ -58,7 +58,7 @@ def panel(entry: ExplainedImage, rows: Rows, look: Look) -> Image.Image:
     small = Image.fromarray(entry.image).resize(size, _filter(entry.image, size))
     grid = [line for row in rows for line in _lines(row, _across(rows))]
     blocks = [[_tiles(small, block, line, look) for line in grid] for block in entry.blocks]
-    return _draw(_left(entry, small, look), [block.answer for block in entry.blocks], blocks, size)
+    return _draw(_left_tile(entry, small, look), [block.answer for block in entry.blocks], blocks, size)
 
 
 def png(image: Image.Image) -> bytes:
@@ -128,13 +128,13 @@ def _tiles(small: Image.Image, block: ExplainedClass, line: Sequence[Method], lo
     return found
 
 
-def _left(entry: ExplainedImage, small: Image.Image, look: Look) -> PanelTile:
+def _left_tile(entry: ExplainedImage, small: Image.Image, look: Look) -> PanelTile:
     """The image and below it, in the same tile, prediction, label and colour bar."""
     assert entry.predicted is not None
     width = max(small.width, SIDES[0])
     text = wrapped(f"Predicted: {entry.predicted.full}", width)
     if entry.label is not None:
-        text += wrapped(f"Label: {_named(entry.label)}", width, SMALL, FAINT)
+        text += wrapped(f"Label: {_class_text(entry.label)}", width, SMALL, FAINT)
     height = small.height + GAP + sum(line.height for line in text) + GAP + 12 + 6 + Line("").height
     image = Image.new("RGB", (width, height), "white")
     image.paste(small, (0, 0))
@@ -148,7 +148,7 @@ def _left(entry: ExplainedImage, small: Image.Image, look: Look) -> PanelTile:
     return PanelTile(image, wrapped(entry.name, width, bold=True))
 
 
-def _named(answer: ClassProbability) -> str:
+def _class_text(answer: ClassProbability) -> str:
     return f"{answer.name} ({answer.index})" if answer.name else f"class {answer.index}"
 
 
@@ -178,7 +178,7 @@ def _draw(
         _write_text(draw, heading, x, y)
         y += top
         for line, height in zip(block, lines, strict=True):
-            _put(image, draw, line, x, y, size)
+            _put_line(image, draw, line, x, y, size)
             y += height
         y += GAP
     return image
@@ -192,7 +192,7 @@ def _height(line: Sequence[PanelTile], size: tuple[int, int]) -> int:
     return _text(line) + 4 + size[1] + GAP
 
 
-def _put(
+def _put_line(
     image: Image.Image, draw: ImageDraw.ImageDraw, line: Sequence[PanelTile], x: int, y: int, size: tuple[int, int]
 ) -> None:
     """Titles end just above their tiles."""
@@ -227,13 +227,13 @@ def wrapped(text: str, width: int, size: int = TEXT, ink: str = INK, bold: bool 
     font = _font(size, bold)
     lines, rest = [], " ".join(text.split())
     while rest:
-        fits = _fitting(rest, font, width)
+        fits = _characters_that_fit(rest, font, width)
         lines.append(Line(rest[:fits].rstrip(), size, ink, bold))
         rest = rest[fits:].lstrip()
     return lines
 
 
-def _fitting(text: str, font: ImageFont.FreeTypeFont, width: int) -> int:
+def _characters_that_fit(text: str, font: ImageFont.FreeTypeFont, width: int) -> int:
     """How many characters fit on the line."""
     if font.getlength(text) <= width:
         return len(text)

@@ -56,7 +56,7 @@ def selected(
     Raises:
         UnknownName, InvalidInput, LayerError; NotApplicable where no method is left.
     """
-    rows = [[request] for request in with_options(_listed(methods), options or {})]
+    rows = [[request] for request in with_options(_list_requests(methods), options or {})]
     if layers is not None:
         stages = _stages(model, layers)
         rows = [_at_layers(row[0], stages) for row in rows]
@@ -106,7 +106,7 @@ def by_reason(refused: Mapping[str, str]) -> list[tuple[str, list[str]]]:
     return list(found.items())
 
 
-def _listed(methods: Any) -> list[Request]:
+def _list_requests(methods: Any) -> list[Request]:
     """Requests in order; a method that a family adds appears once, where it is first named."""
     names = [methods] if isinstance(methods, str) else list(methods)
     own = [name for name in names if name not in FAMILIES]
@@ -140,12 +140,12 @@ def with_options(requests: list[Request], options: Options) -> list[Request]:
                 f"Options go with a method that is asked for. Got {', '.join(given)} of {spelling!r}, and the methods "
                 f"{', '.join(r.key for r in requests)}."
             )
-        changed = {r.key: _changed(r, given, any(r.refined for r in mine)) for r in mine}
+        changed = {r.key: _with_changes(r, given, any(r.refined for r in mine)) for r in mine}
         requests = [changed.get(r.key, r) for r in requests]
     return requests
 
 
-def _changed(request: Request, given: Mapping[str, Any], refined: bool) -> Request:
+def _with_changes(request: Request, given: Mapping[str, Any], refined: bool) -> Request:
     own, operator = dict(given), request.operator
     if refined and "operator" in own:  # plain methods of the same name ignore it
         wanted = check_choice("operator", own.pop("operator"), OPERATORS)

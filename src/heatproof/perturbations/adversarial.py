@@ -104,7 +104,7 @@ def pgd_l2(
     attacked = (x + epsilon * per_image(radius, x) * direction).clamp(0, 1)
     for _ in range(_whole(steps)):
         moved = torch.add(attacked, _unit(loss_gradient(attacked)), alpha=2.5 * epsilon / steps)
-        attacked = _shortened(moved.sub_(x), epsilon).add_(x).clamp_(0, 1)
+        attacked = _clip_length(moved.sub_(x), epsilon).add_(x).clamp_(0, 1)
     return attacked
 
 
@@ -149,7 +149,7 @@ def deepfool_step(
     """
     with torch.inference_mode(False), torch.enable_grad():
         x = x.detach().clone()
-        ranked = _ranked(class_scores(x).detach(), classes)
+        ranked = _rank_classes(class_scores(x).detach(), classes)
         total = torch.zeros_like(x)
         left = torch.arange(len(x), device=x.device)
         for _ in range(iterations):
@@ -171,7 +171,7 @@ def deepfool_step(
     return (1 + overshoot) * total
 
 
-def _ranked(scores: torch.Tensor, classes: int) -> torch.Tensor:
+def _rank_classes(scores: torch.Tensor, classes: int) -> torch.Tensor:
     """`(N, T)` class numbers, the predicted one (`top_class`, as for flips) first."""
     if scores.shape[1] < 2:
         raise InvalidInput(f"DeepFool needs a network with at least two classes. Got {scores.shape[1]}.")
@@ -206,7 +206,7 @@ def _unit(fields: torch.Tensor) -> torch.Tensor:
     return fields / per_image(length.masked_fill(length == 0, 1), fields)
 
 
-def _shortened(steps: torch.Tensor, longest: float) -> torch.Tensor:
+def _clip_length(steps: torch.Tensor, longest: float) -> torch.Tensor:
     """Each row at most `longest` in Euclidean length."""
     length = steps.flatten(1).norm(dim=1)
     factor = (longest / length.clamp(min=1e-30)).clamp(max=1)

@@ -30,7 +30,7 @@ class Draws(Sequence[torch.Generator]):
         """The field of that law and shape, drawn at the first call."""
         key = (law, shape, like.device, like.dtype)
         if key not in self._fields:
-            self._fields[key] = _drawn(law, self._generators, shape, like)
+            self._fields[key] = _draw_field(law, self._generators, shape, like)
         return self._fields[key]
 
 
@@ -47,10 +47,10 @@ def uniform(generators: Generators, shape: tuple[int, ...], like: torch.Tensor) 
 def _field(law: str, generators: Generators, shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
     if isinstance(generators, Draws):
         return generators.remembered(law, tuple(shape), like)
-    return _drawn(law, generators, tuple(shape), like)
+    return _draw_field(law, generators, tuple(shape), like)
 
 
-def _drawn(law: str, generators: Generators, shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+def _draw_field(law: str, generators: Generators, shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
     # float32 whatever `like` is: a float64 image must get the same noise as in float32.
     sample = {"normal": torch.randn, "uniform": torch.rand}[law]
     rows = [sample(shape, generator=one, dtype=torch.float32) for one in generators]

@@ -35,7 +35,7 @@ class Perturber:
         loss_gradient: ImageFunction | None = None,
         class_scores: ImageFunction | None = None,
     ):
-        self.x = _checked(x)
+        self.x = _check_images(x)
         if len(ids) != len(x):
             raise InvalidInput(f"`ids` must name each of the {len(x)} images. Got {len(ids)}.")
         self.ids, self.seed = tuple(ids), seed
@@ -116,7 +116,7 @@ def psnr(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return -10 * (x - y).flatten(1).square().mean(1).log10()
 
 
-def _checked(x: torch.Tensor) -> torch.Tensor:
+def _check_images(x: torch.Tensor) -> torch.Tensor:
     if x.dim() != 4 or x.shape[1] != 3 or not x.numel() or not x.is_floating_point():
         raise InvalidInput(f"`x` must be floats of shape (N, 3, H, W). Got {x.dtype}, {tuple(x.shape)}.")
     low, high = x.amin().item(), x.amax().item()

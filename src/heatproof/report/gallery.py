@@ -77,7 +77,7 @@ def _case(folder: Path, entry: Mapping[str, Any], side: int) -> DrawnCase:
     with np.load(folder / Path(entry["file"]).name, allow_pickle=False) as arrays:
         images, maps = arrays["images"], arrays["maps"]
     columns = tuple({**column, "says": says(column), "name": _name(column)} for column in entry["columns"])
-    small = [_resized(Image.fromarray(image), side) for image in images[: len(columns)]]
+    small = [_resize(Image.fromarray(image), side) for image in images[: len(columns)]]
     rows = [GalleryRow("", tuple(_tile(one, f"Image, {_where(c)}") for one, c in zip(small, columns, strict=True)))]
     for method, layers in zip(entry["methods"], maps, strict=True):
         tiles = [
@@ -106,7 +106,7 @@ def _where(column: Mapping[str, Any]) -> str:
     return f"{column['condition'] or 'reference'}: predicted {column['says']}{changed}"
 
 
-def _resized(image: Image.Image, side: int) -> Image.Image:
+def _resize(image: Image.Image, side: int) -> Image.Image:
     scale = side / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     return image.resize(size, Image.Resampling.BILINEAR if scale > 1 else Image.Resampling.LANCZOS)

@@ -80,7 +80,7 @@ def agreement_figure(agreement: Frame) -> Figure:
     side = 1.9 + 0.27 * count
     canvas = figure(side, side)
     axis = canvas.subplots()
-    axis.pcolormesh(values, cmap=_diverging(), norm=Normalize(-1, 1), edgecolors="white", linewidth=0.4)
+    axis.pcolormesh(values, cmap=_diverging_colours(), norm=Normalize(-1, 1), edgecolors="white", linewidth=0.4)
     for (row, column), value in np.ndenumerate(values):
         if count > WRITTEN:
             break
@@ -102,7 +102,7 @@ def agreement_figure(agreement: Frame) -> Figure:
     return canvas
 
 
-def _diverging() -> Any:
+def _diverging_colours() -> Any:
     """Orange to white to blue, the hues of the page; grey where there is no number."""
     from matplotlib.colors import LinearSegmentedColormap
 

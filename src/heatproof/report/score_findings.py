@@ -69,7 +69,7 @@ class ScoreFindings:
         controls = frozenset(scores.loc[scores["control"], "method"])
         methods = sorted(frames.ordered(scores["method"], wanted), key=lambda method: method in controls)
         metrics = _by_family(frames.ordered(scores["metric"], frames.names(plan.get("metrics"))), facts)
-        scores = _sorted(scores, methods, metrics)
+        scores = _sort_scores(scores, methods, metrics)
         given: dict[str, Any] = {"resamples": int(plan.get("resamples") or 1000), "seed": int(plan.get("seed") or 0)}
         points = frames.curves(source.connection)
         found = {(model, dataset) for model, dataset in scores[["model", "dataset"]].itertuples(index=False)}
@@ -129,7 +129,7 @@ def _by_family(metrics: Sequence[str], facts: Mapping[str, Any]) -> list[str]:
     return sorted(metrics, key=position)
 
 
-def _sorted(scores: Frame, methods: Sequence[str], metrics: Sequence[str]) -> Frame:
+def _sort_scores(scores: Frame, methods: Sequence[str], metrics: Sequence[str]) -> Frame:
     """Rows by model, dataset, method, metric (in the orders given) and image."""
     positions = [{name: position for position, name in enumerate(names)} for names in (methods, metrics)]
     keys = scores.assign(_method=scores["method"].map(positions[0]), _metric=scores["metric"].map(positions[1]))

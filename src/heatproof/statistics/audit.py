@@ -232,8 +232,8 @@ def audit_findings(
         for finding in _answers(question, scores, directions, verdict, real, level):
             findings[finding.method][question.name] = finding
     images = int(scores.loc[scores["value"].notna(), "image"].nunique())
-    findings = {method: _steady(findings[method]) for method in _ordered(findings, ranks)}
-    fit = tuple(method for method in findings if _fit(findings[method]))
+    findings = {method: _steady(findings[method]) for method in _order_methods(findings, ranks)}
+    fit = tuple(method for method in findings if _is_fit(findings[method]))
     found = AuditFindings(model, dataset, layer, findings, fit[0] if fit else None, "", (), fit, images, layers or {},
                           refused)  # fmt: skip
     return replace(found, sentence=_sentence(found), notes=tuple(_notes(found)))
@@ -303,7 +303,7 @@ def _of_metric(
         m: replace(
             _evidence(metric, m, tests[m], sign, float(p), float(worse), len(real), images, level)
             if m in wide and wide[m].notna().any()
-            else _nothing(metric, m, here),
+            else _no_evidence(metric, m, here),
             raw=raw[m],
         )
         for m, p, worse in zip(real, better_p, worse_p, strict=True)
@@ -355,7 +355,7 @@ def _evidence(
     return Evidence(method, metric, answer, *given, why=why, needs=needs)
 
 
-def _nothing(metric: str, method: str, here: Any) -> Evidence:
+def _no_evidence(metric: str, method: str, here: Any) -> Evidence:
     """A method without a value, with the most frequent flag as the reason; more images would not help."""
     flags = here.loc[(here["method"] == method) & (here["flag"].astype(str) != ""), "flag"]
     reason = f" ({flags.mode().iloc[0]})" if len(flags) else ""
@@ -420,7 +420,7 @@ def _steady(given: dict[str, Finding]) -> dict[str, Finding]:
     }
 
 
-def _ordered(findings: Mapping[str, Mapping[str, Finding]], ranks: Mapping[str, float]) -> list[str]:
+def _order_methods(findings: Mapping[str, Mapping[str, Finding]], ranks: Mapping[str, float]) -> list[str]:
     """All methods: most passes first, then fewest failures, then by average rank."""
 
     def key(method: str) -> tuple:
@@ -432,7 +432,7 @@ def _ordered(findings: Mapping[str, Mapping[str, Finding]], ranks: Mapping[str, 
     return sorted(findings, key=key)
 
 
-def _fit(given: Mapping[str, Finding]) -> bool:
+def _is_fit(given: Mapping[str, Finding]) -> bool:
     """Whether a method passes `faithful`, fails no question that is `needed`, and has a value for weights and class.
 
     Maps that cannot be made again, for other weights or another class, may have nothing to do with the model.

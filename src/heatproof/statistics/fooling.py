@@ -56,11 +56,13 @@ def fooled(
         way = better(directions, metric)
         if way in ARROWS:
             wide = wide_scores(cell)
-            found.append(_ranking((str(model), str(dataset), str(metric)), way, wide, useless, level))
+            found.append(_metric_ranking((str(model), str(dataset), str(metric)), way, wide, useless, level))
     return found
 
 
-def _ranking(key: tuple[str, str, str], way: str, wide: pd.DataFrame, useless: set[str], level: float) -> MetricRanking:
+def _metric_ranking(
+    key: tuple[str, str, str], way: str, wide: pd.DataFrame, useless: set[str], level: float
+) -> MetricRanking:
     sign = 1 if way == "high" else -1
     known: Any = sign * wide.dropna(axis=1, how="all")
     real = [str(name) for name in known.columns if name not in useless]

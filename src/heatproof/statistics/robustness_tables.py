@@ -97,7 +97,7 @@ def robustness_table(
     noise = _means(psnr, "psnr")
     sizes = _means(pairs if segments is None and "segments" in pairs else segments, "segments")
     rows = []
-    for cell, found, area in _measured(pairs, resamples, seed):
+    for cell, found, area in _measure_cells(pairs, resamples, seed):
         point = found.point
         line = {**cell._asdict(), "n": point.n, "flips": point.flips, "reliable": point.reliable}
         line["flip_rate"] = point.flips / point.n if point.n else np.nan
@@ -114,7 +114,7 @@ def pooled(pairs: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> dict
     """The "all" cells with their resamples, drawn as in `robustness_table`, for differences between methods."""
     clean = _usable(pairs)
     drawn = _draws(clean, resamples, seed)
-    return {cell: _bootstrapped(cell, rows, drawn, seed) for cell, rows in _cells(clean, single=False)}
+    return {cell: _bootstrap_cell(cell, rows, drawn, seed) for cell, rows in _cells(clean, single=False)}
 
 
 def rm_blocks(table: pd.DataFrame, value: str = "rm", controls: bool = False) -> pd.DataFrame:
@@ -150,7 +150,7 @@ def image_blocks(
     return whole.reindex(columns=wide.columns).groupby(level=block, sort=True).mean()
 
 
-def _measured(
+def _measure_cells(
     pairs: pd.DataFrame, resamples: int, seed: int
 ) -> Iterator[tuple[Cell, Replicates, tuple[float, float] | None]]:
     """Every cell in order, with its resamples and, for a single severity, DeLong's bounds."""
@@ -161,7 +161,7 @@ def _measured(
     for cell in sorted({**empty, **named}, key=_position):
         rows = named.get(cell, empty.get(cell))
         assert rows is not None
-        found = _bootstrapped(cell, rows, drawn, seed)
+        found = _bootstrap_cell(cell, rows, drawn, seed)
         area = None
         if cell.severity != ALL and not np.isnan(found.point.responsiveness):
             interval = delong(-rows["rbo"].to_numpy(), rows["changed"].to_numpy(bool))
@@ -214,7 +214,7 @@ def _draws(pairs: Any, resamples: int, seed: int) -> dict[str, Resamples]:
     return found
 
 
-def _bootstrapped(cell: Cell, rows: Any, draws: Mapping[str, Resamples], seed: int) -> Replicates:
+def _bootstrap_cell(cell: Cell, rows: Any, draws: Mapping[str, Resamples], seed: int) -> Replicates:
     """A cell's resamples; rows in the order of (image, severity), so that sums round alike."""
     positions, drawn = draws.get(cell.dataset, Resamples({}, np.zeros((1, 1))))
     image = rows["image"].astype(str).map(positions).to_numpy(np.int64)
@@ -235,7 +235,7 @@ def _means(frame: Any, column: str) -> Callable[[Cell], float]:
         keys = [key for key in keys if key not in ("perturbation", "severity")]
         finite = finite.drop_duplicates([*keys, *(["image"] if "image" in finite else [])])
     pooling = [key for key in keys if key != "severity"]
-    single, all_together = _grouped(finite, column, keys), _grouped(finite, column, pooling)
+    single, all_together = _group_means(finite, column, keys), _group_means(finite, column, pooling)
 
     def mean(cell: Cell) -> float:
         found, by = (all_together, pooling) if cell.severity == ALL else (single, keys)
@@ -244,7 +244,7 @@ def _means(frame: Any, column: str) -> Callable[[Cell], float]:
     return mean
 
 
-def _grouped(frame: Any, column: str, keys: list[str]) -> dict[tuple[str, ...], float]:
+def _group_means(frame: Any, column: str, keys: list[str]) -> dict[tuple[str, ...], float]:
     if not keys:
         return {(): float(frame[column].mean())}
     means = frame.groupby([frame[key].astype(str) for key in keys], observed=True)[column].mean()

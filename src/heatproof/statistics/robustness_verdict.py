@@ -164,7 +164,7 @@ def verdict_on(
     evidence = _evidence(pooled(pairs, resamples=resamples, seed=seed), _names(pairs), level, seed)
     images, given = _images(pairs, used=True), _images(pairs, used=False)
     figures = {q: {m: evidence.interval(m, q) for m in (*evidence.real, *evidence.controls)} for q in QUANTITIES}
-    fooled = {q: _fooled(evidence, figures[q], q) for q in QUANTITIES} if evidence.conditions else {}
+    fooled = {q: _fooling_controls(evidence, figures[q], q) for q in QUANTITIES} if evidence.conditions else {}
     having = {q: evidence.without_the_unmeasured(q).where_all_have(q) for q in BESIDE}
     beside = {q: {m: one.interval(m, q) for m in (*one.real, *one.controls)} for q, one in having.items()}
     beats = {q: {m: _beaten(one, m, q) for m in one.real} for q, one in having.items()}
@@ -241,14 +241,14 @@ def _evidence(
     return evidence.where_all_have("rm")
 
 
-def _ordered(methods: Sequence[str], figures: Mapping[str, Interval]) -> list[str]:
+def _order_methods(methods: Sequence[str], figures: Mapping[str, Interval]) -> list[str]:
     """Highest first, equal ones by name."""
     return sorted(methods, key=lambda m: (-np.nan_to_num(rounded(np.float64(figures[m].value)), nan=-np.inf), m))
 
 
-def _fooled(evidence: _Evidence, figures: Mapping[str, Interval], quantity: str) -> tuple[str, ...]:
+def _fooling_controls(evidence: _Evidence, figures: Mapping[str, Interval], quantity: str) -> tuple[str, ...]:
     """Controls not significantly worse than the best real method; those without any value fool nothing."""
-    best = _ordered(evidence.real, figures)[0]
+    best = _order_methods(evidence.real, figures)[0]
     present = [c for c in evidence.controls if not np.isnan(figures[c].value)]
     worse = evidence.worse(present, best, quantity)
     return tuple(control for control in present if control not in worse)
@@ -277,7 +277,7 @@ def _top(
     evidence: _Evidence, figures: Mapping[str, Interval], comparison: Comparison | None, by: str
 ) -> tuple[str, tuple[str, ...]]:
     """The best real method by its pooled figure; and it with those that cannot be told from it, best first."""
-    order = _ordered(evidence.real, figures)
+    order = _order_methods(evidence.real, figures)
     best = order[0]
     worse = evidence.worse(order[1:], best, by)
 

@@ -61,7 +61,7 @@ def score_table(
     unit, drawn = draws(frame, resamples, seed)
     cells: Any = frame.groupby(["model", "method", "metric"], sort=False, observed=True)
     order = np.argsort(unit, kind="stable")  # sums then round alike, whatever the order of the rows
-    means = _resampled(frame["value"].to_numpy()[order], cells.ngroup().to_numpy()[order], unit[order], drawn)
+    means = _resample_means(frame["value"].to_numpy()[order], cells.ngroup().to_numpy()[order], unit[order], drawn)
     lines = []
     for ((model, method, metric), cell), values in zip(cells, means, strict=True):
         low, high = percentiles(values)
@@ -84,7 +84,7 @@ def draws(frame: pd.DataFrame, resamples: int, seed: int) -> tuple[np.ndarray, n
     return unit.to_numpy(), np.concatenate(drawn)
 
 
-def _resampled(values: np.ndarray, cell: np.ndarray, unit: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+def _resample_means(values: np.ndarray, cell: np.ndarray, unit: np.ndarray, drawn: np.ndarray) -> np.ndarray:
     """Mean of each cell in each resample, `(cells, resamples)`; NaN where it has no number."""
     known = ~np.isnan(values)
     position = cell[known] * len(drawn) + unit[known]
@@ -109,7 +109,7 @@ def curve_table(rows: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> 
         frame = score_rows(frame)
         unit, drawn = draws(frame, resamples, seed)
         cells = frame.groupby(["model", "method", "at"], sort=True, observed=True)
-        means = _resampled(frame["value"].to_numpy(), cells.ngroup().to_numpy(), unit, drawn)
+        means = _resample_means(frame["value"].to_numpy(), cells.ngroup().to_numpy(), unit, drawn)
         table = cells["value"].agg(n="count", mean="mean").reset_index().assign(metric=metric)
         bounds = np.array([percentiles(row) for row in means])
         tables.append(table.assign(low=bounds[:, 0], high=bounds[:, 1])[columns])

@@ -71,7 +71,7 @@ def _verdict(cells: Any, judged: Sequence[MetricRanking], families: Mapping[str,
     level = judged[0].level
     if len(ranks) and ranks.shape[1]:
         _, top, _, ranked = leaders(-ranks, level)
-        averages = {str(name): float(value) for name, value in _ascending(ranks.mean()).items()}
+        averages = {str(name): float(value) for name, value in _ascending_ranks(ranks.mean()).items()}
         if ranks.shape[1] > 1:
             comparison = compared(ranks, higher_is_better=False, alpha=1 - level)
     names = tuple(one.metric for one in counted)
@@ -83,7 +83,7 @@ def _verdict(cells: Any, judged: Sequence[MetricRanking], families: Mapping[str,
     return ScoreVerdict(*where, sentence, notes, top, names, fakes, averages, firsts, comparison, len(ranks), level)
 
 
-def _ascending(ranks: Any) -> Any:
+def _ascending_ranks(ranks: Any) -> Any:
     """Average ranks, best first; equal ones by name."""
     return ranks.loc[rounded(ranks).sort_values(kind="stable").index]
 

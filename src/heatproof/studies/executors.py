@@ -59,7 +59,7 @@ class Processes:
         counter = context.Value("d", 0.0)
         pool = ProcessPoolExecutor(self.workers, context, _start, (prepare, setup, counter, os.getpid()))
         try:
-            yield lambda jobs, advance: _mapped(pool, counter, jobs, advance)
+            yield lambda jobs, advance: _map_in_pool(pool, counter, jobs, advance)
         except BrokenProcessPool as error:
             raise HeatproofError(
                 "A worker process ended unexpectedly, most likely for lack of memory. Finished jobs are kept: run the "
@@ -69,7 +69,7 @@ class Processes:
             _end(pool)
 
 
-def _mapped(pool: ProcessPoolExecutor, counter: Any, jobs: Sequence[Any], advance: Advance) -> Iterator[str]:
+def _map_in_pool(pool: ProcessPoolExecutor, counter: Any, jobs: Sequence[Any], advance: Advance) -> Iterator[str]:
     seen = counter.value
     pending = {pool.submit(_work, job) for job in jobs}
     while pending:

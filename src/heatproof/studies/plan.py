@@ -54,7 +54,9 @@ def _problem(item: Mapping[str, Any], lines: Mapping[str, int], kind: type[Plan]
     if item["type"] == "extra_forbidden":
         fields = _fields_at(item["loc"], kind)
         near = difflib.get_close_matches(str(item["loc"][-1]), fields, n=1)
-        return f"{name}is no setting. " + (f"Did you mean `{near[0]}`?" if near else _known(item["loc"], fields))
+        return f"{name}is no setting. " + (
+            f"Did you mean `{near[0]}`?" if near else _known_settings(item["loc"], fields)
+        )
     if item["type"] == "missing":
         return f"{name}is missing"
     message = item["msg"].removeprefix("Value error, ").rstrip(".")
@@ -67,7 +69,7 @@ def _problem(item: Mapping[str, Any], lines: Mapping[str, int], kind: type[Plan]
     return f"{name}{message[:1].lower()}{message[1:]}. Got {item['input']!r}"
 
 
-def _known(location: Sequence[Any], fields: Sequence[str]) -> str:
+def _known_settings(location: Sequence[Any], fields: Sequence[str]) -> str:
     """The studies that have this setting, or else the known settings."""
     name = location[0] if len(location) == 1 else None
     owners = [study.name for study in all_studies() if name in study.settings.model_fields]

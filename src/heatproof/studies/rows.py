@@ -89,12 +89,12 @@ class Rows:
         return table.sort_by([(name, "ascending") for name in ORDER])
 
     def _column(self, field: pa.Field) -> pa.Array:
-        parts = [_filled(columns.get(field.name, self._common.get(field.name)), count, field)
+        parts = [_fill_column(columns.get(field.name, self._common.get(field.name)), count, field)
                  for count, columns in self._blocks]  # fmt: skip
         return pa.chunked_array(parts, type=field.type) if parts else pa.chunked_array([[]], type=field.type)
 
 
-def _filled(value: Any, count: int, field: pa.Field) -> pa.Array:
+def _fill_column(value: Any, count: int, field: pa.Field) -> pa.Array:
     if isinstance(value, list | tuple | np.ndarray):
         return pa.array(value, type=field.type, from_pandas=False)
     if value is None:

@@ -310,7 +310,7 @@ def checked_model(plan: Plan, index: int, models: StudyModels, conditions: Seque
     requests = all_requests(plan)
     layer = chosen_layer(model, plan.models[index].layer, any(request.spatial for request in requests))
     methods = resolve_layers(model, requests, layer)
-    refused = _refused(methods, model, bool(plan.given_maps))
+    refused = _check_refusals(methods, model, bool(plan.given_maps))
     needs = needs_by_layer([method for method in methods if method.key not in refused])
     layers = [name for name, wanted in needs.items() if wanted.kept]
     graph = [name for name in layers if needs[name].graph]
@@ -330,7 +330,7 @@ def checked_model(plan: Plan, index: int, models: StudyModels, conditions: Seque
     return Checked(plan.models[index].label, layer, logits.shape[1], model.classes, model.fingerprint, refused)
 
 
-def _refused(methods: Sequence[ResolvedMethod], model: Model, others: bool) -> dict[str, str]:
+def _check_refusals(methods: Sequence[ResolvedMethod], model: Model, others: bool) -> dict[str, str]:
     """Method → why it is not applicable to the model. InvalidStudy if no method is, and there are no `others`."""
     refused = refusals(model, methods)
     real = [method.key for method in methods if not method.request.entry.traits["control"]]

@@ -35,10 +35,10 @@ def read_settings(path: str | Path) -> tuple[dict[str, Any], dict[str, int]]:
         raise InvalidStudy(f"{path}{where} must be YAML. {getattr(error, 'problem', None) or error}.") from None
     if not isinstance(settings, dict):
         raise InvalidStudy(f"{path} must hold settings such as `study: noise-robustness`. Got {settings!r}.")
-    return _anchored(settings, path.parent), _lines(text)
+    return _anchor_paths(settings, path.parent), _lines(text)
 
 
-def _anchored(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _anchor_paths(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The settings with relative paths joined to `folder`, so that the working directory does not matter."""
     settings = dict(settings)
     if isinstance(settings.get("out"), str):
@@ -52,7 +52,7 @@ def _anchored(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
             if kind == "datasets" and isinstance(item, str):
                 item = {"images": item}
             if isinstance(item, dict):
-                item |= {field: _placed(item[field], folder) for field in fields if field in item}
+                item |= {field: _anchor(item[field], folder) for field in fields if field in item}
             items.append(item)
         if kind in settings:
             settings[kind] = items
@@ -61,9 +61,9 @@ def _anchored(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     return settings
 
 
-def _placed(value: Any, folder: Path) -> Any:
+def _anchor(value: Any, folder: Path) -> Any:
     if isinstance(value, list):
-        return [_placed(item, folder) for item in value]
+        return [_anchor(item, folder) for item in value]
     known = isinstance(value, str) and not _a_name(value) and (folder / value).exists()
     return str(folder / value) if known else value
 
