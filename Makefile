@@ -16,7 +16,7 @@ unexport PYTHONPATH PYTHONHOME
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-portable bench lint docs lock clean
+.PHONY: help demo test test-portable bench gpu lint docs lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
@@ -33,6 +33,9 @@ test-portable: $(SYNC) ## the numerical tests as other processors compute: ARGS=
 
 bench: $(SYNC) ## time beside the floor and the peers; writes benchmarks/latest.json
 	$(BIN)/python -m benchmarks $(ARGS)
+
+gpu: $(SYNC) ## maps, metrics and a study on a GPU beside the CPU's; writes benchmarks/gpu.json
+	$(BIN)/python scripts/gpu.py $(ARGS)
 
 lint: $(SYNC) ## style and types
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """The networks of the benchmarks, each also as two plain functions: what comes before the layer, and what follows."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,11 @@ def photographs(count: int) -> torch.Tensor:
     if len(files) < count:
         coarse = torch.rand(count, 3, 9, 9, generator=torch.Generator().manual_seed(0))
         return nn.functional.interpolate(coarse, size=(224, 224), mode="bilinear")
+    return opened(files)
+
+
+def opened(files: Sequence[Path]) -> torch.Tensor:
+    """The photographs in these files, `(N, 3, 224, 224)` in [0, 1]: shorter side 256, centre crop."""
     from heatproof.data.image_opener import open_image
     from heatproof.geometry import Geometry
 

@@ -168,7 +168,8 @@ def _scaled_lasso(alpha: float):
             scaled = torch.utils.data.TensorDataset(there, answers / unit, weights)
             done = super().fit(torch.utils.data.DataLoader(scaled, batch_size=len(there)), **options)
             with torch.no_grad():
-                self.linear.weight.mul_(unit)  # type: ignore[union-attr] - made by `fit`
+                weight = self.linear.weight  # type: ignore[union-attr] - made by `fit`, on the CPU
+                weight.mul_(unit.to(weight.device))
             return done
 
     return Scaled(alpha=alpha)

@@ -1,0 +1,163 @@
+"""An accelerator that is none: tensors in the CPU's memory that say they are on `cuda:0` and refuse those of the CPU.
+
+What a GPU refuses fails here in the same way: an operation on tensors of two devices, an array made of a tensor of the
+device, a generator of the CPU that shall fill one. Numbers are computed as on the CPU.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import wraps
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch.utils._pytree import tree_flatten, tree_map
+
+CPU, DEVICE = torch.device("cpu"), torch.device("cuda:0")
+#: Functions that make tensors on the `device` named.
+FACTORIES = ("arange", "as_tensor", "empty", "empty_like", "eye", "full", "full_like", "linspace", "logspace", "ones",
+             "ones_like", "rand", "rand_like", "randint", "randn", "randn_like", "randperm", "scalar_tensor", "tensor",
+             "zeros", "zeros_like", "hann_window", "tril_indices", "triu_indices")  # fmt: skip
+METHODS = ("new_empty", "new_full", "new_ones", "new_tensor", "new_zeros")
+#: Operations that take tensors of two devices: copies, and those of the device at an index on the CPU.
+COPIES = ("copy_", "_to_copy")
+INDEXED = ("index", "index_put_", "index_put", "_index_put_impl_", "index_fill_")
+
+
+class OnDevice(torch.Tensor):
+    """A tensor of the accelerator."""
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+    device = property(lambda self: DEVICE)  # type: ignore[assignment]
+    is_cuda = property(lambda self: True)  # type: ignore[assignment]
+    is_cpu = property(lambda self: False)  # type: ignore[assignment]
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        _refuse_two_devices(func, args, kwargs or {})
+        with torch._C._DisableTorchDispatch():
+            found = func(*args, **(kwargs or {}))
+        return tree_map(_placed, found)
+
+    def numpy(self, *_args: Any, **_kwargs: Any) -> Any:
+        """The error of a GPU's tensor."""
+        raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first.")
+
+    __array__ = numpy
+
+    def tolist(self) -> Any:
+        """The numbers, brought to the host."""
+        return _plain(self).tolist()
+
+    def __deepcopy__(self, memo: dict) -> "OnDevice":
+        copied = _placed(_plain(self).clone()).requires_grad_(self.requires_grad)
+        copied.__dict__.update(self.__dict__)
+        memo[id(self)] = copied
+        return copied
+
+    def __repr__(self, **_more: Any) -> str:
+        return f"OnDevice({tuple(self.shape)}, {self.dtype})"
+
+
+def _placed(value: Any) -> Any:
+    if not isinstance(value, torch.Tensor) or isinstance(value, OnDevice):
+        return value
+    return torch.Tensor._make_subclass(OnDevice, value)
+
+
+def _plain(value: torch.Tensor) -> torch.Tensor:
+    """The numbers as a tensor of the CPU, without a graph."""
+    with torch._C._DisableTorchDispatch():
+        return torch.Tensor._make_subclass(torch.Tensor, value.detach())
+
+
+def _refuse_two_devices(func: Any, args: tuple, kwargs: dict) -> None:
+    tensors = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, torch.Tensor)]
+    others = [one for one in tensors if not isinstance(one, OnDevice) and one.dim()]
+    name = func.overloadpacket.__name__
+    fine = name in COPIES or (name in INDEXED and isinstance(args[0], OnDevice))
+    if others and not fine:
+        raise RuntimeError(f"Expected all tensors to be on the same device, but found cuda:0 and cpu in {name}.")
+
+
+class _Copy(torch.autograd.Function):
+    """A copy to the other device; the gradient goes the other way."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        ctx.there = isinstance(x, OnDevice)
+        return _plain(x).clone() if ctx.there else _placed(x.clone())
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        return _placed(gradient) if ctx.there else _plain(gradient)
+
+
+def _moved(x: torch.Tensor, device: torch.device | None) -> torch.Tensor:
+    """`x` on the device; None leaves it where it is."""
+    there = isinstance(x, OnDevice)
+    return x if device is None or there == (device.type == "cuda") else _Copy.apply(x)
+
+
+def _device(value: Any) -> torch.device | None:
+    if isinstance(value, torch.device) or (isinstance(value, str) and value.partition(":")[0] in ("cuda", "cpu")):
+        return torch.device(value)
+    return None
+
+
+def _factory(make: Callable) -> Callable:
+    """The function with `device=cuda` obeyed; a generator of the CPU is refused there."""
+
+    @wraps(make)
+    def made(*args: Any, **kwargs: Any) -> torch.Tensor:
+        device = _device(kwargs.get("device"))
+        if device is None or device.type != "cuda":
+            if device is not None and args and isinstance(args[0], OnDevice):
+                args = (_plain(args[0]), *args[1:])
+            return make(*args, **kwargs)
+        if isinstance(kwargs.get("generator"), torch.Generator):
+            raise RuntimeError("Expected a 'cuda' device type for generator but found 'cpu'")
+        return _placed(make(*args, **{**kwargs, "device": CPU}))
+
+    return made
+
+
+def _one_hot(one_hot: Callable) -> Callable:
+    """It compares with a range that it makes itself, where the numbers are."""
+    return lambda x, *args: _placed(one_hot(_plain(x), *args)) if isinstance(x, OnDevice) else one_hot(x, *args)
+
+
+def _to(to: Callable) -> Callable:
+    @wraps(to)
+    def moved(self: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        given = [*args, *(kwargs.pop(name) for name in ("device", "other") if kwargs.get(name) is not None)]
+        devices = [value.device if isinstance(value, torch.Tensor) else _device(value) for value in given]
+        dtypes = [value.dtype for value in given if isinstance(value, torch.Tensor)]
+        rest = [value for value in given if isinstance(value, torch.dtype)]
+        kwargs.pop("non_blocking", None)
+        found = to(self, *dtypes, *rest, **kwargs) if dtypes or rest or kwargs else self
+        return _moved(found, next(filter(None, devices), None))
+
+    return moved
+
+
+@contextmanager
+def accelerator() -> Iterator[torch.device]:
+    """While it lasts, there is a device `cuda`."""
+    with ExitStack() as stack:
+        for owner, names in ((torch, FACTORIES), (torch.Tensor, METHODS)):
+            for name in names:
+                stack.enter_context(patch.object(owner, name, _factory(getattr(owner, name))))
+        for name, replaced in (
+            ("to", _to(torch.Tensor.to)),
+            ("cpu", lambda self, *_a, **_k: _moved(self, CPU)),
+            ("cuda", lambda self, *_a, **_k: _moved(self, DEVICE)),
+            ("type_as", lambda self, other: self.to(other)),
+        ):
+            stack.enter_context(patch.object(torch.Tensor, name, replaced))
+        functional = torch.nn.functional
+        stack.enter_context(patch.object(functional, "one_hot", _one_hot(functional.one_hot)))
+        overwrite = torch.__future__.get_overwrite_module_params_on_conversion()
+        stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, overwrite)
+        torch.__future__.set_overwrite_module_params_on_conversion(True)
+        yield DEVICE
