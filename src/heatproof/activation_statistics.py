@@ -12,6 +12,7 @@ Statistics of images are cached in a folder of the user's (`cache_folder`), one 
 import hashlib
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -23,6 +24,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from heatproof.ambient import neutral
 from heatproof.data import load_images
 from heatproof.data.inputs import as_inputs
 from heatproof.data.shapes import dead_leaves
@@ -39,8 +41,10 @@ LEAVES, BATCH = 256, 16
 #: The calibrations loaded last, by file or by key: methods look theirs up for every batch.
 _KEPT: dict[str, Calibration] = {}
 _MOST = 8
+_lock = threading.Lock()
 
 
+@neutral()
 def calibrate(
     model: Model | nn.Module,
     images: Any,
@@ -113,12 +117,14 @@ def cache_folder() -> Path:
 
 
 def _cached_calibration(key: str, made: Callable[[], Calibration]) -> Calibration:
-    if key not in _KEPT:
+    found = _KEPT.get(key)
+    if found is None:
         found = made()
-        while len(_KEPT) >= _MOST:
-            _KEPT.pop(next(iter(_KEPT)))
-        _KEPT[key] = found
-    return _KEPT[key]
+        with _lock:
+            while len(_KEPT) >= _MOST:
+                _KEPT.pop(next(iter(_KEPT)))
+            _KEPT[key] = found
+    return found
 
 
 def _load_or_compute(

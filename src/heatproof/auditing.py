@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from heatproof.errors import InvalidInput
+from heatproof.locks import STUDIES, held
 from heatproof.models import Model
 from heatproof.progress import progress_bar
 from heatproof.report import write_page, write_tables
@@ -106,17 +107,18 @@ def audit(
         | {name: value for name, value in given.items() if value is not None}
     )
     folder = Path(_path("out", out)) if out is not None else Path(tempfile.mkdtemp(prefix="heatproof-audit-"))
-    try:
-        if isinstance(model, Model):
-            GIVEN_MODELS[model.name] = model
-        if progress:
-            with progress_bar() as bar:
-                run(plan, folder, workers=workers, progress=bar)
-        else:
-            run(plan, folder, workers=workers)
-    finally:
-        if isinstance(model, Model):
-            GIVEN_MODELS.pop(model.name, None)
+    with held(STUDIES):  # another thread's model may have the same name
+        try:
+            if isinstance(model, Model):
+                GIVEN_MODELS[model.name] = model
+            if progress:
+                with progress_bar() as bar:
+                    run(plan, folder, workers=workers, progress=bar)
+            else:
+                run(plan, folder, workers=workers)
+        finally:
+            if isinstance(model, Model):
+                GIVEN_MODELS.pop(model.name, None)
     return Audit.of(write_tables(folder))
 
 

@@ -1,12 +1,35 @@
-"""A cache of facts about a network that lives as long as the network, and no longer."""
+"""Caches of facts that live as long as what they are about: of a network, and of an object."""
 
 from collections.abc import Callable, Hashable, MutableMapping
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from torch import nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 V = TypeVar("V")
+
+if TYPE_CHECKING:
+    from functools import cached_property
+else:
+
+    class cached_property:
+        """A property that is worked out once for each object.
+
+        As `functools.cached_property` from Python 3.12 on. Before, that one has a lock for all objects of a class: one
+        thread would wait while another explains a different network, or both for each other.
+        """
+
+        def __init__(self, function: Callable[[Any], Any]):
+            self.function, self.__doc__ = function, function.__doc__
+
+        def __set_name__(self, owner: type, name: str) -> None:
+            self.name = name
+
+        def __get__(self, instance: Any, owner: type | None = None) -> Any:
+            if instance is None:
+                return self
+            known = instance.__dict__
+            return known[self.name] if self.name in known else known.setdefault(self.name, self.function(instance))
 
 
 class PerModule(Generic[V]):

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from heatproof.locks import GENERATORS, held
+
 if TYPE_CHECKING:
     import torch
 
@@ -30,13 +32,16 @@ def generators(seed: int, images: Sequence[str], name: str, condition: str = "")
 
 @contextmanager
 def seeded(generator: "torch.Generator", device: "torch.device") -> Iterator[None]:
-    """Seeds the global generators of torch and NumPy from `generator` inside the block, then restores them."""
+    """Seeds the global generators of torch and NumPy from `generator` inside the block, then restores them.
+
+    One thread at a time: others wait at the beginning of their block.
+    """
     import numpy as np
     import torch
 
-    seed = generator.initial_seed()
-    numpy_state = np.random.get_state()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    seed, devices = generator.initial_seed(), [device] if device.type == "cuda" else []
+    with held(GENERATORS), torch.random.fork_rng(devices=devices):
+        numpy_state = np.random.get_state()
         torch.set_rng_state(torch.Generator().manual_seed(seed).get_state())
         if device.type == "cuda":
             torch.cuda.set_rng_state(torch.Generator(device).manual_seed(seed).get_state(), device)

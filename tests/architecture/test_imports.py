@@ -35,6 +35,9 @@ FLOORS = {
             "progress",
             "passes",
             "rounding",
+            "locks",
+            "ambient",
+            "quiet",
         ),
         0,
     ),
@@ -330,3 +333,25 @@ def test_the_search_sees_what_it_forbids(source, name):
 def test_a_generator_of_ones_own_is_allowed():
     names = [name for _, name in calls(ast.parse("import torch\ntorch.Generator().manual_seed(0)"))]
     assert not set(names) & set(FORBIDDEN)
+
+
+#: What sets something of the whole process, or makes other objects wait → what to use.
+OF_THE_PROCESS = {
+    "catch_warnings": "heatproof.quiet.ignored_warnings",
+    "sdpa_kernel": "heatproof.models.attention.UnfusedAttention",
+    "functools import cached_property": "heatproof.memo.cached_property",
+    "functools.cached_property": "heatproof.memo.cached_property",
+    "fork_rng": "heatproof.seeds.seeded, or locks.GENERATORS",
+}
+ALLOWED = {"quiet": "catch_warnings", "seeds": "fork_rng", "attributions.superpixels": "fork_rng"}
+
+
+def test_nothing_is_set_for_the_whole_process():
+    """Threads would meet it; `report` and `memo` apart, which need no torch or are the other way."""
+    for path in MODULES:
+        name = dotted(path)
+        if name.partition(".")[0] in ("report", "memo"):
+            continue
+        lines = [line.partition("#")[0] for line in path.read_text("utf-8").splitlines() if "`" not in line]
+        for word, instead in OF_THE_PROCESS.items():
+            assert ALLOWED.get(name) == word or not any(word in line for line in lines), f"{name}: take {instead}."

@@ -170,19 +170,20 @@ def fem(activations: torch.Tensor, *, k: float = 2.0, compat: bool = False) -> t
 
 def _head_missing(model: Model, layer: str, _options: Mapping[str, Any]) -> str:
     """Why CAM cannot be used, found by one pass on noise, once for each module and layer; empty where it can."""
-    return "" if _HEADS.found(model.module, layer, lambda: _has_head(model, layer)) else _NO_HEAD.format(layer)
+    key = (layer, model.precision)
+    return "" if _HEADS.found(model.module, key, lambda: _has_head(model, layer)) else _NO_HEAD.format(layer)
 
 
 def _has_head(model: Model, layer: str) -> bool:
     noise = torch.rand((2, *model.input_shape), generator=torch.Generator().manual_seed(0)).to(model.device)
     with model.evaluating(), torch.inference_mode(False), torch.no_grad():
         found = captured(model, noise, [layer], gradients=False)
-    return linear_head(model.module, found.activations(layer), found.logits) is not None
+    return linear_head(model.module, found.activations(layer), found.logits, model.precision) is not None
 
 
 _NO_HEAD = "its logits are not a linear layer on the average of the activations at {!r}"
 
-#: Whether the head is linear on the pooled activations, by layer.
+#: Whether the head is linear on the pooled activations, by layer and precision.
 _HEADS = PerModule[bool]()
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from heatproof import seeds
+from heatproof.ambient import callers_state
 from heatproof.attributions.catalogue import ATTRIBUTIONS, attribution, check_choice
 from heatproof.attributions.stored import Stored, fitted, looked_up
 from heatproof.errors import InvalidInput
@@ -142,7 +143,12 @@ def _method_calling(name: str, function: Callable, form: str, one_by_one: bool) 
         found = []
         for part in parts:
             inputs = z[part].detach().clone().requires_grad_()
-            with seeds.seeded(generator[part.start], z.device), torch.enable_grad(), import_path(name):
+            with (
+                seeds.seeded(generator[part.start], z.device),
+                torch.enable_grad(),
+                import_path(name),
+                callers_state(),
+            ):
                 maps = function(model, inputs, target[part].clone(), **chosen)
             found.append(fitted(maps, inputs, form, name))
         return torch.cat(found)

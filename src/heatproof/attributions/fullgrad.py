@@ -22,10 +22,10 @@ def _unfit(model: Model, _layer: str, _options: Mapping[str, Any]) -> str:
     """Why FullGrad cannot be used, found by one forward and one backward on noise, once for each module."""
     if reason := gradient_missing(model):
         return reason
-    return _UNFIT.found(model.module, None, lambda: _why_unfit(model))
+    return _UNFIT.found(model.module, model.precision, lambda: _why_unfit(model))
 
 
-#: Why a network cannot be decomposed; empty where it can.
+#: Why a network cannot be decomposed, by precision; empty where it can.
 _UNFIT = PerModule[str]()
 
 
@@ -49,7 +49,7 @@ def _gap(model: Model, z: torch.Tensor) -> str:
         return "none of its layers with positions has a bias"
     shares.append((gradient * z).double().sum())
     gap = abs(float(torch.stack(shares).sum() - output.double().sum()))
-    tolerance = COMPLETE if model.dtype is torch.float32 else 100 * COMPLETE
+    tolerance = COMPLETE if model.precision in (torch.float32, torch.float64) else 100 * COMPLETE
     if not gap <= tolerance * max(float(share.abs()) for share in shares):
         return "its output is not the sum of its input's and its biases' shares (attention, or constants in the code)"
     return ""

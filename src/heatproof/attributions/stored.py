@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,6 +15,7 @@ from heatproof.data.image_paths import EXTENSIONS, names_for
 from heatproof.errors import HeatproofWarning, InvalidImage, InvalidInput
 from heatproof.files import file_fingerprint
 from heatproof.geometry import Geometry
+from heatproof.memo import cached_property
 from heatproof.tensors import one_channel, upsampled
 
 #: Names of conditions that leave the image as it is.

@@ -16,6 +16,7 @@ import torch
 from heatproof.attributions.asking import checked_score
 from heatproof.attributions.catalogue import attribution, check_choice
 from heatproof.errors import InvalidInput, NotApplicable
+from heatproof.locks import GENERATORS, held
 from heatproof.masking import ground
 from heatproof.models import Model
 from heatproof.passes import check_int, rows_per_pass
@@ -226,13 +227,13 @@ def _global_seed(generator: torch.Generator) -> Iterator[None]:
     Nothing depends on NumPy's, but scikit-learn's Lasso draws a seed from it that it then does not use.
     """
     seed = int(torch.randint(2**62, (), generator=generator))
-    numpy_state = np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # not torch.manual_seed, which seeds the devices too
+    with held(GENERATORS), torch.random.fork_rng(devices=[]):
+        numpy_state = np.random.get_state()
+        torch.default_generator.manual_seed(seed)  # not torch.manual_seed, which seeds the devices too
+        try:
             yield
-    finally:
-        np.random.set_state(numpy_state)
+        finally:
+            np.random.set_state(numpy_state)
 
 
 def _must_be_images(z: torch.Tensor) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from heatproof.ambient import neutral
 from heatproof.attributions import requested
 from heatproof.compat.given_models import Wanted, as_rule, checked, raw_maps
 from heatproof.errors import InvalidInput, NotApplicable
@@ -34,6 +35,7 @@ class Attribution:
         self.method, self.model, self.options = method, model, options
         self.layer = "auto" if layer is None else resolve_layer(bare(model), layer)
 
+    @neutral()
     def attribute(self, inputs: Any, target: Any = None, additional_forward_args: Any = None, **options: Any) -> Any:
         """`options` replace those of the constructor. A tuple with one tensor gives a tuple, as in Captum."""
         _defaults(additional_forward_args=additional_forward_args)

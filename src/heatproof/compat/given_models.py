@@ -2,19 +2,19 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from heatproof import targets as rules
+from heatproof.ambient import ordinary
 from heatproof.attributions import requested
 from heatproof.engine import explain
 from heatproof.errors import InvalidInput, InvalidTarget
 from heatproof.explained_output import Output
 from heatproof.geometry import Geometry
-from heatproof.memo import PerModule
+from heatproof.memo import PerModule, cached_property
 from heatproof.models import Layers, Model, find_layers
 from heatproof.models.capture import first_tensor
 from heatproof.models.model import bare, module_device
@@ -121,8 +121,7 @@ def checked(inputs: Any) -> torch.Tensor:
     if not isinstance(inputs, torch.Tensor) or inputs.dim() not in (3, 4, 5) or not inputs.dtype.is_floating_point:
         got = f"{tuple(inputs.shape)} {inputs.dtype}" if isinstance(inputs, torch.Tensor) else type(inputs).__name__
         raise InvalidInput(f"Expected a normalised float tensor (N, C, H, W), as the network takes it. Got {got}.")
-    with torch.inference_mode(False):  # tensors of inference mode cannot be part of a graph
-        return inputs.clone() if inputs.is_inference() else inputs.detach()
+    return ordinary(inputs).detach()
 
 
 @dataclass

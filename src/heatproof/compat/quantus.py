@@ -17,16 +17,19 @@ import numpy as np
 import torch
 from torch import nn
 
+from heatproof.ambient import neutral
 from heatproof.attributions import display_maps, requested
 from heatproof.attributions.foreign import FOREIGN_FORMS, register, unregister
 from heatproof.compat.given_models import Wanted, as_rule, raw_maps
 from heatproof.compat.scoring import scored
 from heatproof.errors import InvalidInput, NotApplicable
+from heatproof.locks import held
 from heatproof.metrics.metric_request import parsed_metric
 from heatproof.registry import unknown
 from heatproof.tensors import upsampled
 
 
+@neutral()
 def explain_func(
     model: nn.Module,
     inputs: Any,
@@ -105,6 +108,7 @@ class Metric:
         """Whether it explains other images too, and so needs `explain_func`."""
         return self.request.having("explains")
 
+    @neutral()
     def __call__(
         self,
         model: nn.Module,
@@ -198,12 +202,15 @@ def _method_and_layer(explain: Any, given: Mapping[str, Any], form: str) -> Iter
         made = explain(model=model, inputs=inputs.detach().cpu().numpy(), targets=targets.cpu().numpy(), **given)
         return _tensor(made)
 
-    name = register(_EXPLAINS, function, form=form)
-    try:
-        yield [name], "auto"
-    finally:
-        unregister(name)
+    with held(_REGISTERED):
+        name = register(_EXPLAINS, function, form=form)
+        try:
+            yield [name], "auto"
+        finally:
+            unregister(name)
 
 
+#: Taken while such a function is registered: one thread at a time.
+_REGISTERED = object()
 #: The name of such a function while it is registered; seeds of random numbers depend on it.
 _EXPLAINS = "explain_func of Quantus"

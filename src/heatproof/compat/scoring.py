@@ -1,17 +1,18 @@
 """`heatproof.score` for other call styles: normalised images, as arrays or tensors."""
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from heatproof.ambient import neutral
 from heatproof.compat.given_models import AsGiven, checked, known_layers
 from heatproof.engine import Scores, score
 from heatproof.errors import InvalidInput
 from heatproof.geometry import Geometry
+from heatproof.memo import cached_property
 from heatproof.metrics.metric_request import requested_metrics
 from heatproof.models import Layers, Model
 from heatproof.models.model import bare, module_device
@@ -39,6 +40,7 @@ class NormalisedModel(Model):
         return known_layers(self)
 
 
+@neutral()
 def scored(
     model: Model | nn.Module,
     inputs: Any,

@@ -81,9 +81,8 @@ class Subject:
         asked = {MAPS: maps} if maps is not None else [self.method]
         names = [request.key for request in requests]
         rule = self.target if target is None else target
-        with torch.inference_mode(False):
-            beside = {MAPS: reference} if maps is not None and reference is not None else reference
-            return scored(self.model, images, asked, names, target=rule, masks=mask, reference=beside, **self.more)
+        beside = {MAPS: reference} if maps is not None and reference is not None else reference
+        return scored(self.model, images, asked, names, target=rule, masks=mask, reference=beside, **self.more)
 
 
 class Score(Metric):

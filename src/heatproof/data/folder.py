@@ -4,7 +4,6 @@ import hashlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from heatproof.data.image_opener import open_pixels
 from heatproof.data.image_paths import EXTENSIONS, image_files, printable, subfolders
 from heatproof.data.labels import read_labels
 from heatproof.errors import InvalidImage, InvalidInput
+from heatproof.memo import cached_property
 from heatproof.pixels import Pixels
 
 MISSING = "missing file"

@@ -5,7 +5,6 @@ decides the format: Pillow reads files of 8 bits, `deep_files` 16-bit colour PNG
 """
 
 import os
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -17,6 +16,7 @@ from heatproof.data import deep_files, dicom
 from heatproof.data.image_paths import printable
 from heatproof.errors import InvalidImage, MissingExtra
 from heatproof.pixels import Pixels, as_bytes, channels_last, from_array, plain, rgb
+from heatproof.quiet import ignored_warnings
 from heatproof.windows import Window
 
 T = TypeVar("T")
@@ -116,29 +116,25 @@ def _of_array(path: Path, max_pixels: int) -> Image.Image | Pixels:
 def _read(path: str | os.PathLike, meant: Callable[[Any], T], max_pixels: int) -> T:
     path = Path(path)
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of large images before we can look at their size; ours is the limit that counts.
-            warnings.simplefilter("ignore")
-            with path.open("rb") as file:
-                head = file.read(deep_files.HEAD)
-                if head.startswith(deep_files.NUMPY):
-                    return meant(_of_array(path, max_pixels))
-                if dicom.is_dicom(head, path):
-                    return meant(dicom.read(path, max_pixels))
+        # Pillow warns of large images before we can look at their size; ours is the limit that counts.
+        with ignored_warnings(), path.open("rb") as file:
+            head = file.read(deep_files.HEAD)
+            if head.startswith(deep_files.NUMPY):
+                return meant(_of_array(path, max_pixels))
+            if dicom.is_dicom(head, path):
+                return meant(dicom.read(path, max_pixels))
+            file.seek(0)
+            if head[:4] in deep_files.TIFF:
+                found = deep_files.read_tiff(file, printable(path.name), max_pixels, lambda: _tiff(file, max_pixels))
+                if found is not None:
+                    return meant(found)
                 file.seek(0)
-                if head[:4] in deep_files.TIFF:
-                    found = deep_files.read_tiff(
-                        file, printable(path.name), max_pixels, lambda: _tiff(file, max_pixels)
-                    )
-                    if found is not None:
-                        return meant(found)
-                    file.seek(0)
-                with Image.open(file, formats=_formats()) as image:
-                    if deep_files.is_deep_png(head):
-                        _refuse_large(image, max_pixels)
-                        found = deep_files.read_png(path, image)
-                        return meant(deep_files.turned(found, _orientation(image)))
-                    return meant(_decoded(image, max_pixels))
+            with Image.open(file, formats=_formats()) as image:
+                if deep_files.is_deep_png(head):
+                    _refuse_large(image, max_pixels)
+                    found = deep_files.read_png(path, image)
+                    return meant(deep_files.turned(found, _orientation(image)))
+                return meant(_decoded(image, max_pixels))
     except (MemoryError, MissingExtra):
         raise
     except Exception as error:  # decoders meet broken files with errors of nearly any type

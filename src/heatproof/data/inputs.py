@@ -4,7 +4,6 @@ import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from heatproof.data.image_opener import open_pixels
 from heatproof.errors import InvalidInput
 from heatproof.flags import Reason
 from heatproof.geometry import Geometry
+from heatproof.memo import cached_property
 from heatproof.pixels import Pixels, from_array
 from heatproof.tensors import NEARLY_ONE_COLOUR, contrast
 

@@ -8,7 +8,6 @@ that, use a model whose input has the mosaic's size; any other model's geometry 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 from PIL import Image
@@ -16,6 +15,7 @@ from PIL import Image
 from heatproof import seeds
 from heatproof.data.images import Images
 from heatproof.errors import InvalidImage, InvalidInput
+from heatproof.memo import cached_property
 from heatproof.pixels import Pixels, plain
 
 

@@ -4,7 +4,6 @@ import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from PIL import Image
 from heatproof.data.image_paths import printable
 from heatproof.data.images import without_caches
 from heatproof.errors import InvalidImage, InvalidInput
+from heatproof.memo import cached_property
 from heatproof.pixels import Pixels, plain
 from heatproof.registry import fold, unknown
 

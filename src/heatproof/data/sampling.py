@@ -8,7 +8,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 from PIL import Image
@@ -16,6 +15,8 @@ from PIL import Image
 from heatproof.data.folder import ImageFolder
 from heatproof.data.images import Images
 from heatproof.errors import InvalidInput
+from heatproof.memo import cached_property
+from heatproof.pixels import Pixels
 from heatproof.seeds import derived_seed
 
 #: How a limit chooses: some of every class, drawn by the seed; or the first in the dataset's order.
@@ -117,8 +118,8 @@ class ImageSubset:
         """A hash of the source's fingerprint and the positions."""
         return hashlib.blake2b(repr((self.source.fingerprint, self.rows)).encode(), digest_size=16).hexdigest()
 
-    def open(self, i: int) -> Image.Image:
-        """Image `i` of the subset, as RGB; raises InvalidImage where it cannot be read."""
+    def open(self, i: int) -> Image.Image | Pixels:
+        """Image `i` of the subset, as the source opens it; raises InvalidImage where it cannot be read."""
         return self.source.open(self.rows[i])
 
     def mask(self, i: int) -> np.ndarray | None:

@@ -11,7 +11,6 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from PIL import Image
 from heatproof.data.image_opener import open_image
 from heatproof.data.image_paths import image_files, printable
 from heatproof.errors import InvalidInput
+from heatproof.memo import cached_property
 from heatproof.seeds import derived_seed
 
 CLASSES = (

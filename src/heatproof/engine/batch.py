@@ -8,19 +8,20 @@ A `LayerBatch` is a target batch at one layer; methods get their quantities from
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from heatproof import explained_output, seeds, targets
+from heatproof.ambient import ordinary
 from heatproof.attributions import Request
 from heatproof.engine.resolved_methods import ResolvedMethod
 from heatproof.errors import InvalidInput
-from heatproof.memo import PerModule
+from heatproof.memo import PerModule, cached_property
 from heatproof.models import Model
+from heatproof.models.attention import UnfusedAttention
 from heatproof.models.capture import INPUT, Captured, captured
 from heatproof.models.head import linear_head
 from heatproof.models.row_checks import check_images, check_layers
@@ -114,6 +115,9 @@ class Batch:
             check_images(model, shape, len(x), variants=bool(of_variants(asked)))
         return cls(model, x, needs, **settings)
 
+    def __post_init__(self) -> None:
+        self.x = ordinary(self.x)
+
     @cached_property
     def captured(self) -> Captured:
         """The one forward pass; tails are recorded in it where a method may want one."""
@@ -121,7 +125,7 @@ class Batch:
         graph = [layer for layer in layers if self.needs[layer].graph]
         with ExitStack() as stack:
             if self._twice:  # fused attention has no second derivative
-                stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+                stack.enter_context(UnfusedAttention())
             for layer in layers:
                 if "tail" in self.needs[layer].names and not self._linear_before(layer):
                     self._records[layer] = stack.enter_context(recording(self.model, layer))
@@ -150,7 +154,7 @@ class Batch:
         """
         captures = self._at_input or any(needs.kept for needs in self.needs.values())
         known = "logits" in self.__dict__ or "captured" in self.__dict__
-        exact = self.model.dtype in (torch.float32, torch.float64)
+        exact = self.model.precision in (torch.float32, torch.float64)
         return exact and not (captures or known or self.differentiable)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
@@ -169,7 +173,7 @@ class Batch:
     @cached_property
     def target(self) -> torch.Tensor:
         """`(N,)` or `(N, T)`: the classes explained."""
-        return targets.resolved(self.target_rule, self.logits.detach(), self.labels, self.clean)
+        return ordinary(targets.resolved(self.target_rule, self.logits.detach(), self.labels, self.clean))
 
     def release(self) -> None:
         """Frees the forward pass with all activations and graphs; logits, target and images stay."""
@@ -221,7 +225,8 @@ class Batch:
         if layer not in self._heads:
             module = self.model.module
             linear = self.output == "logit"
-            found = linear_head(module, self.activations(layer).detach(), self.logits.detach()) if linear else None
+            activations, logits = self.activations(layer).detach(), self.logits.detach()
+            found = linear_head(module, activations, logits, self.model.precision) if linear else None
             if found is not None:
                 _LINEAR.put(module, layer, True)
             self._heads[layer] = found

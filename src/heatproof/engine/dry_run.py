@@ -64,10 +64,9 @@ def plugin_failures(
 def toy(images: int) -> tuple[Model, torch.Tensor]:
     """An untrained network of three classes, the same every time, and images for it."""
     generator = torch.Generator().manual_seed(0)
-    with torch.random.fork_rng(devices=[]):  # layers draw their first weights from the global generator
-        network = nn.Sequential(
-            nn.Conv2d(3, 4, 3, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
-        )
+    # Not drawn by the layers: they take their first weights from the global generator.
+    convolution, classify = nn.utils.skip_init(nn.Conv2d, 3, 4, 3, 4), nn.utils.skip_init(nn.Linear, 4, 3)
+    network = nn.Sequential(convolution, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), classify).float()
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) / 4)

@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 
 import torch
 
+from heatproof.ambient import neutral
 from heatproof.attributions import display_maps, flags
 from heatproof.engine.batch import Batch
 from heatproof.engine.checked_output import checked_values
@@ -101,25 +102,50 @@ def evaluate(
     if any(of_variants(request.entry.needs) for request in metrics):
         check_images(batch.model, tuple(batch.x.shape[1:]), len(batch.x), variants=True)
     found = found or explanation(batch, methods, survive=survive, upsample=upsample)
-    with batch.model.evaluating(), torch.inference_mode(False), torch.no_grad():
-        images = ImageScores(batch, ground_truth)
-        batch.release()
-        evaluation = _Evaluation(images, metrics, survive, finished)
-        display = {m.key: found.display(m.key, upsample).detach() for m in methods} if evaluation.paired else {}
-        pairs = Pairs(reference, display) if display and reference is not None else None
-        for method in methods:
-            stored = method.request.entry.traits.get("stored", False)
-            maps = display.get(method.key)
-            maps = found.display(method.key, upsample).detach() if maps is None else maps
-            raw, seen = found.raw[method.key].detach(), [*found.flags[method.key]]  # one target: no lists
-            scores = MapScores(images, maps, raw, None if stored else method, upsample)
-            yield evaluation.of(scores, method.key, seen, pairs)  # type: ignore[arg-type]
-        for one in given:
-            raw = one.maps.to(images.x)
-            seen = absent_flags(one.absent or [False] * len(raw), flags(raw, "display"))
-            maps = display_maps(raw, "display", tuple(images.x.shape[2:]))
-            own = _pairs_of(one, maps, images.x if reference_images is None else reference_images.to(images.x))
-            yield evaluation.of(MapScores(images, maps, raw, None), one.key, seen, own)
+    scored = _scored(
+        batch, methods, metrics, given, ground_truth, reference, reference_images, found, survive, upsample, finished
+    )
+    while True:
+        # Not around a `yield`: the caller's thread would keep the network, and the caller's modes would be changed.
+        with neutral(), batch.model.evaluating(), torch.no_grad():
+            one = next(scored, None)
+        if one is None:
+            return
+        yield one
+
+
+def _scored(
+    batch: Batch,
+    methods: Sequence[ResolvedMethod],
+    metrics: Sequence[MetricRequest],
+    given: Sequence[GivenMaps],
+    ground_truth: torch.Tensor | None,
+    reference: ReferenceMaps | None,
+    reference_images: torch.Tensor | None,
+    found: Explanation,
+    survive: bool,
+    upsample: str,
+    finished: FinishedScores | None,
+) -> Iterator[MethodScores]:
+    """As `evaluate`, in its modes."""
+    images = ImageScores(batch, ground_truth)
+    batch.release()
+    evaluation = _Evaluation(images, metrics, survive, finished)
+    display = {m.key: found.display(m.key, upsample).detach() for m in methods} if evaluation.paired else {}
+    pairs = Pairs(reference, display) if display and reference is not None else None
+    for method in methods:
+        stored = method.request.entry.traits.get("stored", False)
+        maps = display.get(method.key)
+        maps = found.display(method.key, upsample).detach() if maps is None else maps
+        raw, seen = found.raw[method.key].detach(), [*found.flags[method.key]]  # one target: no lists
+        scores = MapScores(images, maps, raw, None if stored else method, upsample)
+        yield evaluation.of(scores, method.key, seen, pairs)  # type: ignore[arg-type]
+    for one in given:
+        raw = one.maps.to(images.x)
+        seen = absent_flags(one.absent or [False] * len(raw), flags(raw, "display"))
+        maps = display_maps(raw, "display", tuple(images.x.shape[2:]))
+        own = _pairs_of(one, maps, images.x if reference_images is None else reference_images.to(images.x))
+        yield evaluation.of(MapScores(images, maps, raw, None), one.key, seen, own)
 
 
 def _pairs_of(one: GivenMaps, maps: torch.Tensor, x: torch.Tensor) -> Pairs | None:

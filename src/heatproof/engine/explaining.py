@@ -1,18 +1,19 @@
 """The public call: images in, maps out, any number of methods from the same passes."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import nn
 
 from heatproof import explained_output, targets
+from heatproof.ambient import neutral
 from heatproof.attributions import requested
 from heatproof.data.inputs import Inputs
 from heatproof.engine.call import Call, as_model
 from heatproof.engine.explanation import Explanation, explanation
 from heatproof.flags import as_text
+from heatproof.memo import cached_property
 from heatproof.models import Model
 from heatproof.registry import unknown
 from heatproof.tensors import UPSAMPLING
@@ -64,6 +65,7 @@ class Maps(Mapping[str, torch.Tensor]):
         return f"Maps({shapes}; layer={self.layer!r})"
 
 
+@neutral()
 def explain(
     model: Model | nn.Module,
     images: Any,

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import torch
 
+from heatproof.ambient import neutral
 from heatproof.attributions import Request, display_maps, flags
 from heatproof.attributions.refine import refined
 from heatproof.engine.batch import Batch, LayerBatch, TargetBatch
@@ -69,8 +70,7 @@ def explanation(
     """
     if finished is not None and (known := finished.logits()) is not None:
         batch.logits = known.to(batch.x.device)
-    # Inside a caller's inference mode no gradient can be computed, so it is switched off here.
-    with batch.model.evaluating(), torch.inference_mode(False), torch.set_grad_enabled(batch.differentiable):
+    with neutral(), batch.model.evaluating(), torch.set_grad_enabled(batch.differentiable):
         raw: dict[str, list[torch.Tensor]] = {method.key: [] for method in methods}
         failed: dict[str, Flag] = {}
 

@@ -6,7 +6,7 @@ that are fill everywhere. `MapScores` is one method's maps on it; metrics get th
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from heatproof.engine.batch import Batch, Network
 from heatproof.engine.explanation import explanation
 from heatproof.engine.resolved_methods import ResolvedMethod
 from heatproof.errors import InvalidInput
+from heatproof.memo import cached_property
 from heatproof.metrics import curves, information, road, sensitivity
 from heatproof.models import Model
 from heatproof.passes import parts, rows_per_pass

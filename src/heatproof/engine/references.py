@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import torch
 
 from heatproof.engine.explanation import Explanation
 from heatproof.flags import FINE, Flag
+from heatproof.memo import cached_property
 from heatproof.metrics.metric_request import MetricRequest
 from heatproof.metrics.pairs import Pair, Reference
 from heatproof.segments import segment

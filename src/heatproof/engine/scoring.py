@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from torch import nn
 
 from heatproof import explained_output, targets
+from heatproof.ambient import neutral
 from heatproof.attributions import ATTRIBUTIONS, display_maps, flags, requested
 from heatproof.attributions.stored import as_map, fitted
 from heatproof.data.inputs import Inputs, as_inputs
@@ -20,6 +20,7 @@ from heatproof.engine.explanation import explanation
 from heatproof.engine.references import ReferenceMaps
 from heatproof.errors import InvalidImage, InvalidInput
 from heatproof.flags import as_text
+from heatproof.memo import cached_property
 from heatproof.metrics.metric_request import MetricRequest, requested_metrics
 from heatproof.models import Model
 
@@ -112,6 +113,7 @@ class Scores:
         return html_table(self.table, controls=controls)
 
 
+@neutral()
 def score(
     model: Model | nn.Module,
     images: Any,

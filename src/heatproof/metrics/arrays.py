@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from heatproof import seeds
+from heatproof.ambient import callers_state
 from heatproof.errors import InvalidInput
 from heatproof.metrics.explain_func import explainer
 from heatproof.models.plain import plain_module
@@ -76,7 +77,7 @@ def with_arrays(
                 "device": str(z.device),
             }
             arrays = z[part].cpu().numpy(), target[part].cpu().numpy(), shown[part].float().cpu().numpy()
-            with seeds.seeded(generator[part.start], z.device), torch.enable_grad():
+            with seeds.seeded(generator[part.start], z.device), torch.enable_grad(), callers_state():
                 given = called(module, *(array.copy() for array in arrays), also, chosen)
             found.append(as_numbers(given, part.stop - part.start, recipe.name))
         return torch.cat(found).to(maps.device)

@@ -9,13 +9,13 @@ their quantities for all methods of one image together.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from heatproof.errors import InvalidInput
+from heatproof.memo import cached_property
 from heatproof.metrics import rankings
 from heatproof.metrics.metric_request import MetricRequest
 from heatproof.metrics.rankings import Ranking

@@ -7,7 +7,6 @@ signed ones with `attributions=raw`; noise is drawn from the global generators, 
 
 import importlib
 import inspect
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from numbers import Number
@@ -17,6 +16,7 @@ import numpy as np
 
 from heatproof.errors import InvalidInput, MissingExtra, NotApplicable
 from heatproof.metrics.arrays import ForeignMetric, with_arrays
+from heatproof.quiet import ignored_warnings
 from heatproof.registry import fold, unknown
 
 #: Quantus' categories → families here.
@@ -118,8 +118,7 @@ def _metric_calling(recipe: ForeignMetric, made: list[str]) -> Any:
         masks = {"s_batch": also.pop("s_batch")}
         if not masks["s_batch"].any():
             masks = {}
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
+        with ignored_warnings(), np.errstate(all="ignore"):
             return one_number(metric(model=module, x_batch=x, y_batch=y, a_batch=a, **masks, **also, **given))
 
     return call

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
+from heatproof.memo import cached_property
+
 #: SSIM: side of the reduced maps, side of the window, and the constants for data of range 1.
 SSIM_SIDE, SSIM_WINDOW, SSIM_C1, SSIM_C2 = 56, 7, 0.01**2, 0.03**2
 _SAMPLE = SSIM_WINDOW**2 / (SSIM_WINDOW**2 - 1)
@@ -46,12 +48,12 @@ class Reduced:
         down, across = (_area(length, maps.dtype, maps.device) for length in maps.shape[-2:])
         return cls((down.t() @ maps @ across).double())
 
-    @functools.cached_property
+    @cached_property
     def mean(self) -> torch.Tensor:
         """Mean in each window that fits."""
         return _window_means(self.maps)
 
-    @functools.cached_property
+    @cached_property
     def variance(self) -> torch.Tensor:
         """Sample variance in each window that fits."""
         return _SAMPLE * (_window_means(self.maps * self.maps) - self.mean * self.mean)

@@ -51,7 +51,7 @@ class Attention(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         kwargs = dict(kwargs or {})
         if func is F.scaled_dot_product_attention:
-            return self._fused(*args, **kwargs)
+            return _attended(self._store, *args, **kwargs)
         if func is F.multi_head_attention_forward:
             with self:  # the functions that it calls must be seen too
                 return _OPENED(*args, **kwargs)
@@ -60,23 +60,6 @@ class Attention(TorchFunctionMode):
             self.lengths.update({*shape, math.prod(shape[1:])})
         found = func(*args, **kwargs)
         return self._store(found) if func in _SOFTMAX else found
-
-    def _fused(
-        self, query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
-    ) -> torch.Tensor:
-        if enable_gqa:
-            key, value = (t.repeat_interleave(query.shape[-3] // t.shape[-3], -3) for t in (key, value))
-        scores = query @ key.transpose(-2, -1) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
-        if is_causal:
-            scores = scores.masked_fill(~torch.ones_like(scores[0, 0], dtype=torch.bool).tril(), -torch.inf)
-        if attn_mask is not None and attn_mask.dtype is torch.bool:
-            scores = scores.masked_fill(~attn_mask, -torch.inf)
-        elif attn_mask is not None:
-            scores = scores + attn_mask
-        matrix = self._store(
-            scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype)
-        )
-        return F.dropout(matrix, dropout_p) @ value
 
     def _store(self, matrix: torch.Tensor) -> torch.Tensor:
         """Stores a self-attention matrix and returns it, or its leaf, to the network; returns others as they are."""
@@ -98,6 +81,46 @@ class Attention(TorchFunctionMode):
         whole = matrix.unflatten(0, (self.count, -1)) if flat else matrix
         self.matrices.append(self.kept(whole))
         return whole.flatten(0, 1) if flat else whole
+
+
+class UnfusedAttention(TorchFunctionMode):
+    """While it is active, attention is computed by its formula: the fused kernels have no second derivative.
+
+    Of this thread alone, where `torch.nn.attention.sdpa_kernel` sets what the whole process uses.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+        if func is F.scaled_dot_product_attention:
+            return _attended(lambda matrix: matrix, *args, **(kwargs or {}))
+        if func is F.multi_head_attention_forward:
+            with self:  # the functions that it calls must be seen too
+                return _OPENED(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _attended(
+    store: Callable[[torch.Tensor], torch.Tensor],
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> torch.Tensor:
+    """`F.scaled_dot_product_attention` by its formula; `store` gets the matrix and returns the one to go on with."""
+    if enable_gqa:
+        key, value = (t.repeat_interleave(query.shape[-3] // t.shape[-3], -3) for t in (key, value))
+    scores = query @ key.transpose(-2, -1) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
+    if is_causal:
+        scores = scores.masked_fill(~torch.ones_like(scores[0, 0], dtype=torch.bool).tril(), -torch.inf)
+    if attn_mask is not None and attn_mask.dtype is torch.bool:
+        scores = scores.masked_fill(~attn_mask, -torch.inf)
+    elif attn_mask is not None:
+        scores = scores + attn_mask
+    matrix = store(scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype))
+    return F.dropout(matrix, dropout_p) @ value
 
 
 _SOFTMAX = {F.softmax, torch.softmax, torch.Tensor.softmax, torch.special.softmax}

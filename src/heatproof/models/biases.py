@@ -7,13 +7,14 @@ parameter, a batch norm in eval mode `β − μ γ / √(σ² + ε)`, a ReLU zer
 than their base, shared modules and functional code are all covered.
 """
 
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
+
+from heatproof.quiet import ignored_warnings
 
 #: Where the channels of an operation's output are; empty where that is not known.
 Channels = Literal["first", "last", ""]
@@ -89,8 +90,7 @@ def _curvature_bias(func: Any, args: Any, kwargs: Mapping[str, Any]) -> torch.Te
     inputs = dict(kwargs)
     x = args[0] if args else inputs.pop("input")
     one = torch.ones((), dtype=x.dtype, device=x.device)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch.func scripts its own formulas, and warns of scripting
+    with ignored_warnings(FutureWarning):  # torch.func scripts its own formulas, and warns of scripting
         found = torch.func.jvp(lambda t: func(t * x.detach(), *args[1:], **inputs), (one,), (one,))
     return found[0] - found[1]
 

@@ -7,7 +7,7 @@ already gave it a graph; the model goes on with a clone, so an in-place operatio
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from heatproof.errors import LayerError
+from heatproof.locks import held, of_this_thread
 from heatproof.models.layer_names import several_calls
 from heatproof.models.layout import Layout, layout_of
 from heatproof.models.model import Model
@@ -164,14 +165,10 @@ def captured(
 @contextmanager
 def hooked(hooks: dict[str, Callable[..., Any]], model: Model) -> Iterator[None]:
     """Forward hooks on named layers; they are removed at the end, also after an error."""
-    handles = []
-    try:
+    with held(model.module), ExitStack() as handles:
         for name, hook in hooks.items():
-            handles.append(model.submodule(name).register_forward_hook(hook))
+            handles.callback(model.submodule(name).register_forward_hook(of_this_thread(hook)).remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def first_tensor(output: Any) -> tuple[torch.Tensor | None, Callable[[torch.Tensor], Any]]:

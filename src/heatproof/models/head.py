@@ -4,10 +4,13 @@ import torch
 from torch import nn
 
 
-def linear_head(module: nn.Module, activations: torch.Tensor, logits: torch.Tensor) -> torch.Tensor | None:
+def linear_head(
+    module: nn.Module, activations: torch.Tensor, logits: torch.Tensor, precision: torch.dtype
+) -> torch.Tensor | None:
     """The weights `(K, C)` of a last linear layer W if `W ⟨A⟩ + b` gives the logits, else None.
 
-    The comparison allows for rounding in the layer's own precision. Images with non-finite logits are left out of it.
+    The comparison allows for rounding in the layer's own dtype and in `precision`, the network's. Images with
+    non-finite logits are left out of it.
     """
     pooled = activations.float().flatten(2).mean(2)
     finite = torch.isfinite(logits).all(1)
@@ -17,7 +20,7 @@ def linear_head(module: nn.Module, activations: torch.Tensor, logits: torch.Tens
         weight, bias = _parts(layer, logits.shape[1])
         if weight.shape != (logits.shape[1], pooled.shape[1]):
             continue
-        rounding = 4 * torch.finfo(layer.weight.dtype).eps
+        rounding = 4 * max(torch.finfo(layer.weight.dtype).eps, torch.finfo(precision).eps)
         given = nn.functional.linear(pooled[finite], weight, bias)
         if torch.allclose(given, expected, max(1e-3, rounding), max(1e-4, rounding) * largest):
             return weight

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from heatproof.ambient import neutral
 from heatproof.errors import InvalidInput, UnknownName
 from heatproof.models import model_sources
 from heatproof.models.checkpoint import load_weights
@@ -26,6 +27,7 @@ FORMS: Mapping[str, str] = {
 }
 
 
+@neutral()
 def load_model(
     spec: str,
     checkpoint: str | Path | None = None,

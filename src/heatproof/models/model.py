@@ -4,14 +4,16 @@ import copy
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import nn
 
+from heatproof.ambient import autocast_dtype, callers_state, ordinary
 from heatproof.errors import InvalidInput, ModelError
 from heatproof.geometry import Geometry, default_resize
+from heatproof.locks import held, parameters_of
+from heatproof.memo import cached_property
 from heatproof.models.layer_names import module_and_call, resolve_layer
 from heatproof.models.layers import Layers, find_layers
 from heatproof.models.preprocessing import CROP_SHARE, Preprocessing, height_width
@@ -28,7 +30,7 @@ class Model:
     `classes` names by index, or None. `multi_label`: labels do not exclude each other, so a probability is the
     sigmoid of its logit and not the softmax. `input_shape` is `(channels, *spatial)`; for signals and volumes tensors
     are taken as they are. Calls that explain go through `evaluating`, which restores the module's train/eval mode and
-    `requires_grad`.
+    `requires_grad`. Threads that use models of one module, or of modules that share a part, wait for each other.
     """
 
     def __init__(
@@ -75,6 +77,11 @@ class Model:
         floats = (p.dtype for p in self.module.parameters() if p.is_floating_point())
         return next(floats, torch.float32)
 
+    @property
+    def precision(self) -> torch.dtype:
+        """The dtype in which the network computes now: that of the caller's autocast, else that of its weights."""
+        return autocast_dtype(self.device) or self.dtype
+
     @cached_property
     def fingerprint(self) -> str:
         """A hash of the names, shapes and values of all weights and buffers: equal weights, equal hash."""
@@ -101,7 +108,8 @@ class Model:
             ModelError: a network that cannot be copied.
         """
         try:
-            return self.with_module(copy.deepcopy(self.module))
+            with held(self.module):
+                return self.with_module(copy.deepcopy(self.module))
         except Exception as error:  # a module may hold anything
             raise ModelError(f"{self.name} cannot be copied, so its weights cannot be changed: {error}") from error
 
@@ -139,13 +147,18 @@ class Model:
 
         Raises ModelError for another number of rows than images, such as one for each view or detection.
         """
-        logits = self.unwrap(self.module(z.to(self.dtype))).float()
+        logits = self.unwrap(self.output(z)).float()
         if len(logits) != len(z):
             raise ModelError(
                 f"Expected {type(self.module).__name__} to return one row of logits for each of {len(z)} images. Got "
                 f"{len(logits)} rows. Where images are folded into views or parts, wrap it in a module that joins them."
             )
         return logits
+
+    def output(self, z: torch.Tensor) -> Any:
+        """What the module itself returns for `z`, under the caller's autocast and defaults (`heatproof.ambient`)."""
+        with held(self.module), callers_state():
+            return self.module(z.to(self.dtype))
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """`(N, K)` logits → probabilities, in double precision: softmax, or sigmoid where `multi_label`."""
@@ -173,21 +186,45 @@ class Model:
         """Everything in eval mode and no parameter requiring gradients; every flag is restored at the end.
 
         Flags are set one by one and not through `.eval()`, which modules may override with side effects.
-        It may be nested: flags that have the wanted value are not touched.
+        It may be nested: flags that have the wanted value are not touched. No other thread explains the module, or one
+        that shares a part with it, until the end.
         """
-        training = [m for m in self.module.modules() if m.training]
-        trainable = [p for p in self.module.parameters() if p.requires_grad]
-        try:
-            for module in training:
-                module.training = False
-            for parameter in trainable:
-                parameter.requires_grad_(False)
-            yield self
-        finally:
-            for module in training:
-                module.training = True
-            for parameter in trainable:
-                parameter.requires_grad_(True)
+        modules = list(self.module.modules())
+        with held(self.module), _ordinary_weights(modules):
+            training = [m for m in modules if m.training]
+            trainable = [p for p in parameters_of(modules) if p.requires_grad]
+            try:
+                for module in training:
+                    module.training = False
+                for parameter in trainable:
+                    parameter.requires_grad_(False)
+                yield self
+            finally:
+                for module in training:
+                    module.training = True
+                for parameter in trainable:
+                    parameter.requires_grad_(True)
+
+
+@contextmanager
+def _ordinary_weights(modules: list[nn.Module]) -> Iterator[None]:
+    """Copies in place of weights made in inference mode, which cannot be part of a graph; put back at the end."""
+    if not any(p.is_inference() for p in parameters_of(modules)):
+        yield
+        return
+    stores: list[dict[str, Any]] = [store for part in modules for store in (part._parameters, part._buffers)]
+    before = [(store, name, t) for store in stores for name, t in store.items() if t is not None and t.is_inference()]
+    copies: dict[int, torch.Tensor] = {}
+    for store, name, tensor in before:
+        if id(tensor) not in copies:
+            plain = ordinary(tensor.detach())
+            copies[id(tensor)] = nn.Parameter(plain, False) if isinstance(tensor, nn.Parameter) else plain
+        store[name] = copies[id(tensor)]
+    try:
+        yield
+    finally:
+        for store, name, tensor in before:
+            store[name] = tensor
 
 
 def wrap(

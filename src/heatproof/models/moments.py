@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from heatproof.ambient import neutral
 from heatproof.errors import InvalidInput
 from heatproof.files import write_atomically
 from heatproof.models.capture import captured
@@ -102,7 +103,7 @@ def calibrated(model: Model, layer: str, batches: Iterable[torch.Tensor]) -> Cal
         InvalidInput: fewer than two images, images of several sizes, or activations that are not finite.
     """
     sums, size = _Sums(), None
-    with torch.inference_mode(False), torch.no_grad():
+    with neutral(), torch.no_grad():
         for x in batches:
             if size is not None and tuple(x.shape[2:]) != size:
                 raise InvalidInput(f"Calibration needs images of one size. Got {size} and {tuple(x.shape[2:])}.")

@@ -171,7 +171,7 @@ def _list_operations(model: Model) -> Operations:
         ):
             z = model.normalise(noise).requires_grad_() * 1.0  # no leaf: a network may write into what it is given
             with Watching(answer):
-                logits = model.unwrap(model.module(z.to(model.dtype)))
+                logits = model.unwrap(model.output(z))
     except (torch.OutOfMemoryError, ModelError):
         raise
     except Exception as error:  # whatever a model raises on an input that does not suit it

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from heatproof import seeds
+from heatproof.ambient import neutral
 from heatproof.errors import LayerError, ModelError
 from heatproof.memo import PerModule
 from heatproof.models.layout import Layout, fits, layout_of
@@ -41,6 +42,7 @@ class Classifier(Protocol):
     def dtype(self) -> Any: ...  # torch.dtype; a cached property is one only at run time
     def normalise(self, x: torch.Tensor) -> torch.Tensor: ...
     def unwrap(self, output: Any) -> torch.Tensor: ...
+    def output(self, z: torch.Tensor) -> Any: ...
     def evaluating(self) -> AbstractContextManager[Any]: ...
 
 
@@ -74,6 +76,7 @@ _FACTS = PerModule[Facts]()
 _Samples = dict[tuple[str, int], torch.Tensor]
 
 
+@neutral()
 def probe(model: Classifier, shape: tuple[int, ...] | None = None) -> list[ProbeRecord]:
     """The records of all calls of all modules but the root, in the order in which they finished.
 
@@ -149,14 +152,13 @@ def _run(model: Classifier, z: torch.Tensor, watch: _Watch, graph: bool = False)
     """One pass with `watch` after every call; the random numbers that a network draws are the same each time."""
     try:
         with (
-            _watched(model.module, watch),
             model.evaluating(),
+            _watched(model.module, watch),
             seeds.seeded(torch.Generator().manual_seed(0), model.device),
-            torch.inference_mode(False),
             torch.set_grad_enabled(graph),
         ):
             z = z.clone()  # a network may write into what it is given
-            model.module(z.requires_grad_() * 1.0 if graph else z)
+            model.output(z.requires_grad_() * 1.0 if graph else z)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever a model raises on an input that does not suit it

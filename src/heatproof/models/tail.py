@@ -21,6 +21,7 @@ from torch import nn
 from torch.utils._pytree import tree_map_only
 
 from heatproof.errors import HeatproofWarning, ModelError
+from heatproof.locks import held, of_this_thread
 from heatproof.memo import PerModule
 from heatproof.models.capture import first_tensor
 from heatproof.models.layout import Layout
@@ -70,11 +71,11 @@ def recording(model: Model, layer: str) -> Iterator[Record]:
         else:
             record.outputs.append((module, output))
 
-    with ExitStack() as handles:
+    with held(model.module), ExitStack() as handles:
         for module in model.module.modules():
             # Registered before the capture's own hook, so the record holds the layer's output as the model made it.
-            handles.callback(module.register_forward_pre_hook(enter).remove)
-            handles.callback(module.register_forward_hook(leave).remove)
+            handles.callback(module.register_forward_pre_hook(of_this_thread(enter)).remove)
+            handles.callback(module.register_forward_hook(of_this_thread(leave)).remove)
         yield record
 
 
@@ -122,7 +123,7 @@ class Tail:
                 earlier = [self._gathered_all(output, rows, count, mode) for output in queues.get(layer, ())]
                 stack.enter_context(_replaced_forward(layer, _replay(layer, [*earlier, value])))
             # A hook also turns off fused paths (nn.TransformerEncoderLayer's), which would skip the layer.
-            stack.callback(layer.register_forward_hook(answer).remove)
+            stack.callback(layer.register_forward_hook(of_this_thread(answer)).remove)
             z = _gather_rows(self.z, rows, count, len(self.x), mode)
             z = z if mode.startswith("view") else z.clone()  # a model may write to its input
             logits = self.model.of_normalised(z)
@@ -142,7 +143,7 @@ class Tail:
         finite = torch.isfinite(logits).all(1).nonzero()[:, 0]
         if not len(finite):
             return "whole"  # nothing can be learned from this batch, and the next one may be fine
-        here = (self.record.layer, len(self.x))
+        here = (self.record.layer, len(self.x), self.model.precision)
         failed = _WHOLE.get(self.model.module, here) is not None
         modes = () if failed else MODES
         mode = next((mode for mode in modes if self._agrees(logits, finite, mode)), "whole")
@@ -170,7 +171,9 @@ class Tail:
             except Exception:  # whatever the model raises: it cannot be replayed this way
                 return False
             expected = logits[index].detach()
-            if again.shape != expected.shape or not torch.allclose(again, expected, rtol=1e-3, atol=1e-4):
+            rounding = 4 * torch.finfo(self.model.precision).eps
+            relative, absolute = max(1e-3, rounding), max(1e-4, rounding * float(expected.abs().max()))
+            if again.shape != expected.shape or not torch.allclose(again, expected, rtol=relative, atol=absolute):
                 return False
         return True
 
@@ -179,7 +182,7 @@ class Tail:
 #: tensors with one row for each image are indexed; those with k rows for each (windows, or a table) stay as they are.
 MODES = ("view", "view-rows", "copy", "copy-rows")
 
-#: The (layer, batch size) that no mode could replay, so that it is tried, and the warning given, once.
+#: The (layer, batch size, precision) that no mode could replay, so that it is tried, and the warning given, once.
 _WHOLE = PerModule[bool]()
 
 
@@ -200,7 +203,7 @@ def _gather_rows(tensor: torch.Tensor, rows: int | torch.Tensor, count: int, bat
 @contextmanager
 def _replaced_forward(module: nn.Module, forward: Any) -> Iterator[None]:
     before = module.__dict__.get("forward")
-    module.forward = forward
+    module.forward = of_this_thread(forward, module.forward)
     try:
         yield
     finally:

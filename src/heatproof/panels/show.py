@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 
 from heatproof import explained_output
+from heatproof.ambient import neutral
 from heatproof.engine import as_model
 from heatproof.errors import InvalidInput
 from heatproof.files import write_atomically
@@ -223,6 +224,7 @@ def _save(file: Any, arrays: Mapping[str, Any]) -> None:
     np.savez_compressed(file, **arrays)
 
 
+@neutral()
 def show(
     model: Model | nn.Module,
     images: Any,
@@ -276,6 +278,7 @@ def show(
     return Gallery(job, [entry for entry, _ in entries(job.work, job.shots, progress or Silent())])
 
 
+@neutral()
 def checked_job(
     model: Model | nn.Module,
     images: Any,
@@ -327,6 +330,7 @@ def _facts(work: MapSettings, found: Sequence[ImageSource], sample: str) -> tupl
     return tuple(facts)
 
 
+@neutral()
 def explained_into(
     folder: str | os.PathLike,
     job: ShowRequest,

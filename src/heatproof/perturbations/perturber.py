@@ -1,13 +1,14 @@
 """One batch and everything its perturbations share: noise fields, the clean gradient, DeepFool's step."""
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import torch
 
 from heatproof import seeds
+from heatproof.ambient import neutral, ordinary
 from heatproof.errors import InvalidInput
+from heatproof.memo import cached_property
 from heatproof.perturbations.adversarial import ImageFunction, deepfool_step
 from heatproof.perturbations.draws import Draws
 from heatproof.perturbations.ladder import PERTURBATIONS, settings_at, strength_at
@@ -41,6 +42,7 @@ class Perturber:
         self._given = {"loss_gradient": loss_gradient, "class_scores": class_scores}
         self._drawn: tuple[str, Draws] | None = None
 
+    @neutral()
     def apply(self, kind: str, severity: float, *, extrapolate: bool = False) -> torch.Tensor:
         """The perturbed batch, `(N, 3, H, W)` in [0, 1] on the batch's device; severity 0 is a copy.
 
@@ -88,10 +90,8 @@ class Perturber:
 
     def _gradient(self, images: torch.Tensor) -> torch.Tensor:
         """The given loss gradient, whatever gradient mode the caller is in."""
-        with torch.inference_mode(False), torch.enable_grad():
-            # Autograd refuses tensors made in inference mode; a copy made outside is an ordinary one.
-            plain = images.clone() if images.is_inference() else images.detach()
-            gradient = self._callable("loss_gradient")(plain).detach()
+        with neutral(), torch.enable_grad():
+            gradient = self._callable("loss_gradient")(ordinary(images).detach()).detach()
         if gradient.shape != images.shape:
             raise InvalidInput(
                 f"`loss_gradient` must return the shape {tuple(images.shape)} of its images. "

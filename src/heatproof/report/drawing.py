@@ -2,6 +2,7 @@
 
 import io
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -63,10 +64,16 @@ EDGE = 0.05
 PAGE_INKS = {INK: "var(--ink)", FAINT: "var(--faint)", LINE: "var(--line)"}
 
 
+_DRAWING = threading.RLock()
+
+
 @contextmanager
 def house() -> Iterator[None]:
-    """Our settings over matplotlib's defaults, without the user's matplotlibrc; restored afterwards."""
-    with matplotlib.rc_context():
+    """Our settings over matplotlib's defaults, without the user's matplotlibrc; restored afterwards.
+
+    The settings are those of the process, so one thread draws at a time.
+    """
+    with _DRAWING, matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(SETTINGS)
         yield

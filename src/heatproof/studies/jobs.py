@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +12,7 @@ from heatproof.attributions.stored import Stored
 from heatproof.data import Images
 from heatproof.data.images import without_caches
 from heatproof.errors import InvalidImage
+from heatproof.memo import cached_property
 from heatproof.models import Model
 from heatproof.studies.ground_truth import GroundTruth
 from heatproof.studies.settings import DatasetPlan, MapsPlan, Plan

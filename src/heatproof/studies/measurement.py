@@ -7,7 +7,6 @@ missing map or mask becomes a flagged row.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from heatproof.engine import (
 )
 from heatproof.errors import InvalidImage
 from heatproof.flags import FINE, Flag, Reason, first_flags
+from heatproof.memo import cached_property
 from heatproof.metrics.metric_request import MetricRequest
 from heatproof.models import Model
 from heatproof.perturbations import Perturber, psnr, strength_at

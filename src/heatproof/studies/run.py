@@ -16,10 +16,12 @@ import torch
 
 import heatproof
 from heatproof import targets
+from heatproof.ambient import neutral
 from heatproof.attributions.foreign import PLUGIN_METHODS
 from heatproof.engine import ResolvedMethod, chosen_layer, dry_run, needs_by_layer, refusals, resolve_layers
 from heatproof.errors import InvalidStudy, StoreError
 from heatproof.files import file_fingerprint
+from heatproof.locks import STUDIES, held
 from heatproof.metrics.foreign import PLUGIN_METRICS
 from heatproof.models import Model
 from heatproof.models.capture import captured
@@ -68,6 +70,7 @@ class Done:
     kept: int
 
 
+@neutral()
 def run(
     plan: Plan,
     folder: str | os.PathLike,
@@ -89,8 +92,21 @@ def run(
     Raises:
         InvalidStudy, ModelError, UnknownName …: the plan cannot be run; raised before any work.
         StoreError: the folder belongs to another study, is in use, or cannot be written.
+
+    A process runs one study at a time, since its number of threads belongs to it as a whole: other threads wait.
     """
-    progress = progress or Silent()
+    with held(STUDIES):
+        return _run(plan, folder, workers, executor, progress or Silent(), command)
+
+
+def _run(
+    plan: Plan,
+    folder: str | os.PathLike,
+    workers: int | None,
+    executor: Executor | None,
+    progress: Progress | Silent,
+    command: str,
+) -> Done:
     if workers is not None and workers < 1:
         raise InvalidStudy(f"`workers` must be at least 1. Got {workers}.")
     progress.stage("Loading models and images", 0)

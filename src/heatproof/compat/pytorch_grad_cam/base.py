@@ -3,13 +3,14 @@
 import itertools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from torch import nn
 
+from heatproof.ambient import neutral
 from heatproof.attributions import display_maps, parsed, requested
 from heatproof.attributions.cam import BASES
 from heatproof.attributions.eigen import eigencam
@@ -18,6 +19,7 @@ from heatproof.compat.pytorch_grad_cam.utils.model_targets import class_and_outp
 from heatproof.engine import Batch, ResolvedMethod
 from heatproof.errors import HeatproofWarning, InvalidInput, InvalidTarget, NotApplicable
 from heatproof.explained_output import Output
+from heatproof.locks import held
 from heatproof.models import resolve_layer
 from heatproof.models.layer_names import module_and_call
 from heatproof.models.model import bare
@@ -76,6 +78,7 @@ class BaseCAM:
     def __exit__(self, *_: object) -> None:
         return None
 
+    @neutral()
     def __call__(
         self,
         input_tensor: torch.Tensor,
@@ -107,6 +110,7 @@ class BaseCAM:
         mirrored = [self.forward(inputs.flip(3) * factor, targets, eigen_smooth)[..., ::-1] for factor in FACTORS]
         return np.stack([*plain, *mirrored]).mean(0).astype(np.float32)
 
+    @neutral()
     def forward(
         self, input_tensor: torch.Tensor, targets: Sequence[Callable[[Any], Any]] | None, eigen_smooth: bool = False
     ) -> np.ndarray:
@@ -125,10 +129,11 @@ class BaseCAM:
     def _wanted(self, targets: Any, count: int) -> Wanted:
         return as_wanted(targets, count)
 
+    @neutral()
     def _mapped(self, inputs: torch.Tensor, wanted: Wanted, **changed: Any) -> np.ndarray:
         keys, size = self._keys(), tuple(inputs.shape[2:])
         places = [module_and_call(bare(self.model), layer) for layer in self._layers]
-        with observed(places, self.reshape_transform) as grids:
+        with observed(bare(self.model), places, self.reshape_transform) as grids:
             options, layer = {**self.options, **changed}, self._layers[0] if self._layers else "auto"
             found = raw_maps(self.model, inputs, dict.fromkeys(keys, options), wanted, layer)
         self.outputs = None if wanted.scores else found.logits
@@ -151,7 +156,7 @@ class BaseCAM:
 
         def work(model: AsGiven, some: torch.Tensor, rule: Any, output: Output) -> list[torch.Tensor]:
             batch = Batch.of(model, methods, some.to(model.device).float(), target_rule=rule, output=output)
-            with model.evaluating(), torch.inference_mode(False), torch.no_grad():
+            with model.evaluating(), torch.no_grad():
                 (at_target,) = batch.by_target
                 return [smooth(batch.activations(name), at_target.gradients[name].float()) for name in self._layers]
 
@@ -202,7 +207,9 @@ def combined(raw: Sequence[torch.Tensor], size: tuple[int, ...]) -> torch.Tensor
 
 @contextmanager
 def observed(
-    layers: Sequence[tuple[nn.Module, int | None]], transform: Callable[[torch.Tensor], torch.Tensor] | None
+    module: nn.Module,
+    layers: Sequence[tuple[nn.Module, int | None]],
+    transform: Callable[[torch.Tensor], torch.Tensor] | None,
 ) -> Iterator[dict[int, tuple[int, ...] | str]]:
     """For each layer, at its call, the grid that a `reshape_transform` makes of its output, or the error it raises."""
     seen: dict[int, tuple[int, ...] | str] = {}
@@ -219,14 +226,13 @@ def observed(
 
         return keep
 
-    handles = []
-    try:
-        if transform is not None:
-            handles += [layer.register_forward_hook(keeper(i, transform)) for i, (layer, _) in enumerate(layers)]
+    if transform is None:
         yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
+        return
+    with held(module), ExitStack() as handles:
+        for i, (layer, _) in enumerate(layers):
+            handles.callback(layer.register_forward_hook(keeper(i, transform)).remove)
+        yield seen
 
 
 def _say(name: str, flags: Sequence[str]) -> None:

@@ -1,14 +1,17 @@
 """Extractors in the call style of torchcam: they keep a model's last input and explain it when they are called."""
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import nn
 
+from heatproof.ambient import neutral
 from heatproof.attributions import requested
 from heatproof.compat.given_models import AsGiven, Wanted, as_rule, raw_maps
 from heatproof.errors import InvalidInput, InvalidTarget, UnknownName
+from heatproof.locks import is_held
 from heatproof.models import resolve_layer
 from heatproof.models.model import bare
 from heatproof.tensors import minmax, upsampled
@@ -17,9 +20,9 @@ from heatproof.tensors import minmax, upsampled
 class Extractor:
     """A method in the call style of torchcam: `extractor(class_idx, scores) → [(N, *spatial) for each layer]`.
 
-    A forward pre-hook on the model keeps its last input while the extractor is open; the maps are made from that
-    input in a pass of their own, in eval mode. Only the batch size of `scores` is used, so it may come from inference
-    mode.
+    A forward pre-hook on the model keeps its last input while the extractor is open, one for each thread; the maps are
+    made from that input in a pass of their own, in eval mode. Only the batch size of `scores` is used, so it may come
+    from inference mode.
     """
 
     #: Our method, its options, and whether its map is rectified before it is scaled.
@@ -57,7 +60,8 @@ class Extractor:
             raise InvalidInput(
                 f"`target_layer` must name every layer once. Got {', '.join(self.target_names) or 'none'}."
             )
-        self._enabled, self._input = enable_hooks, None
+        self._enabled = enable_hooks
+        self._inputs: dict[int, torch.Tensor | None] = {}  # by thread
         self.hook_handles = [model.register_forward_pre_hook(self._remember, with_kwargs=True)]
 
     def __repr__(self) -> str:
@@ -80,7 +84,7 @@ class Extractor:
 
     def reset_hooks(self) -> None:
         """Drops the input."""
-        self._input = None
+        self._inputs.clear()
 
     def remove_hooks(self) -> None:
         """Removes the hook from the model."""
@@ -89,11 +93,16 @@ class Extractor:
         self.hook_handles.clear()
 
     def _remember(self, _module: nn.Module, arguments: tuple, named: dict[str, Any]) -> None:
-        if self._enabled:
-            tensors = (value for value in (*arguments, *named.values()) if isinstance(value, torch.Tensor))
-            found = next(tensors, None)
-            self._input = None if found is None else found.detach().clone()
+        if not self._enabled or is_held(bare(self.model)):  # heatproof's own passes are not the user's
+            return
+        tensors = (value for value in (*arguments, *named.values()) if isinstance(value, torch.Tensor))
+        found = next(tensors, None)
+        alive = {thread.ident for thread in threading.enumerate()}
+        for thread in self._inputs.keys() - alive:
+            self._inputs.pop(thread, None)
+        self._inputs[threading.get_ident()] = None if found is None else found.detach().clone()
 
+    @neutral()
     def __call__(
         self,
         class_idx: int | Sequence[int] | None = None,
@@ -114,7 +123,7 @@ class Extractor:
             InvalidInput: the model was not run yet, or `scores` of another length.
             InvalidTarget: too few or too many classes, or none, or both `class_idx` and `targets`.
         """
-        inputs = self._input
+        inputs = self._inputs.get(threading.get_ident())
         if inputs is None:
             raise InvalidInput("Run the model on an input while the extractor is open, before it is called.")
         if isinstance(scores, torch.Tensor) and len(scores) != len(inputs):
@@ -125,11 +134,7 @@ class Extractor:
             )
         wanted = Wanted(as_rule(class_idx, len(inputs))) if targets is None else _scores(targets, len(inputs))
         keys = [f"{self.method}@{name}" for name in self.target_names]
-        enabled, self._enabled = self._enabled, False  # heatproof's own passes are not the user's input
-        try:
-            found = raw_maps(self.model, inputs, dict.fromkeys(keys, self.options), wanted, self.target_names[0])
-        finally:
-            self._enabled = enabled
+        found = raw_maps(self.model, inputs, dict.fromkeys(keys, self.options), wanted, self.target_names[0])
         maps = [found.raw[key].relu() if self.rectified else found.raw[key] for key in keys]
         return [minmax(one) for one in maps] if normalized else maps
 
