@@ -14,6 +14,7 @@ import torch
 from torch.utils._pytree import tree_flatten, tree_map
 
 CPU, DEVICE = torch.device("cpu"), torch.device("cuda:0")
+GENERATOR = torch.Generator
 #: Functions that make tensors on the `device` named.
 FACTORIES = ("arange", "as_tensor", "empty", "empty_like", "eye", "full", "full_like", "linspace", "logspace", "ones",
              "ones_like", "rand", "rand_like", "randint", "randn", "randn_like", "randperm", "scalar_tensor", "tensor",
@@ -99,6 +100,18 @@ def _moved(x: torch.Tensor, device: torch.device | None) -> torch.Tensor:
     return x if device is None or there == (device.type == "cuda") else _Copy.apply(x)
 
 
+class _Generators(type):
+    def __instancecheck__(cls, value: Any) -> bool:
+        return isinstance(value, GENERATOR)
+
+
+class _Generator(metaclass=_Generators):
+    """A generator of the CPU, whatever device is named."""
+
+    def __new__(cls, _device: Any = "cpu") -> Any:
+        return GENERATOR()
+
+
 def _device(value: Any) -> torch.device | None:
     if isinstance(value, torch.device) or (isinstance(value, str) and value.partition(":")[0] in ("cuda", "cpu")):
         return torch.device(value)
@@ -115,7 +128,7 @@ def _factory(make: Callable) -> Callable:
             if device is not None and args and isinstance(args[0], OnDevice):
                 args = (_plain(args[0]), *args[1:])
             return make(*args, **kwargs)
-        if isinstance(kwargs.get("generator"), torch.Generator):
+        if isinstance(kwargs.get("generator"), GENERATOR):
             raise RuntimeError("Expected a 'cuda' device type for generator but found 'cpu'")
         return _placed(make(*args, **{**kwargs, "device": CPU}))
 
@@ -155,6 +168,12 @@ def accelerator() -> Iterator[torch.device]:
             ("type_as", lambda self, other: self.to(other)),
         ):
             stack.enter_context(patch.object(torch.Tensor, name, replaced))
+        # The global generator of the device is that of the CPU.
+        stack.enter_context(patch.object(torch, "Generator", _Generator))
+        stack.enter_context(patch.object(torch.cuda, "get_rng_state", lambda _device="cuda": torch.get_rng_state()))
+        stack.enter_context(
+            patch.object(torch.cuda, "set_rng_state", lambda state, _device="cuda": torch.set_rng_state(state))
+        )
         functional = torch.nn.functional
         stack.enter_context(patch.object(functional, "one_hot", _one_hot(functional.one_hot)))
         overwrite = torch.__future__.get_overwrite_module_params_on_conversion()

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 import heatproof
+from heatproof.models.probe import facts
 from heatproof.studies.plan import checked_plan
 from heatproof.studies.settings import Plan
 
@@ -110,6 +111,7 @@ def test_five_cams_make_one_head_pass():
 def test_ablation_in_closed_form_is_one_forward():
     net = small_net()
     model, x = wrapped(net), torch.rand(4, 3, SIDE, SIDE)
+    facts(model, model.input_shape)  # a network is probed once
     with floor.counting(net) as made:
         heatproof.explain(model, x, ["ablationcam"], layer=LAYER)
     assert made.passes == Passes(forward=1)
@@ -118,6 +120,7 @@ def test_ablation_in_closed_form_is_one_forward():
 def test_ablation_by_tails_runs_the_trunk_once():
     net = small_net(two_layers())
     model, x = wrapped(net), torch.rand(3, 3, SIDE, SIDE)
+    facts(model, model.input_shape)
     with floor.Convolutions() as convolutions:
         heatproof.explain(model, x, ["ablationcam", *CAMS], layer=LAYER)
     assert (convolutions.forward, convolutions.backward) == (CONVOLUTIONS, 0)

@@ -10,6 +10,7 @@ import heatproof
 from heatproof.errors import InvalidInput, UnknownName
 from heatproof.metrics.completeness import completeness, completeness_holds
 from heatproof.models import wrap
+from heatproof.models.probe import facts
 
 from .. import nets
 
@@ -127,6 +128,8 @@ def test_one_pass_for_each_image_and_none_for_a_second_method():
     module.register_forward_hook(lambda net, given, answer: asked.append(len(answer)))
     x, maps = nets.images(3, 16), {"one": torch.rand(3, 16, 16), "other": torch.rand(3, 16, 16)}
     model = wrap(module, size=16)
+    facts(model, model.input_shape)  # a network is probed once
+    asked.clear()
     heatproof.score(model, x, maps, "completeness")
     assert sum(asked) == 3 + 3  # the images, and nothing but mean
     asked.clear()

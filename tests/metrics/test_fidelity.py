@@ -13,6 +13,7 @@ from heatproof.masking import blurred
 from heatproof.metrics import METRICS, Curve
 from heatproof.metrics.curves import area, shares
 from heatproof.models import Model, wrap
+from heatproof.models.probe import facts
 
 from .. import nets
 
@@ -251,6 +252,8 @@ def test_passes_are_shared_and_no_more_than_needed():
     model = wrap(counted, size=16)
     maps = {f"map {i}": torch.rand(2, 16, 16) for i in range(3)}
     metrics = ["average-drop", "average-increase", "average-gain", "local-accuracy", "sufficiency"]
+    facts(model, model.input_shape)  # a network is probed once
+    rows.clear()
     heatproof.score(model, nets.images(2, 16), maps, metrics)
     assert sum(rows) == 2 * (1 + 3), "the image, and each map's masked image"
     rows.clear()

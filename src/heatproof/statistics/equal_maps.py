@@ -7,12 +7,12 @@ treats them as different methods corrects for comparisons that do not exist, and
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from heatproof.memo import cached_property
 from heatproof.rounding import ANSWER_STEP, rounded
 from heatproof.statistics.wording import counted, listed
 
