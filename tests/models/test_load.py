@@ -214,6 +214,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         "small = Zoo.small\n"
         "ready = small()\n"
         "def wrapped(): return heatproof.models.wrap(small(), mean=.1, size=48, classes=['a', 'b', 'c'])\n"
+        "def labels(): return heatproof.models.wrap(small(), size=48, layer='1', multi_label=True)\n"
+        "def signal():\n"
+        "    net = torch.nn.Sequential(torch.nn.Conv1d(1, 4, 3), torch.nn.AdaptiveAvgPool1d(1),\n"
+        "                              torch.nn.Flatten(), torch.nn.Linear(4, 3))\n"
+        "    return heatproof.models.wrap(net, input_shape=(1, 64))\n"
         "def wrong(): return 'a string'\n"
         "def broken(): raise RuntimeError('of its own')\n"
     )
@@ -234,6 +239,14 @@ def test_a_factory_in_the_current_folder_is_called_with_the_arguments(project: s
 def test_a_factory_that_wraps_keeps_its_preprocessing(project: str) -> None:
     model = load_model(f"python:{project}:wrapped")
     assert model.mean == (0.1, 0.1, 0.1) and model.geometry.size == (48, 48) and model.classes == ["a", "b", "c"]
+
+
+def test_a_factory_that_wraps_keeps_what_else_it_said(project: str) -> None:
+    model = load_model(f"python:{project}:labels")
+    assert model.last_layer == "1"
+    assert model.probabilities(torch.zeros(1, 3)).tolist() == [[0.5, 0.5, 0.5]]  # sigmoids, no softmax
+    assert load_model(f"python:{project}:labels", layer="0").last_layer == "0"
+    assert load_model(f"python:{project}:signal").input_shape == (1, 64)
 
 
 def test_unknown_preprocessing_is_a_warning(project: str) -> None:

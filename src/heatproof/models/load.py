@@ -85,12 +85,17 @@ def load_model(
     where = chosen_device(device)
     seen = {"crop": crop, "window": window, "alpha_background": alpha_background}
     Preprocessing().overridden(mean, std, size, resize, interpolation, **seen)  # raises before the model is built
-    module, preprocessing = source(ModelRequest(spec, rest, args, wanted, given))
+    module, preprocessing, *more = source(ModelRequest(spec, rest, args, wanted, given))
     if checkpoint is not None:
         load_weights(module, checkpoint, spec)
     module = channels_last(module.eval().to(where))
     chosen = preprocessing.overridden(mean, std, size, resize, interpolation, classes, **seen)
-    return Model(module, chosen, name or spec, where, layer, multi_label=multi_label)
+    own = dict(more[0]) if more else {}
+    if layer not in (None, "auto"):
+        own["layer"] = layer
+    if multi_label:
+        own["multi_label"] = True
+    return Model(module, chosen, name or spec, where, **own)
 
 
 def channels_last(module: nn.Module) -> nn.Module:

@@ -61,6 +61,12 @@ class Model:
         height, width = self.geometry.size
         return f"Model({self.name!r}, {type(self.module).__name__}, {height}×{width}, {self.device})"
 
+    @property
+    def own_settings(self) -> dict[str, Any]:
+        """What it was made with besides its module and its preprocessing: keyword arguments of `Model`."""
+        shape = None if self.takes_images else self.input_shape
+        return {"layer": self._layer, "multi_label": self.multi_label, "input_shape": shape}
+
     @cached_property
     def layers(self) -> Layers:
         """The target layers by architecture: `last` and `stages`, shallow → deep. Found once."""

@@ -32,7 +32,8 @@ class ModelRequest:
     given: frozenset[str] = frozenset()
 
 
-Found = tuple[nn.Module, Preprocessing]
+#: What a source finds: the module, its preprocessing, and what else a `Model` says of itself, by name.
+Found = tuple[nn.Module, Preprocessing] | tuple[nn.Module, Preprocessing, Mapping[str, Any]]
 
 
 # --- timm ---
@@ -193,9 +194,8 @@ def python_model(request: ModelRequest) -> Found:
                     "`--debug` shows where."
                 ) from error
     if isinstance(made, Model):
-        return made.module, Preprocessing(
-            made.mean, made.std, made.geometry, tuple(made.classes) if made.classes else None
-        )
+        classes = tuple(made.classes) if made.classes else None
+        return made.module, Preprocessing(made.mean, made.std, made.geometry, classes), made.own_settings
     if not isinstance(made, nn.Module):
         raise ModelError(f"Expected {request.spec} to return a torch.nn.Module. Got {type(made).__name__}.")
     if getattr(made, "pretrained_cfg", None):
