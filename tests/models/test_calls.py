@@ -135,6 +135,13 @@ def test_what_auto_advises_is_not_refused():
         heatproof.explain(model, x, "gradcam", layer=name)
 
 
+def test_methods_that_name_their_own_calls_need_no_other_layer():
+    model, x = wrap(siamese()[0], size=SIDE), nets.images(2, SIDE)
+    found = heatproof.explain(model, x, ["gradcam@one#0", "gradcam@one#1"])
+    for call in ("one#0", "one#1"):
+        assert torch.equal(found[f"gradcam@{call}"], heatproof.explain(model, x, "gradcam", layer=call)["gradcam"])
+
+
 def test_auto_advises_the_calls_that_see_the_image():
     """Of an encoder that runs on the image and on a fixed reference, the first call alone."""
 

@@ -76,6 +76,16 @@ def test_its_logits_are_those_of_the_whole_model(make, padding):
     assert float((expected[0] - expected[1]).abs().max()) > 1e-3
 
 
+@pytest.mark.parametrize("make", [clip, siglip])
+def test_it_may_be_made_under_autocast(make):
+    plain = heatproof.zero_shot(make(), Tokenizer(), PROMPTS, size=SIDE, mean=0.5, std=0.5)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = heatproof.zero_shot(make(), Tokenizer(), PROMPTS, size=SIDE, mean=0.5, std=0.5)
+    x = nets.images(2, SIDE)
+    with torch.no_grad(), found.evaluating(), plain.evaluating():
+        assert torch.equal(found.logits(x), plain.logits(x))
+
+
 def test_probabilities_are_those_that_the_family_was_trained_with():
     logits = torch.tensor([[1.0, -1.0, 0.5]])
     torch.testing.assert_close(made(clip()).probabilities(logits), logits.double().softmax(1))

@@ -206,6 +206,18 @@ def test_the_command_line_says_no_unexpected_error(photographs, tmp_path, monkey
     assert "ValueError: a bug" in page and "must give 5 numbers" in page
 
 
+def test_a_method_that_ends_the_process_is_a_flagged_method(photographs, tmp_path):
+    @attribution("test-leaver", form="display")
+    def leaver(x):
+        sys.exit("enough")
+
+    with pytest.warns(HeatproofWarning, match="test-leaver failed .* SystemExit"):
+        run.run(score_plan(photographs, methods=["gradcam", "test-leaver"]), tmp_path / "out", workers=1)
+    assert rows(tmp_path / "out", "method = 'gradcam' and metric = 'complexity'") == [("", False)]
+    ((flag, _),) = rows(tmp_path / "out", "method = 'test-leaver' and metric = 'complexity'")
+    assert "SystemExit" in flag
+
+
 @pytest.mark.parametrize("what", ["measures", "conditions", "check"])
 def test_the_functions_of_a_study_of_ones_own_are_named(photographs, tmp_path, what):
     class BadPlan(Plan):

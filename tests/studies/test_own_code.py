@@ -172,6 +172,17 @@ def test_the_conditions_and_measures_of_a_study_of_ones_own_count_and_its_tables
         started("coherency", 1)
 
 
+def test_another_setting_of_images_is_no_other_code(edited, photographs, tmp_path):
+    edited()
+    plan = score_plan(photographs, models={"spec": "python:toy_code_of_user:network", "window": (0, 255)})
+    run.run(plan, tmp_path / "out", workers=1)
+    for changed in ({"window": (0, 100)}, {"window": (0, 255), "size": 24}, {"window": (0, 255), "mean": 0.25}):
+        plan = score_plan(photographs, models={"spec": "python:toy_code_of_user:network", **changed})
+        with pytest.raises(StoreError, match=next(iter({*changed} - {"window"}), "window")) as caught:
+            run.run(plan, tmp_path / "out", workers=1)
+        assert "the code" not in str(caught.value)
+
+
 def test_a_study_without_code_of_the_users_records_none(photographs, tmp_path):
     run.run(score_plan(photographs), tmp_path / "out", workers=1)
     assert "code" not in (Store(tmp_path / "out").plan() or {})

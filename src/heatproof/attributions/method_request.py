@@ -65,6 +65,11 @@ class Request:
         return reads_layer(self.entry)
 
     @property
+    def reads_default(self) -> bool:
+        """Whether it reads a layer and names none, so that it reads the one that is named for all."""
+        return self.spatial and not self.layers
+
+    @property
     def targeted(self) -> bool:
         """Whether another target gives another map."""
         return bool(quantities.having(self.entry.needs, "targeted"))

@@ -32,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     global _debug
     _debug = False
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    warnings.showwarning = lambda message, *_: _say(f"note: {message}")
+    told: set[str] = set()
+    warnings.showwarning = lambda message, *_: _note(str(message), told)
     try:
         code = app(arguments, standalone_mode=False)
     except KeyboardInterrupt:
@@ -68,6 +69,13 @@ def _report_error(error: Exception, arguments: Sequence[str]) -> int:
     if not isinstance(error, HeatproofError):
         _say("This should have been said better: please report it, with what `--debug` shows.")
     return 2 if isinstance(error, InvalidInput | UnknownName) else 1
+
+
+def _note(message: str, told: set[str]) -> None:
+    """A warning on stderr, once for each command: a folder of images would repeat it for every file."""
+    if message not in told:
+        told.add(message)
+        _say(f"note: {message}")
 
 
 def _say(text: str) -> None:

@@ -57,7 +57,7 @@ class Call:
         inputs = as_inputs(images, model.geometry, None if model.takes_images else model.input_shape)
         if batch_size < 1:
             raise InvalidInput(f"`batch_size` must be at least 1. Got {batch_size}.")
-        name = chosen_layer(model, layer, any(request.spatial for request in requests))
+        name = chosen_layer(model, layer, any(request.reads_default for request in requests))
         rule = _checked_target(target, labels, len(inputs))
         methods = resolve_layers(model, requests, name)
         refuse_inapplicable(model, methods, output)

@@ -80,7 +80,7 @@ def _failure(work: Callable[[], list[Flag]]) -> str:
         flags = work()
     except NotApplicable:
         return ""
-    except Exception as error:  # whatever a user's own code raises
+    except (Exception, SystemExit) as error:  # whatever a user's own code raises
         return "" if out_of_memory(error) else str(Flag.of_error(error))
     bad = [flag for flag in flags if flag.reason in (Reason.NON_FINITE, Reason.UNDEFINED)]
     return "it gave no finite number" if flags and len(bad) == len(flags) else ""

@@ -243,7 +243,7 @@ class _Evaluation:
             return work()
         except NotApplicable as error:
             return Flag.of_error(error, Reason.NOT_APPLICABLE)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             options = isinstance(error, InvalidInput | UnknownName) and not PLUGIN_METRICS.of_user(request.entry)
             if self.survive and not options and not out_of_memory(error):
                 return Flag.of_error(error)

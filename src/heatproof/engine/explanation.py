@@ -82,7 +82,7 @@ def explanation(
                 raw[method.key].append(_raw_map(at_target, method, upsample))
                 if finished is not None:
                     finished.add_maps(method.key, raw[method.key][-1])
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 if not survive or out_of_memory(error):
                     raise
                 unfit = isinstance(error, NotApplicable)

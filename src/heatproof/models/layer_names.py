@@ -63,7 +63,8 @@ def several_calls(name: str, calls: Sequence[int]) -> str:
     base = name.rpartition("#")[0] or name
     names = [f"{base}#{call}" for call in calls]
     listed = " or ".join(names) if len(names) < 4 else f"{names[0]}, {names[1]} … {names[-1]}"
-    return f"Layer {base!r} runs {len(names)} times in a forward pass. Choose a call by its number: {listed}."
+    times = "once" if len(names) == 1 else f"{len(names)} times"
+    return f"Layer {base!r} runs {times} in a forward pass. Choose a call by its number: {listed}."
 
 
 def _name_of(root: nn.Module, layer: nn.Module) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from heatproof.ambient import neutral
 from heatproof.errors import HeatproofWarning, InvalidInput, ModelError
 from heatproof.geometry import Geometry
 from heatproof.models.huggingface import processor_preprocessing
@@ -142,7 +143,7 @@ def _classifier(model: Model, tokens: dict[str, torch.Tensor]) -> ZeroShot:
     """The parts put together, compared with the whole model on noise."""
     whole: Any = model.module
     noise = torch.rand((2, *model.input_shape), generator=torch.Generator().manual_seed(0)).to(model.device)
-    with model.evaluating(), torch.inference_mode(False), torch.no_grad():
+    with neutral(), model.evaluating(), torch.no_grad():  # in the precision of the weights
         z = model.normalise(noise).to(model.dtype)
         try:
             expected = whole(pixel_values=z, **tokens)

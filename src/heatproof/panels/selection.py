@@ -63,7 +63,7 @@ def selected(
     else:
         rows = [[row[0] for row in rows]]
     rows = _distinct(rows)
-    spatial = any(request.spatial for row in rows for request in row)
+    spatial = any(request.reads_default for row in rows for request in row)
     refused: dict[str, str] = {}
     try:
         name = chosen_layer(model, layer, spatial)

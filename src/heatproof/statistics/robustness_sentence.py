@@ -74,7 +74,8 @@ def sentence(about: RobustnessFacts) -> str:
     if not about.top:
         area = about.figures["within"][about.best]
         return (
-            f"{where} no method can be recommended: not even for {about.best} is it shown that its maps change more "
+            f"{where} no method can be recommended: for {about.best}, the best by {NAMES[about.by]}, it is not shown "
+            "that its maps change more "
             "when the prediction changes than when it stays, at equal severity (responsiveness "
             f"{number(area.value)}, {about.percent} interval from {number(area.low)}, where 0.5 is chance)."
         )

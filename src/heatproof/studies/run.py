@@ -319,7 +319,7 @@ def checked_model(plan: Plan, index: int, models: StudyModels, conditions: Seque
     """Loads a model and runs it once on a grey image, so that its errors come before the study begins."""
     model = models(index)
     requests = all_requests(plan)
-    layer = chosen_layer(model, plan.models[index].layer, any(request.spatial for request in requests))
+    layer = chosen_layer(model, plan.models[index].layer, any(request.reads_default for request in requests))
     methods = resolve_layers(model, requests, layer)
     refused = _check_refusals(methods, model, bool(plan.given_maps))
     needs = needs_by_layer([method for method in methods if method.key not in refused])

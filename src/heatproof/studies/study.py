@@ -129,7 +129,7 @@ class Study:
             return function(*arguments)
         except HeatproofError:
             raise
-        except Exception as error:  # a study of the user's own may raise anything
+        except (Exception, SystemExit) as error:  # a study of the user's own may raise anything
             raise InvalidStudy(
                 f"The {what} of the study {self.name!r} failed. It raised {type(error).__name__}: {error}. `--debug` "
                 "shows where."
