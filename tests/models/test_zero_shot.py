@@ -1,9 +1,11 @@
 """A CLIP or SigLIP model with prompts is a classifier: the whole model's logits, for every method."""
 
+import numpy as np
 import pytest
 import torch
 
 import heatproof
+import heatproof.pixels
 from heatproof.errors import HeatproofWarning, InvalidInput, ModelError
 
 from .. import nets
@@ -114,6 +116,15 @@ def test_preprocessing_is_the_processors_or_what_is_stated():
     stated = heatproof.zero_shot(clip(), processor, PROMPTS, mean=0.1, interpolation="nearest")
     assert stated.mean == (0.1, 0.1, 0.1) and stated.std == pytest.approx((0.2, 0.25, 0.3))
     assert stated.geometry.interpolation == "nearest"
+
+
+def test_deep_images_and_crops_are_read_as_stated():
+    stated = {"window": (0, 4095), "alpha_background": "black", "crop": 1.0}
+    geometry = heatproof.zero_shot(clip(), Processor(), PROMPTS, **stated).geometry
+    assert (geometry.window, geometry.background) == ((0, 4095), "black")
+    twelve = np.full((SIDE, SIDE), 4095, np.uint16)
+    assert float(geometry.image(heatproof.pixels.from_array(twelve)).min()) == 1.0
+    assert heatproof.wrap(nets.seeded(nets.Plain), size=SIDE, crop=1.0).geometry.resize == geometry.resize
 
 
 def test_an_assumed_preprocessing_is_a_warning_that_says_what_to_set():

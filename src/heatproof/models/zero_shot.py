@@ -56,7 +56,10 @@ def zero_shot(
     std: float | Sequence[float] | None = None,
     size: int | Sequence[int] | None = None,
     resize: int | str | None = "auto",
+    crop: float | None = None,
     interpolation: str | None = None,
+    window: Sequence[float] | str | None = None,
+    alpha_background: str | None = None,
     multi_label: bool | None = None,
     name: str | None = None,
     device: str | torch.device = "auto",
@@ -73,7 +76,8 @@ def zero_shot(
         prompts: at least two texts, each once; they are the names of the classes, in this order.
         processor: its image processor, for mean, std and size; where neither it nor `tokenizer` has one, those of the
             published checkpoints of the family are taken, with a warning that says so.
-        mean, std, size, resize, interpolation: in place of the processor's, as in `load_model`.
+        mean, std, size, resize, crop, interpolation, window, alpha_background: in place of the processor's, as in
+            `load_model`.
         multi_label: probabilities are sigmoids, as SigLIP was trained with; a softmax over the prompts otherwise. By
             default as the family was trained.
         name, device, layer: as in `wrap`.
@@ -85,7 +89,8 @@ def zero_shot(
     family = _family(model)
     texts = _checked_prompts(prompts)
     base = _preprocessing(model, family, processor or getattr(tokenizer, "image_processor", None), mean, std)
-    chosen = base.overridden(mean, std, size, resize, interpolation, texts)
+    seen = {"crop": crop, "window": window, "alpha_background": alpha_background}
+    chosen = base.overridden(mean, std, size, resize, interpolation, texts, **seen)
     if device != "auto":
         model.to(device)
     where = next(model.parameters()).device
