@@ -6,7 +6,7 @@ change counts as dependent where autograd finds a path from the image to it.
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from torch import nn
 from heatproof import seeds
 from heatproof.ambient import neutral
 from heatproof.errors import LayerError, ModelError
+from heatproof.locks import of_this_thread
 from heatproof.memo import PerModule
 from heatproof.models.layout import Layout, fits, layout_of
 from heatproof.models.rows import (
@@ -170,7 +171,7 @@ def _run(model: Classifier, z: torch.Tensor, watch: _Watch, graph: bool = False)
 
 @contextmanager
 def _watched(module: nn.Module, watch: _Watch) -> Iterator[None]:
-    handles, calls = [], Counter[str]()
+    calls = Counter[str]()
 
     def watcher(name: str) -> Callable[..., None]:
         def after(part: nn.Module, inputs: Any, output: Any) -> None:
@@ -179,13 +180,10 @@ def _watched(module: nn.Module, watch: _Watch) -> Iterator[None]:
 
         return after
 
-    try:
+    with ExitStack() as handles:
         for name, part in module.named_modules():
-            handles.append(part.register_forward_hook(watcher(name)))
+            handles.callback(part.register_forward_hook(of_this_thread(watcher(name))).remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _keep(model: Classifier, samples: _Samples, name: str, call: int, output: Any) -> None:
