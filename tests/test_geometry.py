@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
@@ -138,6 +138,7 @@ def test_a_mask_in_the_corner_leaves_with_the_crop():
 @given(
     st.integers(5, 90), st.integers(5, 90), st.integers(8, 40), st.integers(8, 40), st.sampled_from([0.875, 0.9, 1.0])
 )
+@example(34, 51, 8, 33, 0.875)  # 51 × 37 / 34 is 55.5: which integer it becomes depends on the order of the division
 @settings(max_examples=150, deadline=None)
 def test_rectangles_equal_timms(width, height, high, wide, share):
     """timm's evaluation for a rectangle: the smallest image of the aspect that covers the box, then the crop."""

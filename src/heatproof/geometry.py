@@ -101,9 +101,13 @@ def default_resize(size: tuple[int, int], share: float) -> int | tuple[int, int]
 
 
 def _covering(width: int, height: int, box: tuple[int, int]) -> tuple[int, int]:
-    """The smallest width and height of the same aspect that cover a box (height, width)."""
-    scale = max(box[1] / width, box[0] / height)
-    return max(round(width * scale), box[1]), max(round(height * scale), box[0])
+    """The smallest width and height of the same aspect that cover a box (height, width).
+
+    Each side is divided by a ratio, as timm divides, not multiplied by its inverse: where a side falls on one half
+    exactly (34 × 51 for a box 37 wide: 55.5), the two round to different integers.
+    """
+    ratio = min(width / box[1], height / box[0])
+    return max(round(width / ratio), box[1]), max(round(height / ratio), box[0])
 
 
 def _floating(values: np.ndarray) -> Image.Image:
