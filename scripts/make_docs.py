@@ -291,7 +291,7 @@ class Parameter(NamedTuple):
     def row(self) -> tuple[str, str, str]:
         """Spelling, default, help."""
         default = "" if self.default in (None, False, inspect.Parameter.empty) else f"`{self.default}`"
-        return f"`{self.spelling}`", default, self.told.help or ""
+        return ", ".join(f"`{name}`" for name in self.spelling.split(", ")), default, self.told.help or ""
 
     @property
     def spelling(self) -> str:
@@ -302,7 +302,7 @@ class Parameter(NamedTuple):
             self.told.default,
             *(self.told.param_decls or ()),
         ]  # typer takes the first name for a default
-        names = [text for text in given if isinstance(text, str)] or [f"--{self.name.replace('_', '-')}"]
+        names = [name for text in given if isinstance(text, str) for name in text.split("/")] or [f"--{self.name.replace('_', '-')}"]
         value = self.told.metavar or {bool: "", int: "N", float: "X", Path: "PATH"}.get(self.kind, "TEXT")
         return f"{', '.join(names)} {value}".strip()
 

@@ -248,7 +248,8 @@ def test_the_example_commands_that_explain_are_understood(monkeypatch, capsys):
 
     started: list = []
     monkeypatch.setattr(explain_commands, "_explain", lambda *given: started.append(given))
-    helped = [shlex.split(cli.app.registered_commands[1].epilog.split("`")[1])]
+    named = {info.name or info.callback.__name__: info for info in cli.app.registered_commands}
+    helped = [shlex.split(named["explain"].epilog.split("`")[1])]
     for words in [words for words in [*commands(README), *helped] if words[1] == "explain"]:
         with pytest.raises(SystemExit) as done:
             cli.main(words[1:])

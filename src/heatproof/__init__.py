@@ -15,17 +15,20 @@ if TYPE_CHECKING:
     from heatproof.engine import Maps, Scores, explain, score
     from heatproof.metrics.foreign import register_metric
     from heatproof.models import Model, load_model, wrap, zero_shot
+    from heatproof.panels.checking import Check, check
     from heatproof.panels.show import Gallery, show
     from heatproof.studies.study import register_study
 
 _HOMES = {
     "Audit": "heatproof.auditing",
+    "Check": "heatproof.panels.checking",
     "Gallery": "heatproof.panels.show",
     "Maps": "heatproof.engine",
     "Model": "heatproof.models",
     "Scores": "heatproof.engine",
     "audit": "heatproof.auditing",
     "calibrate": "heatproof.activation_statistics",
+    "check": "heatproof.panels.checking",
     "explain": "heatproof.engine",
     "load_model": "heatproof.models",
     "register": "heatproof.attributions.foreign",
@@ -42,6 +45,7 @@ _RENAMED = {"Shown": "Gallery"}
 
 __all__ = [
     "Audit",
+    "Check",
     "Gallery",
     "Maps",
     "Model",
@@ -49,6 +53,7 @@ __all__ = [
     "__version__",
     "audit",
     "calibrate",
+    "check",
     "explain",
     "load_model",
     "register",

@@ -342,7 +342,7 @@ def test_a_residual_network_of_transformers(transformers, tmp_path: Path) -> Non
     torch.manual_seed(0)
     config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 12, 16, 20], depths=[1, 1, 1, 1])
     transformers.ResNetForImageClassification(config).save_pretrained(tmp_path)
-    with pytest.warns(HeatproofWarning, match="has no image processor"):
+    with pytest.warns(HeatproofWarning, match="mean 0.5, std 0.5 are assumed. Set mean, std to"):
         model = load_model(f"hf:{tmp_path}", size=(96, 64), device="cpu")
     assert model.classes is None
     assert [name.rpartition("stages.")[2] for name in model.layers.stages] == ["0", "1", "2", "3"]

@@ -88,7 +88,7 @@ def test_a_toy_with_a_tuple_or_dict_output_is_a_classifier() -> None:
 
 
 def test_normalise_is_per_channel_and_keeps_device_and_dtype() -> None:
-    model = wrap(Toy(), mean=(0.1, 0.2, 0.3), std=(1, 2, 4))
+    model = wrap(Toy(), mean=(0.1, 0.2, 0.3), std=(1, 2, 4), value_range=1)
     x = torch.rand(2, 3, 5, 4, dtype=torch.float64)
     z = model.normalise(x)
     assert z.dtype == torch.float64 and z.device == x.device

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import heatproof
-from heatproof.cli import explain_commands, listing, study_commands
+from heatproof.cli import check_command, explain_commands, listing, study_commands
 from heatproof.errors import HeatproofError, InvalidInput, UnknownName
 
 app = typer.Typer(
@@ -111,6 +111,10 @@ app.command(
     epilog="Example: `heatproof explain shapes --limit 6 --model shapes --methods gradcam,refine:layercam "
     "--out out/maps`. The same command again goes on where it was stopped."
 )(explain_commands.explain)
+app.command(
+    epilog="Example: `heatproof check shapes shapes --limit 12 --out out/check`. With `--reference FILE.csv` the exit "
+    "code is 1 where a prediction differs."
+)(check_command.check)
 app.command(
     epilog="Example: `heatproof score shapes --limit 12 --model shapes --methods gradcam,layercam --metrics "
     "average-drop,road,arcc --out out/scores`. The same command again finishes what is missing."

@@ -38,7 +38,7 @@ def query(
         found_rows = [{c: _plain(v) for c, v in zip(columns, row, strict=True)} for row in rows]
         print(json.dumps(found_rows, indent=1, ensure_ascii=False, default=str))
     else:
-        _print_table(columns, [[_cell(value) for value in row] for row in rows])
+        print_table(columns, [[_cell(value) for value in row] for row in rows])
 
 
 def list_(
@@ -67,7 +67,7 @@ def list_(
         _print_metrics(entries, like or "")
         return
     columns = ["name", "summary", "options", "source"]
-    _print_table(columns, [[_cell(entry.get(column, "")) for column in columns] for entry in entries])
+    print_table(columns, [[_cell(entry.get(column, "")) for column in columns] for entry in entries])
 
 
 def _methods() -> list[dict[str, Any]]:
@@ -106,13 +106,13 @@ def _print_metrics(entries: Sequence[dict[str, Any]], like: str) -> None:
         rows = [cells[entry["name"]] for entry in entries if entry["family"] == family]
         if rows:
             print(f"{family}: {asks}")
-            _print_table(columns, rows, widths)
+            print_table(columns, rows, widths)
             print()
     composites = {name: one for name, one in PAIR_COMPOSITES.items() if like.lower() in name}
     rows = [["↑", name, _interval(*one.range), one.summary] for name, one in composites.items()]
     if rows:
         print("composites of pairs: one value for a method under a perturbation; see tables/robustness.csv of a study")
-        _print_table(["", "name", "range", "summary"], rows)
+        print_table(["", "name", "range", "summary"], rows)
         print()
     print("↑ higher is better, ↓ lower is better. Also python:module:function, and quantus:NAME where it is installed.")
 
@@ -171,7 +171,7 @@ def _cell(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[int] = ()) -> None:
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[int] = ()) -> None:
     """Prints a table; `widths` are the column widths that several tables share."""
     from rich.console import Console
     from rich.table import Table

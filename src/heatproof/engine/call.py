@@ -54,6 +54,7 @@ class Call:
             InvalidInput, InvalidTarget, UnknownName, LayerError, NotApplicable: as `explain`.
         """
         explained_output.checked_output(output)
+        model.warn_of_assumptions()
         inputs = as_inputs(images, model.geometry, None if model.takes_images else model.input_shape)
         if batch_size < 1:
             raise InvalidInput(f"`batch_size` must be at least 1. Got {batch_size}.")

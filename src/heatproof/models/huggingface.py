@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,8 @@ def hugging_face_model(request: ModelRequest) -> Found:
         raise no_weights(request.spec, hub_cache(), error) from error
     config = module.config
     processor = _processor(transformers, request.name, where)
-    base = processor_preprocessing(processor) if processor is not None else _defaults(request, config)
-    return module.float(), Preprocessing(base.mean, base.std, base.geometry, _classes(config))
+    base = processor_preprocessing(processor) if processor is not None else _defaults(config)
+    return module.float(), replace(base, classes=_classes(config))
 
 
 def _transformers() -> Any:
@@ -73,18 +74,12 @@ def _processor(transformers: Any, name: str, where: dict[str, Any]) -> Any:
         return None
 
 
-def _defaults(request: ModelRequest, config: Any) -> Preprocessing:
-    size = getattr(config, "image_size", None)
-    size = height_width(tuple(size) if isinstance(size, list | tuple) else size) if size else (224, 224)
-    guessed = [name for name in ("mean", "std") if name not in request.given]
-    if guessed:
-        warnings.warn(
-            f"{request.spec} has no image processor; mean .5, std .5, size {size[0]} × {size[1]} are taken. "
-            f"Set {', '.join(guessed)} to what it was trained with.",
-            HeatproofWarning,
-            stacklevel=4,
-        )
-    return Preprocessing(geometry=Geometry(size, default_resize(size, CROP_SHARE)))
+def _defaults(config: Any) -> Preprocessing:
+    """Where there is no image processor: the size of the configuration; mean and std are assumed."""
+    known = getattr(config, "image_size", None)
+    size = height_width(tuple(known) if isinstance(known, list | tuple) else known) if known else (224, 224)
+    assumed = ("mean", "std") if known else ("mean", "std", "size")
+    return Preprocessing(geometry=Geometry(size, default_resize(size, CROP_SHARE)), assumed=assumed)
 
 
 def processor_preprocessing(processor: Any) -> Preprocessing:

@@ -44,6 +44,8 @@ def load_model(
     interpolation: str | None = None,
     window: Sequence[float] | str | None = None,
     alpha_background: str | None = None,
+    value_range: float | None = None,
+    channel_order: str | None = None,
     classes: Sequence[str] | None = None,
     layer: str | nn.Module | None = None,
     multi_label: bool = False,
@@ -54,7 +56,8 @@ def load_model(
         checkpoint: a local safetensors file, or a torch file of tensors. Without one the published weights are taken,
             from the cache or the network.
         model_args: arguments of the constructor; text is read as a YAML scalar (`num_classes=10`, `pad_type=same`).
-        mean, std: one value or three, for images in [0, 1]; replace those of the model's own configuration.
+        mean, std: one value or three, in the network's channel order, for images in [0, 1] where `value_range` does not
+            say otherwise; replace those of the model's own configuration.
         size: a side or (height, width); replaces that of the configuration.
         device: `auto` takes CUDA, then MPS, then the CPU.
         name: the model's name in the results; `spec` by default.
@@ -66,6 +69,8 @@ def load_model(
         window: the stored values that are black and white, such as (0, 4095), or `auto` for the percentiles .5 and 99.5
             of each image; by default the range of the file's type, and the file's own window for DICOM.
         alpha_background: the colour behind transparent pixels, white by default.
+        value_range: the units of `mean` and `std`: 255 where they are those of bytes, as 123.7; 1 by default.
+        channel_order: `bgr` for a network that takes blue first, as one trained on images of OpenCV; `rgb` otherwise.
         layer: replaces the target layer found.
         multi_label: labels do not exclude each other; probabilities are sigmoids.
 
@@ -77,15 +82,15 @@ def load_model(
     """
     source, rest = _source(spec)
     args = parsed_args(model_args)
-    given = frozenset(key for key, value in {"mean": mean, "std": std, "size": size}.items() if value is not None)
     if not spec.startswith("python:"):
         asked = args.pop("pretrained", pretrained)
         pretrained = asked if asked is None else bool(asked)
     wanted = checkpoint is None and pretrained is not False
     where = chosen_device(device)
     seen = {"crop": crop, "window": window, "alpha_background": alpha_background}
+    seen |= {"value_range": value_range, "channel_order": channel_order}
     Preprocessing().overridden(mean, std, size, resize, interpolation, **seen)  # raises before the model is built
-    module, preprocessing, *more = source(ModelRequest(spec, rest, args, wanted, given))
+    module, preprocessing, *more = source(ModelRequest(spec, rest, args, wanted))
     if checkpoint is not None:
         load_weights(module, checkpoint, spec)
     module = channels_last(module.eval().to(where))
@@ -95,7 +100,9 @@ def load_model(
         own["layer"] = layer
     if multi_label:
         own["multi_label"] = True
-    return Model(module, chosen, name or spec, where, **own)
+    model = Model(module, chosen, name or spec, where, **own)
+    model.warn_of_assumptions()
+    return model
 
 
 def channels_last(module: nn.Module) -> nn.Module:

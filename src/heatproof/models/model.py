@@ -11,12 +11,13 @@ from torch import nn
 
 from heatproof.ambient import autocast_dtype, callers_state, ordinary
 from heatproof.errors import InvalidInput, ModelError
-from heatproof.geometry import Geometry, default_resize
+from heatproof.geometry import Geometry
 from heatproof.locks import held, parameters_of
 from heatproof.memo import cached_property
 from heatproof.models.layer_names import module_and_call, resolve_layer
 from heatproof.models.layers import Layers, find_layers
-from heatproof.models.preprocessing import CROP_SHARE, Preprocessing, height_width
+from heatproof.models.own_preprocessing import own_preprocessing
+from heatproof.models.preprocessing import Preprocessing
 from heatproof.models.probe import carry_facts
 
 #: Where a dictionary of outputs keeps the classification, in the order tried.
@@ -54,12 +55,35 @@ class Model:
         self.std = preprocessing.std
         self.geometry: Geometry = preprocessing.geometry
         self.classes: list[str] | None = list(preprocessing.classes) if preprocessing.classes else None
+        self.channel_order = preprocessing.channel_order
+        self._assumed = preprocessing.assumed
+        self._told = False
         self._layer = None if layer is None or layer == "auto" else resolve_layer(module, layer)
         self._constants: dict[tuple[torch.device, torch.dtype, int], tuple[torch.Tensor, torch.Tensor]] = {}
 
     def __repr__(self) -> str:
         height, width = self.geometry.size
         return f"Model({self.name!r}, {type(self.module).__name__}, {height}×{width}, {self.device})"
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How an image becomes what the network takes, and what of it is assumed."""
+        classes = tuple(self.classes) if self.classes else None
+        return Preprocessing(self.mean, self.std, self.geometry, classes, self.channel_order, self._assumed)
+
+    def with_preprocessing(self, preprocessing: Preprocessing) -> "Model":
+        """The same network, not copied, with images prepared in another way."""
+        twin = copy.copy(self)
+        twin.mean, twin.std, twin.geometry = preprocessing.mean, preprocessing.std, preprocessing.geometry
+        twin.channel_order, twin._assumed = preprocessing.channel_order, preprocessing.assumed
+        twin._constants = {}
+        return twin
+
+    def warn_of_assumptions(self) -> None:
+        """Warns, once, where preprocessing is assumed because nobody gave it."""
+        if self.takes_images and not self._told:
+            self._told = True
+            self.preprocessing.warn_of_assumptions(self.name, stacklevel=4)
 
     @property
     def own_settings(self) -> dict[str, Any]:
@@ -149,7 +173,7 @@ class Model:
         return self.of_normalised(self.normalise(x))
 
     def of_normalised(self, z: torch.Tensor) -> torch.Tensor:
-        """`z` as the network sees it → float32 logits `(N, K)`.
+        """`z` as `normalise` gives it, red first → float32 logits `(N, K)`.
 
         Raises ModelError for another number of rows than images, such as one for each view or detection.
         """
@@ -164,7 +188,8 @@ class Model:
     def output(self, z: torch.Tensor) -> Any:
         """What the module itself returns for `z`, under the caller's autocast and defaults (`heatproof.ambient`)."""
         with held(self.module), callers_state():
-            return self.module(z.to(self.dtype))
+            z = z.to(self.dtype)
+            return self.module(z.flip(1) if self.channel_order == "bgr" else z)
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """`(N, K)` logits → probabilities, in double precision: softmax, or sigmoid where `multi_label`."""
@@ -235,15 +260,17 @@ def _ordinary_weights(modules: list[nn.Module]) -> Iterator[None]:
 
 def wrap(
     module: nn.Module,
-    mean: float | Sequence[float] = 0.5,
-    std: float | Sequence[float] = 0.5,
-    size: int | Sequence[int] = 224,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    size: int | Sequence[int] | None = None,
     *,
     resize: int | str | Sequence[int] | None = "auto",
     crop: float | None = None,
-    interpolation: str = "bilinear",
+    interpolation: str | None = None,
     window: Sequence[float] | str | None = None,
     alpha_background: str = "white",
+    value_range: float | None = None,
+    channel_order: str | None = None,
     classes: Sequence[str] | None = None,
     name: str | None = None,
     device: str | torch.device = "auto",
@@ -253,7 +280,10 @@ def wrap(
 ) -> Model:
     """Any classifier as a `Model`: an `nn.Module` that returns a tensor, tuple, dict or ModelOutput.
 
-    `mean` and `std` are one value or three; `size` is a side or (height, width). An image is resized, keeping its
+    `mean` and `std` are one value or three, for images in [0, 1], and `size` is a side or (height, width). Where they
+    are not given, they are those of a timm model's configuration; for any other module .5, .5 and 224 are assumed, with
+    a warning when images are explained. `value_range=255`: mean and std are those of bytes. `channel_order="bgr"`: the
+    network takes blue first, as do mean and std. An image is resized, keeping its
     aspect, so that the centre crop of `size` keeps the share `crop` of each side (.875 by default) where the aspects
     are the same, and as much as it can elsewhere. In place of `crop`, `resize` is the length of the shorter side (256
     for 224), a box (height, width) that the resized image just covers, or None to resize to `size` without the aspect.
@@ -268,11 +298,10 @@ def wrap(
     if not isinstance(module, nn.Module):
         raise InvalidInput(f"`module` must be a torch.nn.Module. Got {type(module).__name__}.")
     module = bare(module)
-    target = height_width(size)
-    base = Preprocessing(geometry=Geometry(target, default_resize(target, CROP_SHARE)))
-    chosen = base.overridden(
-        mean, std, None, resize, interpolation, classes, crop=crop, window=window, alpha_background=alpha_background
-    )
+    chosen = own_preprocessing(module).overridden(
+        mean, std, size, resize, interpolation, classes, crop=crop, window=window, alpha_background=alpha_background,
+        value_range=value_range, channel_order=channel_order,
+    )  # fmt: skip
     where = module_device(module) if device == "auto" else torch.device(device)
     if device != "auto":
         module.to(where)

@@ -1,7 +1,6 @@
 """Where models come from: timm, torchvision, a user's function, the bundled network; with preprocessing."""
 
 import json
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -10,26 +9,23 @@ from typing import Any
 
 from torch import nn
 
-from heatproof.errors import HeatproofWarning, ModelError, UnknownName
+from heatproof.errors import ModelError, UnknownName
 from heatproof.geometry import Geometry, default_resize
 from heatproof.models.download import hub_cache, no_weights, reachable
-from heatproof.models.preprocessing import INTERPOLATIONS, Preprocessing, height_width, per_channel
+from heatproof.models.own_preprocessing import own_preprocessing, timm_preprocessing
+from heatproof.models.preprocessing import Preprocessing, height_width, per_channel
 from heatproof.plugins import current_folder_importable, named_object
 from heatproof.registry import nearest, unknown
 
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """A request to a source: the name after the prefix, constructor arguments, with weights or without.
-
-    `given`: which of mean, std and size the user set; only the others are guessed, with a warning.
-    """
+    """A request to a source: the name after the prefix, constructor arguments, with weights or without."""
 
     spec: str
     name: str
     args: Mapping[str, Any] = field(default_factory=dict)
     pretrained: bool = True
-    given: frozenset[str] = frozenset()
 
 
 #: What a source finds: the module, its preprocessing, and what else a `Model` says of itself, by name.
@@ -82,46 +78,6 @@ def _cached_timm_weights(request: ModelRequest) -> dict[str, Any]:
         if isinstance(found, str):
             return {} if colon else {"pretrained_cfg_overlay": {"file": found}}
     raise no_weights(request.spec, hub_cache(), "huggingface.co cannot be reached, and they are not in the cache")
-
-
-def timm_preprocessing(module: nn.Module, size: Any = None) -> Preprocessing:
-    """What timm's own evaluation does: mean, std, interpolation, crop share; ImageNet's class names."""
-    from timm.data.config import resolve_model_data_config
-
-    config = resolve_model_data_config(module)
-    height, width = height_width(config["input_size"][1:] if size is None else size)
-    share, mode = float(config.get("crop_pct") or 1.0), config.get("crop_mode") or "center"
-    if mode == "border" or (mode == "squash" and share < 1):
-        _warn_of_approximation(f"timm's crop mode {mode!r} with crop share {share}")
-    squash = mode == "squash" and share == 1
-    interpolation = config["interpolation"] if config["interpolation"] in INTERPOLATIONS else "bicubic"
-    return Preprocessing(
-        per_channel("mean", config["mean"]),
-        per_channel("std", config["std"]),
-        Geometry((height, width), None if squash else default_resize((height, width), share), interpolation),
-        _timm_classes(module),
-    )
-
-
-def _timm_classes(module: nn.Module) -> tuple[str, ...] | None:
-    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
-
-    trained_on = (getattr(module, "pretrained_cfg", None) or {}).get("num_classes")
-    if trained_on != getattr(module, "num_classes", None):
-        return None
-    subset = infer_imagenet_subset(module)
-    if subset is None:
-        return None
-    info = ImageNetInfo(subset)
-    return tuple(info.index_to_description(i).partition(",")[0] for i in range(info.num_classes()))
-
-
-def _warn_of_approximation(what: str) -> None:
-    warnings.warn(
-        f"{what} is replaced by: shorter side resized, centre crop. Give `size` and `resize` to decide.",
-        HeatproofWarning,
-        stacklevel=4,
-    )
 
 
 # --- torchvision ---
@@ -194,26 +150,10 @@ def python_model(request: ModelRequest) -> Found:
                     "`--debug` shows where."
                 ) from error
     if isinstance(made, Model):
-        classes = tuple(made.classes) if made.classes else None
-        return made.module, Preprocessing(made.mean, made.std, made.geometry, classes), made.own_settings
+        return made.module, made.preprocessing, made.own_settings
     if not isinstance(made, nn.Module):
         raise ModelError(f"Expected {request.spec} to return a torch.nn.Module. Got {type(made).__name__}.")
-    if getattr(made, "pretrained_cfg", None):
-        return made, timm_preprocessing(made)
-    _warn_of_defaults(request)
-    return made, Preprocessing()
-
-
-def _warn_of_defaults(request: ModelRequest) -> None:
-    """Warns that preprocessing was guessed: a wrong guess lowers accuracy without any other sign."""
-    guessed = [name for name in ("mean", "std", "size") if name not in request.given]
-    if guessed:
-        warnings.warn(
-            f"{request.spec} says nothing about its preprocessing; mean .5, std .5 and size 224 are taken. "
-            f"Set {', '.join(guessed)} to what it was trained with.",
-            HeatproofWarning,
-            stacklevel=4,
-        )
+    return made, own_preprocessing(made)
 
 
 # --- the bundled network ---

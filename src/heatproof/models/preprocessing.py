@@ -1,11 +1,12 @@
 """The preprocessing of images for a network: mean, std, size; checked once, wherever they come from."""
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from heatproof.errors import InvalidInput
+from heatproof.errors import HeatproofWarning, InvalidInput
 from heatproof.geometry import Geometry, default_resize
 from heatproof.registry import unknown
 from heatproof.windows import checked_background, checked_window
@@ -14,16 +15,26 @@ from heatproof.windows import checked_background, checked_window
 CROP_SHARE = 0.875
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+#: The orders of the channels in what a network takes.
+CHANNEL_ORDERS = ("rgb", "bgr")
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Mean and std per channel of `x` in [0, 1], and the geometry that makes `x` of an image."""
+    """Mean and std per channel of `x` in [0, 1], and the geometry that makes `x` of an image.
+
+    Attributes:
+        mean, std: red, green, blue, whatever the order in which the network takes them.
+        channel_order: `rgb`, or `bgr` for a network trained on images of OpenCV or Caffe; what goes into the module.
+        assumed: those of mean, std and size that nobody gave.
+    """
 
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
     geometry: Geometry = Geometry((224, 224), 256)  # noqa: RUF009 - frozen
     classes: tuple[str, ...] | None = None
+    channel_order: str = "rgb"
+    assumed: tuple[str, ...] = ()
 
     def overridden(
         self,
@@ -37,9 +48,18 @@ class Preprocessing:
         crop: Any = None,
         window: Any = None,
         alpha_background: Any = None,
+        value_range: Any = None,
+        channel_order: Any = None,
     ) -> "Preprocessing":
-        """A copy with the values that the user gave; a new size without `resize` keeps the crop's share."""
+        """A copy with the values that the user gave; a new size without `resize` keeps the crop's share.
+
+        `mean` and `std` are those of the network: in its channel order, and in units of `value_range`.
+        """
         geometry = self.geometry
+        order = self.channel_order if channel_order is None else checked_channel_order(channel_order)
+        if value_range is not None and mean is None and std is None:
+            raise InvalidInput("`value_range` says the units of `mean` and `std`. Got neither of them.")
+        given = [name for name, value in (("mean", mean), ("std", std), ("size", size)) if value is not None]
         if size is not None:
             new = height_width(size)
             geometry = replace(geometry, size=new, resize=_rescaled_side(geometry, new))
@@ -57,10 +77,27 @@ class Preprocessing:
             geometry = replace(geometry, background=checked_background(alpha_background))
         return replace(
             self,
-            mean=self.mean if mean is None else per_channel("mean", mean),
-            std=self.std if std is None else per_channel("std", std),
+            mean=self.mean if mean is None else _given_values("mean", mean, value_range, order),
+            std=self.std if std is None else _given_values("std", std, value_range, order),
             geometry=geometry,
             classes=tuple(map(str, classes)) if classes else self.classes,
+            channel_order=order,
+            assumed=tuple(name for name in self.assumed if name not in given),
+        )
+
+    def warn_of_assumptions(self, name: str, stacklevel: int = 3) -> None:
+        """Warns that preprocessing is assumed, where it is: a wrong guess lowers accuracy without any other sign."""
+        if not self.assumed:
+            return
+        high, wide = self.geometry.size
+        values = {"mean": _short(self.mean), "std": _short(self.std), "size": f"{high} × {wide}"}
+        warnings.warn(
+            f"{name} does not say how its images are normalised and resized: "
+            f"{', '.join(f'{key} {values[key]}' for key in self.assumed)} {_is_or_are(self.assumed)} assumed. "
+            f"Set {', '.join(self.assumed)} to what it was trained with. `heatproof check` shows what it sees and "
+            "predicts.",
+            HeatproofWarning,
+            stacklevel=stacklevel,
         )
 
 
@@ -77,6 +114,39 @@ def per_channel(name: str, values: Any) -> tuple[float, float, float]:
         raise InvalidInput(f"`std` must be above 0. Got {values!r}.")
     red, green, blue = numbers * 3 if len(numbers) == 1 else numbers
     return red, green, blue
+
+
+def _given_values(name: str, values: Any, value_range: Any, order: str) -> tuple[float, float, float]:
+    """A mean or std as the user gave it → red, green, blue, for images in [0, 1].
+
+    Raises:
+        InvalidInput: values that images in [0, 1] cannot have, such as means of 0 … 255, without a `value_range`.
+    """
+    found = per_channel(name, values)
+    scale = 1.0 if value_range is None else checked_value_range(value_range)
+    if value_range is None and (max(found) > 1 or (name == "mean" and min(found) < 0)):
+        wanted = "lie in 0 … 1, as images do" if name == "mean" else "be at most 1, because images lie in 0 … 1"
+        raise InvalidInput(
+            f"`{name}` must {wanted}. Got {_short(found)}. Where mean and std are in units of 0 … 255, set "
+            "`value_range=255` (--value-range 255); `value_range=1` takes them as they are."
+        )
+    red, green, blue = (value / scale for value in found)
+    return (blue, green, red) if order == "bgr" else (red, green, blue)
+
+
+def checked_value_range(value: Any) -> float:
+    """The largest value of an image in the units of mean and std: 1, or 255."""
+    fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+    if not fits:
+        raise InvalidInput(f"`value_range` must be the largest value of an image, 1 or 255. Got {value!r}.")
+    return float(value)
+
+
+def checked_channel_order(order: Any) -> str:
+    """`rgb` or `bgr`, in lower case."""
+    if str(order).lower() not in CHANNEL_ORDERS:
+        raise unknown("channel order", str(order), CHANNEL_ORDERS)
+    return str(order).lower()
 
 
 def height_width(size: Any) -> tuple[int, int]:
@@ -116,8 +186,12 @@ def checked_crop(crop: Any) -> float:
     return float(crop)
 
 
-def preprocessing_facts(mean: Sequence[float], std: Sequence[float], geometry: Geometry) -> Mapping[str, Any]:
-    """Everything that decides what the network sees of an image, as plain values for records and pages."""
+def preprocessing_facts(preprocessing: Preprocessing) -> Mapping[str, Any]:
+    """Everything that decides what the network sees of an image, as plain values for records and pages.
+
+    `mean` and `std` are red, green, blue, for images in [0, 1]; `assumed` names what nobody gave.
+    """
+    geometry, mean, std = preprocessing.geometry, preprocessing.mean, preprocessing.std
     listed = lambda value: list(value) if isinstance(value, tuple) else value  # noqa: E731
     return {
         "size": list(geometry.size),
@@ -125,6 +199,8 @@ def preprocessing_facts(mean: Sequence[float], std: Sequence[float], geometry: G
         "interpolation": geometry.interpolation,
         "mean": list(mean),
         "std": list(std),
+        "channel_order": preprocessing.channel_order,
+        "assumed": list(preprocessing.assumed),
         "window": listed(geometry.window),
         "alpha_background": geometry.background,
     }
@@ -135,3 +211,12 @@ def _rescaled_side(geometry: Geometry, new: tuple[int, int]) -> int | tuple[int,
         return None
     before = min(geometry.resize) if isinstance(geometry.resize, tuple) else geometry.resize
     return default_resize(new, min(1.0, min(geometry.size) / before))
+
+
+def _short(values: Sequence[float]) -> str:
+    """Three values, or one where they are equal."""
+    return ", ".join(f"{value:.4g}" for value in (values if len(set(values)) > 1 else values[:1]))
+
+
+def _is_or_are(names: Sequence[str]) -> str:
+    return "is" if len(names) == 1 else "are"

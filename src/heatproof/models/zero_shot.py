@@ -1,6 +1,5 @@
 """Zero-shot classifiers: the image tower of a CLIP or SigLIP model, with prompts for classes."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,11 +7,11 @@ import torch
 from torch import nn
 
 from heatproof.ambient import neutral
-from heatproof.errors import HeatproofWarning, InvalidInput, ModelError
+from heatproof.errors import InvalidInput, ModelError
 from heatproof.geometry import Geometry
 from heatproof.models.huggingface import processor_preprocessing
 from heatproof.models.model import Model
-from heatproof.models.preprocessing import Preprocessing
+from heatproof.models.preprocessing import Preprocessing, per_channel
 
 #: Mean and std of the published checkpoints, by the family's `model_type`; images are resized to the shorter side and
 #: cropped for CLIP, and squashed for SigLIP.
@@ -60,6 +59,8 @@ def zero_shot(
     interpolation: str | None = None,
     window: Sequence[float] | str | None = None,
     alpha_background: str | None = None,
+    value_range: float | None = None,
+    channel_order: str | None = None,
     multi_label: bool | None = None,
     name: str | None = None,
     device: str | torch.device = "auto",
@@ -76,8 +77,8 @@ def zero_shot(
         prompts: at least two texts, each once; they are the names of the classes, in this order.
         processor: its image processor, for mean, std and size; where neither it nor `tokenizer` has one, those of the
             published checkpoints of the family are taken, with a warning that says so.
-        mean, std, size, resize, crop, interpolation, window, alpha_background: in place of the processor's, as in
-            `load_model`.
+        mean, std, size, resize, crop, interpolation, window, alpha_background, value_range, channel_order: in place of
+            the processor's, as in `load_model`.
         multi_label: probabilities are sigmoids, as SigLIP was trained with; a softmax over the prompts otherwise. By
             default as the family was trained.
         name, device, layer: as in `wrap`.
@@ -88,8 +89,9 @@ def zero_shot(
     """
     family = _family(model)
     texts = _checked_prompts(prompts)
-    base = _preprocessing(model, family, processor or getattr(tokenizer, "image_processor", None), mean, std)
+    base = _preprocessing(model, family, processor or getattr(tokenizer, "image_processor", None))
     seen = {"crop": crop, "window": window, "alpha_background": alpha_background}
+    seen |= {"value_range": value_range, "channel_order": channel_order}
     chosen = base.overridden(mean, std, size, resize, interpolation, texts, **seen)
     if device != "auto":
         model.to(device)
@@ -97,7 +99,9 @@ def zero_shot(
     whole = Model(model, chosen, name or type(model).__name__, where)
     classifier = _classifier(whole, _tokens(tokenizer, texts, model, family))
     several = family == "siglip" if multi_label is None else multi_label
-    return Model(classifier, chosen, whole.name, where, layer, multi_label=several)
+    found = Model(classifier, chosen, whole.name, where, layer, multi_label=several)
+    found.warn_of_assumptions()
+    return found
 
 
 def _family(model: Any) -> str:
@@ -117,21 +121,15 @@ def _checked_prompts(prompts: Any) -> list[str]:
     return texts
 
 
-def _preprocessing(model: Any, family: str, processor: Any, mean: Any, std: Any) -> Preprocessing:
+def _preprocessing(model: Any, family: str, processor: Any) -> Preprocessing:
+    """That of the image processor; without one mean and std of the family's published checkpoints are assumed."""
     if processor is not None:
         return processor_preprocessing(processor)
     side = int(model.config.vision_config.image_size)
     means, stds = _PUBLISHED[family]
-    guessed = [name for name, value in (("mean", mean), ("std", std)) if value is None]
-    if guessed:
-        warnings.warn(
-            f"No image processor is given; {' and '.join(guessed)} of the published {family} checkpoints are taken, at "
-            f"{side} × {side}. Give `processor`, or set {', '.join(guessed)} to what the model was trained with.",
-            HeatproofWarning,
-            stacklevel=3,
-        )
     resize = side if family == "clip" else None
-    return Preprocessing(geometry=Geometry((side, side), resize, "bicubic")).overridden(means, stds)
+    geometry = Geometry((side, side), resize, "bicubic")
+    return Preprocessing(per_channel("mean", means), per_channel("std", stds), geometry, assumed=("mean", "std"))
 
 
 def _tokens(tokenizer: Any, texts: list[str], model: Any, family: str) -> dict[str, torch.Tensor]:

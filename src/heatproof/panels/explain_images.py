@@ -17,6 +17,7 @@ from heatproof.errors import InvalidImage, InvalidInput, InvalidTarget, NotAppli
 from heatproof.flags import Flag, Reason
 from heatproof.models import Model
 from heatproof.models.model_code import model_code
+from heatproof.models.preprocessing import preprocessing_facts
 from heatproof.panels.explained_image import ClassProbability, ExplainedClass, ExplainedImage, Map
 from heatproof.panels.image_sources import ImageSource, as_uint8
 from heatproof.panels.selection import Selection
@@ -55,7 +56,8 @@ class MapSettings:
             self._fingerprint.append(" ".join([self.model.fingerprint, model_code(self.model), *codes]))
         methods = [(p.key, p.request.name, p.layers, sorted(p.request.options.items())) for p in self.asked.methods]
         target = self.target if isinstance(self.target, str) else _target_of_row(self.target, row)
-        model = (self.model.name, self._fingerprint[0], self.model.mean, self.model.std, self.model.multi_label)
+        seen = preprocessing_facts(self.model.preprocessing)
+        model = (self.model.name, self._fingerprint[0], seen, self.model.multi_label)
         told = (
             heatproof.__version__,
             model,

@@ -304,6 +304,7 @@ def checked_job(
     """The job of a call of `show`, checked; `limit`: only so many images, chosen as `sampling` says."""
     files = PanelFiles(dpi, tuple([formats] if isinstance(formats, str) else formats), overlays)
     model, look = as_model(model), Look(colormap, alpha)
+    model.warn_of_assumptions()
     explained_output.checked_output(output)
     if upsample not in UPSAMPLING:
         raise unknown("`upsample`", str(upsample), UPSAMPLING)
@@ -326,7 +327,7 @@ def _facts(work: MapSettings, found: Sequence[ImageSource], sample: str) -> tupl
     facts += [("Output explained", said)] if said != "logit" else []
     facts += [("Layer", "+".join(*layers))] if len(layers) == 1 else []
     model = work.model
-    facts += [("Preprocessing", preprocessing_text(preprocessing_facts(model.mean, model.std, model.geometry)))]
+    facts += [("Preprocessing", preprocessing_text(preprocessing_facts(model.preprocessing)))]
     return tuple(facts)
 
 

@@ -19,14 +19,19 @@ def preprocessing_text(facts: Mapping[str, Any]) -> str:
         black = "of the file's type"
     else:
         black = "percentiles .5 and 99.5 of each image" if window == "auto" else _numbers(window)
+    order = facts.get("channel_order", "rgb").upper()
+    assumed = facts.get("assumed") or ()
+    units = " (red, green, blue, of images in 0 … 1)" if len({*facts["mean"], *facts["std"]}) > 2 else ""
     parts = (
         f"{how} (height × width), {facts['interpolation']}",
-        f"RGB, mean {_numbers(facts['mean'])}, std {_numbers(facts['std'])}",
+        f"{order}, mean {_numbers(facts['mean'])}, std {_numbers(facts['std'])}{units}",
         f"black and white {black}",
         f"transparency on {facts['alpha_background']}",
     )
-    return "; ".join(parts)
+    guess = f"; assumed, because nobody gave it: {', '.join(assumed)}" if assumed else ""
+    return "; ".join(parts) + guess
 
 
 def _numbers(values: Sequence[float]) -> str:
-    return ", ".join(f"{value:.6g}" for value in values)
+    """The values, one of three that are equal."""
+    return ", ".join(f"{value:.6g}" for value in (values if len(set(values)) > 1 else values[:1]))

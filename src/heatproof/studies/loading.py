@@ -55,7 +55,9 @@ class StudyModels:
         """The model as the plan describes it."""
         wanted = self.plan.models[index]
         if wanted.spec.startswith("given:"):
-            return GIVEN_MODELS[wanted.spec.removeprefix("given:")]
+            given = GIVEN_MODELS[wanted.spec.removeprefix("given:")]
+            given.warn_of_assumptions()
+            return given
         return load_model(wanted.spec, device=self.device, name=wanted.label, **wanted.loading)
 
 

@@ -341,7 +341,7 @@ def checked_model(plan: Plan, index: int, models: StudyModels, conditions: Seque
     for target in dict.fromkeys(condition.target for condition in conditions):
         if target.isdigit():
             targets.resolved(int(target), logits)
-    seen = preprocessing_facts(model.mean, model.std, model.geometry)
+    seen = preprocessing_facts(model.preprocessing)
     wanted = plan.models[index]
     code = model_code(model, wanted.spec)
     return Checked(wanted.label, layer, logits.shape[1], model.classes, model.fingerprint, code, refused, seen)

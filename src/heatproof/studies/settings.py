@@ -65,6 +65,16 @@ class ModelPlan(Strict):
     alpha_background: str | None = Field(
         None, description="The colour behind transparent pixels: a name or #rrggbb. Default: white."
     )
+    value_range: float | None = Field(
+        None,
+        gt=0,
+        description="The units of --mean and --std: 255 where they are those of bytes, as 123.7. Default: 1.",
+    )
+    channel_order: Literal["rgb", "bgr"] | None = Field(
+        None,
+        description="`bgr` for a network that takes blue first, as one trained on images of OpenCV; --mean and --std "
+        "are in the same order. Default: rgb.",
+    )
     layer: str = Field(
         "auto",
         description="The layer to explain; `auto` is the last feature map before pooling, `NAME#1` the second call of "

@@ -1,0 +1,57 @@
+"""What a module says of its own preprocessing: timm's models say all of it, any other nothing."""
+
+import warnings
+from typing import Any
+
+from torch import nn
+
+from heatproof.errors import HeatproofWarning
+from heatproof.geometry import Geometry, default_resize
+from heatproof.models.preprocessing import INTERPOLATIONS, Preprocessing, height_width, per_channel
+
+
+def own_preprocessing(module: nn.Module) -> Preprocessing:
+    """What a module says of its preprocessing: that of timm's models. For any other all is assumed, and said so."""
+    if getattr(module, "pretrained_cfg", None):
+        return timm_preprocessing(module)
+    return Preprocessing(assumed=("mean", "std", "size"))
+
+
+def timm_preprocessing(module: nn.Module, size: Any = None) -> Preprocessing:
+    """What timm's own evaluation does: mean, std, interpolation, crop share; ImageNet's class names."""
+    from timm.data.config import resolve_model_data_config
+
+    config = resolve_model_data_config(module)
+    height, width = height_width(config["input_size"][1:] if size is None else size)
+    share, mode = float(config.get("crop_pct") or 1.0), config.get("crop_mode") or "center"
+    if mode == "border" or (mode == "squash" and share < 1):
+        _warn_of_approximation(f"timm's crop mode {mode!r} with crop share {share}")
+    squash = mode == "squash" and share == 1
+    interpolation = config["interpolation"] if config["interpolation"] in INTERPOLATIONS else "bicubic"
+    return Preprocessing(
+        per_channel("mean", config["mean"]),
+        per_channel("std", config["std"]),
+        Geometry((height, width), None if squash else default_resize((height, width), share), interpolation),
+        _timm_classes(module),
+    )
+
+
+def _timm_classes(module: nn.Module) -> tuple[str, ...] | None:
+    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
+
+    trained_on = (getattr(module, "pretrained_cfg", None) or {}).get("num_classes")
+    if trained_on != getattr(module, "num_classes", None):
+        return None
+    subset = infer_imagenet_subset(module)
+    if subset is None:
+        return None
+    info = ImageNetInfo(subset)
+    return tuple(info.index_to_description(i).partition(",")[0] for i in range(info.num_classes()))
+
+
+def _warn_of_approximation(what: str) -> None:
+    warnings.warn(
+        f"{what} is replaced by: shorter side resized, centre crop. Give `size` and `resize` to decide.",
+        HeatproofWarning,
+        stacklevel=4,
+    )

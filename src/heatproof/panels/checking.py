@@ -1,0 +1,222 @@
+"""`heatproof.check`: what a network sees of images and predicts for them, and whether that is what it should."""
+
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from heatproof.ambient import neutral
+from heatproof.engine import as_model
+from heatproof.errors import InvalidInput
+from heatproof.files import write_atomically
+from heatproof.models import Model
+from heatproof.models.preprocessing import Preprocessing, preprocessing_facts
+from heatproof.panels.alternatives import STEPS, Alternative, as_options, judged, searched
+from heatproof.panels.image_sources import limited_shots, shots
+from heatproof.panels.predictions import PROBABILITY_TOLERANCE, Prediction, Range, predictions, read_reference
+from heatproof.panels.seen_sheet import seen_sheet
+from heatproof.progress import Silent
+from heatproof.report.preprocessing import preprocessing_text
+
+#: Images on which other preprocessings are tried: each costs one forward pass of each.
+TRIED_ON = 64
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a check found.
+
+    Attributes:
+        model: the model's name. preprocessing: how an image becomes its input. assumed: what of it nobody gave.
+        predictions: one for each image. inputs: the range of what went into the network, None where no image was read.
+        alternatives: other preprocessings that were tried, the best first; empty where none had to be.
+        start: how the present preprocessing agrees on the images on which others were tried.
+        sample: how a limit chose the images.
+    """
+
+    model: str
+    preprocessing: str
+    assumed: tuple[str, ...]
+    predictions: Sequence[Prediction]
+    inputs: Range | None
+    start: Alternative | None = None
+    alternatives: Sequence[Alternative] = ()
+    sample: str = ""
+    _seen: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
+
+    @property
+    def table(self) -> Any:
+        """A data frame, a row for each image: the two most probable classes, the label, the reference, a flag."""
+        import pandas as pd
+
+        frame = pd.DataFrame([one.cells for one in self.predictions])
+        whole = [name for name in ("height", "width", "class_index", "second", "label", "reference") if name in frame]
+        return frame.astype(dict.fromkeys(whole, "Int64"))
+
+    @property
+    def right(self) -> tuple[int, int]:
+        """The number of images whose label is predicted, and of images with a label."""
+        return _counted([one.right for one in self.predictions])
+
+    @property
+    def agreeing(self) -> tuple[int, int]:
+        """The number of images for which the class of the reference is predicted, and of images with a reference."""
+        return _counted([one.agrees for one in self.predictions])
+
+    @property
+    def difference(self) -> float | None:
+        """The largest difference from a probability of the reference; None where it has none."""
+        return max((one.difference for one in self.predictions if one.difference is not None), default=None)
+
+    @property
+    def agrees(self) -> bool:
+        """Whether every image of the reference was read and has its class, and its probability within the tolerance."""
+        told = [one for one in self.predictions if one.reference is not None]
+        return all(one.agrees for one in told) and (self.difference or 0.0) <= PROBABILITY_TOLERANCE
+
+    @property
+    def better(self) -> Alternative | None:
+        """The alternative that agrees on more images, or nearer, than chance explains; None where there is none.
+
+        Beside a reference any gain counts, because the same network must agree on all images. Beside labels the gain
+        must be larger than noise: McNemar's exact test at 5 %, corrected for the number of alternatives.
+        """
+        if not self.alternatives or self.start is None:
+            return None
+        best = self.alternatives[0]
+        if any(one.agrees is not None for one in self.predictions):
+            return best if best.key > self.start.key else None
+        return best if best.beats_by_chance(self.start) * STEPS <= 0.05 else None
+
+    @property
+    def sentences(self) -> list[str]:
+        """The findings in words, the answer first."""
+        found = []
+        if self.agreeing[1]:
+            count, total = self.agreeing
+            gap = "" if self.difference is None else f"; probabilities differ by at most {self.difference:.2g}"
+            found.append(f"{count} of {total} predictions agree with the reference{gap}.")
+        if self.right[1]:
+            count, total = self.right
+            found.append(f"{count} of {total} labels are predicted ({100 * count / total:.0f} %).")
+        if not found:
+            found.append("Nothing to compare with: give `reference` (--reference) or labels.")
+        if unread := [one.image for one in self.predictions if one.flag]:
+            found.append(f"{len(unread)} could not be read: {', '.join(unread[:3])}{', …' if len(unread) > 3 else ''}.")
+        if self.start is not None:
+            best = self.better
+            if best is not None:
+                options = as_options(self.start.preprocessing, best.preprocessing)
+                found.append(
+                    f"On {best.total} images {best.agreeing} agree with {options}, and {self.start.agreeing} now."
+                )
+            elif self.alternatives:
+                cause = ": the weights, the classes or the files may differ" if self.agreeing[1] else ""
+                found.append(f"None of {len(self.alternatives)} other preprocessings is better beyond chance{cause}.")
+        if self.inputs is not None and self.inputs.doubt:
+            found.append(f"What goes into the network is doubtful: {self.inputs.doubt}.")
+        if self.assumed:
+            found.append(f"Assumed, because nobody gave it: {', '.join(self.assumed)}.")
+        return found
+
+    @property
+    def picture(self) -> Any:
+        """What the network sees of the first images, with its predictions: an image of PIL."""
+        return self._sheet.image()
+
+    @property
+    def _sheet(self) -> Any:
+        return seen_sheet(self.model, self.preprocessing, self.predictions, self._seen)
+
+    def save(self, folder: str | os.PathLike) -> Path:
+        """Writes `check.csv` and `seen.png`; returns the picture's path. The table can be a reference elsewhere."""
+        target, text = Path(folder), io.StringIO()
+        self.table.to_csv(text, index=False)
+        write_atomically(target / "check.csv", lambda file: file.write(text.getvalue().encode("utf-8", "replace")))
+        drawing = self._sheet.png()
+        write_atomically(target / "seen.png", lambda file: file.write(drawing))
+        return target / "seen.png"
+
+    def __str__(self) -> str:
+        lines = [*self.sentences, f"{self.model}: {self.preprocessing}."]
+        if self.inputs is not None:
+            one = self.inputs
+            lines.append(
+                f"Into the network go values of mean {one.mean:.2f} and standard deviation {one.std:.2f}, from "
+                f"{one.low:.2f} to {one.high:.2f}."
+            )
+        return "\n".join(lines)
+
+
+def _counted(answers: Sequence[bool | None]) -> tuple[int, int]:
+    known = [answer for answer in answers if answer is not None]
+    return sum(known), len(known)
+
+
+@neutral()
+def check(
+    model: Model | nn.Module,
+    images: Any,
+    *,
+    reference: str | os.PathLike | None = None,
+    labels: Sequence[int | None] | str | os.PathLike | None = None,
+    limit: int | None = None,
+    sampling: str = "stratified",
+    seed: int = 0,
+    batch_size: int = 32,
+    alternatives: bool | None = None,
+    progress: Any = None,
+) -> Check:
+    """What a network sees of images and predicts for them, beside labels and predictions made elsewhere.
+
+    Wrong preprocessing gives plausible predictions and plausible maps, only worse ones. This shows it: the images as
+    they reach the network, the range of their values, the predictions. Where predictions do not agree with the
+    reference, or some labels are not predicted, the usual mistakes are tried on at most 64 of the images: other means
+    and standard deviations, RGB in place of BGR, another crop or a squash, another filter.
+
+    Args:
+        model: a model, or a module, which is wrapped with the defaults of `wrap`.
+        images: what `show` takes.
+        reference: a CSV of predictions by the training code: `file`, and `class_index` or `name`; `probability` too, if
+            known. The `check.csv` of an earlier check is one.
+        labels: one for each image, or a CSV with the columns `file,class_index`; a folder's own by default.
+        limit, sampling, seed: only so many images, chosen as in a study.
+        alternatives: True tries other preprocessings in any case, False never.
+
+    Returns:
+        A `Check`; `print` it for the findings, `.save(folder)` for the picture and the table.
+
+    Raises:
+        InvalidInput, UnknownName: images, labels or a reference that cannot be used.
+    """
+    model = as_model(model)
+    model.warn_of_assumptions()
+    if batch_size < 1:
+        raise InvalidInput(f"`batch_size` must be at least 1. Got {batch_size}.")
+    progress = progress or Silent()
+    found, sample = limited_shots(shots(images, model, labels), limit, seed, sampling)
+    expected = [None] * len(found) if reference is None else read_reference(reference, found, model)
+    progress.stage("Predicting", len(found))
+    told, inputs, seen = predictions(model, found, expected, batch_size, progress)
+    seen_by_network = preprocessing_text(preprocessing_facts(model.preprocessing))
+    checked = Check(model.name, seen_by_network, model.preprocessing.assumed, told, inputs, sample=sample, _seen=seen)
+    answered = [i for i, one in enumerate(told) if one.of_expected is not None][:TRIED_ON]
+    perfect = checked.agrees if reference is not None else checked.right[0] == checked.right[1]
+    if not answered or alternatives is False or (perfect and alternatives is None):
+        return checked
+    start = judged(model.preprocessing, [told[i] for i in answered])
+    progress.stage("Trying other preprocessings", STEPS)
+
+    def predict(other: Preprocessing) -> Sequence[Prediction]:
+        changed = model.with_preprocessing(other)
+        sources = {source.id: source for source in shots(images, changed, labels)}
+        chosen = [sources[found[i].id] for i in answered]
+        return predictions(changed, chosen, [expected[i] for i in answered], batch_size, Silent())[0]
+
+    tried = searched(start, predict, progress.advance)
+    return Check(model.name, seen_by_network, checked.assumed, told, inputs, start, tried, sample, seen)
