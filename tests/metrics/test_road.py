@@ -9,6 +9,7 @@ import torch
 
 import heatproof
 from heatproof import passes
+from heatproof.data import load_images
 from heatproof.errors import InvalidInput, NotApplicable
 from heatproof.metrics.curves import pixel_ranks, reversed_ranks
 from heatproof.metrics.road import Removal, removal_scores, road, road_lerf, road_morf
@@ -94,7 +95,7 @@ def scored(z, maps, network, targets, ties="jitter", **options):
 
 def given(found):
     """The engine's `removal`: whatever is asked for."""
-    return lambda kept, ties, noise: found
+    return lambda kept, ties, noise, draws: found
 
 
 @pytest.fixture
@@ -130,6 +131,31 @@ def test_noise_is_one_field_for_each_image_on_what_was_removed(z):
         np.testing.assert_allclose(found.lerf[i], lerf, atol=1e-5)
 
 
+def test_draws_are_averaged(z):
+    """The fields come from the generator one after the other, so the first draw is the one that is taken alone."""
+    maps, network = maps_without_ties(3, 9, 9), linear(9)
+    found, asked = scored(z, maps, network, TARGETS, noise=0.3, draws=3)
+    assert sum(map(len, asked)) == 3 * len(KEPT) * 2 * 3
+    for i, generator in enumerate(generators(3, 9)):
+        fields = [0.3 * torch.randn(3, 9, 9, generator=generator).double().numpy() for _ in range(3)]
+        each = [slow_road(z[i], maps[i], network, int(TARGETS[i]), noise=field) for field in fields]
+        np.testing.assert_allclose(found.morf[i], np.mean([morf for morf, _ in each], 0), atol=1e-5)
+        np.testing.assert_allclose(found.lerf[i], np.mean([lerf for _, lerf in each], 0), atol=1e-5)
+    with pytest.raises(InvalidInput, match="draws"):
+        scored(z, maps, network, TARGETS, draws=0)
+
+
+def test_runs_with_other_seeds_agree_within_the_interval():
+    """The noise of another seed moves an image by far less than images differ."""
+    shapes = heatproof.load_model("shapes", device="cpu")
+    opened = load_images("shapes", limit=8)
+    pictures = [opened.open(i) for i in range(len(opened.ids))]
+    runs = [heatproof.score(shapes, pictures, ["layercam"], ["road"], seed=seed).table for seed in (0, 1)]
+    for one, other in (runs, runs[::-1]):
+        assert ((other["low"] < one["mean"]) & (one["mean"] < other["high"])).all()
+    assert runs[0]["mean"][0] != runs[1]["mean"][0], "the seeds draw other noise"
+
+
 def test_by_hand():
     """4 × 4 with the left half important, 50 % kept: a hole of two columns at the edge is filled as its edge is.
 
@@ -150,15 +176,15 @@ def test_the_metrics_are_means_over_the_fractions():
     morf, lerf = torch.tensor([[0.1, 0.2, 0.6]]).double(), torch.tensor([[0.5, 0.8, 0.8]]).double()
     asked = []
 
-    def removal(kept, ties, noise):
-        asked.append((kept, ties, noise))
+    def removal(kept, ties, noise, draws):
+        asked.append((kept, ties, noise, draws))
         return Removal(morf, lerf, torch.zeros(1, 3, 2))
 
     whole = road(removal, kept="80 20, 50", ties="block", noise=0.5)
     assert whole.value.tolist() == pytest.approx([(0.4 + 0.6 + 0.2) / 6])
     assert road_morf(removal).value.tolist() == pytest.approx([0.3])
     assert road_lerf(removal).value.tolist() == pytest.approx([0.7])
-    assert asked == [((20, 50, 80), "block", 0.5), (KEPT, "jitter", 0.01), (KEPT, "jitter", 0.01)]
+    assert asked == [((20, 50, 80), "block", 0.5, 1), (KEPT, "jitter", 0.01, 1), (KEPT, "jitter", 0.01, 1)]
     assert whole.at.tolist() == pytest.approx([0.2, 0.5, 0.8])  # removed, so the last of the points comes first
     assert whole.points.tolist()[0] == pytest.approx([0.1, 0.3, 0.2])
 

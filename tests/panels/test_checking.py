@@ -9,6 +9,7 @@ from PIL import Image
 
 import heatproof
 from heatproof import cli
+from heatproof.data import load_images
 from heatproof.errors import InvalidInput, UnknownName
 from heatproof.panels.alternatives import Alternative, as_options
 from heatproof.panels.checking import Check
@@ -43,7 +44,7 @@ def test_the_same_network_agrees_with_itself(shapes, reference, tmp_path):
         "24 of 24 predictions agree with the reference; probabilities differ by at most"
     )
     assert (pd.read_csv(reference).class_index == found.table["class_index"]).all()
-    model, x = shapes, heatproof.data.load_images("shapes", limit=24)
+    model, x = shapes, load_images("shapes", limit=24)
     first = model.geometry.image(x.open(0))[None]
     one = model.probabilities(model.logits(first).detach())[0]
     assert found.table["probability"][0] == pytest.approx(float(one.max()), abs=1e-6)

@@ -1,5 +1,6 @@
 """The noise study from plan to rows: resumed bit for bit, and complete in spite of bad input."""
 
+import json
 import math
 import shutil
 from contextlib import contextmanager
@@ -14,7 +15,8 @@ from torch import nn
 
 import heatproof
 from heatproof.errors import HeatproofError, HeatproofWarning, InvalidInput, StoreError
-from heatproof.studies import loading, run
+from heatproof.report import write_report
+from heatproof.studies import loading, machines, run
 from heatproof.studies.executors import Processes, Serial
 from heatproof.studies.store import Store, connect
 
@@ -115,6 +117,21 @@ def test_a_finished_study_is_left_as_it_is(own_copy):
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.*") if path.name != ".lock"}
     assert run.run(plan, folder, workers=1).ran == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_going_on_with_another_processor_is_said_and_recorded(own_copy, monkeypatch):
+    plan, folder = own_copy
+    (there,) = json.loads((folder / "study.json").read_text())["machines"]
+    assert there == machines.this_machine("cpu", plan.threads) and there["instructions"]
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
+    run.run(plan, folder, workers=1)  # nothing is left to compute, so nothing is mixed
+    assert json.loads((folder / "study.json").read_text())["machines"] == [there]
+    next((folder / "rows").glob("*.parquet")).unlink()
+    with pytest.warns(HeatproofWarning, match=r"goes on here on cpu \(.*SSE41\).* by up to"):
+        assert run.run(plan, folder, workers=1).ran == 1
+    found = json.loads((folder / "study.json").read_text())
+    assert found["machines"] == [there, {**there, "limits": {"ONEDNN_MAX_CPU_ISA": "SSE41"}}]
+    assert "ONEDNN_MAX_CPU_ISA=SSE41" in write_report(folder).read_text("utf-8")
 
 
 def test_a_changed_setting_is_refused_and_named(own_copy):

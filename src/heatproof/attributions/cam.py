@@ -41,7 +41,7 @@ def gradcam(activations: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
 @attribution(
     "gradcam++",
     aliases=["gradcamplusplus", "gradcampp", "grad-cam++"],
-    source="Chattopadhyay et al. 2018, eq. 19, divided by G²",
+    source="Chattopadhyay et al. 2018, eq. 19 for A ≥ 0, divided by G²",
 )
 def gradcam_plus_plus(activations: torch.Tensor, gradients: torch.Tensor, *, compat: bool = False) -> torch.Tensor:
     """Grad-CAM++: `Σk (Σ α·relu(G)) A`, with α = 1 / (2 + relu(G ΣA)) where G > 0, else 0.

@@ -198,16 +198,19 @@ class MapScores:
 
         return self.once(("curve", fill, steps, first, restore, ties, of), work)
 
-    def removal(self, kept: Sequence[float] = (20, 40, 60, 80), ties: str = "jitter", noise: float = 0.01) -> Any:
+    def removal(
+        self, kept: Sequence[float] = (20, 40, 60, 80), ties: str = "jitter", noise: float = 0.01, draws: int = 1
+    ) -> Any:
         """Probability of the target where pixels are imputed: most relevant first, least relevant first."""
 
         def work() -> Any:
             images = self.of_images
             return road.removal_scores(
-                images.z, self.ranks(ties), images.score, images.generators("road"), kept=tuple(kept), noise=noise
-            )
+                images.z, self.ranks(ties), images.score, images.generators("road"),
+                kept=tuple(kept), noise=noise, draws=draws,
+            )  # fmt: skip
 
-        return self.once(("removal", tuple(kept), ties, noise), work)
+        return self.once(("removal", tuple(kept), ties, noise, draws), work)
 
     def information(self, thresholds: Sequence[float], ties: str = "jitter") -> Any:
         """Size and probabilities of the image as its most important pixels are restored."""

@@ -161,6 +161,11 @@ def settings(findings: Findings) -> Iterator[tuple[str, str]]:
         said += [f"{data['labelled']} labelled"] if data.get("labelled") is not None else []
         said += [f"fingerprint {data['fingerprint']}"] if data.get("fingerprint") else []
         yield "images", ", ".join([str(data.get("name", "")), *said])
+    for machine in plan.get("machines") or []:
+        limits = [f"{name}={value}" for name, value in (machine.get("limits") or {}).items()]
+        threads = f"{machine['threads']} {'thread' if machine['threads'] == 1 else 'threads'}"
+        said = [machine.get("accelerator") or machine["device"], machine["instructions"], *limits, threads]
+        yield "computed on", ", ".join(said)
     for code in plan.get("code") or []:
         yield "own code", f"{code['name']}, fingerprint {code['fingerprint']}"
     for name in SETTINGS:

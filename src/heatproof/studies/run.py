@@ -41,6 +41,7 @@ from heatproof.studies.gallery import CaseFile, draw, write_gallery
 from heatproof.studies.given_maps import check_given, warn_without_masks
 from heatproof.studies.jobs import Dataset, Job, Setup, all_requests
 from heatproof.studies.loading import StudyModels
+from heatproof.studies.machines import machines_of, this_machine
 from heatproof.studies.measurement import strength_of
 from heatproof.studies.measures import Measures
 from heatproof.studies.own_code import own_code, warn_of_failures
@@ -134,8 +135,11 @@ def _run(
             facts["code"] = code
         facts["conditions"] = [fingerprint_of(condition) for condition in study.all_conditions(plan)]
         refuse_other(store, facts)
-        if store.plan() is None:
-            store.write_plan(facts)
+        unfinished = any(job.key not in store.done() for job in jobs)
+        facts["machines"] = machines_of(store, this_machine(device, plan.threads), unfinished)
+        before = store.plan()
+        if before is None or before.get("machines") != facts["machines"]:
+            store.write_plan({**facts, **(before or {}), "machines": facts["machines"]})
         threads = torch.get_num_threads()
         try:
             strengths = calibrated(store, plan, study.all_conditions(plan), datasets, models, progress)

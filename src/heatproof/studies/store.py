@@ -26,7 +26,7 @@ from heatproof.errors import StoreError
 from heatproof.files import friendly_os_errors, write_atomically
 
 #: Settings that may differ between two runs of one study: the numbers do not depend on them.
-FREE = ("command", "workers", "executor", "metric_facts", "estimate", "samples")
+FREE = ("command", "workers", "executor", "metric_facts", "estimate", "samples", "machines")
 #: The columns of rows that tell conditions apart.
 CONDITION_COLUMNS = ("perturbation", "severity", "transformation", "target", "state")
 #: SQL: whether a row explains the class that the reference explains; true where there is no reference.
