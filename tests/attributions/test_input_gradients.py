@@ -7,7 +7,7 @@ from torch import nn
 
 import heatproof
 from heatproof.attributions import input_gradients as methods
-from heatproof.errors import InvalidInput, LayerError, NotApplicable, UnknownName
+from heatproof.errors import HeatproofWarning, InvalidInput, LayerError, NotApplicable, UnknownName
 from heatproof.models import wrap
 
 from .. import nets
@@ -112,7 +112,10 @@ def test_integrated_gradients_are_the_integral(smooth, baseline):
             total = total + by_autograd(net, begin + alpha * (one - begin), target) / steps
         return (one - begin) * total
 
-    agrees(methods.integrated_gradients(x, z, smooth, TARGET, steps=20, baseline=baseline), slow(smooth, z, formula))
+    agrees(
+        methods.integrated_gradients(x, z, smooth, TARGET, smooth(z), steps=20, baseline=baseline),
+        slow(smooth, z, formula),
+    )
 
 
 @pytest.mark.parametrize("net", [nets.Signed, nets.Plain, nets.Dense], ids=lambda net: net.__name__)
@@ -120,9 +123,26 @@ def test_integrated_gradients_add_up_to_the_difference_of_outputs(net):
     """Completeness; where the network bends, the quadrature has an error that falls with the steps."""
     module, z = frozen(nets.seeded(net)), z_of(side=16)
     outputs = [module(at)[torch.arange(2), TARGET] for at in (z, 0 * z)]
-    got = methods.integrated_gradients(x_of(side=16), z, module, TARGET, steps=200)
+    got = methods.integrated_gradients(x_of(side=16), z, module, TARGET, module(z), steps=200)
     tolerance = 1e-5 if net is nets.Signed else 2e-3
     torch.testing.assert_close(got.sum((1, 2, 3)), outputs[0] - outputs[1], rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.filterwarnings("error:.*miss completeness")
+def test_a_gap_in_completeness_is_said_and_only_there():
+    """`relu(Σz − c)` bends at .6 of the way: its map must sum to .4 of the whole, and two nodes find half."""
+    z, target = torch.ones(2, 3, 4, 4), torch.tensor([0, 1])
+    x, whole = torch.full_like(z, 0.5), 3 * 4 * 4
+
+    def network(at):
+        total = at.sum((1, 2, 3))
+        return torch.stack([(total - 0.6 * whole).relu(), total], 1)
+
+    with pytest.warns(HeatproofWarning, match=r"with 2 steps miss completeness by more than 5%.*\[steps=8\]"):
+        found = methods.integrated_gradients(x, z, network, target, network(z), steps=2)
+    torch.testing.assert_close(found.sum((1, 2, 3)), torch.tensor([0.5, 1.0]) * whole)
+    methods.integrated_gradients(x, z, network, target, network(z), steps=60)
+    methods.integrated_gradients(x, z, network, torch.tensor([1, 1]), network(z), steps=2)  # linear: no gap
 
 
 @pytest.mark.parametrize(("baseline", "noise"), [("zero", 0.0), ("black", 0.3), ("normal", 0.0), ("normal", 0.3)])
@@ -149,7 +169,7 @@ def test_gradientshap_is_the_mean_over_random_points_of_the_path(smooth, baselin
 
 def test_gradientshap_goes_to_integrated_gradients(smooth):
     many = methods.gradientshap(x_of(), z_of(), smooth, TARGET, seeds(2), samples=4000)
-    exact = methods.integrated_gradients(x_of(), z_of(), smooth, TARGET)
+    exact = methods.integrated_gradients(x_of(), z_of(), smooth, TARGET, smooth(z_of()))
     agrees(many, exact.numpy(), 0.03)
 
 
@@ -169,7 +189,9 @@ class Rows(nn.Module):
 
 
 MANY = {
-    "integrated-gradients": lambda net, n: methods.integrated_gradients(x_of(n), z_of(n), net, classes(n), steps=7),
+    "integrated-gradients": lambda net, n: methods.integrated_gradients(
+        x_of(n), z_of(n), net, classes(n), torch.zeros(n, 5), steps=7
+    ),
     "smoothgrad": lambda net, n: methods.smoothgrad(z_of(n), net, classes(n), seeds(n), samples=7),
     "gradientshap": lambda net, n: methods.gradientshap(
         x_of(n), z_of(n), net, classes(n), seeds(n), samples=7, noise=0.1, baseline="normal"
@@ -189,8 +211,9 @@ def test_memory_is_bounded_and_the_chunks_decide_nothing(name, rows, smooth, mon
     monkeypatch.setattr(methods, "rows_per_pass", lambda _z: rows)
     counted = Rows(smooth)
     got = MANY[name](counted, 3)
-    assert sum(counted.rows) == 3 * 7 and max(counted.rows) <= rows
-    assert len(counted.rows) == -(-21 // rows)
+    baseline = 3 if name == "integrated-gradients" else 0  # a forward of it says how complete the maps are
+    assert sum(counted.rows) == 3 * 7 + baseline and max(counted.rows) <= rows
+    assert len(counted.rows) == -(-21 // rows) + -(-baseline // rows)
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -228,11 +251,11 @@ def test_a_network_that_writes_into_its_input_changes_no_image():
 
 def test_gradients_can_be_differentiated_again(smooth):
     z = z_of().requires_grad_()
-    found = methods.integrated_gradients(x_of(), z, smooth, TARGET, steps=3)
+    found = methods.integrated_gradients(x_of(), z, smooth, TARGET, smooth(z), steps=3)
     step = 1e-2 * torch.randn(z.shape, generator=torch.Generator().manual_seed(0))
     (by_z,) = torch.autograd.grad(found.square().sum(), z)
     ends = [
-        methods.integrated_gradients(x_of(), z.detach() + s * step, smooth, TARGET, steps=3).square().sum()
+        methods.integrated_gradients(x_of(), z.detach() + s * step, smooth, TARGET, smooth(z), steps=3).square().sum()
         for s in (0.5, -0.5)
     ]
     assert float((by_z * step).sum()) == pytest.approx(float(ends[0] - ends[1]), rel=0.02)

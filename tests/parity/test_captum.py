@@ -82,9 +82,9 @@ def test_gradients_agree(net):
         captum.InputXGradient(module).attribute(z, TARGET),
     )
     peer = captum.IntegratedGradients(module)
-    same(methods.integrated_gradients(x, z, module, TARGET), peer.attribute(z, target=TARGET))
+    same(methods.integrated_gradients(x, z, module, TARGET, module(z)), peer.attribute(z, target=TARGET))
     black = peer.attribute(z, baselines=-1, target=TARGET, n_steps=7)
-    same(methods.integrated_gradients(x, z, module, TARGET, steps=7, baseline="black"), black)
+    same(methods.integrated_gradients(x, z, module, TARGET, module(z), steps=7, baseline="black"), black)
 
 
 def test_smoothgrad_agrees_on_the_same_noise(monkeypatch):
