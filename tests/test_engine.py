@@ -201,7 +201,7 @@ def test_one_image_that_does_not_fit_is_an_error(x):
     net.sizes, net.most = [], 0
     with pytest.raises(torch.OutOfMemoryError):
         explain(wrap(net, size=SIDE), x, "gradcam", layer="two")
-    assert net.sizes == [ROWS, 5, 2, 1]  # the probe, tried once
+    assert net.sizes == [ROWS, 1, 5, 2, 1]  # the probe, tried once, and whether one image would do
 
 
 def test_halving_keeps_the_rows_in_order_and_other_errors_whole():

@@ -15,7 +15,7 @@ from torch import nn
 
 from heatproof import seeds
 from heatproof.ambient import neutral
-from heatproof.errors import LayerError, ModelError
+from heatproof.errors import LayerError, ModelError, warn
 from heatproof.locks import of_this_thread
 from heatproof.memo import PerModule
 from heatproof.models.layout import Layout, fits, layout_of
@@ -113,17 +113,31 @@ def probe(model: Classifier, shape: tuple[int, ...] | None = None) -> list[Probe
 def facts(model: Classifier, shape: tuple[int, ...]) -> Facts:
     """What the rows of all outputs are, for images of that shape: probed once for each module and shape.
 
-    Where the model cannot run on three such images nothing is known of any module.
+    Where the model cannot run on three such images nothing is known of any module, and a warning says so.
     """
     known = _FACTS.get(model.module, shape)
     if known is None:
         try:
             probe(model, shape)
-        except (ModelError, torch.OutOfMemoryError):
+        except (ModelError, torch.OutOfMemoryError) as error:
             _FACTS.put(model.module, shape, Facts({}, Rows.IMAGES, ""))
+            _warn_of_ignorance(model, shape, error)
         known = _FACTS.get(model.module, shape)
         assert known is not None
     return known
+
+
+def _warn_of_ignorance(model: Classifier, shape: tuple[int, ...], error: Exception) -> None:
+    """Warns that the probe has failed, where one image alone can be run; else an error follows anyway."""
+    try:
+        _run(model, _images(model, shape)[0][:1], lambda *_: None)
+    except (ModelError, torch.OutOfMemoryError):
+        return
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    warn(
+        f"{model.name} could not be run on {ROWS} images of noise at once, so it is not known which layers depend on "
+        f"the image: look whether maps change with it. {reason}"
+    )
 
 
 def carry_facts(source: nn.Module, target: nn.Module) -> None:
