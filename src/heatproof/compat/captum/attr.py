@@ -76,8 +76,8 @@ ABSENT = {
     **dict.fromkeys(
         ("LLMAttribution", "LLMAttributionResult", "LLMGradientAttribution", "RemoteLLMAttribution",
          "RemoteLLMProvider", "VLLMProvider", "TextTemplateInput", "TextTokenInput", "TokenReferenceBase",
-         "InterpretableInput", "ImageMaskInput", "InterpretableEmbeddingBase", "configure_interpretable_embedding_layer",
-         "remove_interpretable_embedding_layer"),
+         "InterpretableInput", "ImageMaskInput", "InterpretableEmbeddingBase",
+         "configure_interpretable_embedding_layer", "remove_interpretable_embedding_layer"),
         _TEXT,
     ),
     "visualization": "take heatproof.show or heatproof.panels",

@@ -132,7 +132,12 @@ def output_of(function: Callable, inputs: Tensors, target: Any = None, extra: tu
     found, _ = first_tensor(getattr(output, "logits", output))
     if found is None:
         raise InvalidArgument(f"Expected the function to return a tensor. Got {type(output).__name__}.")
-    return selected(found.float() if found.dtype in (torch.float16, torch.bfloat16) else found, target)
+    return selected(precise(found), target)
+
+
+def precise(values: Tensor) -> Tensor:
+    """The values in at least float32: a network may run under autocast, what comes after it does not."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 def selected(output: Tensor, target: Any) -> Tensor:
@@ -227,4 +232,4 @@ def reported(name: str, done: int, total: int, shown: bool) -> None:
     """Writes the share done to the standard error stream, over the line before."""
     if shown:
         end = "\n" if done >= total else ""
-        print(f"\r{name} attribution: {100 * done // max(total, 1)}%", end=end, file=sys.stderr)
+        sys.stderr.write(f"\r{name} attribution: {100 * done // max(total, 1)}%{end}")

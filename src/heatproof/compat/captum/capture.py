@@ -94,7 +94,7 @@ class Layered:
         self.whole[at] = isinstance(given, tuple | list) and not (self.of_input and len(chosen) == 1)
         new = list(parts)
         for i, value in zip(chosen, self.values[at], strict=True):
-            new[i] = value.clone()  # the network may write into it
+            new[i] = value.to(parts[i].dtype).clone()  # the network may write into it
         return type(given)(new) if isinstance(given, tuple | list) else new[0]
 
     def _leaf(self, value: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from heatproof.compat.captum.calls import (
     gradients_by,
     inputs_of,
     one_number_a_row,
+    precise,
     repeated,
     repeated_target,
 )
@@ -40,7 +41,8 @@ class _Layer(LayerAttribution):
     ) -> tuple[Layered, list[Tensors]]:
         found = self._pass(inputs_of(inputs), extra_of(extra), target, gradients=True, of_input=of_input)
         flat, output = tuple(value for layer in found.layers for value in layer), one_number_a_row(found.output)
-        return found, _grouped(_gradients(output, flat, grad_kwargs), found.layers)
+        slopes = tuple(map(precise, _gradients(output, flat, grad_kwargs)))
+        return found, _grouped(slopes, found.layers)
 
 
 def _gradients(output: Tensor, at: Tensors, grad_kwargs: Any) -> Tensors:
@@ -65,7 +67,7 @@ class LayerActivation(_Layer):
     ) -> Any:  # type: ignore[override]
         """The layer's output, or its input; a list for several layers."""
         found = self._pass(inputs_of(inputs), extra_of(additional_forward_args), of_input=attribute_to_layer_input)
-        return self._by_layer(found, found.layers)
+        return self._by_layer(found, [tuple(map(precise, layer)) for layer in found.layers])
 
 
 class LayerGradientXActivation(_Layer):
@@ -92,7 +94,7 @@ class LayerGradientXActivation(_Layer):
         )
         if self.multiplies_by_inputs:
             slopes = [
-                tuple(value.detach() * slope for value, slope in zip(*pair, strict=True))
+                tuple(precise(value.detach()) * slope for value, slope in zip(*pair, strict=True))
                 for pair in zip(found.layers, slopes, strict=True)
             ]
         return self._by_layer(found, slopes)
@@ -122,7 +124,7 @@ class LayerGradCam(_Layer):
         size = tuple(inputs_of(inputs)[0].shape[2:])
 
         def cam(value: Tensor, slope: Tensor) -> Tensor:
-            value, slope = _channels_first(self.places[0][1], value.detach(), slope, size)
+            value, slope = _channels_first(self.places[0][1], precise(value.detach()), slope, size)
             over = tuple(range(2, slope.dim()))
             found = (slope.mean(over, keepdim=True) if over else slope) * value
             found = found.sum(1, keepdim=True) if attr_dim_summation and found.dim() > 1 else found
@@ -169,7 +171,7 @@ class LayerIntegratedGradients(_Layer):
         some, extra = inputs_of(inputs), extra_of(additional_forward_args)
         bases, count = baselines_of(baselines, some), len(some[0])
         first, last = (self._pass(points, extra, of_input=attribute_to_layer_input) for points in (bases, some))
-        starts, ends = (tuple(value for layer in found.layers for value in layer) for found in (first, last))
+        starts, ends = (tuple(precise(value) for layer in found.layers for value in layer) for found in (first, last))
 
         def gradients_at(points: Tensors, times: int) -> Tensors:
             leaves = tuple(point.detach().requires_grad_() for point in points)
