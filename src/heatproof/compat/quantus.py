@@ -23,7 +23,7 @@ from heatproof.attributions.foreign import FOREIGN_FORMS, register, unregister
 from heatproof.compat.given_models import Wanted, as_rule, raw_maps
 from heatproof.compat.scoring import scored
 from heatproof.errors import InvalidInput, NotApplicable
-from heatproof.locks import held
+from heatproof.locks import held, of_this_thread
 from heatproof.metrics.metric_request import parsed_metric
 from heatproof.registry import unknown
 from heatproof.tensors import upsampled
@@ -38,6 +38,8 @@ def explain_func(
     layer: nn.Module | str = "auto",
     raw: bool = False,
     device: Any = None,
+    softmax: bool | None = None,
+    gc_layer: nn.Module | str | None = None,
     **options: Any,
 ) -> np.ndarray:
     """Explains normalised inputs `(N, C, H, W)`, array or tensor → float32 `(N, 1, H, W)`.
@@ -48,6 +50,9 @@ def explain_func(
         layer: a name or module; `auto` is the last feature map before pooling.
         raw: signed maps at the input's size (channels summed) in place of display maps in [0, 1].
         device: the model is moved there, as in Quantus; None leaves it where it is.
+        softmax: True: the probability is explained; False: the logit, without an `nn.Softmax` that is the last module;
+            None: what the network returns.
+        gc_layer: Quantus's word for `layer`: a module or its name, no expression.
         options: of the method.
 
     Raises:
@@ -58,8 +63,12 @@ def explain_func(
     if device is not None:
         model.to(device)
     some = torch.as_tensor(np.asarray(inputs) if not isinstance(inputs, torch.Tensor) else inputs).float()
+    method, layer = _SAME_METHODS.get(method, method), _layer(layer, gc_layer)
     (request,) = requested({method: options})
-    found = raw_maps(model, some, {method: options}, Wanted(as_rule(targets, len(some))), layer)
+    last = _last_softmax(model)
+    output = "probability" if softmax and last is None else "logit"
+    with _skipped(last if softmax is False else None):
+        found = raw_maps(model, some, {method: options}, Wanted(as_rule(targets, len(some)), output), layer)
     maps, size = found.raw[method], tuple(some.shape[2:])
     if not raw:
         channels = str(request.options.get("channels", "abs-max"))
@@ -67,6 +76,42 @@ def explain_func(
     else:
         shown = maps.sum(1) if request.form == "rgb" else upsampled(maps, size)
     return shown[:, None].cpu().numpy()
+
+
+#: Names of Quantus's methods that differ from ours in more than their spelling.
+_SAME_METHODS = {"LayerGradCam": "gradcam"}
+
+
+def _layer(layer: Any, gc_layer: Any) -> Any:
+    if gc_layer is None:
+        return layer
+    if layer != "auto":
+        raise InvalidInput(f"Give `layer` or `gc_layer`, which mean the same. Got {layer!r} and {gc_layer!r}.")
+    if isinstance(gc_layer, str) and "(" in gc_layer:
+        raise InvalidInput(
+            f"`gc_layer` must be a module or its name, such as 'layer4'. Got the expression {gc_layer!r}, which is not run."
+        )
+    return gc_layer
+
+
+def _last_softmax(model: nn.Module) -> nn.Module | None:
+    """The last of a network's modules, where it is a softmax."""
+    last = list(model.modules())[-1]
+    return last if isinstance(last, nn.Softmax) else None
+
+
+@contextmanager
+def _skipped(module: nn.Module | None) -> Iterator[None]:
+    """A module gives what it gets, in this thread; None: nothing is changed."""
+    if module is None:
+        yield
+        return
+    with held(module):
+        handle = module.register_forward_hook(of_this_thread(lambda _module, inputs, _output: inputs[0]))
+        try:
+            yield
+        finally:
+            handle.remove()
 
 
 def metric(
@@ -192,10 +237,11 @@ def _given_maps(maps: Any, z: torch.Tensor, form: str) -> dict[str, torch.Tensor
 @contextmanager
 def _method_and_layer(explain: Any, given: Mapping[str, Any], form: str) -> Iterator[tuple[Any, Any]]:
     """The method that makes the maps, and its layer: ours by name, any other function registered for this call."""
-    if explain is explain_func:
-        known = {key: value for key, value in given.items() if key not in ("device", "raw")}
+    if explain is explain_func and given.get("softmax") is None:
+        known = {key: value for key, value in given.items() if key not in ("device", "raw", "softmax")}
         method, layer = known.pop("method", "gradcam"), known.pop("layer", "auto")
-        yield {method: known}, layer
+        layer = _layer(layer, known.pop("gc_layer", None))
+        yield {_SAME_METHODS.get(method, method): known}, layer
         return
 
     def function(model, inputs, targets):
