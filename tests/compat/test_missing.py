@@ -13,6 +13,10 @@ from heatproof.errors import UnknownName
         ("heatproof.compat.pytorch_grad_cam", "SESS", "heatproof has no SESS: take RefineCAM"),
         ("heatproof.compat.pytorch_grad_cam", "GradCam", "Did you mean 'GradCAM'"),
         ("heatproof.compat.torchcam.methods", "GradCAMp", "Did you mean 'GradCAM"),
+        ("heatproof.compat.captum", "LayerConductance", "heatproof has no LayerConductance: take LayerIntegrated"),
+        ("heatproof.compat.captum.attr", "Ocklusion", "Did you mean 'Occlusion'"),
+        ("heatproof.compat.captum.metrics", "infidel", "Did you mean 'infidelity'"),
+        ("heatproof.compat.quantus", "explain", "take explain_func"),
         ("heatproof.compat.torchmetrics", "AverageDrob", "Did you mean 'AverageDrop'"),
     ],
 )

@@ -21,6 +21,7 @@ from heatproof.ambient import neutral
 from heatproof.attributions import display_maps, requested
 from heatproof.attributions.foreign import FOREIGN_FORMS, register, unregister
 from heatproof.compat.given_models import Wanted, as_rule, raw_maps
+from heatproof.compat.missing import missing_names
 from heatproof.compat.scoring import scored
 from heatproof.errors import InvalidInput, NotApplicable
 from heatproof.locks import held, of_this_thread
@@ -89,7 +90,7 @@ def _layer(layer: Any, gc_layer: Any) -> Any:
         raise InvalidInput(f"Give `layer` or `gc_layer`, which mean the same. Got {layer!r} and {gc_layer!r}.")
     if isinstance(gc_layer, str) and "(" in gc_layer:
         raise InvalidInput(
-            f"`gc_layer` must be a module or its name, such as 'layer4'. Got the expression {gc_layer!r}, which is not run."
+            f"`gc_layer` must be a module or its name, such as 'layer4': expressions are not run. Got {gc_layer!r}."
         )
     return gc_layer
 
@@ -260,3 +261,5 @@ def _method_and_layer(explain: Any, given: Mapping[str, Any], form: str) -> Iter
 _REGISTERED = object()
 #: The name of such a function while it is registered; seeds of random numbers depend on it.
 _EXPLAINS = "explain_func of Quantus"
+
+__getattr__ = missing_names(__name__, {"explain": "take explain_func"})
