@@ -20,11 +20,11 @@ from torch import nn
 from heatproof.ambient import neutral
 from heatproof.attributions import display_maps, requested
 from heatproof.attributions.foreign import FOREIGN_FORMS, register, unregister
-from heatproof.compat.given_models import Wanted, as_rule, raw_maps
+from heatproof.compat.given_models import Wanted, as_rule, last_softmax, raw_maps, skipped
 from heatproof.compat.missing import missing_names
 from heatproof.compat.scoring import scored
 from heatproof.errors import InvalidInput, NotApplicable
-from heatproof.locks import held, of_this_thread
+from heatproof.locks import held
 from heatproof.metrics.metric_request import parsed_metric
 from heatproof.registry import unknown
 from heatproof.tensors import upsampled
@@ -66,9 +66,9 @@ def explain_func(
     some = torch.as_tensor(np.asarray(inputs) if not isinstance(inputs, torch.Tensor) else inputs).float()
     method, layer = _SAME_METHODS.get(method, method), _layer(layer, gc_layer)
     (request,) = requested({method: options})
-    last = _last_softmax(model)
+    last = last_softmax(model)
     output = "probability" if softmax and last is None else "logit"
-    with _skipped(last if softmax is False else None):
+    with skipped(last if softmax is False else None):
         found = raw_maps(model, some, {method: options}, Wanted(as_rule(targets, len(some)), output), layer)
     maps, size = found.raw[method], tuple(some.shape[2:])
     if not raw:
@@ -93,26 +93,6 @@ def _layer(layer: Any, gc_layer: Any) -> Any:
             f"`gc_layer` must be a module or its name, such as 'layer4': expressions are not run. Got {gc_layer!r}."
         )
     return gc_layer
-
-
-def _last_softmax(model: nn.Module) -> nn.Module | None:
-    """The last of a network's modules, where it is a softmax."""
-    last = list(model.modules())[-1]
-    return last if isinstance(last, nn.Softmax) else None
-
-
-@contextmanager
-def _skipped(module: nn.Module | None) -> Iterator[None]:
-    """A module gives what it gets, in this thread; None: nothing is changed."""
-    if module is None:
-        yield
-        return
-    with held(module):
-        handle = module.register_forward_hook(of_this_thread(lambda _module, inputs, _output: inputs[0]))
-        try:
-            yield
-        finally:
-            handle.remove()
 
 
 def metric(

@@ -1,9 +1,10 @@
 """The names of `captum.attr` (0.9.0)."""
 
-from heatproof.compat.captum.ablation import FeatureAblation, FeaturePermutation, Occlusion
+from heatproof.compat.captum.ablation import FeatureAblation, Occlusion
 from heatproof.compat.captum.base import Attribution, GradientAttribution, LayerAttribution, PerturbationAttribution
 from heatproof.compat.captum.deep_lift import DeepLift, DeepLiftShap
 from heatproof.compat.captum.gradients import Deconvolution, GuidedBackprop, InputXGradient, Saliency
+from heatproof.compat.captum.kernel_shap import KernelShap
 from heatproof.compat.captum.layers import (
     GuidedGradCam,
     LayerActivation,
@@ -11,10 +12,11 @@ from heatproof.compat.captum.layers import (
     LayerGradientXActivation,
     LayerIntegratedGradients,
 )
-from heatproof.compat.captum.lime import KernelShap, Lime, LimeBase, get_exp_kernel_similarity_function
+from heatproof.compat.captum.lime import Lime, LimeBase, get_exp_kernel_similarity_function
 from heatproof.compat.captum.lrp import LRP, Alpha1_Beta0_Rule, EpsilonRule, GammaRule, IdentityRule
 from heatproof.compat.captum.noise_tunnel import NoiseTunnel
 from heatproof.compat.captum.paths import GradientShap, IntegratedGradients
+from heatproof.compat.captum.permutation import FeaturePermutation
 from heatproof.compat.missing import missing_names
 
 __all__ = [

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from sklearn.linear_model import Lasso, LinearRegression
+from sklearn.linear_model import Lasso
 from torch.utils.data import DataLoader, TensorDataset
 
 from heatproof.compat.captum.ablation import feature_masks
@@ -33,9 +33,6 @@ from heatproof.compat.captum.calls import (
     tupled,
 )
 from heatproof.passes import check_int
-
-#: The weight of the full and the empty set of features in KernelSHAP, which stands for an infinite one.
-FIXED = 1e6
 
 
 class LinearModel:
@@ -236,17 +233,6 @@ class Lime(LimeBase):
         return alike(inputs, tuple(shaped))
 
 
-class KernelShap(Lime):
-    """KernelSHAP: least squares over sets of features from the Shapley kernel; the full and the empty one are fixed.
-
-    Sets are drawn in pairs, one and what it leaves out, which lowers the error (Covert & Lee 2021); Captum draws each
-    by itself.
-    """
-
-    def __init__(self, forward_func: Callable):
-        super().__init__(forward_func, LinearModel(LinearRegression()), _fixes_ends, _shapley_sets)
-
-
 def _half_of_them(inputs: Any, **options: Any) -> Tensor:
     return torch.bernoulli(torch.full((1, options["num_interp_features"]), 0.5)).long()
 
@@ -255,22 +241,3 @@ def _with_features(drawn: Tensor, inputs: Any, **options: Any) -> Any:
     given: tuple[Tensors, ...] = tuple(tupled(part) for part in (inputs, options["baselines"], options["feature_mask"]))
     kept = drawn[0].bool()
     return alike(inputs, tuple(torch.where(kept.to(m.device)[m], x, b) for x, b, m in zip(*given, strict=True)))
-
-
-def _fixes_ends(_inputs: Any, _perturbed: Any, drawn: Tensor, **_: Any) -> float:
-    return FIXED if int(drawn.sum()) in (0, drawn.numel()) else 1.0
-
-
-def _shapley_sets(inputs: Any, **options: Any) -> Iterator[Tensor]:
-    """All features, none, and then sets of k of n with probability ∝ (n − 1) / (k (n − k)), any of a size alike."""
-    number = options["num_interp_features"]
-    yield torch.ones(1, number, dtype=torch.long)
-    yield torch.zeros(1, number, dtype=torch.long)
-    sizes = torch.arange(1, max(number, 2), dtype=torch.float64)
-    chances = 1 / (sizes * (number - sizes)) if number > 1 else sizes
-    while True:
-        size = 1 + int(torch.multinomial(chances, 1))
-        drawn = torch.zeros(1, number, dtype=torch.long)
-        drawn[0, torch.randperm(number)[:size]] = 1
-        yield drawn
-        yield 1 - drawn
