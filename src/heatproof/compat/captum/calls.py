@@ -16,7 +16,7 @@ from torch import nn
 from heatproof.ambient import callers_state, ordinary
 from heatproof.errors import InvalidInput, InvalidTarget, NotApplicable
 from heatproof.models.capture import first_tensor
-from heatproof.models.model import evaluating
+from heatproof.models.model import bare, evaluating
 from heatproof.targets import miscounted
 
 Tensor = torch.Tensor
@@ -125,8 +125,9 @@ def _plain(target: Any) -> Any:
 
 def output_of(function: Callable, inputs: Tensors, target: Any = None, extra: tuple[Any, ...] = ()) -> Tensor:
     """The output for a target: `(N,)`, or whatever shape the function returns where there is no target."""
+    called = bare(function) if isinstance(function, nn.Module) else function
     with callers_state():
-        output = function(*inputs, *extra)
+        output = called(*inputs, *extra)
     if isinstance(output, int | float):
         output = torch.tensor(output, dtype=torch.float64 if isinstance(output, float) else torch.int64)
     found, _ = first_tensor(getattr(output, "logits", output))
