@@ -8,13 +8,24 @@ from torch import nn
 import heatproof
 from heatproof.attributions import ATTRIBUTIONS
 from heatproof.compat import captum as ours
-from heatproof.errors import InvalidInput, InvalidTarget, UnknownName
+from heatproof.errors import InvalidInput, InvalidTarget, NotApplicable, UnknownName
 
 from .. import nets
 
 peer = pytest.importorskip("captum.attr")
 
 SIDE = 16
+
+
+class NoRule(nn.Module):
+    """A product of two activations, and no ReLU."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Linear(3 * SIDE**2, 5), nn.Linear(3 * SIDE**2, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.one(x.flatten(1)) * self.two(x.flatten(1))
 
 
 @pytest.fixture
@@ -81,6 +92,17 @@ def test_any_method_by_name(z):
         if method != "random":
             torch.testing.assert_close(found[:, 0], expected, atol=1e-5, rtol=1e-4)
     assert ours.Attribution("gradcam", module).attribute(z).shape[:2] == (3, 1)
+
+
+@pytest.mark.parametrize("name", ["GuidedBackprop", "Deconvolution", "DeepLift", "LRP"])
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_functions_that_cannot_be_seen_are_refused(name, z):
+    """Their rules would be left out silently."""
+    scripted = torch.jit.trace(nets.seeded(nets.Plain), z)
+    with pytest.raises(NotApplicable, match="cannot be seen"):
+        getattr(ours, name)(scripted).attribute(z, target=1)
+    with pytest.raises(NotApplicable, match=r"no rule for|needs a ReLU"):
+        getattr(ours, name)(nets.seeded(NoRule)).attribute(z, target=1)
 
 
 @pytest.mark.parametrize("name", sorted(ours.ABSENT))

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from torch import nn
 
-from heatproof.models.operations import Watching, operation_name, tensors_in
+from heatproof.errors import NotApplicable
+from heatproof.models.operations import Watching, hidden_parts, operation_name, tensors_in
 
 Tensor = torch.Tensor
 Function = Callable[..., Any]
@@ -33,6 +35,13 @@ def ruled_gradients(inputs: tuple[Tensor, ...], output: Callable[..., Tensor], a
             found = output(*(one * 1.0 for one in at))
         # The backward pass runs outside the mode: the rules call torch functions too.
         return torch.autograd.grad(found.sum(), at, allow_unused=True, materialize_grads=True)
+
+
+def refuse_hidden(method: str, module: nn.Module, output: Tensor) -> None:
+    """Raises NotApplicable where the output's graph has functions that no rule can replace: they cannot be seen."""
+    for name in hidden_parts(module, output):
+        if name != _Ruled.__name__:
+            raise NotApplicable(f"{method} cannot be used here: what {name} computes with cannot be seen.")
 
 
 #: (function, args, kwargs) → the result of the call.

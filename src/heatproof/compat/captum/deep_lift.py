@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from heatproof.attributions.relevance import Reference
-from heatproof.attributions.rules import ruled_gradients
+from heatproof.attributions.rules import refuse_hidden, ruled_gradients
 from heatproof.compat.captum.base import GradientAttribution
 from heatproof.compat.captum.calls import (
     Tensors,
@@ -70,7 +70,8 @@ class DeepLift(GradientAttribution):
     ) -> Tensors:
         reference = Reference(softmax=True)
         with torch.enable_grad(), Watching(reference.kept):  # with a graph: it shows what depends on the inputs
-            output_of(self.forward_func, tuple(one.detach().requires_grad_() * 1.0 for one in starts), None, extra)
+            given = tuple(one.detach().requires_grad_() * 1.0 for one in starts)
+            refuse_hidden("DeepLIFT", self.model, output_of(self.forward_func, given, None, extra))
 
         def output(*points: torch.Tensor) -> torch.Tensor:
             return one_number_a_row(output_of(self.forward_func, points, target, extra))

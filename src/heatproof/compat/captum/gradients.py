@@ -9,7 +9,7 @@ from heatproof.attributions.backprop import deconvnet_rule, guided_rule
 from heatproof.attributions.rules import Answer, answered_by, ruled_gradients
 from heatproof.compat.captum.base import GradientAttribution
 from heatproof.compat.captum.calls import alike, extra_of, floating, inputs_of, one_number_a_row, output_of
-from heatproof.errors import InvalidInput
+from heatproof.errors import InvalidInput, NotApplicable
 from heatproof.models.operations import RELUS
 
 
@@ -47,10 +47,23 @@ class _Ruled(GradientAttribution):
         """Of the inputs' shapes."""
         extra = extra_of(additional_forward_args)
 
+        met = 0
+
         def output(*points: Any) -> Any:
             return one_number_a_row(output_of(self.forward_func, points, target, extra))
 
-        return alike(inputs, ruled_gradients(floating(inputs_of(inputs)), output, answered_by(self._rule, RELUS)))
+        def rule(*call: Any) -> Any:
+            nonlocal met
+            met += 1
+            return self._rule(*call)
+
+        found = ruled_gradients(floating(inputs_of(inputs)), output, answered_by(rule, RELUS))
+        if not met:
+            raise NotApplicable(
+                f"{type(self).__name__} needs a ReLU, and none was seen: elsewhere it is the plain gradient. "
+                "Take Saliency. (What a scripted network computes with cannot be seen.)"
+            )
+        return alike(inputs, found)
 
 
 class GuidedBackprop(_Ruled):

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from heatproof.attributions.relevance import lrp_answer
-from heatproof.attributions.rules import ruled_gradients
+from heatproof.attributions.rules import refuse_hidden, ruled_gradients
 from heatproof.compat.captum.base import Attribution, sums
 from heatproof.compat.captum.calls import (
     Tensor,
@@ -149,6 +149,7 @@ class LRP(Attribution):
 
         def output(*points: Tensor) -> Tensor:
             found = one_number_a_row(output_of(self.forward_func, points, target, extra))
+            refuse_hidden("LRP", self.model, found)
             kept.append(found.detach())
             return found
 
