@@ -61,12 +61,13 @@ def test_softmax_says_what_is_explained(z):
 def test_gc_layer_is_the_layer(z):
     module = nets.seeded(nets.Plain)
     expected = explain_func(module, z, 1, layer="one")
-    for layer in ("one", module.one):
+    number = list(module.modules()).index(module.one)
+    for layer in ("one", module.one, "model._modules.get('one')", f"list(model.named_modules())[{number}][1]"):
         np.testing.assert_array_equal(explain_func(module, z, 1, "LayerGradCam", gc_layer=layer), expected)
     with pytest.raises(InvalidInput, match="which mean the same"):
         explain_func(module, z, 1, layer="one", gc_layer="two")
     with pytest.raises(InvalidInput, match="expressions are not run"):
-        explain_func(module, z, 1, gc_layer="list(model.modules())[3]")
+        explain_func(module, z, 1, gc_layer="list(model.children())[3]")
     insertion = metric("insertion")
     for options in ({}, {"softmax": True}):
         found, same = (

@@ -9,6 +9,7 @@ quantus.evaluate({"road": metric("road"), "theirs": quantus.Sparseness()}, ...)
 The other way round, Quantus's metrics in heatproof: `heatproof.metrics.quantus_metrics`.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -53,7 +54,8 @@ def explain_func(
         device: the model is moved there, as in Quantus; None leaves it where it is.
         softmax: True: the probability is explained; False: the logit, without an `nn.Softmax` that is the last module;
             None: what the network returns.
-        gc_layer: Quantus's word for `layer`: a module or its name, no expression.
+        gc_layer: Quantus's word for `layer`: a module or its name; of expressions only those of Quantus's examples,
+            `model._modules.get('NAME')` and `list(model.named_modules())[NUMBER][1]`.
         options: of the method.
 
     Raises:
@@ -64,7 +66,7 @@ def explain_func(
     if device is not None:
         model.to(device)
     some = torch.as_tensor(np.asarray(inputs) if not isinstance(inputs, torch.Tensor) else inputs).float()
-    method, layer = _SAME_METHODS.get(method, method), _layer(layer, gc_layer)
+    method, layer = _SAME_METHODS.get(method, method), _layer(model, layer, gc_layer)
     (request,) = requested({method: options})
     last = last_softmax(model)
     output = "probability" if softmax and last is None else "logit"
@@ -83,16 +85,26 @@ def explain_func(
 _SAME_METHODS = {"LayerGradCam": "gradcam"}
 
 
-def _layer(layer: Any, gc_layer: Any) -> Any:
+#: Expressions of Quantus's own examples as `gc_layer`, which are read and not run: a name, or a number in the list.
+_EXPRESSIONS = (r"model\._modules\.get\(['\"](.+)['\"]\)", r"list\(model\.named_modules\(\)\)\[(-?\d+)\]\[1\]")
+
+
+def _layer(model: nn.Module, layer: Any, gc_layer: Any) -> Any:
     if gc_layer is None:
         return layer
     if layer != "auto":
         raise InvalidInput(f"Give `layer` or `gc_layer`, which mean the same. Got {layer!r} and {gc_layer!r}.")
-    if isinstance(gc_layer, str) and "(" in gc_layer:
+    if not isinstance(gc_layer, str) or "(" not in gc_layer:
+        return gc_layer
+    by_name, by_number = (re.fullmatch(pattern, gc_layer.strip()) for pattern in _EXPRESSIONS)
+    if by_name:
+        return by_name[1]
+    modules = list(model.modules())
+    if not by_number or not -len(modules) <= int(by_number[1]) < len(modules):
         raise InvalidInput(
             f"`gc_layer` must be a module or its name, such as 'layer4': expressions are not run. Got {gc_layer!r}."
         )
-    return gc_layer
+    return modules[int(by_number[1])]
 
 
 def metric(
@@ -187,7 +199,7 @@ class Metric:
             )
         given = {**(explain_func_kwargs or {}), **({} if device is None else {"device": device})}
         maps = (
-            _method_and_layer(explain_func, given, self.form)
+            _method_and_layer(model, explain_func, given, self.form)
             if again
             else nullcontext((_given_maps(a_batch, z, self.form), "auto"))
         )
@@ -216,12 +228,12 @@ def _given_maps(maps: Any, z: torch.Tensor, form: str) -> dict[str, torch.Tensor
 
 
 @contextmanager
-def _method_and_layer(explain: Any, given: Mapping[str, Any], form: str) -> Iterator[tuple[Any, Any]]:
+def _method_and_layer(model: nn.Module, explain: Any, given: Mapping[str, Any], form: str) -> Iterator[tuple[Any, Any]]:
     """The method that makes the maps, and its layer: ours by name, any other function registered for this call."""
     if explain is explain_func and given.get("softmax") is None:
         known = {key: value for key, value in given.items() if key not in ("device", "raw", "softmax")}
         method, layer = known.pop("method", "gradcam"), known.pop("layer", "auto")
-        layer = _layer(layer, known.pop("gc_layer", None))
+        layer = _layer(model, layer, known.pop("gc_layer", None))
         yield {_SAME_METHODS.get(method, method): known}, layer
         return
 
