@@ -63,9 +63,12 @@ def test_gc_layer_is_the_layer(z):
     expected = explain_func(module, z, 1, layer="one")
     number = list(module.modules()).index(module.one)
     for layer in ("one", module.one, "model._modules.get('one')", f"list(model.named_modules())[{number}][1]"):
-        np.testing.assert_array_equal(explain_func(module, z, 1, "LayerGradCam", gc_layer=layer), expected)
+        found = explain_func(module, z, 1, "LayerGradCam", gc_layer=layer, interpolate=(SIDE, SIDE))
+        np.testing.assert_array_equal(found, expected)
     with pytest.raises(InvalidInput, match="which mean the same"):
         explain_func(module, z, 1, layer="one", gc_layer="two")
+    with pytest.raises(InvalidInput, match="`interpolate` must be the inputs' size"):
+        explain_func(module, z, 1, interpolate=(8, 8))
     with pytest.raises(InvalidInput, match="expressions are not run"):
         explain_func(module, z, 1, gc_layer="list(model.children())[3]")
     insertion = metric("insertion")

@@ -42,6 +42,7 @@ def explain_func(
     device: Any = None,
     softmax: bool | None = None,
     gc_layer: nn.Module | str | None = None,
+    interpolate: Any = None,
     **options: Any,
 ) -> np.ndarray:
     """Explains normalised inputs `(N, C, H, W)`, array or tensor → float32 `(N, 1, H, W)`.
@@ -56,6 +57,7 @@ def explain_func(
             None: what the network returns.
         gc_layer: Quantus's word for `layer`: a module or its name; of expressions only those of Quantus's examples,
             `model._modules.get('NAME')` and `list(model.named_modules())[NUMBER][1]`.
+        interpolate: the size of the inputs, which maps always have.
         options: of the method.
 
     Raises:
@@ -66,6 +68,8 @@ def explain_func(
     if device is not None:
         model.to(device)
     some = torch.as_tensor(np.asarray(inputs) if not isinstance(inputs, torch.Tensor) else inputs).float()
+    if interpolate is not None and tuple(np.atleast_1d(interpolate)) != tuple(some.shape[2:]):
+        raise InvalidInput(f"`interpolate` must be the inputs' size {tuple(some.shape[2:])}. Got {interpolate!r}.")
     method, layer = _SAME_METHODS.get(method, method), _layer(model, layer, gc_layer)
     (request,) = requested({method: options})
     last = last_softmax(model)
@@ -81,6 +85,8 @@ def explain_func(
     return shown[:, None].cpu().numpy()
 
 
+#: Arguments of `explain_func` that are no options of a method and do not change which maps a metric gets.
+_OF_THE_CALL = ("device", "raw", "softmax", "interpolate")
 #: Names of Quantus's methods that differ from ours in more than their spelling.
 _SAME_METHODS = {"LayerGradCam": "gradcam"}
 
@@ -231,7 +237,7 @@ def _given_maps(maps: Any, z: torch.Tensor, form: str) -> dict[str, torch.Tensor
 def _method_and_layer(model: nn.Module, explain: Any, given: Mapping[str, Any], form: str) -> Iterator[tuple[Any, Any]]:
     """The method that makes the maps, and its layer: ours by name, any other function registered for this call."""
     if explain is explain_func and given.get("softmax") is None:
-        known = {key: value for key, value in given.items() if key not in ("device", "raw", "softmax")}
+        known = {key: value for key, value in given.items() if key not in _OF_THE_CALL}
         method, layer = known.pop("method", "gradcam"), known.pop("layer", "auto")
         layer = _layer(model, layer, known.pop("gc_layer", None))
         yield {_SAME_METHODS.get(method, method): known}, layer
