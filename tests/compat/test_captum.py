@@ -1,5 +1,7 @@
 """The same user code on Captum 0.9.0 and on heatproof's adapter; more numbers: tests/parity/test_captum_adapter.py."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from sklearn.linear_model import LinearRegression
@@ -148,6 +150,25 @@ def test_modules_are_explained_in_eval_mode_and_left_as_they_were(z):
     found = ours.Occlusion(module).attribute(z, (3, 8, 8), (3, 8, 8), target=1)
     assert nets.traces(module) == before and module.training
     torch.testing.assert_close(found, ours.Occlusion(module.eval()).attribute(z, (3, 8, 8), (3, 8, 8), target=1))
+
+
+def test_threads_on_one_network(z):
+    """As one after the other: rules, hooks and modes of one thread do not reach another."""
+    module = nets.seeded(nets.Plain).train()
+    module.head.rule = ours.GammaRule()
+    before = nets.traces(module)
+    calls = [
+        lambda: ours.LRP(module).attribute(z, 1),
+        lambda: ours.LayerGradCam(module, "two").attribute(z, 1),
+        lambda: ours.LayerIntegratedGradients(module, "one").attribute(z, target=1, n_steps=4),
+        lambda: ours.DeepLift(module).attribute(z, target=1),
+    ] * 3
+    serial = [call() for call in calls]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda call: call(), calls))
+    for one, other in zip(found, serial, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+    assert nets.traces(module) == before
 
 
 def test_rules_of_lrp(z):
