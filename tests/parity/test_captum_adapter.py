@@ -135,16 +135,13 @@ def test_the_numbers_are_those_of_captum(case, net):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * max(1e-3, float(other.abs().max())))
 
 
-def test_kernel_shap_and_gradient_shap_estimate_the_values_of_captum(net):
-    torch.manual_seed(0)
-    given = {"feature_mask": MASK, "n_samples": 600, "perturbations_per_eval": 60, "return_input_shape": False}
-    found, expected = (library.KernelShap(net).attribute(X[:1], B[:1], 0, **given) for library in (ours, peer))
-    torch.testing.assert_close(found, expected, rtol=0, atol=0.15 * float(expected.abs().max()))
-    found, expected = (
-        library.GradientShap(net).attribute(X, B, n_samples=400, stdevs=0.1, target=TARGET).sum((1, 2, 3))
-        for library in (ours, peer)
-    )
-    torch.testing.assert_close(found, expected, rtol=0, atol=0.1 * float(expected.abs().max()))
+def test_kernel_shap_estimates_the_values_of_captum(net):
+    given = {"feature_mask": MASK, "n_samples": 1200, "perturbations_per_eval": 60, "return_input_shape": False}
+    values = []
+    for library in (ours, peer):
+        torch.manual_seed(0)
+        values.append(library.KernelShap(net).attribute(X[:1], B[:1], 0, **given))
+    torch.testing.assert_close(values[0], values[1], rtol=0, atol=0.15 * float(values[1].abs().max()))
 
 
 def test_their_trapezoid_is_too_small(net):

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from sklearn.linear_model import LinearRegression
 
 from heatproof.compat.captum.calls import Tensor
 from heatproof.compat.captum.lime import Lime, LinearModel
@@ -24,6 +23,8 @@ class KernelShap(Lime):
     """
 
     def __init__(self, forward_func: Callable):
+        from sklearn.linear_model import LinearRegression  # scikit-learn is slow to import
+
         super().__init__(forward_func, LinearModel(LinearRegression()), _fixes_ends, _shapley_sets)
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from sklearn.linear_model import Lasso
 from torch.utils.data import DataLoader, TensorDataset
 
 from heatproof.compat.captum.ablation import feature_masks
@@ -174,9 +173,13 @@ class Lime(LimeBase):
         similarity_func: Callable | None = None,
         perturb_func: Callable | None = None,
     ):
+        if interpretable_model is None:
+            from sklearn.linear_model import Lasso  # scikit-learn is slow to import
+
+            interpretable_model = LinearModel(Lasso(alpha=0.01))
         super().__init__(
             forward_func,
-            interpretable_model or LinearModel(Lasso(alpha=0.01)),
+            interpretable_model,
             similarity_func or get_exp_kernel_similarity_function(),
             perturb_func or _half_of_them,
             True,
