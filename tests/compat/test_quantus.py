@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import heatproof
-from heatproof.compat.quantus import explain_func
+from heatproof.compat.quantus import explain_func, metric
 from heatproof.errors import InvalidInput, InvalidTarget, UnknownName
 
 from .. import nets
@@ -39,6 +40,44 @@ def test_raw_maps_are_signed(z):
     raw = explain_func(module, z, 1, layer="two", raw=True)
     assert raw.min() < 0
     torch.testing.assert_close(heatproof.tensors.minmax(torch.from_numpy(raw[:, 0]).relu()).amax((1, 2)), torch.ones(3))
+
+
+def test_softmax_says_what_is_explained(z):
+    """The probability where it is True; the logit where it is False, also of a network that ends in a softmax."""
+    logits = nets.seeded(nets.Plain)
+    probabilities = nn.Sequential(logits, nn.Softmax(1)).eval()
+
+    def maps(module, **more):
+        return explain_func(module, z, [0, 4, 2], "gradient", raw=True, **more)
+
+    of_logit, of_probability = maps(logits), maps(probabilities)
+    assert np.abs(of_logit - of_probability).max() > 1e-4
+    for module in (logits, probabilities):
+        np.testing.assert_allclose(maps(module, softmax=True), of_probability, atol=1e-6)
+        np.testing.assert_allclose(maps(module, softmax=False), of_logit, atol=1e-6)
+    assert not probabilities[1]._forward_hooks
+
+
+def test_gc_layer_is_the_layer(z):
+    module = nets.seeded(nets.Plain)
+    expected = explain_func(module, z, 1, layer="one")
+    number = list(module.modules()).index(module.one)
+    for layer in ("one", module.one, "model._modules.get('one')", f"list(model.named_modules())[{number}][1]"):
+        found = explain_func(module, z, 1, "LayerGradCam", gc_layer=layer, interpolate=(SIDE, SIDE))
+        np.testing.assert_array_equal(found, expected)
+    with pytest.raises(InvalidInput, match="which mean the same"):
+        explain_func(module, z, 1, layer="one", gc_layer="two")
+    with pytest.raises(InvalidInput, match="`interpolate` must be the inputs' size"):
+        explain_func(module, z, 1, interpolate=(8, 8))
+    with pytest.raises(InvalidInput, match="expressions are not run"):
+        explain_func(module, z, 1, gc_layer="list(model.children())[3]")
+    insertion = metric("insertion")
+    for options in ({}, {"softmax": True}):
+        found, same = (
+            insertion(module, z, [0, 4, 2], explain_func=explain_func, explain_func_kwargs={**given, **options})
+            for given in ({"gc_layer": "one"}, {"layer": "one"})
+        )
+        assert found == same
 
 
 def test_wrong_use(z):

@@ -31,7 +31,7 @@ def without_relu(model: Model, layer: str, options: Mapping[str, Any]) -> str:
     return f"it uses no ReLU (it uses {others})" if others else "it uses no ReLU"
 
 
-def _guided_rule(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+def guided_rule(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     """Keeps the positive part of the gradient at the output; autograd then multiplies it by the derivative, 0 or 1."""
     output = function(*args, **kwargs)
     if output.requires_grad:  # not where the network disables gradients
@@ -39,7 +39,8 @@ def _guided_rule(function: Function, args: tuple[Any, ...], kwargs: dict[str, An
     return output
 
 
-def _deconvnet_rule(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+def deconvnet_rule(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """Passes the positive part of the gradient at the output, whether the ReLU was active or not."""
     return ruled(function, args, kwargs, _positive)
 
 
@@ -60,7 +61,7 @@ def guided_backprop(z: Tensor, forward, of_target) -> Tensor:
     At a ReLU6 the condition is 0 < a < 6. Other activation functions keep their derivative. One forward and one
     backward pass.
     """
-    return ruled_gradient(z, forward, of_target, answered_by(_guided_rule, RELUS))
+    return ruled_gradient(z, forward, of_target, answered_by(guided_rule, RELUS))
 
 
 @attribution(
@@ -71,7 +72,7 @@ def deconvnet(z: Tensor, forward, of_target) -> Tensor:
 
     Max pooling sends the gradient to the maxima, as in the paper. One forward and one backward pass.
     """
-    return ruled_gradient(z, forward, of_target, answered_by(_deconvnet_rule, RELUS))
+    return ruled_gradient(z, forward, of_target, answered_by(deconvnet_rule, RELUS))
 
 
 @attribution(

@@ -27,6 +27,7 @@ from heatproof.attributions.functions import (
 )
 from heatproof.attributions.input_gradients import BASELINES, baseline_of
 from heatproof.attributions.rules import (
+    Answer,
     Back,
     Function,
     depends,
@@ -103,7 +104,7 @@ def deeplift(x: Tensor, z: Tensor, network, forward, of_target, *, baseline: str
     """
     same = baseline in BASELINES and BASELINES[baseline] == "mean"
     start = baseline_of(baseline, x[:1], z[:1]) if same else baseline_of(baseline, x, z)
-    reference = _Reference()
+    reference = Reference()
     with torch.enable_grad(), Watching(reference.kept):  # with a graph: it shows what depends on the image
         network(start.detach().requires_grad_() * 1.0)
     return (z - start) * ruled_gradient(z, forward, of_target, reference.compared)
@@ -116,17 +117,25 @@ class _Call:
     output: Tensor
 
 
-class _Reference:
-    """Input and output of every nonlinear call when the network saw the baseline, in the order of the calls."""
+#: Functions of several values at once, of which the rescale rule takes each output for a function of its own input.
+SOFTMAX = frozenset({"softmax", "log_softmax"})
 
-    def __init__(self):
+
+class Reference:
+    """Input and output of every nonlinear call when the network saw the baseline, in the order of the calls.
+
+    `softmax`: whether softmax has the rule of an elementwise function, as in Captum, and is not refused.
+    """
+
+    def __init__(self, *, softmax: bool = False):
         self.calls: list[_Call] = []
         self.at = 0
+        self.served = ELEMENTWISE | POOLS | (SOFTMAX if softmax else frozenset())
 
     def kept(self, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Runs a call on the baseline, and keeps its input and output."""
         name = operation_name(function, args, kwargs)
-        if name not in ELEMENTWISE | POOLS or not depends(args, kwargs):
+        if name not in self.served or not depends(args, kwargs):
             return _without_rule("DeepLIFT", function, args, kwargs)
         values = first_and_rest(args, kwargs)[0].detach().clone()
         output = function(*args, **kwargs)
@@ -136,7 +145,7 @@ class _Reference:
     def compared(self, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Runs a call; its backward pass uses the secant from the same call on the baseline."""
         name = operation_name(function, args, kwargs)
-        if name not in ELEMENTWISE | POOLS or not depends(args, kwargs):
+        if name not in self.served or not depends(args, kwargs):
             return _without_rule("DeepLIFT", function, args, kwargs)
         call = self._next(name, first_and_rest(args, kwargs)[0])
         if name in POOLS:
@@ -238,6 +247,12 @@ def lrp(z: Tensor, forward, of_target, *, epsilon: float = 1e-9) -> Tensor:
     if not epsilon >= 0:
         raise InvalidInput(f"`epsilon` must be at least 0. Got {epsilon!r}.")
 
+    return (z * ruled_gradient(z, forward, of_target, lrp_answer(epsilon))).sum(1)
+
+
+def lrp_answer(epsilon: float) -> Answer:
+    """What replaces every function, so that the gradient times the input is the relevance by the epsilon rule."""
+
     def answer(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name = operation_name(function, args, kwargs)
         if name in POOLS or name in PROPORTIONAL:  # their derivative is the rule
@@ -247,7 +262,7 @@ def lrp(z: Tensor, forward, of_target, *, epsilon: float = 1e-9) -> Tensor:
         output = _without_rule("LRP", function, args, kwargs)
         return _damp(output, epsilon) if epsilon and name in WEIGHTED and depends(output) else output
 
-    return (z * ruled_gradient(z, forward, of_target, answer)).sum(1)
+    return answer
 
 
 def _from_zero(values: Tensor, output: Tensor, plain: Callable[[Tensor], Tensor]) -> Back:

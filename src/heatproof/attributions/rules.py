@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from torch import nn
 
-from heatproof.models.operations import Watching, operation_name, tensors_in
+from heatproof.errors import NotApplicable
+from heatproof.models.operations import Watching, hidden_parts, operation_name, tensors_in
 
 Tensor = torch.Tensor
 Function = Callable[..., Any]
@@ -22,12 +24,24 @@ Rule = Callable[[Tensor, Tensor, Callable[[Tensor], Tensor]], Back]
 
 def ruled_gradient(z: Tensor, forward, of_target, answer: "Answer") -> Tensor:
     """`∂ output of the target / ∂ z` with `answer` in place of every function. One forward, one backward pass."""
+    return ruled_gradients((z,), lambda at: of_target(forward(at)), answer)[0]
+
+
+def ruled_gradients(inputs: tuple[Tensor, ...], output: Callable[..., Tensor], answer: "Answer") -> tuple[Tensor, ...]:
+    """`∂ output(*inputs) / ∂ input` for every input, as in `ruled_gradient`; zeros for one that is not used."""
     with torch.enable_grad():
-        at = z.detach().requires_grad_()
+        at = tuple(one.detach().requires_grad_() for one in inputs)
         with Watching(answer):
-            outputs = forward(at * 1.0)
+            found = output(*(one * 1.0 for one in at))
         # The backward pass runs outside the mode: the rules call torch functions too.
-        return torch.autograd.grad(of_target(outputs).sum(), at)[0]
+        return torch.autograd.grad(found.sum(), at, allow_unused=True, materialize_grads=True)
+
+
+def refuse_hidden(method: str, module: nn.Module, output: Tensor) -> None:
+    """Raises NotApplicable where the output's graph has functions that no rule can replace: they cannot be seen."""
+    for name in hidden_parts(module, output):
+        if name != _Ruled.__name__:
+            raise NotApplicable(f"{method} cannot be used here: what {name} computes with cannot be seen.")
 
 
 #: (function, args, kwargs) → the result of the call.

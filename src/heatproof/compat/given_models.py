@@ -1,6 +1,7 @@
 """Networks as other libraries call them: with normalised inputs and targets of any kind."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ from heatproof.engine import explain
 from heatproof.errors import InvalidInput, InvalidTarget
 from heatproof.explained_output import Output
 from heatproof.geometry import Geometry
+from heatproof.locks import held, of_this_thread
 from heatproof.memo import PerModule, cached_property
 from heatproof.models import Layers, Model, find_layers
 from heatproof.models.capture import first_tensor
@@ -163,3 +165,23 @@ def as_rule(target: Any, count: int) -> Any:
     if found.dim() and (found.dim() > 1 or len(found) != count):
         raise rules.miscounted(found.shape, count)
     return found if found.dim() else int(found)
+
+
+def last_softmax(model: nn.Module) -> nn.Module | None:
+    """The last of a network's modules, where it is a softmax."""
+    last = list(model.modules())[-1]
+    return last if isinstance(last, nn.Softmax) else None
+
+
+@contextmanager
+def skipped(module: nn.Module | None) -> Iterator[None]:
+    """A module gives what it gets, in this thread; None: nothing is changed."""
+    if module is None:
+        yield
+        return
+    with held(module):
+        handle = module.register_forward_hook(of_this_thread(lambda _module, inputs, _output: inputs[0]))
+        try:
+            yield
+        finally:
+            handle.remove()

@@ -9,6 +9,7 @@ quantus.evaluate({"road": metric("road"), "theirs": quantus.Sparseness()}, ...)
 The other way round, Quantus's metrics in heatproof: `heatproof.metrics.quantus_metrics`.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -20,7 +21,8 @@ from torch import nn
 from heatproof.ambient import neutral
 from heatproof.attributions import display_maps, requested
 from heatproof.attributions.foreign import FOREIGN_FORMS, register, unregister
-from heatproof.compat.given_models import Wanted, as_rule, raw_maps
+from heatproof.compat.given_models import Wanted, as_rule, last_softmax, raw_maps, skipped
+from heatproof.compat.missing import missing_names
 from heatproof.compat.scoring import scored
 from heatproof.errors import InvalidInput, NotApplicable
 from heatproof.locks import held
@@ -38,6 +40,9 @@ def explain_func(
     layer: nn.Module | str = "auto",
     raw: bool = False,
     device: Any = None,
+    softmax: bool | None = None,
+    gc_layer: nn.Module | str | None = None,
+    interpolate: Any = None,
     **options: Any,
 ) -> np.ndarray:
     """Explains normalised inputs `(N, C, H, W)`, array or tensor → float32 `(N, 1, H, W)`.
@@ -48,6 +53,11 @@ def explain_func(
         layer: a name or module; `auto` is the last feature map before pooling.
         raw: signed maps at the input's size (channels summed) in place of display maps in [0, 1].
         device: the model is moved there, as in Quantus; None leaves it where it is.
+        softmax: True: the probability is explained; False: the logit, without an `nn.Softmax` that is the last module;
+            None: what the network returns.
+        gc_layer: Quantus's word for `layer`: a module or its name; of expressions only those of Quantus's examples,
+            `model._modules.get('NAME')` and `list(model.named_modules())[NUMBER][1]`.
+        interpolate: the size of the inputs, which maps always have.
         options: of the method.
 
     Raises:
@@ -58,8 +68,14 @@ def explain_func(
     if device is not None:
         model.to(device)
     some = torch.as_tensor(np.asarray(inputs) if not isinstance(inputs, torch.Tensor) else inputs).float()
+    if interpolate is not None and tuple(np.atleast_1d(interpolate)) != tuple(some.shape[2:]):
+        raise InvalidInput(f"`interpolate` must be the inputs' size {tuple(some.shape[2:])}. Got {interpolate!r}.")
+    method, layer = _SAME_METHODS.get(method, method), _layer(model, layer, gc_layer)
     (request,) = requested({method: options})
-    found = raw_maps(model, some, {method: options}, Wanted(as_rule(targets, len(some))), layer)
+    last = last_softmax(model)
+    output = "probability" if softmax and last is None else "logit"
+    with skipped(last if softmax is False else None):
+        found = raw_maps(model, some, {method: options}, Wanted(as_rule(targets, len(some)), output), layer)
     maps, size = found.raw[method], tuple(some.shape[2:])
     if not raw:
         channels = str(request.options.get("channels", "abs-max"))
@@ -67,6 +83,34 @@ def explain_func(
     else:
         shown = maps.sum(1) if request.form == "rgb" else upsampled(maps, size)
     return shown[:, None].cpu().numpy()
+
+
+#: Arguments of `explain_func` that are no options of a method and do not change which maps a metric gets.
+_OF_THE_CALL = ("device", "raw", "softmax", "interpolate")
+#: Names of Quantus's methods that differ from ours in more than their spelling.
+_SAME_METHODS = {"LayerGradCam": "gradcam"}
+
+
+#: Expressions of Quantus's own examples as `gc_layer`, which are read and not run: a name, or a number in the list.
+_EXPRESSIONS = (r"model\._modules\.get\(['\"](.+)['\"]\)", r"list\(model\.named_modules\(\)\)\[(-?\d+)\]\[1\]")
+
+
+def _layer(model: nn.Module, layer: Any, gc_layer: Any) -> Any:
+    if gc_layer is None:
+        return layer
+    if layer != "auto":
+        raise InvalidInput(f"Give `layer` or `gc_layer`, which mean the same. Got {layer!r} and {gc_layer!r}.")
+    if not isinstance(gc_layer, str) or "(" not in gc_layer:
+        return gc_layer
+    by_name, by_number = (re.fullmatch(pattern, gc_layer.strip()) for pattern in _EXPRESSIONS)
+    if by_name:
+        return by_name[1]
+    modules = list(model.modules())
+    if not by_number or not -len(modules) <= int(by_number[1]) < len(modules):
+        raise InvalidInput(
+            f"`gc_layer` must be a module or its name, such as 'layer4': expressions are not run. Got {gc_layer!r}."
+        )
+    return modules[int(by_number[1])]
 
 
 def metric(
@@ -161,7 +205,7 @@ class Metric:
             )
         given = {**(explain_func_kwargs or {}), **({} if device is None else {"device": device})}
         maps = (
-            _method_and_layer(explain_func, given, self.form)
+            _method_and_layer(model, explain_func, given, self.form)
             if again
             else nullcontext((_given_maps(a_batch, z, self.form), "auto"))
         )
@@ -190,12 +234,13 @@ def _given_maps(maps: Any, z: torch.Tensor, form: str) -> dict[str, torch.Tensor
 
 
 @contextmanager
-def _method_and_layer(explain: Any, given: Mapping[str, Any], form: str) -> Iterator[tuple[Any, Any]]:
+def _method_and_layer(model: nn.Module, explain: Any, given: Mapping[str, Any], form: str) -> Iterator[tuple[Any, Any]]:
     """The method that makes the maps, and its layer: ours by name, any other function registered for this call."""
-    if explain is explain_func:
-        known = {key: value for key, value in given.items() if key not in ("device", "raw")}
+    if explain is explain_func and given.get("softmax") is None:
+        known = {key: value for key, value in given.items() if key not in _OF_THE_CALL}
         method, layer = known.pop("method", "gradcam"), known.pop("layer", "auto")
-        yield {method: known}, layer
+        layer = _layer(model, layer, known.pop("gc_layer", None))
+        yield {_SAME_METHODS.get(method, method): known}, layer
         return
 
     def function(model, inputs, targets):
@@ -214,3 +259,5 @@ def _method_and_layer(explain: Any, given: Mapping[str, Any], form: str) -> Iter
 _REGISTERED = object()
 #: The name of such a function while it is registered; seeds of random numbers depend on it.
 _EXPLAINS = "explain_func of Quantus"
+
+__getattr__ = missing_names(__name__, {"explain": "take explain_func"})

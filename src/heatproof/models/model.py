@@ -214,27 +214,34 @@ class Model:
 
     @contextmanager
     def evaluating(self) -> Iterator["Model"]:
-        """Everything in eval mode and no parameter requiring gradients; every flag is restored at the end.
+        """As `evaluating` of its module."""
+        with evaluating(self.module):
+            yield self
 
-        Flags are set one by one and not through `.eval()`, which modules may override with side effects.
-        It may be nested: flags that have the wanted value are not touched. No other thread explains the module, or one
-        that shares a part with it, until the end.
-        """
-        modules = list(self.module.modules())
-        with held(self.module), _ordinary_weights(modules):
-            training = [m for m in modules if m.training]
-            trainable = [p for p in parameters_of(modules) if p.requires_grad]
-            try:
-                for module in training:
-                    module.training = False
-                for parameter in trainable:
-                    parameter.requires_grad_(False)
-                yield self
-            finally:
-                for module in training:
-                    module.training = True
-                for parameter in trainable:
-                    parameter.requires_grad_(True)
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Everything in eval mode and no parameter requiring gradients; every flag is restored at the end.
+
+    Flags are set one by one and not through `.eval()`, which modules may override with side effects.
+    It may be nested: flags that have the wanted value are not touched. No other thread explains the module, or one
+    that shares a part with it, until the end.
+    """
+    modules = list(module.modules())
+    with held(module), _ordinary_weights(modules):
+        training = [m for m in modules if m.training]
+        trainable = [p for p in parameters_of(modules) if p.requires_grad]
+        try:
+            for part in training:
+                part.training = False
+            for parameter in trainable:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for part in training:
+                part.training = True
+            for parameter in trainable:
+                parameter.requires_grad_(True)
 
 
 @contextmanager

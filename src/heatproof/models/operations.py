@@ -180,7 +180,7 @@ def _list_operations(model: Model) -> Operations:
             f"Expected {model.name!r} to run on inputs of {size}. It failed with {type(error).__name__}: {error}. "
             "Set `size` to what the model was built for."
         ) from error
-    return Operations(tuple(calls), dict(runs), tuple(_hidden(model.module, logits)))
+    return Operations(tuple(calls), dict(runs), tuple(hidden_parts(model.module, logits)))
 
 
 @contextmanager
@@ -209,8 +209,11 @@ def _track_modules(module: nn.Module, inside: list[tuple[str, str]], runs: Count
             handle.remove()
 
 
-def _hidden(module: nn.Module, logits: torch.Tensor) -> Iterable[str]:
-    """Parts whose functions cannot be seen: scripted modules, and functions with a derivative of the user's own."""
+def hidden_parts(module: nn.Module, logits: torch.Tensor) -> Iterable[str]:
+    """Parts whose functions cannot be seen: scripted modules, and functions with a derivative of the user's own.
+
+    The latter are read from the graph of `logits`.
+    """
     for name, part in module.named_modules():
         if isinstance(part, torch.jit.ScriptModule):
             yield name or part.original_name
