@@ -117,16 +117,18 @@ def captured(
     leaves = set(layers if gradients is True else gradients or ())
     native: dict[str, torch.Tensor] = {}
     places = {name: model.submodule_and_call(name) for name in layers}
-    calls = Counter[str]()
+    calls, size = Counter[str](), tuple(x.shape[2:])
 
     def keeper(name: str) -> Callable[..., Any]:
         wanted = places[name][1] or 0
 
-        def keep(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        def keep(module: nn.Module, _inputs: Any, output: Any) -> Any:
             calls[name] += 1
             if calls[name] != wanted + 1:
                 return output
             value, replaced = first_tensor(output)
+            if model.reading and (read := model.reading(module, output, size)) is not None:
+                value, replaced = read, lambda _new: output  # no part of the pass
             if value is None:
                 raise LayerError(f"Layer {name!r} must give a tensor. Got {type(output).__name__}.")
             if name in leaves and value.is_floating_point() and not value.requires_grad:
@@ -149,8 +151,8 @@ def captured(
             raise LayerError(several_calls(name, range(calls[name])))
         if not calls[name]:
             raise LayerError(f"Layer {name!r} did not run in the forward pass. Choose one that does.")
-    size = tuple(x.shape[2:])
-    layouts = {name: layout_of(places[name][0], value, size) for name, value in native.items()}
+    single = model.one_position
+    layouts = {name: layout_of(places[name][0], value, size, single=single) for name, value in native.items()}
     for name, value in native.items():
         if len(value) != len(x):
             raise LayerError(
