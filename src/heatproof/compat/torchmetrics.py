@@ -21,13 +21,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from heatproof.compat.missing import missing_names
 from heatproof.compat.scoring import scored
 from heatproof.engine import Scores
 from heatproof.errors import InvalidInput, MissingExtra
 from heatproof.metrics import METRICS
 from heatproof.metrics.metric_request import MetricRequest, parsed_metric, requested_metrics
 from heatproof.models import Model
-from heatproof.registry import Entry, unknown
+from heatproof.registry import Entry
 
 try:
     from torchmetrics import Metric, MetricCollection
@@ -265,15 +266,18 @@ def _blank(name: str) -> Score:
     return kind.__new__(kind)
 
 
+def _classes() -> dict[str, str]:
+    return {class_name(known): known for known in METRICS}
+
+
 def __getattr__(name: str) -> Any:
     """The class of a metric by name, such as `AverageDrop`."""
-    classes = {class_name(known): known for known in METRICS}
-    if name.startswith("_") or name not in classes:
-        if name[:1].isupper():
-            raise AttributeError(str(unknown("metric here", name, classes)))
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return class_of(classes[name])
+    classes = _classes()
+    return class_of(classes[name]) if name in classes else _missing(name)
+
+
+_missing = missing_names(__name__, {}, _classes)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *map(class_name, METRICS)])
+    return sorted([*globals(), *_classes()])

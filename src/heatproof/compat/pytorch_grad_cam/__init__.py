@@ -18,8 +18,9 @@ from torch import nn
 
 from heatproof.attributions.cam import BASES
 from heatproof.compat.given_models import Wanted, as_rule, checked, raw_maps
+from heatproof.compat.missing import missing_names
 from heatproof.compat.pytorch_grad_cam.base import BaseCAM, as_wanted
-from heatproof.errors import InvalidInput, NotApplicable, UnknownName
+from heatproof.errors import InvalidInput, NotApplicable
 
 
 def _method_class(name: str, method: str, **settings: Any) -> type[BaseCAM]:
@@ -182,11 +183,7 @@ ABSENT = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name in ABSENT:
-        raise UnknownName(f"heatproof has no {name}: {ABSENT[name]}.")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
+__getattr__ = missing_names(__name__, ABSENT)
 
 __all__ = [
     "FEM",

@@ -10,7 +10,8 @@ from torch import nn
 from heatproof.ambient import neutral
 from heatproof.attributions import requested
 from heatproof.compat.given_models import AsGiven, Wanted, as_rule, raw_maps
-from heatproof.errors import InvalidInput, InvalidTarget, UnknownName
+from heatproof.compat.missing import missing_names
+from heatproof.errors import InvalidInput, InvalidTarget
 from heatproof.locks import is_held
 from heatproof.models import resolve_layer
 from heatproof.models.model import bare
@@ -269,10 +270,6 @@ ABSENT = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name in ABSENT:
-        raise UnknownName(f"heatproof has no {name}: {ABSENT[name]}.")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
+__getattr__ = missing_names(__name__, ABSENT)
 
 __all__ = ["CAM", "Extractor", "GradCAM", "GradCAMpp", "LayerCAM", "RefineCAM", "ScoreCAM", "XGradCAM"]
