@@ -222,14 +222,18 @@ def test_the_closed_form_of_ablationcam_equals_its_tail_passes(x):
         passes.append(len(variants))
         return module.head(variants.mean((2, 3))).detach()
 
-    torch.testing.assert_close(ablation.ablationcam(activations, logits, target, None, tail), closed, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(
+        ablation.ablationcam(activations, logits, target, None, tail), closed, rtol=1e-3, atol=1e-5
+    )
     assert sum(passes) == 3 * 8
 
 
 @pytest.mark.parametrize("compat", [True, False])
 def test_a_logit_of_zero_has_no_shares_and_the_losses_themselves_weigh(compat):
     activations = made(1, 4, 3, 3)
-    found = ablation.ablationcam(activations, torch.zeros(1, 2), torch.tensor([0]), torch.ones(2, 4), None, compat=compat)
+    found = ablation.ablationcam(
+        activations, torch.zeros(1, 2), torch.tensor([0]), torch.ones(2, 4), None, compat=compat
+    )
     expected = sum(activations[0, k] * activations[0, k].mean() for k in range(4))
     torch.testing.assert_close(found[0], expected)
 

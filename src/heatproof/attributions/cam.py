@@ -19,6 +19,7 @@ from heatproof.models.head import linear_head
 from heatproof.rounding import ANSWER_STEP, largest, rounded
 from heatproof.tensors import per_image
 
+
 def weighted(weights: torch.Tensor, activations: torch.Tensor) -> torch.Tensor:
     """`Σk w_k A_k`: `(N, C)` and `(N, C, *spatial)` → `(N, *spatial)`."""
     return torch.einsum("nc,nc...->n...", weights, activations)

@@ -79,7 +79,7 @@ def iscam(
     of: str = "output",
     compat: bool = False,
 ) -> torch.Tensor:
-    """IS-CAM: Score-CAM integrated from no mask to the whole, `w = softmax of the mean over i of the score for i/n M_k`.
+    """IS-CAM: Score-CAM integrated from no mask to the whole, with the mean score over i for `z ⊙ (i/n M_k)`.
 
     i runs from 1 to n = `samples`, so it takes n times Score-CAM's passes. `compat=True` is what torchcam 0.5.0
     computes, where the shares i/n are summed up to each i: the last mask reaches (n + 1) / 2 and not 1.
