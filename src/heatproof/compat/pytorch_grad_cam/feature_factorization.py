@@ -39,7 +39,7 @@ def dff(activations: np.ndarray, n_components: int = 5) -> tuple[np.ndarray, np.
     count, channels = activations.shape[:2]
     matrix = np.nan_to_num(activations, posinf=np.inf, neginf=-np.inf).swapaxes(0, 1).reshape(channels, -1)
     offset = matrix.min(1, keepdims=True)
-    factors = NMF(n_components, init="random", random_state=0)
+    factors = NMF(n_components=n_components, init="random", random_state=0)  # pyright: ignore[reportArgumentType]
     concepts = factors.fit_transform(matrix - offset) + offset
     maps = factors.components_.reshape(-1, count, *activations.shape[2:])
     return concepts, maps.swapaxes(0, 1)

@@ -95,6 +95,6 @@ def smoothed_shares(inputs: torch.Tensor, module: nn.Module, wanted: Wanted, req
             options = {name: value for name, value in request.options.items() if name in request.entry.own}
             shares = fullgrad_shares(**given, **options)
         reduced = upsampled(minmax(shares.flatten(0, 1)), small)
-        return upsampled(eigencam(minmax(reduced).view(*shares.shape[:2], *small)), size)
+        return upsampled(eigencam(reduced.view(*shares.shape[:2], *small)), size)
 
     return torch.cat(by_images(module, inputs, wanted, work))

@@ -67,7 +67,7 @@ def outputs(model: nn.Module, images: torch.Tensor, targets: Sequence[Callable[[
         for part in parts(len(images), rows_per_pass(images)):
             rows = given.output(images[part].to(given.device))
             found += [float(number(target, row)) for target, row in zip(targets[part], rows, strict=True)]
-    return np.float32(found)
+    return np.array(found, np.float32)
 
 
 def as_maps(cams: Any, images: torch.Tensor) -> torch.Tensor:
@@ -127,4 +127,4 @@ class AveragerAcrossThresholds:
     def __call__(self, input_tensor: torch.Tensor, cams: Any, targets: Any, model: nn.Module) -> np.ndarray:
         """As `PerturbationConfidenceMetric`, float32 `(N,)`."""
         values = [self.imputer(percentile)(input_tensor, cams, targets, model) for percentile in self.percentiles]
-        return np.mean(np.float32(values), axis=0)
+        return np.mean(np.array(values, np.float32), axis=0)
