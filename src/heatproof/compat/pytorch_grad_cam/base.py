@@ -142,9 +142,10 @@ class BaseCAM:
             return combined([found.raw[key] for key in keys], size).cpu().numpy()
         return display_maps(found.raw[keys[0]], found.forms[keys[0]], size).cpu().numpy()
 
-    def _smoothed(self, inputs: torch.Tensor, wanted: Wanted) -> np.ndarray:
+    def _smoothed(self, inputs: torch.Tensor, wanted: Wanted, **changed: Any) -> np.ndarray:
         """The map with `eigen_smooth`."""
-        raw = smoothed(self.model, inputs, wanted, self._request, self._layers, self.reshape_transform)
+        (request,) = requested({self.method: {**self.options, **changed}})
+        raw = smoothed(self.model, inputs, wanted, request, self._layers, self.reshape_transform)
         for one in raw:
             _say(type(self).__name__, as_text(flags(one, "cam")))
         return self._combined(raw, tuple(inputs.shape[2:])).cpu().numpy()

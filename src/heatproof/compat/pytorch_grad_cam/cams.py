@@ -39,7 +39,7 @@ RandomCAM = _method_class("RandomCAM", "randomcam")
 class FullGrad(_method_class("FullGrad", "fullgrad")):
     """`fullgrad`, which reads no layer: `target_layers` are ignored."""
 
-    def _smoothed(self, inputs: torch.Tensor, wanted: Wanted) -> np.ndarray:
+    def _smoothed(self, inputs: torch.Tensor, wanted: Wanted, **_changed: Any) -> np.ndarray:
         return minmax(smoothed_shares(inputs, self.model, wanted, self._request)).cpu().numpy()
 
 
@@ -51,7 +51,14 @@ class ShapleyCAM(_method_class("ShapleyCAM", "shapleycam")):
         return Wanted(scores=tuple(targets)) if wanted.output == "probability" else wanted
 
     def _mapped(self, inputs: torch.Tensor, wanted: Wanted, **changed: Any) -> np.ndarray:
-        return super()._mapped(inputs, wanted, utility="rest" if wanted.output == "rest" else "logit", **changed)
+        return super()._mapped(inputs, wanted, utility=self._utility(wanted), **changed)
+
+    def _smoothed(self, inputs: torch.Tensor, wanted: Wanted, **changed: Any) -> np.ndarray:
+        return super()._smoothed(inputs, wanted, utility=self._utility(wanted), **changed)
+
+    @staticmethod
+    def _utility(wanted: Wanted) -> str:
+        return "rest" if wanted.output == "rest" else "logit"
 
 
 class AblationLayer:

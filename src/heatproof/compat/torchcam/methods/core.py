@@ -193,10 +193,14 @@ class Extractor:
         return cam
 
 
-def _made_of_the_output(scores: Any, output: Any) -> bool:
+def _made_of_the_output(scores: Any, output: torch.Tensor | None) -> bool:
     """Whether scores are given that are not the model's output."""
-    tensors = isinstance(scores, torch.Tensor) and isinstance(output, torch.Tensor)
-    return tensors and not (scores.shape == output.shape and torch.equal(scores.detach(), output))
+    if not isinstance(scores, torch.Tensor) or output is None:
+        return False
+    same = (
+        scores.shape == output.shape and torch.isclose(scores.detach().to(output), output, 0, 0, equal_nan=True).all()
+    )
+    return not same
 
 
 def _chosen(scores: torch.Tensor, wanted: Wanted) -> torch.Tensor:

@@ -17,10 +17,10 @@ from heatproof.models.model import bare
 
 @dataclass
 class Pass:
-    """One forward pass; `layers`: name → the outputs of its calls, where gradients were on."""
+    """One forward pass; `output` where it is a tensor; `layers`: name → the outputs of its calls, where gradients were on."""
 
     inputs: torch.Tensor
-    output: Any = None
+    output: torch.Tensor | None = None
     layers: dict[str, list[torch.Tensor]] = field(default_factory=dict)
 
     def gradients(self, scores: torch.Tensor, model: nn.Module, names: Sequence[str]) -> list[tuple[torch.Tensor, ...]]:
@@ -93,7 +93,7 @@ class PassKeeper:
 
     def _end(self, _module: nn.Module, _arguments: tuple, output: Any) -> None:
         if self._wanted() and (kept := self.last()):
-            kept.output = output.detach() if isinstance(output, torch.Tensor) else output
+            kept.output = output.detach() if isinstance(output, torch.Tensor) else None
 
     def _keeper(self, name: str) -> Callable[..., None]:
         def keep(_module: nn.Module, _arguments: tuple, output: Any) -> None:
