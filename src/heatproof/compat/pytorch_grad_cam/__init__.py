@@ -47,7 +47,6 @@ ABSENT = {
     "ActivationsAndGradients": "not needed: nothing is left in the model between calls; DeepFeatureFactorization and "
     "the CAMs read the layers themselves",
     "SESS": "take RefineCAM for sharper maps",
-    "SobelCAM": "take the function sobel_cam.sobel_cam, or the control 'edges' of heatproof.explain",
 }
 
 __getattr__ = missing_names(__name__, ABSENT)
