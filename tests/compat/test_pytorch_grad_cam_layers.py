@@ -77,8 +77,9 @@ def test_a_layer_of_levels_is_read_by_the_transform(name, z, signs):
 
 def test_no_gradient_reaches_what_a_transform_makes_of_levels(z):
     module, transform = nets.seeded(Pyramid), part("ours", ".utils.reshape_transforms").fasterrcnn_reshape_transform
-    with pytest.raises(LayerError, match="No gradient reaches 'levels'"):
-        ours.GradCAM(module, [module.levels], transform)(z)
+    for method in (ours.GradCAM, ours.AblationCAM):
+        with pytest.raises(LayerError, match=r"'levels' is made of several tensors.* such as eigencam or scorecam"):
+            method(module, [module.levels], transform)(z)
     with pytest.raises(InvalidInput, match="what Levels gives, a OrderedDict"):
         ours.EigenCAM(module, [module.levels], lambda levels: levels["none"])(z)
 

@@ -239,6 +239,7 @@ class Batch:
     def tail(self, layer: str) -> Any:
         """Activations at the layer → outputs of every class."""
         found = self.captured
+        found.check_within([layer])
         if layer not in self._records:  # it was known to feed a linear head, and on this batch it does not
             with recording(self.model, layer) as self._records[layer]:
                 self.model.logits(self.x)

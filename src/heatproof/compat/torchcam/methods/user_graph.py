@@ -17,7 +17,7 @@ from heatproof.models.model import bare
 
 @dataclass
 class Pass:
-    """One forward pass; `output` where it is a tensor; `layers`: name → the outputs of its calls, where gradients were on."""
+    """One forward pass; `output` where it is a tensor; `layers`: name → what its calls gave with gradients on."""
 
     inputs: torch.Tensor
     output: torch.Tensor | None = None
