@@ -31,8 +31,8 @@ def linear_head(
 #: Modules that are linear in the channels, where a convolution has one position.
 _LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
-#: The two logits that stand for a single output l: −l/2 and l/2 in `Model.unwrap`, the others in other call styles.
-_ONE_OUTPUT = ((-0.5, 0.5), (1.0, -1.0), (0.5, -0.5))
+#: The two logits that may stand for a single output l: −l/2 and l/2 in `Model.unwrap`, others in other call styles.
+_ONE_OUTPUT = ((-0.5, 0.5), (-1.0, 1.0), (1.0, -1.0), (0.5, -0.5))
 
 
 def _parts(layer: nn.Module, classes: int) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
