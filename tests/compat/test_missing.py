@@ -11,6 +11,7 @@ from heatproof.errors import UnknownName
     ("module", "name", "advice"),
     [
         ("heatproof.compat.pytorch_grad_cam", "SESS", "heatproof has no SESS: take RefineCAM"),
+        ("heatproof.compat.pytorch_grad_cam.sess", "SESS", "heatproof has no SESS: take RefineCAM"),
         ("heatproof.compat.pytorch_grad_cam", "GradCam", "Did you mean 'GradCAM'"),
         ("heatproof.compat.torchcam.methods", "GradCAMp", "Did you mean 'GradCAM"),
         ("heatproof.compat.torchmetrics", "AverageDrob", "Did you mean 'AverageDrop'"),

@@ -51,8 +51,10 @@ ABSENT = {
 
 __getattr__ = missing_names(__name__, ABSENT)
 
-#: Modules of the original that hold classes which are here → those classes.
+#: Modules of the original → their classes that are here.
 MODULES: dict[str, tuple[type, ...]] = {
+    "activations_and_gradients": (),
+    "sess": (),
     "ablation_cam": (AblationCAM,),
     "ablation_layer": (AblationLayer, AblationLayerVit, AblationLayerFasterRCNN),
     "base_cam": (BaseCAM,),
@@ -78,7 +80,7 @@ MODULES: dict[str, tuple[type, ...]] = {
 
 def _as_module(name: str, classes: tuple[type, ...]) -> ModuleType:
     """A module that holds these classes, which `import` finds."""
-    module = ModuleType(f"{__name__}.{name}", f"{', '.join(one.__name__ for one in classes)}, as in pytorch-grad-cam.")
+    module = ModuleType(f"{__name__}.{name}", "The classes of the module of that name in pytorch-grad-cam.")
     module.__dict__.update({one.__name__: one for one in classes}, __all__=[one.__name__ for one in classes])
     module.__dict__["__getattr__"] = missing_names(module.__name__, ABSENT)
     return sys.modules.setdefault(module.__name__, module)
