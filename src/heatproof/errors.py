@@ -5,6 +5,7 @@ HeatproofError
 ├── InvalidInput      an argument of the wrong shape, range or type (also a ValueError)
 │   ├── InvalidImage      a file that is no readable image, or is too large to open safely
 │   ├── InvalidTarget     too few targets, or one outside the model's classes
+│   ├── InvalidType       a value of a type that cannot be used (also a TypeError)
 │   └── InvalidStudy      a study file or plan that cannot be run
 ├── ModelError        a model that cannot be loaded, or whose output is not a classifier's
 │   ├── LayerError        a layer that cannot be explained: not spatial, never run, no gradient
@@ -41,6 +42,10 @@ class InvalidImage(InvalidInput):
 
 class InvalidTarget(InvalidInput):
     """Targets that do not fit the batch or the model."""
+
+
+class InvalidType(InvalidInput, TypeError):
+    """A value of a type that cannot be used."""
 
 
 class InvalidStudy(InvalidInput):

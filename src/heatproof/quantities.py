@@ -72,6 +72,10 @@ QUANTITIES: Mapping[str, Quantity] = {
         "method", "utility → its gradients by the activations, (N, C, *spatial)", "layer",
         keeps=True, graph=1, reused=True, runs=True, alone=True, targeted=True,
     ),
+    "noisy_gradients": _of(
+        "method", "noise, added to the normalised image → gradients by the activations under it, (N, C, *spatial)",
+        "layer", runs=True, alone=True, targeted=True,
+    ),
     "input_gradients": _of(
         "method", "of the target's output by the normalised image, (N, 3, H, W)", "target", targeted=True
     ),

@@ -56,14 +56,25 @@ def enlarged(image: np.ndarray, size: Sequence[int], aligned: bool = False) -> n
     return image
 
 
-def scorecam(activations: np.ndarray, z: np.ndarray, fill: np.ndarray, game: Game, aligned: bool = False) -> np.ndarray:
-    """One image: `(C, h, w)`, `(3, H, W)`, what stands where the mask is 0 → `(h, w)`."""
+Variants = Callable[[np.ndarray, int], Sequence[np.ndarray]]
+
+
+def scorecam(
+    activations: np.ndarray,
+    z: np.ndarray,
+    fill: np.ndarray,
+    game: Game,
+    aligned: bool = False,
+    variants: Variants = lambda mask, _channel: [mask],
+) -> np.ndarray:
+    """One image: `(C, h, w)`, `(3, H, W)`, what stands where the mask is 0 → `(h, w)`; the mean over the variants."""
     increase = []
-    for channel in activations:
+    for number, channel in enumerate(activations):
         large = enlarged(channel, z.shape[1:], aligned)
         span = large.max() - large.min()
         mask = (large - large.min()) / span if span > 0 else np.zeros_like(large)
-        increase.append(game(z * mask + fill * (1 - mask)) - game(fill))  # over the baseline, as the paper has it
+        games = [game(z * one + fill * (1 - one)) - game(fill) for one in variants(mask, number)]  # over the baseline
+        increase.append(sum(games) / len(games))
     raised = [math.exp(value) for value in increase]
     return sum(r / sum(raised) * channel for r, channel in zip(raised, activations, strict=True))
 

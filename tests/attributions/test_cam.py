@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import heatproof
-from heatproof.attributions import cam, eigen
+from heatproof.attributions import ablation, cam, eigen
 from heatproof.errors import UnknownName
 from heatproof.models import wrap
 
@@ -203,7 +203,7 @@ def test_ablationcam_keeps_its_side_where_the_logit_is_negative(x):
 @pytest.mark.parametrize("values", [1, 7 * 24 * 3, 10**9])
 def test_ablationcam_does_not_depend_on_how_channels_are_chunked(values, x, monkeypatch):
     """7 channels of 6 × 4 positions: one row at a time, three, and all."""
-    monkeypatch.setattr(cam, "TAIL_VALUES", values)
+    monkeypatch.setattr(ablation, "TAIL_VALUES", values)
     module = nets.seeded(nets.Signed)
     model = wrap(module, size=12)
     found = heatproof.explain(model, x, "ablationcam", [1, 2, 0], "two", raw=True)["ablationcam"]
@@ -215,21 +215,25 @@ def test_the_closed_form_of_ablationcam_equals_its_tail_passes(x):
     activations = module.two(module.one(x)).detach()
     logits = module.head(activations.mean((2, 3))).detach()
     target = torch.tensor([0, 1, 2])
-    closed = cam.ablationcam(activations, logits, target, module.head.weight.detach(), None)
+    closed = ablation.ablationcam(activations, logits, target, module.head.weight.detach(), None)
     passes: list[int] = []
 
     def tail(variants: torch.Tensor, _image: int) -> torch.Tensor:
         passes.append(len(variants))
         return module.head(variants.mean((2, 3))).detach()
 
-    torch.testing.assert_close(cam.ablationcam(activations, logits, target, None, tail), closed, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(
+        ablation.ablationcam(activations, logits, target, None, tail), closed, rtol=1e-3, atol=1e-5
+    )
     assert sum(passes) == 3 * 8
 
 
 @pytest.mark.parametrize("compat", [True, False])
 def test_a_logit_of_zero_has_no_shares_and_the_losses_themselves_weigh(compat):
     activations = made(1, 4, 3, 3)
-    found = cam.ablationcam(activations, torch.zeros(1, 2), torch.tensor([0]), torch.ones(2, 4), None, compat=compat)
+    found = ablation.ablationcam(
+        activations, torch.zeros(1, 2), torch.tensor([0]), torch.ones(2, 4), None, compat=compat
+    )
     expected = sum(activations[0, k] * activations[0, k].mean() for k in range(4))
     torch.testing.assert_close(found[0], expected)
 
@@ -248,7 +252,7 @@ def test_every_method_of_the_family_has_a_reference_here():
     filed = [
         name for name, entry in heatproof.attributions.ATTRIBUTIONS.items() if inspect.getmodule(entry.function) is cam
     ]
-    assert set(filed) == {*FORMULAS, *FAMILY, "ablationcam"}
+    assert set(filed) == {*FORMULAS, *FAMILY, "randomcam"}
 
 
 def test_a_sum_that_is_only_rounding_says_nothing(x):

@@ -7,6 +7,7 @@ from torch import nn
 
 import heatproof
 from heatproof.attributions import ATTRIBUTIONS, cam, eigen
+from heatproof.attributions.smoothgradcam import smoothgradcam_plus_plus
 from heatproof.errors import InvalidInput, NotApplicable, UnknownName
 from heatproof.models import wrap
 
@@ -302,6 +303,50 @@ def test_kpcacam_refuses_more_places_than_a_matrix_may_hold():
         eigen.kpcacam(made(1, 2, 2, 2), gamma=-1.0)
     with pytest.raises(UnknownName, match="Did you mean 'sigmoid'"):
         eigen.kpcacam(made(1, 2, 2, 2), kernel="sigmod")
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_segeigencam_is_the_projection_of_the_weighted_activations_with_its_peak_above_zero(turn):
+    activations, gradients = turn * made(2, 5, 4, 3).exp(), made(2, 5, 4, 3, seed=1)
+    found = eigen.segeigencam(activations, gradients).numpy()
+    for i, one in enumerate((gradients.abs() * activations).numpy()):
+        positions = one.reshape(5, -1).T
+        centred = positions - positions.mean(0)
+        expected = centred @ np.linalg.svd(centred)[2][0]
+        expected = expected if expected.max() > -expected.min() else -expected
+        np.testing.assert_allclose(found[i].ravel(), expected, atol=1e-9 * np.abs(expected).max())
+
+
+def test_randomcam_weighs_the_channels_between_minus_one_and_one():
+    activations = torch.eye(60, dtype=torch.float64).view(1, 60, 60, 1).expand(2, -1, -1, -1)
+    generators = [torch.Generator().manual_seed(seed) for seed in (3, 4)]
+    weights = cam.randomcam(activations, generators)[..., 0]
+    assert weights.min() >= -1 and weights.max() <= 1 and weights.std() == pytest.approx(3**-0.5, abs=0.08)
+    expected = 2 * torch.rand(60, generator=torch.Generator().manual_seed(3)) - 1
+    torch.testing.assert_close(weights[0], expected.double())
+    assert not torch.equal(weights[0], weights[1])
+
+
+def test_smoothgradcam_averages_the_derivatives_over_noise():
+    """By loops: α of the mean second and third power, the weight of the mean gradient."""
+    activations, slope = made(1, 3, 4, 2), made(1, 3, 4, 2, seed=1)
+    z, draw = torch.zeros(1, 3, 4, 2, dtype=torch.float64), torch.Generator().manual_seed(2)
+    noises = [0.4 * torch.randn(3, 4, 2, generator=draw)[None] for _ in range(5)]
+    drawn = [(slope * (1 + noise)).numpy()[0] for noise in noises]
+    found = smoothgradcam_plus_plus(
+        activations, z, [torch.Generator().manual_seed(2)], lambda noise: slope * (1 + noise), samples=5, std=0.4
+    )
+    expected = 0.0
+    for k, channel in enumerate(activations.numpy()[0]):
+        weight = 0.0
+        for at in np.ndindex(channel.shape):
+            powers = [np.mean([one[k][at] ** p for one in drawn]) for p in (1, 2, 3)]
+            below = 2 * powers[1] + max(0.0, powers[2] * channel.sum())
+            weight += powers[1] / below * max(0.0, powers[0])
+        expected = expected + weight * channel
+    np.testing.assert_allclose(found[0], expected, rtol=1e-5)
+    still = smoothgradcam_plus_plus(activations, z, [torch.Generator()], lambda noise: slope + noise, std=0.0)
+    torch.testing.assert_close(still, cam.gradcam_plus_plus(activations, slope))
 
 
 @pytest.mark.parametrize("function", [eigen.eigengradcam, eigen.kpcacam])

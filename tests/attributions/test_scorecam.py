@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from heatproof import passes
-from heatproof.attributions.scorecam import scorecam
+from heatproof.attributions.scorecam import iscam, scorecam, sscam
 from heatproof.errors import UnknownName
 from heatproof.masking import FILLS, ground
 from heatproof.models import wrap
@@ -44,6 +44,41 @@ def test_the_map_is_the_papers(net, layer, of, fill):
         game = slow.game_of(module, target, of)
         expected = slow.scorecam(activations[i].double().numpy(), z[i].double().numpy(), behind[i], game)
         np.testing.assert_allclose(got[i], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+def reference(activations, z, score, classes, variants):
+    module = copy.deepcopy(score.module)
+    given = zip(activations.double().numpy(), z.double().numpy(), classes, strict=True)
+    return np.stack([
+        slow.scorecam(one, image, np.zeros_like(image), slow.game_of(module, c), variants=variants)
+        for one, image, c in given
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize("compat", [False, True])
+def test_iscam_is_the_mean_over_shares_of_the_mask(compat):
+    activations, x, z, score = asked(nets.Signed)
+    shares = np.cumsum([0.25, 0.5, 0.75, 1]) if compat else np.array([0.25, 0.5, 0.75, 1])
+    expected = reference(activations, z, score, (0, 4, 2), lambda mask, _channel: [share * mask for share in shares])
+    with torch.no_grad():
+        got = iscam(activations, x, z, score, samples=4, compat=compat)
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("limit", [3, 64])
+def test_sscam_is_the_mean_over_noisy_masks_whatever_the_passes(limit, monkeypatch):
+    monkeypatch.setattr(passes, "CPU_ROWS", limit)
+    activations, x, z, score = asked(nets.Plain, count=1, dead=2)
+    seeds = torch.randint(2**62, (activations.shape[1],), generator=torch.Generator().manual_seed(5)).tolist()
+
+    def noisy(mask, channel):
+        draw = torch.Generator().manual_seed(seeds[channel])
+        return [mask + 0.7 * torch.randn(mask.shape, generator=draw).numpy() for _ in range(3)]
+
+    expected = reference(activations, z, score, (0,), noisy)
+    with torch.no_grad():
+        got = sscam(activations, x, z, score, [torch.Generator().manual_seed(5)], samples=3, std=0.7)
+    np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_what_the_caller_explains_is_the_default():

@@ -17,6 +17,7 @@ from heatproof.errors import UnknownName
         ("heatproof.compat.captum.attr", "Ocklusion", "Did you mean 'Occlusion'"),
         ("heatproof.compat.captum.metrics", "infidel", "Did you mean 'infidelity'"),
         ("heatproof.compat.quantus", "explain", "take explain_func"),
+        ("heatproof.compat.pytorch_grad_cam.sess", "SESS", "heatproof has no SESS: take RefineCAM"),
         ("heatproof.compat.torchmetrics", "AverageDrob", "Did you mean 'AverageDrop'"),
     ],
 )

@@ -371,7 +371,7 @@ def test_maps_of_zeros_are_said(z):
         (lambda m: ours.RefineCAM(m, [m.two]), InvalidInput, "at least two target layers"),
         (lambda m: ours.FinerCAM(m, [m.two], base_method=ours.EigenCAM), InvalidInput, "`base_method`"),
         (lambda m: ours.SESS, UnknownName, "heatproof has no SESS: take RefineCAM"),
-        (lambda m: ours.AblationCAM(m, [m.two])(torch.rand(1, 3, 8, 8), eigen_smooth=True), NotApplicable, "eigen"),
+        (lambda m: ours.FinerCAM(m, [m.two])(torch.rand(1, 3, 8, 8), eigen_smooth=True), NotApplicable, "eigen"),
         (lambda m: ours.GradCAM(m, [m.two])(torch.zeros(1, 3, 8, 8, dtype=torch.uint8)), InvalidInput, "uint8"),
         (lambda m: ours.GradCAM(m, [m.two])(np.zeros((1, 3, 8, 8))), InvalidInput, "Got ndarray"),
     ],

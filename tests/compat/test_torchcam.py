@@ -162,12 +162,12 @@ def test_no_hook_outlives_it(z):
         (lambda e, m, z: e([1, 2], m(z)), InvalidTarget, "each of the 3 images. Got"),
         (lambda e, m, z: e(5, m(z)), InvalidTarget, "0 … 4"),
         (lambda e, m, z: e(-1, m(z)), InvalidTarget, "Got -1"),
-        (lambda e, m, z: e(None, m(z), targets=[lambda row: row[0]]), InvalidTarget, "each of 3 images"),
-        (lambda e, m, z: e.fuse_cams([]), InvalidInput, "at least one tensor"),
+        (lambda e, m, z: e(None, m(z), targets=[lambda row: row[0]]), InvalidTarget, "batch size, 3 images"),
+        (lambda e, m, z: e.fuse_cams([]), InvalidInput, "at least one map"),
         (lambda e, m, z: ours.GradCAM(m, [nn.ReLU()]), LayerError, "part of Plain"),
         (lambda e, m, z: ours.GradCAM(m, ["two", m.two]), InvalidInput, "every layer once"),
         (lambda e, m, z: ours.RefineCAM(m, ["two"]), InvalidInput, "at least two"),
-        (lambda e, m, z: ours.SSCAM, UnknownName, "heatproof has no SSCAM: take ScoreCAM"),
+        (lambda e, m, z: ours.GradCAMplus, UnknownName, "Did you mean 'GradCAM"),
     ],
 )
 def test_what_cannot_be(call, error, said, z):

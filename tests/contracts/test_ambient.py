@@ -235,20 +235,31 @@ def compat_maps(net: nn.Module, z: torch.Tensor) -> dict[str, Any]:
     import heatproof.compat.pytorch_grad_cam as pytorch_grad_cam
     from heatproof.compat import quantus
     from heatproof.compat.pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-    from heatproof.compat.torchcam.methods import LayerCAM
+    from heatproof.compat.torchcam.methods import LayerCAM, SmoothGradCAMpp
+    from heatproof.compat.torchcam.metrics import ClassificationMetric
 
+    maps = z.abs().sum(1).numpy()
     targets = [ClassifierOutputTarget(1)] * len(z)
     found = {
         "captum": captum.LayerGradCam(net, net.two).attribute(z, 1),
         "captum tuple": captum.IntegratedGradients(net).attribute((z,), target=1, n_steps=4)[0],
         "pytorch-grad-cam": pytorch_grad_cam.AblationCAM(net, [net.two])(z, targets),
         "pytorch-grad-cam smooth": pytorch_grad_cam.GradCAM(net, [net.two])(z, targets, eigen_smooth=True),
+        "pytorch-grad-cam ScoreCAM smooth": pytorch_grad_cam.ScoreCAM(net, [net.two])(z, targets, eigen_smooth=True),
+        "pytorch-grad-cam metric": pytorch_grad_cam.road.ROADCombined([50])(z, maps, targets, net),
+        "pytorch-grad-cam concepts": pytorch_grad_cam.DeepFeatureFactorization(net, net.two)(z, 2)[0],
         "quantus": quantus.explain_func(net, z, [1] * len(z), method="gradcam++"),
         "quantus metric": quantus.metric("road", seed=3)(net, z, [1] * len(z), z.abs().sum(1, keepdim=True)),
     }
     with LayerCAM(net, "two") as extractor:
         net(z)
         found["torchcam"] = extractor(1)[0]
+        metric = ClassificationMetric(extractor)
+        metric.update(z)
+        found["torchcam metric"] = [metric.summary()["avg_drop"]]
+    with SmoothGradCAMpp(net, "two", num_samples=2) as extractor:
+        net(z)
+        found["torchcam smooth"] = extractor(1)[0]
     return found
 
 

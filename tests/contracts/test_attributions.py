@@ -32,6 +32,8 @@ QUICK: dict[str, dict[str, object]] = {
     "extremal-perturbation": {"steps": 8},
     "meaningful-perturbation": {"steps": 8},
     "iba": {"steps": 4, "samples": 3},
+    "sscam": {"samples": 3},
+    "iscam": {"samples": 3},
 }
 
 

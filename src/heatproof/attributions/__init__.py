@@ -5,6 +5,7 @@ A module of methods is imported here; that is what puts them into the registry.
 
 # ruff: noqa: F401 - imported for what they register
 from heatproof.attributions import (
+    ablation,
     attention,
     backprop,
     bottleneck,
@@ -18,6 +19,7 @@ from heatproof.attributions import (
     relevance,
     rise,
     scorecam,
+    smoothgradcam,
     superpixels,
 )
 from heatproof.attributions.catalogue import ATTRIBUTIONS, FORMS, attribution

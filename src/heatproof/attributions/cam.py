@@ -19,9 +19,6 @@ from heatproof.models.head import linear_head
 from heatproof.rounding import ANSWER_STEP, largest, rounded
 from heatproof.tensors import per_image
 
-#: Rows of a tail pass hold at most this many activation values (64 MB of float32), so that memory does not grow with C.
-TAIL_VALUES = 2**24
-
 
 def weighted(weights: torch.Tensor, activations: torch.Tensor) -> torch.Tensor:
     """`Σk w_k A_k`: `(N, C)` and `(N, C, *spatial)` → `(N, *spatial)`."""
@@ -102,9 +99,13 @@ def shapleycam(activations: torch.Tensor, gradients_of, hvp, *, utility: str = "
     is the paper's, the residual softmax target `y_c + log p_c`; `utility="logit"` is `y_c` alone. The logit of a ReLU
     network is piecewise linear in A, so its H·A is zero and the map is Grad-CAM's.
     """
+    return weighted(shapley_weights(activations, gradients_of, hvp, utility=utility), activations)
+
+
+def shapley_weights(_activations: torch.Tensor, gradients_of, hvp, *, utility: str = "rest") -> torch.Tensor:
+    """The weights of `shapleycam`, `(N, C)`."""
     check_choice("utility", utility, ("rest", "logit"))
-    weights = gradients_of(utility) - 0.5 * hvp(utility)
-    return weighted(weights.flatten(2).mean(2), activations)
+    return (gradients_of(utility) - 0.5 * hvp(utility)).flatten(2).mean(2)
 
 
 #: The CAMs that Finer-CAM can be based on.
@@ -204,37 +205,11 @@ def cam(activations: torch.Tensor, head, target: torch.Tensor) -> torch.Tensor:
     return weighted(head[target].to(activations), activations)
 
 
-@attribution("ablationcam", aliases=["ablation-cam"], source="Desai & Ramaswamy 2020, eq. 3")
-def ablationcam(activations, logits, target, head, tail, *, compat: bool = False) -> torch.Tensor:
-    """Ablation-CAM: channels weighted by the share of the logit lost without them, `w_k = (y − y_k) / |y|`.
+@attribution("randomcam", aliases=["random-cam"], source="Gildenblat et al. 2021 (pytorch-grad-cam)")
+def randomcam(activations: torch.Tensor, generator) -> torch.Tensor:
+    """Channels weighted at random, `Σk w_k A_k` with w from U[−1, 1]: a baseline that knows the layer, not the target.
 
-    `y_k` is the target's logit with channel k set to zero. Where the logits are a linear layer on average-pooled
-    activations this is `W_ck ⟨A_k⟩ / |y|` in closed form; elsewhere only what follows the layer is run, C times.
-    `compat=True` divides by `y`, as the paper and pytorch-grad-cam do: the map changes sign where y < 0.
+    The control `random` does not depend on the network at all.
     """
-    y = logits.gather(1, target[:, None])
-    if head is not None:
-        lost = head[target] * activations.flatten(2).mean(2)
-    else:
-        lost = y - torch.stack(
-            [_logits_without_channels(activations, i, int(c), tail) for i, c in enumerate(target.tolist())]
-        )
-    scale = y if compat else y.abs()
-    return weighted(lost / torch.where(scale == 0, 1, scale), activations)  # at y = 0 a share is not defined
-
-
-def _logits_without_channels(activations: torch.Tensor, image: int, target: int, tail) -> torch.Tensor:
-    """The target's logit of one image without each of its channels in turn, `(C,)`."""
-    one = activations[image]
-    rows = max(1, min(256, len(one), TAIL_VALUES // one.numel()))
-    ablated, variants = [], one.repeat(rows, *[1] * one.dim())
-    for first in range(0, len(one), rows):
-        channels = torch.arange(first, min(first + rows, len(one)), device=one.device)
-        each = torch.arange(len(channels), device=one.device)
-        if one.requires_grad:  # a graph keeps its inputs, which must not change
-            variants = one.repeat(rows, *[1] * one.dim())
-        variants[each, channels] = 0
-        ablated.append(tail(variants[: len(channels)], image)[:, target])
-        if not one.requires_grad:
-            variants[each, channels] = one[channels]
-    return torch.cat(ablated)
+    draws = [torch.rand(activations.shape[1], generator=one) for one in generator]
+    return weighted(2 * torch.stack(draws).to(activations) - 1, activations)

@@ -12,7 +12,7 @@ import torch
 
 from heatproof.attributions.catalogue import attribution, check_choice
 from heatproof.errors import InvalidInput, NotApplicable
-from heatproof.tensors import per_image
+from heatproof.tensors import CONSTANT, per_image
 
 #: A kernel matrix holds positions × positions numbers: 64 × 64 positions take 134 MB.
 KERNEL_POSITIONS = 4096
@@ -41,6 +41,23 @@ def eigengradcam(activations: torch.Tensor, gradients: torch.Tensor, *, sign: st
     """
     check_choice("sign", sign, ("product", "raw"))
     return _project_positions(gradients * activations, lambda centred: _projection(centred, sign == "raw"))
+
+
+@attribution("segeigencam", aliases=["seg-eigen-cam"], source="Chung & Ying 2025 (Seg-Eigen-CAM), eq. 10–13")
+def segeigencam(activations: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
+    """Seg-Eigen-CAM: Eigen-CAM of `|G| A`, turned so that its largest magnitude is positive.
+
+    The absolute gradient lets channels that speak against the target count as well, so the map shows where the target
+    is decided, not what speaks for it.
+    """
+
+    def turned(centred: torch.Tensor) -> torch.Tensor:
+        found = _projection(centred, False)
+        low, high = found.amin(1, keepdim=True), found.amax(1, keepdim=True)
+        # Within rounding of each other the sign of `eigencam` stays.
+        return torch.where(-low > high * (1 + CONSTANT), -found, found)
+
+    return _project_positions(gradients.abs() * activations, turned)
 
 
 #: Kernel of two sets of positions (P, C) and (Q, C), with its gamma.

@@ -1,6 +1,6 @@
 """FullGrad: the input's share of the output, and that of every bias in the network."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -80,17 +80,31 @@ def fullgrad(z: torch.Tensor, forward, of_target, *, rescale: str = "channel") -
     pytorch-grad-cam; `"layer"` takes the min-max over all channels of a layer, as the authors' code does. Reads no
     layer. One forward and one backward; each share is added in the backward pass and not kept.
     """
+    total = torch.zeros((len(z), *z.shape[2:]), device=z.device)
+    _each_share(z, forward, of_target, rescale, total.add_)
+    return total
+
+
+def fullgrad_shares(z: torch.Tensor, forward, of_target, *, rescale: str = "channel") -> torch.Tensor:
+    """The terms of `fullgrad`, `(N, L, *size)`: of each layer with positions, and of each channel of the input."""
+    found: list[torch.Tensor] = []
+    _each_share(z, forward, of_target, rescale, found.append)
+    return torch.stack(found, 1)
+
+
+def _each_share(z: torch.Tensor, forward: Any, of_target: Any, rescale: str, take: Callable[[torch.Tensor], Any]):
+    """Hands every term of `fullgrad` to `take`, `(N, *size)`."""
     check_choice("rescale", rescale, ("channel", "layer"))
     size = tuple(z.shape[2:])
-    total = torch.zeros((len(z), *size), device=z.device)
 
     def visit(share: torch.Tensor, channels: Channels) -> None:
         positions = _positions(share, channels, size)
         if positions is not None and len(positions) == len(z):
-            total.add_(upsampled(_rescaled_magnitudes(positions.float(), rescale).sum(1), size))
+            take(upsampled(_rescaled_magnitudes(positions.float(), rescale).sum(1), size))
 
     _, gradient = _outputs_and_gradient(z, forward, of_target, visit)
-    return total + _rescaled_magnitudes((gradient * z).float(), rescale).sum(1)
+    for channel in _rescaled_magnitudes((gradient * z).float(), rescale).unbind(1):
+        take(channel)
 
 
 def _rescaled_magnitudes(positions: torch.Tensor, rescale: str) -> torch.Tensor:

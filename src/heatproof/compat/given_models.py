@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -12,18 +13,22 @@ from heatproof import targets as rules
 from heatproof.ambient import ordinary
 from heatproof.attributions import requested
 from heatproof.engine import explain
-from heatproof.errors import InvalidInput, InvalidTarget
+from heatproof.errors import InvalidInput, InvalidTarget, LayerError
 from heatproof.explained_output import Output
 from heatproof.geometry import Geometry
 from heatproof.locks import held, of_this_thread
 from heatproof.memo import PerModule, cached_property
 from heatproof.models import Layers, Model, find_layers
 from heatproof.models.capture import first_tensor
+from heatproof.models.layout import layout_of
 from heatproof.models.model import bare, module_device
 from heatproof.models.preprocessing import Preprocessing
 from heatproof.rounding import top_class
 
 T = TypeVar("T")
+
+#: A function of a layer's output that gives the activations `(N, C, *spatial)`.
+Reshape = Callable[[Any], torch.Tensor]
 
 #: The layers found, by input shape.
 _LAYERS = PerModule[Layers]()
@@ -37,10 +42,13 @@ def known_layers(model: Model) -> Layers:
 class AsGiven(Model):
     """A module whose inputs are taken as they are: `x` is `z`, of any range.
 
-    One logit l becomes the logits l and −l, so that class 0 is the output at index 0, as in other libraries.
+    One logit l becomes the logits l and −l, so that class 0 is the output at index 0, as in other libraries. Where a
+    layer gives a dict or a tuple, `reshape` says what of it is explained. A layer of one position gives a flagged map.
     """
 
-    def __init__(self, module: nn.Module, shape: Sequence[int]):
+    one_position = True
+
+    def __init__(self, module: nn.Module, shape: Sequence[int], reshape: Reshape | None = None):
         module = bare(module)
         size = (shape[1], shape[2]) if len(shape) == 3 else (1, 1)
         super().__init__(
@@ -51,6 +59,7 @@ class AsGiven(Model):
             input_shape=tuple(shape),
         )
         self.one_logit = False
+        self.reading = None if reshape is None else partial(_reshaped, reshape)
 
     @cached_property
     def layers(self) -> Layers:
@@ -75,8 +84,14 @@ class AsGiven(Model):
 class Scored(AsGiven):
     """A module with the user's score, a function of one image's output, as two logits: 0 and the score."""
 
-    def __init__(self, module: nn.Module, shape: Sequence[int], score: Callable[[Any], Any]):
-        super().__init__(module, shape)
+    def __init__(
+        self,
+        module: nn.Module,
+        shape: Sequence[int],
+        score: Callable[[Any], Any],
+        reshape: Reshape | None = None,
+    ):
+        super().__init__(module, shape, reshape)
         self._score = score
 
     def unwrap(self, output: Any) -> torch.Tensor:
@@ -85,15 +100,17 @@ class Scored(AsGiven):
             output = first_tensor(getattr(output, "logits", output))[0]
         if output is None:
             raise InvalidInput("Expected the model to return a tensor, or a list with one entry for each image.")
-        scores = torch.stack([self._of_one(row) for row in output])
+        scores = torch.stack([number(self._score, row) for row in output])
         return torch.stack([torch.zeros_like(scores), scores], 1)
 
-    def _of_one(self, row: Any) -> torch.Tensor:
-        found = self._score(row)
-        if not isinstance(found, torch.Tensor) or found.numel() != 1:
-            got = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
-            raise InvalidTarget(f"A target must give one number, as a tensor, for each image's output. Got {got}.")
-        return found.reshape(()).float()
+
+def number(score: Callable[[Any], Any], row: Any) -> torch.Tensor:
+    """What a user's function makes of one image's output, as a float32 scalar; anything but one number is an error."""
+    found = score(row)
+    if not isinstance(found, torch.Tensor) or found.numel() != 1:
+        got = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+        raise InvalidTarget(f"A target must give one number, as a scalar tensor, for each image's output. Got {got}.")
+    return found.reshape(()).float()
 
 
 @dataclass(frozen=True)
@@ -106,16 +123,44 @@ class Wanted:
 
 
 def by_images(
-    module: nn.Module, inputs: Any, wanted: Wanted, work: Callable[[AsGiven, torch.Tensor, Any, Output], T]
+    module: nn.Module,
+    inputs: Any,
+    wanted: Wanted,
+    work: Callable[[AsGiven, torch.Tensor, Any, Output], T],
+    reshape: Reshape | None = None,
 ) -> list[T]:
     """`work(model, inputs, rule, output)`: once, or image by image where each has its own score."""
     inputs = checked(inputs)
     shape = inputs.shape[1:]
     if wanted.scores:
-        models = [Scored(module, shape, score) for score in wanted.scores]
+        models = [Scored(module, shape, score, reshape) for score in wanted.scores]
         return [work(model, inputs[i : i + 1], 1, "logit") for i, model in enumerate(models)]
-    model = AsGiven(module, shape)
+    model = AsGiven(module, shape, reshape)
     return [work(model, inputs, model.predicted if wanted.rule is None else wanted.rule, wanted.output)]
+
+
+def _reshaped(reshape: Reshape, layer: nn.Module, output: Any, size: tuple[int, ...]) -> torch.Tensor | None:
+    """What `reshape` makes of an output that is no tensor; None where that is the grid of the output's first tensor.
+
+    The grid has gradients, since the network goes on with it. What a function makes of several tensors has none.
+    """
+    if isinstance(output, torch.Tensor):
+        return None
+    try:
+        made = reshape(output)
+    except Exception as error:  # whatever a user's function raises
+        raise InvalidInput(
+            f"`reshape_transform` must make a tensor of what {type(layer).__name__} gives, a {type(output).__name__}. "
+            f"Got {type(error).__name__}: {error}"
+        ) from error
+    first, _ = first_tensor(output)
+    if first is not None and isinstance(made, torch.Tensor):
+        try:
+            grid = layout_of(layer, first, size).to_grid(first)
+        except LayerError:
+            return made
+        return None if grid.shape == made.shape and torch.equal(grid, made) else made
+    return made
 
 
 def checked(inputs: Any) -> torch.Tensor:
@@ -138,18 +183,24 @@ class Found:
 
 
 def raw_maps(
-    module: nn.Module, inputs: Any, methods: Mapping[str, Mapping[str, Any]], wanted: Wanted, layer: Any = "auto"
+    module: nn.Module,
+    inputs: Any,
+    methods: Mapping[str, Mapping[str, Any]],
+    wanted: Wanted,
+    layer: Any = "auto",
+    reshape: Reshape | None = None,
 ) -> Found:
-    """Raw maps by several methods, from the same passes."""
+    """Raw maps by several methods, from the same passes; float64 for float64 inputs."""
 
     def work(model: AsGiven, some: torch.Tensor, rule: Any, output: Output):
         found = explain(model, some, methods, rule, layer, raw=True, output=output)
         return found, found.logits[:, :1] if model.one_logit else found.logits
 
-    parts = by_images(module, inputs, wanted, work)
+    parts = by_images(module, inputs, wanted, work, reshape)
+    dtype = torch.promote_types(inputs.dtype, torch.float32)
     forms = {request.key: request.form for request in requested(methods)}
     return Found(
-        {key: torch.cat([found[key] for found, _ in parts]) for key in methods},
+        {key: torch.cat([found[key] for found, _ in parts]).to(dtype) for key in methods},
         forms,
         {key: [flag for found, _ in parts for flag in found.flags[key]] for key in methods},
         torch.cat([logits for _, logits in parts]),

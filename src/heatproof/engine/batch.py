@@ -239,6 +239,7 @@ class Batch:
     def tail(self, layer: str) -> Any:
         """Activations at the layer → outputs of every class."""
         found = self.captured
+        found.check_within([layer])
         if layer not in self._records:  # it was known to feed a linear head, and on this batch it does not
             with recording(self.model, layer) as self._records[layer]:
                 self.model.logits(self.x)
@@ -306,6 +307,15 @@ class TargetBatch:
         found = batch.captured.gradients_of(self.utility(utility), [layer], second=batch.differentiable, keep=True)
         return found[layer].float()
 
+    def noisy_gradients(self, layer: str, noise: torch.Tensor) -> torch.Tensor:
+        """Gradients of the output explained at a layer, where `noise` is added to the normalised images."""
+        batch, model = self.batch, self.batch.model
+        scale = noise.new_tensor(model.std if model.takes_images else 1).view(1, -1, *[1] * (noise.dim() - 2))
+        found = captured(model, batch.x + scale * noise, [layer], gradients=True, trunk=batch.differentiable)
+        with torch.enable_grad():
+            utility = explained_output.of_target(batch.output, found.logits, self.target, model.multi_label)
+        return found.gradients_of(utility, [layer], second=batch.differentiable)[layer].float()
+
     def hvp(self, layer: str, utility: explained_output.Output) -> torch.Tensor:
         """The product of a utility's Hessian with the activations, at a layer."""
         gradients = self._twice(utility)[layer]
@@ -362,6 +372,7 @@ SUPPLIERS: Mapping[str, Callable[[LayerBatch], Any]] = {
     "target": lambda at: at.by_target.target,
     "activations": lambda at: at.batch.activations(at.layer),
     "gradients": lambda at: at.by_target.gradients[at.layer].float(),
+    "noisy_gradients": lambda at: partial(at.by_target.noisy_gradients, at.layer),
     "input_gradients": lambda at: at.by_target.gradients[INPUT].float(),
     "gradients_of": lambda at: partial(at.by_target.gradients_of, at.layer),
     "hvp": lambda at: partial(at.by_target.hvp, at.layer),

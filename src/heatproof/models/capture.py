@@ -27,12 +27,24 @@ INPUT = ""
 
 @dataclass
 class Captured:
-    """The results of one pass: logits `(N, K)` and, by layer name, the native output and its layout."""
+    """The results of one pass: logits `(N, K)` and, by layer name, the native output and its layout.
+
+    `apart`: the layers of which `Model.reading` made a tensor that is no part of the pass.
+    """
 
     logits: torch.Tensor
     native: dict[str, torch.Tensor]
     layouts: dict[str, Layout]
     module: nn.Module
+    apart: frozenset[str] = frozenset()
+
+    def check_within(self, layers: Sequence[str]) -> None:
+        """Raises LayerError for a layer whose activations the network does not go on with."""
+        for name in self.apart.intersection(layers):
+            raise LayerError(
+                f"What is read of layer {name!r} is made of several tensors and is no part of the network, so it has "
+                "no gradients and cannot be changed. Take a method that needs neither, such as eigencam or scorecam."
+            )
 
     def activations(self, layer: str) -> torch.Tensor:
         """`(N, C, *spatial)` at a layer."""
@@ -51,6 +63,7 @@ class Captured:
 
         `second`: the gradients can be differentiated again; `keep`: the graph is not freed.
         """
+        self.check_within(layers)
         if not utility.requires_grad:
             raise LayerError(_no_gradient(layers, self.module))
         natives = [self.native[name] for name in layers]
@@ -117,16 +130,19 @@ def captured(
     leaves = set(layers if gradients is True else gradients or ())
     native: dict[str, torch.Tensor] = {}
     places = {name: model.submodule_and_call(name) for name in layers}
-    calls = Counter[str]()
+    calls, size, apart = Counter[str](), tuple(x.shape[2:]), set[str]()
 
     def keeper(name: str) -> Callable[..., Any]:
         wanted = places[name][1] or 0
 
-        def keep(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        def keep(module: nn.Module, _inputs: Any, output: Any) -> Any:
             calls[name] += 1
             if calls[name] != wanted + 1:
                 return output
             value, replaced = first_tensor(output)
+            if model.reading and (read := model.reading(module, output, size)) is not None:
+                value, replaced = read, lambda _new: output
+                apart.add(name)
             if value is None:
                 raise LayerError(f"Layer {name!r} must give a tensor. Got {type(output).__name__}.")
             if name in leaves and value.is_floating_point() and not value.requires_grad:
@@ -149,8 +165,8 @@ def captured(
             raise LayerError(several_calls(name, range(calls[name])))
         if not calls[name]:
             raise LayerError(f"Layer {name!r} did not run in the forward pass. Choose one that does.")
-    size = tuple(x.shape[2:])
-    layouts = {name: layout_of(places[name][0], value, size) for name, value in native.items()}
+    single = model.one_position
+    layouts = {name: layout_of(places[name][0], value, size, single=single) for name, value in native.items()}
     for name, value in native.items():
         if len(value) != len(x):
             raise LayerError(
@@ -159,7 +175,7 @@ def captured(
             )
     if at_input:
         native[INPUT], layouts[INPUT] = z, Layout("channels-first", 0, size)
-    return Captured(logits, native, layouts, model.module)
+    return Captured(logits, native, layouts, model.module, frozenset(apart))
 
 
 @contextmanager

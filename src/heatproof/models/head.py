@@ -9,6 +9,7 @@ def linear_head(
 ) -> torch.Tensor | None:
     """The weights `(K, C)` of a last linear layer W if `W ⟨A⟩ + b` gives the logits, else None.
 
+    A convolution of one position is a linear layer; it may stand before the average or after it.
     The comparison allows for rounding in the layer's own dtype and in `precision`, the network's. Images with
     non-finite logits are left out of it.
     """
@@ -16,20 +17,32 @@ def linear_head(
     finite = torch.isfinite(logits).all(1)
     expected = logits[finite]
     largest = float(expected.abs().max().clamp_min(1e-6)) if len(expected) else 0.0
-    for layer in reversed([m for m in module.modules() if isinstance(m, nn.Linear)]):
-        weight, bias = _parts(layer, logits.shape[1])
-        if weight.shape != (logits.shape[1], pooled.shape[1]):
-            continue
+    for layer in reversed([m for m in module.modules() if isinstance(m, _LINEAR)]):
         rounding = 4 * max(torch.finfo(layer.weight.dtype).eps, torch.finfo(precision).eps)
-        given = nn.functional.linear(pooled[finite], weight, bias)
-        if torch.allclose(given, expected, max(1e-3, rounding), max(1e-4, rounding) * largest):
-            return weight
+        for weight, bias in _parts(layer, logits.shape[1]):
+            if weight.shape != (logits.shape[1], pooled.shape[1]):
+                continue
+            given = nn.functional.linear(pooled[finite], weight, bias)
+            if torch.allclose(given, expected, max(1e-3, rounding), max(1e-4, rounding) * largest):
+                return weight
     return None
 
 
-def _parts(layer: nn.Linear, classes: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Weight and bias in float32; a single output l becomes −l/2 and l/2, as in `Model.unwrap`."""
-    weight, bias = layer.weight.detach().float(), None if layer.bias is None else layer.bias.detach().float()
-    if len(weight) == 1 and classes == 2:
-        return torch.cat([-weight, weight]) / 2, None if bias is None else torch.cat([-bias, bias]) / 2
-    return weight, bias
+#: Modules that are linear in the channels, where a convolution has one position.
+_LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+#: The two logits that may stand for a single output l: −l/2 and l/2 in `Model.unwrap`, others in other call styles.
+_ONE_OUTPUT = ((-0.5, 0.5), (-1.0, 1.0), (1.0, -1.0), (0.5, -0.5))
+
+
+def _parts(layer: nn.Module, classes: int) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
+    """Weight `(K, C)` and bias in float32; of a single output, for each pair of logits that may stand for it."""
+    assert isinstance(layer, _LINEAR)
+    if not isinstance(layer, nn.Linear) and (set(layer.kernel_size) != {1} or layer.groups > 1):
+        return []
+    weight = layer.weight.detach().float().flatten(1)
+    bias = None if layer.bias is None else layer.bias.detach().float()
+    if len(weight) > 1 or classes != 2:
+        return [(weight, bias)]
+    scales = [weight.new_tensor(pair)[:, None] for pair in _ONE_OUTPUT]
+    return [(scale * weight, None if bias is None else scale[:, 0] * bias) for scale in scales]

@@ -75,7 +75,12 @@ class Layout:
 
 
 def layout_of(
-    module: nn.Module, output: torch.Tensor, input_size: tuple[int, ...], prefix: int | None = None
+    module: nn.Module,
+    output: torch.Tensor,
+    input_size: tuple[int, ...],
+    prefix: int | None = None,
+    *,
+    single: bool = False,
 ) -> Layout:
     """The layout of the `output` of `module` for an input of spatial `input_size`: `(H, W)`, `(L,)` or `(D, H, W)`.
 
@@ -86,7 +91,8 @@ def layout_of(
     stride. `(N, C, L)` of a one-dimensional signal has the same form, so three dimensions are a signal only
     where the input itself is one. `prefix` overrides the count of prefix tokens.
 
-    Raises LayerError where the output has no positions: `(N, K)`, a single position, or no grid that fits.
+    Raises LayerError where the output has no positions: `(N, K)`, a single position (unless `single`), or no grid that
+    fits.
     """
     shape = tuple(output.shape)
     if not output.is_floating_point() or len(shape) < 3:
@@ -97,7 +103,7 @@ def layout_of(
         layout = Layout("channels-last", 0, shape[1:-1])
     else:
         layout = Layout("channels-first", 0, shape[2:])
-    if math.prod(layout.grid) <= 1:
+    if math.prod(layout.grid) <= (0 if single else 1):
         raise LayerError(_not_spatial(module, shape))
     return layout
 

@@ -2,7 +2,7 @@
 
 import copy
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,6 +33,11 @@ class Model:
     are taken as they are. Calls that explain go through `evaluating`, which restores the module's train/eval mode and
     `requires_grad`. Threads that use models of one module, or of modules that share a part, wait for each other.
     """
+
+    #: Layer, its output and the image's size → the tensor to explain, or None for the output's first tensor.
+    reading: "Callable[[nn.Module, Any, tuple[int, ...]], torch.Tensor | None] | None" = None
+    #: Whether a layer of a single position has a map (of one value, which is flagged), and is not an error.
+    one_position = False
 
     def __init__(
         self,

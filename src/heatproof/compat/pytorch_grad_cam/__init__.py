@@ -9,187 +9,94 @@ Where our formula differs from the original's, the classes here give the origina
 in `GradCAMPlusPlus(model, layers, compat=False)`. docs/moving.md lists the differences that remain.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import sys
+from types import ModuleType
 
-import numpy as np
-import torch
-from torch import nn
-
-from heatproof.attributions.cam import BASES
-from heatproof.compat.given_models import Wanted, as_rule, checked, raw_maps
 from heatproof.compat.missing import missing_names
-from heatproof.compat.pytorch_grad_cam.base import BaseCAM, as_wanted
-from heatproof.errors import InvalidInput, NotApplicable
-
-
-def _method_class(name: str, method: str, **settings: Any) -> type[BaseCAM]:
-    """The class of a method."""
-    about = f"{method!r} in the call style of pytorch-grad-cam; see BaseCAM."
-    return type(name, (BaseCAM,), {"method": method, "settings": settings, "__doc__": about, "__module__": __name__})
-
-
-GradCAM = _method_class("GradCAM", "gradcam")
-GradCAMPlusPlus = _method_class("GradCAMPlusPlus", "gradcam++", compat=True)
-HiResCAM = _method_class("HiResCAM", "hirescam")
-XGradCAM = _method_class("XGradCAM", "xgradcam", eps=1e-7)
-LayerCAM = _method_class("LayerCAM", "layercam")
-GradCAMElementWise = _method_class("GradCAMElementWise", "gradcam-elementwise")
-EigenCAM = _method_class("EigenCAM", "eigencam")
-EigenGradCAM = _method_class("EigenGradCAM", "eigengradcam")
-FEM = _method_class("FEM", "fem", compat=True)
-FullGrad = _method_class("FullGrad", "fullgrad")
-ScoreCAM = _method_class("ScoreCAM", "scorecam")
-
-
-class ShapleyCAM(_method_class("ShapleyCAM", "shapleycam")):
-    """`shapleycam`; the utility is the targets' output (in the paper `ClassifierOutputReST`); for None the logit."""
-
-    def _wanted(self, targets: Any, count: int) -> Wanted:
-        wanted = as_wanted(targets, count)
-        return Wanted(scores=tuple(targets)) if wanted.output == "probability" else wanted
-
-    def _mapped(self, inputs: torch.Tensor, wanted: Wanted, **changed: Any) -> np.ndarray:
-        return super()._mapped(inputs, wanted, utility="rest" if wanted.output == "rest" else "logit", **changed)
-
-
-class AblationCAM(_method_class("AblationCAM", "ablationcam", compat=True)):
-    """`ablationcam`; `batch_size` and `ablation_layer` are accepted and ignored."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        target_layers: Sequence[nn.Module],
-        reshape_transform: Callable[[torch.Tensor], torch.Tensor] | None = None,
-        ablation_layer: Any = None,
-        batch_size: int = 32,
-        ratio_channels_to_ablate: float = 1.0,
-        **options: Any,
-    ):
-        if ratio_channels_to_ablate != 1:
-            raise NotApplicable(
-                "`ratio_channels_to_ablate` must be 1: all channels are ablated, which costs the part of the network "
-                f"after the layer only. Got {ratio_channels_to_ablate}."
-            )
-        super().__init__(model, target_layers, reshape_transform, **options)
-        self.batch_size, self.ablation_layer = batch_size, ablation_layer
-
-
-class KPCA_CAM(_method_class("KPCA_CAM", "kpcacam")):
-    """`kpcacam`; `gamma=None` is one over the number of channels."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        target_layers: Sequence[nn.Module],
-        reshape_transform: Callable[[torch.Tensor], torch.Tensor] | None = None,
-        kernel: str = "sigmoid",
-        gamma: float | None = None,
-        **options: Any,
-    ):
-        kernel = {"poly": "polynomial"}.get(kernel, kernel)
-        super().__init__(model, target_layers, reshape_transform, kernel=kernel, gamma=gamma or 0.0, **options)
-
-
-class FinerCAM(_method_class("FinerCAM", "finercam", alpha=1.0, comparisons=3, compat=True)):
-    """`finercam` on the CAM of `base_method`; given `targets` are explained by `base_method` alone."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        target_layers: Sequence[nn.Module],
-        reshape_transform: Callable[[torch.Tensor], torch.Tensor] | None = None,
-        base_method: type[BaseCAM] = GradCAM,
-        **options: Any,
-    ):
-        if base_method.method not in BASES:
-            raise InvalidInput(f"`base_method` must be one of {', '.join(BASES)}. Got {base_method.__name__}.")
-        super().__init__(model, target_layers, reshape_transform, base=base_method.method, **options)
-        self.base_cam = base_method(model, target_layers, reshape_transform)
-
-    def forward(
-        self,
-        input_tensor: torch.Tensor,
-        targets: Sequence[Callable[[Any], Any]] | None = None,
-        eigen_smooth: bool = False,
-        alpha: float = 1,
-        comparison_categories: Sequence[int] | None = None,
-        target_idx: int | None = None,
-    ) -> np.ndarray:
-        """`comparison_categories` are positions by similarity, 1 … n; `target_idx` is the class explained."""
-        if targets is not None:
-            return self.base_cam.forward(input_tensor, targets, eigen_smooth)
-        if eigen_smooth:
-            raise NotApplicable("`eigen_smooth` is not for FinerCAM without `targets`. Take FinerWeightedTarget.")
-        positions = list(comparison_categories or range(1, self.options["comparisons"] + 1))
-        if positions != list(range(1, len(positions) + 1)):
-            raise NotApplicable(f"`comparison_categories` must be 1 … n, the most similar classes. Got {positions}.")
-        inputs = checked(input_tensor)
-        wanted = Wanted(as_rule(target_idx, len(inputs)))
-        return self._mapped(inputs, wanted, alpha=float(alpha), comparisons=len(positions))
-
-    def __call__(self, input_tensor: torch.Tensor, targets: Any = None, *arguments: Any, **named: Any) -> np.ndarray:
-        return self.forward(input_tensor, targets, *arguments, **named)
-
-
-class RefineCAM(BaseCAM):
-    """RefineCAM over all of `target_layers`, on the CAM of `base_method`; option `operator`, the product by default."""
-
-    method = "refine:gradcam++"
-
-    def __init__(
-        self,
-        model: nn.Module,
-        target_layers: Sequence[nn.Module],
-        reshape_transform: Callable[[torch.Tensor], torch.Tensor] | None = None,
-        base_method: type[BaseCAM] = GradCAMPlusPlus,
-        **options: Any,
-    ):
-        self.method = f"refine:{base_method.method}"  # type: ignore[misc] - of the instance
-        super().__init__(model, target_layers, reshape_transform, **{**base_method.settings, **options})
-        if len(set(self._layers)) < 2:
-            raise InvalidInput(f"RefineCAM takes at least two target layers. Got {len(set(self._layers))}.")
-
-    def __call__(self, input_tensor: torch.Tensor, targets: Any = None, eigen_smooth: bool = False) -> np.ndarray:  # type: ignore[override]
-        return self.forward(input_tensor, targets, eigen_smooth)
-
-    def _keys(self) -> list[str]:
-        return [f"{self.method}@{'+'.join(dict.fromkeys(self._layers))}"]
-
-
-class GuidedBackpropReLUModel:
-    """Guided backpropagation of one image, `(H, W, C)`, signed."""
-
-    def __init__(self, model: nn.Module, device: Any = None):
-        self.model = model if device is None else model.to(device)
-
-    def __call__(self, input_img: torch.Tensor, target_category: int | None = None) -> np.ndarray:
-        inputs = checked(input_img)[:1]
-        found = raw_maps(self.model, inputs, {"guided-backprop": {}}, Wanted(as_rule(target_category, 1)))
-        return found.raw["guided-backprop"][0].movedim(0, -1).cpu().numpy()
-
+from heatproof.compat.pytorch_grad_cam.base import BaseCAM
+from heatproof.compat.pytorch_grad_cam.cams import (
+    FEM,
+    KPCA_CAM,
+    AblationCAM,
+    AblationLayer,
+    AblationLayerFasterRCNN,
+    AblationLayerVit,
+    EigenCAM,
+    EigenGradCAM,
+    FinerCAM,
+    FullGrad,
+    GradCAM,
+    GradCAMElementWise,
+    GradCAMPlusPlus,
+    HiResCAM,
+    LayerCAM,
+    RandomCAM,
+    RefineCAM,
+    ScoreCAM,
+    SegEigenCAM,
+    ShapleyCAM,
+    XGradCAM,
+)
+from heatproof.compat.pytorch_grad_cam.feature_factorization import DeepFeatureFactorization, run_dff_on_image
+from heatproof.compat.pytorch_grad_cam.guided_backprop import GuidedBackpropReLUModel
+from heatproof.compat.pytorch_grad_cam.metrics import arcc, cam_mult_image, road
+from heatproof.compat.pytorch_grad_cam.utils import model_targets, reshape_transforms
 
 #: Names of the original that heatproof does not have → what to use instead.
 ABSENT = {
-    "RandomCAM": "it weighs channels at random; the controls 'random' and 'half' are there for that",
-    "SegEigenCAM": "take EigenCAM",
-    "SobelCAM": "the control 'edges' is the Sobel magnitude",
+    "ActivationsAndGradients": "not needed: nothing is left in the model between calls; DeepFeatureFactorization and "
+    "the CAMs read the layers themselves",
     "SESS": "take RefineCAM for sharper maps",
-    "DeepFeatureFactorization": "it explains no class",
-    "run_dff_on_image": "it explains no class",
-    "AblationLayer": "not needed",
-    "AblationLayerVit": "not needed",
-    "ActivationsAndGradients": "not needed: nothing is left in the model between calls",
+}
+
+__getattr__ = missing_names(__name__, ABSENT)
+
+#: Modules of the original → their classes that are here.
+MODULES: dict[str, tuple[type, ...]] = {
+    "activations_and_gradients": (),
+    "sess": (),
+    "ablation_cam": (AblationCAM,),
+    "ablation_layer": (AblationLayer, AblationLayerVit, AblationLayerFasterRCNN),
+    "base_cam": (BaseCAM,),
+    "eigen_cam": (EigenCAM,),
+    "eigen_grad_cam": (EigenGradCAM,),
+    "fem": (FEM,),
+    "finer_cam": (FinerCAM,),
+    "fullgrad_cam": (FullGrad,),
+    "grad_cam": (GradCAM,),
+    "grad_cam_elementwise": (GradCAMElementWise,),
+    "grad_cam_plusplus": (GradCAMPlusPlus,),
+    "hirescam": (HiResCAM,),
+    "kpca_cam": (KPCA_CAM,),
+    "layer_cam": (LayerCAM,),
+    "random_cam": (RandomCAM,),
+    "refine_cam": (RefineCAM,),
+    "score_cam": (ScoreCAM,),
+    "seg_eigen_cam": (SegEigenCAM,),
+    "shapley_cam": (ShapleyCAM,),
+    "xgrad_cam": (XGradCAM,),
 }
 
 
-__getattr__ = missing_names(__name__, ABSENT)
+def _as_module(name: str, classes: tuple[type, ...]) -> ModuleType:
+    """A module that holds these classes, which `import` finds."""
+    module = ModuleType(f"{__name__}.{name}", "The classes of the module of that name in pytorch-grad-cam.")
+    module.__dict__.update({one.__name__: one for one in classes}, __all__=[one.__name__ for one in classes])
+    module.__dict__["__getattr__"] = missing_names(module.__name__, ABSENT)
+    return sys.modules.setdefault(module.__name__, module)
+
+
+globals().update({name: _as_module(name, classes) for name, classes in MODULES.items()})
 
 __all__ = [
     "FEM",
     "KPCA_CAM",
     "AblationCAM",
+    "AblationLayer",
+    "AblationLayerFasterRCNN",
+    "AblationLayerVit",
     "BaseCAM",
+    "DeepFeatureFactorization",
     "EigenCAM",
     "EigenGradCAM",
     "FinerCAM",
@@ -200,9 +107,16 @@ __all__ = [
     "GuidedBackpropReLUModel",
     "HiResCAM",
     "LayerCAM",
+    "RandomCAM",
     "RefineCAM",
     "ScoreCAM",
+    "SegEigenCAM",
     "ShapleyCAM",
     "XGradCAM",
-    "as_wanted",
+    "arcc",
+    "cam_mult_image",
+    "model_targets",
+    "reshape_transforms",
+    "road",
+    "run_dff_on_image",
 ]

@@ -1,9 +1,7 @@
 """The call style of pytorch-grad-cam, and its combination of the maps of several layers."""
 
-import itertools
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -11,22 +9,20 @@ import torch
 from torch import nn
 
 from heatproof.ambient import neutral
-from heatproof.attributions import display_maps, parsed, requested
-from heatproof.attributions.cam import BASES
-from heatproof.attributions.eigen import eigencam
-from heatproof.compat.given_models import AsGiven, Wanted, by_images, checked, raw_maps
+from heatproof.attributions import display_maps, flags, requested
+from heatproof.compat.given_models import Wanted, checked, raw_maps
+from heatproof.compat.pytorch_grad_cam.observed_grids import observed
+from heatproof.compat.pytorch_grad_cam.smoothing import smoothed
 from heatproof.compat.pytorch_grad_cam.utils.model_targets import class_and_output
-from heatproof.engine import Batch, ResolvedMethod
-from heatproof.errors import HeatproofWarning, InvalidInput, InvalidTarget, NotApplicable
-from heatproof.explained_output import Output
-from heatproof.locks import held
+from heatproof.errors import HeatproofWarning, InvalidInput, InvalidTarget
+from heatproof.flags import as_text
 from heatproof.models import resolve_layer
 from heatproof.models.layer_names import module_and_call
 from heatproof.models.model import bare
 from heatproof.tensors import minmax, upsampled
 
 #: Methods that ignore `eigen_smooth`, as in pytorch-grad-cam.
-UNSMOOTHED = ("eigencam", "eigengradcam", "kpcacam", "fem")
+UNSMOOTHED = ("eigencam", "eigengradcam", "kpcacam", "fem", "segeigencam")
 #: The factors of `aug_smooth` on the input, each with and without a horizontal flip.
 FACTORS = (0.9, 1.0, 1.1)
 
@@ -54,8 +50,9 @@ class BaseCAM:
             model: in any mode; it is explained in eval mode, and left as it was.
             target_layers: modules of the model, or their names; their maps are averaged. A call of a module that runs
                 several times has a name alone, `encoder#0`.
-            reshape_transform: not used: the grid of tokens is read from the tensors. A HeatproofWarning
-                is given where it gives another grid.
+            reshape_transform: a function of a layer's output that gives `(N, C, H, W)`. It is used where that output
+                is a dict or a tuple. Of a tensor the grid is read without it, with a HeatproofWarning where it gives
+                another one.
             options: of the method (`heatproof list methods`); they replace those that give the original's numbers.
         """
         if not isinstance(model, nn.Module):
@@ -118,8 +115,7 @@ class BaseCAM:
         inputs = checked(input_tensor)
         wanted = self._wanted(targets, len(inputs))
         if eigen_smooth and self.method not in UNSMOOTHED:
-            raw = self._smoothed(inputs, wanted)
-            return combined(raw, tuple(inputs.shape[2:])).cpu().numpy()
+            return self._smoothed(inputs, wanted)
         return self._mapped(inputs, wanted)
 
     def _keys(self) -> list[str]:
@@ -135,7 +131,8 @@ class BaseCAM:
         places = [module_and_call(bare(self.model), layer) for layer in self._layers]
         with observed(bare(self.model), places, self.reshape_transform) as grids:
             options, layer = {**self.options, **changed}, self._layers[0] if self._layers else "auto"
-            found = raw_maps(self.model, inputs, dict.fromkeys(keys, options), wanted, layer)
+            asked = dict.fromkeys(keys, options)
+            found = raw_maps(self.model, inputs, asked, wanted, layer, self.reshape_transform)
         self.outputs = None if wanted.scores else found.logits
         for i, grid in grids.items():
             self._compare(i, grid, tuple(found.raw[keys[i if len(keys) > 1 else 0]].shape[1:]))
@@ -145,29 +142,16 @@ class BaseCAM:
             return combined([found.raw[key] for key in keys], size).cpu().numpy()
         return display_maps(found.raw[keys[0]], found.forms[keys[0]], size).cpu().numpy()
 
-    def _smoothed(self, inputs: torch.Tensor, wanted: Wanted) -> list[torch.Tensor]:
-        """For each layer, the first principal component of the channels' weighted activations."""
-        formula = BASES.get(self.method)
-        if formula is None:
-            raise NotApplicable(
-                f"`eigen_smooth` is for {', '.join(BASES)}. Got {self.method!r}. Take EigenCAM or EigenGradCAM."
-            )
-        methods = [ResolvedMethod(parsed("gradcam"), (name,)) for name in self._layers]  # activations and gradients
+    def _smoothed(self, inputs: torch.Tensor, wanted: Wanted, **changed: Any) -> np.ndarray:
+        """The map with `eigen_smooth`."""
+        (request,) = requested({self.method: {**self.options, **changed}})
+        raw = smoothed(self.model, inputs, wanted, request, self._layers, self.reshape_transform)
+        for one in raw:
+            _say(type(self).__name__, as_text(flags(one, "cam")))
+        return self._combined(raw, tuple(inputs.shape[2:])).cpu().numpy()
 
-        def work(model: AsGiven, some: torch.Tensor, rule: Any, output: Output) -> list[torch.Tensor]:
-            batch = Batch.of(model, methods, some.to(model.device).float(), target_rule=rule, output=output)
-            with model.evaluating(), torch.no_grad():
-                (at_target,) = batch.by_target
-                return [smooth(batch.activations(name), at_target.gradients[name].float()) for name in self._layers]
-
-        def smooth(activations: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
-            # These formulas are sums over channels, so one channel alone gives its part of the sum.
-            one_by_one = [tensor.flatten(0, 1)[:, None] for tensor in (activations, gradients)]
-            parts = formula(*one_by_one, **self._request.options)
-            return eigencam(parts.view_as(activations))
-
-        parts = by_images(self.model, inputs, wanted, work)
-        return [torch.cat(rows) for rows in zip(*parts, strict=True)]
+    def _combined(self, raw: Sequence[torch.Tensor], size: tuple[int, ...]) -> torch.Tensor:
+        return combined(raw, size)
 
     def _compare(self, layer: int, grid: tuple[int, ...] | str, ours: tuple[int, ...]) -> None:
         if grid != ours:
@@ -180,10 +164,8 @@ class BaseCAM:
             )
 
 
-def as_wanted(targets: Any, count: int) -> Wanted:
-    """Targets of pytorch-grad-cam as `Wanted`."""
-    if targets is None:
-        return Wanted()
+def checked_targets(targets: Any, count: int) -> list[Callable[[Any], Any]]:
+    """One target for each of `count` images."""
     found = list(targets) if isinstance(targets, Sequence) else None
     if found is None or not all(callable(target) for target in found):
         raise InvalidTarget(
@@ -192,6 +174,14 @@ def as_wanted(targets: Any, count: int) -> Wanted:
         )
     if len(found) != count:
         raise InvalidTarget(f"Expected one target for each of the {count} images. Got {len(found)}.")
+    return found
+
+
+def as_wanted(targets: Any, count: int) -> Wanted:
+    """Targets of pytorch-grad-cam as `Wanted`."""
+    if targets is None:
+        return Wanted()
+    found = checked_targets(targets, count)
     named = [class_and_output(target) for target in found]
     known = [pair for pair in named if pair is not None]
     if len(known) == count and len({output for _, output in known}) == 1:
@@ -203,36 +193,6 @@ def combined(raw: Sequence[torch.Tensor], size: tuple[int, ...]) -> torch.Tensor
     """Raw maps of several layers → `(N, *size)` in [0, 1], as pytorch-grad-cam averages them."""
     scaled = torch.stack([upsampled(minmax(one.relu()), size) for one in raw])
     return minmax(scaled.mean(0))
-
-
-@contextmanager
-def observed(
-    module: nn.Module,
-    layers: Sequence[tuple[nn.Module, int | None]],
-    transform: Callable[[torch.Tensor], torch.Tensor] | None,
-) -> Iterator[dict[int, tuple[int, ...] | str]]:
-    """For each layer, at its call, the grid that a `reshape_transform` makes of its output, or the error it raises."""
-    seen: dict[int, tuple[int, ...] | str] = {}
-
-    def keeper(index: int, reshaped: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., None]:
-        calls = itertools.count()
-
-        def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            if next(calls) == (layers[index][1] or 0):
-                try:
-                    seen[index] = tuple(reshaped(output.detach()).shape[2:])
-                except Exception as error:  # whatever a user's function raises on a grid it was not made for
-                    seen[index] = f"{type(error).__name__}: {error}"
-
-        return keep
-
-    if transform is None:
-        yield seen
-        return
-    with held(module), ExitStack() as handles:
-        for i, (layer, _) in enumerate(layers):
-            handles.callback(layer.register_forward_hook(keeper(i, transform)).remove)
-        yield seen
 
 
 def _say(name: str, flags: Sequence[str]) -> None:

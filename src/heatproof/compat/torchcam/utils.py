@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from heatproof.errors import InvalidInput
+from heatproof.errors import InvalidInput, InvalidType
 
 
 def overlay_mask(img: Image.Image, mask: Image.Image, colormap: Any = "jet", alpha: float = 0.7) -> Image.Image:
@@ -21,9 +21,9 @@ def overlay_mask(img: Image.Image, mask: Image.Image, colormap: Any = "jet", alp
 
     for name, given in (("img", img), ("mask", mask)):
         if not isinstance(given, Image.Image):
-            raise InvalidInput(f"`{name}` must be a PIL image. Got {type(given).__name__}.")
-    if not 0 <= alpha < 1:
-        raise InvalidInput(f"`alpha` must be at least 0 and below 1. Got {alpha}.")
+            raise InvalidType(f"`{name}` must be a PIL image. Got {type(given).__name__}.")
+    if not isinstance(alpha, int | float) or not 0 <= alpha < 1:
+        raise InvalidInput(f"`alpha` must be at least 0 and below 1. Got {alpha!r}.")
     if len(img.getbands()) not in (1, 3):
         raise InvalidInput(f"`img` must be grey or RGB. Got mode {img.mode}.")
     shares = np.asarray(mask.resize(img.size, resample=Image.Resampling.BICUBIC))

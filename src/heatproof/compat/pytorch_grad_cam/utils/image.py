@@ -5,6 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from heatproof.compat.pytorch_grad_cam.utils.factorization_image import (
+    create_labels_legend,
+    show_factorization_on_image,
+)
 from heatproof.errors import InvalidInput
 from heatproof.registry import unknown
 from heatproof.tensors import upsampled
@@ -92,3 +96,21 @@ def scale_cam_image(cam: np.ndarray, target_size: tuple[int, int] | None = None)
     maps = maps - maps.amin(sides, keepdim=True)
     maps = maps / (1e-7 + maps.amax(sides, keepdim=True))
     return (maps if target_size is None else upsampled(maps, tuple(target_size)[::-1])).numpy()
+
+
+def scale_accross_batch_and_channels(tensor: np.ndarray, target_size: tuple[int, int]) -> np.ndarray:
+    """Each channel `(N, C, H, W)` scaled to [0, 1] by itself, then resized to `target_size` (width, height)."""
+    count, channels = tensor.shape[:2]
+    scaled = scale_cam_image(np.asarray(tensor).reshape(count * channels, *tensor.shape[2:]), target_size)
+    return scaled.reshape(count, channels, *scaled.shape[1:])
+
+
+__all__ = [
+    "create_labels_legend",
+    "deprocess_image",
+    "preprocess_image",
+    "scale_accross_batch_and_channels",
+    "scale_cam_image",
+    "show_cam_on_image",
+    "show_factorization_on_image",
+]

@@ -4,7 +4,7 @@ Any callable on one output row is a target too. The engine knows those of this m
 the whole batch at once; with any other it explains image by image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +83,29 @@ class SemanticSegmentationTarget:
 
     def __call__(self, model_output: torch.Tensor) -> torch.Tensor:
         return (model_output[self.category] * self.mask.to(model_output.device)).sum()
+
+
+class FasterRCNNBoxScoreTarget:
+    """How well given boxes are found again: the sum of IoU + score of each box's best match.
+
+    A box counts 0 where the detection that overlaps it most has an IoU up to `iou_threshold` or another label.
+    The model gives a dict with `boxes` `(M, 4)`, `labels` and `scores` for each image. Returns `(1,)`.
+    """
+
+    def __init__(self, labels: Sequence[Any], bounding_boxes: Sequence[Any], iou_threshold: float = 0.5):
+        self.labels, self.bounding_boxes, self.iou_threshold = labels, bounding_boxes, iou_threshold
+
+    def __call__(self, model_outputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        from torchvision.ops import box_iou
+
+        boxes = model_outputs["boxes"]
+        total = boxes.new_zeros(1)
+        for box, label in zip(self.bounding_boxes, self.labels, strict=True) if len(boxes) else ():
+            overlaps = box_iou(torch.as_tensor(box, dtype=boxes.dtype, device=boxes.device)[None], boxes)[0]
+            best = overlaps.argmax()
+            if overlaps[best] > self.iou_threshold and model_outputs["labels"][best] == label:
+                total = total + overlaps[best] + model_outputs["scores"][best]
+        return total
 
 
 @dataclass(frozen=True)
