@@ -24,11 +24,14 @@ class Reason(Enum):
     UNDEFINED = "the formula has no value here"
     UNUSABLE = "the image cannot be used"
     ONE_COLOUR = "nearly one colour after preprocessing"
+    SATURATED = "saturated: no masking moved the probability, which is 0 or 1 to the digits that scores have"
     FAILED = "the method or metric raised an error"
 
 
 #: Reasons of a degenerate map, for which a metric may state a value.
 DEGENERATE = frozenset({Reason.CONSTANT, Reason.NON_FINITE})
+#: Reasons with which a row keeps a value.
+VALUED = DEGENERATE | {Reason.SATURATED}
 
 
 class Flag(str):
@@ -61,6 +64,11 @@ class Flag(str):
     def degenerate(self) -> bool:
         """Whether the map is constant or not finite."""
         return self.reason in DEGENERATE
+
+    @property
+    def valued(self) -> bool:
+        """Whether a row with this flag may keep its value."""
+        return self.reason in VALUED
 
     def after(self, words: str) -> "Flag":
         """The same flag with `words` before its text; an empty flag stays empty."""

@@ -35,8 +35,11 @@ def known_layers(model: Model) -> Layers:
 class AsGiven(Model):
     """A module whose inputs are taken as they are: `x` is `z`, of any range.
 
-    One logit l becomes the logits l and −l, so that class 0 is the output at index 0, as in other libraries.
+    One logit l becomes the logits l and −l, so that class 0 is the output at index 0, as in other libraries: a raw map
+    of it explains l itself.
     """
+
+    warns_of_values = False  # the output may be anything, and is taken as it is
 
     def __init__(self, module: nn.Module, shape: Sequence[int]):
         module = bare(module)

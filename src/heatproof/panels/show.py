@@ -13,7 +13,7 @@ from torch import nn
 
 from heatproof import explained_output
 from heatproof.ambient import neutral
-from heatproof.engine import as_model
+from heatproof.engine import as_model, of_output
 from heatproof.errors import InvalidInput
 from heatproof.files import write_atomically
 from heatproof.models import Model
@@ -304,7 +304,7 @@ def checked_job(
     """The job of a call of `show`, checked; `limit`: only so many images, chosen as `sampling` says."""
     files = PanelFiles(dpi, tuple([formats] if isinstance(formats, str) else formats), overlays)
     model, look = as_model(model), Look(colormap, alpha)
-    explained_output.checked_output(output)
+    model, output = of_output(model, output)
     if upsample not in UPSAMPLING:
         raise unknown("`upsample`", str(upsample), UPSAMPLING)
     for name, value in (("batch_size", batch_size), ("limit", limit)):
