@@ -1,8 +1,8 @@
-"""Which output of the network a map explains: the target's logit, its probability, a value, or a callable of the user's.
+"""Which output of the network a map explains: the target's logit, its probability, a value, or the user's callable.
 
-A network of values is one whose outputs are numbers in units of their own, such as ages, and no logits. `output="value"`
-says so. No softmax and no sigmoid is then taken anywhere: what is explained, masked and scored is the number itself, one
-column of the output. Inside, such a network has `Model.output` "value", and its outputs stand where logits stand.
+A network of values is one whose outputs are numbers in units of their own, such as ages, and no logits:
+`output="value"` says so. No softmax and no sigmoid is then taken anywhere. What is explained, masked and scored is the
+number itself, one column of the output. The model is then `Model.of_values`, and its outputs stand where logits stand.
 """
 
 from collections.abc import Callable
@@ -53,7 +53,7 @@ def of_values(output: Output) -> Output:
     """
     if not isinstance(output, str) or output in ("logit", "value", "probability"):
         return "value" if isinstance(output, str) else output
-    raise NotApplicable(f"A network of values has no {output!r}, which needs a probability. Take `output=\"value\"`.")
+    raise NotApplicable(f'A network of values has no {output!r}, which needs a probability. Take `output="value"`.')
 
 
 def refuse_of_values(output: Output) -> None:

@@ -7,6 +7,9 @@ one was raised. Code decides by the reason; nothing reads the text back.
 from collections.abc import Iterable, Sequence
 from enum import Enum
 
+#: The word with which the flag of a saturated row begins.
+SATURATED = "saturated"
+
 
 class Reason(Enum):
     """The kinds of reasons; the value is the default text of a flag."""
@@ -24,7 +27,7 @@ class Reason(Enum):
     UNDEFINED = "the formula has no value here"
     UNUSABLE = "the image cannot be used"
     ONE_COLOUR = "nearly one colour after preprocessing"
-    SATURATED = "saturated: no masking moved the probability, which is 0 or 1 to the digits that scores have"
+    SATURATED = f"{SATURATED}: no masking moved the probability, which is 0 or 1 to the digits that scores have"
     FAILED = "the method or metric raised an error"
 
 

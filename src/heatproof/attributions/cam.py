@@ -104,15 +104,14 @@ def _no_classes(model: Model, _layer: str, _options: Mapping[str, Any]) -> str:
     return "it compares classes by their logits, and a network of values has none" if model.of_values else ""
 
 
-@attribution(
-    "shapleycam", aliases=["shapley-cam"], source="Cai 2025 (ShapleyCAM, ReST)", applies=_rest_of_values
-)
+@attribution("shapleycam", aliases=["shapley-cam"], source="Cai 2025 (ShapleyCAM, ReST)", applies=_rest_of_values)
 def shapleycam(activations: torch.Tensor, gradients_of, hvp, *, utility: str = "rest") -> torch.Tensor:
     """ShapleyCAM: channels weighted by a second-order Shapley value of the utility, `w = ⟨G − ½ H·A⟩`, `Σk w A`.
 
     G and H are gradient and Hessian of the utility by the activations; H·A takes a second backward. `utility="rest"`
     is the paper's, the residual softmax target `y_c + log p_c`; `utility="logit"` is `y_c` alone, the only one of a
-    network of values. The logit of a ReLU network is piecewise linear in A, so its H·A is zero and the map is Grad-CAM's.
+    network of values. The logit of a ReLU network is piecewise linear in A, so its H·A is zero and the map is
+    Grad-CAM's.
     """
     check_choice("utility", utility, ("rest", "logit"))
     weights = gradients_of(utility) - 0.5 * hvp(utility)

@@ -1,7 +1,7 @@
 """Which images have a saturated probability that no masking moves: read from the quantities that a metric was given.
 
-A logit of 20 is a probability of 1 − 2e-9. Where masking moves it to 15, all curves are 1 to the digits that scores have,
-and so every method scores alike. Such a row keeps its value, and the flag says that it tells no methods apart.
+A logit of 20 is a probability of 1 − 2e-9. Where masking moves it to 15, all curves are 1 to the digits that scores
+have, and so every method scores alike. Such a row keeps its value, and the flag says that it tells no methods apart.
 """
 
 from collections.abc import Callable, Mapping

@@ -94,7 +94,7 @@ class MetricRequest:
             "range": [None, None] if units else list(self.entry.traits["range"]),
             **({"unit": "that of the value"} if units else {}),
             "family": self.family,
-            "summary": self.entry.summary,
+            "summary": self.entry.summary.replace("probability", "value") if values else self.entry.summary,
             "source": self.entry.source,
             "parts": [part.key for part in self.parts.values()],
         }

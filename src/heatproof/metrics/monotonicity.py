@@ -36,8 +36,8 @@ def monotonicity(
 ) -> Curve:
     """The share of steps at which the target's probability does not fall as pixels are restored, least important first.
 
-    In [0, 1], higher is better; about half for a random order. A fall of no more than `tolerance` counts as rounding (of
-    a network of values: `tolerance` times the largest of the curve, at least 1e-5 of it).
+    In [0, 1], higher is better; about half for a random order. A fall of no more than `tolerance` counts as rounding
+    (of a network of values: `tolerance` times the largest of the curve, at least 1e-5 of it).
     The curve goes from an image of nothing but fill to the whole one, so it has `steps` steps; AIX360 has single
     features and leaves out the first step. A constant map scores 0. NaN where the output is not finite.
     """

@@ -33,9 +33,10 @@ class Model:
     `name` as typed; `module` on `device`; `mean`, `std` per channel; `geometry` from image to `x`;
     `classes` names by index, or None. `multi_label`: labels do not exclude each other, so a probability is the
     sigmoid of its logit and not the softmax. `output`: `logit`, or `value` for a network whose outputs are numbers in
-    units of their own and no logits, so that they have no probability. `input_shape` is `(channels, *spatial)`; for signals and volumes tensors
-    are taken as they are. Calls that explain go through `evaluating`, which restores the module's train/eval mode and
-    `requires_grad`. Threads that use models of one module, or of modules that share a part, wait for each other.
+    units of their own and no logits, so that they have no probability. `input_shape` is `(channels, *spatial)`; for
+    signals and volumes tensors are taken as they are. Calls that explain go through `evaluating`, which restores the
+    module's train/eval mode and `requires_grad`. Threads that use models of one module, or of modules that share a
+    part, wait for each other.
     """
 
     #: Whether a single output that is clearly no logit is worth a warning.
@@ -96,7 +97,7 @@ class Model:
         if self.of_values:
             return self
         if self.multi_label:
-            raise InvalidInput(f"{self.name} has `multi_label`, so its outputs are logits. Got `output=\"value\"`.")
+            raise InvalidInput(f'{self.name} has `multi_label`, so its outputs are logits. Got `output="value"`.')
         twin = copy.copy(self)
         twin.output_kind = "value"
         return twin
@@ -306,7 +307,8 @@ def wrap(
     of each image; by default the range of the file's type. `alpha_background`: the colour behind transparent pixels.
     `device="auto"` leaves the module where it is, anything else moves it. `layer` replaces the target layer found by
     architecture. `multi_label`: labels do not exclude each other. `output="value"`: the outputs are numbers in units of
-    their own, as of a regression, and no logits. `input_shape`, such as (1, 4096) or (1, 32, 64, 64), is for signals and volumes: `(channels, *spatial)` of what the network takes, normalised by the caller.
+    their own, as of a regression, and no logits. `input_shape`, such as (1, 4096) or (1, 32, 64, 64), is for signals and
+    volumes: `(channels, *spatial)` of what the network takes, normalised by the caller.
     The module's train/eval mode, gradients and flags are left as they were after every call. `torch.compile` and
     `DataParallel` wrappers are removed, because hooks must see the layers.
     """
@@ -323,7 +325,14 @@ def wrap(
         module.to(where)
     shape = None if input_shape is None else _channels_and_sides(input_shape)
     return Model(
-        module, chosen, name or type(module).__name__, where, layer, multi_label=multi_label, output=output, input_shape=shape
+        module,
+        chosen,
+        name or type(module).__name__,
+        where,
+        layer,
+        multi_label=multi_label,
+        output=output,
+        input_shape=shape,
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from heatproof.errors import InvalidInput
+from heatproof.errors import InvalidInput, NotApplicable
 from heatproof.spelling import head
 from heatproof.studies.cases import telling_scores
 from heatproof.studies.settings import (
@@ -92,34 +92,46 @@ class ScorePlan(Plan):
     def given_maps(self) -> tuple[MapsPlan, ...]:
         return self.maps
 
-    def chosen_metrics(self, masked: bool) -> tuple[list[str], list[str]]:
-        """The metrics with families resolved and options applied, parts of composites first; and the metrics left out.
+    def chosen_metrics(self, masked: bool, values: bool = False) -> tuple[list[str], list[str], dict[str, str]]:
+        """The metrics with families resolved and options applied, parts of composites first; and the metrics left out,
+        for want of masks, and of a probability with the reason.
 
         Args:
             masked: whether any image has a mask; if not, metrics that need one are left out of families.
+            values: whether all models are networks of values; then metrics that need a probability are left out of
+                families and of the default.
 
         Raises:
+            NotApplicable: a metric named that needs a probability, of networks of values.
             UnknownName, InvalidInput: an unknown metric, a wrong option, or options of a metric that is not chosen.
         """
         from heatproof.metrics.metric_request import parsed_metric, requested_metrics
 
         options = _by_metric(self.metric_options)
-        chosen, left = [], []
+        chosen, left, without = [], [], {}
         for spelling in self.metrics:
             family = not _single(spelling)
+            unnamed = family or "metrics" not in self.model_fields_set
             for request in requested_metrics([spelling], parts=False, reference=False):
                 if family and not masked and "mask" in request.entry.needs:
                     left.append(request.key)
                     continue
+                if values and (why := request.refusal_of_values):
+                    if not unnamed:
+                        raise NotApplicable(f"{request.key!r} has no meaning for a network of values: {why}.")
+                    without[request.key] = why
+                    chosen += [part.key for part in request.parts.values() if not part.refusal_of_values]
+                    continue
                 given = {**request.options, **options.get(request.entry.name, {})}
                 chosen.append(parsed_metric(request.entry.name, given).key if given else request.key)
-        unused = set(options) - {parsed_metric(key).entry.name for key in [*chosen, *left]}
+        unused = set(options) - {parsed_metric(key).entry.name for key in [*chosen, *left, *without]}
         if unused:
             raise InvalidInput(
                 f"Options go with a metric that is asked for. Got {min(unused)!r}, and the metrics "
                 f"{', '.join(self.metrics)}."
             )
-        return [request.key for request in requested_metrics(once(chosen))] if chosen else [], list(once(left))
+        keys = [request.key for request in requested_metrics(once(chosen))] if chosen else []
+        return keys, list(once(left)), without
 
 
 def _single(spelling: str) -> bool:
@@ -160,8 +172,14 @@ def with_metrics_named(plan: ScorePlan, datasets: Sequence[Any], models: Any) ->
         InvalidInput: no metric is left.
     """
     from heatproof.errors import warn
+    from heatproof.metrics.metric_request import left_out_of_values
 
-    chosen, left = plan.chosen_metrics(any(one.masked for one in datasets))
+    values = all(one.output == "value" for one in plan.models)
+    chosen, left, without = plan.chosen_metrics(any(one.masked for one in datasets), values)
+    if without:
+        warn(left_out_of_values(without))
+    if not chosen and without:
+        raise NotApplicable(f"Expected a metric that has a meaning for a network of values. Got {', '.join(without)}.")
     if not chosen:
         raise InvalidInput(f"Expected at least one metric that needs no mask. Got {', '.join(plan.metrics)}.")
     if left:
