@@ -307,8 +307,8 @@ def wrap(
     of each image; by default the range of the file's type. `alpha_background`: the colour behind transparent pixels.
     `device="auto"` leaves the module where it is, anything else moves it. `layer` replaces the target layer found by
     architecture. `multi_label`: labels do not exclude each other. `output="value"`: the outputs are numbers in units of
-    their own, as of a regression, and no logits. `input_shape`, such as (1, 4096) or (1, 32, 64, 64), is for signals and
-    volumes: `(channels, *spatial)` of what the network takes, normalised by the caller.
+    their own, as of a regression, and no logits. `input_shape`, such as (1, 4096) or (1, 32, 64, 64), is for signals
+    and volumes: `(channels, *spatial)` of what the network takes, normalised by the caller.
     The module's train/eval mode, gradients and flags are left as they were after every call. `torch.compile` and
     `DataParallel` wrappers are removed, because hooks must see the layers.
     """

@@ -99,9 +99,9 @@ def _warnings(findings: Findings) -> Iterator[str]:
         count = int(still["rows"].sum())
         yield (
             f"{counted(count, 'score')} {'is' if count == 1 else 'are'} {SATURATED}: no masking moved the "
-            "probability, and such scores tell no methods apart. If the outputs are no logits, set --output value; if they are, take "
-            "metrics of the logit, such as infidelity, or --output value with a class as --target, which scores the "
-            "logit itself."
+            "probability, and such scores tell no methods apart. If the outputs are no logits, set --output value; if "
+            "they are, take metrics of the logit, such as infidelity, or --output value with a class as --target, "
+            "which scores the logit itself."
         )
 
 
