@@ -41,6 +41,8 @@ class Model:
 
     #: Whether a single output that is clearly no logit is worth a warning.
     warns_of_values = True
+    #: Whether the network was seen to give one logit, which stands for two classes.
+    single_output = False
 
     def __init__(
         self,
@@ -229,6 +231,7 @@ class Model:
             )
         if found.shape[1] > 1 or self.of_values:
             return found
+        self.single_output = True
         half = found if self.multi_label else found / 2
         return torch.cat([-half, half], 1)
 

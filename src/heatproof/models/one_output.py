@@ -18,9 +18,8 @@ def warn_of_values(model: Model, logits: torch.Tensor) -> None:
 
     `logits` `(N, K)` are those of a pass that was made anyway. Once for each module.
     """
-    if model.of_values or not model.warns_of_values or logits.shape[1] != 2:
-        return
-    if not torch.equal(logits[:, 0], -logits[:, 1]) or _WARNED.get(model.module) is not None:
+    single_logit = model.single_output and not model.of_values
+    if not single_logit or not model.warns_of_values or _WARNED.get(model.module) is not None:
         return
     single = logits[:, 1].detach() * (1 if model.multi_label else 2)
     size = single.abs().amin() if (single > 0).all() or (single < 0).all() else single.new_zeros(())
