@@ -216,7 +216,7 @@ class Batch:
 
     def _of_classes(self, logits: torch.Tensor) -> torch.Tensor:
         if isinstance(self.output, str):
-            return explained_output.columns(self._read(self.output), logits, self.model.multi_label)
+            return explained_output.columns(str(self._read(self.output)), logits, self.model.multi_label)
         raise InvalidInput(
             "This method compares the output of a class with and without something. Got a callable `output`. "
             f"Take one of {', '.join(explained_output.OUTPUTS)}, or a gradient CAM."

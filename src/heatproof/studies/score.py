@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from heatproof.errors import InvalidInput, NotApplicable
+from heatproof.errors import InvalidInput, NotApplicable, warn
 from heatproof.spelling import head
 from heatproof.studies.cases import telling_scores
 from heatproof.studies.settings import (
@@ -92,9 +92,10 @@ class ScorePlan(Plan):
     def given_maps(self) -> tuple[MapsPlan, ...]:
         return self.maps
 
-    def chosen_metrics(self, masked: bool, values: bool = False) -> tuple[list[str], list[str], dict[str, str]]:
-        """The metrics with families resolved and options applied, parts of composites first; and the metrics left out,
-        for want of masks, and of a probability with the reason.
+    def chosen_metrics(self, masked: bool, values: bool = False) -> tuple[list[str], list[str]]:
+        """The metrics with families resolved and options applied, parts of composites first; and the metrics left out.
+
+        Those for want of masks; a warning names those that networks of values have not.
 
         Args:
             masked: whether any image has a mask; if not, metrics that need one are left out of families.
@@ -102,10 +103,10 @@ class ScorePlan(Plan):
                 families and of the default.
 
         Raises:
-            NotApplicable: a metric named that needs a probability, of networks of values.
+            NotApplicable: a metric named that needs a probability, of networks of values, or none that needs none.
             UnknownName, InvalidInput: an unknown metric, a wrong option, or options of a metric that is not chosen.
         """
-        from heatproof.metrics.metric_request import parsed_metric, requested_metrics
+        from heatproof.metrics.metric_request import left_out_of_values, parsed_metric, requested_metrics
 
         options = _by_metric(self.metric_options)
         chosen, left, without = [], [], {}
@@ -130,8 +131,12 @@ class ScorePlan(Plan):
                 f"Options go with a metric that is asked for. Got {min(unused)!r}, and the metrics "
                 f"{', '.join(self.metrics)}."
             )
+        if without:
+            warn(left_out_of_values(without))
+        if without and not chosen and not left:
+            raise NotApplicable(f"Expected a metric with a meaning for a network of values. Got {', '.join(without)}.")
         keys = [request.key for request in requested_metrics(once(chosen))] if chosen else []
-        return keys, list(once(left)), without
+        return keys, list(once(left))
 
 
 def _single(spelling: str) -> bool:
@@ -171,15 +176,8 @@ def with_metrics_named(plan: ScorePlan, datasets: Sequence[Any], models: Any) ->
     Raises:
         InvalidInput: no metric is left.
     """
-    from heatproof.errors import warn
-    from heatproof.metrics.metric_request import left_out_of_values
-
     values = all(one.output == "value" for one in plan.models)
-    chosen, left, without = plan.chosen_metrics(any(one.masked for one in datasets), values)
-    if without:
-        warn(left_out_of_values(without))
-    if not chosen and without:
-        raise NotApplicable(f"Expected a metric that has a meaning for a network of values. Got {', '.join(without)}.")
+    chosen, left = plan.chosen_metrics(any(one.masked for one in datasets), values)
     if not chosen:
         raise InvalidInput(f"Expected at least one metric that needs no mask. Got {', '.join(plan.metrics)}.")
     if left:
