@@ -63,7 +63,8 @@ that is constant or not finite becomes zeros, and is flagged.
 What is explained is the target's logit y unless `output` says otherwise. A network with one logit l has two
 classes, with the logits −l/2 and l/2 (their softmax is the sigmoid of l): the raw map of class 1 is half of that
 of l, and the raw map of class 0 is its negative. Display maps are the same as those of l and of −l.
-`output="value"` explains l itself, as it does the number of a [regression](metrics.md#networks-of-values).""",
+`output="value"` explains l itself, as it does the number of a [regression](metrics.md#networks-of-values). What
+a method calls a logit or a probability is then that number.""",
         table(header, map(method_row, real)),
         *map(section, real),
         """## Controls

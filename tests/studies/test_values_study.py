@@ -10,9 +10,9 @@ import torch
 import heatproof
 from heatproof.errors import HeatproofWarning, InvalidStudy, InvalidTarget, NotApplicable, StoreError
 from heatproof.report import write_page, write_tables
-from heatproof.studies.answers import changed, without_attacks
+from heatproof.studies.answers import changed, with_outputs, without_attacks
 from heatproof.studies.audit import measures
-from heatproof.studies.loading import GIVEN_MODELS
+from heatproof.studies.loading import GIVEN_MODELS, StudyModels
 from heatproof.studies.plan import checked_plan
 from heatproof.studies.run import run
 from heatproof.studies.store import connect
@@ -123,6 +123,16 @@ def test_the_audit_leaves_out_what_a_value_has_not(photographs):
     assert not {"arcc", "random-logit"} & names
     with pytest.warns(HeatproofWarning, match="left out: fgsm"):
         assert without_attacks(plan).perturbations == ("gaussian-noise", "jpeg")
+
+
+def test_a_model_that_says_it_itself_need_not_be_told_of_again(years, photographs):
+    plan = checked_plan({"study": "score", "models": ["given:years"], "datasets": str(photographs)})
+    assert with_outputs(plan, StudyModels(plan, "cpu")).models[0].output is None
+    GIVEN_MODELS["years"] = years.as_values()
+    try:
+        assert with_outputs(plan, StudyModels(plan, "cpu")).models[0].output == "value"
+    finally:
+        GIVEN_MODELS["years"] = years
 
 
 def test_a_value_changes_beyond_the_tolerance_and_a_class_where_another_is_on_top(years):

@@ -320,9 +320,10 @@ def _facts(work: MapSettings, found: Sequence[ImageSource], sample: str) -> tupl
     """The facts about a run that its page states."""
     said = work.output if isinstance(work.output, str) else "a callable"
     target = work.target if isinstance(work.target, str | int) else "given for each image"
+    target = "the only one" if work.model.of_values and target in ("predicted", "clean") else target
     layers = dict.fromkeys(method.layers for method in work.asked.methods if method.request.spatial)
     facts = [("Model", work.model.name), ("Images", sample or str(len(found))), ("Methods", str(work.units)),
-             ("Class explained", str(target))]  # fmt: skip
+             ("Column explained" if work.model.of_values else "Class explained", str(target))]  # fmt: skip
     facts += [("Output explained", said)] if said != "logit" else []
     facts += [("Layer", "+".join(*layers))] if len(layers) == 1 else []
     model = work.model
