@@ -30,9 +30,9 @@ class ScorePlan(Plan):
     study: str = "score"
     metrics: tuple[str, ...] = Field(
         DEFAULT_METRICS,
-        description="Metrics (see `heatproof list metrics`), families such as fidelity or localisation, or all. A score "
-        "is flagged `saturated` where no masking moved the probability, because it is 0 or 1: it tells no methods apart. "
-        "--output value with a class as --target scores the logit instead.",
+        description="Metrics (see `heatproof list metrics`), families such as fidelity or localisation, or all. A "
+        "score is flagged `saturated` where no masking moved the probability, because it is 0 or 1: it tells no methods "
+        "apart. --output value with a class as --target scores the logit instead.",
     )
     metric_options: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="Options by metric: `{deletion: {steps: 56}}`."
