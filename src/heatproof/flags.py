@@ -27,7 +27,7 @@ class Reason(Enum):
     UNDEFINED = "the formula has no value here"
     UNUSABLE = "the image cannot be used"
     ONE_COLOUR = "nearly one colour after preprocessing"
-    SATURATED = f"{SATURATED}: no masking moved the probability, which is 0 or 1 to the digits that scores have"
+    SATURATED = f"{SATURATED}: no masking moved the probability of 0 or 1"
     FAILED = "the method or metric raised an error"
 
 

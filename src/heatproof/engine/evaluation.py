@@ -218,7 +218,7 @@ class _Evaluation:
         if located and self.images.ground_truth is None:
             return _without(key, request, [Flag(Reason.NO_MASKS)] * count)
 
-        watched = self._watched(request)
+        watched = self._watched(request, scores.maps)
 
         def work() -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]:
             given = scores.given(entry.needs, entry.name)
@@ -243,7 +243,7 @@ class _Evaluation:
             known = first_flags(known, still)
         return _flag_values(key, request, values, known, curve)
 
-    def _watched(self, request: MetricRequest) -> SeenProbabilities | None:
+    def _watched(self, request: MetricRequest, maps: torch.Tensor) -> SeenProbabilities | None:
         """The record of the probabilities that a metric sees; None where it can see none.
 
         What a metric shares between methods is asked for once, so the record is kept.
@@ -251,7 +251,7 @@ class _Evaluation:
         needs = request.entry.needs
         if self.images.model.of_values or not WATCHED.keys() & set(needs):
             return None
-        made = SeenProbabilities(self.images.whole(), self.images.target)
+        made = SeenProbabilities(self.images.whole(), self.images.target, maps)
         return self._seen.setdefault(request.key, made) if "shared" in needs else made
 
     def _composed(self, key: str, request: MetricRequest, parts: Mapping[str, Outcome]) -> Outcome:

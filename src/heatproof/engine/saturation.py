@@ -14,17 +14,20 @@ from heatproof.rounding import ANSWER_STEP, STEP
 #: How far from 0 or 1 a probability may be to count as saturated, five digits, as scores are compared;
 #: and how far masking may move it: rounding, six digits.
 NEAR, STILL = ANSWER_STEP, STEP
+#: The share of the image that a map must mask, as the control `ones` does not.
+MASKED = 0.05
 
 
 class SeenProbabilities:
     """The smallest and the largest probability of the target that a metric saw of each image, masked in any way.
 
     `given` wraps what a metric is given: the calls that follow are recorded. `clean` and `target` `(N,)` are those of
-    the images themselves.
+    the images themselves. A map of almost only ones masks nothing, so what `q` says of it is left out.
     """
 
-    def __init__(self, clean: torch.Tensor, target: torch.Tensor):
+    def __init__(self, clean: torch.Tensor, target: torch.Tensor, maps: torch.Tensor):
         self.clean, self.target = clean, target
+        self.masking = (maps.flatten(1).double().mean(1) <= 1 - MASKED).to(clean.device)
         self.low = torch.full_like(clean, torch.inf)
         self.high = torch.full_like(clean, -torch.inf)
 
@@ -96,6 +99,12 @@ def _of_classes(seen: SeenProbabilities, found: torch.Tensor) -> None:
     seen.add(found.gather(-1, target))
 
 
+def _of_masked(seen: SeenProbabilities, found: torch.Tensor) -> None:
+    """`(N,)`, or `(N, K)` of every class, on the image multiplied by its map."""
+    target = found if found.dim() == 1 else found.gather(1, seen.target[:, None])[:, 0]
+    seen.add(target[seen.masking], seen.masking.nonzero()[:, 0])
+
+
 def _of_removal(seen: SeenProbabilities, found: Any) -> None:
     seen.add(found.morf)
     seen.add(found.lerf)
@@ -103,11 +112,11 @@ def _of_removal(seen: SeenProbabilities, found: Any) -> None:
 
 #: Quantity → how it is watched.
 WATCHED: Mapping[str, Callable[[SeenProbabilities, Any], Any]] = {
-    "q": _call(SeenProbabilities.add),
+    "q": _call(_of_masked),
     "curve": _call(SeenProbabilities.add, of="probability"),
     "score": _score,
     "nothing": _nothing,
-    "masked_probabilities": _call(_of_classes),
+    "masked_probabilities": _call(_of_masked),
     "removal": _call(_of_removal),
     "information": _call(lambda seen, found: _of_classes(seen, found.probabilities)),
 }

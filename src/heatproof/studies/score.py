@@ -31,8 +31,8 @@ class ScorePlan(Plan):
     metrics: tuple[str, ...] = Field(
         DEFAULT_METRICS,
         description="Metrics (see `heatproof list metrics`), families such as fidelity or localisation, or all. A "
-        "score is flagged `saturated` where no masking moved the probability, because it is 0 or 1: it tells no methods "
-        "apart. --output value with a class as --target scores the logit instead.",
+        "score is flagged `saturated` where no masking moved the probability, because it is 0 or 1: it tells no "
+        "methods apart. --output value with a class as --target scores the logit instead.",
     )
     metric_options: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="Options by metric: `{deletion: {steps: 56}}`."
