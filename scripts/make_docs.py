@@ -23,6 +23,7 @@ from heatproof import targets
 from heatproof.attributions import ATTRIBUTIONS
 from heatproof.cli import app
 from heatproof.metrics import FAMILIES, METRICS
+from heatproof.metrics.catalogue import SAME, UNITS
 from heatproof.metrics.composites import PAIR_COMPOSITES
 from heatproof.models.load import FORMS
 from heatproof.perturbations import PERTURBATIONS, SEVERITIES, strength_at
@@ -57,7 +58,13 @@ write `++` do not matter.
 
 A *raw* map is signed and has the layer's resolution. A *display* map is what people see and what the study
 scores: ReLU, bilinear upsampling to the image's size, then each map scaled to [0, 1] by itself. A map
-that is constant or not finite becomes zeros, and is flagged.""",
+that is constant or not finite becomes zeros, and is flagged.
+
+What is explained is the target's logit y unless `output` says otherwise. A network with one logit l has two
+classes, with the logits −l/2 and l/2 (their softmax is the sigmoid of l): the raw map of class 1 is half of that
+of l, and the raw map of class 0 is its negative. Display maps are the same as those of l and of −l.
+`output="value"` explains l itself, as it does the number of a [regression](metrics.md#networks-of-values). What
+a method calls a logit or a probability is then that number.""",
         table(header, map(method_row, real)),
         *map(section, real),
         """## Controls
@@ -94,7 +101,37 @@ method.
 
 A map that is constant or not finite has the stated value below, or what the formula gives for a map of zeros; its row
 is flagged. A value that does not exist is NaN, and the flag says why. Rows are never dropped, so n is the same for
-every metric. Random numbers belong to the seed, the image and the metric: every method meets the same ones.""",
+every metric. Random numbers belong to the seed, the image and the metric: every method meets the same ones.
+
+### Saturated probabilities
+
+A probability can be so close to 0 or 1 that no masking moves it: a logit of 20 is a probability of 1 − 2e-9, and one
+of 15 still is 1 to six digits. Every curve is then flat, every method has the same score, and a random map looks as
+good as any. Where all probabilities that a metric sees of an image, masked and whole, agree within 1e-6 and lie
+within 1e-5 of 0 or 1, the row has the flag `saturated`. Its value stays in means and tests, as the stated value of a
+degenerate map does, since it is the same for all methods and takes no side; the tables count it under `flagged`, and
+the page warns. What to do: if the outputs are no logits, say so (below). If they are, score the logit:
+`faithfulness-correlation`, `sensitivity-n`, `infidelity` and `completeness` do by default, and `output="value"` with
+a class as target makes every metric do so. Metrics of Quantus read the network themselves and are not looked at.
+
+### Networks of values
+
+A regression such as an age of 58 years has no probability, and the sigmoid of 58 is 1 whatever is masked.
+`output="value"` (`wrap`, `load_model`, `explain`, `score`, `show`, `audit`; `--output value`; `output: value` of a
+model in a study file) says that the outputs are numbers in units of their own. No softmax and no sigmoid is then
+taken, and nothing is clipped to [0, 1]; wherever this page says probability it is the value. The target is a column
+of the output: the only one by default, and to be named where there are several. `label`, `least` and `top3` are
+errors, since no class is predicted, and accuracy is left out.
+
+Each metric below says what it is then: as it is, in units of the value, or refused by name (left out of families and
+of the default, with a warning), where it is a share of a probability or asks for the predicted class. In units a
+score has no bounds, and a degenerate map has no stated value.
+
+The noise study and the audit ask whether the answer *changed*: it did where the value moved by more than `tolerance`
+(`--tolerance`), in units of the value or, as `10%`, the default, in per cent of the range of the values on the clean
+images (at most 256 of each set, drawn by the seed). The number is part of the plan, and the page states it. Attacks
+need a predicted class: they are left out of the default, and an error by name. A single output that is clearly no
+logit (its sigmoid is 1, or 0, on every image) is warned of.""",
         *(part for family, some in families.items() if some for part in _family(family, some)),
         """## Composites of pairs
 
@@ -147,8 +184,15 @@ def _metric_section(entry: Entry) -> str:
         *([f"Made of `{'`, `'.join(made.values())}`."] if made else []),
         *([f"Options: {options(entry)}."] if entry.options and not described else []),
         f"NaN where {traits['undefined']}.",
+        *_of_values(traits.get("values", SAME)),
     ]
     return "\n\n".join([section(entry, "###"), " ".join(said)])
+
+
+def _of_values(kind: str) -> Iterable[str]:
+    """What a metric is of a network of values; nothing where it is as it is."""
+    if kind != SAME:
+        yield "Of a network of values: in units of the value." if kind == UNITS else f"Not for values: {kind}."
 
 
 def perturbations_page() -> str:

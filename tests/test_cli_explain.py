@@ -243,3 +243,17 @@ def test_what_cannot_serve_and_is_found_out_late_is_noted(capsys):
         ATTRIBUTIONS.remove("late")
     assert code == 0 and "1 of 1 images explained by 1 method." in out
     assert "Not applicable: late: the image is too small" in err
+
+
+def test_a_value_is_named_as_a_column_and_has_no_probability(capsys, folder):
+    code, _, err = called(
+        capsys, "explain", "cat.png", "--model", "shapes", "--output", "value", "--target", "2", "--out", "out"
+    )
+    assert code == 0, err
+    arrays = stored(next((folder / "out").rglob("cat.npz")))
+    model = heatproof.load_model("shapes", device="cpu")
+    logit = float(heatproof.explain(model, ["cat.png"]).logits[0, 2])
+    assert arrays["value"].tolist() == pytest.approx([logit], rel=1e-4)
+    assert "probability" not in arrays
+    page = (folder / "out" / "index.html").read_text("utf-8")
+    assert "Column explained" in page and f"{logit:.4g} (" in page

@@ -197,7 +197,9 @@ def test_columns_hold_the_output_of_every_class(name, multi_label):
     logits = torch.randn(2, 4, generator=torch.Generator().manual_seed(0)) * 3
     y = logits.double().numpy()
     p = 1 / (1 + np.exp(-y)) if multi_label else np.exp(y) / np.exp(y).sum(1, keepdims=True)
-    expected = {"logit": y, "probability": p, "log-probability": np.log(p), "rest": y + np.log(p)}[name]
+    expected = {"logit": y, "probability": p, "log-probability": np.log(p), "rest": y + np.log(p)}
+    expected["value"] = y
+    expected = expected[name]
     np.testing.assert_allclose(
         explained_output.columns(name, logits, multi_label).numpy(), expected, rtol=1e-5, atol=1e-6
     )

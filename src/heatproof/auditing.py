@@ -13,7 +13,7 @@ from heatproof.models import Model
 from heatproof.progress import progress_bar
 from heatproof.report import write_page, write_tables
 from heatproof.report.findings import Findings
-from heatproof.studies.loading import GIVEN_MODELS
+from heatproof.studies.loading import GIVEN, GIVEN_MODELS
 from heatproof.studies.plan import checked_plan
 from heatproof.studies.run import run
 
@@ -76,6 +76,8 @@ def audit(
         methods: by default eight, or seven without Ablation-CAM if that would run the network for every channel.
         workers: processes; several need the spec of a model, and `if __name__ == "__main__":` in a script.
         settings: any other setting of the study `audit` (docs/commands.md) and of its model (`checkpoint`, `layer`, …).
+            `output="value"` for a network whose outputs are numbers in units of their own; `tolerance` is then the
+            change of the value that counts as a change of the answer.
 
     Raises:
         InvalidInput, ModelError, UnknownName …: before any work. StoreError: `out` cannot be used.
@@ -90,11 +92,11 @@ def audit(
     of_model = {name: settings.pop(name) for name in list(settings) if name in ModelPlan.model_fields}
     spec = model
     if isinstance(model, Model):
-        if other := sorted(of_model.keys() - {"layer", "name"}):
+        if other := sorted(of_model.keys() - {"layer", "name", "output", "tolerance"}):
             raise InvalidInput(
                 f"`{other[0]}` belongs to loading, and the model is loaded already. Give it to heatproof.load_model."
             )
-        spec, workers, of_model["name"] = f"given:{model.name}", 1, model.name
+        spec, workers, of_model["name"] = f"{GIVEN}{model.name}", 1, model.name
     elif not isinstance(model, str):
         raise InvalidInput(
             f"`model` must be a spec or a heatproof model. Got {type(model).__name__}. heatproof.wrap takes a module."

@@ -7,6 +7,9 @@ one was raised. Code decides by the reason; nothing reads the text back.
 from collections.abc import Iterable, Sequence
 from enum import Enum
 
+#: The word with which the flag of a saturated row begins.
+SATURATED = "saturated"
+
 
 class Reason(Enum):
     """The kinds of reasons; the value is the default text of a flag."""
@@ -24,11 +27,14 @@ class Reason(Enum):
     UNDEFINED = "the formula has no value here"
     UNUSABLE = "the image cannot be used"
     ONE_COLOUR = "nearly one colour after preprocessing"
+    SATURATED = f"{SATURATED}: no masking moved the probability of 0 or 1"
     FAILED = "the method or metric raised an error"
 
 
 #: Reasons of a degenerate map, for which a metric may state a value.
 DEGENERATE = frozenset({Reason.CONSTANT, Reason.NON_FINITE})
+#: Reasons with which a row keeps a value.
+VALUED = DEGENERATE | {Reason.SATURATED}
 
 
 class Flag(str):
@@ -61,6 +67,11 @@ class Flag(str):
     def degenerate(self) -> bool:
         """Whether the map is constant or not finite."""
         return self.reason in DEGENERATE
+
+    @property
+    def valued(self) -> bool:
+        """Whether a row with this flag may keep its value."""
+        return self.reason in VALUED
 
     def after(self, words: str) -> "Flag":
         """The same flag with `words` before its text; an empty flag stays empty."""

@@ -107,7 +107,7 @@ QUANTITIES: Mapping[str, Quantity] = {
     "maps": _still("metric", "display maps in [0, 1], (N, H, W)", "map"),
     "raw": _still("metric", "signed maps as the method made them", "map"),
     "ranks": _still("metric", "ties → rank of every pixel in the map, 0 the most important, (N, H, W)", "map"),
-    "p": _of("metric", "probability of the target, (N,)", "target", targeted=True),
+    "p": _of("metric", "probability of the target, or its value, (N,)", "target", targeted=True),
     "q": _of(
         "metric", "fill → probability of the target on the masked image, (N,)", "map", runs=True, targeted=True
     ),
@@ -141,6 +141,7 @@ QUANTITIES: Mapping[str, Quantity] = {
     ),
     "reduced": _still("metric", "the map and its reference, each reduced to 56² for SSIM", "pair"),
     "model": _of("metric", "the classifier", runs=True),
+    "values": _still("metric", "whether the network is one of values, whose score of the target is no probability"),
     "mask": _still("metric", "ground truth, (N, H, W)"),
     "segments": _still("metric", "segmenter → label maps, (N, H, W)"),
     "seed": _still("metric", "of the study"),

@@ -9,7 +9,8 @@ a threshold is rounded first, everywhere alike:
 - numbers in [0, 1], such as display maps: to `STEP`, about six digits, `rounded(values)`;
 - numbers on another scale: to six digits of the largest they are ranked with, `rounded(values, largest(values))`;
 - outputs of a network: logits to five digits of the largest, `ANSWER_STEP` (`behind_largest`, `top_class`), and a
-  probability to the precision that five digits of a logit give it (`rounded(p, logit_scale(p), ANSWER_STEP)`);
+  probability to the precision that five digits of a logit give it (`rounded(p, logit_scale(p), ANSWER_STEP)`), the
+  output of a network of values to five digits of itself (`answer_scale`);
 - scores by which methods are compared, which are computed from such outputs: to five digits of the largest;
 - `a ≥ b`: the difference is rounded and compared with 0, `rounded(a - b) >= 0`. Equality, the common case, then lies
   in the middle of a rounding interval, not at its border.
@@ -68,6 +69,11 @@ def largest(values: Any, axis: int | None = -1) -> Any:
 def logit_scale(p: Any) -> Any:
     """How much a probability changes when its logit changes by `LOGIT`, to first order: `10 p (1 − p)`."""
     return LOGIT * (p * (1 - p)).clip(1e-30)
+
+
+def answer_scale(answers: Any, values: bool) -> Any:
+    """The scale on which the target's scores are rounded: `logit_scale` of probabilities, the size of `values`."""
+    return _library(answers).abs(answers) if values else logit_scale(answers)
 
 
 def behind_largest(logits: Any) -> Any:

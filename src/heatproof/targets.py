@@ -29,6 +29,8 @@ def resolved(
     logits: torch.Tensor,
     labels: Sequence[int | None] | None = None,
     clean: torch.Tensor | None = None,
+    *,
+    values: bool = False,
 ) -> torch.Tensor:
     """The target class of every image, `(N,)` int64 on the logits' device; `(N, T)` where the rule names several.
 
@@ -38,11 +40,15 @@ def resolved(
         logits: `(N, K)`.
         labels: one per image, for `label`.
         clean: `(N,)`, the clean predictions, for `clean`.
+        values: the outputs are values, so a target is a column. No class is predicted: of one column `predicted` and
+            `clean` are that column, of several the column must be named.
 
     Raises:
         InvalidTarget: an unknown rule, too few or too many targets, or a class outside 0 … K − 1.
     """
     count, classes = logits.shape
+    if values and isinstance(rule, str) and not re.fullmatch(r"-?[0-9]+", rule):
+        rule = _only_column(rule, classes)
     target = as_classes(_apply_rule(rule, logits, labels, clean))
     target = target.to(logits.device, torch.int64)
     if target.dim() == 0:
@@ -54,6 +60,20 @@ def resolved(
         worst = int(target[outside][0])
         raise InvalidTarget(f"Targets must lie in 0 … {classes - 1}, the model's classes. Got {worst}.")
     return target
+
+
+def _only_column(rule: str, columns: int) -> int:
+    """The column that a rule names in a network of values.
+
+    Raises:
+        InvalidTarget: a rule about classes, or several columns of which none is named.
+    """
+    if rule not in RULES and not re.fullmatch(TOP, rule):
+        raise InvalidTarget(unknown_rule(rule))
+    if rule in ("predicted", "clean") and columns == 1:
+        return 0
+    named = "0, its only column" if columns == 1 else f"one of its columns, 0 … {columns - 1}"
+    raise InvalidTarget(f"A network of values has no classes. Expected as target {named}. Got {rule!r}.")
 
 
 def miscounted(shape: Sequence[int], count: int) -> InvalidTarget:

@@ -59,7 +59,7 @@ WITHOUT_TORCH = ("report", "view", "statistics")
 #: The only rooms that `report` and `view` read from: the store, the table of studies, the numbers, and the ground.
 READ_BY_REPORTS = (
     *("report", "view", "statistics", "studies.store", "studies.study"),
-    *("errors", "files", "registry", "seeds", "spelling"),
+    *("errors", "files", "flags", "registry", "seeds", "spelling"),
 )
 HEAVY = ("torch", "torchvision", "timm", "transformers", "skimage", "scipy", "pandas", "matplotlib", "duckdb")
 LONGEST = 500

@@ -101,7 +101,7 @@ def test_monotonicity_correlation_is_its_slow_reference(groups):
     maps, model = shown(raw), Linear(weight)
     rank = ranked(maps)
     found = monotonicity_correlation(
-        z, model(z), maps, lambda: rank, model, MODEL, generators(), groups=groups, samples=3
+        z, model(z), maps, lambda: rank, model, MODEL, False, generators(), groups=groups, samples=3
     )  # fmt: skip
     expected = [
         slow_monotonicity(*arrays(z[i], weight[i], maps[i]), rank[i].numpy(), groups, 3, generators()[i])
@@ -170,7 +170,7 @@ def test_a_map_of_what_moves_the_answer_most_is_monotone_and_its_reverse_is_not(
     for maps, expected in ((size.expand(COUNT, -1, -1), 1.0), (1 - size.expand(COUNT, -1, -1), -1.0)):
         rank = ranked(maps)
         found = monotonicity_correlation(
-            z, model(z), maps, lambda rank=rank: rank, model, MODEL, generators(), groups=6, samples=40
+            z, model(z), maps, lambda rank=rank: rank, model, MODEL, False, generators(), groups=6, samples=40
         )  # fmt: skip
         assert found.tolist() == pytest.approx([expected] * COUNT)
 
@@ -181,7 +181,7 @@ def test_only_the_order_of_groups_counts_for_monotonicity():
     maps, model = shown(raw), Linear(weight)
     rank = ranked(maps)
     found = [
-        monotonicity_correlation(z, model(z), m, lambda: rank, model, MODEL, generators(), samples=2)
+        monotonicity_correlation(z, model(z), m, lambda: rank, model, MODEL, False, generators(), samples=2)
         for m in (maps, maps**3, 7 * maps)
     ]
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
@@ -196,7 +196,9 @@ def test_where_the_answers_are_all_alike_there_is_nothing_to_foretell():
     rank, ask = ranked(maps), {"samples": 5}
     assert faithfulness_correlation(x, z, maps, raw, dead, generators(), {}, subset=4, **ask).isnan().all()
     assert sensitivity_n(x, z, maps, raw, dead, generators(), {}, **ask).value.isnan().all()
-    assert monotonicity_correlation(z, dead(z), maps, lambda: rank, dead, MODEL, generators(), **ask).isnan().all()
+    assert (
+        monotonicity_correlation(z, dead(z), maps, lambda: rank, dead, MODEL, False, generators(), **ask).isnan().all()
+    )
 
 
 @pytest.mark.parametrize("level", [1.0, 0.1])
@@ -208,7 +210,7 @@ def test_a_map_that_says_the_same_of_everything_foretells_nothing(level):
     assert (faithfulness_correlation(x, z, maps, maps, alive, generators(), {}, subset=4, **ask) == 0).all()
     assert (sensitivity_n(x, z, maps, maps, alive, generators(), {}, **ask).value == 0).all()
     found = monotonicity_correlation(
-        z, alive(z), maps, lambda: rank, alive, MODEL, generators(), groups=7, **ask
+        z, alive(z), maps, lambda: rank, alive, MODEL, False, generators(), groups=7, **ask
     )  # fmt: skip
     assert (found == 0).all()
     dead = Linear(torch.zeros_like(weight))
@@ -272,7 +274,7 @@ def test_pearson_is_scipys():
 def test_options_that_cannot_be_are_refused(metric, options, said):
     x, z, weight, raw = scene()
     maps, model = shown(raw), Linear(weight)
-    given = (z, model(z), maps, lambda: ranked(maps), model, MODEL, generators())
+    given = (z, model(z), maps, lambda: ranked(maps), model, MODEL, False, generators())
     given = given if metric is monotonicity_correlation else (x, z, maps, raw, model, generators(), {})
     with pytest.raises(InvalidInput, match=said):
         metric(*given, **options)
@@ -282,7 +284,7 @@ def test_the_passes_are_those_that_are_announced():
     x, z, weight, raw = scene()
     maps, model = shown(raw), Linear(weight)
     rank, p = ranked(maps), torch.rand(COUNT).double()
-    monotonicity_correlation(z, p, maps, lambda: rank, model, MODEL, generators(), groups=4, samples=3)
+    monotonicity_correlation(z, p, maps, lambda: rank, model, MODEL, False, generators(), groups=4, samples=3)
     assert model.rows == COUNT * 4 * 3
     faithfulness_correlation(x, z, maps, raw, model, generators(), {}, samples=5, subset=3)
     assert model.rows == COUNT * (12 + 5)

@@ -100,7 +100,8 @@ def test_where_nothing_can_be_gained_and_where_nothing_can_be_lost():
         return q
 
     def value(name: str, **options) -> list[float]:
-        return METRICS[name].function(p, masked, **options).tolist()
+        values = {"values": False} if "values" in METRICS[name].needs else {}
+        return METRICS[name].function(p, masked, **values, **options).tolist()
 
     assert value("average-gain") == pytest.approx([math.nan, 1.0, 0.3, math.nan], nan_ok=True)
     assert value("average-drop") == pytest.approx([0.8, 0.0, math.nan, math.nan], nan_ok=True)

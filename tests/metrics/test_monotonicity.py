@@ -26,7 +26,9 @@ def all_three(model, x, maps, target: int = 0, **options) -> list[list[float]]:
 
 
 def single(points: list[float], name: str, **options) -> float:
-    return float(_value(METRICS[name].function(lambda **_: torch.tensor([points], dtype=torch.float64), **options))[0])
+    return float(
+        _value(METRICS[name].function(lambda **_: torch.tensor([points], dtype=torch.float64), False, **options))[0]
+    )
 
 
 def _value(found):

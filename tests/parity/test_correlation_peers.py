@@ -103,7 +103,7 @@ def test_quantus_monotonicity_correlation_agrees_with_the_same_draws():
     rank, score = ranked(maps), score_of(net)
     p = logits.double().softmax(1).gather(1, CLASSES[:, None])[:, 0]
     ask = {"groups": 8, "samples": samples}
-    found = monotonicity_correlation(z, p, maps, lambda: rank, score, Plain, generators(), **ask)
+    found = monotonicity_correlation(z, p, maps, lambda: rank, score, Plain, False, generators(), **ask)
     theirs = quantus_of(
         "MonotonicityCorrelation", net, z, maps[:, None], features_in_step=8, nr_samples=samples,
         perturb_func=Replayed(samples, (1, SIDE, SIDE)),

@@ -20,6 +20,8 @@ LEAST_DEVIATION = 0.01
 
 
 def _unfit(model: Model, layer: str, options: Mapping[str, Any]) -> str:
+    if model.of_values:
+        return "it minimises a cross-entropy, and a network of values has no classes"
     if model.takes_images or options["source"] != "dead-leaves":
         return gradient_missing(model, layer)
     return "its inputs are no images, and `source` is 'dead-leaves'; give a file that heatproof.calibrate wrote"

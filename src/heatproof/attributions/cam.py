@@ -91,13 +91,24 @@ def gradcam_elementwise(activations: torch.Tensor, gradients: torch.Tensor) -> t
     return (gradients * activations).relu().sum(1)
 
 
-@attribution("shapleycam", aliases=["shapley-cam"], source="Cai 2025 (ShapleyCAM, ReST)")
+def _rest_of_values(model: Model, _layer: str, options: Mapping[str, Any]) -> str:
+    if model.of_values and options["utility"] == "rest":
+        return "a network of values has no log p; set utility=logit, which takes the value"
+    return ""
+
+
+def _no_classes(model: Model, _layer: str, _options: Mapping[str, Any]) -> str:
+    return "it compares classes by their logits, and a network of values has none" if model.of_values else ""
+
+
+@attribution("shapleycam", aliases=["shapley-cam"], source="Cai 2025 (ShapleyCAM, ReST)", applies=_rest_of_values)
 def shapleycam(activations: torch.Tensor, gradients_of, hvp, *, utility: str = "rest") -> torch.Tensor:
     """ShapleyCAM: channels weighted by a second-order Shapley value of the utility, `w = ⟨G − ½ H·A⟩`, `Σk w A`.
 
     G and H are gradient and Hessian of the utility by the activations; H·A takes a second backward. `utility="rest"`
-    is the paper's, the residual softmax target `y_c + log p_c`; `utility="logit"` is `y_c` alone. The logit of a ReLU
-    network is piecewise linear in A, so its H·A is zero and the map is Grad-CAM's.
+    is the paper's, the residual softmax target `y_c + log p_c`; `utility="logit"` is `y_c` alone, the only one of a
+    network of values. The logit of a ReLU network is piecewise linear in A, so its H·A is zero and the map is
+    Grad-CAM's.
     """
     return weighted(shapley_weights(activations, gradients_of, hvp, utility=utility), activations)
 
@@ -119,7 +130,7 @@ BASES = {
 }
 
 
-@attribution("finercam", aliases=["finer-cam"], source="Zhang et al. 2025 (CVPR)")
+@attribution("finercam", aliases=["finer-cam"], source="Zhang et al. 2025 (CVPR)", applies=_no_classes)
 def finercam(
     activations: torch.Tensor,
     gradients_of,

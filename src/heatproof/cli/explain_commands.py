@@ -13,7 +13,7 @@ from heatproof.cli import options
 from heatproof.errors import HeatproofWarning, InvalidInput
 from heatproof.studies.settings import DatasetPlan, ModelPlan, Plan
 
-MODEL = options.settings_of(ModelPlan, without=("spec", "name"))
+MODEL = options.settings_of(ModelPlan, without=("spec", "name", "output", "tolerance"))
 OTHERS = options.settings_of(DatasetPlan, Plan, names=("labels", "limit", "sampling", "seed", "device"))
 
 
@@ -47,7 +47,13 @@ def explain(
         ),
     ] = "predicted",
     given: Any = None,
-    output: Annotated[str, typer.Option(help="The number explained: logit, probability, log-probability.")] = "logit",
+    output: Annotated[
+        str,
+        typer.Option(
+            help="The number explained: logit, probability, log-probability; value for a network whose outputs are "
+            "numbers in units of their own, as of a regression (--target is then a column, by default the only one)."
+        ),
+    ] = "logit",
     upsample: Annotated[str, typer.Option(help="Map → image: bilinear, bicubic, nearest.")] = "bilinear",
     colormap: Annotated[
         str, typer.Option(help="A colour map of matplotlib, by name. The default is perceptually uniform.")

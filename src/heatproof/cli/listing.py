@@ -84,10 +84,17 @@ def _metrics() -> list[dict[str, Any]]:
 
 
 def _metric_facts(entry: Any) -> dict[str, Any]:
-    """Parts of a composite, and the value of a degenerate map: a number, `NaN`, or null where the formula decides."""
+    """Parts of a composite, and the value of a degenerate map: a number, `NaN`, or null where the formula decides.
+
+    Also what the metric is of a network of values: `same`, `units`, or why it is refused.
+    """
     degenerate = entry.traits["degenerate"]
     stated = "NaN" if degenerate is not None and math.isnan(degenerate) else degenerate
-    return {"parts": dict(entry.traits.get("parts", {})), "degenerate": stated}
+    return {
+        "parts": dict(entry.traits.get("parts", {})),
+        "degenerate": stated,
+        "values": entry.traits.get("values", "same"),
+    }
 
 
 def _print_metrics(entries: Sequence[dict[str, Any]], like: str) -> None:

@@ -42,11 +42,13 @@ def known_layers(model: Model) -> Layers:
 class AsGiven(Model):
     """A module whose inputs are taken as they are: `x` is `z`, of any range.
 
-    One logit l becomes the logits l and −l, so that class 0 is the output at index 0, as in other libraries. Where a
-    layer gives a dict or a tuple, `reshape` says what of it is explained. A layer of one position gives a flagged map.
+    One logit l becomes the logits l and −l, so that class 0 is the output at index 0, as in other libraries: a raw map
+    of it explains l itself. Where a layer gives a dict or a tuple, `reshape` says what of it is explained. A layer of
+    one position gives a flagged map.
     """
 
     one_position = True
+    warns_of_values = False  # the output may be anything, and is taken as it is
 
     def __init__(self, module: nn.Module, shape: Sequence[int], reshape: Reshape | None = None):
         module = bare(module)

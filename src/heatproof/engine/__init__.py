@@ -5,7 +5,7 @@
 """
 
 from heatproof.engine.batch import Batch, LayerNeeds, needs_by_layer
-from heatproof.engine.call import as_model
+from heatproof.engine.call import as_model, of_output
 from heatproof.engine.dry_run import dry_run, plugin_failures, toy
 from heatproof.engine.evaluation import GivenMaps, MethodScores, Outcome, composed, evaluate
 from heatproof.engine.explaining import Maps, explain
@@ -43,6 +43,7 @@ __all__ = [
     "explanation",
     "halved",
     "needs_by_layer",
+    "of_output",
     "out_of_memory",
     "plugin_failures",
     "refusals",

@@ -24,12 +24,16 @@ from heatproof.models import Model
 from heatproof.models.attention import UnfusedAttention
 from heatproof.models.capture import INPUT, Captured, captured
 from heatproof.models.head import linear_head
+from heatproof.models.one_output import warn_of_values
 from heatproof.models.row_checks import check_images, check_layers
 from heatproof.models.tail import Record, Tail, recording
 from heatproof.quantities import QUANTITIES, having, of_variants
 
 #: Layers that were found to feed a linear head through average pooling: no tail is recorded there.
 _LINEAR = PerModule[bool]()
+
+#: The outputs that are the network's own numbers.
+LINEAR = ("logit", "value")
 
 
 @dataclass(frozen=True)
@@ -173,7 +177,10 @@ class Batch:
     @cached_property
     def target(self) -> torch.Tensor:
         """`(N,)` or `(N, T)`: the classes explained."""
-        return ordinary(targets.resolved(self.target_rule, self.logits.detach(), self.labels, self.clean))
+        logits = self.logits.detach()
+        warn_of_values(self.model, logits)
+        values = self.model.of_values
+        return ordinary(targets.resolved(self.target_rule, logits, self.labels, self.clean, values=values))
 
     def release(self) -> None:
         """Frees the forward pass with all activations and graphs; logits, target and images stay."""
@@ -200,7 +207,7 @@ class Batch:
                 "This method explains an output that every class has. Got a callable `output`. "
                 f"Take one of {', '.join(explained_output.OUTPUTS)}, or a CAM."
             )
-        return Network(self.model, self.output)
+        return Network(self.model, str(self._read(self.output)))
 
     @cached_property
     def columns(self) -> torch.Tensor:
@@ -209,11 +216,15 @@ class Batch:
 
     def _of_classes(self, logits: torch.Tensor) -> torch.Tensor:
         if isinstance(self.output, str):
-            return explained_output.columns(self.output, logits, self.model.multi_label)
+            return explained_output.columns(str(self._read(self.output)), logits, self.model.multi_label)
         raise InvalidInput(
             "This method compares the output of a class with and without something. Got a callable `output`. "
             f"Take one of {', '.join(explained_output.OUTPUTS)}, or a gradient CAM."
         )
+
+    def _read(self, output: explained_output.Output) -> explained_output.Output:
+        """The output asked for, as this network has it (`explained_output.of_values`)."""
+        return explained_output.of_values(output) if self.model.of_values else output
 
     def activations(self, layer: str) -> torch.Tensor:
         """`(N, C, *spatial)`, float32 whatever the weights are."""
@@ -224,7 +235,7 @@ class Batch:
         """`(K, C)` weights where the outputs explained are a linear layer on the pooled activations; else None."""
         if layer not in self._heads:
             module = self.model.module
-            linear = self.output == "logit"
+            linear = self.output in LINEAR
             activations, logits = self.activations(layer).detach(), self.logits.detach()
             found = linear_head(module, activations, logits, self.model.precision) if linear else None
             if found is not None:
@@ -234,7 +245,7 @@ class Batch:
 
     def _linear_before(self, layer: str) -> bool:
         known = _LINEAR.get(self.model.module, layer) is not None
-        return self.output == "logit" and known and not self.needs[layer].replay
+        return self.output in LINEAR and known and not self.needs[layer].replay
 
     def tail(self, layer: str) -> Any:
         """Activations at the layer → outputs of every class."""
@@ -244,7 +255,7 @@ class Batch:
             with recording(self.model, layer) as self._records[layer]:
                 self.model.logits(self.x)
         tail = Tail(self.model, self._records[layer], found.layouts[layer], self.x, found.logits, self.differentiable)
-        return tail if self.output == "logit" else lambda *arguments: self._of_classes(tail(*arguments))
+        return tail if self.output in LINEAR else lambda *arguments: self._of_classes(tail(*arguments))
 
     def generators(self, method: str) -> list[torch.Generator]:
         """One for each image, seeded by its name, the method's name and the condition."""
@@ -283,7 +294,7 @@ class TargetBatch:
         """The output of each image's target, `(N,)`, with its graph."""
         with torch.enable_grad():
             return explained_output.of_target(
-                output, self.batch.captured.logits, self.target, self.batch.model.multi_label
+                self.batch._read(output), self.batch.captured.logits, self.target, self.batch.model.multi_label
             )
 
     @cached_property
@@ -337,7 +348,10 @@ class TargetBatch:
             rows = torch.arange(len(z), device=self.target.device)
         target = self.target[rows].expand(len(z)) if isinstance(rows, int) else self.target[rows.to(self.target.device)]
         return explained_output.of_target(
-            batch.output if of == "output" else of, batch.model.of_normalised(z), target, batch.model.multi_label
+            batch._read(batch.output if of == "output" else of),
+            batch.model.of_normalised(z),
+            target,
+            batch.model.multi_label,
         )
 
 

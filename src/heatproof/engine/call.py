@@ -53,7 +53,7 @@ class Call:
         Raises:
             InvalidInput, InvalidTarget, UnknownName, LayerError, NotApplicable: as `explain`.
         """
-        explained_output.checked_output(output)
+        model, output = of_output(model, output)
         model.warn_of_assumptions()
         inputs = as_inputs(images, model.geometry, None if model.takes_images else model.input_shape)
         if batch_size < 1:
@@ -97,6 +97,20 @@ def one_colour_warning(names: Sequence[str]) -> str:
         f"Nearly one colour after preprocessing: {', '.join(names[:3])}{more}. If the stored values have another range "
         "than their type, set `window=(low, high)` (--window low,high), or `auto`."
     )
+
+
+def of_output(model: Model, output: explained_output.Output) -> tuple[Model, explained_output.Output]:
+    """The model and the output explained, checked; with the output `value` a model whose outputs are values.
+
+    Raises:
+        UnknownName: no such output. InvalidInput: a probability of a network of values.
+    """
+    explained_output.checked_output(output)
+    model = model.as_values() if output == "value" else model
+    if model.of_values:
+        explained_output.refuse_of_values(output)
+        output = "value" if isinstance(output, str) else output
+    return model, output
 
 
 def as_model(model: Model | nn.Module) -> Model:

@@ -16,6 +16,7 @@ from heatproof.engine.image_scores import ImageScores, MapScores
 from heatproof.engine.memory import out_of_memory
 from heatproof.engine.references import Pairs, ReferenceMaps
 from heatproof.engine.resolved_methods import ResolvedMethod
+from heatproof.engine.saturation import WATCHED, SeenProbabilities
 from heatproof.errors import InvalidInput, NotApplicable, UnknownName
 from heatproof.flags import FINE, Flag, Reason, absent_flags, first_flags
 from heatproof.metrics.catalogue import stated
@@ -166,6 +167,7 @@ class _Evaluation:
     survive: bool
     finished: FinishedScores | None = None
     answered: list[bool] = field(init=False)
+    _seen: dict[str, SeenProbabilities] = field(default_factory=dict, init=False)  # of metrics that share answers
 
     def __post_init__(self) -> None:
         self.answered = torch.isfinite(self.images.logits).all(1).tolist()
@@ -208,14 +210,20 @@ class _Evaluation:
     def _single(self, scores: MapScores, key: str, seen: list[Flag], request: MetricRequest) -> Outcome:
         """One metric on one method's maps."""
         entry, count = request.entry, len(seen)
+        if self.images.model.of_values and (why := request.refusal_of_values):
+            return _without(key, request, [Flag(Reason.NOT_APPLICABLE, f"not for a network of values: {why}")] * count)
         if scores.method is None and having(entry.needs, "explains"):
             return _without(key, request, [Flag(Reason.MADE_ELSEWHERE)] * count)
         located = "mask" in entry.needs and not entry.traits.get("foreign")  # metrics of other libraries may do without
         if located and self.images.ground_truth is None:
             return _without(key, request, [Flag(Reason.NO_MASKS)] * count)
 
+        watched = self._watched(request, scores.maps)
+
         def work() -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]:
-            return checked_values(entry(scores.given(entry.needs, entry.name), request.options), request.key, count)
+            given = scores.given(entry.needs, entry.name)
+            given = given if watched is None else watched.given(given)
+            return checked_values(entry(given, request.options), request.key, count)
 
         found = self._guarded(key, request, work)
         if isinstance(found, Flag):
@@ -224,13 +232,32 @@ class _Evaluation:
         constant = torch.tensor([flag.degenerate for flag in seen])
         if located:  # without an object no map has a value
             constant &= self.images.mask.flatten(1).any(1).cpu()
-        values = stated(entry.traits["degenerate"], values, constant)
+        worst = entry.traits["degenerate"]
+        if self.images.model.of_values and request.in_units and worst is not None:
+            worst = math.nan  # no number is the worst in units that may be any
+        values = stated(worst, values, constant)
         asks, mute = bool(having(entry.needs, "asks")), Flag(Reason.NO_ANSWER)
         known = [mute if asks and not fine else flag for flag, fine in zip(seen, self.answered, strict=True)]
+        if watched is not None:
+            still = [Flag(Reason.SATURATED) if one else FINE for one in watched.saturated]
+            known = first_flags(known, still)
         return _flag_values(key, request, values, known, curve)
+
+    def _watched(self, request: MetricRequest, maps: torch.Tensor) -> SeenProbabilities | None:
+        """The record of the probabilities that a metric sees; None where it can see none.
+
+        What a metric shares between methods is asked for once, so the record is kept.
+        """
+        needs = request.entry.needs
+        if self.images.model.of_values or not WATCHED.keys() & set(needs):
+            return None
+        made = SeenProbabilities(self.images.whole(), self.images.target, maps)
+        return self._seen.setdefault(request.key, made) if "shared" in needs else made
 
     def _composed(self, key: str, request: MetricRequest, parts: Mapping[str, Outcome]) -> Outcome:
         count = len(next(iter(parts.values())).flags)
+        if self.images.model.of_values and (why := request.refusal_of_values):
+            return _without(key, request, [Flag(Reason.NOT_APPLICABLE, f"not for a network of values: {why}")] * count)
         found = self._guarded(key, request, lambda: composed(key, request, parts))
         return _without(key, request, [found] * count) if isinstance(found, Flag) else found
 
@@ -259,7 +286,7 @@ def _flag_values(
     curve: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> Outcome:
     """NaN where a flag allows no value; a flag where a value is NaN."""
-    impossible = torch.tensor([bool(flag) and not flag.degenerate for flag in known])
+    impossible = torch.tensor([bool(flag) and not flag.valued for flag in known])
     values = torch.where(impossible | ~torch.isfinite(values), torch.nan, values)
     undefined = Flag(Reason.UNDEFINED, request.entry.traits["undefined"])
     found = [flag or (undefined if math.isnan(v) else FINE) for flag, v in zip(known, values.tolist(), strict=True)]

@@ -97,8 +97,10 @@ def explain(
         layer: a name, a module of the model, or `auto`: the last feature map before pooling. A layer that runs several
             times in a forward pass has the number of the call in its name: `encoder#0`, `encoder#1`.
         raw: signed maps at layer resolution instead of display maps (three channels where a method has them).
-        output: the number that is explained: `logit`, `probability`, `log-probability`, or a callable
-            `(logits (N, K), target (N,)) → (N,)`.
+        output: the number that is explained: `logit`, `probability`, `log-probability`, `value` for a network whose
+            outputs are numbers in units of their own (a regression; the target is a column, by default the only one),
+            or a callable `(logits (N, K), target (N,)) → (N,)`. One logit l stands for two classes with the logits
+            −l/2 and l/2, so the raw map of class 1 is half of that of l; `value` explains l itself.
         upsample: `bilinear`, `bicubic` or `nearest`.
         differentiable: maps keep their graph to a tensor `images` that requires a gradient.
 

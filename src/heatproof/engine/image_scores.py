@@ -64,7 +64,10 @@ class ImageScores:
         return self._memo[key]
 
     def of_logits(self, logits: torch.Tensor, target: torch.Tensor, of: str = "probability") -> torch.Tensor:
-        """`(M, K)` logits → the probability or logit (`of`) of each row's target, `(M,)` float64."""
+        """`(M, K)` logits → the probability or logit (`of`) of each row's target, `(M,)` float64.
+
+        Of a network of values both are the value.
+        """
         if of not in ASKED:
             raise unknown("`of`", str(of), ASKED)
         values = logits.double() if of == "logit" else self.model.probabilities(logits)
@@ -298,6 +301,7 @@ SUPPLIERS: Mapping[str, Callable[[MapScores, str], Any]] = {
     "information": lambda at, _: at.information,
     "explain": lambda at, _: at.explain,
     "shifts": lambda at, _: at.shifts,
+    "values": lambda at, _: at.of_images.model.of_values,
     "mask": lambda at, _: at.of_images.mask,
     "segments": lambda at, _: at.of_images.segments,
     "generator": lambda at, metric: at.of_images.generators(metric),

@@ -89,7 +89,7 @@ def _model_refused(model: Model, method: ResolvedMethod) -> str:
 def _output_refused(request: Request, output: Output) -> str:
     if callable(output) and having(request.entry.needs, "of_classes"):
         return "it needs an output that every class has, and `output` is a callable; take a gradient CAM"
-    if output != "logit" and request.entry.traits.get("logit_only"):
+    if output not in ("logit", "value") and request.entry.traits.get("logit_only"):
         return "it explains logits alone; leave `output` as it is"
     return ""
 

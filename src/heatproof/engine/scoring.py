@@ -13,7 +13,7 @@ from heatproof.ambient import neutral
 from heatproof.attributions import ATTRIBUTIONS, display_maps, flags, requested
 from heatproof.attributions.stored import as_map, fitted
 from heatproof.data.inputs import Inputs, as_inputs
-from heatproof.engine.call import Call, as_model
+from heatproof.engine.call import Call, as_model, of_output
 from heatproof.engine.dry_run import dry_run
 from heatproof.engine.evaluation import GivenMaps, MethodScores, evaluate
 from heatproof.engine.explanation import explanation
@@ -21,11 +21,8 @@ from heatproof.engine.references import ReferenceMaps
 from heatproof.errors import InvalidImage, InvalidInput
 from heatproof.flags import as_text
 from heatproof.memo import cached_property
-from heatproof.metrics.metric_request import MetricRequest, requested_metrics
+from heatproof.metrics.metric_request import DEFAULT_METRICS, MetricRequest, requested_metrics
 from heatproof.models import Model
-
-#: The metrics where none is named: the score of paper R with its parts, and the two curves of RISE.
-DEFAULT_METRICS = ("arcc", "insertion", "deletion")
 
 
 class Row(NamedTuple):
@@ -56,9 +53,10 @@ class Scores:
         target: torch.Tensor,
         parts: Sequence[Sequence[MethodScores]],
         metrics: Sequence[MetricRequest],
+        values: bool = False,
     ):
         self.model, self.images, self.target = model, list(images), target
-        self.facts = {request.key: request.facts() for request in metrics}
+        self.facts = {request.key: request.facts(values) for request in metrics}
         self.metrics = list(self.facts)
         self.methods = [one.method for one in parts[0]]
         self._values: dict[tuple[str, str], torch.Tensor] = {}
@@ -139,7 +137,9 @@ def score(
             image is, any other is taken to cover the network's input. Each is scaled to [0, 1] by itself: rectify
             signed ones before. A mapping may hold both: the value of a method is None or its options.
         metrics: names (`heatproof list metrics`), `name[option=value]`, families, `all`, or a mapping from names to
-            options. A composite adds its parts.
+            options. A composite adds its parts. Of a network of values (`output="value"`) the metrics of the network's
+            answer are in units of the value, and those that need a probability are refused by name (left out of
+            families and of the default, with a warning).
         controls: score the uninformed maps (`random`, `half`, `ones`, `centre`, `edges`) too: a metric that praises
             one of them is fooled.
         masks: where the objects are, `(N, H, W)` at the size of the model's input, or one array `(h, w)` for each
@@ -151,19 +151,21 @@ def score(
 
     Returns:
         `Scores`: `.table` (means with intervals), `.rows` (image, method, metric, value, flag), `.to_pandas()`,
-        `.curves`. A degenerate map has the metric's stated value, or NaN, and a flag.
+        `.curves`. A degenerate map has the metric's stated value, or NaN, and a flag. A row whose probabilities all
+        are 0, or all are 1, to the digits that scores have, keeps its value and has the flag `saturated`.
 
     Raises:
         UnknownName, InvalidInput, InvalidTarget, LayerError, NotApplicable: as `explain`.
     """
     model = as_model(model)
-    wanted = requested_metrics(metrics, reference=reference is not None)
+    model, output = of_output(model, output)
+    wanted = requested_metrics(metrics, reference=reference is not None, values=model.of_values)
+    dry_run(wanted)
     methods, arrays = _methods_and_maps(maps_or_methods)
     if controls:
         methods |= {name: {} for name, e in ATTRIBUTIONS.items() if e.traits["control"] and name not in methods}
     if twice := sorted(set(methods) & set(arrays)):
         raise InvalidInput(f"Maps need a name of their own. {twice[0]!r} is a method's too.")
-    dry_run(wanted)
     requests = requested(methods) if methods else []
     settings: dict[str, Any] = {"labels": labels, "output": output, "seed": seed, "batch_size": batch_size}
     call = Call.of(model, images, requests, target, layer, **settings)
@@ -182,7 +184,7 @@ def score(
 
     found = list(call.over(work))
     targeted = torch.cat([target for _, target in found])
-    return Scores(model.name, inputs.ids, targeted, [part for part, _ in found], wanted)
+    return Scores(model.name, inputs.ids, targeted, [part for part, _ in found], wanted, model.of_values)
 
 
 class _References:

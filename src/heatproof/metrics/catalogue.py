@@ -28,6 +28,10 @@ BETTER = ("high", "low")
 PAIRED = frozenset(belonging(QUANTITIES, "pair"))
 
 
+#: What a metric is for a network of values, besides a phrase that says why it has no meaning.
+SAME, UNITS = "same", "units"
+
+
 class Curve(NamedTuple):
     """A score with the curve behind it: `value` `(N,)`, and `points` `(N, P)` at the shares `at` `(P,)`."""
 
@@ -48,6 +52,7 @@ def metric(
     passes: str,
     degenerate: float | None = None,
     undefined: str = "the formula has no value here",
+    values: str = "same",
     **details: Any,
 ) -> Callable[[Callable], Callable]:
     """Registers a function of quantities under `name`: `(N,)` float64 values, or a `Curve`.
@@ -60,6 +65,9 @@ def metric(
         degenerate: the stated value for a map that is constant or not finite, NaN included; None: what the formula
             gives for a map of zeros. Never the best value.
         undefined: one phrase, why a value is NaN.
+        values: of a network of values (`output="value"`): `same` where no probability enters, `units` where the metric
+            is then in units of the value (of infidelity: their squares) and has no bounds, else one phrase, why it has
+            no meaning; it is then refused by name.
         details: `aliases`, `source`.
     """
     if better not in BETTER:
@@ -74,6 +82,7 @@ def metric(
         passes=passes,
         degenerate=degenerate,
         undefined=undefined,
+        values=values,
         **details,
     )
 
@@ -104,7 +113,7 @@ def composite(
     Args:
         parts: parameter → the spelling of the metric whose values it gets, `(N,)` float64.
     """
-    given = {"family": "composite", "passes": "those of its parts", "degenerate": None, **details}
+    given = {"family": "composite", "passes": "those of its parts", "degenerate": None, "values": "same", **details}
     given.setdefault("undefined", "a part of it has no value")
     return METRICS.register(
         name, vocabulary={part: f"values of `{spelling}`, (N,)" for part, spelling in parts.items()},

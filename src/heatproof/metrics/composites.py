@@ -25,6 +25,7 @@ harmonic_mean = partial(composite, better="high", range=(0, 1), degenerate=0)
 @harmonic_mean(
     "adcc",
     parts={"coherency": "coherency", "complexity": "complexity", "drop": "average-drop[fill=mean]"},
+    values="it needs the average drop, a share of the target's probability",
     source="Poppi et al. 2021",
 )
 def adcc(coherency: torch.Tensor, complexity: torch.Tensor, drop: torch.Tensor) -> torch.Tensor:
@@ -39,6 +40,7 @@ def adcc(coherency: torch.Tensor, complexity: torch.Tensor, drop: torch.Tensor) 
 @harmonic_mean(
     "arcc",
     parts={"coherency": "coherency", "complexity": "complexity", "road": "road"},
+    values="it brings ROAD to [0, 1] as a difference of probabilities",
     source="Domeniconi et al. 2026",
 )
 def arcc(coherency: torch.Tensor, complexity: torch.Tensor, road: torch.Tensor) -> torch.Tensor:

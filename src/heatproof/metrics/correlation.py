@@ -15,7 +15,7 @@ from heatproof.metrics.rankings import ranking_of, spearman
 from heatproof.metrics.sampling import random_images, signed, streamed
 from heatproof.models import Model
 from heatproof.passes import check_int, parts, rows_per_pass
-from heatproof.rounding import ANSWER_STEP, STEP, largest, logit_scale, rounded
+from heatproof.rounding import ANSWER_STEP, STEP, answer_scale, largest, rounded
 from heatproof.tensors import per_image
 
 UNDEFINED = "the answers of the network do not vary"
@@ -38,6 +38,7 @@ def monotonicity_correlation(
     ranks,
     score,
     model: Model,
+    values,
     generator,
     *,
     groups: int = 7,
@@ -77,7 +78,7 @@ def monotonicity_correlation(
 
     # Ranked by the root, which has the same order and the rounding error of p.
     changes = streamed(len(z), samples, z, change, group=groups).mean(1).sqrt()
-    changes = rounded(changes, logit_scale(p[:, None]), ANSWER_STEP)
+    changes = rounded(changes, answer_scale(p[:, None], values), ANSWER_STEP)
     means = rounded(means)
     return _zero_where_constant(spearman(ranking_of(means), ranking_of(changes)), means, changes)
 

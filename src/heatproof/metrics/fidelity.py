@@ -13,7 +13,7 @@ from heatproof.masking import checked_fill
 from heatproof.metrics.catalogue import Curve, metric
 from heatproof.metrics.curves import area, shares
 from heatproof.passes import check_int
-from heatproof.rounding import ANSWER_STEP, behind_largest, logit_scale, rounded, top_class
+from heatproof.rounding import ANSWER_STEP, answer_scale, behind_largest, rounded, top_class
 
 F_TEXT = "Zhang, Torres & Hermanns 2024"
 
@@ -28,6 +28,7 @@ masked_metric = partial(fidelity_metric, passes="1 forward")
     better="low",
     degenerate=1,
     undefined="the probability of the target is 0",
+    values="it is a share of the target's probability; `local-accuracy` is the change in units",
     aliases=["ad"],
     source="Chattopadhay et al. 2018",
 )
@@ -48,14 +49,16 @@ def average_drop(p: torch.Tensor, q, *, fill: str = "black") -> torch.Tensor:
     aliases=["ai", "increase-in-confidence"],
     source="Chattopadhay et al. 2018",
 )
-def average_increase(p: torch.Tensor, q, *, fill: str = "black") -> torch.Tensor:
+def average_increase(p: torch.Tensor, q, values, *, fill: str = "black") -> torch.Tensor:
     """Whether the target's probability rises on the masked image: `1[q > p]`.
 
-    0 or 1 for each image, the mean is the paper's rate; higher is better. A rise that five digits of a logit cannot
-    show counts as none. A constant map scores 0. Chattopadhay et al. 2018, section 4.1.
+    0 or 1 for each image, the mean is the paper's rate; higher is better. A rise that five digits of a logit (of a
+    network of values: of the value) cannot show counts as none. A constant map scores 0. Chattopadhay et al. 2018,
+    section 4.1.
     """
     masked = q(checked_fill(fill))
-    return _yes(rounded(masked - p, torch.maximum(logit_scale(masked), logit_scale(p)), ANSWER_STEP) > 0, masked - p)
+    scale = torch.maximum(answer_scale(masked, values), answer_scale(p, values))
+    return _yes(rounded(masked - p, scale, ANSWER_STEP) > 0, masked - p)
 
 
 @masked_metric(
@@ -63,6 +66,7 @@ def average_increase(p: torch.Tensor, q, *, fill: str = "black") -> torch.Tensor
     better="high",
     degenerate=0,
     undefined="the probability of the target is 1: there is nothing to gain",
+    values="it is a share of what the target's probability lacks of 1; `local-accuracy` is the change in units",
     aliases=["ag"],
     source="Zhang et al. 2023 (Opti-CAM)",
 )
@@ -76,20 +80,23 @@ def average_gain(p: torch.Tensor, q, *, fill: str = "black") -> torch.Tensor:
 
 
 @masked_metric(
-    "local-accuracy", better="low", degenerate=1, undefined="there is no probability", aliases=["la"], source=F_TEXT
-)
+    "local-accuracy", better="low", degenerate=1, undefined="there is no probability", values="units", aliases=["la"],
+    source=F_TEXT,
+)  # fmt: skip
 def local_accuracy(p: torch.Tensor, q, *, fill: str = "black") -> torch.Tensor:
     """Absolute change of the target's probability on the masked image: `|p − q|`.
 
-    In [0, 1], lower is better. A constant map scores 1. A property of Lundberg & Lee 2017, as used by Zhang, Torres &
+    In [0, 1], lower is better. A constant map scores 1 (of a network of values nothing: no change is the largest). A
+    property of Lundberg & Lee 2017, as used by Zhang, Torres &
     Hermanns 2024, section 2.
     """
     return (p - q(checked_fill(fill))).abs()
 
 
 @masked_metric(
-    "sufficiency", better="high", degenerate=0, undefined="the network has no answer to the masked image", source=F_TEXT
-)
+    "sufficiency", better="high", degenerate=0, undefined="the network has no answer to the masked image",
+    values="it asks for the predicted class", source=F_TEXT,
+)  # fmt: skip
 def sufficiency(logits: torch.Tensor, masked_probabilities, *, fill: str = "black") -> torch.Tensor:
     """Whether the predicted class stays the same on the masked image: `1[argmax f(x ⊙ m) = argmax f(x)]`.
 
@@ -111,6 +118,7 @@ def _yes(condition: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
     better="low",
     passes="steps forwards",
     undefined="the network has no answer to a masked image",
+    values="units",
     source="Petsiuk et al. 2018 (RISE)",
 )
 def deletion(curve, *, fill: str = "black", steps: int = 28, ties: str = "jitter") -> Curve:
@@ -130,6 +138,7 @@ def deletion(curve, *, fill: str = "black", steps: int = 28, ties: str = "jitter
     better="low",
     passes="steps forwards",
     undefined="the network has no answer to a masked image",
+    values="units",
     source="Petsiuk et al. 2018 (RISE)",
 )
 def deletion_mean(curve, *, steps: int = 28, ties: str = "jitter") -> Curve:
@@ -145,6 +154,7 @@ def deletion_mean(curve, *, steps: int = 28, ties: str = "jitter") -> Curve:
     better="high",
     passes="steps forwards",
     undefined="the network has no answer to a masked image",
+    values="units",
     source="Petsiuk et al. 2018 (RISE)",
 )
 def insertion(curve, *, fill: str = "blur", steps: int = 28, ties: str = "jitter") -> Curve:

@@ -29,6 +29,7 @@ flipping_metric = partial(metric, family="fidelity", better="high")
     range=(-1, 1),
     passes="steps forwards",
     undefined="the network has no answer to a flipped image",
+    values="units",
     aliases=["aopc", "region-perturbation"],
     source="Bach et al. 2015; Samek et al. 2017",
 )
@@ -93,6 +94,7 @@ def _noise(x: torch.Tensor, generators) -> torch.Tensor:
     range=(None, 1),
     passes="a forward for each superpixel",
     undefined="the probability of the target is 0",
+    values="it is relative to the target's probability; `pixel-flipping` is in units",
     source="Rieger & Hansen 2020",
 )
 def irof(

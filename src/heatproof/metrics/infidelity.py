@@ -24,6 +24,7 @@ LARGEST = 10 / 28
     range=(0, None),
     passes="samples forwards, once for all methods",
     undefined="the network has no answer to a changed image",
+    values="units",
     source="Yeh et al. 2019, definition 2.1",
 )
 def infidelity(

@@ -52,6 +52,7 @@ information_metric = partial(
 @information_metric(
     "sic",
     undefined="what is known from the start says as much to the network as the image, or takes as much to store",
+    values="it scales the target's probability and clips it to [0, 1]",
     aliases=["softmax-information-curve"],
     source=PIC,
 )
@@ -82,6 +83,7 @@ def sic(
     "aic",
     degenerate=0,
     undefined="the image holds no more information than what is known from the start",
+    values="it asks for the predicted class",
     aliases=["accuracy-information-curve"],
     source=PIC,
 )

@@ -14,12 +14,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from heatproof import spelling
-from heatproof.errors import InvalidInput
-from heatproof.metrics.catalogue import FAMILIES, METRICS
+from heatproof.errors import InvalidInput, NotApplicable, warn
+from heatproof.metrics.catalogue import FAMILIES, METRICS, SAME, UNITS
 from heatproof.metrics.composites import PAIR_COMPOSITES
 from heatproof.metrics.foreign import PLUGIN_METRICS
 from heatproof.quantities import belonging, having
 from heatproof.registry import Entry, fold, unknown
+
+#: The metrics where none is named: the score of paper R with its parts, and the two curves of RISE.
+DEFAULT_METRICS = ("arcc", "insertion", "deletion")
 
 #: The name for every metric, and the prefix that marks a family.
 ALL, FAMILY = "all", "family:"
@@ -62,24 +65,47 @@ class MetricRequest:
         return any(belonging(one.entry.needs, "pair") for one in (self, *self.parts.values()))
 
     @property
+    def refusal_of_values(self) -> str:
+        """Why it has no meaning for a network of values, as a phrase; empty where it has one."""
+        traits = self.entry.traits
+        if traits.get("foreign") and self.options.get("softmax"):
+            return "it takes a softmax; set softmax=False"
+        if self.options.get("of") == "probability":
+            return "of=probability needs a probability; take of=logit, which is the value itself"
+        refused = traits.get("values", SAME) not in (SAME, UNITS)
+        part = next((why for one in self.parts.values() if (why := one.refusal_of_values)), "")
+        return traits["values"] if refused else part
+
+    @property
+    def in_units(self) -> bool:
+        """Whether it is in units of the value, for a network of values."""
+        return self.entry.traits.get("values") == UNITS
+
+    @property
     def better(self) -> str:
         """`high` or `low`."""
         return self.entry.traits["better"]
 
-    def facts(self) -> dict[str, Any]:
-        """What a reader of the scores must know, as plain values for JSON."""
+    def facts(self, values: bool = False) -> dict[str, Any]:
+        """What a reader of the scores must know, as plain values for JSON; `values`: of a network of values."""
+        units = values and self.in_units
         return {
             "better": self.better,
-            "range": list(self.entry.traits["range"]),
+            "range": [None, None] if units else list(self.entry.traits["range"]),
+            **({"unit": "that of the value"} if units else {}),
             "family": self.family,
-            "summary": self.entry.summary,
+            "summary": self.entry.summary.replace("probability", "value") if values else self.entry.summary,
             "source": self.entry.source,
             "parts": [part.key for part in self.parts.values()],
         }
 
 
 def requested_metrics(
-    metrics: str | Iterable[str] | Mapping[str, Mapping[str, Any]], *, parts: bool = True, reference: bool = True
+    metrics: str | Iterable[str] | Mapping[str, Mapping[str, Any]],
+    *,
+    parts: bool = True,
+    reference: bool = True,
+    values: bool = False,
 ) -> list[MetricRequest]:
     """`"road"`, `["arcc", "fidelity"]`, `"all"` or `{"road": {"ties": "block"}}` → requests, each once.
 
@@ -87,8 +113,11 @@ def requested_metrics(
         parts: whether the parts of a composite are requested too, before it.
         reference: whether there are reference maps. Without them metrics of pairs are left out of families, and are an
             error by name.
+        values: whether the network is one of values. Metrics that need a probability are then left out of families and
+            of `DEFAULT_METRICS`, with a warning, and are an error by name.
 
     Raises:
+        NotApplicable: a metric that needs a probability, of a network of values.
         UnknownName: a metric or an option that does not exist, with near misses.
         InvalidInput: nothing requested, options of a family, or nothing but metrics of pairs without a reference.
     """
@@ -97,6 +126,7 @@ def requested_metrics(
     if not spellings:
         raise InvalidInput(f"Expected at least one metric. Got none. Known: {', '.join(METRICS)}.")
     found: dict[str, MetricRequest] = {}
+    left: dict[str, str] = {}
     for text in spellings:
         if not isinstance(text, str):
             raise InvalidInput(f"Metrics must be names, or a mapping from name to options. Got {type(text).__name__}.")
@@ -105,11 +135,30 @@ def requested_metrics(
                 if _family(text):
                     continue
                 raise InvalidInput(NO_REFERENCE.format(request.key))
+            if values and (why := request.refusal_of_values):
+                if not (_family(text) or metrics is DEFAULT_METRICS):
+                    raise NotApplicable(f"{request.key!r} has no meaning for a network of values: {why}.")
+                left[request.key] = why
+                named = {one.key: one for one in request.parts.values() if not one.refusal_of_values}
+                found |= {key: one for key, one in named.items() if parts and key not in found}
+                continue
             for one in [*(request.parts.values() if parts else ()), request]:
                 found.setdefault(one.key, one)
+    if left:
+        warn(left_out_of_values(left))
+    if not found and left:
+        raise NotApplicable(f"No metric asked for has a meaning for a network of values. {left_out_of_values(left)}")
     if not found:
         raise InvalidInput(NO_REFERENCE.format(", ".join(spellings)))
     return list(found.values())
+
+
+def left_out_of_values(left: Mapping[str, str]) -> str:
+    """The sentence about metrics that a network of values does not have: key → why."""
+    return (
+        f"Metrics without a meaning for a network of values are left out: "
+        f"{'; '.join(f'{key} ({why})' for key, why in left.items())}."
+    )
 
 
 def _meant(text: str, options: Mapping[str, Any]) -> list[MetricRequest]:

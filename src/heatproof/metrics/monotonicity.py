@@ -14,6 +14,7 @@ from heatproof.masking import checked_fill
 from heatproof.metrics.catalogue import Curve, metric
 from heatproof.metrics.curves import pixel_counts, reversed_ranks, shares
 from heatproof.passes import check_int
+from heatproof.rounding import ANSWER_STEP, largest
 
 ARYA = "Arya et al. 2019 (AIX360); Luss et al. 2019"
 
@@ -31,37 +32,41 @@ monotonicity_metric = partial(
 
 @monotonicity_metric("monotonicity", source=ARYA)
 def monotonicity(
-    curve, *, fill: str = "black", steps: int = 28, ties: str = "jitter", tolerance: float = 1e-6
+    curve, values, *, fill: str = "black", steps: int = 28, ties: str = "jitter", tolerance: float = 1e-6
 ) -> Curve:
     """The share of steps at which the target's probability does not fall as pixels are restored, least important first.
 
-    In [0, 1], higher is better; about half for a random order. A fall of no more than `tolerance` counts as rounding.
+    In [0, 1], higher is better; about half for a random order. A fall of no more than `tolerance` counts as rounding
+    (of a network of values: `tolerance` times the largest of the curve, at least 1e-5 of it).
     The curve goes from an image of nothing but fill to the whole one, so it has `steps` steps; AIX360 has single
     features and leaves out the first step. A constant map scores 0. NaN where the output is not finite.
     """
-    points, rising = _rising_steps(curve, fill, steps, ties, tolerance)
+    points, rising = _rising_steps(curve, values, fill, steps, ties, tolerance)
     return Curve(rising.mean(1), shares(points.shape[1] - 1, points.device), points)
 
 
 @monotonicity_metric("monotonicity-strict", source=ARYA)
 def monotonicity_strict(
-    curve, *, fill: str = "black", steps: int = 28, ties: str = "jitter", tolerance: float = 1e-6
+    curve, values, *, fill: str = "black", steps: int = 28, ties: str = "jitter", tolerance: float = 1e-6
 ) -> torch.Tensor:
     """Whether the target's probability never falls while pixels are restored, least important first: AIX360's boolean.
 
     0 or 1, higher is better; parameters and deviations as in `monotonicity`. (Quantus 0.6.0 fills an already blank
     image, so its curve is flat and its value always 1.)
     """
-    return _rising_steps(curve, fill, steps, ties, tolerance)[1].amin(1)
+    return _rising_steps(curve, values, fill, steps, ties, tolerance)[1].amin(1)
 
 
-def _rising_steps(curve, fill: str, steps: int, ties: str, tolerance: float) -> tuple[torch.Tensor, torch.Tensor]:
+def _rising_steps(
+    curve, values: bool, fill: str, steps: int, ties: str, tolerance: float
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The curve, and 1 for each step that does not fall; NaN for a step from or to NaN."""
     if not tolerance >= 0:
         raise InvalidInput(f"`tolerance` must be at least 0. Got {tolerance}.")
     points = _returning_steps(curve, fill, steps, ties)
     moves = points.diff(dim=1)
-    return points, torch.where(moves.isnan(), torch.nan, (moves >= -tolerance).double())
+    least = max(tolerance, ANSWER_STEP) * largest(points) if values else tolerance
+    return points, torch.where(moves.isnan(), torch.nan, (moves >= -least).double())
 
 
 def _returning_steps(curve, fill: str, steps: int, ties: str) -> torch.Tensor:

@@ -39,7 +39,9 @@ class Removal(NamedTuple):
 
 
 #: What the metrics of this file share, unless they say otherwise.
-road_metric = partial(metric, family="road", better="high", range=(0, 1), passes=PASSES, undefined=NOTHING_LEFT)
+road_metric = partial(
+    metric, family="road", better="high", range=(0, 1), passes=PASSES, undefined=NOTHING_LEFT, values="units"
+)
 
 
 @road_metric("road", range=(-0.5, 0.5), source=SOURCE, aliases=["road-combined"])

@@ -128,7 +128,13 @@ def efficient_mprt(
     return (after - before) / before
 
 
-@sanity_metric("random-logit", passes="1 explanation", aliases=["random-class"], source="Sixt et al. 2020")
+@sanity_metric(
+    "random-logit",
+    passes="1 explanation",
+    values="it explains another class",
+    aliases=["random-class"],
+    source="Sixt et al. 2020",
+)
 def random_logit(
     x: torch.Tensor,
     maps: torch.Tensor,

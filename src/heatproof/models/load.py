@@ -49,6 +49,7 @@ def load_model(
     classes: Sequence[str] | None = None,
     layer: str | nn.Module | None = None,
     multi_label: bool = False,
+    output: str | None = None,
 ) -> Model:
     """The classifier called `spec` (see `FORMS`), in eval mode on `device`, with its preprocessing.
 
@@ -73,6 +74,8 @@ def load_model(
         channel_order: `bgr` for a network that takes blue first, as one trained on images of OpenCV; `rgb` otherwise.
         layer: replaces the target layer found.
         multi_label: labels do not exclude each other; probabilities are sigmoids.
+        output: `value` for a network whose outputs are numbers in units of their own, as of a regression; by default
+            `logit`, or what a `python:` factory's own model says.
 
     Raises:
         UnknownName: no such form or model, with near misses.
@@ -100,6 +103,8 @@ def load_model(
         own["layer"] = layer
     if multi_label:
         own["multi_label"] = True
+    if output is not None:
+        own["output"] = output
     model = Model(module, chosen, name or spec, where, **own)
     model.warn_of_assumptions()
     return model

@@ -1,4 +1,4 @@
-"""A classifier with its preprocessing, its target layers and one shape of logits."""
+"""A network with its preprocessing, its target layers and one shape of logits."""
 
 import copy
 import hashlib
@@ -19,9 +19,13 @@ from heatproof.models.layers import Layers, find_layers
 from heatproof.models.own_preprocessing import own_preprocessing
 from heatproof.models.preprocessing import Preprocessing
 from heatproof.models.probe import carry_facts
+from heatproof.registry import unknown
 
 #: Where a dictionary of outputs keeps the classification, in the order tried.
 _LOGIT_KEYS = ("logits", "out", "output")
+
+#: What the outputs of a model are.
+MODEL_OUTPUTS = {"logit": "logits of classes", "value": "numbers in units of their own, without a probability"}
 
 
 class Model:
@@ -29,15 +33,21 @@ class Model:
 
     `name` as typed; `module` on `device`; `mean`, `std` per channel; `geometry` from image to `x`;
     `classes` names by index, or None. `multi_label`: labels do not exclude each other, so a probability is the
-    sigmoid of its logit and not the softmax. `input_shape` is `(channels, *spatial)`; for signals and volumes tensors
-    are taken as they are. Calls that explain go through `evaluating`, which restores the module's train/eval mode and
-    `requires_grad`. Threads that use models of one module, or of modules that share a part, wait for each other.
+    sigmoid of its logit and not the softmax. `output`: `logit`, or `value` for a network whose outputs are numbers in
+    units of their own and no logits, so that they have no probability. `input_shape` is `(channels, *spatial)`; for
+    signals and volumes tensors are taken as they are. Calls that explain go through `evaluating`, which restores the
+    module's train/eval mode and `requires_grad`. Threads that use models of one module, or of modules that share a
+    part, wait for each other.
     """
 
     #: Layer, its output and the image's size → the tensor to explain, or None for the output's first tensor.
     reading: "Callable[[nn.Module, Any, tuple[int, ...]], torch.Tensor | None] | None" = None
     #: Whether a layer of a single position has a map (of one value, which is flagged), and is not an error.
     one_position = False
+    #: Whether a single output that is clearly no logit is worth a warning.
+    warns_of_values = True
+    #: Whether the network was seen to give one logit, which stands for two classes.
+    single_output = False
 
     def __init__(
         self,
@@ -48,10 +58,16 @@ class Model:
         layer: "str | nn.Module | None" = None,
         *,
         multi_label: bool = False,
+        output: str = "logit",
         input_shape: tuple[int, ...] | None = None,
     ):
+        if output not in MODEL_OUTPUTS:
+            raise unknown("`output` of a model", str(output), MODEL_OUTPUTS)
+        if multi_label and output == "value":
+            raise InvalidInput('`multi_label` is for logits, and `output="value"` says that there are none. Give one.')
         self.module = module
         self.multi_label = multi_label
+        self.output_kind = output
         self.input_shape = input_shape or (3, *preprocessing.geometry.size)
         self.takes_images = input_shape is None
         self.name = name
@@ -94,7 +110,27 @@ class Model:
     def own_settings(self) -> dict[str, Any]:
         """What it was made with besides its module and its preprocessing: keyword arguments of `Model`."""
         shape = None if self.takes_images else self.input_shape
-        return {"layer": self._layer, "multi_label": self.multi_label, "input_shape": shape}
+        return {
+            "layer": self._layer,
+            "multi_label": self.multi_label,
+            "output": self.output_kind,
+            "input_shape": shape,
+        }
+
+    @property
+    def of_values(self) -> bool:
+        """Whether its outputs are values: numbers in units of their own, without a probability."""
+        return self.output_kind == "value"
+
+    def as_values(self) -> "Model":
+        """The same network, read as one of values."""
+        if self.of_values:
+            return self
+        if self.multi_label:
+            raise InvalidInput(f'{self.name} has `multi_label`, so its outputs are logits. Got `output="value"`.')
+        twin = copy.copy(self)
+        twin.output_kind = "value"
+        return twin
 
     @cached_property
     def layers(self) -> Layers:
@@ -197,16 +233,23 @@ class Model:
             return self.module(z.flip(1) if self.channel_order == "bgr" else z)
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        """`(N, K)` logits → probabilities, in double precision: softmax, or sigmoid where `multi_label`."""
+        """`(N, K)` logits → the scores of the classes, in double precision: softmax, or sigmoid where `multi_label`.
+
+        Of a network of values, the values themselves.
+        """
+        if self.of_values:
+            return logits.double()
         return logits.double().sigmoid() if self.multi_label else logits.double().softmax(1)
 
     def unwrap(self, output: Any) -> torch.Tensor:
-        """The module's output → logits `(N, K)`, K ≥ 2.
+        """The module's output → logits `(N, K)`, K ≥ 2; values `(N, K)`, K ≥ 1.
 
         A tensor is taken as it is (`(N, K, 1, 1)` flattened, `(N,)` as one logit). A `ModelOutput` or dict gives its
         key `logits`, `out` or `output`, else its first 2-D tensor; another object its `.logits`; a tuple or list its
         first 2-D tensor. One logit l for two classes becomes the logits −l/2 and l/2, so that the softmax of class 1
-        is sigmoid(l). Raises ModelError for any other output.
+        is sigmoid(l): a raw map of class 1 explains l/2 (half of the gradient of l), that of class 0 is its negative.
+        With `multi_label` it becomes −l and l, so that the sigmoid of class 1 is sigmoid(l). A single value stays one
+        column. Raises ModelError for any other output.
         """
         squeezed = isinstance(output, torch.Tensor) and output.dim() == 1 and len(output) > 0
         found = output[:, None] if squeezed else _classification(output)
@@ -215,7 +258,11 @@ class Model:
                 f"Expected {type(self.module).__name__} to return logits of shape (N, classes): a tensor, "
                 f"or a tuple or dict with one. Got {_describe_output(output)}. Wrap it in a module that does."
             )
-        return torch.cat([-found / 2, found / 2], 1) if found.shape[1] == 1 else found
+        if found.shape[1] > 1 or self.of_values:
+            return found
+        self.single_output = True
+        half = found if self.multi_label else found / 2
+        return torch.cat([-half, half], 1)
 
     @contextmanager
     def evaluating(self) -> Iterator["Model"]:
@@ -288,6 +335,7 @@ def wrap(
     device: str | torch.device = "auto",
     layer: "str | nn.Module | None" = None,
     multi_label: bool = False,
+    output: str = "logit",
     input_shape: Sequence[int] | None = None,
 ) -> Model:
     """Any classifier as a `Model`: an `nn.Module` that returns a tensor, tuple, dict or ModelOutput.
@@ -302,8 +350,9 @@ def wrap(
     `window`: the stored values that are black and white, such as (0, 4095), or `auto` for the percentiles .5 and 99.5
     of each image; by default the range of the file's type. `alpha_background`: the colour behind transparent pixels.
     `device="auto"` leaves the module where it is, anything else moves it. `layer` replaces the target layer found by
-    architecture. `multi_label`: labels do not exclude each other. `input_shape`, such as (1, 4096) or (1, 32, 64, 64),
-    is for signals and volumes: `(channels, *spatial)` of what the network takes, normalised by the caller.
+    architecture. `multi_label`: labels do not exclude each other. `output="value"`: the outputs are numbers in units of
+    their own, as of a regression, and no logits. `input_shape`, such as (1, 4096) or (1, 32, 64, 64), is for signals
+    and volumes: `(channels, *spatial)` of what the network takes, normalised by the caller.
     The module's train/eval mode, gradients and flags are left as they were after every call. `torch.compile` and
     `DataParallel` wrappers are removed, because hooks must see the layers.
     """
@@ -319,7 +368,14 @@ def wrap(
         module.to(where)
     shape = None if input_shape is None else _channels_and_sides(input_shape)
     return Model(
-        module, chosen, name or type(module).__name__, where, layer, multi_label=multi_label, input_shape=shape
+        module,
+        chosen,
+        name or type(module).__name__,
+        where,
+        layer,
+        multi_label=multi_label,
+        output=output,
+        input_shape=shape,
     )
 
 

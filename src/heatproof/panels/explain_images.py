@@ -57,7 +57,7 @@ class MapSettings:
         methods = [(p.key, p.request.name, p.layers, sorted(p.request.options.items())) for p in self.asked.methods]
         target = self.target if isinstance(self.target, str) else _target_of_row(self.target, row)
         seen = preprocessing_facts(self.model.preprocessing)
-        model = (self.model.name, self._fingerprint[0], seen, self.model.multi_label)
+        model = (self.model.name, self._fingerprint[0], seen, self.model.multi_label, self.model.output_kind)
         told = (
             heatproof.__version__,
             model,
@@ -225,8 +225,9 @@ def _entry(
     blocks = [
         ExplainedClass(answer(index), _maps(work, found, i, t if several else None)) for t, index in enumerate(target)
     ]
-    label = None if shot.label is None or shot.label >= len(logits) else answer(shot.label)
-    predicted = answer(int(top_class(logits)))
+    values = work.model.of_values  # a label is a class, and none is predicted
+    label = None if shot.label is None or values or shot.label >= len(logits) else answer(shot.label)
+    predicted = answer(target[0] if values else int(top_class(logits)))
     note = Reason.ONE_COLOUR.value if float(contrast(x[None])[0]) < NEARLY_ONE_COLOUR else ""
     return ExplainedImage(shot.id, shot.name, as_uint8(x), predicted, label, tuple(blocks), refused=refused, note=note)
 
@@ -247,7 +248,8 @@ def _maps(work: MapSettings, found: Mapping[str, Explanation], i: int, column: i
 
 def _answer(model: Model, probabilities: torch.Tensor, index: int) -> ClassProbability:
     name = model.classes[index] if model.classes and index < len(model.classes) else ""
-    return ClassProbability(index, name, float(probabilities[index]))
+    score = float(probabilities[index])
+    return ClassProbability(index, name, value=score) if model.of_values else ClassProbability(index, name, score)
 
 
 # --- targets ---

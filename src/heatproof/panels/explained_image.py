@@ -44,25 +44,35 @@ Rows = tuple[tuple[Method, ...], ...]
 
 @dataclass(frozen=True)
 class ClassProbability:
-    """A class, its name where the model has names, and its probability."""
+    """A class, its name where the model has names, and its probability.
+
+    Of a network of values: a column of the output, and its `value`; there is then no probability.
+    """
 
     index: int
     name: str = ""
     probability: float = math.nan
+    value: float | None = None
 
     @property
     def full(self) -> str:
-        """`tench (0), 98 %`."""
+        """`tench (0), 98 %`; of a value `58.31 (output 0)`."""
+        if self.value is not None:
+            return f"{self.percent} ({self.name or 'output'} {self.index})"
         return f"{self.name} ({self.index}), {self.percent}" if self.name else f"class {self.index}, {self.percent}"
 
     @property
     def short(self) -> str:
-        """The first of several names: `great white shark, 42 %`."""
+        """The first of several names: `great white shark, 42 %`; of a value `output 0: 58.31`."""
+        if self.value is not None:
+            return f"{self.name or f'output {self.index}'}: {self.percent}"
         return f"{self.name.split(',')[0].strip() or f'class {self.index}'}, {self.percent}"
 
     @property
     def percent(self) -> str:
-        """The probability in per cent, with a decimal near 0 and 100."""
+        """The probability in per cent, with a decimal near 0 and 100; a value in its units."""
+        if self.value is not None:
+            return f"{self.value:.4g}"
         p = self.probability
         if not math.isfinite(p):
             return "no probability"
@@ -134,15 +144,20 @@ class ExplainedImage:
 def as_arrays(entry: ExplainedImage, about: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The arrays of `NAME.npz`.
 
-    `image` uint8 `(H, W, 3)`; `target` and `probability`, one for each class explained; `raw/METHOD` and
+    `image` uint8 `(H, W, 3)`; `target` and `probability` (of a network of values `value`), one for each class
+    explained; `raw/METHOD` and
     `display/METHOD`, with a first dimension over the classes where there are several; `about`, a JSON text.
     """
     assert entry.image is not None and entry.predicted is not None
     arrays: dict[str, np.ndarray] = {
         "image": entry.image,
         "target": np.array([block.answer.index for block in entry.blocks]),
-        "probability": np.array([block.answer.probability for block in entry.blocks]),
     }
+    answers = [block.answer for block in entry.blocks]
+    if answers[0].value is None:
+        arrays["probability"] = np.array([one.probability for one in answers])
+    else:
+        arrays["value"] = np.array([one.value for one in answers])
     for key in entry.blocks[0].maps:
         maps = [block.maps[key] for block in entry.blocks]
         arrays[f"raw/{key}"] = _together([found.raw for found in maps])
@@ -195,10 +210,12 @@ def _together(parts: list[np.ndarray]) -> np.ndarray:
 
 
 def _as_json(answer: ClassProbability) -> list[Any]:
-    """A class as a list for JSON, which has no NaN: a missing probability is None."""
-    return [answer.index, answer.name, answer.probability if math.isfinite(answer.probability) else None]
+    """A class as a list for JSON, which has no NaN: a missing probability is None. A value is a fourth number."""
+    told = [answer.index, answer.name, answer.probability if math.isfinite(answer.probability) else None]
+    return told if answer.value is None else [*told, answer.value if math.isfinite(answer.value) else None]
 
 
 def _answer(told: Iterable[Any]) -> ClassProbability:
-    index, name, probability = told
-    return ClassProbability(index, name, math.nan if probability is None else probability)
+    index, name, probability, *value = told
+    missing = lambda number: math.nan if number is None else number  # noqa: E731
+    return ClassProbability(index, name, missing(probability), missing(value[0]) if value else None)

@@ -13,7 +13,7 @@ from torch import nn
 
 from heatproof import explained_output
 from heatproof.ambient import neutral
-from heatproof.engine import as_model
+from heatproof.engine import as_model, of_output
 from heatproof.errors import InvalidInput
 from heatproof.files import write_atomically
 from heatproof.models import Model
@@ -304,8 +304,8 @@ def checked_job(
     """The job of a call of `show`, checked; `limit`: only so many images, chosen as `sampling` says."""
     files = PanelFiles(dpi, tuple([formats] if isinstance(formats, str) else formats), overlays)
     model, look = as_model(model), Look(colormap, alpha)
+    model, output = of_output(model, output)
     model.warn_of_assumptions()
-    explained_output.checked_output(output)
     if upsample not in UPSAMPLING:
         raise unknown("`upsample`", str(upsample), UPSAMPLING)
     for name, value in (("batch_size", batch_size), ("limit", limit)):
@@ -321,9 +321,10 @@ def _facts(work: MapSettings, found: Sequence[ImageSource], sample: str) -> tupl
     """The facts about a run that its page states."""
     said = work.output if isinstance(work.output, str) else "a callable"
     target = work.target if isinstance(work.target, str | int) else "given for each image"
+    target = "the only one" if work.model.of_values and target in ("predicted", "clean") else target
     layers = dict.fromkeys(method.layers for method in work.asked.methods if method.request.spatial)
     facts = [("Model", work.model.name), ("Images", sample or str(len(found))), ("Methods", str(work.units)),
-             ("Class explained", str(target))]  # fmt: skip
+             ("Column explained" if work.model.of_values else "Class explained", str(target))]  # fmt: skip
     facts += [("Output explained", said)] if said != "logit" else []
     facts += [("Layer", "+".join(*layers))] if len(layers) == 1 else []
     model = work.model

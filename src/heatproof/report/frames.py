@@ -93,7 +93,7 @@ def flips(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataFrame
     return _frame(
         source,
         f"""WITH {DISTURBED}, predictions AS (
-              SELECT * FROM disturbed WHERE metric = 'probability' AND flag = '' AND changed IS NOT NULL)
+              SELECT * FROM disturbed WHERE metric IN ('probability', 'value') AND flag = '' AND changed IS NOT NULL)
             SELECT {key}, severity::TEXT AS severity, {counts} FROM predictions GROUP BY {key}, severity
             UNION ALL SELECT {key}, 'all', {counts} FROM predictions GROUP BY {key} ORDER BY ALL""",
     ).astype({"flip_rate": "float64"})

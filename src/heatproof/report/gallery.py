@@ -89,7 +89,9 @@ def _case(folder: Path, entry: Mapping[str, Any], side: int) -> DrawnCase:
 
 
 def says(column: Mapping[str, Any]) -> str:
-    """The prediction for one image as text: `hen, 42 %`."""
+    """The prediction for one image as text: `hen, 42 %`, or `value 58.3`."""
+    if column.get("value") is not None:
+        return f"value {column['value']:.4g}"
     name = column.get("class_name") or f"class {column.get('class')}"
     probability = column.get("probability")
     return name if probability is None else f"{name}, {100 * probability:.0f} %"

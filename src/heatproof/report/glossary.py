@@ -126,6 +126,8 @@ WORDS: dict[str, str] = {
     "PSNR": "How strongly an image was disturbed, in decibels: above 40 hardly visible, below 20 obvious.",
     "Flagged": (
         "A value that is missing (or is a stated one, because the map is degenerate) carries a reason. "
+        "A saturated row keeps its value: no masking moved a probability that is 0 or 1 to the digits that scores "
+        "have. "
         "Flagged rows are counted, listed under “What was run”, and never dropped."
     ),
 }

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from heatproof.files import write_atomically
+from heatproof.flags import SATURATED
 from heatproof.report.blocks import Drawing, Section, Sheet, drawings_in, sheet
 from heatproof.report.findings import Findings
 from heatproof.report.frames import distinct, one_coloured
@@ -94,6 +95,14 @@ def _warnings(findings: Findings) -> Iterator[str]:
             f"{counted(len(flat), 'image')} {'is' if len(flat) == 1 else 'are'} nearly one colour after preprocessing: "
             f"{', '.join(flat[:5])}{more}. If the stored values have another range than their type, set --window."
         )
+    if len(still := findings.reasons[findings.reasons["flag"].str.startswith(SATURATED)]):
+        count = int(still["rows"].sum())
+        yield (
+            f"{counted(count, 'score')} {'is' if count == 1 else 'are'} {SATURATED}: no masking moved the "
+            "probability, and such scores tell no methods apart. If the outputs are no logits, set --output value; if "
+            "they are, take metrics of the logit, such as infidelity, or --output value with a class as --target, "
+            "which scores the logit itself."
+        )
 
 
 def _facts(findings: Findings) -> Iterator[tuple[str, str]]:
@@ -108,7 +117,20 @@ def _facts(findings: Findings) -> Iterator[tuple[str, str]]:
     real = len(findings.methods) - len(findings.controls)
     controls = f"and {counted(len(findings.controls), 'control')}" if findings.controls else "no control"
     yield "Methods", f"{real}, {controls}"
-    yield "Class explained", ", ".join(target for (target,) in distinct(findings.rows, "target"))
+    explained = [target for (target,) in distinct(findings.rows, "target")]
+    values = [model for model in findings.plan.get("models") or [] if model.get("output") == "value"]
+    if not values:
+        yield "Class explained", ", ".join(explained)
+    else:
+        yield (
+            "Column explained",
+            ", ".join("the only one" if one in ("predicted", "clean") else one for one in explained),
+        )
+    for model in values:
+        whose = f" of {model['name']}" if len(models) > 1 else ""
+        least = model.get("tolerance")
+        moved = "" if least is None else f"; the answer counts as changed where it moves by more than {least:g}"
+        yield "Output explained", f"the number itself{whose}, in its units, without a probability{moved}"
 
 
 def _correct(findings: Findings) -> Iterator[str]:
@@ -152,7 +174,8 @@ def settings(findings: Findings) -> Iterator[tuple[str, str]]:
     yield "study", str(plan.get("study", ""))
     for model in plan.get("models") or []:
         said = [f"layer {model['layer']}"] if model.get("layer") else []
-        said += [f"{key} {model[key]}" for key in ("checkpoint", "classes", "fingerprint") if model.get(key)]
+        kept = ("checkpoint", "classes", "output", "tolerance", "fingerprint")
+        said += [f"{key} {model[key]}" for key in kept if model.get(key)]
         yield "model", ", ".join([str(model.get("name", "")), *said])
         if model.get("preprocessing"):
             yield "preprocessing", preprocessing_text(model["preprocessing"])

@@ -40,13 +40,27 @@ class AuditPlan(NoisePlan):
 def measures(plan: AuditPlan) -> list[Measure]:
     """Pair metrics under noise; on the clean images `METRICS`, and `LOCALISATION` where there are masks."""
     located = [Measure(name, optional=True) for name in LOCALISATION]
-    return [*pair_measures(plan), *map(Measure, METRICS), *located]
+    return [*pair_measures(plan), *map(Measure, _metrics(plan)), *located]
+
+
+def _metrics(plan: AuditPlan) -> list[str]:
+    """`METRICS`; of networks of values those that need no probability."""
+    from heatproof.metrics.metric_request import requested_metrics
+
+    if any(one.output != "value" for one in plan.models):
+        return list(METRICS)
+    return [name for name in METRICS if not requested_metrics([name], parts=False)[0].refusal_of_values]
 
 
 def with_cheap_methods(plan: AuditPlan, datasets: Sequence[Any], models: Any) -> AuditPlan:
-    """The plan without Ablation-CAM where it would run the network once for every channel, unless it was asked for."""
+    """The plan without Ablation-CAM where it would run the network once for every channel, unless it was asked for.
+
+    Of networks of values also without the attacks among the default perturbations.
+    """
+    from heatproof.studies.answers import without_attacks
     from heatproof.studies.loading import has_linear_head
 
+    plan = without_attacks(plan)  # type: ignore[assignment]
     named = "methods" in plan.model_fields_set
     if named or all(has_linear_head(models(i), one.layer) for i, one in enumerate(plan.models)):
         return plan

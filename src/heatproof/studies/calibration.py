@@ -13,12 +13,14 @@ from heatproof.files import write_atomically
 from heatproof.models import Model
 from heatproof.perturbations import Perturber, calibrate
 from heatproof.rounding import top_class
+from heatproof.studies.answers import changed
 from heatproof.studies.conditions import Condition
-from heatproof.studies.jobs import Dataset, ImageBlock, open_block
+from heatproof.studies.jobs import Dataset, ImageBlock, open_block, target_rule
 from heatproof.studies.loading import StudyModels
 from heatproof.studies.measurement import loss_gradient
 from heatproof.studies.settings import Plan
 from heatproof.studies.store import Store
+from heatproof.targets import resolved
 
 #: The most images on which a flip rate is measured: enough for the default targets, and few enough for attacks.
 IMAGES = 64
@@ -50,7 +52,7 @@ def calibrated(
         name = f"{model}/{dataset}/{kind}"
         if name not in found:
             images = datasets[dataset].images
-            rate = flip_rate(models(model), images, plan, kind)
+            rate = flip_rate(models(model), images, plan, kind, plan.models[model].tolerance)
             smallest = 0.5 / min(len(images.ids), IMAGES)  # half the distance between two possible rates
             levels = calibrate(kind, rate, rates[kind], tolerance=max(0.02, smallest))
             found[name] = [asdict(level) for level in levels]
@@ -60,8 +62,13 @@ def calibrated(
     return {key: [one["level"] for one in found[f"{key[0]}/{key[1]}/{key[2]}"]] for key in keys}
 
 
-def flip_rate(model: Model, images: Images, plan: Plan, kind: str) -> Callable[[float], float]:
-    """Level → share of the predictions that change, on at most `IMAGES` images, chosen as a limit chooses."""
+def flip_rate(
+    model: Model, images: Images, plan: Plan, kind: str, tolerance: float | str | None = None
+) -> Callable[[float], float]:
+    """Level → share of the predictions that change, on at most `IMAGES` images, chosen as a limit chooses.
+
+    tolerance: of a network of values, how far a value moves before the answer has changed.
+    """
     size = plan.batch_size or 8
     rows = sampled(images.ids, images.labels, IMAGES, plan.seed, plan.sampling)
     blocks = [open_block(images, rows[i : i + size], model) for i in range(0, len(rows), size)]
@@ -72,7 +79,9 @@ def flip_rate(model: Model, images: Images, plan: Plan, kind: str) -> Callable[[
         for perturber, clean in perturbers:
             with model.evaluating(), torch.no_grad():
                 y = perturber.apply(kind, level, extrapolate=True)
-                flips += int((top_class(model.logits(y)) != clean).sum())
+                now = model.logits(y)
+                target = resolved(target_rule(plan.target), clean, values=True) if model.of_values else now[:, 0]
+                flips += int(changed(model, clean, now, target, float(tolerance or 0)).sum())
             total += len(clean)
         return flips / max(1, total)
 
@@ -80,7 +89,9 @@ def flip_rate(model: Model, images: Images, plan: Plan, kind: str) -> Callable[[
 
 
 def _perturber(model: Model, block: ImageBlock, seed: int) -> tuple[Perturber, torch.Tensor]:
+    """The perturber of some images, and the network's outputs on them `(n, K)`."""
     x = block.x.to(model.device)
     with model.evaluating(), torch.no_grad():
-        clean = top_class(model.logits(x))
-    return Perturber(x, block.ids, seed, lambda images: loss_gradient(model, images, clean), model.logits), clean
+        clean = model.logits(x)
+    answer = top_class(clean)
+    return Perturber(x, block.ids, seed, lambda images: loss_gradient(model, images, answer), model.logits), clean

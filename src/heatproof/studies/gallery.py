@@ -147,34 +147,40 @@ def _kept_maps(worker: Worker, store: Store, job: Job, image: str) -> tuple[list
 def _stored_prediction(store: Store, case: Case, model: Model) -> dict[str, Any]:
     """The entry of the reference image, with its prediction from the rows."""
     found = connect(store.folder).execute(
-        "SELECT any_value(clean_class), any_value(clean_probability) FROM rows "
-        "WHERE model = ? AND dataset = ? AND image = ?",
+        "SELECT any_value(clean_class), any_value(clean_probability), any_value(value) FILTER (metric = 'value') "
+        "FROM rows WHERE model = ? AND dataset = ? AND image = ?",
         [case.model, case.dataset, case.image],
     )
-    predicted, probability = found.fetchone() or (None, None)
+    predicted, probability, value = found.fetchone() or (None, None, None)
+    about = {"condition": "", "perturbation": "", "severity": 0, "changed": False}
+    if model.of_values:
+        return {**about, "value": value}
     return {
-        "condition": "",
-        "perturbation": "",
-        "severity": 0,
+        **about,
         "class": predicted,
         "class_name": _class_name(model, predicted),
         "probability": probability,
-        "changed": False,
     }
 
 
 def _column(explained: Explained, measurement: Measurement) -> dict[str, Any]:
     """The entry of the image under a condition, with its prediction."""
-    predicted = int(top_class(explained.found.logits[0]))
     model = explained.batch.model
     condition = explained.condition
-    return {
+    scores = model.probabilities(explained.found.logits[:1])[0]
+    about = {
         "condition": "" if condition == measurement.conditions[0] else condition.name,
         **{"target": measurement.plan.target, **condition.columns},
+        "changed": bool(measurement.changed(explained)[0]),
+    }
+    if model.of_values:
+        return {**about, "value": float(scores[explained.found.target[0]])}
+    predicted = int(top_class(explained.found.logits[0]))
+    return {
+        **about,
         "class": predicted,
         "class_name": _class_name(model, predicted),
-        "probability": float(model.probabilities(explained.found.logits[:1])[0, predicted]),
-        "changed": predicted != int(measurement.clean_class[0]),
+        "probability": float(scores[predicted]),
     }
 
 

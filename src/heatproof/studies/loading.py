@@ -14,6 +14,7 @@ from heatproof.studies.settings import Plan
 
 #: Models of this process that a plan names by `given:NAME`; workers in other processes do not have them.
 GIVEN_MODELS: dict[str, Model] = {}
+GIVEN = "given:"
 
 
 class StudyModels:
@@ -54,10 +55,10 @@ class StudyModels:
     def _load(self, index: int) -> Model:
         """The model as the plan describes it."""
         wanted = self.plan.models[index]
-        if wanted.spec.startswith("given:"):
-            given = GIVEN_MODELS[wanted.spec.removeprefix("given:")]
-            given.warn_of_assumptions()
-            return given
+        if wanted.spec.startswith(GIVEN):
+            model = GIVEN_MODELS[wanted.spec.removeprefix(GIVEN)]
+            model.warn_of_assumptions()
+            return model.as_values() if wanted.output == "value" else model
         return load_model(wanted.spec, device=self.device, name=wanted.label, **wanted.loading)
 
 

@@ -34,6 +34,7 @@ from heatproof.perturbations import Perturber, psnr, strength_at
 from heatproof.rounding import top_class
 from heatproof.statistics.equal_maps import PROJECTION
 from heatproof.statistics.score_tables import CURVE
+from heatproof.studies.answers import changed
 from heatproof.studies.conditions import INTACT, Condition
 from heatproof.studies.jobs import Dataset, ImageBlock, options_hash, target_rule
 from heatproof.studies.maps import KeptMaps
@@ -89,7 +90,8 @@ class Measurement:
     """Some images of a job, to be explained and measured under every condition.
 
     models: state → the model in that state. layer: the study's own, whose raw maps are kept. finished: what an earlier
-    run of the job has worked out on these images, and where new results are kept.
+    run of the job has worked out on these images, and where new results are kept. tolerance: of a network of values,
+    how far a value moves before the answer has changed, in its units.
     """
 
     plan: Plan
@@ -101,6 +103,7 @@ class Measurement:
     block: ImageBlock
     conditions: Sequence[Condition]
     finished: PartialBatch | None = None
+    tolerance: float | str | None = None
     rows: Rows = field(default_factory=Rows, init=False)
     _perturbers: dict[str, Perturber] = field(default_factory=dict, init=False)
 
@@ -221,6 +224,11 @@ class Measurement:
         probabilities = self.reference.batch.model.probabilities(self.reference.found.logits)
         return probabilities.gather(1, self.clean_class[:, None])[:, 0]
 
+    def changed(self, explained: Explained) -> torch.Tensor:
+        """`(n,)` bool: whether the answer is another than under the reference."""
+        before, target = self.reference.found.logits, self.reference.found.target
+        return changed(explained.batch.model, before, explained.found.logits, target, float(self.tolerance or 0))
+
     @cached_property
     def no_prediction(self) -> list[Flag]:
         """Why an image has no prediction under the reference, `FINE` if it has one."""
@@ -276,24 +284,31 @@ class Measurement:
         flags = first_flags(self.no_prediction, non_finite(found.logits))
         if not first and explained.x.shape == self.x.shape:
             self.rows.add(ids, **about, metric="psnr", value=numbers(psnr(self.x, explained.x)), flag=flags)
-        if any(label is not None for label in self.block.labels):
+        if any(label is not None for label in self.block.labels) and not batch.model.of_values:
             self.rows.add(ids, **about, metric="correct", **correctness(found.logits, self.block.labels))
         spans = contrast(explained.x).tolist() if first else []
         for row in (row for row, span in enumerate(spans) if span < NEARLY_ONE_COLOUR):
             own = {name: [value[row]] if isinstance(value, list) else value for name, value in about.items()}
             self.rows.add([ids[row]], **own, metric="contrast", value=spans[row], flag=Flag(Reason.ONE_COLOUR))
-        probability = batch.model.probabilities(found.logits).gather(1, found.target[:, None])[:, 0]
+        answer = batch.model.probabilities(found.logits).gather(1, found.target[:, None])[:, 0]
+        name = "value" if batch.model.of_values else "probability"
         self.rows.add(ids, **about, metric="target-class", value=numbers(found.target), flag=flags)
-        self.rows.add(ids, **about, metric="probability", value=numbers(probability).round(DECIMALS), flag=flags)
+        self.rows.add(ids, **about, metric=name, value=numbers(answer).round(DECIMALS), flag=flags)
 
     def _prediction(self, explained: Explained) -> dict[str, Any]:
-        """Columns with the predictions under the reference and this condition; null where logits are not finite."""
-        found = explained.found
-        now, probability = top_class(found.logits), explained.batch.model.probabilities(found.logits)
+        """Columns with the predictions under the reference and this condition; null where logits are not finite.
+
+        A network of values has no class and no probability; its values are rows of the metric `value`.
+        """
+        found, model = explained.found, explained.batch.model
         fine = [not flag for flag in first_flags(self.no_prediction, non_finite(found.logits))]
         nullable = lambda values: [v if ok else None for v, ok in zip(values.tolist(), fine, strict=True)]  # noqa: E731
+        turned = {"changed": nullable(self.changed(explained))}
+        if model.of_values:
+            return turned
+        now, probability = top_class(found.logits), model.probabilities(found.logits)
         return {
-            "changed": nullable(now != self.clean_class),
+            **turned,
             "clean_class": nullable(self.clean_class),
             "perturbed_class": nullable(now),
             "clean_probability": nullable(self.clean_probability),

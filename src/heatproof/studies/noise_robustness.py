@@ -130,6 +130,13 @@ def fewer_severities(plan: NoisePlan) -> NoisePlan | None:
     return plan.model_copy(update={"severities": (plan.severities[len(plan.severities) // 2],)})
 
 
+def without_attacks_on_values(plan: NoisePlan, datasets: Sequence[Any], models: Any) -> NoisePlan:
+    """The plan; of networks of values without the attacks among the default perturbations."""
+    from heatproof.studies.answers import without_attacks
+
+    return without_attacks(plan)  # type: ignore[return-value]
+
+
 STUDY = Study(
     name="noise-robustness",
     summary="which maps keep their ranking under noise and change it when the prediction changes (paper N)",
@@ -145,6 +152,7 @@ STUDY = Study(
     },
     sections=("robustness_verdict", "robustness", "segmenters", "mask_cosine", "gallery"),
     cases=moved_and_held,
+    check=without_attacks_on_values,
     cheaper=fewer_severities,
     source="Sarkar et al. 2025, arXiv 2508.18154",
 )

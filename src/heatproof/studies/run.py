@@ -32,6 +32,7 @@ from heatproof.perturbations import PERTURBATIONS
 from heatproof.plugins import PYTHON, imported
 from heatproof.progress import Silent
 from heatproof.quantities import of_variants
+from heatproof.studies.answers import all_values, refuse_attacks, with_outputs, with_tolerances
 from heatproof.studies.budget import within_budget
 from heatproof.studies.calibration import calibrated
 from heatproof.studies.conditions import RANDOMISED, Condition
@@ -39,7 +40,7 @@ from heatproof.studies.datasets import open_datasets
 from heatproof.studies.executors import Advance, Executor, Processes, Serial
 from heatproof.studies.gallery import CaseFile, draw, write_gallery
 from heatproof.studies.given_maps import check_given, warn_without_masks
-from heatproof.studies.jobs import Dataset, Job, Setup, all_requests
+from heatproof.studies.jobs import Dataset, Job, Setup, all_requests, target_rule
 from heatproof.studies.loading import StudyModels
 from heatproof.studies.machines import machines_of, this_machine
 from heatproof.studies.measurement import strength_of
@@ -115,6 +116,7 @@ def _run(
     plan = plan.model_copy(update={"device": device, "batch_size": plan.batch_size or default_batch(study, device)})
     datasets = open_datasets(plan)
     models = StudyModels(plan, device)
+    plan = with_outputs(plan, models)
     plan, measures = checked_study(study, plan, datasets, models)
     checked = [checked_model(plan, index, models, study.all_conditions(plan)) for index in range(len(models))]
     warn_of_failures(plan, measures, datasets, models, [one.layer for one in checked], study.explains_labels(plan))
@@ -174,6 +176,8 @@ def checked_study(study: Study, plan: Plan, datasets: Sequence[Dataset], models:
         dataset.ground_truth.check()
     plan = study.called("check", study.check, plan, datasets, models) if study.check else plan
     check_conditions(study.all_conditions(plan))
+    refuse_attacks(plan, study.all_conditions(plan))
+    plan = with_tolerances(plan, datasets, models) if len(study.all_conditions(plan)) > 1 else plan
     for section in study.sections:
         if isinstance(section, str) and find_spec(f"heatproof.report.sections.{section}") is None:
             raise InvalidStudy(f"The study {study.name!r} has a section {section!r}, and there is none of that name.")
@@ -338,8 +342,8 @@ def checked_model(plan: Plan, index: int, models: StudyModels, conditions: Seque
         logits = found.logits.detach()
         if graph:
             found.gradients_of(found.logits[:, 0], graph)
-    if plan.target.isdigit():
-        targets.resolved(int(plan.target), logits)
+    if plan.target.isdigit() or model.of_values:
+        targets.resolved(target_rule(plan.target), logits, values=model.of_values)
     for state in dict.fromkeys(condition.state for condition in conditions):
         models(index, state)  # an error here if it cannot be loaded
     for target in dict.fromkeys(condition.target for condition in conditions):
@@ -394,7 +398,7 @@ def described(
         "models": models,
         "datasets": [_described_dataset(dataset) for dataset in datasets],
         "options": {request.name: dict(request.options) for request in all_requests(plan) if request.options},
-        "metric_facts": {measure.column: request.facts() for measure, request in measures.taken},
+        "metric_facts": {measure.column: request.facts(all_values(plan)) for measure, request in measures.taken},
         "masks": {d.settings.label: file_fingerprint(Path(d.settings.masks)) for d in datasets if d.settings.masks},
         "jobs": len(jobs),
         "version": versions(),

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from heatproof.errors import InvalidInput
+from heatproof.errors import InvalidInput, NotApplicable, warn
 from heatproof.spelling import head
 from heatproof.studies.cases import telling_scores
 from heatproof.studies.settings import (
@@ -30,7 +30,9 @@ class ScorePlan(Plan):
     study: str = "score"
     metrics: tuple[str, ...] = Field(
         DEFAULT_METRICS,
-        description="Metrics (see `heatproof list metrics`), families such as fidelity or localisation, or all.",
+        description="Metrics (see `heatproof list metrics`), families such as fidelity or localisation, or all. A "
+        "score is flagged `saturated` where no masking moved the probability, because it is 0 or 1: it tells no "
+        "methods apart. --output value with a class as --target scores the logit instead.",
     )
     metric_options: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="Options by metric: `{deletion: {steps: 56}}`."
@@ -92,34 +94,51 @@ class ScorePlan(Plan):
     def given_maps(self) -> tuple[MapsPlan, ...]:
         return self.maps
 
-    def chosen_metrics(self, masked: bool) -> tuple[list[str], list[str]]:
+    def chosen_metrics(self, masked: bool, values: bool = False) -> tuple[list[str], list[str]]:
         """The metrics with families resolved and options applied, parts of composites first; and the metrics left out.
+
+        Those for want of masks; a warning names those that networks of values have not.
 
         Args:
             masked: whether any image has a mask; if not, metrics that need one are left out of families.
+            values: whether all models are networks of values; then metrics that need a probability are left out of
+                families and of the default.
 
         Raises:
+            NotApplicable: a metric named that needs a probability, of networks of values, or none that needs none.
             UnknownName, InvalidInput: an unknown metric, a wrong option, or options of a metric that is not chosen.
         """
-        from heatproof.metrics.metric_request import parsed_metric, requested_metrics
+        from heatproof.metrics.metric_request import left_out_of_values, parsed_metric, requested_metrics
 
         options = _by_metric(self.metric_options)
-        chosen, left = [], []
+        chosen, left, without = [], [], {}
         for spelling in self.metrics:
             family = not _single(spelling)
+            unnamed = family or "metrics" not in self.model_fields_set
             for request in requested_metrics([spelling], parts=False, reference=False):
                 if family and not masked and "mask" in request.entry.needs:
                     left.append(request.key)
                     continue
+                if values and (why := request.refusal_of_values):
+                    if not unnamed:
+                        raise NotApplicable(f"{request.key!r} has no meaning for a network of values: {why}.")
+                    without[request.key] = why
+                    chosen += [part.key for part in request.parts.values() if not part.refusal_of_values]
+                    continue
                 given = {**request.options, **options.get(request.entry.name, {})}
                 chosen.append(parsed_metric(request.entry.name, given).key if given else request.key)
-        unused = set(options) - {parsed_metric(key).entry.name for key in [*chosen, *left]}
+        unused = set(options) - {parsed_metric(key).entry.name for key in [*chosen, *left, *without]}
         if unused:
             raise InvalidInput(
                 f"Options go with a metric that is asked for. Got {min(unused)!r}, and the metrics "
                 f"{', '.join(self.metrics)}."
             )
-        return [request.key for request in requested_metrics(once(chosen))] if chosen else [], list(once(left))
+        if without:
+            warn(left_out_of_values(without))
+        if without and not chosen and not left:
+            raise NotApplicable(f"Expected a metric with a meaning for a network of values. Got {', '.join(without)}.")
+        keys = [request.key for request in requested_metrics(once(chosen))] if chosen else []
+        return keys, list(once(left))
 
 
 def _single(spelling: str) -> bool:
@@ -159,9 +178,8 @@ def with_metrics_named(plan: ScorePlan, datasets: Sequence[Any], models: Any) ->
     Raises:
         InvalidInput: no metric is left.
     """
-    from heatproof.errors import warn
-
-    chosen, left = plan.chosen_metrics(any(one.masked for one in datasets))
+    values = all(one.output == "value" for one in plan.models)
+    chosen, left = plan.chosen_metrics(any(one.masked for one in datasets), values)
     if not chosen:
         raise InvalidInput(f"Expected at least one metric that needs no mask. Got {', '.join(plan.metrics)}.")
     if left:

@@ -3,6 +3,7 @@
 A field's description is its help on the command line, and its line in docs/commands.md.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,6 +84,31 @@ class ModelPlan(Strict):
     multi_label: bool = Field(
         False, description="Labels do not exclude each other: probabilities are sigmoids, not a softmax."
     )
+    output: Literal["logit", "value"] | None = Field(
+        None,
+        description="What the network's outputs are: `logit` (the default), or `value` for numbers in units of their "
+        "own, as of a regression: then the number itself is explained, masked and scored, without a probability; "
+        "--target is the column where there are several.",
+    )
+    tolerance: str | float | None = Field(
+        None,
+        description="With --output value: the answer counts as changed where the value moves by more than this, in its "
+        "units or, as 10%, in per cent of the range of the values on the clean images (at most 256 of each set). "
+        "Default: 10%.",
+    )
+
+    @field_validator("tolerance", mode="before")
+    @classmethod
+    def _tolerance(cls, value: Any) -> Any:
+        return checked_tolerance(value)
+
+    @model_validator(mode="after")
+    def _tolerance_of_values(self) -> "ModelPlan":
+        if self.tolerance is not None and self.output == "logit":
+            raise ValueError(f"`tolerance` goes with `output: value`. Got {self.tolerance}")
+        if self.multi_label and self.output == "value":
+            raise ValueError("`multi_label` is for logits, and `output: value` says that there are none. Give one")
+        return self
 
     @field_validator("resize", mode="before")
     @classmethod
@@ -117,7 +143,7 @@ class ModelPlan(Strict):
     @property
     def loading(self) -> dict[str, Any]:
         """The arguments of `heatproof.load_model` besides the spec, the name and the device."""
-        settings = self.model_dump(exclude={"spec", "name", "layer"})
+        settings = self.model_dump(exclude={"spec", "name", "layer", "tolerance"})
         return {**settings, "resize": "auto" if self.resize is None else self.resize}
 
 
@@ -254,6 +280,20 @@ class Plan(Strict):
     def given_maps(self) -> tuple[MapsPlan, ...]:
         """Maps that were made beforehand."""
         return ()
+
+
+def checked_tolerance(value: Any) -> Any:
+    """A number of at least 0, or text such as `10%`, from a number or text; None as it is."""
+    if value is None or isinstance(value, bool):
+        return value
+    text = str(value).strip()
+    try:
+        number = float(text.removesuffix("%"))
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise ValueError(f"must be a number of at least 0, or per cent such as 10%. Got {value!r}")
+    return f"{number:g}%" if text.endswith("%") else number
 
 
 def listed(value: Any) -> Any:

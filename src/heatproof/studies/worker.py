@@ -78,6 +78,7 @@ class Worker:
             block,
             self.conditions(job),
             finished,
+            self.plan.models[job.model].tolerance,
         )
 
     def methods(self, index: int) -> list[ResolvedMethod]:
