@@ -65,6 +65,13 @@ def one_channel(maps: torch.Tensor, order: str = "abs-max") -> torch.Tensor:
     return maps.sum(1).abs()
 
 
+def within_unit(x: torch.Tensor) -> torch.Tensor:
+    """Images `(N, C, *spatial)` as they can be shown and segmented: those outside [0, 1] scaled to it, each by itself."""
+    flat = x.flatten(1)
+    inside = (flat.amin(1) >= 0) & (flat.amax(1) <= 1)
+    return torch.where(per_image(inside, x), x, minmax(x))
+
+
 #: An image whose contrast is below this is nearly one colour: 12-bit values in the range of 16 bits have no more.
 NEARLY_ONE_COLOUR = 1 / 16
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from heatproof.errors import HeatproofWarning, MissingExtra, ModelError
 from heatproof.geometry import Geometry, default_resize
-from heatproof.models.download import hub_cache, no_weights, reachable
+from heatproof.models.download import hub_cache, is_path, missing_folder, no_weights, reachable
 from heatproof.models.model_sources import Found, ModelRequest
 from heatproof.models.preprocessing import CROP_SHARE, Preprocessing, height_width, per_channel
 
@@ -21,6 +21,8 @@ def hugging_face_model(request: ModelRequest) -> Found:
     """An `AutoModelForImageClassification`; made from its config alone where no published weights are wanted."""
     transformers = _transformers()
     local = Path(request.name).expanduser().is_dir()
+    if not local and is_path(request.name):
+        raise missing_folder(request.spec, request.name)
     where: dict[str, Any] = {"local_files_only": True} if local or not reachable("huggingface.co") else {}
     try:
         module = _build_network(transformers, request, where)
@@ -31,7 +33,9 @@ def hugging_face_model(request: ModelRequest) -> Found:
     config = module.config
     processor = _processor(transformers, request.name, where)
     base = processor_preprocessing(processor) if processor is not None else _defaults(request, config)
-    return module.float(), Preprocessing(base.mean, base.std, base.geometry, _classes(config))
+    found = base.overridden(classes=class_names(config), channels=getattr(config, "num_channels", None))
+    several = getattr(config, "problem_type", None) == "multi_label_classification"
+    return module.float(), found, {"multi_label": True} if several else {}
 
 
 def _transformers() -> Any:
@@ -134,7 +138,8 @@ def _side(size: Any, key: str) -> int | None:
     return int(value) if value else None
 
 
-def _classes(config: Any) -> tuple[str, ...] | None:
+def class_names(config: Any) -> tuple[str, ...] | None:
+    """The names of the classes in the order of their indices; None where the configuration has numbers alone."""
     names = getattr(config, "id2label", None) or {}
     listed = tuple(str(names[i]) for i in sorted(names, key=int))
     return None if not listed or all(name == f"LABEL_{i}" for i, name in enumerate(listed)) else listed

@@ -13,7 +13,7 @@ from heatproof.models import model_sources
 from heatproof.models.checkpoint import load_weights
 from heatproof.models.model import Model
 from heatproof.models.model_sources import ModelRequest, Source
-from heatproof.models.preprocessing import Preprocessing
+from heatproof.models.preprocessing import Preprocessing, image_shape
 from heatproof.registry import nearest
 from heatproof.spelling import scalar
 
@@ -47,6 +47,7 @@ def load_model(
     classes: Sequence[str] | None = None,
     layer: str | nn.Module | None = None,
     multi_label: bool = False,
+    input_shape: Sequence[int] | None = None,
 ) -> Model:
     """The classifier called `spec` (see `FORMS`), in eval mode on `device`, with its preprocessing.
 
@@ -54,7 +55,7 @@ def load_model(
         checkpoint: a local safetensors file, or a torch file of tensors. Without one the published weights are taken,
             from the cache or the network.
         model_args: arguments of the constructor; text is read as a YAML scalar (`num_classes=10`, `pad_type=same`).
-        mean, std: one value or three, for images in [0, 1]; replace those of the model's own configuration.
+        mean, std: one value, or one for each channel, for images in [0, 1]; replace those of the model's own configuration.
         size: a side or (height, width); replaces that of the configuration.
         device: `auto` takes CUDA, then MPS, then the CPU.
         name: the model's name in the results; `spec` by default.
@@ -68,6 +69,7 @@ def load_model(
         alpha_background: the colour behind transparent pixels, white by default.
         layer: replaces the target layer found.
         multi_label: labels do not exclude each other; probabilities are sigmoids.
+        input_shape: (channels, height, width) of a network whose images have not three channels; replaces `size`.
 
     Raises:
         UnknownName: no such form or model, with near misses.
@@ -83,14 +85,20 @@ def load_model(
         pretrained = asked if asked is None else bool(asked)
     wanted = checkpoint is None and pretrained is not False
     where = chosen_device(device)
-    seen = {"crop": crop, "window": window, "alpha_background": alpha_background}
+    seen: dict[str, Any] = {"crop": crop, "window": window, "alpha_background": alpha_background}
+    seen["channels"] = args.get("in_chans", args.get("num_channels"))
+    if input_shape is not None:
+        seen["channels"], *sides = image_shape(input_shape, size)
+        size, given = sides, given | {"size"}
     Preprocessing().overridden(mean, std, size, resize, interpolation, **seen)  # raises before the model is built
     module, preprocessing, *more = source(ModelRequest(spec, rest, args, wanted, given))
     if checkpoint is not None:
         load_weights(module, checkpoint, spec)
     module = channels_last(module.eval().to(where))
-    chosen = preprocessing.overridden(mean, std, size, resize, interpolation, classes, **seen)
     own = dict(more[0]) if more else {}
+    chosen = preprocessing.overridden(mean, std, size, resize, interpolation, classes, **seen)
+    if own.get("input_shape") is not None and (input_shape is not None or not (mean is None and std is None)):
+        own["input_shape"] = None  # images in [0, 1], which are normalised here
     if layer not in (None, "auto"):
         own["layer"] = layer
     if multi_label:

@@ -37,9 +37,11 @@ class Preprocessing:
         crop: Any = None,
         window: Any = None,
         alpha_background: Any = None,
+        channels: int | None = None,
     ) -> "Preprocessing":
         """A copy with the values that the user gave; a new size without `resize` keeps the crop's share."""
-        geometry = self.geometry
+        count = self.geometry.channels if channels is None else channels
+        geometry = replace(self.geometry, channels=count)
         if size is not None:
             new = height_width(size)
             geometry = replace(geometry, size=new, resize=_rescaled_side(geometry, new))
@@ -57,26 +59,53 @@ class Preprocessing:
             geometry = replace(geometry, background=checked_background(alpha_background))
         return replace(
             self,
-            mean=self.mean if mean is None else per_channel("mean", mean),
-            std=self.std if std is None else per_channel("std", std),
+            mean=for_channels(self.mean, count) if mean is None else per_channel("mean", mean, count),
+            std=for_channels(self.std, count) if std is None else per_channel("std", std, count),
             geometry=geometry,
             classes=tuple(map(str, classes)) if classes else self.classes,
         )
 
 
-def per_channel(name: str, values: Any) -> tuple[float, float, float]:
-    """One number for all three channels, or three."""
+def for_channels(values: tuple[float, ...], count: int) -> tuple[float, ...]:
+    """Mean or std for another number of channels: the mean of those that are known, for each."""
+    return values if len(values) == count else (sum(values) / len(values),) * count
+
+
+def per_channel(name: str, values: Any, count: int = 3) -> tuple[float, ...]:
+    """One number for all `count` channels, or as many."""
     listed = [values] if isinstance(values, str) or not isinstance(values, Iterable) else list(values)
     try:
         numbers = [float(v) for v in listed]
     except (TypeError, ValueError):
         numbers = []
-    if len(numbers) not in (1, 3) or not all(map(math.isfinite, numbers)):
-        raise InvalidInput(f"`{name}` must be one number or three (red, green, blue). Got {values!r}.")
+    if len(numbers) not in (1, count) or not all(map(math.isfinite, numbers)):
+        several = "three (red, green, blue)" if count == 3 else f"{count}, one for each channel"
+        several = "one number" if count == 1 else f"one number or {several}"
+        raise InvalidInput(f"`{name}` must be {several}. Got {values!r}.")
     if name == "std" and min(numbers) <= 0:
         raise InvalidInput(f"`std` must be above 0. Got {values!r}.")
-    red, green, blue = numbers * 3 if len(numbers) == 1 else numbers
-    return red, green, blue
+    return tuple(numbers * count if len(numbers) == 1 else numbers)
+
+
+def channels_and_sides(shape: Any) -> tuple[int, ...]:
+    """`input_shape`: (channels, length), (channels, height, width) or (channels, depth, height, width)."""
+    sides = tuple(shape) if isinstance(shape, Sequence) else ()
+    if len(sides) not in (2, 3, 4) or not all(isinstance(s, int) and s >= 1 for s in sides):
+        raise InvalidInput(
+            f"`input_shape` must be (channels, length), (channels, height, width) or (channels, depth, height, width). "
+            f"Got {shape!r}."
+        )
+    return sides
+
+
+def image_shape(shape: Any, size: Any) -> tuple[int, int, int]:
+    """`input_shape` of images, (channels, height, width); `size`, where given too, must agree."""
+    sides = channels_and_sides(shape)
+    if len(sides) != 3:
+        raise InvalidInput(f"`input_shape` must be (channels, height, width) for images. Got {shape!r}.")
+    if size is not None and height_width(size) != sides[1:]:
+        raise InvalidInput(f"`size` and `input_shape` must agree. Give one of them. Got {size!r} and {shape!r}.")
+    return sides[0], sides[1], sides[2]
 
 
 def height_width(size: Any) -> tuple[int, int]:

@@ -97,7 +97,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class ImageBlock:
-    """The images of a job that could be opened, `x` `(n, 3, H, W)`.
+    """The images of a job that could be opened, `x` `(n, C, H, W)`.
 
     failed: image → why it cannot be used. sizes: (height, width) of the image files.
     """
@@ -139,7 +139,7 @@ def open_block(
             continue
         sizes.append((image.height, image.width))
         kept.append(index)
-    x = torch.stack(tensors) if tensors else torch.empty(0, 3, *model.geometry.size)
+    x = torch.stack(tensors) if tensors else torch.empty(0, *model.input_shape)
     ids, labels = [images.ids[i] for i in kept], [images.labels[i] for i in kept]
     return ImageBlock(x, ids, labels, kept, failed, sizes)
 

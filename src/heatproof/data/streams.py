@@ -1,0 +1,147 @@
+"""Images that are read one after the other while they are explained: only those of one batch are held."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from heatproof.data.input_form import InputForm
+from heatproof.data.inputs import content_id, opened
+from heatproof.data.items import Item, class_names_of, length, read_items
+from heatproof.errors import InvalidImage, InvalidInput
+from heatproof.flags import Reason
+from heatproof.tensors import NEARLY_ONE_COLOUR, contrast
+
+
+class Stream:
+    """A source of images in its order; the same interface as `Inputs`.
+
+    `ready` reads the next images; only those are then there for `batch`. Images that cannot be read have a flag in
+    `failed`, and are black in a batch. `named`: whether the source gave an image its id.
+    """
+
+    def __init__(self, source: Any, form: InputForm):
+        self.form, self.count = form, length(source)
+        self._items: Iterator[Item] = read_items(source)
+        self._names = _shared_names(class_names_of(source), form)
+        self._window: dict[int, torch.Tensor] = {}
+        self._rows = 0
+        self._ended = False
+        self.ids: list[str] = []
+        self.named: list[bool] = []
+        self.labels: list[int | None] = []
+        self.failed: dict[int, str] = {}
+        self._sizes: list[tuple[int, int] | None] = []
+        self._masks: dict[int, Any] = {}
+        self._contrast: dict[int, float] = {}
+
+    def __len__(self) -> int:
+        if self.count is None and not self._ended:
+            raise InvalidInput(
+                "The number of these images is not known before all are read. Give a list or a Dataset where labels, "
+                "targets, masks or maps go with the images."
+            )
+        return self._rows if self._ended else self.count or 0
+
+    def ready(self, start: int, most: int) -> int:
+        """Reads up to `most` images from row `start` on; how many there are, 0 at the end."""
+        assert start == self._rows, "a stream is read in its order"
+        self._window = {}
+        self._masks = {}
+        while self._rows < start + most:
+            item = next(self._items, None)
+            if item is None:
+                self._ended = True
+                break
+            self._take(item)
+        if not self._rows and self._ended:
+            raise InvalidInput("Expected at least one image. Got none.")
+        if self._ended and self.count not in (None, self._rows):
+            raise InvalidInput(f"Expected {self.count} images, as the dataset says. Got {self._rows}.")
+        self._refuse_sizes()
+        return self._rows - start
+
+    def _take(self, item: Item) -> None:
+        row, size = self._rows, None
+        label, flag, id = item.label, item.flag, item.id
+        if not flag:
+            try:
+                image = opened(item.image)
+                x = self.form.one(image)
+                size = None if isinstance(image, torch.Tensor) else (image.height, image.width)
+                if self.form.takes_images:
+                    self._contrast[row] = float(contrast(x[None])[0]) if x.isfinite().all() else 1.0
+                self._window[row] = x
+                id = id or content_id(image)
+            except InvalidImage as error:
+                flag = str(error)
+        self.failed |= {row: flag} if flag else {}
+        self._masks[row] = item.mask
+        self.named.append(bool(item.id))
+        self.ids.append(id or f"image {row + 1}")
+        self.labels.append(self._label(label))
+        self._sizes.append(size)
+        self._rows += 1
+
+    def _label(self, label: Any) -> int | None:
+        if isinstance(label, str):
+            known = list(self.form.classes or ())
+            if label in known:
+                return known.index(label)
+            raise InvalidInput(
+                f"A label must be the index of a class, or one of the model's class names. Got {label!r}. "
+                + (f"Known: {', '.join(known[:5])}…" if known else "Give the model `classes`, or integers.")
+            )
+        if label is None or self._names is None:
+            return label
+        return self._names.get(label)
+
+    def _refuse_sizes(self) -> None:
+        shapes = {tuple(x.shape) for x in self._window.values()}
+        if len(shapes) > 1:
+            raise InvalidInput(
+                f"Images of a batch must have one size, as tensors are never resized. Got {' and '.join(map(str, shapes))}. "
+                "Resize them in the dataset, give PIL images, or set batch_size=1."
+            )
+
+    def batch(self, rows: slice) -> torch.Tensor:
+        """`(n, C, *spatial)` float32; an image that cannot be used is black."""
+        like = next(iter(self._window.values()), None)
+        empty = torch.zeros(self.form.shape or (self.form.channels, *self.form.geometry.size))
+        empty = empty if like is None else torch.zeros_like(like)
+        return torch.stack([self._window.get(row, empty) for row in range(self._rows)[rows]])
+
+    def size(self, row: int) -> tuple[int, int] | None:
+        """(height, width) of an image in its own pixels; None for a tensor, and for one that cannot be read."""
+        return self._sizes[row]
+
+    def mask(self, row: int) -> Any:
+        """The mask that the source has of an image of the last batch; None where it has none."""
+        return self._masks.get(row)
+
+    @property
+    def flags(self) -> list[str]:
+        """For each image why it is doubtful or cannot be used, empty where it is fine."""
+        return [self.failed.get(row) or (Reason.ONE_COLOUR.value if row in self._flat else "") for row in range(self._rows)]
+
+    @property
+    def _flat(self) -> set[int]:
+        return {row for row, span in self._contrast.items() if span < NEARLY_ONE_COLOUR}
+
+    def flat(self, rows: slice) -> list[str]:
+        """The names of those images among `rows` that are nearly one colour."""
+        return [self.ids[row] for row in range(self._rows)[rows] if row in self._flat]
+
+
+def _shared_names(names: list[str] | None, form: InputForm) -> dict[int, int] | None:
+    """The source's class index → the network's; None where they are the same.
+
+    Where the source's class names are the network's in another order, they decide. Where their numbers differ, the
+    source's classes are not the network's, and its labels are left out, as those of a folder are.
+    """
+    if not names or not form.classes:
+        return None
+    known = {name: i for i, name in enumerate(form.classes)}
+    if all(name in known for name in names):
+        return {i: known[name] for i, name in enumerate(names)}
+    return None if len(names) == len(known) else {}
