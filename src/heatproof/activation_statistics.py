@@ -150,8 +150,8 @@ def _images(model: Model, source: str) -> tuple[str, Callable[[], Iterator[torch
     if source == DEAD_LEAVES:
         if not model.normalises or model.geometry.channels not in (1, 3):
             raise InvalidInput(
-                f"`source` must be a file that heatproof.calibrate wrote, as {model.name!r} takes no images in colour or "
-                f"grey. Got {source!r}."
+                f"`source` must be a file that heatproof.calibrate wrote, as {model.name!r} takes no images in colour "
+                f"or grey. Got {source!r}."
             )
         return f"{DEAD_LEAVES} {LEAVES} {_of_bytes(model)}", lambda: _leaves(model)
     if not Path(source).is_dir():

@@ -66,7 +66,7 @@ def one_channel(maps: torch.Tensor, order: str = "abs-max") -> torch.Tensor:
 
 
 def within_unit(x: torch.Tensor) -> torch.Tensor:
-    """Images `(N, C, *spatial)` as they can be shown and segmented: those outside [0, 1] scaled to it, each by itself."""
+    """Images `(N, C, *spatial)` as they can be shown and segmented: each that leaves [0, 1] is scaled to it."""
     flat = x.flatten(1)
     inside = (flat.amin(1) >= 0) & (flat.amax(1) <= 1)
     return torch.where(per_image(inside, x), x, minmax(x))

@@ -72,7 +72,7 @@ class Inputs:
         item = self.items[row]
         if isinstance(item, torch.Tensor):
             return None
-        image = opened(item)
+        image: Any = opened(item)
         return image.height, image.width
 
     def batch(self, rows: slice) -> torch.Tensor:

@@ -29,7 +29,7 @@ ID_KEYS = ("id", "image_id", "file_name", "filename", "path", "name")
 class Item:
     """One image of a source, not made a tensor yet.
 
-    label: a class index, or a name, or None. id: its name, empty where the source has none. flag: why it cannot be used.
+    label: a class index, a name or None. id: its name, empty where the source has none. flag: why it cannot be used.
     """
 
     image: Any = None
@@ -54,7 +54,7 @@ def length(source: Any) -> int | None:
         return len(source.ids)
     if isinstance(source, DataLoader):
         whole = isinstance(source.dataset, Sized) and not isinstance(source.dataset, IterableDataset)
-        if not whole or source.drop_last or source.batch_sampler is not None and _draws_a_part(source):
+        if not whole or source.drop_last or (source.batch_sampler is not None and _draws_a_part(source)):
             return None
         return len(source.dataset)  # type: ignore[arg-type]
     if isinstance(source, list | tuple):
@@ -198,7 +198,7 @@ def _items_of(element: Any, batched: bool | None = None) -> Iterator[Item]:
 
 
 def _parts(element: Any) -> Item:
-    """The image or the batch of images of an element, with label and name as they are; a name that is missing is None."""
+    """The image or the batch of images of an element, with label and name as they are; None for a missing name."""
     missing: Any = None
     if isinstance(element, Mapping):
         key = next((key for key in IMAGE_KEYS if key in element), None)
@@ -213,7 +213,8 @@ def _parts(element: Any) -> Item:
     if isinstance(element, tuple | list) and element and not _is_paths(element):
         if len(element) > 3:
             raise InvalidInput(
-                f"An element of a dataset must be an image, (image, label) or (image, label, id). Got {len(element)} parts."
+                f"An element of a dataset must be an image, (image, label) or (image, label, id). Got {len(element)} "
+                "parts."
             )
         image, label, name = (*element, None, None)[:3]
         return Item(image, label, missing if name is None else name)
@@ -261,7 +262,8 @@ def _scalar(label: Any) -> Any:
             return int(label)
     except (TypeError, ValueError):
         pass
-    got = f"{type(label).__name__} {tuple(label.shape)}" if hasattr(label, "shape") else repr(label)
+    shape = getattr(label, "shape", None)
+    got = repr(label) if shape is None else f"{type(label).__name__} {tuple(shape)}"
     raise InvalidInput(f"A label must be the index of a class. Got {got}. Of one-hot labels give `argmax(-1)`.")
 
 

@@ -10,6 +10,7 @@ from heatproof.data.inputs import content_id, opened
 from heatproof.data.items import Item, class_names_of, length, read_items
 from heatproof.errors import InvalidImage, InvalidInput
 from heatproof.flags import Reason
+from heatproof.geometry import Geometry
 from heatproof.tensors import NEARLY_ONE_COLOUR, contrast
 
 
@@ -34,6 +35,11 @@ class Stream:
         self._sizes: list[tuple[int, int] | None] = []
         self._masks: dict[int, Any] = {}
         self._contrast: dict[int, float] = {}
+
+    @property
+    def geometry(self) -> Geometry:
+        """How an image file becomes the network's input."""
+        return self.form.geometry
 
     def __len__(self) -> int:
         if self.count is None and not self._ended:
@@ -100,7 +106,8 @@ class Stream:
         shapes = {tuple(x.shape) for x in self._window.values()}
         if len(shapes) > 1:
             raise InvalidInput(
-                f"Images of a batch must have one size, as tensors are never resized. Got {' and '.join(map(str, shapes))}. "
+                f"Images of a batch must have one size, as tensors are never resized. Got "
+                f"{' and '.join(map(str, shapes))}. "
                 "Resize them in the dataset, give PIL images, or set batch_size=1."
             )
 
@@ -122,7 +129,9 @@ class Stream:
     @property
     def flags(self) -> list[str]:
         """For each image why it is doubtful or cannot be used, empty where it is fine."""
-        return [self.failed.get(row) or (Reason.ONE_COLOUR.value if row in self._flat else "") for row in range(self._rows)]
+        return [
+            self.failed.get(row) or (Reason.ONE_COLOUR.value if row in self._flat else "") for row in range(self._rows)
+        ]
 
     @property
     def _flat(self) -> set[int]:

@@ -15,7 +15,6 @@ from heatproof.engine.call import Call, as_model
 from heatproof.engine.explanation import Explanation, explanation
 from heatproof.flags import as_text
 from heatproof.memo import cached_property
-from heatproof.models import Model
 from heatproof.registry import unknown
 from heatproof.tensors import UPSAMPLING
 
@@ -94,14 +93,14 @@ def explain(
             the model's geometry. Unless the model has a `window`, the range of integers of 8 and 16 bits is that of
             their type, and floating-point values lie in [0, 1]. A tensor `(N, C, H, W)` is taken as it is: RGB in
             [0, 1], or bytes, never resized. For signals and volumes (`wrap(…, input_shape=…)`) a float tensor
-            `(N, C, *spatial)`, as the network takes it. Also a folder (one subfolder per class gives labels), `shapes`, a
-            torch Dataset or DataLoader, a dataset of Hugging Face, or an iterable, whose elements are images,
+            `(N, C, *spatial)`, as the network takes it. Also a folder (one subfolder per class gives labels), `shapes`,
+            a torch Dataset or DataLoader, a dataset of Hugging Face, or an iterable, whose elements are images,
             `(image, label)`, `(image, label, id)` or mappings with an image and a label; they are read batch by batch,
             and an image that cannot be read is flagged.
         methods: names (see `heatproof list methods`), `name@layer`, `refine:name`, `name[option=value]`, or a mapping
             from those to options.
-        target: `predicted`, `label` (those of `images`, or `labels`), `least`, `top3`, an integer, one integer per image, or a callable
-            on the logits. Several for each image, `(N, T)`, share one forward pass.
+        target: `predicted`, `label` (those of `images`, or `labels`), `least`, `top3`, an integer, one integer per
+            image, or a callable on the logits. Several for each image, `(N, T)`, share one forward pass.
         layer: a name, a module of the model, or `auto`: the last feature map before pooling. A layer that runs several
             times in a forward pass has the number of the call in its name: `encoder#0`, `encoder#1`.
         raw: signed maps at layer resolution instead of display maps (three channels where a method has them).

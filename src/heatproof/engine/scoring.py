@@ -136,8 +136,8 @@ def score(
     """Scores the maps of one or several methods, or maps made elsewhere, with one or several metrics.
 
     Args:
-        model, images, target, layer, labels, output, normalised: as for `explain`. An image of a folder, a Dataset or an
-            iterable that cannot be read has NaN for every score, and a flag.
+        model, images, target, layer, labels, output, normalised: as for `explain`. An image of a folder, a Dataset or
+            an iterable that cannot be read has NaN for every score, and a flag.
         maps_or_methods: names as for `explain`; or a mapping from a name to maps `(N, H, W)`, tensor or array, on any
             scale, or one array for each image; a map in the image's own pixels is resized and cropped as the
             image is, any other is taken to cover the network's input. Each is scaled to [0, 1] by itself: rectify
@@ -260,7 +260,9 @@ def _checked_maps(maps: Any, inputs: Inputs | Stream, key: str) -> Any:
     return maps
 
 
-def _given_maps(key: str, maps: Any, rows: slice, x: torch.Tensor, inputs: Inputs | Stream, reference: Any) -> GivenMaps:
+def _given_maps(
+    key: str, maps: Any, rows: slice, x: torch.Tensor, inputs: Inputs | Stream, reference: Any
+) -> GivenMaps:
     own = None if reference is None else _maps_at_image_size(key, reference, rows, x, inputs)
     return GivenMaps(key, _maps_at_image_size(key, maps, rows, x, inputs), reference=own)
 

@@ -85,8 +85,8 @@ class Captured:
 def _no_gradient(layers: Sequence[str], module: nn.Module) -> str:
     names = ", ".join("the image" if name == INPUT else repr(name) for name in layers)
     return f"No gradient reaches {names} from the logits. " + (
-        "The network is quantised: take the float network, or a method that needs no gradient, such as scorecam, eigencam "
-        "or rise."
+        "The network is quantised: take the float network, or a method that needs no gradient, such as scorecam, "
+        "eigencam or rise."
         if quantised(module)
         else "Take a method that needs no gradient, such as rise."
         if set(layers) == {INPUT}

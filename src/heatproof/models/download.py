@@ -32,12 +32,14 @@ def no_weights(spec: str, cache: str | Path, reason: object) -> ModelError:
     prefix, _, name = spec.partition(":")
     hub = prefix == "hf" or name.startswith(("hf-hub:", "hf_hub:"))
     local = "hf:FOLDER" if prefix == "hf" else "timm:local-dir:FOLDER"
-    instead = f"Give a local folder that holds it ({local})" if hub else "Give a local file with `checkpoint` (--checkpoint)"
+    instead = (
+        f"Give a local folder that holds it ({local})" if hub else "Give a local file with `checkpoint` (--checkpoint)"
+    )
     where = f" There is no folder {name} here." if prefix == "hf" else ""
     return ModelError(
         f"Expected to get the pretrained weights of {spec}. They could not be had: "
-        f"{(lines[0] if lines else type(reason).__name__).rstrip('.')}.{where} {instead}, or load it once on a connected "
-        f"machine and copy the cache, {cache}."
+        f"{(lines[0] if lines else type(reason).__name__).rstrip('.')}.{where} {instead}, or load it once on a "
+        f"connected machine and copy the cache, {cache}."
     )
 
 

@@ -89,8 +89,8 @@ def _none_found(model: Classifier, records: list[ProbeRecord]) -> str:
     )
     if some_compiled(model.module):
         return (
-            f"{expected}It is compiled by TorchScript, which shows nothing of its layers: give the Python module that it "
-            f"was made of, or {otherwise}."
+            f"{expected}It is compiled by TorchScript, which shows nothing of its layers: give the Python module that "
+            f"it was made of, or {otherwise}."
         )
     usable = [record for record in records if record.rows is Rows.IMAGES]
     latest = {record.name: record for record in usable}.values()

@@ -55,7 +55,8 @@ def load_model(
         checkpoint: a local safetensors file, or a torch file of tensors. Without one the published weights are taken,
             from the cache or the network.
         model_args: arguments of the constructor; text is read as a YAML scalar (`num_classes=10`, `pad_type=same`).
-        mean, std: one value, or one for each channel, for images in [0, 1]; replace those of the model's own configuration.
+        mean, std: one value, or one for each channel, for images in [0, 1]; replace those of the model's own
+            configuration.
         size: a side or (height, width); replaces that of the configuration.
         device: `auto` takes CUDA, then MPS, then the CPU.
         name: the model's name in the results; `spec` by default.

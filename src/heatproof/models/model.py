@@ -28,9 +28,10 @@ class Model:
 
     `name` as typed; `module` on `device`; `mean`, `std` per channel; `geometry` from image to `x`;
     `classes` names by index, or None. `multi_label`: labels do not exclude each other, so a probability is the
-    sigmoid of its logit and not the softmax. `input_shape` is `(channels, *spatial)`. `takes_images`: image files can be
-    its input; `normalises`: its input lies in [0, 1] and is normalised here, else tensors are taken as they are. Calls that explain go through `evaluating`, which restores the module's train/eval mode and
-    `requires_grad`. Threads that use models of one module, or of modules that share a part, wait for each other.
+    sigmoid of its logit and not the softmax. `input_shape` is `(channels, *spatial)`. `takes_images`: image files can
+    be its input; `normalises`: its input lies in [0, 1] and is normalised here, else tensors are taken as they are.
+    Calls that explain go through `evaluating`, which restores the module's train/eval mode and `requires_grad`. Threads
+    that use models of one module, or of modules that share a part, wait for each other.
     """
 
     def __init__(
@@ -67,8 +68,8 @@ class Model:
         if self.takes_images and not self.normalises and not self._warned:
             self._warned = True
             warn(
-                f"{self.name} was wrapped without mean and std: image files go into it as they are, in [0, 1]. Set `mean` "
-                "and `std` to what it was trained with."
+                f"{self.name} was wrapped without mean and std: image files go into it as they are, in [0, 1]. Set "
+                "`mean` and `std` to what it was trained with."
             )
 
     @property
@@ -265,8 +266,8 @@ def wrap(
     """Any classifier as a `Model`: an `nn.Module` that returns a tensor, tuple, dict or ModelOutput.
 
     An image-classification pipeline of Hugging Face is one too: its image processor gives mean, std, size, resize, crop
-    and interpolation, its configuration the names of the classes. `processor` is the image processor of a module given by
-    itself. What is given here replaces what they say.
+    and interpolation, its configuration the names of the classes. `processor` is the image processor of a module given
+    by itself. What is given here replaces what they say.
 
     `mean` and `std` are one value or one for each channel, .5 by default; `size` is a side or (height, width), 224 by
     default. An image is resized, keeping its
@@ -278,9 +279,9 @@ def wrap(
     `device="auto"` leaves the module where it is, anything else moves it. `layer` replaces the target layer found by
     architecture. `multi_label`: labels do not exclude each other. `input_shape` is `(channels, *spatial)` of what the
     network takes, where that is no image in colour: (1, 28, 28) for grey images, (4, 64, 64) for images of four bands,
-    (1, 4096) for signals, (1, 32, 64, 64) for volumes. Images become grey for one channel; for two, or four and more, they
-    must hold as many (`.npy`, TIFF). With `mean` and `std` such images lie in [0, 1], as others do; without them, and for
-    signals and volumes, tensors are taken as they are, normalised by the caller.
+    (1, 4096) for signals, (1, 32, 64, 64) for volumes. Images become grey for one channel; for two, or four and more,
+    they must hold as many (`.npy`, TIFF). With `mean` and `std` such images lie in [0, 1], as others do; without them,
+    and for signals and volumes, tensors are taken as they are, normalised by the caller.
     The module's train/eval mode, gradients and flags are left as they were after every call. `torch.compile` and
     `DataParallel` wrappers are removed, because hooks must see the layers.
     """

@@ -19,8 +19,8 @@ def without_layers(spatial: int) -> str:
 def of_compiled(layer: str, spatial: int) -> LayerError:
     """The error for a layer that TorchScript runs."""
     return LayerError(
-        f"Layer {layer!r} is compiled by TorchScript, which shows nothing of its layers. Give the Python module that it was "
-        f"made of, or {without_layers(spatial)}."
+        f"Layer {layer!r} is compiled by TorchScript, which shows nothing of its layers. Give the Python module that "
+        f"it was made of, or {without_layers(spatial)}."
     )
 
 

@@ -54,12 +54,16 @@ class Randomised:
         """
         names = layers_with_weights(self.original.module)
         if not names:
-            packed = " A quantised network keeps them packed: take the float network." if quantised(self.original.module) else ""
+            packed = (
+                " A quantised network keeps them packed: take the float network."
+                if quantised(self.original.module)
+                else ""
+            )
             raise ModelError(f"Expected a network with weights. {self.original.name} has none to draw anew.{packed}")
         if some_compiled(self.original.module):
             raise ModelError(
-                f"Expected a network whose weights can be drawn anew. {self.original.name} is compiled by TorchScript. Give "
-                "the Python module that it was made of."
+                f"Expected a network whose weights can be drawn anew. {self.original.name} is compiled by TorchScript. "
+                "Give the Python module that it was made of."
             )
         return blocks_of(names, most)
 

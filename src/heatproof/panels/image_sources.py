@@ -66,8 +66,8 @@ def shots(
     labels: Sequence[int | None] | str | os.PathLike | None = None,
     normalised: bool = False,
 ) -> list[ImageSource]:
-    """Files, folders, patterns (`photos/*.jpg`), `shapes`, PIL images, arrays, a tensor `(N, C, H, W)`, or a source that is
-    read to its end: a Dataset, a DataLoader, an iterable (`heatproof.data.items`).
+    """Files, folders, patterns (`photos/*.jpg`), `shapes`, PIL images, arrays, a tensor `(N, C, H, W)`, or a source
+    that is read to its end: a Dataset, a DataLoader, an iterable (`heatproof.data.items`).
 
     A file that is named twice counts once.
 
@@ -217,8 +217,8 @@ def _with_labels(found: list[ImageSource], file: str | os.PathLike) -> list[Imag
 
 
 def as_uint8(x: torch.Tensor) -> np.ndarray:
-    """`(C, H, W)` → uint8 `(H, W, 3)`, as people see it: one channel is grey, two are their mean, of more than three the
-    first three are red, green and blue; values outside [0, 1] are scaled to it.
+    """`(C, H, W)` → uint8 `(H, W, 3)`, as people see it: one channel is grey, two are their mean, of more than three
+    the first three are red, green and blue; values outside [0, 1] are scaled to it.
     """
     x = within_unit(x.detach()[None].float().nan_to_num())[0]
     x = x[:3] if len(x) >= 3 else x.mean(0, keepdim=True).expand(3, -1, -1)

@@ -16,7 +16,6 @@ from heatproof.ambient import neutral
 from heatproof.engine import as_model
 from heatproof.errors import InvalidInput
 from heatproof.files import write_atomically
-from heatproof.models import Model
 from heatproof.models.preprocessing import preprocessing_facts
 from heatproof.panels import show_page
 from heatproof.panels.explain_images import MapSettings, entries
@@ -249,9 +248,9 @@ def show(
 ) -> Gallery:
     """Explains images and shows the maps over them: rich output in a notebook, `.panels`, `.save(folder)`.
 
-    `model`, `target`, `layer`, `output`, `upsample`, `seed` and `normalised` are those of `heatproof.explain`, and so are the maps. A
-    map at the image's resolution in which a few pixels are much larger than the rest is drawn brighter, and its title
-    says so.
+    `model`, `target`, `layer`, `output`, `upsample`, `seed` and `normalised` are those of `heatproof.explain`, and so
+    are the maps. A map at the image's resolution in which a few pixels are much larger than the rest is drawn brighter,
+    and its title says so.
 
     Args:
         images: what `explain` takes; also patterns such as `photos/*.jpg`, and lists of folders. One that cannot be
