@@ -1,16 +1,20 @@
 """What a network takes: the channels, the size and the range of its input, and how tensors are checked against it."""
 
+import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
+from heatproof.data.image_opener import open_pixels
 from heatproof.errors import InvalidInput
 from heatproof.geometry import Geometry
-from heatproof.pixels import Pixels
+from heatproof.pixels import Pixels, from_array
 
 #: How far a tensor that was normalised may lie outside [0, 1] once mean and std are undone: rounding, and no more.
 _ROUNDING = 1e-3
@@ -123,3 +127,20 @@ class InputForm:
         """The error for anything but a tensor where a network takes signals or volumes."""
         shape = ", ".join(map(str, self.shape or ()))
         return InvalidInput(f"Expected a float tensor (N, {shape}), as the network takes it. Got {type(got).__name__}.")
+
+
+def opened(item: Any) -> Image.Image | Pixels | torch.Tensor:
+    """A path, a PIL image or an array as an image at its full precision; a tensor as it is."""
+    if isinstance(item, str | os.PathLike):
+        return open_pixels(Path(item))
+    if isinstance(item, Image.Image | Pixels | torch.Tensor):
+        return item
+    return from_array(np.asarray(item))
+
+
+def content_id(image: Any) -> str:
+    """A name from the content, so that random numbers depend neither on order nor on batch."""
+    if isinstance(image, torch.Tensor):
+        image = image.detach().cpu().numpy()
+    content = image.tobytes() if isinstance(image, Pixels) else np.ascontiguousarray(np.asarray(image)).tobytes()
+    return hashlib.blake2b(content, digest_size=8).hexdigest()

@@ -3,29 +3,25 @@
 Paths, PIL images, arrays and tensors are `Inputs`; folders, datasets and iterables are a `Stream` (`data.streams`).
 """
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from heatproof.data.image_opener import open_pixels
-from heatproof.data.input_form import InputForm
+from heatproof.data.input_form import InputForm, content_id, opened
 from heatproof.data.items import is_source
+from heatproof.data.loading import is_set, load_images
+from heatproof.data.streams import Stream
 from heatproof.errors import InvalidInput
 from heatproof.flags import Reason
 from heatproof.geometry import Geometry
 from heatproof.memo import cached_property
-from heatproof.pixels import Pixels, from_array
+from heatproof.pixels import Pixels
 from heatproof.tensors import NEARLY_ONE_COLOUR, contrast
-
-if TYPE_CHECKING:
-    from heatproof.data.streams import Stream
 
 
 @dataclass(frozen=True)
@@ -101,7 +97,7 @@ class Inputs:
         return float(contrast(self.batch(slice(row, row + 1)))[0])
 
 
-def as_inputs(images: Any, form: InputForm | Geometry) -> "Inputs | Stream":
+def as_inputs(images: Any, form: InputForm | Geometry) -> Inputs | Stream:
     """Images in any form that `heatproof.explain` takes, for a network that takes images of `form`.
 
     Raises:
@@ -112,8 +108,6 @@ def as_inputs(images: Any, form: InputForm | Geometry) -> "Inputs | Stream":
         return Inputs(form.checked(images), form)
     images = _set_of_images(images) if form.takes_images else images
     if is_source(images):
-        from heatproof.data.streams import Stream
-
         return Stream(images, form)
     if not form.takes_images:
         raise form.no_files(images)
@@ -125,8 +119,6 @@ def as_inputs(images: Any, form: InputForm | Geometry) -> "Inputs | Stream":
 
 def _set_of_images(images: Any) -> Any:
     """A folder or the name of a set as its images; folders and patterns in a list as their files; else as given."""
-    from heatproof.data.loading import is_set, load_images
-
     if isinstance(images, str | os.PathLike) and is_set(images):
         return load_images(images)
     if isinstance(images, list | tuple) and any(isinstance(i, str | os.PathLike) and is_set(i) for i in images):
@@ -145,20 +137,3 @@ def _as_list(images: Any) -> list[Any]:
         "Expected paths, PIL images, arrays, a tensor (N, C, H, W), a folder, a Dataset or a DataLoader. Got "
         f"{type(images).__name__}."
     )
-
-
-def opened(item: Any) -> Image.Image | Pixels | torch.Tensor:
-    """A path, a PIL image or an array as an image at its full precision; a tensor as it is."""
-    if isinstance(item, str | os.PathLike):
-        return open_pixels(Path(item))
-    if isinstance(item, Image.Image | Pixels | torch.Tensor):
-        return item
-    return from_array(np.asarray(item))
-
-
-def content_id(image: Any) -> str:
-    """A name from the content, so that random numbers depend neither on order nor on batch."""
-    if isinstance(image, torch.Tensor):
-        image = image.detach().cpu().numpy()
-    content = image.tobytes() if isinstance(image, Pixels) else np.ascontiguousarray(np.asarray(image)).tobytes()
-    return hashlib.blake2b(content, digest_size=8).hexdigest()

@@ -5,8 +5,7 @@ from typing import Any
 
 import torch
 
-from heatproof.data.input_form import InputForm
-from heatproof.data.inputs import content_id, opened
+from heatproof.data.input_form import InputForm, content_id, opened
 from heatproof.data.items import Item, class_names_of, length, read_items
 from heatproof.errors import InvalidImage, InvalidInput
 from heatproof.flags import Reason

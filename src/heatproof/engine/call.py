@@ -16,7 +16,7 @@ from heatproof.data.streams import Stream
 from heatproof.engine.batch import Batch
 from heatproof.engine.memory import halved
 from heatproof.engine.resolved_methods import ResolvedMethod, chosen_layer, refuse_inapplicable, resolve_layers
-from heatproof.errors import HeatproofWarning, InvalidInput
+from heatproof.errors import HeatproofWarning, InvalidImage, InvalidInput
 from heatproof.models import Model, wrap
 from heatproof.models.pipelines import is_pipeline
 
@@ -101,7 +101,7 @@ class Call:
             yield from halved(lambda part, at=start: work(slice(at + part.start, at + part.stop)), count)
             start += count
         if len(self.inputs.failed) == start:
-            raise InvalidInput(f"No image can be used. The first: {self.inputs.failed[0]}.")
+            raise InvalidImage(f"No image can be used. The first: {self.inputs.failed[0].rstrip('.')}.")
 
 
 def model_inputs(images: Any, model: Model, normalised: bool = False) -> Inputs | Stream:

@@ -16,6 +16,7 @@ from heatproof.locks import held, parameters_of
 from heatproof.memo import cached_property
 from heatproof.models.layer_names import module_and_call, resolve_layer
 from heatproof.models.layers import Layers, find_layers
+from heatproof.models.other_input import other_input
 from heatproof.models.preprocessing import Preprocessing, channels_and_sides, image_shape
 from heatproof.models.probe import carry_facts
 
@@ -175,7 +176,12 @@ class Model:
     def output(self, z: torch.Tensor) -> Any:
         """What the module itself returns for `z`, under the caller's autocast and defaults (`heatproof.ambient`)."""
         with held(self.module), callers_state():
-            return self.module(z.to(self.dtype))
+            try:
+                return self.module(z.to(self.dtype))
+            except RuntimeError as error:
+                if advice := other_input(self.module, tuple(z.shape[1:])):
+                    raise ModelError(f"{self.name} does not run on inputs of {tuple(z.shape[1:])}. {advice}") from error
+                raise
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """`(N, K)` logits → probabilities, in double precision: softmax, or sigmoid where `multi_label`."""

@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 
 from heatproof.errors import ModelError
-from heatproof.models.huggingface import class_names, processor_preprocessing
+from heatproof.models.image_processor import class_names, processor_preprocessing
 from heatproof.models.preprocessing import Preprocessing
 
 TASK = "image-classification"

@@ -161,7 +161,7 @@ def _run(model: Classifier, z: torch.Tensor, watch: _Watch, graph: bool = False)
         ):
             z = z.clone()  # a network may write into what it is given
             model.output(z.requires_grad_() * 1.0 if graph else z)
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, ModelError):
         raise
     except Exception as error:  # whatever a model raises on an input that does not suit it
         raise ModelError(
