@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from heatproof.metrics.foreign import register_metric
     from heatproof.models import Model, load_model, wrap, zero_shot
     from heatproof.panels.show import Gallery, show
+    from heatproof.running import StudyResults, run
     from heatproof.studies.study import register_study
 
 _HOMES = {
@@ -24,6 +25,7 @@ _HOMES = {
     "Maps": "heatproof.engine",
     "Model": "heatproof.models",
     "Scores": "heatproof.engine",
+    "StudyResults": "heatproof.running",
     "audit": "heatproof.auditing",
     "calibrate": "heatproof.activation_statistics",
     "explain": "heatproof.engine",
@@ -31,6 +33,7 @@ _HOMES = {
     "register": "heatproof.attributions.foreign",
     "register_metric": "heatproof.metrics.foreign",
     "register_study": "heatproof.studies.study",
+    "run": "heatproof.running",
     "score": "heatproof.engine",
     "show": "heatproof.panels.show",
     "wrap": "heatproof.models",
@@ -46,6 +49,7 @@ __all__ = [
     "Maps",
     "Model",
     "Scores",
+    "StudyResults",
     "__version__",
     "audit",
     "calibrate",
@@ -54,6 +58,7 @@ __all__ = [
     "register",
     "register_metric",
     "register_study",
+    "run",
     "score",
     "show",
     "wrap",

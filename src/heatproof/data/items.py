@@ -59,7 +59,7 @@ def length(source: Any) -> int | None:
         return len(source.dataset)  # type: ignore[arg-type]
     if isinstance(source, list | tuple):
         return None if _is_one_batch(source) or any(map(_batch_of, source)) else len(source)
-    return len(source) if _by_index(source) else None
+    return len(source) if by_index(source) else None
 
 
 def read_items(source: Any) -> Iterator[Item]:
@@ -70,7 +70,7 @@ def read_items(source: Any) -> Iterator[Item]:
         return _of_loader(source)
     if isinstance(source, Mapping) or _is_one_batch(source):
         return _items_of(source)
-    if isinstance(source, list | tuple) or not _by_index(source):
+    if isinstance(source, list | tuple) or not by_index(source):
         return _of_iterable(source)
     return _of_dataset(source)
 
@@ -102,21 +102,20 @@ def _of_images(images: Images) -> Iterator[Item]:
             yield Item(opened, label, id, mask=images.mask(i))
 
 
-def _by_index(source: Any) -> bool:
+def by_index(source: Any) -> bool:
+    """Whether each image of a source can be read again by its index, as those of a Dataset."""
     there = hasattr(source, "__getitem__") and hasattr(source, "__len__")
     return there and not isinstance(source, IterableDataset | Mapping)
 
 
 def _of_dataset(dataset: Any) -> Iterator[Item]:
-    for i in range(len(dataset)):
-        try:
-            element = dataset[i]
-        except (KeyboardInterrupt, MemoryError):
-            raise
-        except Exception as error:  # a dataset opens files by the user's own code
-            yield Item(flag=f"item {i} cannot be read ({_reason(error)})")
-        else:
-            yield from _items_of(element)
+    return (read_element(dataset, i) for i in range(len(dataset)))
+
+
+def read_element(dataset: Any, i: int) -> Item:
+    """Image `i` of a Dataset; an item with the reason where it cannot be read."""
+    element = _Guarded(dataset)[i]
+    return next(_items_of(element, batched=False))
 
 
 def _of_iterable(elements: Any) -> Iterator[Item]:

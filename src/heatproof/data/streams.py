@@ -23,7 +23,7 @@ class Stream:
     def __init__(self, source: Any, form: InputForm):
         self.form, self.count = form, length(source)
         self._items: Iterator[Item] = read_items(source)
-        self._names = _shared_names(class_names_of(source), form)
+        self._names = class_names_of(source)
         self._window: dict[int, torch.Tensor] = {}
         self._rows = 0
         self._ended = False
@@ -84,22 +84,9 @@ class Stream:
         self._masks[row] = item.mask
         self.named.append(bool(item.id))
         self.ids.append(id or f"image {row + 1}")
-        self.labels.append(self._label(label))
+        self.labels.append(network_label(label, self._names, self.form))
         self._sizes.append(size)
         self._rows += 1
-
-    def _label(self, label: Any) -> int | None:
-        if isinstance(label, str):
-            known = list(self.form.classes or ())
-            if label in known:
-                return known.index(label)
-            raise InvalidInput(
-                f"A label must be the index of a class, or one of the model's class names. Got {label!r}. "
-                + (f"Known: {', '.join(known[:5])}…" if known else "Give the model `classes`, or integers.")
-            )
-        if label is None or self._names is None:
-            return label
-        return self._names.get(label)
 
     def _refuse_sizes(self) -> None:
         shapes = {tuple(x.shape) for x in self._window.values()}
@@ -141,15 +128,26 @@ class Stream:
         return [self.ids[row] for row in range(self._rows)[rows] if row in self._flat]
 
 
-def _shared_names(names: list[str] | None, form: InputForm) -> dict[int, int] | None:
-    """The source's class index → the network's; None where they are the same.
+def network_label(label: Any, names: list[str] | None, form: InputForm) -> int | None:
+    """The network's class index of a source's label, an index or a name; None where it is not known.
 
-    Where the source's class names are the network's in another order, they decide. Where their numbers differ, the
-    source's classes are not the network's, and its labels are left out, as those of a folder are.
+    `names` are the source's classes. Where these are the network's, perhaps in another order, they decide; where their
+    number is another, the source's classes are not the network's, and its labels are left out, as those of a folder
+    are.
+
+    Raises:
+        InvalidInput: a name that is no class of the network's.
     """
-    if not names or not form.classes:
-        return None
-    known = {name: i for i, name in enumerate(form.classes)}
-    if all(name in known for name in names):
-        return {i: known[name] for i, name in enumerate(names)}
-    return None if len(names) == len(known) else {}
+    classes = list(form.classes or ())
+    if isinstance(label, str):
+        if label not in (classes or names or ()):
+            known = f"Known: {', '.join(classes[:5])}…" if classes else "Give the model `classes`, or integers."
+            raise InvalidInput(
+                f"A label must be the index of a class, or one of the model's class names. Got {label!r}. {known}"
+            )
+        return (classes or names or []).index(label)
+    if label is None or not names or not classes:
+        return label
+    if set(names) <= set(classes):
+        return classes.index(names[label]) if 0 <= label < len(names) else None
+    return label if len(names) == len(classes) else None

@@ -112,12 +112,17 @@ def model_inputs(images: Any, model: Model, normalised: bool = False) -> Inputs 
     Raises:
         InvalidInput: see `as_inputs`.
     """
-    shape = None if model.normalises else model.input_shape
-    undone = (model.mean, model.std) if normalised and model.normalises else (None, None)
-    inputs = as_inputs(images, InputForm(model.geometry, shape, *undone, classes=model.classes))
+    inputs = as_inputs(images, input_form(model, normalised))
     if model.takes_images and not isinstance(images, torch.Tensor):
         model.warn_as_given()
     return inputs
+
+
+def input_form(model: Model, normalised: bool = False) -> InputForm:
+    """What a model takes, and whether tensors come normalised."""
+    shape = None if model.normalises else model.input_shape
+    undone = (model.mean, model.std) if normalised and model.normalises else (None, None)
+    return InputForm(model.geometry, shape, *undone, classes=model.classes)
 
 
 def one_colour_warning(names: Sequence[str]) -> str:

@@ -26,7 +26,7 @@ from heatproof.errors import InvalidInput
 from heatproof.models import Model
 from heatproof.pixels import Pixels, as_bytes, rgb
 from heatproof.seeds import derived_seed
-from heatproof.tensors import within_unit
+from heatproof.tensors import as_seen
 
 #: The name of an image until it gets its path as name.
 _PATH = "/"
@@ -217,12 +217,8 @@ def _with_labels(found: list[ImageSource], file: str | os.PathLike) -> list[Imag
 
 
 def as_uint8(x: torch.Tensor) -> np.ndarray:
-    """`(C, H, W)` → uint8 `(H, W, 3)`, as people see it: one channel is grey, two are their mean, of more than three
-    the first three are red, green and blue; values outside [0, 1] are scaled to it.
-    """
-    x = within_unit(x.detach()[None].float().nan_to_num())[0]
-    x = x[:3] if len(x) >= 3 else x.mean(0, keepdim=True).expand(3, -1, -1)
-    return (x.permute(1, 2, 0) * 255).round().byte().cpu().numpy()
+    """`(C, H, W)` → uint8 `(H, W, 3)`; see `tensors.as_seen`."""
+    return as_seen(x).cpu().numpy()
 
 
 def stems(shots: Sequence[ImageSource]) -> list[str]:

@@ -137,6 +137,8 @@ class DatasetPlan(Strict):
         """Its name in the rows: `name`, else the folder's name; `images` for a list of files."""
         if self.name or not isinstance(self.images, str):
             return self.name or "images"
+        if self.images.startswith("given:"):
+            return self.images.removeprefix("given:")
         return Path(self.images).name if "/" in self.images or "\\" in self.images else self.images
 
 
