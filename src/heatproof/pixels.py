@@ -205,16 +205,16 @@ def plain(image: "Image.Image | Pixels") -> "Image.Image | Pixels":
     return image.convert("RGB") if image.mode != "RGB" else image.copy()
 
 
-def pixels(array: np.ndarray, name: str = "", **more: Any) -> Pixels:
+def pixels(array: np.ndarray, name: str = "", *, ordered: bool = False, **more: Any) -> Pixels:
     """An array `(H, W)`, `(H, W, C)` or `(C, H, W)` of numbers with the range of its type.
 
-    Where the channels are is said by `channels_last`. Integers of 8 and 16 bits have the range of their type; bool
+    Where the channels are is said by `channels_last`; `ordered`: they are last. Integers of 8 and 16 bits have the range of their type; bool
     and floating-point values lie in [0, 1]; for others nothing says what is white.
 
     Raises:
         InvalidImage: no image, or no numbers.
     """
-    values = channels_last(array, name)
+    values = array if ordered else channels_last(array, name)
     if not values.dtype.isnative:
         values = values.astype(values.dtype.newbyteorder("="))
     values = values.astype(np.uint8) if values.dtype == bool else values

@@ -169,7 +169,7 @@ def _inflates_as_said(page: Any) -> bool:
 
 
 def _with_alpha(stored: np.ndarray, colours: int, extra: tuple, name: str, inverted: bool) -> Pixels:
-    found = pixels(stored[..., :colours], name, inverted=inverted)
+    found = pixels(stored[..., :colours], name, ordered=True, inverted=inverted)
     if stored.shape[2] == colours:
         return found
     if extra[:1] == () or int(extra[0]) not in _ALPHA:
