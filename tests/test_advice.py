@@ -155,7 +155,7 @@ def test_a_quantised_network_names_methods_that_run_on_it(quantised):
 
 
 def _as_quantised(net: Quantised, x: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    like = net.net[0](net.enter(x))
+    like = next(net.net.children())(net.enter(x))
     return torch.quantize_per_tensor(values, like.q_scale(), like.q_zero_point(), like.dtype)
 
 

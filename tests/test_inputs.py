@@ -313,7 +313,7 @@ def test_bands_of_npy_and_tiff_reach_their_channels(tmp_path):
     import tifffile
 
     bands = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 4), np.uint8)
-    narrow = np.random.default_rng(0).integers(0, 256, (5, 6, 7), np.uint16)  # fewer rows than bands
+    narrow = np.random.default_rng(0).integers(0, 65536, (5, 6, 7), np.uint16)  # fewer rows than bands
     tifffile.imwrite(tmp_path / "narrow.tiff", narrow, photometric="minisblack", planarconfig="contig")
     narrow_model = heatproof.wrap(banded(7), mean=0, std=1, input_shape=(7, 5, 6), resize=None)
     found = narrow_model.geometry.image(open_pixels(tmp_path / "narrow.tiff"))

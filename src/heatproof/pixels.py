@@ -208,8 +208,8 @@ def plain(image: "Image.Image | Pixels") -> "Image.Image | Pixels":
 def pixels(array: np.ndarray, name: str = "", *, ordered: bool = False, **more: Any) -> Pixels:
     """An array `(H, W)`, `(H, W, C)` or `(C, H, W)` of numbers with the range of its type.
 
-    Where the channels are is said by `channels_last`; `ordered`: they are last. Integers of 8 and 16 bits have the range of their type; bool
-    and floating-point values lie in [0, 1]; for others nothing says what is white.
+    Where the channels are is said by `channels_last`; `ordered`: they are last. Integers of 8 and 16 bits have the
+    range of their type; bool and floating-point values lie in [0, 1]; for others nothing says what is white.
 
     Raises:
         InvalidImage: no image, or no numbers.

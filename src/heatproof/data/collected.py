@@ -7,13 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from heatproof.data.input_form import InputForm, content_id, opened
 from heatproof.data.items import Item, by_index, class_names_of, read_element, read_items
 from heatproof.data.streams import network_label
 from heatproof.errors import InvalidImage, InvalidInput
-from heatproof.pixels import Pixels
 
 
 @dataclass(frozen=True)
@@ -33,8 +31,8 @@ class CollectedImages:
     fingerprint: str
     held: Sequence[Any] = ()
 
-    def open(self, i: int) -> "Image.Image | Pixels | torch.Tensor":
-        """Image `i`; a tensor is the network's input `(C, H, W)`. Raises InvalidImage where it cannot be read."""
+    def open(self, i: int) -> Any:
+        """Image `i`, of PIL or `Pixels`; a tensor is the network's input `(C, H, W)`. Raises InvalidImage where it cannot be read."""
         if self.ids[i] in self.flags:
             raise InvalidImage(self.flags[self.ids[i]])
         item = self.held[i] if self.held else read_element(self.source, i).image
