@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
 from heatproof.data.collected import collected
 from heatproof.data.images import Images
@@ -95,9 +97,10 @@ def finished(
         raise InvalidInput(f"`workers` must be at least 1. Got {workers}.")
     own = {"study": "the study itself", "models": "`model`", "datasets": "`images`"}
     for name in own.keys() & settings.keys():
-        raise InvalidInput(f"`{name}` is no setting of a study here. Name {own[name]}.")
+        kind = "an audit" if study == "audit" else "a study in one call"
+        raise InvalidInput(f"`{name}` is no setting of {kind}. Name {own[name]}.")
     of_model = {name: settings.pop(name) for name in list(settings) if name in ModelPlan.model_fields}
-    held_images = not isinstance(images, str | os.PathLike) and not _are_files(images)
+    held_images = _in_memory(images)
     if isinstance(model, str) and held_images:  # the model says which form tensors have
         loading = {key: of_model.pop(key) for key in of_model.keys() - {"layer", "name"}}
         model = load_model(model, **loading)
@@ -159,9 +162,11 @@ def _given_images(images: Any, model: Model, given: dict[str, Any], normalised: 
     return {_SET: found}
 
 
-def _are_files(images: Any) -> bool:
-    """Whether these are paths: a list that holds one."""
-    return isinstance(images, list | tuple | set) and any(isinstance(one, str | os.PathLike) for one in images)
+def _in_memory(images: Any) -> bool:
+    """Whether these are a source, or images in memory, and not a folder, a name or files."""
+    if isinstance(images, list | tuple | set):
+        return not any(isinstance(one, str | os.PathLike) for one in images)
+    return is_source(images) or isinstance(images, torch.Tensor | np.ndarray | Image.Image)
 
 
 def _named_images(given: Any) -> str | list[str]:

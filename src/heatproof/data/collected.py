@@ -32,7 +32,10 @@ class CollectedImages:
     held: Sequence[Any] = ()
 
     def open(self, i: int) -> Any:
-        """Image `i`, of PIL or `Pixels`; a tensor is the network's input `(C, H, W)`. Raises InvalidImage where it cannot be read."""
+        """Image `i`, of PIL or `Pixels`; a tensor is the network's input `(C, H, W)`.
+
+        Raises InvalidImage where it cannot be read.
+        """
         if self.ids[i] in self.flags:
             raise InvalidImage(self.flags[self.ids[i]])
         item = self.held[i] if self.held else read_element(self.source, i).image
