@@ -193,7 +193,7 @@ def test_the_python_examples_run(tmp_path, monkeypatch):
     generator = np.random.default_rng(0)
     for name in ("cat.jpg", "dog.jpg"):
         Image.fromarray(generator.integers(0, 255, (120, 100, 3), np.uint8)).save(tmp_path / name)
-    first, second, third = (block.replace("timm:resnet50", "shapes") for block in blocks(README, "python"))
+    first, forms, second, third = (block.replace("timm:resnet50", "shapes") for block in blocks(README, "python"))
     names: dict = {}
     exec(compile(first, "README.md", "exec"), names)
     scores = names["scores"]
@@ -201,6 +201,8 @@ def test_the_python_examples_run(tmp_path, monkeypatch):
     assert set(scores.table["method"]) == {"gradcam", "refine:layercam"} and (scores.table["n"] == 2).all()
     assert names["maps"]["gradcam"].shape == (2, 96, 96)
     assert list(names["maps"]) == ["gradcam", "hirescam"]
+    exec(compile(forms, "README.md", "exec"), names)
+    assert names["maps"].target.tolist() == list(range(6)) and len(names["scores"]) == 6
     exec(compile(second, "README.md", "exec"), names)
     raw = names["raw"]["gradcam++"]
     assert raw.shape == (4, 32, 32)

@@ -389,14 +389,15 @@ def test_raw_maps_are_signed_and_display_maps_are_not(signed, x):
         (torch.full((1, 3, 8, 8), float("nan")), "must lie in .0, 1.; .* Got nan"),
         (torch.zeros(1, 3, 8, 8).log(), "Got -inf"),
         (torch.rand(3, 8, 8), r"must be \(N, 3, H, W\). Got \(3, 8, 8\)"),
-        (torch.rand(1, 1, 8, 8), r"Got \(1, 1, 8, 8\)"),
+        (torch.rand(1, 1, 8, 8), r"Got \(1, 1, 8, 8\). For a network of 1 channel set `input_shape=\(1, 8, 8\)`"),
+        (torch.rand(1, 8, 8, 3), r"Got \(1, 8, 8, 3\). Move the channels to the second place"),
         (torch.rand(0, 3, 8, 8), "at least one image"),
         (torch.rand(1, 3, 0, 8), "at least one image"),
-        (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "must be floating point"),
-        ([torch.rand(3, 8, 8)], "as one tensor"),
+        (torch.zeros(1, 3, 8, 8, dtype=torch.int16), "must be floating point in .0, 1., or bytes"),
+        ([torch.rand(3, 8, 8), torch.rand(3, 8, 9)], "Images of a batch must have one size"),
         ([], "at least one image"),
-        (3, "Expected paths, PIL images, arrays or a tensor"),
-        (np.zeros((8, 8, 4), np.uint8), r"must be \(H, W, 3\), \(H, W\) or \(3, H, W\). Got \(8, 8, 4\)"),
+        (3, "Expected paths, PIL images, arrays, a tensor"),
+        (np.zeros((8, 8, 4), np.uint8), "has 4 channels, and the network takes images of 1 or 3"),
         (np.zeros((8, 8, 3), np.int64), "holds int64 numbers from 0 to 0, and nothing says which are black and white"),
         (np.full((8, 8, 3), 1.5), "holds float64 numbers from 1.5 to 1.5, and nothing says which are black and white"),
         (np.full((8, 8, 3), np.nan), "holds 192 values that are NaN or infinite"),
@@ -409,7 +410,7 @@ def test_images_that_are_none(signed, images, says):
 
 def test_files_that_are_no_images(signed, tmp_path):
     (tmp_path / "text.jpg").write_text("no image")
-    for path, says in (("text.jpg", "not an image"), ("none.jpg", "missing file"), ("", "cannot be read")):
+    for path, says in (("text.jpg", "not an image"), ("none.jpg", "missing file"), ("", "not an image")):
         with pytest.raises(InvalidImage, match=says):
             explain(signed, tmp_path / path, "gradcam")
 

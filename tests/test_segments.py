@@ -125,9 +125,9 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("x", [torch.rand(3, 8, 8), torch.rand(1, 1, 8, 8), torch.zeros(1, 3, 8, 8, dtype=torch.uint8)])
+@pytest.mark.parametrize("x", [torch.rand(3, 8, 8), torch.rand(1, 3, 4, 8, 8), torch.zeros(1, 3, 8, 8).byte()])
 def test_wrong_shapes_are_named(x):
-    with pytest.raises(InvalidInput, match="\\(N, 3, H, W\\)"):
+    with pytest.raises(InvalidInput, match="\\(N, C, H, W\\)"):
         segment(x)
 
 

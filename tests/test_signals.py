@@ -8,7 +8,7 @@ from torch import nn
 import heatproof
 from heatproof.attributions import ATTRIBUTIONS, requested
 from heatproof.engine import refusals, resolve_layers
-from heatproof.errors import InvalidInput, LayerError, NotApplicable
+from heatproof.errors import InvalidInput, LayerError
 from heatproof.models import wrap
 
 from . import nets
@@ -76,7 +76,7 @@ def test_inputs_that_are_no_such_signal():
         torch.empty(0, 2, 40),
         "a.png",
     ):
-        with pytest.raises(InvalidInput, match=r"Expected a float tensor \(N, 2, side 1\)"):
+        with pytest.raises(InvalidInput, match=r"\(N, 2, (side 1|40)\)|at least one"):
             heatproof.explain(model, wrong, "gradcam")
     for shape in [(2,), (2, 0), (1, 2, 3, 4, 5), 7, (2, 3.5)]:
         with pytest.raises(InvalidInput, match="`input_shape` must be"):
@@ -120,10 +120,3 @@ def test_maps_are_enlarged_as_asked(how):
         up = nn.functional.interpolate(raw[:, None], size=(16, 16), mode="bicubic", align_corners=False)[:, 0]
     low, high = up.flatten(1).amin(1)[:, None, None], up.flatten(1).amax(1)[:, None, None]
     torch.testing.assert_close(found, (up - low) / (high - low))
-
-
-@pytest.mark.parametrize("method", ["lime", "kernelshap"])
-def test_superpixels_of_one_channel_are_refused_before_any_work(method):
-    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
-    with pytest.raises(NotApplicable, match="three colours, and its inputs have 1"):
-        heatproof.explain(wrap(net, input_shape=(1, 16, 16)), torch.rand(1, 1, 16, 16), method)

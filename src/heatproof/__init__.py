@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from heatproof.models import Model, load_model, wrap, zero_shot
     from heatproof.panels.checking import Check, check
     from heatproof.panels.show import Gallery, show
+    from heatproof.running import StudyResults, run
     from heatproof.studies.study import register_study
 
 _HOMES = {
@@ -26,6 +27,7 @@ _HOMES = {
     "Maps": "heatproof.engine",
     "Model": "heatproof.models",
     "Scores": "heatproof.engine",
+    "StudyResults": "heatproof.running",
     "audit": "heatproof.auditing",
     "calibrate": "heatproof.activation_statistics",
     "check": "heatproof.panels.checking",
@@ -34,6 +36,7 @@ _HOMES = {
     "register": "heatproof.attributions.foreign",
     "register_metric": "heatproof.metrics.foreign",
     "register_study": "heatproof.studies.study",
+    "run": "heatproof.running",
     "score": "heatproof.engine",
     "show": "heatproof.panels.show",
     "wrap": "heatproof.models",
@@ -50,6 +53,7 @@ __all__ = [
     "Maps",
     "Model",
     "Scores",
+    "StudyResults",
     "__version__",
     "audit",
     "calibrate",
@@ -59,6 +63,7 @@ __all__ = [
     "register",
     "register_metric",
     "register_study",
+    "run",
     "score",
     "show",
     "wrap",

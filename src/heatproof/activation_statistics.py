@@ -26,6 +26,7 @@ from torch import nn
 
 from heatproof.ambient import neutral
 from heatproof.data import load_images
+from heatproof.data.input_form import InputForm
 from heatproof.data.inputs import as_inputs
 from heatproof.data.shapes import dead_leaves
 from heatproof.errors import HeatproofWarning, InvalidImage, InvalidInput, StoreError
@@ -73,8 +74,8 @@ def calibrate(
     if isinstance(images, str | os.PathLike) and Path(images).is_dir():
         batches = _openable_batches(model, load_images(images), batch_size)
     else:
-        inputs = as_inputs(images, model.geometry, None if model.takes_images else model.input_shape)
-        batches = (inputs.batch(slice(i, i + batch_size)) for i in range(0, len(inputs), batch_size))
+        shape = None if model.normalises else model.input_shape
+        batches = _batches(as_inputs(images, InputForm(model.geometry, shape, classes=model.classes)), batch_size)
     found = calibrated(model, name, batches)
     if out is not None:
         found.save(Path(out))
@@ -147,10 +148,10 @@ def _load_or_compute(
 def _images(model: Model, source: str) -> tuple[str, Callable[[], Iterator[torch.Tensor]]]:
     """A text that identifies the images of a source, and a function that yields them in batches."""
     if source == DEAD_LEAVES:
-        if not model.takes_images:
+        if not model.normalises or model.geometry.channels not in (1, 3):
             raise InvalidInput(
-                f"`source` must be a file that heatproof.calibrate wrote, as {model.name!r} takes no images. "
-                f"Got {source!r}."
+                f"`source` must be a file that heatproof.calibrate wrote, as {model.name!r} takes no images in colour "
+                f"or grey. Got {source!r}."
             )
         return f"{DEAD_LEAVES} {LEAVES} {_of_bytes(model)}", lambda: _leaves(model)
     if not Path(source).is_dir():
@@ -177,6 +178,17 @@ def _leaves(model: Model) -> Iterator[torch.Tensor]:
 def _leaf(side: int, i: int) -> Image.Image:
     stream = np.random.Generator(np.random.PCG64(derived_seed(0, str(i), "calibration")))
     return Image.fromarray(dead_leaves(side, stream))
+
+
+def _batches(inputs: Any, batch_size: int) -> Iterator[torch.Tensor]:
+    """Batches of all images that can be used."""
+    start = 0
+    while count := inputs.ready(start, batch_size):
+        x = inputs.batch(slice(start, start + count))
+        kept = [i for i in range(count) if start + i not in inputs.failed]
+        if kept:
+            yield x[kept]
+        start += count
 
 
 def _openable_batches(model: Model, images: Any, batch_size: int) -> Iterator[torch.Tensor]:

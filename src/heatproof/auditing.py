@@ -1,21 +1,14 @@
 """`heatproof.audit`: which heatmap may be shown for a model on some images, and how far it can be trusted."""
 
 import os
-import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from heatproof.errors import InvalidInput
-from heatproof.locks import STUDIES, held
-from heatproof.models import Model
-from heatproof.progress import progress_bar
 from heatproof.report import write_page, write_tables
 from heatproof.report.findings import Findings
-from heatproof.studies.loading import GIVEN, GIVEN_MODELS
-from heatproof.studies.plan import checked_plan
-from heatproof.studies.run import run
+from heatproof.running import finished
 
 
 @dataclass(frozen=True)
@@ -50,8 +43,8 @@ class Audit:
 
 
 def audit(
-    model: "str | Model",
-    images: "str | os.PathLike | Iterable[str | os.PathLike]",
+    model: Any,
+    images: Any,
     *,
     labels: str | os.PathLike | None = None,
     masks: str | os.PathLike | None = None,
@@ -60,6 +53,7 @@ def audit(
     methods: Sequence[str] | None = None,
     workers: int = 1,
     progress: bool = True,
+    normalised: bool = False,
     **settings: Any,
 ) -> Audit:
     """Tests which heatmap may be shown for a classifier on some images, and how far it can be trusted.
@@ -68,8 +62,9 @@ def audit(
     and on the class, and, with masks, whether they point at the object.
 
     Args:
-        model: a spec for `heatproof.load_model`, or a model that it or `heatproof.wrap` returned (then `workers` is 1).
-        images: a folder, `shapes`, or files.
+        model: a spec for `heatproof.load_model`, or anything that `heatproof.explain` takes as a model (then `workers`
+            is 1).
+        images, normalised: as in `heatproof.run`.
         labels: a CSV with the columns file,class_index. masks: a folder of masks or a CSV of boxes, for localisation.
         budget: time limit in minutes; as many images as fit are used.
         out: the results folder, by default a new temporary one. Repeating the call computes only what is missing.
@@ -82,65 +77,7 @@ def audit(
     Raises:
         InvalidInput, ModelError, UnknownName …: before any work. StoreError: `out` cannot be used.
     """
-    from heatproof.studies.settings import ModelPlan
-
-    if workers < 1:
-        raise InvalidInput(f"`workers` must be at least 1. Got {workers}.")
-    own = {"study": "another study with `heatproof run`", "models": "`model`", "datasets": "`images`"}
-    for name in own.keys() & settings.keys():
-        raise InvalidInput(f"`{name}` is no setting of an audit. Name {own[name]}.")
-    of_model = {name: settings.pop(name) for name in list(settings) if name in ModelPlan.model_fields}
-    spec = model
-    if isinstance(model, Model):
-        if other := sorted(of_model.keys() - {"layer", "name", "output", "tolerance"}):
-            raise InvalidInput(
-                f"`{other[0]}` belongs to loading, and the model is loaded already. Give it to heatproof.load_model."
-            )
-        spec, workers, of_model["name"] = f"{GIVEN}{model.name}", 1, model.name
-    elif not isinstance(model, str):
-        raise InvalidInput(
-            f"`model` must be a spec or a heatproof model. Got {type(model).__name__}. heatproof.wrap takes a module."
-        )
-    dataset: dict[str, Any] = {"images": _images(images)}
-    dataset |= {k: _path(k, path) for k, path in (("labels", labels), ("masks", masks)) if path is not None}
-    given = {"methods": methods, "budget": budget, **settings}
-    plan = checked_plan(
-        {"study": "audit", "models": [{"spec": spec, **of_model}], "datasets": [dataset]}
-        | {name: value for name, value in given.items() if value is not None}
-    )
-    folder = Path(_path("out", out)) if out is not None else Path(tempfile.mkdtemp(prefix="heatproof-audit-"))
-    with held(STUDIES):  # another thread's model may have the same name
-        try:
-            if isinstance(model, Model):
-                GIVEN_MODELS[model.name] = model
-            if progress:
-                with progress_bar() as bar:
-                    run(plan, folder, workers=workers, progress=bar)
-            else:
-                run(plan, folder, workers=workers)
-        finally:
-            if isinstance(model, Model):
-                GIVEN_MODELS.pop(model.name, None)
+    more = {"methods": methods, "budget": budget, **settings}
+    given = {"labels": labels, "masks": masks}
+    folder = finished("audit", model, images, given, out, workers, progress, more, normalised)
     return Audit.of(write_tables(folder))
-
-
-def _images(given: Any) -> str | list[str]:
-    """A folder or a name as text; one file, or several, as a list."""
-    if isinstance(given, Iterable) and not isinstance(given, str | os.PathLike):
-        files = [_path("images", file) for file in given]
-        if missing := [file for file in files if not Path(file).is_file()]:
-            raise InvalidInput(
-                f"A list of `images` must hold files. There is no file {missing[0]}. Several sets of images go in a "
-                "study file (heatproof run)."
-            )
-        return files
-    text = _path("images", given)
-    return [text] if Path(text).is_file() else text
-
-
-def _path(name: str, value: Any) -> str:
-    """The path as text; InvalidInput if it is none."""
-    if not isinstance(value, str | os.PathLike):
-        kind = "a folder, `shapes`, or files" if name == "images" else "a path"
-        raise InvalidInput(f"`{name}` must be {kind}. Got {value!r:.200}.")
-    return os.fspath(value)

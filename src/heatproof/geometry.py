@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from heatproof.pixels import Pixels, rgb
+from heatproof.pixels import Pixels, grey, rgb, stored
 from heatproof.windows import Window
 
 _FILTERS = {
@@ -31,6 +31,8 @@ class Geometry:
         interpolation: nearest, bilinear, bicubic or lanczos.
         window: the stored values that are black and white; see `windows.Window`.
         background: the colour behind transparent pixels.
+        channels: of the network's input. For 3 grey becomes RGB, for 1 colour becomes grey; for another number an image
+            must hold as many.
     """
 
     size: tuple[int, int]
@@ -38,20 +40,29 @@ class Geometry:
     interpolation: str = "bilinear"
     window: Window = None
     background: str = "white"
+    channels: int = 3
 
     def image(self, image: Image.Image | Pixels) -> torch.Tensor:
-        """A PIL image of any mode, or `Pixels` → `(3, h, w)` float32 in [0, 1].
+        """A PIL image of any mode, or `Pixels` → `(channels, h, w)` float32 in [0, 1].
 
         Raises:
-            InvalidImage: values that are not finite, or whose black and white are unknown.
+            InvalidImage: values that are not finite, or whose black and white are unknown; another number of channels.
         """
-        found, filters = rgb(image, self.window, self.background), _FILTERS[self.interpolation]
+        found, filters = self._opaque(image), _FILTERS[self.interpolation]
         if isinstance(found, Image.Image):
             pixels = torch.from_numpy(np.asarray(self._moved(found, filters), dtype=np.uint8).copy())
-            return pixels.permute(2, 0, 1).float().div_(255)
+            return (pixels.permute(2, 0, 1) if pixels.dim() == 3 else pixels[None]).float().div_(255)
         channels = [self._moved(_floating(found[..., c]), filters) for c in range(found.shape[2])]
         stacked = torch.from_numpy(np.stack([np.asarray(one) for one in channels])).clamp_(0, 1)
-        return stacked.expand(3, -1, -1).clone() if len(stacked) == 1 else stacked
+        return stacked.expand(self.channels, -1, -1).clone() if len(stacked) == 1 else stacked
+
+    def _opaque(self, image: Image.Image | Pixels) -> Image.Image | np.ndarray:
+        """The image with the network's number of channels, or with one where they are equal."""
+        if self.channels == 3:
+            return rgb(image, self.window, self.background)
+        if self.channels == 1:
+            return grey(image, self.window, self.background)
+        return stored(image, self.channels, self.window)
 
     def mask(self, mask: np.ndarray) -> torch.Tensor:
         """A boolean `(H, W)` mask → boolean `(h, w)` through the same resize and crop (bilinear, cut at one half)."""

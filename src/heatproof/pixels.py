@@ -1,6 +1,6 @@
-"""Stored pixel values → an RGB image on [0, 1]: which values are black and white, and what lies behind transparency."""
+"""Stored pixel values → an image on [0, 1]: which values are black and white, and what lies behind transparency."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,21 +11,24 @@ from heatproof.windows import PERCENTILES, Window, colour
 
 #: How far floating-point values may lie outside [0, 1] by rounding.
 _ROUNDING = 1e-5
+#: The weights of red, green and blue in a grey value (ITU-R BT.601, as Pillow's mode L).
+LUMA = (0.299, 0.587, 0.114)
 #: How near to a whole number of 255ths a value lies that was one before rounding to float32.
 _MULTIPLE = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
 class Pixels:
-    """An image with more than 8 bits, upright.
+    """An image with more than 8 bits, or with another number of channels than 1 or 3, upright.
 
     Attributes:
-        values: `(H, W, C)` numbers as stored, C 1 or 3.
+        values: `(H, W, C)` numbers as stored.
         white: the values that are black and white where no window is given; None where nothing says so.
         alpha: `(H, W)` in [0, 1], None where the image is opaque.
         inverted: low values are bright.
         shown: `(H, W, C)` in [0, 1], where the file says by another rule than a range how its values are shown.
         name: the file's name for errors.
+        further: `(H, W, K)` numbers as stored beside the colours, which an image in colour leaves out.
     """
 
     values: np.ndarray
@@ -34,6 +37,7 @@ class Pixels:
     inverted: bool = False
     shown: np.ndarray | None = None
     name: str = ""
+    further: np.ndarray | None = None
 
     @property
     def height(self) -> int:
@@ -52,7 +56,7 @@ class Pixels:
 
     def tobytes(self) -> bytes:
         """The content, for hashes."""
-        return self.values.tobytes() + (b"" if self.alpha is None else self.alpha.tobytes())
+        return b"".join(part.tobytes() for part in (self.values, self.alpha, self.further) if part is not None)
 
     def unit(self, window: Window) -> np.ndarray:
         """`(H, W, C)` float32 in [0, 1]: 0 is black, 1 is white.
@@ -109,6 +113,16 @@ class Pixels:
         if used <= 14:
             warn(f"A 16-bit image uses {used} bits only, and 65535 is taken as white, so it is dark. {advice}.")
 
+    def of_channels(self, wanted: int) -> InvalidImage:
+        """The error for an image that has not the number of channels that a network takes."""
+        has = self.values.shape[2] + (self.alpha is not None)
+        kinds = "1 or 3" if wanted == 3 else str(wanted)
+        hint = " Four channels may be transparency or a band: save RGB, or a PNG" if wanted == 3 and has == 4 else ""
+        return self._error(
+            f"has {has} {'channel' if has == 1 else 'channels'}, and the network takes images of {kinds}."
+            f"{hint or ' Save the channels that it takes, or set `input_shape` (--input-shape) to what it takes'}"
+        )
+
     def _error(self, reason: str) -> InvalidImage:
         return InvalidImage(f"{self.name}: {reason}" if self.name else f"An image {reason}.")
 
@@ -123,13 +137,15 @@ def rgb(image: "Image.Image | Pixels", window: Window = None, background: str = 
         background: the colour behind transparent pixels.
 
     Raises:
-        InvalidImage: see `Pixels.unit`.
+        InvalidImage: see `Pixels.unit`; another number of channels than 1 or 3.
     """
     opened = plain(image)
     if isinstance(opened, Image.Image):
         if window is None:
             return _opaque(opened, background)
         opened = _as_pixels(opened)
+    if opened.values.shape[2] not in (1, 3):
+        raise opened.of_channels(3)
     found = opened.unit(window)
     if opened.alpha is None:
         return _as_bytes_if_exact(found)
@@ -137,6 +153,37 @@ def rgb(image: "Image.Image | Pixels", window: Window = None, background: str = 
     behind = behind[:1] if found.shape[2] == 1 and len(set(behind.tolist())) == 1 else behind
     alpha = opened.alpha[..., None].astype(np.float32)
     return found * alpha + behind * (1 - alpha)
+
+
+def grey(image: "Image.Image | Pixels", window: Window = None, background: str = "white") -> Image.Image | np.ndarray:
+    """An image for a network of one channel: mode L of PIL where 8 bits hold it, else float32 `(H, W, 1)` in [0, 1].
+
+    Colours become their luma, `.299 R + .587 G + .114 B`. Arguments and errors as of `rgb`.
+    """
+    found = rgb(image, window, background)
+    if isinstance(found, Image.Image):
+        return found.convert("L")
+    return found if found.shape[2] == 1 else (found @ np.asarray(LUMA, dtype=np.float32))[..., None]
+
+
+def stored(image: "Image.Image | Pixels", count: int, window: Window = None) -> np.ndarray:
+    """The channels of an image as they are stored, float32 `(H, W, count)` in [0, 1]: for networks of 2 or of 4 and
+    more channels. Where 4 are wanted, transparency is the fourth channel of an image in colour.
+
+    Raises:
+        InvalidImage: another number of channels; else as `Pixels.unit`.
+    """
+    opened = plain(image)
+    opened = _as_pixels(opened) if isinstance(opened, Image.Image) else opened
+    colours = opened.values.shape[2]
+    if opened.alpha is not None and colours + 1 == count:
+        return np.concatenate([opened.unit(window), opened.alpha[..., None].astype(np.float32)], 2)
+    if opened.further is not None and colours + opened.further.shape[2] == count:
+        whole = replace(opened, values=np.concatenate([opened.values, opened.further], 2), further=None)
+        return whole.unit(window)
+    if colours != count or opened.alpha is not None:
+        raise opened.of_channels(count)
+    return opened.unit(window)
 
 
 def plain(image: "Image.Image | Pixels") -> "Image.Image | Pixels":
@@ -158,16 +205,16 @@ def plain(image: "Image.Image | Pixels") -> "Image.Image | Pixels":
     return image.convert("RGB") if image.mode != "RGB" else image.copy()
 
 
-def pixels(array: np.ndarray, name: str = "", **more: Any) -> Pixels:
-    """An array `(H, W)`, `(H, W, C)` or `(C, H, W)` of numbers, C 1 or 3, with the range of its type.
+def pixels(array: np.ndarray, name: str = "", *, ordered: bool = False, **more: Any) -> Pixels:
+    """An array `(H, W)`, `(H, W, C)` or `(C, H, W)` of numbers with the range of its type.
 
-    Where the last side is 1 or 3, the channels are last. Integers of 8 and 16 bits have the range of their type; bool
-    and floating-point values lie in [0, 1]; for others nothing says what is white.
+    Where the channels are is said by `channels_last`; `ordered`: they are last. Integers of 8 and 16 bits have the
+    range of their type; bool and floating-point values lie in [0, 1]; for others nothing says what is white.
 
     Raises:
         InvalidImage: no image, or no numbers.
     """
-    values = channels_last(array, name)
+    values = array if ordered else channels_last(array, name)
     if not values.dtype.isnative:
         values = values.astype(values.dtype.newbyteorder("="))
     values = values.astype(np.uint8) if values.dtype == bool else values
@@ -184,13 +231,14 @@ def from_array(array: np.ndarray, name: str = "") -> Image.Image | Pixels:
         InvalidImage: see `pixels`.
     """
     found = pixels(array, name)
-    if array.dtype != np.uint8:
+    if array.dtype != np.uint8 or found.values.shape[2] not in (1, 3):
         return found
     return Image.fromarray(np.ascontiguousarray(np.broadcast_to(found.values, (*found.values.shape[:2], 3))))
 
 
 def channels_last(array: np.ndarray, name: str = "") -> np.ndarray:
-    """`(H, W, C)` with C 1 or 3; see `pixels`.
+    """`(H, W, C)`. The channels are last where the last side is 1 or 3, else first where the first one is, else in the
+    shorter of the two.
 
     Raises:
         InvalidImage: another shape, no pixel, or no numbers.
@@ -200,12 +248,11 @@ def channels_last(array: np.ndarray, name: str = "") -> np.ndarray:
         raise InvalidImage(f"{said}An array must hold numbers: integers, or floating point. Got {array.dtype}.")
     if array.ndim == 2:
         array = array[..., None]
-    elif array.ndim == 3 and array.shape[2] not in (1, 3) and array.shape[0] in (1, 3):
-        array = array.transpose(1, 2, 0)
-    if array.ndim != 3 or array.shape[2] not in (1, 3):
-        hint = " Four channels may be transparency or a band: save RGB, or a PNG." if 4 in array.shape[:1] else ""
-        hint = " Four channels may be transparency or a band: save RGB, or a PNG." if array.shape[-1:] == (4,) else hint
-        raise InvalidImage(f"{said}An array must be (H, W, 3), (H, W) or (3, H, W). Got {array.shape}.{hint}")
+    elif array.ndim == 3 and array.shape[2] not in (1, 3):
+        first, last = array.shape[0], array.shape[2]
+        array = array.transpose(1, 2, 0) if first in (1, 3) or first < last else array
+    if array.ndim != 3:
+        raise InvalidImage(f"{said}An array must be (H, W), (H, W, channels) or (channels, H, W). Got {array.shape}.")
     if not array.size:
         raise InvalidImage(f"{said}An array must hold an image. Got {array.shape}: no pixel at all.")
     return array

@@ -52,8 +52,9 @@ def segment(
     options: Mapping[str, Any] | None = None,
     folder: str | os.PathLike | None = None,
 ) -> torch.Tensor:
-    """Label maps `(N, H, W)` int64 of images `x` `(N, 3, H, W)` in [0, 1]; labels run from 0 to n − 1.
+    """Label maps `(N, H, W)` int64 of images `x` `(N, C, H, W)` in [0, 1]; labels run from 0 to n − 1.
 
+    Images of another number of channels than three are segmented as grey images: by the mean of their channels.
     `name` may carry options, as `quickshift[kernel=3]`; `options` come on top. `folder`: where label maps are
     also kept on disk, shared by processes and runs. The result depends on nothing but image and settings.
     Errors: UnknownName for a segmenter or an option; InvalidInput for images of another shape or range.
@@ -61,6 +62,7 @@ def segment(
     entry, spelled = SEGMENTERS.parse(name)
     settings = entry.checked_options({**spelled, **(options or {})})
     _check(x)
+    x = x if x.shape[1] == 3 else x.mean(1, keepdim=True).expand(-1, 3, -1, -1)
     images = x.detach().to("cpu", torch.float32).permute(0, 2, 3, 1).contiguous().numpy()
     labels = [_cached_segments(image, entry.name, settings, folder) for image in images]
     return torch.from_numpy(np.stack(labels).astype(np.int64)).to(x.device)
@@ -142,9 +144,9 @@ def _scale(x: np.ndarray) -> float:
 
 
 def _check(x: torch.Tensor) -> None:
-    if x.dim() != 4 or x.shape[1] != 3 or not x.is_floating_point() or x.numel() == 0:
+    if x.dim() != 4 or not x.is_floating_point() or x.numel() == 0:
         raise InvalidInput(
-            f"`x` must be a float tensor (N, 3, H, W) with at least a pixel. Got {x.dtype} {tuple(x.shape)}."
+            f"`x` must be a float tensor (N, C, H, W) with at least a pixel. Got {x.dtype} {tuple(x.shape)}."
         )
     low, high = float(x.detach().amin()), float(x.detach().amax())
     if not (low >= 0 and high <= 1):  # also catches NaN

@@ -65,6 +65,24 @@ def one_channel(maps: torch.Tensor, order: str = "abs-max") -> torch.Tensor:
     return maps.sum(1).abs()
 
 
+def within_unit(x: torch.Tensor) -> torch.Tensor:
+    """Images `(N, C, *spatial)` as they can be shown and segmented: each that leaves [0, 1] is scaled to it."""
+    flat = x.flatten(1)
+    inside = (flat.amin(1) >= 0) & (flat.amax(1) <= 1)
+    return torch.where(per_image(inside, x), x, minmax(x))
+
+
+def as_seen(x: torch.Tensor) -> torch.Tensor:
+    """An image `(C, H, W)` as people see it, uint8 `(H, W, 3)`.
+
+    One channel is grey, two are their mean, and of more than three the first three are red, green and blue; an image
+    that leaves [0, 1] is scaled to it.
+    """
+    x = within_unit(x.detach()[None].float().nan_to_num())[0]
+    x = x[:3] if len(x) >= 3 else x.mean(0, keepdim=True).expand(3, -1, -1)
+    return (x.permute(1, 2, 0) * 255).round().byte()
+
+
 #: An image whose contrast is below this is nearly one colour: 12-bit values in the range of 16 bits have no more.
 NEARLY_ONE_COLOUR = 1 / 16
 

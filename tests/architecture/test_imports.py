@@ -50,7 +50,8 @@ FLOORS = {
     "report": 5,
     "view": 6,
     "panels": 6,
-    "auditing": 6,
+    "auditing": 7,
+    "running": 6,
     "compat": 6,
     "cli": 7,
 }

@@ -207,7 +207,7 @@ def test_a_window_is_two_numbers_in_order_or_auto(window):
 # --- arrays ---
 
 
-@pytest.mark.parametrize("shape", [(4,), (4, 5, 2), (4, 5, 4), (4, 5, 5), (4, 4, 5), (2, 3, 4, 5), (0, 5, 3)])
+@pytest.mark.parametrize("shape", [(4,), (2, 3, 4, 5), (0, 5, 3)])
 def test_other_shapes_are_refused(tmp_path, shape):
     np.save(tmp_path / "a.npy", np.zeros(shape, np.uint16))
     with pytest.raises(InvalidImage, match=r"^a\.npy: An array must "):
@@ -328,8 +328,8 @@ def test_kinds_that_are_not_read_in_full_are_refused(tmp_path):
         open_pixels(tmp_path / "ink.tif")
     tifffile.imwrite(tmp_path / "bands.tif", RNG.integers(0, 9, (5, 6, 7)).astype(np.uint16), photometric="minisblack",
                      planarconfig="contig")  # fmt: skip
-    with pytest.raises(InvalidImage, match=r"^bands\.tif: has 7 channels, and an image has 1 or 3"):
-        open_pixels(tmp_path / "bands.tif")
+    with pytest.raises(InvalidImage, match=r"^bands\.tif: has 7 channels, and the network takes images of 1 or 3"):
+        open_image(tmp_path / "bands.tif")
     (tmp_path / "cut.tif").write_bytes((tmp_path / "ink.tif").read_bytes()[:60])
     with pytest.raises(InvalidImage, match=r"^cut\.tif: "):
         open_pixels(tmp_path / "cut.tif")

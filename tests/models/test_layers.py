@@ -207,9 +207,9 @@ def test_a_model_that_cannot_run_on_its_size_says_so() -> None:
     assert all(not module._forward_hooks for module in net.modules())
 
 
-def test_a_model_without_any_map_asks_for_a_layer() -> None:
+def test_a_model_without_any_map_names_methods_that_need_none() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, 2))
-    with pytest.raises(LayerError, match="Name one with `layer`"):
+    with pytest.raises(LayerError, match="Take a method that reads no layer, such as rise or occlusion"):
         _ = wrap(net, size=SIZE).layers
 
 

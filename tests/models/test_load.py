@@ -175,7 +175,7 @@ def test_settings_are_checked_before_anything_is_built(setting, monkeypatch: pyt
     "spec", ["timm:resnet10t", "timm:hf-hub:some/model", "torchvision:mobilenet_v3_small", "hf:some/model"]
 )
 def test_offline_the_error_says_what_to_do(spec: str, offline) -> None:
-    with pytest.raises(ModelError, match=r"--checkpoint.*connected machine.*cache, .*(hub|torch)") as caught:
+    with pytest.raises(ModelError, match=r"(--checkpoint|local folder).*connected.*cache, .*(hub|torch)") as caught:
         load_model(spec)
     assert spec in str(caught.value)
 

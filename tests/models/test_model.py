@@ -260,5 +260,5 @@ def test_repr_says_what_it_is(model: Model) -> None:
 
 
 def test_a_model_without_weights_can_be_wrapped() -> None:
-    with pytest.raises(LayerError, match="Name one with `layer`"):
+    with pytest.raises(LayerError, match="Take a method that reads no layer"):
         _ = wrap(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), size=8).layers

@@ -165,8 +165,8 @@ def test_what_apply_refuses(images, ids):
 
 def test_what_the_constructor_refuses(images, ids):
     cases = [
-        (images[:, :1], ids, r"shape \(N, 3, H, W\)"),
-        (images[:0], [], r"shape \(N, 3, H, W\)"),
+        (images[:, 0], ids, r"shape \(N, C, H, W\)"),
+        (images[:0], [], r"shape \(N, C, H, W\)"),
         ((images * 255).byte(), ids, "must be floats"),
         (images * 2, ids, r"must lie in \[0, 1\]\. Got values from 0 to 2"),
         (images + torch.nan, ids, r"must lie in \[0, 1\]"),

@@ -223,8 +223,8 @@ def test_one_call_in_python(audited, tmp_path):
     filed = pd.read_csv(audited / "tables" / "audit.csv")
     pd.testing.assert_frame_equal(found.table.reset_index(drop=True), filed, check_dtype=False)
     assert not loading.GIVEN_MODELS
-    with pytest.raises(InvalidInput, match=r"must be a spec or a heatproof model. Got Linear. heatproof.wrap takes"):
-        heatproof.audit(nn.Linear(2, 2), "shapes")
+    with pytest.raises(InvalidInput, match=r"`model` must come from load_model or wrap, .* Got int"):
+        heatproof.audit(3, "shapes")
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,12 @@ LEAST_DEVIATION = 0.01
 def _unfit(model: Model, layer: str, options: Mapping[str, Any]) -> str:
     if model.of_values:
         return "it minimises a cross-entropy, and a network of values has no classes"
-    if model.takes_images or options["source"] != "dead-leaves":
+    if (model.normalises and model.geometry.channels in (1, 3)) or options["source"] != "dead-leaves":
         return gradient_missing(model, layer)
-    return "its inputs are no images, and `source` is 'dead-leaves'; give a file that heatproof.calibrate wrote"
+    return (
+        "its inputs are no images in colour or grey, and `source` is 'dead-leaves'; give a file that "
+        "heatproof.calibrate wrote"
+    )
 
 
 @attribution(

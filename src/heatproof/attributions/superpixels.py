@@ -21,6 +21,7 @@ from heatproof.masking import ground
 from heatproof.models import Model
 from heatproof.passes import check_int, rows_per_pass
 from heatproof.segments import REFERENCE_SIDE, SEGMENTERS, segment
+from heatproof.tensors import within_unit
 
 #: (one image in z, its fill, its segments, its score) → one number for each segment.
 Fit = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Callable], torch.Tensor]
@@ -33,14 +34,7 @@ def _images_only(model: Model, _layer: str, _options: Mapping[str, Any]) -> str:
     return "" if len(model.input_shape) == 3 else "superpixels and squares are parts of images; take rise"
 
 
-def _colours_only(model: Model, layer: str, options: Mapping[str, Any]) -> str:
-    channels = model.input_shape[0]
-    if len(model.input_shape) == 3 and channels != 3:
-        return f"superpixels are cut in images of three colours, and its inputs have {channels}; take rise"
-    return _images_only(model, layer, options)
-
-
-@attribution("lime", form="signed", applies=_colours_only, source="Ribeiro et al. 2016, eq. 2 and alg. 1; Captum 0.9.0")
+@attribution("lime", form="signed", applies=_images_only, source="Ribeiro et al. 2016, eq. 2 and alg. 1; Captum 0.9.0")
 def lime(
     x: torch.Tensor,
     z: torch.Tensor,
@@ -88,7 +82,7 @@ def lime(
     "kernelshap",
     form="signed",
     aliases=["kernel-shap"],
-    applies=_colours_only,
+    applies=_images_only,
     source="Lundberg & Lee 2017, thm. 2; Captum 0.9.0",
 )
 def kernelshap(
@@ -186,7 +180,7 @@ def _by_segment(fit: Fit, x, z, score, generator, segmenter: str, fill: str, of:
         answers = _Answers(score, i, of)
         if not (x[i].isfinite().all() and background[i].isfinite().all()):
             continue  # it cannot be segmented or filled: the map stays NaN
-        segments = segment(x[i : i + 1], segmenter)[0]
+        segments = segment(within_unit(x[i : i + 1]), segmenter)[0]
         if int(segments.max()) == 0:
             maps[i] = 0
             continue
@@ -239,5 +233,5 @@ def _global_seed(generator: torch.Generator) -> Iterator[None]:
 def _must_be_images(z: torch.Tensor) -> None:
     if z.dim() != 4:
         raise NotApplicable(
-            f"Superpixels and squares are parts of images (N, 3, H, W). Got {tuple(z.shape)}. Take 'rise'."
+            f"Superpixels and squares are parts of images (N, C, H, W). Got {tuple(z.shape)}. Take 'rise'."
         )

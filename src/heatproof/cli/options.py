@@ -88,6 +88,12 @@ class OptionSetting(NamedTuple):
         return found[0] if found else ()
 
     @property
+    def takes_one(self) -> bool:
+        """Whether the setting may be one number in place of several."""
+        parts = typing.get_args(self.field.annotation)
+        return any(typing.get_origin(part) is tuple for part in parts) and bool({int, float} & set(parts))
+
+    @property
     def help(self) -> str:
         """The field's description, and its default."""
         text, default = self.field.description or "", self.field.get_default(call_default_factory=True)
@@ -128,7 +134,8 @@ class OptionSetting(NamedTuple):
             if str(value).strip().lower() in self.words:
                 return str(value).strip().lower()
             found = numbers(self.option, value, counts, int if kind == "ints" else float) or []
-            return found[0] if counts and len(found) == 1 else found
+            one = len(found) == 1 and (counts or self.takes_one)
+            return found[0] if one else found
         return value
 
 
@@ -146,6 +153,8 @@ def _kind(annotation: Any) -> tuple[str, tuple[int, ...]]:
     several = next((part for part in parts if typing.get_origin(part) is tuple), None)
     if several is not None:  # as many numbers as the tuple has, or one
         inside = typing.get_args(several)
+        if Ellipsis in inside:
+            return ("ints" if inside[0] is int else "floats"), ()
         counts = (1, len(inside)) if inside[0] in parts else (len(inside),)
         return "ints" if inside[0] is int else "floats", counts
     return {bool: "flag", int: "int", float: "float"}.get(parts[0], "text"), ()

@@ -6,6 +6,7 @@ Pillow keeps 16 bits of grey images, and 8 of colour ones.
 import math
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -51,7 +52,8 @@ def turned(image: Pixels, orientation: int) -> Pixels:
         return image
     turn = _TURNS[orientation]
     alpha = None if image.alpha is None else turn(image.alpha)
-    return Pixels(turn(image.values), image.white, alpha, image.inverted, image.shown, image.name)
+    further = None if image.further is None else turn(image.further)
+    return Pixels(turn(image.values), image.white, alpha, image.inverted, image.shown, image.name, further)
 
 
 def is_deep_png(head: bytes) -> bool:
@@ -96,25 +98,36 @@ def read_tiff(file: BinaryIO, name: str, max_pixels: int, by_pillow: Callable[[]
         return None
     with opened:
         kind = page.dtype
-        if kind is None or kind.kind not in "uif" or (kind.kind == "u" and kind.itemsize == 1):
+        if kind is None or kind.kind not in "uif":
+            return None
+        extra = page.tags.valueof(_EXTRA_SAMPLES) or ()
+        extra = tuple(extra) if isinstance(extra, tuple | list) else (extra,)
+        if kind.kind == "u" and kind.itemsize == 1 and not _has_further(page, extra):
             return None
         refuse_large(page.imagewidth, page.imagelength, max_pixels)
-        grey = page.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO)
+        samples, grey = page.samplesperpixel, page.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO)
         if not grey and page.photometric != _RGB:
             raise InvalidImage(
                 f"is {getattr(page.photometric, 'name', page.photometric)} with {8 * kind.itemsize} bits; save it in "
                 "grey or RGB"
             )
-        samples, colours = page.samplesperpixel, 1 if grey else 3
-        if samples < colours or samples > colours + 1:
-            raise InvalidImage(f"has {samples} channels, and an image has 1 or 3, and one of transparency")
+        colours = 1 if grey else 3
+        colours = samples if samples > colours + 1 else colours  # the bands of a camera
+        if samples < colours:
+            raise InvalidImage(f"has {samples} channels, and an image in colour has 3 at least")
         stored = _samples(page, samples, by_pillow)
-        extra = page.tags.valueof(_EXTRA_SAMPLES) or ()
-        extra = tuple(extra) if isinstance(extra, tuple | list) else (extra,)
         return turned(
             _with_alpha(stored, colours, extra, name, page.photometric == _WHITE_IS_ZERO),
             page.tags.valueof(_ORIENTATION) or 1,
         )
+
+
+def _has_further(page: Any, extra: tuple) -> bool:
+    """Whether a pixel has more samples than grey or RGB and its transparency, such as the bands of a camera."""
+    if page.photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB) or page.bitspersample != 8:
+        return False
+    more = page.samplesperpixel - (3 if page.photometric == _RGB else 1)
+    return more > 1 or (more == 1 and not any(int(kind) in _ALPHA for kind in extra))
 
 
 def _samples(page: Any, samples: int, by_pillow: Callable[[], Image.Image]) -> np.ndarray:
@@ -156,9 +169,11 @@ def _inflates_as_said(page: Any) -> bool:
 
 
 def _with_alpha(stored: np.ndarray, colours: int, extra: tuple, name: str, inverted: bool) -> Pixels:
-    found = pixels(stored[..., :colours], name, inverted=inverted)
-    if stored.shape[2] == colours or extra[:1] == () or int(extra[0]) not in _ALPHA:
+    found = pixels(stored[..., :colours], name, ordered=True, inverted=inverted)
+    if stored.shape[2] == colours:
         return found
+    if extra[:1] == () or int(extra[0]) not in _ALPHA:
+        return replace(found, further=stored[..., colours:])
     full = found.white[1] if found.white is not None else 1.0
     alpha = (stored[..., colours].astype(np.float32) / full).clip(0, 1)
     values = found.values

@@ -1,22 +1,26 @@
-"""Paths, PIL images, arrays or a tensor → a batch `(N, 3, H, W)` in [0, 1] with a name for each image."""
+"""Images as users give them → batches `(N, C, H, W)` in [0, 1] with a name for each image.
 
-import hashlib
+Paths, PIL images, arrays and tensors are `Inputs`; folders, datasets and iterables are a `Stream` (`data.streams`).
+"""
+
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from heatproof.data.image_opener import open_pixels
+from heatproof.data.input_form import InputForm, content_id, opened
+from heatproof.data.items import is_source
+from heatproof.data.loading import is_set, load_images
+from heatproof.data.streams import Stream
 from heatproof.errors import InvalidInput
 from heatproof.flags import Reason
 from heatproof.geometry import Geometry
 from heatproof.memo import cached_property
-from heatproof.pixels import Pixels, from_array
+from heatproof.pixels import Pixels
 from heatproof.tensors import NEARLY_ONE_COLOUR, contrast
 
 
@@ -25,32 +29,53 @@ class Inputs:
     """Images that are made tensors batch by batch; their names are worked out when they are first needed."""
 
     items: Sequence[Any] | torch.Tensor
-    geometry: Geometry
+    form: InputForm
     _contrast: dict[int, float] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.items)
 
+    @property
+    def geometry(self) -> Geometry:
+        """How an image becomes the network's input."""
+        return self.form.geometry
+
+    @property
+    def labels(self) -> None:
+        """None: such images have no labels of their own."""
+
+    @property
+    def failed(self) -> dict[int, str]:
+        """None of them: an image that cannot be read is an error."""
+        return {}
+
+    def ready(self, start: int, most: int) -> int:
+        """How many images there are from row `start` on, `most` at the most."""
+        return max(0, min(most, len(self) - start))
+
+    def mask(self, row: int) -> None:
+        """None: such images have no masks of their own."""
+
     @cached_property
     def ids(self) -> list[str]:
         """File names; for images without one, a hash of the content."""
         if isinstance(self.items, torch.Tensor):
-            return [_content_id(one.detach().cpu().numpy()) for one in self.items]
-        return [_id(item) for item in self.items]
+            return [content_id(one) for one in self.items]
+        return [str(item) if isinstance(item, str | os.PathLike) else content_id(item) for item in self.items]
 
     def size(self, row: int) -> tuple[int, int] | None:
         """(height, width) of an image in its own pixels; None for a tensor, which is never resized."""
         item = self.items[row]
         if isinstance(item, torch.Tensor):
             return None
-        opened = _opened(item)
-        return opened.height, opened.width
+        image: Any = opened(item)
+        return image.height, image.width
 
     def batch(self, rows: slice) -> torch.Tensor:
-        """`(n, 3, h, w)` float32 in [0, 1]."""
+        """`(n, C, h, w)` float32 in [0, 1]."""
         if isinstance(self.items, torch.Tensor):
             return self.items[rows]
-        made = torch.stack([self.geometry.image(_opened(item)) for item in self.items[rows]])
+        made = torch.stack([self.form.one(opened(item)) for item in self.items[rows]])
         self._contrast.update(zip(range(len(self))[rows], contrast(made).tolist(), strict=True))
         return made
 
@@ -72,76 +97,43 @@ class Inputs:
         return float(contrast(self.batch(slice(row, row + 1)))[0])
 
 
-def as_inputs(images: Any, geometry: Geometry, shape: tuple[int, ...] | None = None) -> Inputs:
-    """Paths, PIL images, arrays, lists of those, or a tensor `(N, 3, H, W)` in [0, 1].
-
-    With `shape` `(channels, *spatial)`, of signals or volumes, only a float tensor of those is accepted, of any size.
+def as_inputs(images: Any, form: InputForm | Geometry) -> Inputs | Stream:
+    """Images in any form that `heatproof.explain` takes, for a network that takes images of `form`.
 
     Raises:
         InvalidInput: no image, a wrong shape, or values outside [0, 1].
     """
-    if shape is not None:
-        return Inputs(_checked_volumes(images, shape), geometry)
+    form = form if isinstance(form, InputForm) else InputForm(form)
     if isinstance(images, torch.Tensor):
-        return Inputs(_checked_tensor(images), geometry)
+        return Inputs(form.checked(images), form)
+    images = _set_of_images(images) if form.takes_images else images
+    if is_source(images):
+        return Stream(images, form)
+    if not form.takes_images:
+        raise form.no_files(images)
     items = _as_list(images)
     if not items:
         raise InvalidInput("Expected at least one image. Got none.")
-    return Inputs(items, geometry)
+    return Inputs(items, form)
 
 
-def _checked_volumes(values: Any, shape: tuple[int, ...]) -> torch.Tensor:
-    fits = isinstance(values, torch.Tensor) and values.dim() == len(shape) + 1 and values.shape[1] == shape[0]
-    if not fits or not values.numel() or not values.dtype.is_floating_point:
-        got = f"{tuple(values.shape)} {values.dtype}" if isinstance(values, torch.Tensor) else type(values).__name__
-        wanted = ", ".join(("N", str(shape[0]), *(f"side {i + 1}" for i in range(len(shape) - 1))))
-        raise InvalidInput(f"Expected a float tensor ({wanted}), as the network takes it. Got {got}.")
-    return values.float()
+def _set_of_images(images: Any) -> Any:
+    """A folder or the name of a set as its images; folders and patterns in a list as their files; else as given."""
+    if isinstance(images, str | os.PathLike) and is_set(images):
+        return load_images(images)
+    if isinstance(images, list | tuple) and any(isinstance(i, str | os.PathLike) and is_set(i) for i in images):
+        raise InvalidInput("A folder goes by itself, or give a list of files. Got a list that holds a folder.")
+    return images
 
 
 def _as_list(images: Any) -> list[Any]:
-    if isinstance(images, str | os.PathLike | Image.Image):
+    if isinstance(images, str | os.PathLike | Image.Image | Pixels):
         return [images]
     if isinstance(images, np.ndarray):
         return [images] if images.ndim <= 3 else list(images)
-    if isinstance(images, Iterable):
+    if isinstance(images, list | tuple):
         return list(images)
-    raise InvalidInput(f"Expected paths, PIL images, arrays or a tensor (N, 3, H, W). Got {type(images).__name__}.")
-
-
-def _checked_tensor(images: torch.Tensor) -> torch.Tensor:
-    if images.dim() != 4 or images.shape[1] != 3:
-        raise InvalidInput(f"A tensor of images must be (N, 3, H, W). Got {tuple(images.shape)}.")
-    if not images.numel():
-        raise InvalidInput("Expected at least one image. Got none.")
-    if not images.dtype.is_floating_point:
-        raise InvalidInput(f"A tensor of images must be floating point in [0, 1]. Got {images.dtype}.")
-    low, high = float(images.detach().amin()), float(images.detach().amax())
-    if not (low >= 0 and high <= 1):  # also catches NaN
-        raise InvalidInput(
-            f"A tensor of images must lie in [0, 1]; heatproof normalises it itself. Got {low:.3g} … {high:.3g}. "
-            "Undo your own normalisation, or divide bytes by 255."
-        )
-    return images.float()
-
-
-def _opened(item: Any) -> Image.Image | Pixels:
-    """A path, a PIL image or an array as an image at its full precision."""
-    if isinstance(item, str | os.PathLike):
-        return open_pixels(Path(item))
-    if isinstance(item, Image.Image | Pixels):
-        return item
-    if isinstance(item, torch.Tensor):
-        raise InvalidInput("Give several tensors as one tensor (N, 3, H, W). Got a list that holds a tensor.")
-    return from_array(np.asarray(item))
-
-
-def _id(item: Any) -> str:
-    if isinstance(item, str | os.PathLike):
-        return str(item)
-    return _content_id(np.asarray(item))
-
-
-def _content_id(array: np.ndarray) -> str:
-    """A name from the content, so that random numbers depend neither on order nor on batch."""
-    return hashlib.blake2b(np.ascontiguousarray(array).tobytes(), digest_size=8).hexdigest()
+    raise InvalidInput(
+        "Expected paths, PIL images, arrays, a tensor (N, C, H, W), a folder, a Dataset or a DataLoader. Got "
+        f"{type(images).__name__}."
+    )

@@ -9,6 +9,9 @@ from heatproof.data.sampling import limited
 from heatproof.errors import InvalidInput
 from heatproof.registry import unknown
 
+#: What comes before the colon in the name of a set of images.
+NAMED_SETS = ("shapes", "torchvision", "mosaic")
+
 
 def load_images(
     images: str | os.PathLike,
@@ -41,6 +44,14 @@ def load_images(
     if limit is not None and limit < 1:
         raise InvalidInput(f"`limit` must be at least 1. Got {limit}.")
     return limited(_all_images(images, labels, root, download, name), limit, seed, sampling)
+
+
+def is_set(images: str | os.PathLike) -> bool:
+    """Whether a text or path is a folder, or names a set of images: `shapes`, `torchvision:NAME`, `mosaic:FOLDER`."""
+    if Path(images).is_dir():
+        return True
+    kind, colon, _ = images.partition(":") if isinstance(images, str) else ("", "", "")
+    return kind in NAMED_SETS and (kind == "shapes" or bool(colon)) and not Path(images).exists()
 
 
 def _all_images(

@@ -10,12 +10,15 @@ from torch import nn
 
 from heatproof import explained_output, targets
 from heatproof.attributions import Request
+from heatproof.data.input_form import InputForm
 from heatproof.data.inputs import Inputs, as_inputs
+from heatproof.data.streams import Stream
 from heatproof.engine.batch import Batch
 from heatproof.engine.memory import halved
 from heatproof.engine.resolved_methods import ResolvedMethod, chosen_layer, refuse_inapplicable, resolve_layers
-from heatproof.errors import HeatproofWarning, InvalidInput
+from heatproof.errors import HeatproofWarning, InvalidImage, InvalidInput
 from heatproof.models import Model, wrap
+from heatproof.models.pipelines import is_pipeline
 
 T = TypeVar("T")
 
@@ -25,7 +28,7 @@ class Call:
     """Methods that will explain some images; `Call.of` checks and resolves what the user gave."""
 
     model: Model
-    inputs: Inputs
+    inputs: Inputs | Stream
     methods: list[ResolvedMethod]
     layer: str
     target: targets.Rule
@@ -33,6 +36,7 @@ class Call:
     output: explained_output.Output
     seed: int
     batch_size: int
+    normalised: bool = False
 
     @classmethod
     def of(
@@ -47,6 +51,7 @@ class Call:
         output: explained_output.Output,
         seed: int,
         batch_size: int,
+        normalised: bool = False,
     ) -> "Call":
         """Checks all arguments before any work.
 
@@ -55,15 +60,15 @@ class Call:
         """
         model, output = of_output(model, output)
         model.warn_of_assumptions()
-        inputs = as_inputs(images, model.geometry, None if model.takes_images else model.input_shape)
+        inputs = model_inputs(images, model, normalised)
         if batch_size < 1:
             raise InvalidInput(f"`batch_size` must be at least 1. Got {batch_size}.")
         name = chosen_layer(model, layer, any(request.reads_default for request in requests))
-        rule = _checked_target(target, labels, len(inputs))
+        rule = _checked_target(target, labels, inputs)
         methods = resolve_layers(model, requests, name)
         refuse_inapplicable(model, methods, output)
         known = None if labels is None else list(labels)
-        return cls(model, inputs, methods, name, rule, known, output, seed, batch_size)
+        return cls(model, inputs, methods, name, rule, known, output, seed, batch_size, normalised)
 
     def batch(self, rows: slice, **more: Any) -> Batch:
         """The batch of these images; `more`: further attributes of `Batch`."""
@@ -78,16 +83,47 @@ class Call:
             target_rule=self.target[rows] if several else self.target,  # type: ignore[index]
             ids=lambda: self.inputs.ids[rows],
             seed=self.seed,
-            labels=None if self.labels is None else self.labels[rows],
+            labels=self._labels(rows),
             output=self.output,
             **more,
         )
 
+    def _labels(self, rows: slice) -> list[int | None] | None:
+        """The labels of these images; 0 for one that cannot be read, whose map is left out."""
+        found: Any = self.inputs.labels if self.labels is None else self.labels
+        if found is None:
+            return None
+        return [0 if row in self.inputs.failed else found[row] for row in range(rows.start, rows.stop)]
+
     def over(self, work: Callable[[slice], T]) -> Iterator[T]:
         """`work(rows)` for all images, batch by batch; where memory runs out, with half a batch."""
-        for start in range(0, len(self.inputs), self.batch_size):
-            count = min(self.batch_size, len(self.inputs) - start)
+        start = 0
+        while count := self.inputs.ready(start, self.batch_size):
             yield from halved(lambda part, at=start: work(slice(at + part.start, at + part.stop)), count)
+            start += count
+        if len(self.inputs.failed) == start:
+            raise InvalidImage(f"No image can be used. The first: {self.inputs.failed[0].rstrip('.')}.")
+
+
+def model_inputs(images: Any, model: Model, normalised: bool = False) -> Inputs | Stream:
+    """Images in any form, as input of a model.
+
+    `normalised`: tensors are as the network takes them, and the model's mean and std are undone.
+
+    Raises:
+        InvalidInput: see `as_inputs`.
+    """
+    inputs = as_inputs(images, input_form(model, normalised))
+    if model.takes_images and not isinstance(images, torch.Tensor):
+        model.warn_as_given()
+    return inputs
+
+
+def input_form(model: Model, normalised: bool = False) -> InputForm:
+    """What a model takes, and whether tensors come normalised."""
+    shape = None if model.normalises else model.input_shape
+    undone = (model.mean, model.std) if normalised and model.normalises else (None, None)
+    return InputForm(model.geometry, shape, *undone, classes=model.classes)
 
 
 def one_colour_warning(names: Sequence[str]) -> str:
@@ -113,22 +149,25 @@ def of_output(model: Model, output: explained_output.Output) -> tuple[Model, exp
     return model, output
 
 
-def as_model(model: Model | nn.Module) -> Model:
-    """The model; a bare module is wrapped with the defaults of `wrap`."""
-    if isinstance(model, nn.Module):
+def as_model(model: Any) -> Model:
+    """The model; a bare module, or a pipeline of Hugging Face, is wrapped as by `wrap`."""
+    if isinstance(model, Model):
+        return model
+    if isinstance(model, nn.Module) or is_pipeline(model):
         return wrap(model)
-    if not isinstance(model, Model):
-        raise InvalidInput(f"`model` must come from load_model or wrap, or be a module. Got {type(model).__name__}.")
-    return model
+    raise InvalidInput(
+        "`model` must come from load_model or wrap, or be a module or an image-classification pipeline. Got "
+        f"{type(model).__name__}."
+    )
 
 
-def _checked_target(target: targets.Rule, labels: Sequence[int] | None, count: int) -> targets.Rule:
+def _checked_target(target: targets.Rule, labels: Sequence[int] | None, inputs: Inputs | Stream) -> targets.Rule:
     """The target rule; raises an error where labels or targets per image are not as many as the images."""
-    if labels is not None and len(labels) != count:
-        raise InvalidInput(f"Expected one label for each of the {count} images. Got {len(labels)}.")
+    if labels is not None and len(labels) != len(inputs):
+        raise InvalidInput(f"Expected one label for each of the {len(inputs)} images. Got {len(labels)}.")
     if isinstance(target, str | int) or callable(target):
         return target
     found = targets.as_classes(target)
-    if found.dim() != 0 and (found.dim() > 2 or len(found) != count):
-        raise targets.miscounted(found.shape, count)
+    if found.dim() != 0 and (found.dim() > 2 or len(found) != len(inputs)):
+        raise targets.miscounted(found.shape, len(inputs))
     return found

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 import torch
@@ -296,6 +296,21 @@ def _flag_values(
 def _without(method: str, request: MetricRequest, known: list[Flag]) -> Outcome:
     """No value for any image."""
     return Outcome(method, request.key, torch.full((len(known),), torch.nan, dtype=torch.float64), known)
+
+
+def unusable(scores: MethodScores, failed: Mapping[int, str]) -> MethodScores:
+    """The scores with no value for images that could not be used: row → reason."""
+    if not failed:
+        return scores
+    flags = {row: Flag(Reason.UNUSABLE, why) for row, why in failed.items()}
+    outcomes = []
+    for one in scores.outcomes:
+        rows = torch.tensor(list(failed), device=one.values.device)
+        curve = one.curve and (one.curve[0], one.curve[1].index_fill(0, rows.to(one.curve[1].device), torch.nan))
+        known = [flags.get(i, flag) for i, flag in enumerate(one.flags)]
+        outcomes.append(replace(one, values=one.values.index_fill(0, rows, torch.nan), flags=known, curve=curve))
+    seen = [flags.get(i, flag) for i, flag in enumerate(scores.flags)]
+    return replace(scores, flags=seen, outcomes=outcomes)
 
 
 def composed(method: str, request: MetricRequest, parts: Mapping[str, Outcome]) -> Outcome:

@@ -10,11 +10,11 @@ from heatproof import explained_output, targets
 from heatproof.ambient import neutral
 from heatproof.attributions import requested
 from heatproof.data.inputs import Inputs
+from heatproof.data.streams import Stream
 from heatproof.engine.call import Call, as_model
 from heatproof.engine.explanation import Explanation, explanation
 from heatproof.flags import as_text
 from heatproof.memo import cached_property
-from heatproof.models import Model
 from heatproof.registry import unknown
 from heatproof.tensors import UPSAMPLING
 
@@ -29,7 +29,8 @@ class Maps(Mapping[str, torch.Tensor]):
         layer: the layer's name.                   layers: method → the layers it read, shallow → deep.
         flags: method → one reason per map, `""` where it is fine.
         image_flags: one reason per image, `""` where it is fine; an image may be nearly one colour after preprocessing.
-        ids: the images' names.
+            One that cannot be read has zeros for maps, logits NaN and target -1.
+        ids: the images' names.                labels: one per image, None where unknown.
     """
 
     def __init__(self, maps: dict[str, torch.Tensor], **about: Any):
@@ -39,7 +40,8 @@ class Maps(Mapping[str, torch.Tensor]):
         self.layer: str = about["layer"]
         self.layers: dict[str, tuple[str, ...]] = about["layers"]
         self.flags: dict[str, Any] = about["flags"]
-        self._inputs: Inputs = about["inputs"]
+        self.labels: list[int | None] = about["labels"]
+        self._inputs: Inputs | Stream = about["inputs"]
 
     @cached_property
     def ids(self) -> list[str]:
@@ -67,7 +69,7 @@ class Maps(Mapping[str, torch.Tensor]):
 
 @neutral()
 def explain(
-    model: Model | nn.Module,
+    model: Any,
     images: Any,
     methods: Any = ("gradcam",),
     target: targets.Rule = "predicted",
@@ -80,20 +82,25 @@ def explain(
     seed: int = 0,
     batch_size: int = 16,
     differentiable: bool = False,
+    normalised: bool = False,
 ) -> Maps:
     """Explains images with one or several methods, all from the same passes.
 
     Args:
-        model: from `load_model` or `wrap`; a bare `nn.Module` is wrapped with the defaults of `wrap`.
-        images: paths, PIL images, arrays `(H, W, 3)`, `(H, W)` or `(3, H, W)`, one or several: resized and cropped by
+        model: from `load_model` or `wrap`; a bare `nn.Module` is wrapped with the defaults of `wrap`, and so is an
+            image-classification pipeline of Hugging Face, with the preprocessing of its image processor.
+        images: paths, PIL images, arrays `(H, W, C)`, `(H, W)` or `(C, H, W)`, one or several: resized and cropped by
             the model's geometry. Unless the model has a `window`, the range of integers of 8 and 16 bits is that of
-            their type, and floating-point values lie in [0, 1]. A float tensor `(N, 3, H, W)` is taken as it is: RGB in
-            [0, 1], never resized. For signals and volumes (`wrap(…, input_shape=…)`) a float tensor `(N, C, *spatial)`,
-            as the network takes it.
+            their type, and floating-point values lie in [0, 1]. A tensor `(N, C, H, W)` is taken as it is: RGB in
+            [0, 1], or bytes, never resized. For signals and volumes (`wrap(…, input_shape=…)`) a float tensor
+            `(N, C, *spatial)`, as the network takes it. Also a folder (one subfolder per class gives labels), `shapes`,
+            a torch Dataset or DataLoader, a dataset of Hugging Face, or an iterable, whose elements are images,
+            `(image, label)`, `(image, label, id)` or mappings with an image and a label; they are read batch by batch,
+            and an image that cannot be read is flagged.
         methods: names (see `heatproof list methods`), `name@layer`, `refine:name`, `name[option=value]`, or a mapping
             from those to options.
-        target: `predicted`, `label` (give `labels`), `least`, `top3`, an integer, one integer per image, or a callable
-            on the logits. Several for each image, `(N, T)`, share one forward pass.
+        target: `predicted`, `label` (those of `images`, or `labels`), `least`, `top3`, an integer, one integer per
+            image, or a callable on the logits. Several for each image, `(N, T)`, share one forward pass.
         layer: a name, a module of the model, or `auto`: the last feature map before pooling. A layer that runs several
             times in a forward pass has the number of the call in its name: `encoder#0`, `encoder#1`.
         raw: signed maps at layer resolution instead of display maps (three channels where a method has them).
@@ -103,6 +110,7 @@ def explain(
             −l/2 and l/2, so the raw map of class 1 is half of that of l; `value` explains l itself.
         upsample: `bilinear`, `bicubic` or `nearest`.
         differentiable: maps keep their graph to a tensor `images` that requires a gradient.
+        normalised: tensors are normalised with the model's mean and std, as training code does; they are undone.
 
     Returns:
         A mapping from the spellings asked for to `(N, H, W)` float tensors on the model's device, in [0, 1], higher =
@@ -121,19 +129,40 @@ def explain(
     if upsample not in UPSAMPLING:
         raise unknown("`upsample`", str(upsample), UPSAMPLING)
     call = Call.of(
-        model, images, requests, target, layer, labels=labels, output=output, seed=seed, batch_size=batch_size
-    )
+        model, images, requests, target, layer, labels=labels, output=output, seed=seed, batch_size=batch_size,
+        normalised=normalised,
+    )  # fmt: skip
     parts: list[Explanation] = list(
         call.over(lambda rows: explanation(call.batch(rows, differentiable=differentiable), call.methods,
                                            upsample=upsample))
     )  # fmt: skip
     pick = (lambda part, key: part.raw[key]) if raw else (lambda part, key: part.display(key, upsample))
+    failed = call.inputs.failed
+    target, logits = (torch.cat([getattr(part, name) for part in parts]) for name in ("target", "logits"))
+    known = call.inputs.labels if labels is None else list(labels)
     return Maps(
-        {method.key: torch.cat([pick(part, method.key) for part in parts]) for method in call.methods},
-        target=torch.cat([part.target for part in parts]),
-        logits=torch.cat([part.logits for part in parts]),
+        {m.key: without(torch.cat([pick(part, m.key) for part in parts]), failed, 0) for m in call.methods},
+        target=without(target, failed, -1),
+        logits=without(logits, failed, torch.nan),
         layer=call.layer,
         layers={method.key: method.layers for method in call.methods if method.request.spatial},
-        flags={m.key: as_text(flag for part in parts for flag in part.flags[m.key]) for m in call.methods},
+        flags={m.key: _all_flags([part.flags[m.key] for part in parts], failed) for m in call.methods},
+        labels=[None] * len(target) if known is None else known,
         inputs=call.inputs,
     )
+
+
+def without(values: torch.Tensor, failed: Mapping[int, str], value: float) -> torch.Tensor:
+    """`(N, …)` with `value` in the rows of images that could not be used."""
+    if not failed:
+        return values
+    rows = torch.tensor(list(failed), device=values.device)
+    return values.index_fill(0, rows, value)
+
+
+def _all_flags(parts: Sequence[Sequence[Any]], failed: Mapping[int, str]) -> list[Any]:
+    """The flags of all maps of a method as text; those of images that could not be used say why."""
+    found = as_text(flag for part in parts for flag in part)
+    for row, reason in failed.items():
+        found[row] = [reason] * len(found[row]) if isinstance(found[row], list) else reason
+    return found

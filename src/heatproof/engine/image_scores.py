@@ -15,13 +15,14 @@ from heatproof import masking, seeds
 from heatproof.engine.batch import Batch, Network
 from heatproof.engine.explanation import explanation
 from heatproof.engine.resolved_methods import ResolvedMethod
-from heatproof.errors import InvalidInput
+from heatproof.errors import InvalidInput, NotApplicable
 from heatproof.memo import cached_property
 from heatproof.metrics import curves, information, road, sensitivity
 from heatproof.models import Model
 from heatproof.passes import parts, rows_per_pass
 from heatproof.registry import unknown
 from heatproof.segments import segment
+from heatproof.tensors import within_unit
 
 #: The outputs of the network that a metric may use.
 ASKED = ("probability", "logit")
@@ -93,7 +94,7 @@ class ImageScores:
         """The images that are `fill` everywhere, normalised."""
 
         def work() -> torch.Tensor:
-            if fill == "black" and self.model.takes_images:  # from the model: images of one colour do not show it
+            if fill == "black" and self.model.normalises:  # from the model: images of one colour do not show it
                 return self.model.normalise(torch.zeros_like(self.x[:1])).expand_as(self.z)
             return masking.ground(fill, self.x, self.z)
 
@@ -109,7 +110,12 @@ class ImageScores:
 
     def segments(self, name: str = "slic") -> torch.Tensor:
         """Label maps of the clean images, `(N, H, W)`; NaN pixels count as 0."""
-        return self.once(("segments", name), lambda: segment(self.x.nan_to_num(0).cpu(), name).to(self.x.device))
+        if self.x.dim() != 4:
+            raise NotApplicable(f"Superpixels are parts of images (N, C, H, W). Got {tuple(self.x.shape)}.")
+        return self.once(("segments", name), lambda: self._segments(name))
+
+    def _segments(self, name: str) -> torch.Tensor:
+        return segment(within_unit(self.x.nan_to_num(0)).cpu(), name).to(self.x.device)
 
     def generators(self, name: str) -> list[torch.Generator]:
         """One for each image, seeded by its name and the metric's; the same for every method."""

@@ -11,6 +11,7 @@ from heatproof.memo import cached_property
 from heatproof.metrics.metric_request import MetricRequest
 from heatproof.metrics.pairs import Pair, Reference
 from heatproof.segments import segment
+from heatproof.tensors import within_unit
 
 
 @dataclass
@@ -37,7 +38,7 @@ class ReferenceMaps:
     def segments(self, segmenter: str) -> torch.Tensor:
         """Label maps `(N, H, W)` of the reference images."""
         if segmenter not in self._segments:
-            self._segments[segmenter] = segment(self.x.nan_to_num(0), segmenter)
+            self._segments[segmenter] = segment(within_unit(self.x.nan_to_num(0)), segmenter)
         return self._segments[segmenter]
 
     @cached_property

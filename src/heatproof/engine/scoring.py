@@ -12,10 +12,12 @@ from heatproof import explained_output, targets
 from heatproof.ambient import neutral
 from heatproof.attributions import ATTRIBUTIONS, display_maps, flags, requested
 from heatproof.attributions.stored import as_map, fitted
-from heatproof.data.inputs import Inputs, as_inputs
-from heatproof.engine.call import Call, as_model, of_output
+from heatproof.data.inputs import Inputs
+from heatproof.data.streams import Stream
+from heatproof.engine.call import Call, as_model, model_inputs, of_output
 from heatproof.engine.dry_run import dry_run
-from heatproof.engine.evaluation import GivenMaps, MethodScores, evaluate
+from heatproof.engine.evaluation import GivenMaps, MethodScores, evaluate, unusable
+from heatproof.engine.explaining import without
 from heatproof.engine.explanation import explanation
 from heatproof.engine.references import ReferenceMaps
 from heatproof.errors import InvalidImage, InvalidInput
@@ -113,7 +115,7 @@ class Scores:
 
 @neutral()
 def score(
-    model: Model | nn.Module,
+    model: Any,
     images: Any,
     maps_or_methods: Any = ("gradcam",),
     metrics: str | Iterable[str] | Mapping[str, Mapping[str, Any]] = DEFAULT_METRICS,
@@ -127,11 +129,13 @@ def score(
     output: explained_output.Output = "logit",
     seed: int = 0,
     batch_size: int = 16,
+    normalised: bool = False,
 ) -> Scores:
     """Scores the maps of one or several methods, or maps made elsewhere, with one or several metrics.
 
     Args:
-        model, images, target, layer, labels, output: as for `explain`.
+        model, images, target, layer, labels, output, normalised: as for `explain`. An image of a folder, a Dataset or
+            an iterable that cannot be read has NaN for every score, and a flag.
         maps_or_methods: names as for `explain`; or a mapping from a name to maps `(N, H, W)`, tensor or array, on any
             scale, or one array for each image; a map in the image's own pixels is resized and cropped as the
             image is, any other is taken to cover the network's input. Each is scaled to [0, 1] by itself: rectify
@@ -143,7 +147,8 @@ def score(
         controls: score the uninformed maps (`random`, `half`, `ones`, `centre`, `edges`) too: a metric that praises
             one of them is fooled.
         masks: where the objects are, `(N, H, W)` at the size of the model's input, or one array `(h, w)` for each
-            image in the image's own pixels (None where there is none); metrics of localisation need them.
+            image in the image's own pixels (None where there is none); metrics of localisation need them. `shapes` and
+            mosaics have masks of their own.
         reference: for metrics of stability, which compare a map with a reference map. Either as many images, which are
             explained by the same methods and target rule (`images` are then the perturbed ones); or a mapping from
             names in `maps_or_methods` to maps, the only form for maps made elsewhere. Segments are those of the
@@ -167,20 +172,23 @@ def score(
     if twice := sorted(set(methods) & set(arrays)):
         raise InvalidInput(f"Maps need a name of their own. {twice[0]!r} is a method's too.")
     requests = requested(methods) if methods else []
-    settings: dict[str, Any] = {"labels": labels, "output": output, "seed": seed, "batch_size": batch_size}
+    settings: dict[str, Any] = {"labels": labels, "output": output, "seed": seed, "batch_size": batch_size,
+                                "normalised": normalised}  # fmt: skip
     call = Call.of(model, images, requests, target, layer, **settings)
     inputs = call.inputs
     given = {key: _checked_maps(maps, inputs, key) for key, maps in arrays.items()}
-    ground_truth = _ground_truth(masks, model, inputs)
+    ground_truth = _GroundTruth.of(masks, model, inputs)
     references, paired = _References.of(reference, call, list(given)), any(request.paired for request in wanted)
 
     def work(rows: slice) -> tuple[list[MethodScores], torch.Tensor]:
         batch = call.batch(rows)
         some = [_given_maps(key, maps, rows, batch.x, inputs, references.maps.get(key)) for key, maps in given.items()]
-        more: dict[str, Any] = {"ground_truth": None if ground_truth is None else ground_truth[rows]}
+        more: dict[str, Any] = {"ground_truth": ground_truth.of_rows(rows)}
         if paired:
             more |= {"reference": references.of_methods(rows, batch.x), "reference_images": references.x(rows)}
-        return list(evaluate(batch, call.methods, wanted, given=some, **more)), batch.target
+        found = list(evaluate(batch, call.methods, wanted, given=some, **more))
+        failed = {row - rows.start: why for row, why in inputs.failed.items() if rows.start <= row < rows.stop}
+        return [unusable(one, failed) for one in found], without(batch.target, failed, -1)
 
     found = list(call.over(work))
     targeted = torch.cat([target for _, target in found])
@@ -204,7 +212,7 @@ class _References:
                 raise InvalidInput(f"`reference` must name {', '.join(names)}. Got {strange[0]!r}.")
             return cls(call, None, {key: _checked_maps(maps, call.inputs, key) for key, maps in reference.items()})
         model = call.model
-        inputs = as_inputs(reference, model.geometry, None if model.takes_images else model.input_shape)
+        inputs = model_inputs(reference, model, call.normalised)
         if len(inputs) != len(call.inputs):
             raise InvalidInput(f"Expected one reference image for each of {len(call.inputs)}. Got {len(inputs)}.")
         return cls(call, replace(call, inputs=inputs), {})
@@ -242,7 +250,7 @@ def _methods_and_maps(asked: Any) -> tuple[dict[str, Mapping[str, Any]], dict[st
     return methods, {str(name): value for name, value in asked.items() if name not in methods}
 
 
-def _checked_maps(maps: Any, inputs: Inputs, key: str) -> Any:
+def _checked_maps(maps: Any, inputs: Inputs | Stream, key: str) -> Any:
     """Maps one for each image: an array, or arrays of any sizes."""
     if isinstance(maps, torch.Tensor):
         maps = maps.detach().cpu().numpy()
@@ -254,12 +262,14 @@ def _checked_maps(maps: Any, inputs: Inputs, key: str) -> Any:
     return maps
 
 
-def _given_maps(key: str, maps: Any, rows: slice, x: torch.Tensor, inputs: Inputs, reference: Any) -> GivenMaps:
+def _given_maps(
+    key: str, maps: Any, rows: slice, x: torch.Tensor, inputs: Inputs | Stream, reference: Any
+) -> GivenMaps:
     own = None if reference is None else _maps_at_image_size(key, reference, rows, x, inputs)
     return GivenMaps(key, _maps_at_image_size(key, maps, rows, x, inputs), reference=own)
 
 
-def _maps_at_image_size(key: str, maps: Any, rows: slice, x: torch.Tensor, inputs: Inputs) -> torch.Tensor:
+def _maps_at_image_size(key: str, maps: Any, rows: slice, x: torch.Tensor, inputs: Inputs | Stream) -> torch.Tensor:
     found = []
     for row in range(rows.start, rows.stop):
         size, one = inputs.size(row), maps[row]
@@ -272,28 +282,47 @@ def _maps_at_image_size(key: str, maps: Any, rows: slice, x: torch.Tensor, input
     return torch.cat(found)
 
 
-def _ground_truth(masks: Any, model: Model, inputs: Inputs) -> torch.Tensor | None:
-    """`(N, *size)` bool at the model's size."""
-    if masks is None:
-        return None
-    size = tuple(model.geometry.size) if model.takes_images else tuple(model.input_shape[1:])
-    if len(masks) != len(inputs):
-        raise InvalidInput(f"Expected one mask for each of {len(inputs)} images. Got {len(masks)}.")
-    if isinstance(masks, torch.Tensor | np.ndarray):
-        found = torch.as_tensor(masks)
-        found = found[:, 0] if found.dim() == len(size) + 2 and found.shape[1] == 1 else found
-        if tuple(found.shape[1:]) != size:
-            raise InvalidInput(
-                f"`masks` must be (N, {', '.join(map(str, size))}), the size of the model's input, or a list of arrays "
-                f"in the images' own pixels. Got {tuple(found.shape)}."
-            )
-        return found > 0
-    return torch.stack([_mask(mask, size, inputs, row) for row, mask in enumerate(masks)])
+class _GroundTruth:
+    """The masks of a call: those given, or those that the source of the images has; `of_rows` after a batch is read."""
+
+    def __init__(self, masks: Any, size: tuple[int, ...], inputs: Inputs | Stream):
+        self.masks, self.size, self.inputs = masks, size, inputs
+
+    @classmethod
+    def of(cls, masks: Any, model: Model, inputs: Inputs | Stream) -> "_GroundTruth":
+        """Raises InvalidInput for a wrong number or shape of masks."""
+        size = tuple(model.input_shape[1:])
+        if masks is None:
+            return cls(None, size, inputs)
+        if len(masks) != len(inputs):
+            raise InvalidInput(f"Expected one mask for each of {len(inputs)} images. Got {len(masks)}.")
+        if isinstance(masks, torch.Tensor | np.ndarray):
+            found = torch.as_tensor(masks)
+            found = found[:, 0] if found.dim() == len(size) + 2 and found.shape[1] == 1 else found
+            if tuple(found.shape[1:]) != size:
+                raise InvalidInput(
+                    f"`masks` must be (N, {', '.join(map(str, size))}), the size of the model's input, or a list of "
+                    f"arrays in the images' own pixels. Got {tuple(found.shape)}."
+                )
+            return cls(found > 0, size, inputs)
+        found = cls(list(masks), size, inputs)
+        if isinstance(inputs, Inputs):  # a wrong one is an error before any work
+            found.of_rows(slice(0, len(inputs)))
+        return found
+
+    def of_rows(self, rows: slice) -> torch.Tensor | None:
+        """`(n, *size)` bool; None where no mask is known."""
+        if isinstance(self.masks, torch.Tensor):
+            return self.masks[rows]
+        own = [self.inputs.mask(row) if self.masks is None else self.masks[row] for row in range(rows.start, rows.stop)]
+        if self.masks is None and all(mask is None for mask in own):
+            return None
+        return torch.stack([_mask(mask, self.size, self.inputs, row) for row, mask in enumerate(own, rows.start)])
 
 
-def _mask(mask: Any, size: tuple[int, ...], inputs: Inputs, row: int) -> torch.Tensor:
+def _mask(mask: Any, size: tuple[int, ...], inputs: Inputs | Stream, row: int) -> torch.Tensor:
     """One image's mask, in its own pixels (of a tensor: at its size), through the model's geometry."""
-    if mask is None:
+    if mask is None or row in inputs.failed:
         return torch.zeros(size, dtype=torch.bool)
     array, own = np.asarray(mask) > 0, inputs.size(row)
     if array.shape != (own or size):

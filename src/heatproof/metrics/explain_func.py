@@ -39,7 +39,7 @@ def explainer(
 
 def images(model: Model, z: torch.Tensor) -> torch.Tensor:
     """Normalised images → `x`, the inverse of `model.normalise`; need not lie in [0, 1]."""
-    if not model.takes_images:
+    if not model.normalises:
         return z
     shape = (1, -1) + (1,) * (z.dim() - 2)
     mean, std = (torch.tensor(v, device=z.device, dtype=z.dtype).view(shape) for v in (model.mean, model.std))

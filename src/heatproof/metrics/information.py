@@ -128,8 +128,13 @@ def image_information(
     logits: torch.Tensor,
 ) -> Information:
     """Size and probabilities of the images at every threshold, `rows_per_pass` at a time."""
-    if x.dim() != 4 or x.shape[1] not in (1, 3):
-        raise NotApplicable(f"Information is that of an image (N, 3, H, W). Got {tuple(x.shape)}.")
+    if x.dim() != 4:
+        raise NotApplicable(f"Information is that of an image (N, C, H, W). Got {tuple(x.shape)}.")
+    if not model.normalises and (float(x.nan_to_num().amin()) < 0 or float(x.nan_to_num().amax()) > 1):
+        raise NotApplicable(
+            "Information is that of an image of 8 bits, and these are not in [0, 1]. Give mean and std to the model, "
+            "and images in [0, 1]."
+        )
     n = ranks[0].numel()
     known = _known_from_start(x, generators)
     counts = torch.tensor([0, *(round(share * n) for share in thresholds)], device=x.device)
@@ -162,17 +167,24 @@ def _known_from_start(x: torch.Tensor, generators: Sequence[torch.Generator]) ->
 
 
 def stored_bytes(x: torch.Tensor) -> torch.Tensor:
-    """The size of images in [0, 1] as lossless WebP of 8 bits, `(N,)` float64; one at a time, on the CPU."""
+    """The size of images in [0, 1] as lossless WebP of 8 bits, `(N,)` float64; one at a time, on the CPU.
+
+    The format has three channels: another number of channels is stored as so many grey images.
+    """
+    images = (x.nan_to_num().clamp(0, 1) * 255).round().byte().cpu()
+    if x.shape[1] == 3:
+        return torch.tensor([_webp_bytes(one) for one in images], dtype=torch.float64)
+    return torch.tensor([sum(_webp_bytes(channel[None]) for channel in one) for one in images], dtype=torch.float64)
+
+
+def _webp_bytes(image: torch.Tensor) -> int:
+    """The size of an image `(1 or 3, H, W)` of bytes."""
     from PIL import Image
 
-    sizes = []
-    for one in (x.nan_to_num().clamp(0, 1) * 255).round().byte().cpu():
-        file = io.BytesIO()
-        Image.fromarray(one.movedim(0, -1).expand(-1, -1, 3).contiguous().numpy()).save(
-            file, format="webp", lossless=True, quality=EFFORT
-        )
-        sizes.append(len(file.getvalue()))
-    return torch.tensor(sizes, dtype=torch.float64)
+    file = io.BytesIO()
+    opened = Image.fromarray(image.movedim(0, -1).expand(-1, -1, 3).contiguous().numpy())
+    opened.save(file, format="webp", lossless=True, quality=EFFORT)
+    return len(file.getvalue())
 
 
 def _curve(information: torch.Tensor, performance: torch.Tensor) -> Curve:

@@ -81,7 +81,7 @@ def relative_shifts(
 
 def of_normalised(model: Model, change: torch.Tensor) -> torch.Tensor:
     """The change of `x` that causes a change of `z`: `std · change`."""
-    if not model.takes_images:
+    if not model.normalises:
         return change
     std = torch.tensor(model.std, dtype=change.dtype, device=change.device)
     return change * std.view(1, -1, *[1] * (change.dim() - 2))

@@ -19,6 +19,7 @@ from heatproof.locks import held, of_this_thread
 from heatproof.models.layer_names import several_calls
 from heatproof.models.layout import Layout, layout_of
 from heatproof.models.model import Model
+from heatproof.models.observable import observable_modules, of_compiled
 from heatproof.models.probe import quantised
 
 #: In `Captured`, the name of the network's own input, which is no layer.
@@ -97,7 +98,8 @@ class Captured:
 def _no_gradient(layers: Sequence[str], module: nn.Module) -> str:
     names = ", ".join("the image" if name == INPUT else repr(name) for name in layers)
     return f"No gradient reaches {names} from the logits. " + (
-        "The network is quantised: take the float network, or a method that needs no gradient, such as scorecam."
+        "The network is quantised: take the float network, or a method that needs no gradient, such as scorecam, "
+        "eigencam or rise."
         if quantised(module)
         else "Take a method that needs no gradient, such as rise."
         if set(layers) == {INPUT}
@@ -145,6 +147,9 @@ def captured(
                 apart.add(name)
             if value is None:
                 raise LayerError(f"Layer {name!r} must give a tensor. Got {type(output).__name__}.")
+            if value.is_quantized:  # the network goes on with its integers
+                native[name] = value.dequantize()
+                return output
             if name in leaves and value.is_floating_point() and not value.requires_grad:
                 value = value.detach().requires_grad_()
             native[name] = value
@@ -181,6 +186,10 @@ def captured(
 @contextmanager
 def hooked(hooks: dict[str, Callable[..., Any]], model: Model) -> Iterator[None]:
     """Forward hooks on named layers; they are removed at the end, also after an error."""
+    shown = {id(part) for _, part in observable_modules(model.module)}
+    for name in hooks:
+        if id(model.submodule(name)) not in shown:
+            raise of_compiled(name, len(model.input_shape) - 1)
     with held(model.module), ExitStack() as handles:
         for name, hook in hooks.items():
             handles.callback(model.submodule(name).register_forward_hook(of_this_thread(hook)).remove)

@@ -24,13 +24,35 @@ def reachable(host: str) -> bool:
 
 
 def no_weights(spec: str, cache: str | Path, reason: object) -> ModelError:
-    """The error for pretrained weights that cannot be obtained."""
+    """The error for pretrained weights that cannot be obtained.
+
+    Weights from a local file are no way out for a network whose architecture is described on the hub as well.
+    """
     lines = str(reason).strip().splitlines()
+    prefix, _, name = spec.partition(":")
+    hub = prefix == "hf" or name.startswith(("hf-hub:", "hf_hub:"))
+    local = "hf:FOLDER" if prefix == "hf" else "timm:local-dir:FOLDER"
+    instead = (
+        f"Give a local folder that holds it ({local})" if hub else "Give a local file with `checkpoint` (--checkpoint)"
+    )
+    where = f" There is no folder {name} here." if prefix == "hf" else ""
     return ModelError(
         f"Expected to get the pretrained weights of {spec}. They could not be had: "
-        f"{(lines[0] if lines else type(reason).__name__).rstrip('.')}. Give a local file with `checkpoint` "
-        f"(--checkpoint), or load it once on a connected machine and copy the cache, {cache}."
+        f"{(lines[0] if lines else type(reason).__name__).rstrip('.')}.{where} {instead}, or load it once on a "
+        f"connected machine and copy the cache, {cache}."
     )
+
+
+def is_path(name: str) -> bool:
+    """Whether a name is that of a local folder, which no model of a hub can have: `./net`, `/data/net`, `a/b/c`."""
+    return name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1 or Path(name).exists()
+
+
+def missing_folder(spec: str, name: str) -> ModelError:
+    """The error for a local folder of a model that does not exist."""
+    path = Path(name).expanduser()
+    got = "It is a file: give the folder that holds it" if path.is_file() else "There is none: check the path"
+    return ModelError(f"Expected {spec} to name a folder that holds a model and its config.json. {got}.")
 
 
 def hub_cache() -> str:

@@ -1,27 +1,23 @@
 """`hf:NAME_OR_PATH`: image classifiers of transformers, with the preprocessing of their image processor."""
 
-import math
-import warnings
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from heatproof.errors import HeatproofWarning, MissingExtra, ModelError
-from heatproof.geometry import Geometry, default_resize
-from heatproof.models.download import hub_cache, no_weights, reachable
+from heatproof.errors import MissingExtra, ModelError
+from heatproof.models.download import hub_cache, is_path, missing_folder, no_weights, reachable
+from heatproof.models.image_processor import class_names, processor_preprocessing
 from heatproof.models.model_sources import Found, ModelRequest
-from heatproof.models.preprocessing import CROP_SHARE, Preprocessing, height_width, per_channel
-
-_PIL_FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+from heatproof.models.own_preprocessing import own_preprocessing
 
 
 def hugging_face_model(request: ModelRequest) -> Found:
     """An `AutoModelForImageClassification`; made from its config alone where no published weights are wanted."""
     transformers = _transformers()
     local = Path(request.name).expanduser().is_dir()
+    if not local and is_path(request.name):
+        raise missing_folder(request.spec, request.name)
     where: dict[str, Any] = {"local_files_only": True} if local or not reachable("huggingface.co") else {}
     try:
         module = _build_network(transformers, request, where)
@@ -31,8 +27,10 @@ def hugging_face_model(request: ModelRequest) -> Found:
         raise no_weights(request.spec, hub_cache(), error) from error
     config = module.config
     processor = _processor(transformers, request.name, where)
-    base = processor_preprocessing(processor) if processor is not None else _defaults(config)
-    return module.float(), replace(base, classes=_classes(config))
+    base = processor_preprocessing(processor) if processor is not None else own_preprocessing(module)
+    found = base.overridden(classes=class_names(config), channels=getattr(config, "num_channels", None))
+    several = getattr(config, "problem_type", None) == "multi_label_classification"
+    return module.float(), found, {"multi_label": True} if several else {}
 
 
 def _transformers() -> Any:
@@ -72,67 +70,6 @@ def _processor(transformers: Any, name: str, where: dict[str, Any]) -> Any:
         KeyError,
     ):  # no processor saved, or of a kind this version lacks
         return None
-
-
-def _defaults(config: Any) -> Preprocessing:
-    """Where there is no image processor: the size of the configuration; mean and std are assumed."""
-    known = getattr(config, "image_size", None)
-    size = height_width(tuple(known) if isinstance(known, list | tuple) else known) if known else (224, 224)
-    assumed = ("mean", "std") if known else ("mean", "std", "size")
-    return Preprocessing(geometry=Geometry(size, default_resize(size, CROP_SHARE)), assumed=assumed)
-
-
-def processor_preprocessing(processor: Any) -> Preprocessing:
-    """Mean, std and geometry as the processor applies them to an image in [0, 1]."""
-    mean, std = [0.0], [1.0]
-    if getattr(processor, "do_normalize", True):
-        mean, std = list(processor.image_mean), list(processor.image_std)
-    if getattr(processor, "include_top", False):  # EfficientNet's processor divides by std once more
-        std = [value * value for value in std]
-    factor = getattr(processor, "rescale_factor", 1 / 255) if getattr(processor, "do_rescale", True) else 1.0
-    scale = factor * 255
-    offset = 1.0 if getattr(processor, "rescale_offset", False) else 0.0
-    return Preprocessing(
-        per_channel("mean", [(value + offset) / scale for value in mean]),
-        per_channel("std", [value / scale for value in std]),
-        _geometry(processor),
-    )
-
-
-def _geometry(processor: Any) -> Geometry:
-    filters = _PIL_FILTERS.get(int(getattr(processor, "resample", None) or 2), "bilinear")
-    size, crop = getattr(processor, "size", None), getattr(processor, "crop_size", None)
-    edge, exact = _side(size, "shortest_edge"), (_side(size, "height"), _side(size, "width"))
-    cropped = (_side(crop, "height"), _side(crop, "width")) if getattr(processor, "do_center_crop", None) else None
-    share = getattr(processor, "crop_pct", None)
-    if edge and share and not cropped:  # ConvNeXt's processor: a crop below 384, a squash from there on
-        return Geometry((edge, edge), math.floor(edge / share) if edge < 384 else None, filters)
-    if edge:
-        height, width = cropped if cropped and all(cropped) else (edge, edge)
-        return Geometry((height or edge, width or edge), edge, filters)
-    if not all(exact):
-        return Geometry((224, 224), default_resize((224, 224), CROP_SHARE), filters)
-    target = (exact[0] or 224, exact[1] or 224)
-    if not cropped or not all(cropped) or cropped == exact:
-        return Geometry(target, None, filters)
-    warnings.warn(
-        f"The image processor squashes to {target[0]} × {target[1]} and crops; the aspect is kept instead.",
-        HeatproofWarning,
-        stacklevel=5,
-    )
-    resize = target if target[0] != target[1] else target[0]
-    return Geometry((cropped[0] or 224, cropped[1] or 224), resize, filters)
-
-
-def _side(size: Any, key: str) -> int | None:
-    value = size.get(key) if isinstance(size, Mapping) else getattr(size, key, None)
-    return int(value) if value else None
-
-
-def _classes(config: Any) -> tuple[str, ...] | None:
-    names = getattr(config, "id2label", None) or {}
-    listed = tuple(str(names[i]) for i in sorted(names, key=int))
-    return None if not listed or all(name == f"LABEL_{i}" for i, name in enumerate(listed)) else listed
 
 
 def _first_line(error: Exception) -> str:

@@ -50,12 +50,11 @@ def resolve_layer(model: HasModule | nn.Module, layer: str | nn.Module) -> str:
 def module_and_call(root: nn.Module, name: str) -> tuple[nn.Module, int | None]:
     """The module of a resolved name, and the number of its call; None where the name has none."""
     base, mark, call = name.rpartition("#")
-    try:
-        return root.get_submodule(name), None
-    except AttributeError:
-        if not mark:
-            raise
-        return root.get_submodule(base), int(call)
+    parts = dict(root.named_modules(remove_duplicate=False))
+    wanted, number = (base, int(call)) if name not in parts and mark else (name, None)
+    if wanted not in parts:
+        raise AttributeError(f"{type(root).__name__} has no layer {wanted!r}")
+    return parts[wanted], number
 
 
 def several_calls(name: str, calls: Sequence[int]) -> str:

@@ -27,6 +27,7 @@ from torch import nn
 
 from heatproof.errors import LayerError, ModelError
 from heatproof.models.layer_names import several_calls
+from heatproof.models.observable import some_compiled, without_layers
 from heatproof.models.probe import Classifier, ProbeRecord, probe
 from heatproof.models.rows import Rows
 
@@ -53,7 +54,7 @@ def find_layers(model: Classifier, last: str | None = None) -> Layers:
     """
     stages, records = _stages(model)
     if not stages and last is None:
-        raise LayerError(_none_found(type(model.module).__name__, records))
+        raise LayerError(_none_found(model, records))
     return Layers(last or stages[-1], tuple(stages) or (last or "",))
 
 
@@ -80,18 +81,35 @@ def _stages(model: Classifier) -> tuple[list[str], list[ProbeRecord]]:
     return [], records
 
 
-def _none_found(kind: str, records: list[ProbeRecord]) -> str:
-    """Says that no layer was found, and names the calls of the one that would be taken if it ran once."""
+def _none_found(model: Classifier, records: list[ProbeRecord]) -> str:
+    """Says that no layer was found, why, and what can be done: every layer named here can be explained."""
+    kind, otherwise = type(model.module).__name__, without_layers(len(model.input_shape) - 1)
     expected = (
         f"Expected a layer with positions (N × C × h × w) in {kind} that runs once in a forward pass. Found none. "
     )
+    if some_compiled(model.module):
+        return (
+            f"{expected}It is compiled by TorchScript, which shows nothing of its layers: give the Python module that "
+            f"it was made of, or {otherwise}."
+        )
     usable = [record for record in records if record.rows is Rows.IMAGES]
     latest = {record.name: record for record in usable}.values()
     repeated = _layers_of_probe([replace(record, calls=1) for record in latest])
     if not repeated:
-        return expected + "Name one with `layer`, or take a method that reads no layer, such as rise."
+        able = [r.name for r in usable if r.layout is not None and r.calls == 1]
+        if able:
+            return f"{expected}Name one with `layer`, such as {able[-1]!r}, or {otherwise}."
+        return f"{expected}{_why_none(records)}{otherwise[0].upper()}{otherwise[1:]}."
     calls = [record.call for record in usable if record.name == repeated[-1]]
     return expected + several_calls(repeated[-1], calls)
+
+
+def _why_none(records: list[ProbeRecord]) -> str:
+    """Why no layer can be named either; empty where none has positions."""
+    kinds = {record.rows for record in records if record.shape is not None and len(record.shape) > 2}
+    if Rows.FOLDED in kinds:
+        return "Its layers see views, windows or parts, whose rows are not images. "
+    return "None of its layers depends on the image. " if kinds == {Rows.FIXED} else ""
 
 
 # --- families with a rule of their own ---

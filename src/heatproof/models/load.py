@@ -13,7 +13,7 @@ from heatproof.models import model_sources
 from heatproof.models.checkpoint import load_weights
 from heatproof.models.model import Model
 from heatproof.models.model_sources import ModelRequest, Source
-from heatproof.models.preprocessing import Preprocessing
+from heatproof.models.preprocessing import Preprocessing, image_shape
 from heatproof.registry import nearest
 from heatproof.spelling import scalar
 
@@ -50,6 +50,7 @@ def load_model(
     layer: str | nn.Module | None = None,
     multi_label: bool = False,
     output: str | None = None,
+    input_shape: Sequence[int] | None = None,
 ) -> Model:
     """The classifier called `spec` (see `FORMS`), in eval mode on `device`, with its preprocessing.
 
@@ -57,8 +58,8 @@ def load_model(
         checkpoint: a local safetensors file, or a torch file of tensors. Without one the published weights are taken,
             from the cache or the network.
         model_args: arguments of the constructor; text is read as a YAML scalar (`num_classes=10`, `pad_type=same`).
-        mean, std: one value or three, in the network's channel order, for images in [0, 1] where `value_range` does not
-            say otherwise; replace those of the model's own configuration.
+        mean, std: one value, or one for each channel in the network's order, for images in [0, 1] where `value_range`
+            does not say otherwise; replace those of the model's own configuration.
         size: a side or (height, width); replaces that of the configuration.
         device: `auto` takes CUDA, then MPS, then the CPU.
         name: the model's name in the results; `spec` by default.
@@ -76,6 +77,7 @@ def load_model(
         multi_label: labels do not exclude each other; probabilities are sigmoids.
         output: `value` for a network whose outputs are numbers in units of their own, as of a regression; by default
             `logit`, or what a `python:` factory's own model says.
+        input_shape: (channels, height, width) of a network whose images have not three channels; replaces `size`.
 
     Raises:
         UnknownName: no such form or model, with near misses.
@@ -90,15 +92,20 @@ def load_model(
         pretrained = asked if asked is None else bool(asked)
     wanted = checkpoint is None and pretrained is not False
     where = chosen_device(device)
-    seen = {"crop": crop, "window": window, "alpha_background": alpha_background}
+    seen: dict[str, Any] = {"crop": crop, "window": window, "alpha_background": alpha_background}
     seen |= {"value_range": value_range, "channel_order": channel_order}
+    seen["channels"] = args.get("in_chans", args.get("num_channels"))
+    if input_shape is not None:
+        seen["channels"], *size = image_shape(input_shape, size)
     Preprocessing().overridden(mean, std, size, resize, interpolation, **seen)  # raises before the model is built
     module, preprocessing, *more = source(ModelRequest(spec, rest, args, wanted))
     if checkpoint is not None:
         load_weights(module, checkpoint, spec)
     module = channels_last(module.eval().to(where))
-    chosen = preprocessing.overridden(mean, std, size, resize, interpolation, classes, **seen)
     own = dict(more[0]) if more else {}
+    chosen = preprocessing.overridden(mean, std, size, resize, interpolation, classes, **seen)
+    if own.get("input_shape") is not None and (input_shape is not None or not (mean is None and std is None)):
+        own["input_shape"] = None  # images in [0, 1], which are normalised here
     if layer not in (None, "auto"):
         own["layer"] = layer
     if multi_label:

@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 from heatproof.ambient import autocast_dtype, callers_state, ordinary
-from heatproof.errors import InvalidInput, ModelError
+from heatproof.errors import InvalidInput, ModelError, warn
 from heatproof.geometry import Geometry
 from heatproof.locks import held, parameters_of
 from heatproof.memo import cached_property
 from heatproof.models.layer_names import module_and_call, resolve_layer
 from heatproof.models.layers import Layers, find_layers
-from heatproof.models.own_preprocessing import own_preprocessing
-from heatproof.models.preprocessing import Preprocessing
+from heatproof.models.other_input import other_input
+from heatproof.models.preprocessing import Preprocessing, channels_and_sides, image_shape
 from heatproof.models.probe import carry_facts
 from heatproof.registry import unknown
 
@@ -34,10 +34,11 @@ class Model:
     `name` as typed; `module` on `device`; `mean`, `std` per channel; `geometry` from image to `x`;
     `classes` names by index, or None. `multi_label`: labels do not exclude each other, so a probability is the
     sigmoid of its logit and not the softmax. `output`: `logit`, or `value` for a network whose outputs are numbers in
-    units of their own and no logits, so that they have no probability. `input_shape` is `(channels, *spatial)`; for
-    signals and volumes tensors are taken as they are. Calls that explain go through `evaluating`, which restores the
-    module's train/eval mode and `requires_grad`. Threads that use models of one module, or of modules that share a
-    part, wait for each other.
+    units of their own and no logits, so that they have no probability. `input_shape` is `(channels, *spatial)`.
+    `takes_images`: image files can be its input; `normalises`: its input lies in [0, 1] and is normalised here, else
+    tensors are taken as they are. Calls that explain go through `evaluating`, which restores the module's train/eval
+    mode and `requires_grad`. Threads that use models of one module, or of modules that share a part, wait for each
+    other.
     """
 
     #: Layer, its output and the image's size → the tensor to explain, or None for the output's first tensor.
@@ -68,8 +69,8 @@ class Model:
         self.module = module
         self.multi_label = multi_label
         self.output_kind = output
-        self.input_shape = input_shape or (3, *preprocessing.geometry.size)
-        self.takes_images = input_shape is None
+        self.input_shape = input_shape or (preprocessing.geometry.channels, *preprocessing.geometry.size)
+        self.takes_images, self.normalises = len(self.input_shape) == 3, input_shape is None
         self.name = name
         self.device = device
         self.mean = preprocessing.mean
@@ -80,11 +81,21 @@ class Model:
         self._assumed = preprocessing.assumed
         self._told = False
         self._layer = None if layer is None or layer == "auto" else resolve_layer(module, layer)
+        self._warned = False
         self._constants: dict[tuple[torch.device, torch.dtype, int], tuple[torch.Tensor, torch.Tensor]] = {}
 
     def __repr__(self) -> str:
         height, width = self.geometry.size
         return f"Model({self.name!r}, {type(self.module).__name__}, {height}×{width}, {self.device})"
+
+    def warn_as_given(self) -> None:
+        """Warns, once, where image files go into the network in [0, 1] because no mean and std were given."""
+        if self.takes_images and not self.normalises and not self._warned:
+            self._warned = True
+            warn(
+                f"{self.name} was wrapped without mean and std: image files go into it as they are, in [0, 1]. Set "
+                "`mean` and `std` to what it was trained with."
+            )
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -102,14 +113,14 @@ class Model:
 
     def warn_of_assumptions(self) -> None:
         """Warns, once, where preprocessing is assumed because nobody gave it."""
-        if self.takes_images and not self._told:
+        if self.normalises and not self._told:
             self._told = True
             self.preprocessing.warn_of_assumptions(self.name, stacklevel=4)
 
     @property
     def own_settings(self) -> dict[str, Any]:
         """What it was made with besides its module and its preprocessing: keyword arguments of `Model`."""
-        shape = None if self.takes_images else self.input_shape
+        shape = None if self.normalises else self.input_shape
         return {
             "layer": self._layer,
             "multi_label": self.multi_label,
@@ -196,7 +207,7 @@ class Model:
 
     def normalise(self, x: torch.Tensor) -> torch.Tensor:
         """`x` in [0, 1] → `z = (x − mean) / std`, device and dtype kept; any spatial dims."""
-        if not self.takes_images:
+        if not self.normalises:
             return x
         key = (x.device, x.dtype, x.dim())
         if key not in self._constants:
@@ -210,7 +221,7 @@ class Model:
         return (x - mean) / std
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
-        """`x` `(N, 3, H, W)` in [0, 1] → float32 logits `(N, K)`. Finiteness is for the caller to check."""
+        """`x` `(N, C, H, W)` in [0, 1] → float32 logits `(N, K)`. Finiteness is for the caller to check."""
         return self.of_normalised(self.normalise(x))
 
     def of_normalised(self, z: torch.Tensor) -> torch.Tensor:
@@ -230,7 +241,12 @@ class Model:
         """What the module itself returns for `z`, under the caller's autocast and defaults (`heatproof.ambient`)."""
         with held(self.module), callers_state():
             z = z.to(self.dtype)
-            return self.module(z.flip(1) if self.channel_order == "bgr" else z)
+            try:
+                return self.module(z.flip(1) if self.channel_order == "bgr" else z)
+            except RuntimeError as error:
+                if advice := other_input(self.module, tuple(z.shape[1:])):
+                    raise ModelError(f"{self.name} does not run on inputs of {tuple(z.shape[1:])}. {advice}") from error
+                raise
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """`(N, K)` logits → the scores of the classes, in double precision: softmax, or sigmoid where `multi_label`.
@@ -281,7 +297,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     """
     modules = list(module.modules())
     with held(module), _ordinary_weights(modules):
-        training = [m for m in modules if m.training]
+        training = [m for m in modules if getattr(m, "training", False)]  # frozen TorchScript has no such flag
         trainable = [p for p in parameters_of(modules) if p.requires_grad]
         try:
             for part in training:
@@ -318,7 +334,7 @@ def _ordinary_weights(modules: list[nn.Module]) -> Iterator[None]:
 
 
 def wrap(
-    module: nn.Module,
+    module: Any,
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
     size: int | Sequence[int] | None = None,
@@ -327,7 +343,7 @@ def wrap(
     crop: float | None = None,
     interpolation: str | None = None,
     window: Sequence[float] | str | None = None,
-    alpha_background: str = "white",
+    alpha_background: str | None = None,
     value_range: float | None = None,
     channel_order: str | None = None,
     classes: Sequence[str] | None = None,
@@ -337,13 +353,18 @@ def wrap(
     multi_label: bool = False,
     output: str = "logit",
     input_shape: Sequence[int] | None = None,
+    processor: Any = None,
 ) -> Model:
     """Any classifier as a `Model`: an `nn.Module` that returns a tensor, tuple, dict or ModelOutput.
 
-    `mean` and `std` are one value or three, for images in [0, 1], and `size` is a side or (height, width). Where they
-    are not given, they are those of a timm model's configuration; for any other module .5, .5 and 224 are assumed, with
-    a warning when images are explained. `value_range=255`: mean and std are those of bytes. `channel_order="bgr"`: the
-    network takes blue first, as do mean and std. An image is resized, keeping its
+    An image-classification pipeline of Hugging Face is one too: its image processor gives mean, std, size, resize, crop
+    and interpolation, its configuration the names of the classes. `processor` is the image processor of a module given
+    by itself. What is given here replaces what they say.
+
+    `mean` and `std` are one value or one for each channel, for images in [0, 1], and `size` is a side or (height,
+    width). Where nobody gave them, they are those of a timm model's configuration; for any other module .5, .5 and 224
+    are assumed, with a warning when images are explained. `value_range=255`: mean and std are those of bytes.
+    `channel_order="bgr"`: the network takes blue first, as do mean and std. An image is resized, keeping its
     aspect, so that the centre crop of `size` keeps the share `crop` of each side (.875 by default) where the aspects
     are the same, and as much as it can elsewhere. In place of `crop`, `resize` is the length of the shorter side (256
     for 224), a box (height, width) that the resized image just covers, or None to resize to `size` without the aspect.
@@ -351,22 +372,41 @@ def wrap(
     of each image; by default the range of the file's type. `alpha_background`: the colour behind transparent pixels.
     `device="auto"` leaves the module where it is, anything else moves it. `layer` replaces the target layer found by
     architecture. `multi_label`: labels do not exclude each other. `output="value"`: the outputs are numbers in units of
-    their own, as of a regression, and no logits. `input_shape`, such as (1, 4096) or (1, 32, 64, 64), is for signals
-    and volumes: `(channels, *spatial)` of what the network takes, normalised by the caller.
+    their own, as of a regression, and no logits. `input_shape` is `(channels, *spatial)` of what the
+    network takes, where that is no image in colour: (1, 28, 28) for grey images, (4, 64, 64) for images of four bands,
+    (1, 4096) for signals, (1, 32, 64, 64) for volumes. Images become grey for one channel; for two, or four and more,
+    they must hold as many (`.npy`, TIFF). With `mean` and `std` such images lie in [0, 1], as others do; without them,
+    and for signals and volumes, tensors are taken as they are, normalised by the caller.
     The module's train/eval mode, gradients and flags are left as they were after every call. `torch.compile` and
     `DataParallel` wrappers are removed, because hooks must see the layers.
     """
+    from heatproof.models.pipelines import is_pipeline, parts_of, preprocessing_of
+
+    if is_pipeline(module):
+        module, own = parts_of(module)
+        processor = own if processor is None else processor
     if not isinstance(module, nn.Module):
-        raise InvalidInput(f"`module` must be a torch.nn.Module. Got {type(module).__name__}.")
+        raise InvalidInput(
+            f"`module` must be a torch.nn.Module or an image-classification pipeline. Got {type(module).__name__}."
+        )
     module = bare(module)
-    chosen = own_preprocessing(module).overridden(
-        mean, std, size, resize, interpolation, classes, crop=crop, window=window, alpha_background=alpha_background,
-        value_range=value_range, channel_order=channel_order,
+    known, several = preprocessing_of(module, processor)
+    shape = None if input_shape is None else channels_and_sides(input_shape)
+    channels, target = None, size
+    if shape is not None and len(shape) == 3:
+        channels, target = shape[0], image_shape(shape, size)[1:]
+        if mean is None and std is None:
+            mean, std = 0.0, 1.0
+        else:
+            shape = None
+    chosen = known.overridden(
+        mean, std, target, resize, interpolation, classes, crop=crop, window=window, alpha_background=alpha_background,
+        channels=channels, value_range=value_range, channel_order=channel_order,
     )  # fmt: skip
     where = module_device(module) if device == "auto" else torch.device(device)
     if device != "auto":
         module.to(where)
-    shape = None if input_shape is None else _channels_and_sides(input_shape)
+    multi_label = multi_label or bool(several)
     return Model(
         module,
         chosen,
@@ -385,16 +425,6 @@ def bare(module: nn.Module) -> nn.Module:
     if inner is None and isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
         inner = module.module
     return bare(inner) if isinstance(inner, nn.Module) else module
-
-
-def _channels_and_sides(shape: Sequence[int]) -> tuple[int, ...]:
-    sides = tuple(shape) if isinstance(shape, Sequence) else ()
-    if len(sides) not in (2, 3, 4) or not all(isinstance(s, int) and s >= 1 for s in sides):
-        raise InvalidInput(
-            f"`input_shape` must be (channels, length), (channels, height, width) or (channels, depth, height, width). "
-            f"Got {shape!r}."
-        )
-    return sides
 
 
 def module_device(module: nn.Module) -> torch.device:

@@ -14,7 +14,7 @@ def model_code(model: Model, spec: str = "") -> str:
     named = spec.startswith(PYTHON)
     if not named and not any(is_own(type(part).__module__) for part in model.module.modules()):
         return ""
-    shape = None if model.takes_images else model.input_shape
+    shape = None if model.normalises else model.input_shape
     with current_folder_importable():
         return code_fingerprint(
             named_object(spec) if named else None, model.module, (model.multi_label, shape, model.classes)

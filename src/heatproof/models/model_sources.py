@@ -11,7 +11,7 @@ from torch import nn
 
 from heatproof.errors import ModelError, UnknownName
 from heatproof.geometry import Geometry, default_resize
-from heatproof.models.download import hub_cache, no_weights, reachable
+from heatproof.models.download import hub_cache, missing_folder, no_weights, reachable
 from heatproof.models.own_preprocessing import own_preprocessing, timm_preprocessing
 from heatproof.models.preprocessing import Preprocessing, height_width, per_channel
 from heatproof.plugins import current_folder_importable, named_object
@@ -39,6 +39,9 @@ def timm_model(request: ModelRequest) -> Found:
     """`timm:NAME[.TAG]`; preprocessing from its pretrained configuration."""
     import timm
 
+    place, _, folder = request.name.partition(":")
+    if place == "local-dir" and not Path(folder).expanduser().is_dir():
+        raise missing_folder(request.spec, folder)
     if not request.name.startswith(("hf-hub:", "hf_hub:", "local-dir:")) and not timm.is_model(request.name):
         raise unknown_model("timm", request.name, timm.list_models())
     try:
@@ -50,7 +53,8 @@ def timm_model(request: ModelRequest) -> Found:
         raise
     except Exception as error:  # the hub's client, torch.hub and timm raise a dozen kinds
         raise _timm_problem(request, error) from error
-    return module, timm_preprocessing(module, request.args.get("img_size"))
+    own = timm_preprocessing(module, request.args.get("img_size"))
+    return module, own.overridden(channels=request.args.get("in_chans"))
 
 
 def _timm_problem(request: ModelRequest, error: Exception) -> ModelError:

@@ -89,7 +89,7 @@ class Calibration:
 
 def fingerprint(model: Model) -> str:
     """A hash of all that decides activations: the weights, and how images are normalised."""
-    said = f"{model.fingerprint} {model.mean} {model.std} {model.takes_images}"
+    said = f"{model.fingerprint} {model.mean} {model.std} {model.normalises}"
     return hashlib.blake2b(said.encode(), digest_size=16).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""What a module says of its own preprocessing: timm's models say all of it, any other nothing."""
+"""What a module says of its own preprocessing: timm's models say all of it, those of transformers the size."""
 
 import warnings
 from typing import Any
@@ -7,14 +7,18 @@ from torch import nn
 
 from heatproof.errors import HeatproofWarning
 from heatproof.geometry import Geometry, default_resize
-from heatproof.models.preprocessing import INTERPOLATIONS, Preprocessing, height_width, per_channel
+from heatproof.models.preprocessing import CROP_SHARE, INTERPOLATIONS, Preprocessing, height_width, per_channel
 
 
 def own_preprocessing(module: nn.Module) -> Preprocessing:
-    """What a module says of its preprocessing: that of timm's models. For any other all is assumed, and said so."""
+    """What a module says of its preprocessing: all of timm's models, the size of transformers'. The rest is assumed."""
     if getattr(module, "pretrained_cfg", None):
         return timm_preprocessing(module)
-    return Preprocessing(assumed=("mean", "std", "size"))
+    known = getattr(getattr(module, "config", None), "image_size", None)
+    if not known:
+        return Preprocessing(assumed=("mean", "std", "size"))
+    size = height_width(tuple(known) if isinstance(known, list | tuple) else known)
+    return Preprocessing(geometry=Geometry(size, default_resize(size, CROP_SHARE)), assumed=("mean", "std"))
 
 
 def timm_preprocessing(module: nn.Module, size: Any = None) -> Preprocessing:

@@ -48,6 +48,7 @@ class Preprocessing:
         crop: Any = None,
         window: Any = None,
         alpha_background: Any = None,
+        channels: int | None = None,
         value_range: Any = None,
         channel_order: Any = None,
     ) -> "Preprocessing":
@@ -55,8 +56,11 @@ class Preprocessing:
 
         `mean` and `std` are those of the network: in its channel order, and in units of `value_range`.
         """
-        geometry = self.geometry
+        count = self.geometry.channels if channels is None else channels
+        geometry = replace(self.geometry, channels=count)
         order = self.channel_order if channel_order is None else checked_channel_order(channel_order)
+        if order == "bgr" and count != 3:
+            raise InvalidInput(f"`channel_order` is for networks of three channels. This one has {count}.")
         if value_range is not None and mean is None and std is None:
             raise InvalidInput("`value_range` says the units of `mean` and `std`. Got neither of them.")
         given = [name for name, value in (("mean", mean), ("std", std), ("size", size)) if value is not None]
@@ -75,10 +79,12 @@ class Preprocessing:
             geometry = replace(geometry, window=checked_window(window))
         if alpha_background is not None:
             geometry = replace(geometry, background=checked_background(alpha_background))
+        means = for_channels(self.mean, count) if mean is None else _given("mean", mean, value_range, order, count)
+        stds = for_channels(self.std, count) if std is None else _given("std", std, value_range, order, count)
         return replace(
             self,
-            mean=self.mean if mean is None else _given_values("mean", mean, value_range, order),
-            std=self.std if std is None else _given_values("std", std, value_range, order),
+            mean=means,
+            std=stds,
             geometry=geometry,
             classes=tuple(map(str, classes)) if classes else self.classes,
             channel_order=order,
@@ -101,28 +107,55 @@ class Preprocessing:
         )
 
 
-def per_channel(name: str, values: Any) -> tuple[float, float, float]:
-    """One number for all three channels, or three."""
+def for_channels(values: tuple[float, ...], count: int) -> tuple[float, ...]:
+    """Mean or std for another number of channels: the mean of those that are known, for each."""
+    return values if len(values) == count else (sum(values) / len(values),) * count
+
+
+def per_channel(name: str, values: Any, count: int = 3) -> tuple[float, ...]:
+    """One number for all `count` channels, or as many."""
     listed = [values] if isinstance(values, str) or not isinstance(values, Iterable) else list(values)
     try:
         numbers = [float(v) for v in listed]
     except (TypeError, ValueError):
         numbers = []
-    if len(numbers) not in (1, 3) or not all(map(math.isfinite, numbers)):
-        raise InvalidInput(f"`{name}` must be one number or three (red, green, blue). Got {values!r}.")
+    if len(numbers) not in (1, count) or not all(map(math.isfinite, numbers)):
+        several = "three (red, green, blue)" if count == 3 else f"{count}, one for each channel"
+        several = "one number" if count == 1 else f"one number or {several}"
+        raise InvalidInput(f"`{name}` must be {several}. Got {values!r}.")
     if name == "std" and min(numbers) <= 0:
         raise InvalidInput(f"`std` must be above 0. Got {values!r}.")
-    red, green, blue = numbers * 3 if len(numbers) == 1 else numbers
-    return red, green, blue
+    return tuple(numbers * count if len(numbers) == 1 else numbers)
 
 
-def _given_values(name: str, values: Any, value_range: Any, order: str) -> tuple[float, float, float]:
-    """A mean or std as the user gave it → red, green, blue, for images in [0, 1].
+def channels_and_sides(shape: Any) -> tuple[int, ...]:
+    """`input_shape`: (channels, length), (channels, height, width) or (channels, depth, height, width)."""
+    sides = tuple(shape) if isinstance(shape, Sequence) else ()
+    if len(sides) not in (2, 3, 4) or not all(isinstance(s, int) and s >= 1 for s in sides):
+        raise InvalidInput(
+            f"`input_shape` must be (channels, length), (channels, height, width) or (channels, depth, height, width). "
+            f"Got {shape!r}."
+        )
+    return sides
+
+
+def image_shape(shape: Any, size: Any) -> tuple[int, int, int]:
+    """`input_shape` of images, (channels, height, width); `size`, where given too, must agree."""
+    sides = channels_and_sides(shape)
+    if len(sides) != 3:
+        raise InvalidInput(f"`input_shape` must be (channels, height, width) for images. Got {shape!r}.")
+    if size is not None and height_width(size) != sides[1:]:
+        raise InvalidInput(f"`size` and `input_shape` must agree. Give one of them. Got {size!r} and {shape!r}.")
+    return sides[0], sides[1], sides[2]
+
+
+def _given(name: str, values: Any, value_range: Any, order: str, count: int) -> tuple[float, ...]:
+    """A mean or std as the user gave it → one value for each channel, red first, for images in [0, 1].
 
     Raises:
         InvalidInput: values that images in [0, 1] cannot have, such as means of 0 … 255, without a `value_range`.
     """
-    found = per_channel(name, values)
+    found = per_channel(name, values, count)
     scale = 1.0 if value_range is None else checked_value_range(value_range)
     if value_range is None and (max(found) > 1 or (name == "mean" and min(found) < 0)):
         wanted = "lie in 0 … 1, as images do" if name == "mean" else "be at most 1, because images lie in 0 … 1"
@@ -130,8 +163,7 @@ def _given_values(name: str, values: Any, value_range: Any, order: str) -> tuple
             f"`{name}` must {wanted}. Got {_short(found)}. Where mean and std are in units of 0 … 255, set "
             "`value_range=255` (--value-range 255); `value_range=1` takes them as they are."
         )
-    red, green, blue = (value / scale for value in found)
-    return (blue, green, red) if order == "bgr" else (red, green, blue)
+    return tuple(value / scale for value in (reversed(found) if order == "bgr" else found))
 
 
 def checked_value_range(value: Any) -> float:
@@ -199,6 +231,7 @@ def preprocessing_facts(preprocessing: Preprocessing) -> Mapping[str, Any]:
         "interpolation": geometry.interpolation,
         "mean": list(mean),
         "std": list(std),
+        "channels": geometry.channels,
         "channel_order": preprocessing.channel_order,
         "assumed": list(preprocessing.assumed),
         "window": listed(geometry.window),
@@ -214,7 +247,7 @@ def _rescaled_side(geometry: Geometry, new: tuple[int, int]) -> int | tuple[int,
 
 
 def _short(values: Sequence[float]) -> str:
-    """Three values, or one where they are equal."""
+    """The values of all channels, or one where they are equal."""
     return ", ".join(f"{value:.4g}" for value in (values if len(set(values)) > 1 else values[:1]))
 
 

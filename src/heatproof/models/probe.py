@@ -19,6 +19,7 @@ from heatproof.errors import LayerError, ModelError, warn
 from heatproof.locks import of_this_thread
 from heatproof.memo import PerModule
 from heatproof.models.layout import Layout, fits, layout_of
+from heatproof.models.observable import observable_modules
 from heatproof.models.rows import (
     CHANGED,
     MIXED_SHARE,
@@ -174,7 +175,7 @@ def _run(model: Classifier, z: torch.Tensor, watch: _Watch, graph: bool = False)
         ):
             z = z.clone()  # a network may write into what it is given
             model.output(z.requires_grad_() * 1.0 if graph else z)
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, ModelError):
         raise
     except Exception as error:  # whatever a model raises on an input that does not suit it
         raise ModelError(
@@ -195,14 +196,14 @@ def _watched(module: nn.Module, watch: _Watch) -> Iterator[None]:
         return after
 
     with ExitStack() as handles:
-        for name, part in module.named_modules():
+        for name, part in observable_modules(module):
             handles.callback(part.register_forward_hook(of_this_thread(watcher(name))).remove)
         yield
 
 
 def _keep(model: Classifier, samples: _Samples, name: str, call: int, output: Any) -> None:
     """Adds a sample of an output; of the whole network's, of its logits."""
-    tensor = _first_tensor(output) if name else _logits(model, output)
+    tensor = dequantised(_first_tensor(output)) if name else _logits(model, output)
     found = sampled(tensor)
     if found is not None:
         samples[name, call] = found
@@ -247,7 +248,7 @@ def _facts(records: list[ProbeRecord], logits: Rows) -> Facts:
 def _record(
     name: str, call: int, module: nn.Module, inputs: Any, output: Any, shape: tuple[int, ...], finished: int
 ) -> ProbeRecord:
-    tensor, source = _first_tensor(output), _first_tensor(inputs)
+    tensor, source = dequantised(_first_tensor(output)), _first_tensor(inputs)
     layout = None if tensor is None else _layout(module, tensor, shape[1:])
     return ProbeRecord(
         name=name,
@@ -259,7 +260,7 @@ def _record(
         fits=layout is not None and fits(layout, shape[1:]),
         opaque=tensor is None or isinstance(output, Mapping),
         sees_image=source is not None and tuple(source.shape) == (ROWS, *shape),
-        source=None if source is None else (source.data_ptr(), tuple(source.shape)),
+        source=None if source is None or source.is_quantized else (source.data_ptr(), tuple(source.shape)),
     )
 
 
@@ -268,6 +269,11 @@ def _first_tensor(output: Any) -> torch.Tensor | None:
         return output
     items = output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple | list) else ()
     return next((item for item in items if isinstance(item, torch.Tensor)), None)
+
+
+def dequantised(tensor: torch.Tensor | None) -> torch.Tensor | None:
+    """An output of a statically quantised layer in floating point; any other as it is."""
+    return tensor.dequantize() if tensor is not None and tensor.is_quantized else tensor
 
 
 def _layout(module: nn.Module, tensor: torch.Tensor, size: tuple[int, ...]) -> Layout | None:

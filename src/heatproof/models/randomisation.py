@@ -13,6 +13,8 @@ from torch import nn
 from heatproof import seeds
 from heatproof.errors import ModelError
 from heatproof.models.model import Model
+from heatproof.models.observable import some_compiled
+from heatproof.models.probe import quantised
 
 #: Orders in which blocks lose their weights (`stages_of`).
 ORDERS = {
@@ -52,7 +54,17 @@ class Randomised:
         """
         names = layers_with_weights(self.original.module)
         if not names:
-            raise ModelError(f"Expected a network with weights. {self.original.name} has none to draw anew.")
+            packed = (
+                " A quantised network keeps them packed: take the float network."
+                if quantised(self.original.module)
+                else ""
+            )
+            raise ModelError(f"Expected a network with weights. {self.original.name} has none to draw anew.{packed}")
+        if some_compiled(self.original.module):
+            raise ModelError(
+                f"Expected a network whose weights can be drawn anew. {self.original.name} is compiled by TorchScript. "
+                "Give the Python module that it was made of."
+            )
         return blocks_of(names, most)
 
     @torch.no_grad()

@@ -26,6 +26,7 @@ from heatproof.memo import PerModule
 from heatproof.models.capture import first_tensor
 from heatproof.models.layout import Layout
 from heatproof.models.model import Model
+from heatproof.models.observable import observable_modules
 
 
 @dataclass
@@ -72,7 +73,7 @@ def recording(model: Model, layer: str) -> Iterator[Record]:
             record.outputs.append((module, output))
 
     with held(model.module), ExitStack() as handles:
-        for module in model.module.modules():
+        for _, module in observable_modules(model.module):
             # Registered before the capture's own hook, so the record holds the layer's output as the model made it.
             handles.callback(module.register_forward_pre_hook(of_this_thread(enter)).remove)
             handles.callback(module.register_forward_hook(of_this_thread(leave)).remove)
@@ -91,7 +92,9 @@ class Tail:
     ):
         self.model, self.record, self.layout, self.x, self.graph = model, record, layout, x, graph
         self.z = model.normalise(x).to(model.dtype)  # once, not for every chunk of variants
-        self.native, self._replaced = first_tensor(record.native)
+        native, self._replaced = first_tensor(record.native)
+        self._quantised = native if native is not None and native.is_quantized else None
+        self.native = native if self._quantised is None else self._quantised.dequantize()
         self.mode = self._checked(logits)
 
     def __call__(self, activations: torch.Tensor, rows: int | torch.Tensor) -> torch.Tensor:
@@ -112,7 +115,7 @@ class Tail:
         layer = self.model.submodule(self.record.layer)
         queues = {} if mode == "whole" else self.record.queues()
         # A clone: what follows may write in place (DenseNet's relu), and the caller's tensor must stay.
-        value = self._replaced(native.clone())
+        value = self._replaced(self._as_recorded(native.clone()))
         answer = _Answer(value, self.record.call if mode == "whole" else len(queues.get(layer, ())))
         with ExitStack() as stack:
             for module, queue in queues.items():
@@ -130,6 +133,16 @@ class Tail:
         if not answer.given:
             raise ModelError(f"{self.model.name} did not run layer {self.record.layer!r} on these activations.")
         return logits
+
+    def _as_recorded(self, native: torch.Tensor) -> torch.Tensor:
+        """Activations as the layer gives them: with the scale of its output where that is quantised."""
+        like = self._quantised
+        if like is None:
+            return native
+        if like.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+            return torch.quantize_per_tensor(native, like.q_scale(), like.q_zero_point(), like.dtype)
+        scales, zeros = like.q_per_channel_scales(), like.q_per_channel_zero_points()
+        return torch.quantize_per_channel(native, scales, zeros, like.q_per_channel_axis(), like.dtype)
 
     def _gathered_all(self, output: Any, rows: int | torch.Tensor, count: int, mode: str) -> Any:
         return tree_map_only(torch.Tensor, lambda t: _gather_rows(t, rows, count, len(self.x), mode), output)

@@ -9,7 +9,7 @@ from torch import nn
 from heatproof.ambient import neutral
 from heatproof.errors import InvalidInput, ModelError
 from heatproof.geometry import Geometry
-from heatproof.models.huggingface import processor_preprocessing
+from heatproof.models.image_processor import processor_preprocessing
 from heatproof.models.model import Model
 from heatproof.models.preprocessing import Preprocessing, per_channel
 

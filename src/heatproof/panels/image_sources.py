@@ -17,13 +17,16 @@ from PIL import Image
 from heatproof.data import ImageFolder, Images, load_images
 from heatproof.data.image_opener import open_pixels
 from heatproof.data.image_paths import printable
-from heatproof.data.inputs import Inputs, as_inputs
+from heatproof.data.inputs import Inputs
 from heatproof.data.labels import labels_by_ending
 from heatproof.data.sampling import sample_text, sampled
+from heatproof.data.streams import Stream
+from heatproof.engine.call import model_inputs
 from heatproof.errors import InvalidInput
 from heatproof.models import Model
 from heatproof.pixels import Pixels, as_bytes, rgb
 from heatproof.seeds import derived_seed
+from heatproof.tensors import as_seen
 
 #: The name of an image until it gets its path as name.
 _PATH = "/"
@@ -58,14 +61,19 @@ def limited_shots(
 
 
 def shots(
-    images: Any, model: Model, labels: Sequence[int | None] | str | os.PathLike | None = None
+    images: Any,
+    model: Model,
+    labels: Sequence[int | None] | str | os.PathLike | None = None,
+    normalised: bool = False,
 ) -> list[ImageSource]:
-    """Files, folders, patterns (`photos/*.jpg`), `shapes`, PIL images, arrays, or a tensor `(N, 3, H, W)`.
+    """Files, folders, patterns (`photos/*.jpg`), `shapes`, PIL images, arrays, a tensor `(N, C, H, W)`, or a source
+    that is read to its end: a Dataset, a DataLoader, an iterable (`heatproof.data.items`).
 
     A file that is named twice counts once.
 
     Args:
         labels: one per image, or a CSV with the columns `file,class_index`.
+        normalised: as in `heatproof.explain`.
 
     Raises:
         InvalidInput: no such images, a wrong number of labels, or a model for signals or volumes.
@@ -75,7 +83,9 @@ def shots(
             f"Only images can be shown. {model.name} takes input of shape {model.input_shape}. "
             "`heatproof.explain` gives the maps."
         )
-    found = _with_names(list(_sources(images, model)))
+    if not isinstance(images, torch.Tensor):
+        model.warn_as_given()
+    found = _with_names(list(_sources(images, model, normalised)))
     if labels is None:
         return found
     if isinstance(labels, str | os.PathLike):
@@ -96,20 +106,36 @@ def _with_names(found: list[ImageSource]) -> list[ImageSource]:
     return named
 
 
-def _sources(images: Any, model: Model) -> Iterable[ImageSource]:
+def _sources(images: Any, model: Model, normalised: bool) -> Iterable[ImageSource]:
     alone = isinstance(images, str | os.PathLike)
     if not alone and not (isinstance(images, list | tuple) and any(isinstance(i, str | os.PathLike) for i in images)):
-        return _sources_of_inputs(images, model)
+        inputs = model_inputs(images, model, normalised)
+        return _sources_of_inputs(images, inputs, model) if isinstance(inputs, Inputs) else _sources_of_stream(inputs)
     seen: dict[Any, ImageSource] = {}
     for number, item in enumerate([images] if alone else images):
         path = isinstance(item, str | os.PathLike)
-        for shot in _sources_of_path(item, model) if path else _sources_of_inputs([item], model):
+        for shot in _sources_of_path(item, model) if path else _sources([item], model, normalised):
             seen.setdefault(shot.id if path else number, shot)
     return seen.values()
 
 
-def _sources_of_inputs(images: Any, model: Model) -> Iterable[ImageSource]:
-    inputs = as_inputs(images, model.geometry)
+def _sources_of_stream(stream: Stream) -> Iterable[ImageSource]:
+    """All images of a source, read to its end: what is shown is held in memory anyway."""
+    found: list[ImageSource] = []
+    while stream.ready(len(found), 1):
+        row = len(found)
+        x = stream.batch(slice(row, row + 1))[0]
+        flag = stream.failed.get(row, "")
+        found.append(ImageSource(stream.ids[row], partial(_as_read, x), stream.labels[row], flag,
+                                 stream.ids[row] if stream.named[row] else ""))  # fmt: skip
+    return found
+
+
+def _as_read(x: torch.Tensor) -> torch.Tensor:
+    return x
+
+
+def _sources_of_inputs(images: Any, inputs: Inputs, model: Model) -> Iterable[ImageSource]:
     return [
         ImageSource(id, partial(_row, inputs, i), original=_original(images, i, model))
         for i, id in enumerate(inputs.ids)
@@ -124,7 +150,11 @@ def _original(images: Any, i: int, model: Model) -> Callable[[], Image.Image] | 
 
 def _rgb(opened: Callable[[], Image.Image | Pixels], model: Model) -> Image.Image:
     """An image at its own resolution, with the window and the background of the model; 8 bits."""
-    return as_bytes(rgb(opened(), model.geometry.window, model.geometry.background))
+    image = opened()
+    if isinstance(image, Pixels) and image.values.shape[2] not in (1, 3):
+        unit = torch.from_numpy(image.unit(model.geometry.window)).permute(2, 0, 1)
+        return Image.fromarray(as_uint8(unit))
+    return as_bytes(rgb(image, model.geometry.window, model.geometry.background))
 
 
 def _row(inputs: Inputs, i: int) -> torch.Tensor:
@@ -187,8 +217,8 @@ def _with_labels(found: list[ImageSource], file: str | os.PathLike) -> list[Imag
 
 
 def as_uint8(x: torch.Tensor) -> np.ndarray:
-    """`(3, H, W)` in [0, 1] → uint8 `(H, W, 3)`."""
-    return (x.detach().permute(1, 2, 0) * 255).round().byte().cpu().numpy()
+    """`(C, H, W)` → uint8 `(H, W, 3)`; see `tensors.as_seen`."""
+    return as_seen(x).cpu().numpy()
 
 
 def stems(shots: Sequence[ImageSource]) -> list[str]:

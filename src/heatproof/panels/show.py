@@ -16,7 +16,6 @@ from heatproof.ambient import neutral
 from heatproof.engine import as_model, of_output
 from heatproof.errors import InvalidInput
 from heatproof.files import write_atomically
-from heatproof.models import Model
 from heatproof.models.preprocessing import preprocessing_facts
 from heatproof.panels import show_page
 from heatproof.panels.explain_images import MapSettings, entries
@@ -226,7 +225,7 @@ def _save(file: Any, arrays: Mapping[str, Any]) -> None:
 
 @neutral()
 def show(
-    model: Model | nn.Module,
+    model: Any,
     images: Any,
     methods: str | Iterable[str] | Mapping[str, Mapping[str, Any]] = ("gradcam",),
     target: Any = "predicted",
@@ -244,16 +243,17 @@ def show(
     dpi: float = PanelFiles.dpi,
     formats: Sequence[str] = PanelFiles.formats,
     overlays: bool = PanelFiles.overlays,
+    normalised: bool = False,
     progress: Any = None,
 ) -> Gallery:
     """Explains images and shows the maps over them: rich output in a notebook, `.panels`, `.save(folder)`.
 
-    `model`, `target`, `layer`, `output`, `upsample` and `seed` are those of `heatproof.explain`, and so are the maps. A
-    map at the image's resolution in which a few pixels are much larger than the rest is drawn brighter, and its title
-    says so.
+    `model`, `target`, `layer`, `output`, `upsample`, `seed` and `normalised` are those of `heatproof.explain`, and so
+    are the maps. A map at the image's resolution in which a few pixels are much larger than the rest is drawn brighter,
+    and its title says so.
 
     Args:
-        images: what `explain` takes; also folders, patterns such as `photos/*.jpg`, and `shapes`. One that cannot be
+        images: what `explain` takes; also patterns such as `photos/*.jpg`, and lists of folders. One that cannot be
             read has a flagged entry.
         methods: what `explain` takes; also `all` (every method but controls) and `cams`. One that does not apply
             to this network is left out, with the reason in `.not_applicable`.
@@ -273,14 +273,14 @@ def show(
     job = checked_job(
         model, images, methods, target, layer, layers=layers, options=options, output=output, upsample=upsample,
         labels=labels, seed=seed, batch_size=batch_size, colormap=colormap, alpha=alpha, dpi=dpi, formats=formats,
-        overlays=overlays,
+        overlays=overlays, normalised=normalised,
     )  # fmt: skip
     return Gallery(job, [entry for entry, _ in entries(job.work, job.shots, progress or Silent())])
 
 
 @neutral()
 def checked_job(
-    model: Model | nn.Module,
+    model: Any,
     images: Any,
     methods: Any = ("gradcam",),
     target: Any = "predicted",
@@ -298,6 +298,7 @@ def checked_job(
     dpi: float = PanelFiles.dpi,
     formats: Sequence[str] = PanelFiles.formats,
     overlays: bool = PanelFiles.overlays,
+    normalised: bool = False,
     limit: int | None = None,
     sampling: str = "stratified",
 ) -> ShowRequest:
@@ -311,7 +312,7 @@ def checked_job(
     for name, value in (("batch_size", batch_size), ("limit", limit)):
         if value is not None and value < 1:
             raise InvalidInput(f"`{name}` must be at least 1. Got {value}.")
-    found, sample = limited_shots(shots(images, model, labels), limit, seed, sampling)
+    found, sample = limited_shots(shots(images, model, labels, normalised), limit, seed, sampling)
     wanted = selected(model, methods, layer, layers, options, output)
     work = MapSettings(model, wanted, target, output, upsample, seed, batch_size)
     return ShowRequest(work, found, look, _facts(work, found, sample), sample, files)

@@ -110,11 +110,12 @@ def gaussian_blur(x: torch.Tensor, *, sigma: float = 3.0) -> torch.Tensor:
 def jpeg(x: torch.Tensor, *, quality: float = 15.0) -> torch.Tensor:
     """Writes and reads each image as a JPEG file in memory (Pillow, 4:2:0), from 8-bit values.
 
+    Of another number of channels than three each channel is a grey file.
     `quality` in [1, 100], rounded to an integer; lower is stronger.
     """
     level = round(within("quality", quality, 1, 100))
     pixels = (x * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    decoded = np.stack([_jpeg_round_trip(image, level) for image in pixels])
+    decoded = np.stack([_decoded(image, level) for image in pixels])
     return torch.from_numpy(decoded).permute(0, 3, 1, 2).contiguous().to(x) / 255
 
 
@@ -336,6 +337,12 @@ def _smear(image: torch.Tensor, weights: list[float], angle: float) -> torch.Ten
         top, left = reach + down, reach + right
         smeared += weight * padded[:, top : top + height, left : left + width]
     return smeared
+
+
+def _decoded(pixels: np.ndarray, quality: int) -> np.ndarray:
+    if pixels.shape[2] == 3:
+        return _jpeg_round_trip(pixels, quality)
+    return np.stack([_jpeg_round_trip(channel, quality) for channel in np.moveaxis(pixels, 2, 0)], -1)
 
 
 def _jpeg_round_trip(pixels: np.ndarray, quality: int) -> np.ndarray:

@@ -22,7 +22,7 @@ class Perturber:
     kind last used, the gradient at the clean images, DeepFool's step. So visit all severities of a kind
     before the next kind; memory then stays at a few times the batch.
 
-    `x` is `(N, 3, H, W)` in [0, 1], `ids` one text per image. `loss_gradient` (images → gradient of the
+    `x` is `(N, C, H, W)` in [0, 1], `ids` one text per image. `loss_gradient` (images → gradient of the
     cross-entropy to the clean prediction, of the images' shape) and `class_scores` (images → differentiable
     logits) are needed by the attacks only. Raises InvalidInput where these do not fit.
     """
@@ -44,7 +44,7 @@ class Perturber:
 
     @neutral()
     def apply(self, kind: str, severity: float, *, extrapolate: bool = False) -> torch.Tensor:
-        """The perturbed batch, `(N, 3, H, W)` in [0, 1] on the batch's device; severity 0 is a copy.
+        """The perturbed batch, `(N, C, H, W)` in [0, 1] on the batch's device; severity 0 is a copy.
 
         `kind` may carry options that are not its strength, as `pgd-linf[steps=20]`. Severities 1–5 are the
         table's, numbers between are interpolated, numbers up to 10 extrapolated where `extrapolate` allows it
@@ -117,8 +117,8 @@ def psnr(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 def _check_images(x: torch.Tensor) -> torch.Tensor:
-    if x.dim() != 4 or x.shape[1] != 3 or not x.numel() or not x.is_floating_point():
-        raise InvalidInput(f"`x` must be floats of shape (N, 3, H, W). Got {x.dtype}, {tuple(x.shape)}.")
+    if x.dim() != 4 or not x.numel() or not x.is_floating_point():
+        raise InvalidInput(f"`x` must be floats of shape (N, C, H, W). Got {x.dtype}, {tuple(x.shape)}.")
     low, high = x.amin().item(), x.amax().item()
     if not (low >= 0 and high <= 1):  # NaN fails too
         raise InvalidInput(f"`x` must lie in [0, 1]. Got values from {low:.4g} to {high:.4g}.")

@@ -19,9 +19,10 @@ def preprocessing_text(facts: Mapping[str, Any]) -> str:
         black = "of the file's type"
     else:
         black = "percentiles .5 and 99.5 of each image" if window == "auto" else _numbers(window)
-    order = facts.get("channel_order", "rgb").upper()
+    count = facts.get("channels", 3)
+    order = facts.get("channel_order", "rgb").upper() if count == 3 else "grey" if count == 1 else f"{count} channels"
     assumed = facts.get("assumed") or ()
-    units = " (red, green, blue, of images in 0 … 1)" if len({*facts["mean"], *facts["std"]}) > 2 else ""
+    units = " (red, green, blue, of images in 0 … 1)" if count == 3 and len({*facts["mean"], *facts["std"]}) > 2 else ""
     parts = (
         f"{how} (height × width), {facts['interpolation']}",
         f"{order}, mean {_numbers(facts['mean'])}, std {_numbers(facts['std'])}{units}",

@@ -9,6 +9,9 @@ from heatproof.studies.jobs import Dataset
 from heatproof.studies.maps import KEPT
 from heatproof.studies.settings import DatasetPlan, Plan
 
+#: Images of this process that a plan names by `given:NAME`; workers in other processes do not have them.
+GIVEN_IMAGES: dict[str, Images] = {}
+
 
 def open_datasets(plan: Plan) -> tuple[Dataset, ...]:
     """Every dataset of a study, with the images of each that its limit takes."""
@@ -30,6 +33,8 @@ def _opened(settings: DatasetPlan, plan: Plan) -> Dataset:
 
 def images_of(dataset: DatasetPlan) -> Images:
     """All images of one dataset; of a list of files, labels are matched by the end of the path (`labels_by_ending`)."""
+    if isinstance(dataset.images, str) and dataset.images.startswith("given:"):
+        return GIVEN_IMAGES[dataset.images.removeprefix("given:")]
     if isinstance(dataset.images, str):
         return load_images(dataset.images, dataset.labels, dataset.root, None, dataset.download, name=dataset.label)
     found = images_from_list(dataset.images, dataset.label)

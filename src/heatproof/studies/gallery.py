@@ -24,6 +24,7 @@ from heatproof.studies.jobs import Job, Setup
 from heatproof.studies.measurement import Explained, Measurement
 from heatproof.studies.store import Store, connect
 from heatproof.studies.worker import Worker
+from heatproof.tensors import as_seen
 
 
 class CaseFile(NamedTuple):
@@ -185,7 +186,7 @@ def _column(explained: Explained, measurement: Measurement) -> dict[str, Any]:
 
 
 def _pixels(x: torch.Tensor) -> np.ndarray:
-    return (x[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy()
+    return as_seen(x[0]).cpu().numpy()
 
 
 def _bytes(found: Explanation, key: str) -> np.ndarray:

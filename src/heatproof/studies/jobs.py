@@ -97,7 +97,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class ImageBlock:
-    """The images of a job that could be opened, `x` `(n, 3, H, W)`.
+    """The images of a job that could be opened, `x` `(n, C, H, W)`.
 
     failed: image → why it cannot be used. sizes: (height, width) of the image files.
     """
@@ -125,6 +125,9 @@ def open_block(
         if len(kept) == most:
             break
         identity, label = images.ids[index], images.labels[index]
+        if identity in images.flags:
+            failed[identity] = images.flags[identity]
+            continue
         if labelled and label is None:
             failed[identity] = "no label"
             continue
@@ -132,16 +135,27 @@ def open_block(
             failed[identity] = f"label {label} is not among the model's {len(model.classes)} classes"
             continue
         try:
-            image = images.open(index)
-            tensors.append(model.geometry.image(image))
+            image: Any = images.open(index)
+            tensors.append(_input_of(image, model))
         except InvalidImage as error:
             failed[identity] = images.flags.get(identity) or str(error)
             continue
-        sizes.append((image.height, image.width))
+        sizes.append(tuple(image.shape[1:]) if isinstance(image, torch.Tensor) else (image.height, image.width))
         kept.append(index)
-    x = torch.stack(tensors) if tensors else torch.empty(0, 3, *model.geometry.size)
+    x = torch.stack(tensors) if tensors else torch.empty(0, *model.input_shape)
     ids, labels = [images.ids[i] for i in kept], [images.labels[i] for i in kept]
     return ImageBlock(x, ids, labels, kept, failed, sizes)
+
+
+def _input_of(image: Any, model: Model) -> torch.Tensor:
+    """The network's input `(C, h, w)`; InvalidImage for a tensor of another shape, as tensors are never resized."""
+    if not isinstance(image, torch.Tensor):
+        return model.geometry.image(image)
+    if tuple(image.shape) != model.input_shape:
+        raise InvalidImage(
+            f"is a tensor of {tuple(image.shape)}, and the network takes {model.input_shape}; resize it in the Dataset"
+        )
+    return image
 
 
 def all_requests(plan: Plan) -> list[Request]:

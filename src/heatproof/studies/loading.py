@@ -80,7 +80,7 @@ def reweighted(model: Model, checkpoint: Path) -> Model:
 def has_linear_head(model: Model, layer: str) -> bool:
     """Whether the logits are a linear function of the spatial average of `layer` (a name, or `auto`)."""
     found = chosen_layer(model, layer, True)
-    x = torch.full((1, 3, *model.geometry.size), 0.5, device=model.device)
+    x = torch.full((1, *model.input_shape), 0.5, device=model.device)
     batch = Batch.of(model, resolve_layers(model, requested(["gradcam"]), found), x)
     with model.evaluating(), torch.no_grad():
         return batch.head(found) is not None

@@ -403,7 +403,7 @@ class Measurement:
         masks = self._masks[0]
         if not condition.transformation:
             return masks
-        images = masks[:, None].to(self.x).expand(-1, 3, -1, -1)
+        images = masks[:, None].to(self.x).expand(-1, self.x.shape[1], -1, -1)
         return transformed(condition.transformation, images, self.block.ids, self.plan.seed, mask=True)[:, 0] > 0.5
 
 

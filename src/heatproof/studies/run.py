@@ -333,7 +333,7 @@ def checked_model(plan: Plan, index: int, models: StudyModels, conditions: Seque
     needs = needs_by_layer([method for method in methods if method.key not in refused])
     layers = [name for name, wanted in needs.items() if wanted.kept]
     graph = [name for name in layers if needs[name].graph]
-    x = torch.full((1, 3, *model.geometry.size), 0.5, device=model.device)
+    x = torch.full((1, *model.input_shape), 0.5, device=model.device)
     together, asked = plan.batch_size or 2, frozenset().union(*(wanted.names for wanted in needs.values()))
     check_layers(model, layers, tuple(x.shape[1:]), together)
     check_images(model, tuple(x.shape[1:]), together, variants=bool(of_variants(asked)))

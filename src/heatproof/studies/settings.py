@@ -33,13 +33,18 @@ class ModelPlan(Strict):
     model_args: dict[str, Any] = Field(
         default_factory=dict, description="Arguments of the model's constructor, by name."
     )
-    mean: float | tuple[float, float, float] | None = Field(
-        None, description="Normalisation mean: one number or three."
+    mean: float | tuple[float, ...] | None = Field(
+        None, description="Normalisation mean: one number, or one for each channel (three)."
     )
-    std: float | tuple[float, float, float] | None = Field(
-        None, description="Normalisation standard deviation: one number or three."
+    std: float | tuple[float, ...] | None = Field(
+        None, description="Normalisation standard deviation: one number, or one for each channel (three)."
     )
     size: int | tuple[int, int] | None = Field(None, description="Input size: a side, or height and width.")
+    input_shape: tuple[int, int, int] | None = Field(
+        None,
+        description="In place of --size, channels, height and width of a network whose images have not three channels: "
+        "1,28,28 for grey images, to which colour is converted; 4,64,64 for four bands, from `.npy` or TIFF.",
+    )
     resize: Literal["none"] | int | tuple[int, int] | None = Field(
         None,
         description="The resize before the centre crop: the length of the shorter side, or height and width that the "
@@ -168,6 +173,8 @@ class DatasetPlan(Strict):
         """Its name in the rows: `name`, else the folder's name; `images` for a list of files."""
         if self.name or not isinstance(self.images, str):
             return self.name or "images"
+        if self.images.startswith("given:"):
+            return self.images.removeprefix("given:")
         return Path(self.images).name if "/" in self.images or "\\" in self.images else self.images
 
 

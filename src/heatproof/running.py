@@ -1,0 +1,191 @@
+"""`heatproof.run`: a study from Python, on a model and images in any form, with its tables and its page."""
+
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from heatproof.data.collected import collected
+from heatproof.data.images import Images
+from heatproof.data.items import is_source
+from heatproof.engine import as_model
+from heatproof.engine.call import input_form
+from heatproof.errors import InvalidInput
+from heatproof.locks import STUDIES, held
+from heatproof.models import Model, load_model
+from heatproof.progress import progress_bar
+from heatproof.report import write_page, write_tables
+from heatproof.studies.datasets import GIVEN_IMAGES
+from heatproof.studies.loading import GIVEN, GIVEN_MODELS
+from heatproof.studies.plan import checked_plan
+from heatproof.studies.run import run as run_plan
+
+
+@dataclass(frozen=True)
+class StudyResults:
+    """What a study found.
+
+    Attributes:
+        sentences: its answers, one for each model and set of images.
+        tables: file name → data frame, those of `folder/tables`.
+        page: the page. folder: the results; repeating the call computes only what is missing.
+    """
+
+    sentences: Sequence[str]
+    tables: dict[str, Any] = field(repr=False)
+    page: Path
+    folder: Path
+
+
+def run(
+    study: str,
+    model: Any,
+    images: Any,
+    *,
+    labels: str | os.PathLike | None = None,
+    masks: str | os.PathLike | None = None,
+    out: str | os.PathLike | None = None,
+    workers: int = 1,
+    progress: bool = True,
+    normalised: bool = False,
+    **settings: Any,
+) -> StudyResults:
+    """Runs a study on one model and one set of images, and writes its tables and its page.
+
+    Args:
+        study: a name of `heatproof list studies`, such as `score` or `noise-robustness`.
+        model: a spec for `heatproof.load_model`, or anything that `heatproof.explain` takes as a model.
+        images: a folder, `shapes`, files, or anything that `heatproof.explain` takes as images: a Dataset is read once
+            for its labels and again image by image, those of a DataLoader or an iterable are kept in memory.
+        labels: a CSV with the columns file,class_index. masks: a folder of masks or a CSV of boxes.
+        out: the results folder, by default a new temporary one. Repeating the call computes only what is missing.
+        workers: processes; several need the spec of a model, a folder or files, and `if __name__ == "__main__":`.
+        normalised: tensors are normalised with the model's mean and std; see `heatproof.explain`.
+        settings: any other setting of the study (docs/commands.md) and of its model (`checkpoint`, `layer`, …).
+
+    Raises:
+        InvalidInput, ModelError, UnknownName …: before any work. StoreError: `out` cannot be used.
+    """
+    given = {"labels": labels, "masks": masks}
+    folder = finished(study, model, images, given, out, workers, progress, settings, normalised)
+    findings = write_tables(folder)
+    sentences = [answer.sentence for answer in findings.answers]
+    return StudyResults(sentences, dict(findings.tables), write_page(findings), folder)
+
+
+def finished(
+    study: str,
+    model: Any,
+    images: Any,
+    given: dict[str, Any],
+    out: str | os.PathLike | None,
+    workers: int,
+    progress: bool,
+    settings: dict[str, Any],
+    normalised: bool = False,
+) -> Path:
+    """The folder of a study that is run to its end; `given`: further settings of the set of images that are paths."""
+    from heatproof.studies.settings import ModelPlan
+
+    if workers < 1:
+        raise InvalidInput(f"`workers` must be at least 1. Got {workers}.")
+    own = {"study": "the study itself", "models": "`model`", "datasets": "`images`"}
+    for name in own.keys() & settings.keys():
+        kind = "an audit" if study == "audit" else "a study in one call"
+        raise InvalidInput(f"`{name}` is no setting of {kind}. Name {own[name]}.")
+    of_model = {name: settings.pop(name) for name in list(settings) if name in ModelPlan.model_fields}
+    held_images = _in_memory(images)
+    if isinstance(model, str) and held_images:  # the model says which form tensors have
+        loading = {key: of_model.pop(key) for key in of_model.keys() - {"layer", "name", "tolerance"}}
+        model = load_model(model, **loading)
+    spec, models, sets = model, {}, {}
+    if not isinstance(model, str):
+        if other := sorted(of_model.keys() - {"layer", "name", "output", "tolerance"}):
+            raise InvalidInput(
+                f"`{other[0]}` belongs to loading, and the model is loaded already. Give it to heatproof.load_model."
+            )
+        model = as_model(model)
+        spec, workers, of_model["name"] = f"{GIVEN}{model.name}", 1, of_model.get("name", model.name)
+        models = {model.name: model}
+    if held_images:
+        sets, named, workers = _given_images(images, model, given, normalised), f"given:{_SET}", 1  # type: ignore[arg-type]
+    else:
+        named = _named_images(images)
+    dataset: dict[str, Any] = {"images": named}
+    dataset |= {key: path_text(key, path) for key, path in given.items() if path is not None}
+    plan = checked_plan(
+        {"study": study, "models": [{"spec": spec, **of_model}], "datasets": [dataset]}
+        | {name: value for name, value in settings.items() if value is not None}
+    )
+    folder = Path(path_text("out", out)) if out is not None else Path(tempfile.mkdtemp(prefix=f"heatproof-{study}-"))
+    with held(STUDIES):  # another thread's model may have the same name
+        try:
+            GIVEN_MODELS.update(models)
+            GIVEN_IMAGES.update(sets)
+            if progress:
+                with progress_bar() as bar:
+                    run_plan(plan, folder, workers=workers, progress=bar)
+            else:
+                run_plan(plan, folder, workers=workers)
+        finally:
+            for registry, names in ((GIVEN_MODELS, models), (GIVEN_IMAGES, sets)):
+                for name in names:
+                    registry.pop(name, None)
+    return folder
+
+
+#: What the results call a set of images that has no name of its own.
+_SET = "images"
+
+
+def _given_images(images: Any, model: Model, given: dict[str, Any], normalised: bool) -> dict[str, Images]:
+    """The images of a Dataset, a DataLoader, an iterable or a list, by the name of the set."""
+    if given.get("labels") is not None:
+        raise InvalidInput("`labels` goes with files. Give (image, label) pairs in place of images.")
+    if isinstance(images, Images):
+        return {_SET: images}
+    elements = images if is_source(images) else images if isinstance(images, list | tuple) else [images]
+    found = collected(elements, input_form(model, normalised), _SET)
+    if given.get("masks") is not None and any(
+        isinstance(found.open(i), torch.Tensor) for i in range(len(found.ids)) if found.ids[i] not in found.flags
+    ):
+        raise InvalidInput(
+            "`masks` go through the resize and the crop of the images, and a tensor has none. Give PIL images or paths "
+            "in the Dataset."
+        )
+    return {_SET: found}
+
+
+def _in_memory(images: Any) -> bool:
+    """Whether these are a source, or images in memory, and not a folder, a name or files."""
+    if isinstance(images, list | tuple | set):
+        return not any(isinstance(one, str | os.PathLike) for one in images)
+    return is_source(images) or isinstance(images, torch.Tensor | np.ndarray | Image.Image)
+
+
+def _named_images(given: Any) -> str | list[str]:
+    """A folder or a name as text; one file, or several, as a list."""
+    if isinstance(given, Iterable) and not isinstance(given, str | os.PathLike):
+        files = [path_text("images", file) for file in given]
+        if missing := [file for file in files if not Path(file).is_file()]:
+            raise InvalidInput(
+                f"A list of `images` must hold files. There is no file {missing[0]}. Several sets of images go in a "
+                "study file (heatproof run)."
+            )
+        return files
+    text = path_text("images", given)
+    return [text] if Path(text).is_file() else text
+
+
+def path_text(name: str, value: Any) -> str:
+    """The path as text; InvalidInput if it is none."""
+    if not isinstance(value, str | os.PathLike):
+        kind = "a folder, `shapes`, or files" if name == "images" else "a path"
+        raise InvalidInput(f"`{name}` must be {kind}. Got {value!r:.200}.")
+    return os.fspath(value)
