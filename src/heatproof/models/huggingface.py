@@ -10,6 +10,7 @@ from torch import nn
 
 from heatproof.errors import HeatproofWarning, MissingExtra, ModelError
 from heatproof.geometry import Geometry, default_resize
+from heatproof.models.class_names import own_class_names
 from heatproof.models.download import hub_cache, no_weights, reachable
 from heatproof.models.model_sources import Found, ModelRequest
 from heatproof.models.preprocessing import CROP_SHARE, Preprocessing, height_width, per_channel
@@ -31,7 +32,7 @@ def hugging_face_model(request: ModelRequest) -> Found:
     config = module.config
     processor = _processor(transformers, request.name, where)
     base = processor_preprocessing(processor) if processor is not None else _defaults(request, config)
-    return module.float(), Preprocessing(base.mean, base.std, base.geometry, _classes(config))
+    return module.float(), Preprocessing(base.mean, base.std, base.geometry, own_class_names(module))
 
 
 def _transformers() -> Any:
@@ -132,12 +133,6 @@ def _geometry(processor: Any) -> Geometry:
 def _side(size: Any, key: str) -> int | None:
     value = size.get(key) if isinstance(size, Mapping) else getattr(size, key, None)
     return int(value) if value else None
-
-
-def _classes(config: Any) -> tuple[str, ...] | None:
-    names = getattr(config, "id2label", None) or {}
-    listed = tuple(str(names[i]) for i in sorted(names, key=int))
-    return None if not listed or all(name == f"LABEL_{i}" for i, name in enumerate(listed)) else listed
 
 
 def _first_line(error: Exception) -> str:

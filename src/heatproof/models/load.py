@@ -44,7 +44,7 @@ def load_model(
     interpolation: str | None = None,
     window: Sequence[float] | str | None = None,
     alpha_background: str | None = None,
-    classes: Sequence[str] | None = None,
+    classes: Sequence[str] | Mapping[int, str] | str | Path | None = None,
     layer: str | nn.Module | None = None,
     multi_label: bool = False,
 ) -> Model:
@@ -66,6 +66,9 @@ def load_model(
         window: the stored values that are black and white, such as (0, 4095), or `auto` for the percentiles .5 and 99.5
             of each image; by default the range of the file's type, and the file's own window for DICOM.
         alpha_background: the colour behind transparent pixels, white by default.
+        classes: names of the classes in the order of the outputs: a list, a mapping from index to name, or a file, with
+            one name a line, or JSON (a list, index → name, or `id2label`). By default those of the model's own
+            configuration.
         layer: replaces the target layer found.
         multi_label: labels do not exclude each other; probabilities are sigmoids.
 

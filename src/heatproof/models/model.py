@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,10 +11,12 @@ import torch
 from torch import nn
 
 from heatproof.ambient import autocast_dtype, callers_state, ordinary
+from heatproof.class_names import checked_names, class_text
 from heatproof.errors import InvalidInput, ModelError
 from heatproof.geometry import Geometry, default_resize
 from heatproof.locks import held, parameters_of
 from heatproof.memo import cached_property
+from heatproof.models.class_names import own_class_names
 from heatproof.models.layer_names import module_and_call, resolve_layer
 from heatproof.models.layers import Layers, find_layers
 from heatproof.models.preprocessing import CROP_SHARE, Preprocessing, height_width
@@ -82,6 +85,19 @@ class Model:
         """The dtype of the weights: float32, or what the module was cast to."""
         floats = (p.dtype for p in self.module.parameters() if p.is_floating_point())
         return next(floats, torch.float32)
+
+    @cached_property
+    def outputs(self) -> int:
+        """The number of classes, from a pass of one grey image."""
+        x = torch.full((1, *self.input_shape), 0.5, device=self.device)
+        with self.evaluating(), torch.no_grad():
+            return self.logits(x).shape[1]
+
+    def with_classes(self, names: Sequence[str] | None) -> "Model":
+        """The same classifier with these names of its classes."""
+        twin = copy.copy(self)
+        twin.classes = None if names is None else list(checked_names(names))
+        return twin
 
     @property
     def precision(self) -> torch.dtype:
@@ -185,7 +201,10 @@ class Model:
                 f"Expected {type(self.module).__name__} to return logits of shape (N, classes): a tensor, "
                 f"or a tuple or dict with one. Got {_describe_output(output)}. Wrap it in a module that does."
             )
-        return torch.cat([-found / 2, found / 2], 1) if found.shape[1] == 1 else found
+        two = torch.cat([-found / 2, found / 2], 1) if found.shape[1] == 1 else found
+        if self.classes and len(self.classes) != two.shape[1]:
+            raise _miscounted(self.name, self.classes, two.shape[1])
+        return two
 
     @contextmanager
     def evaluating(self) -> Iterator["Model"]:
@@ -244,7 +263,7 @@ def wrap(
     interpolation: str = "bilinear",
     window: Sequence[float] | str | None = None,
     alpha_background: str = "white",
-    classes: Sequence[str] | None = None,
+    classes: Sequence[str] | Mapping[int, str] | str | os.PathLike | None = None,
     name: str | None = None,
     device: str | torch.device = "auto",
     layer: "str | nn.Module | None" = None,
@@ -260,7 +279,9 @@ def wrap(
     `window`: the stored values that are black and white, such as (0, 4095), or `auto` for the percentiles .5 and 99.5
     of each image; by default the range of the file's type. `alpha_background`: the colour behind transparent pixels.
     `device="auto"` leaves the module where it is, anything else moves it. `layer` replaces the target layer found by
-    architecture. `multi_label`: labels do not exclude each other. `input_shape`, such as (1, 4096) or (1, 32, 64, 64),
+    architecture. `classes`: names of the classes, a list, a mapping from index to name, or a file of either; by default
+    those that the module's configuration holds (transformers, timm). `multi_label`: labels do not exclude each other.
+    `input_shape`, such as (1, 4096) or (1, 32, 64, 64),
     is for signals and volumes: `(channels, *spatial)` of what the network takes, normalised by the caller.
     The module's train/eval mode, gradients and flags are left as they were after every call. `torch.compile` and
     `DataParallel` wrappers are removed, because hooks must see the layers.
@@ -269,7 +290,8 @@ def wrap(
         raise InvalidInput(f"`module` must be a torch.nn.Module. Got {type(module).__name__}.")
     module = bare(module)
     target = height_width(size)
-    base = Preprocessing(geometry=Geometry(target, default_resize(target, CROP_SHARE)))
+    names = own_class_names(module) if classes is None else None
+    base = Preprocessing(geometry=Geometry(target, default_resize(target, CROP_SHARE)), classes=names)
     chosen = base.overridden(
         mean, std, None, resize, interpolation, classes, crop=crop, window=window, alpha_background=alpha_background
     )
@@ -279,6 +301,14 @@ def wrap(
     shape = None if input_shape is None else _channels_and_sides(input_shape)
     return Model(
         module, chosen, name or type(module).__name__, where, layer, multi_label=multi_label, input_shape=shape
+    )
+
+
+def _miscounted(model: str, names: Sequence[str], outputs: int) -> InvalidInput:
+    last = class_text(names, len(names) - 1)
+    return InvalidInput(
+        f"`classes` must name each of the {outputs} classes of {model}, in the order of its outputs. Got {len(names)}, "
+        f"from {class_text(names, 0)} to {last}."
     )
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from heatproof.errors import HeatproofWarning, ModelError, UnknownName
 from heatproof.geometry import Geometry, default_resize
+from heatproof.models.class_names import own_class_names
 from heatproof.models.download import hub_cache, no_weights, reachable
 from heatproof.models.preprocessing import INTERPOLATIONS, Preprocessing, height_width, per_channel
 from heatproof.plugins import current_folder_importable, named_object
@@ -99,21 +100,8 @@ def timm_preprocessing(module: nn.Module, size: Any = None) -> Preprocessing:
         per_channel("mean", config["mean"]),
         per_channel("std", config["std"]),
         Geometry((height, width), None if squash else default_resize((height, width), share), interpolation),
-        _timm_classes(module),
+        own_class_names(module),
     )
-
-
-def _timm_classes(module: nn.Module) -> tuple[str, ...] | None:
-    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
-
-    trained_on = (getattr(module, "pretrained_cfg", None) or {}).get("num_classes")
-    if trained_on != getattr(module, "num_classes", None):
-        return None
-    subset = infer_imagenet_subset(module)
-    if subset is None:
-        return None
-    info = ImageNetInfo(subset)
-    return tuple(info.index_to_description(i).partition(",")[0] for i in range(info.num_classes()))
 
 
 def _warn_of_approximation(what: str) -> None:
@@ -145,7 +133,7 @@ def torchvision_model(request: ModelRequest) -> Found:
         raise _bad_arguments(request, error) from error
     except (TypeError, ValueError, AssertionError) as error:
         raise _bad_arguments(request, error) from error
-    return module, _torchvision_preprocessing(module, weights, args.get("image_size"))
+    return module, _torchvision_preprocessing(weights, args)
 
 
 def _torchvision_weights(name: str, wanted: Any) -> Any:
@@ -160,17 +148,17 @@ def _torchvision_weights(name: str, wanted: Any) -> Any:
     return known[tag]
 
 
-def _torchvision_preprocessing(module: nn.Module, weights: Any, size: Any) -> Preprocessing:
+def _torchvision_preprocessing(weights: Any, args: Mapping[str, Any]) -> Preprocessing:
     steps = weights.transforms()
+    size = args.get("image_size")
     height, width = height_width(list(steps.crop_size) if size is None else size)
     share = max(steps.crop_size) / max(steps.resize_size)
     classes = tuple(weights.meta.get("categories", ()))
-    outputs = [part.out_features for part in module.modules() if isinstance(part, nn.Linear)]
     return Preprocessing(
         per_channel("mean", steps.mean),
         per_channel("std", steps.std),
         Geometry((height, width), default_resize((height, width), share), steps.interpolation.value),
-        classes if outputs and outputs[-1] == len(classes) else None,
+        classes if classes and args.get("num_classes", len(classes)) == len(classes) else None,
     )
 
 
@@ -201,7 +189,7 @@ def python_model(request: ModelRequest) -> Found:
     if getattr(made, "pretrained_cfg", None):
         return made, timm_preprocessing(made)
     _warn_of_defaults(request)
-    return made, Preprocessing()
+    return made, Preprocessing(classes=own_class_names(made))
 
 
 def _warn_of_defaults(request: ModelRequest) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from heatproof.class_names import checked_names
 from heatproof.errors import InvalidInput
 from heatproof.geometry import Geometry, default_resize
 from heatproof.registry import unknown
@@ -60,7 +61,7 @@ class Preprocessing:
             mean=self.mean if mean is None else per_channel("mean", mean),
             std=self.std if std is None else per_channel("std", std),
             geometry=geometry,
-            classes=tuple(map(str, classes)) if classes else self.classes,
+            classes=self.classes if classes is None else checked_names(classes),
         )
 
 

@@ -105,9 +105,10 @@ def entry_and_arrays(worker: Worker, store: Store, drawing: CaseFile) -> tuple[d
     images, model = worker.setup.datasets[dataset_index].images, worker.models(model_index)
     position = images.ids.index(case.image)
     job = Job(model_index, dataset_index, position, position + 1)
-    measurement = worker.measurement(job, worker.block(model_index, dataset_index, [position]))
+    block = worker.block(model_index, dataset_index, [position])
+    measurement = worker.measurement(job, block)
     first, *others = measurement.conditions
-    label = images.labels[position]
+    label = block.labels[0]
     entry = {
         "file": drawing.file,
         **{field: getattr(case, field) for field in ("kind", "title", "why", "model", "dataset", "image")},

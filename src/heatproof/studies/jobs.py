@@ -10,6 +10,7 @@ import torch
 from heatproof.attributions import ATTRIBUTIONS, Request, requested
 from heatproof.attributions.stored import Stored
 from heatproof.data import Images
+from heatproof.data.class_matching import label_match
 from heatproof.data.images import without_caches
 from heatproof.errors import InvalidImage
 from heatproof.memo import cached_property
@@ -17,6 +18,7 @@ from heatproof.models import Model
 from heatproof.studies.ground_truth import GroundTruth
 from heatproof.studies.settings import DatasetPlan, MapsPlan, Plan
 from heatproof.studies.study import Study, study_named
+from heatproof.targets import with_indices
 
 
 class Job(NamedTuple):
@@ -121,10 +123,11 @@ def open_block(
     labelled: whether an image needs a label. most: stop after opening this many.
     """
     tensors, sizes, kept, failed = [], [], [], {}
+    match = label_match(images, model.classes)
     for index in indices:
         if len(kept) == most:
             break
-        identity, label = images.ids[index], images.labels[index]
+        identity, label = images.ids[index], match(images.labels[index])
         if labelled and label is None:
             failed[identity] = "no label"
             continue
@@ -140,7 +143,7 @@ def open_block(
         sizes.append((image.height, image.width))
         kept.append(index)
     x = torch.stack(tensors) if tensors else torch.empty(0, 3, *model.geometry.size)
-    ids, labels = [images.ids[i] for i in kept], [images.labels[i] for i in kept]
+    ids, labels = [images.ids[i] for i in kept], [match(images.labels[i]) for i in kept]
     return ImageBlock(x, ids, labels, kept, failed, sizes)
 
 
@@ -151,9 +154,13 @@ def all_requests(plan: Plan) -> list[Request]:
     return requested(names) if names else []
 
 
-def target_rule(target: str) -> int | str:
-    """A target as `Batch` takes it: a class index, or the name of a rule."""
-    return int(target) if target.isdigit() else target
+def target_rule(target: str, names: Sequence[str] | None) -> int | str:
+    """A target as `Batch` takes it: a class index, also of a class that is named, or the name of a rule.
+
+    Raises:
+        InvalidTarget: a name that is no rule, and not among the `names` of the model's classes.
+    """
+    return int(target) if target.isdigit() else with_indices(target, names)
 
 
 def options_hash(options: Mapping[str, Any]) -> str:

@@ -1,10 +1,12 @@
 """The models of a study, loaded by its settings, in the states that its conditions name."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from heatproof.attributions import requested
+from heatproof.class_names import checked_names
 from heatproof.engine import Batch, chosen_layer, resolve_layers
 from heatproof.models import Model, load_model
 from heatproof.models.checkpoint import load_weights
@@ -47,6 +49,13 @@ class StudyModels:
             self._changed = (state, changed)
         return self._changed[1]
 
+    def named(self, plan: Plan) -> None:
+        """Takes a plan that differs in names of classes alone; models that are held get the names."""
+        self.plan = plan
+        if self._loaded is not None:
+            index, model = self._loaded
+            self._loaded, self._changed = (index, model.with_classes(_names(plan, index, model))), None
+
     def clear(self) -> None:
         """Drops the models that are held."""
         self._loaded = self._changed = None
@@ -55,8 +64,14 @@ class StudyModels:
         """The model as the plan describes it."""
         wanted = self.plan.models[index]
         if wanted.spec.startswith("given:"):
-            return GIVEN_MODELS[wanted.spec.removeprefix("given:")]
+            given = GIVEN_MODELS[wanted.spec.removeprefix("given:")]
+            return given if wanted.classes is None else given.with_classes(checked_names(wanted.classes))
         return load_model(wanted.spec, device=self.device, name=wanted.label, **wanted.loading)
+
+
+def _names(plan: Plan, index: int, model: Model) -> Any:
+    given = plan.models[index].classes
+    return model.classes if given is None else checked_names(given)
 
 
 def randomised(model: Model, seed: int) -> Model:

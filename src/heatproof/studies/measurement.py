@@ -168,11 +168,12 @@ class Measurement:
     def _explained(self, condition: Condition) -> Explained:
         first = condition == self.conditions[0]
         finished = self._finished(condition)
+        model = self.models(condition.state)
         batch = Batch.of(
-            self.models(condition.state),
+            model,
             self.methods,
             self._images(condition),
-            target_rule=target_rule(condition.target or self.plan.target),
+            target_rule=target_rule(condition.target or self.plan.target, model.classes),
             ids=self.block.ids,
             seed=self.plan.seed,
             condition=condition.name or ("clean" if len(self.conditions) > 1 else ""),

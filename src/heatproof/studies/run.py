@@ -34,12 +34,13 @@ from heatproof.progress import Silent
 from heatproof.quantities import of_variants
 from heatproof.studies.budget import within_budget
 from heatproof.studies.calibration import calibrated
+from heatproof.studies.class_labels import facts_about_classes, with_class_names
 from heatproof.studies.conditions import RANDOMISED, Condition
 from heatproof.studies.datasets import open_datasets
 from heatproof.studies.executors import Advance, Executor, Processes, Serial
 from heatproof.studies.gallery import CaseFile, draw, write_gallery
 from heatproof.studies.given_maps import check_given, warn_without_masks
-from heatproof.studies.jobs import Dataset, Job, Setup, all_requests
+from heatproof.studies.jobs import Dataset, Job, Setup, all_requests, target_rule
 from heatproof.studies.loading import StudyModels
 from heatproof.studies.measurement import strength_of
 from heatproof.studies.measures import Measures
@@ -114,6 +115,7 @@ def _run(
     plan = plan.model_copy(update={"device": device, "batch_size": plan.batch_size or default_batch(study, device)})
     datasets = open_datasets(plan)
     models = StudyModels(plan, device)
+    plan = with_class_names(plan, datasets, models)
     plan, measures = checked_study(study, plan, datasets, models)
     checked = [checked_model(plan, index, models, study.all_conditions(plan)) for index in range(len(models))]
     warn_of_failures(plan, measures, datasets, models, [one.layer for one in checked], study.explains_labels(plan))
@@ -133,9 +135,9 @@ def _run(
         if code := own_code(study, plan, measures, {one.label: one.code for one in checked}):
             facts["code"] = code
         facts["conditions"] = [fingerprint_of(condition) for condition in study.all_conditions(plan)]
+        facts |= facts_about_classes(plan, datasets, checked)
         refuse_other(store, facts)
-        if store.plan() is None:
-            store.write_plan(facts)
+        store.begin(facts)
         threads = torch.get_num_threads()
         try:
             strengths = calibrated(store, plan, study.all_conditions(plan), datasets, models, progress)
@@ -207,7 +209,7 @@ def check_conditions(conditions: Sequence[Condition]) -> None:
         if condition.transformation:
             TRANSFORMATIONS.parse(condition.transformation)
         if condition.target:
-            targets.refuse_unknown(condition.target)
+            targets.refuse_several(condition.target)
         if condition.checkpoint and not condition.checkpoint.is_file():
             raise InvalidStudy(
                 f"A model's state must be {RANDOMISED!r} or a checkpoint. There is no {condition.checkpoint}."
@@ -313,6 +315,7 @@ class Checked:
     code: str
     refused: Mapping[str, str]
     preprocessing: Mapping[str, Any]
+    named_targets: Mapping[str, int]
 
 
 def checked_model(plan: Plan, index: int, models: StudyModels, conditions: Sequence[Condition] = ()) -> Checked:
@@ -334,17 +337,20 @@ def checked_model(plan: Plan, index: int, models: StudyModels, conditions: Seque
         logits = found.logits.detach()
         if graph:
             found.gradients_of(found.logits[:, 0], graph)
-    if plan.target.isdigit():
-        targets.resolved(int(plan.target), logits)
     for state in dict.fromkeys(condition.state for condition in conditions):
         models(index, state)  # an error here if it cannot be loaded
-    for target in dict.fromkeys(condition.target for condition in conditions):
-        if target.isdigit():
-            targets.resolved(int(target), logits)
+    named: dict[str, int] = {}
+    for target in dict.fromkeys((plan.target, *(condition.target for condition in conditions if condition.target))):
+        rule = target_rule(target, model.classes)
+        if isinstance(rule, int):
+            targets.resolved(rule, logits)
+        if isinstance(rule, int) and not target.isdigit():
+            named[target] = rule
     seen = preprocessing_facts(model.mean, model.std, model.geometry)
     wanted = plan.models[index]
     code = model_code(model, wanted.spec)
-    return Checked(wanted.label, layer, logits.shape[1], model.classes, model.fingerprint, code, refused, seen)
+    classes, weights = logits.shape[1], model.fingerprint
+    return Checked(wanted.label, layer, classes, model.classes, weights, code, refused, seen, named)
 
 
 def _check_refusals(methods: Sequence[ResolvedMethod], model: Model, others: bool) -> dict[str, str]:
@@ -380,7 +386,8 @@ def described(
     models = [
         {**wanted.model_dump(), "name": found.label, "layer": found.layer, "asked_layer": wanted.layer,
          "classes": found.classes, "fingerprint": found.fingerprint, "preprocessing": found.preprocessing,
-         "not_applicable": {names[key]: reason for key, reason in found.refused.items()}}
+         "not_applicable": {names[key]: reason for key, reason in found.refused.items()},
+         **({"named_targets": dict(found.named_targets)} if found.named_targets else {})}
         for wanted, found in zip(plan.models, checked, strict=True)
     ]  # fmt: skip
     for model in models:

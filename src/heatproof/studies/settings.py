@@ -65,6 +65,11 @@ class ModelPlan(Strict):
     alpha_background: str | None = Field(
         None, description="The colour behind transparent pixels: a name or #rrggbb. Default: white."
     )
+    classes: str | tuple[str, ...] | None = Field(
+        None,
+        description="Names of the classes: a file with one name a line, in the order of the outputs, or JSON (a list, "
+        "index → name, or `id2label`). By default the model's own, or those of class folders.",
+    )
     layer: str = Field(
         "auto",
         description="The layer to explain; `auto` is the last feature map before pooling, `NAME#1` the second call of "
@@ -118,7 +123,11 @@ class DatasetPlan(Strict):
         description="A folder of images (flat, or one subfolder per class), `shapes`, `torchvision:NAME`, or files."
     )
     name: str | None = Field(None, description="What the results call it.")
-    labels: str | None = Field(None, description="CSV with the columns file,class_index.")
+    labels: str | None = Field(
+        None,
+        description="CSV with the columns file,class_index; also file,class_index,name with names of the classes, or "
+        "file,name with names of the model's classes.",
+    )
     masks: str | None = Field(
         None,
         description="Where the objects are, for metrics of localisation: a folder of masks with the images' names, or "
@@ -162,7 +171,7 @@ class Plan(Strict):
     )
     methods: tuple[str, ...] = Field(DEFAULT_METHODS, description="Methods; see `heatproof list methods`.")
     controls: Literal["all", "none"] = Field("all", description="Uninformed maps as extra rows: all or none.")
-    target: str = Field("predicted", description="The class explained: predicted, label, clean, least, or an index.")
+    target: str = Field("predicted", description="The class explained: predicted, label, clean, least, an index, or a class's name.")
     resamples: int = Field(1000, ge=100, description="Bootstrap resamples for the intervals.")
     limit: int | None = Field(None, ge=1, description="Only N images of each set, drawn by the seed from every class.")
     sampling: Literal["stratified", "first"] = Field(
@@ -224,9 +233,9 @@ class Plan(Strict):
     @field_validator("target")
     @classmethod
     def _known_target(cls, value: str) -> str:
-        from heatproof.targets import refuse_unknown
+        from heatproof.targets import refuse_several
 
-        refuse_unknown(value)
+        refuse_several(value)
         return value
 
     @model_validator(mode="after")

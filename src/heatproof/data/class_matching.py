@@ -1,0 +1,95 @@
+"""Which class of a network a label of a set of images stands for: by the names of the classes, where both have names."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from heatproof.class_names import class_text, matched, unmatched
+from heatproof.data.folder import ImageFolder
+from heatproof.data.images import Images
+from heatproof.errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class LabelMatch:
+    """How labels become classes of a network.
+
+    Attributes:
+        classes: label → class, for the labels that stand for another class than their number.
+        how: for people; empty where there are no names to compare.
+        warning: what may be wrong, for people; empty where nothing is.
+    """
+
+    classes: Mapping[int, int] = field(default_factory=dict)
+    how: str = ""
+    warning: str = ""
+
+    def __call__(self, label: int | None) -> int | None:
+        """The class that a label stands for."""
+        return label if label is None else self.classes.get(label, label)
+
+
+def label_match(images: Images, names: Sequence[str] | None) -> LabelMatch:
+    """The match of the labels of some images with the classes of a network.
+
+    Labels that are positions of names (subfolders in alphabetical order, a CSV of names, the classes of a dataset)
+    become the classes of those names where every name is one of the network's. Otherwise they stay as they are.
+
+    Args:
+        names: of the network's classes; None where they are not known.
+
+    Raises:
+        InvalidInput: a CSV that gives both index and name, where the network has that name at another index.
+    """
+    own = images.class_names
+    if not own or not names or all(label is None for label in images.labels):
+        return LabelMatch()
+    source = source_of(images)
+    if isinstance(source, ImageFolder) and source.numbered:
+        _refuse_contradiction(own, names)
+        return LabelMatch()
+    pairs = matched(own, names)
+    if pairs is not None:
+        moved = {label: index for label, index in pairs.items() if label != index}
+        return LabelMatch(moved, "matched with the model by the names of the classes")
+    strange = unmatched(own, names)
+    what = ", ".join(map(repr, strange[:3])) + (", …" if len(strange) > 3 else "") if strange else "two of one class"
+    how = "class indices in the order of the set"
+    if not isinstance(source, ImageFolder):
+        return LabelMatch(how=how)
+    how = "class indices by the alphabetical order of the names"
+    first = ", ".join(class_text(own, index) for index in range(min(2, len(own))))
+    return LabelMatch(how=how, warning=f"Labels of {images.name} are {how}, such as {first}: not all names are those of "
+                      f"the model ({what}). If its classes have another order, labels are wrong.")  # fmt: skip
+
+
+def source_of(images: Any) -> Any:
+    """The source that a subset, or a mosaic, takes its images from."""
+    while hasattr(images, "source"):
+        images = images.source
+    return images
+
+
+def _refuse_contradiction(own: Sequence[str], names: Sequence[str]) -> None:
+    for index, name in enumerate(own):
+        found = matched([name], names) or {0: index}
+        if found[0] != index:
+            raise InvalidInput(
+                f"`labels` must give the model's own indices. It says that {name!r} is class {index}; in the model that "
+                f"is {class_text(names, index)}, and {name!r} is class {found[0]}. Correct `class_index`, or leave the "
+                "column out: images are then matched by `name`."
+            )
+
+
+def names_for(model: Any, images: Images) -> list[str] | None:
+    """The names that a set of images gives to the classes of a `Model` without names; None where it gives none.
+
+    A folder for each class, or a CSV of names, gives them where there are as many as the network has outputs; a CSV
+    with indices wherever they are among the outputs. Classes that a CSV does not name have an empty name.
+    """
+    names, source = images.class_names, source_of(images)
+    if model.classes or not names or not isinstance(source, ImageFolder):
+        return None
+    if source.numbered and len(names) <= model.outputs:
+        return [*names, *[""] * (model.outputs - len(names))]
+    return list(names) if len(names) == model.outputs else None
