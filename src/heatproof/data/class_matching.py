@@ -1,4 +1,4 @@
-"""Which class of a network a label of a set of images stands for: by the names of the classes, where both have names."""
+"""Which class of a network a label of a set of images stands for: by the names of the classes where both have them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,11 +16,13 @@ class LabelMatch:
 
     Attributes:
         classes: label → class, for the labels that stand for another class than their number.
+        by_name: whether the classes are the network's: their names are, or the user gave its indices.
         how: for people; empty where there are no names to compare.
         warning: what may be wrong, for people; empty where nothing is.
     """
 
     classes: Mapping[int, int] = field(default_factory=dict)
+    by_name: bool = False
     how: str = ""
     warning: str = ""
 
@@ -47,11 +49,11 @@ def label_match(images: Images, names: Sequence[str] | None) -> LabelMatch:
     source = source_of(images)
     if isinstance(source, ImageFolder) and source.numbered:
         _refuse_contradiction(own, names)
-        return LabelMatch()
+        return LabelMatch(by_name=True)
     pairs = matched(own, names)
     if pairs is not None:
         moved = {label: index for label, index in pairs.items() if label != index}
-        return LabelMatch(moved, "matched with the model by the names of the classes")
+        return LabelMatch(moved, True, "matched with the model by the names of the classes")
     strange = unmatched(own, names)
     what = ", ".join(map(repr, strange[:3])) + (", …" if len(strange) > 3 else "") if strange else "two of one class"
     how = "class indices in the order of the set"
@@ -59,8 +61,11 @@ def label_match(images: Images, names: Sequence[str] | None) -> LabelMatch:
         return LabelMatch(how=how)
     how = "class indices by the alphabetical order of the names"
     first = ", ".join(class_text(own, index) for index in range(min(2, len(own))))
-    return LabelMatch(how=how, warning=f"Labels of {images.name} are {how}, such as {first}: not all names are those of "
-                      f"the model ({what}). If its classes have another order, labels are wrong.")  # fmt: skip
+    warning = (
+        f"Labels of {images.name} are {how}, such as {first}: not all names are those of the model ({what}). If its "
+        "classes have another order, labels are wrong."
+    )
+    return LabelMatch(how=how, warning=warning)
 
 
 def source_of(images: Any) -> Any:
@@ -75,8 +80,8 @@ def _refuse_contradiction(own: Sequence[str], names: Sequence[str]) -> None:
         found = matched([name], names) or {0: index}
         if found[0] != index:
             raise InvalidInput(
-                f"`labels` must give the model's own indices. It says that {name!r} is class {index}; in the model that "
-                f"is {class_text(names, index)}, and {name!r} is class {found[0]}. Correct `class_index`, or leave the "
+                f"`labels` must give the model's own indices. There {name!r} is class {index}; in the model that is "
+                f"{class_text(names, index)}, and {name!r} is class {found[0]}. Correct `class_index`, or leave the "
                 "column out: images are then matched by `name`."
             )
 

@@ -101,8 +101,8 @@ def _names_by_index(labels: Iterable[tuple[int | None, str]], path: str | os.Pat
     for index, name in labels:
         if index is not None and name and names.setdefault(index, name) != name:
             raise InvalidInput(
-                f"`name` must give each class one name. {printable(path)}: class {index} is called {names[index]!r} and "
-                f"{name!r}. Call the column otherwise if it holds something else."
+                f"`name` must give each class one name. {printable(path)}: class {index} is called {names[index]!r} "
+                f"and {name!r}. Call the column otherwise if it holds something else."
             )
     if len(set(names.values())) < len(names):
         twice = next(name for name in names.values() if list(names.values()).count(name) > 1)

@@ -7,7 +7,7 @@ network pass, and all of them work for signals and volumes too.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from heatproof.errors import InvalidInput
+from heatproof.flags import Flag
 from heatproof.metrics.catalogue import metric
 from heatproof.metrics.similarity import cosine
 from heatproof.passes import check_int
@@ -46,6 +47,19 @@ def pointing_game(maps: torch.Tensor, mask: torch.Tensor, *, tolerance: int = 0)
     highest = rounded(flat - flat.amax(1, keepdim=True)) >= 0
     near = _grown(mask, tolerance).flatten(1)
     return _nan_without_object((highest & near).sum(1).double() / highest.sum(1), mask)
+
+
+def peak_on_mask(maps: torch.Tensor, mask: torch.Tensor, flags: Sequence[Flag]) -> torch.Tensor:
+    """`pointing_game` without tolerance, `(N,)` float64: 0 for a degenerate map, NaN for another flag.
+
+    Args:
+        maps: display maps `(N, *spatial)`; mask: bool of that shape; flags: one for each map.
+    """
+    values = pointing_game(maps, mask.to(maps.device)).cpu()
+    flat = torch.tensor([flag.degenerate for flag in flags], dtype=torch.bool)
+    unusable = torch.tensor([bool(flag) for flag in flags], dtype=torch.bool) & ~flat
+    values = torch.where(flat & mask.cpu().flatten(1).any(1), 0.0, values)
+    return torch.where(unusable, torch.nan, values)
 
 
 @localisation_metric(

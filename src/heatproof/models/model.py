@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from heatproof.ambient import autocast_dtype, callers_state, ordinary
-from heatproof.class_names import checked_names, class_text
+from heatproof.class_names import checked_names, class_text, name_of
 from heatproof.errors import InvalidInput, ModelError
 from heatproof.geometry import Geometry, default_resize
 from heatproof.locks import held, parameters_of
@@ -92,6 +92,10 @@ class Model:
         x = torch.full((1, *self.input_shape), 0.5, device=self.device)
         with self.evaluating(), torch.no_grad():
             return self.logits(x).shape[1]
+
+    def class_name(self, index: int | None) -> str:
+        """The name of a class; empty where it has none."""
+        return name_of(self.classes, index)
 
     def with_classes(self, names: Sequence[str] | None) -> "Model":
         """The same classifier with these names of its classes."""

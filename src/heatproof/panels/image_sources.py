@@ -3,6 +3,7 @@
 import glob
 import os
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -15,12 +16,14 @@ import torch
 from PIL import Image
 
 from heatproof.data import ImageFolder, Images, load_images
+from heatproof.data.class_matching import label_match, names_for
+from heatproof.data.folder import labelled_from_file
 from heatproof.data.image_opener import open_pixels
 from heatproof.data.image_paths import printable
 from heatproof.data.inputs import Inputs, as_inputs
-from heatproof.data.labels import labels_by_ending
+from heatproof.data.labels import read_labels
 from heatproof.data.sampling import sample_text, sampled
-from heatproof.errors import InvalidInput
+from heatproof.errors import HeatproofWarning, InvalidInput
 from heatproof.models import Model
 from heatproof.pixels import Pixels, as_bytes, rgb
 from heatproof.seeds import derived_seed
@@ -35,7 +38,7 @@ class ImageSource:
 
     `flag`: why it cannot be explained, where that is known before it is opened. `original`: how to open it at its own
     resolution, None for tensors. `place`: its id and class in the folder or set that it comes from, by which a limit
-    chooses; the class of a folder need not be one of the network's.
+    chooses; the class of a folder need not be one of the network's. `mask`: how to get its mask, in its own pixels.
     """
 
     id: str
@@ -45,6 +48,7 @@ class ImageSource:
     name: str = ""
     original: Callable[[], Image.Image] | None = None
     place: tuple[str, int | None] | None = None
+    mask: Callable[[], np.ndarray | None] | None = None
 
 
 def limited_shots(
@@ -65,7 +69,7 @@ def shots(
     A file that is named twice counts once.
 
     Args:
-        labels: one per image, or a CSV with the columns `file,class_index`.
+        labels: one per image, or a CSV with the columns `file,class_index`, `file,name`, or all three.
 
     Raises:
         InvalidInput: no such images, a wrong number of labels, or a model for signals or volumes.
@@ -79,7 +83,7 @@ def shots(
     if labels is None:
         return found
     if isinstance(labels, str | os.PathLike):
-        return _with_labels(found, labels)
+        return _with_labels(found, labels, model)
     if len(labels) != len(found):
         raise InvalidInput(f"Expected one label for each of the {len(found)} images. Got {len(labels)}.")
     return [replace(shot, label=label) for shot, label in zip(found, labels, strict=True)]
@@ -138,10 +142,10 @@ def _sources_of_path(item: str | os.PathLike, model: Model) -> Iterable[ImageSou
         return [_file(item, model)]
     if path.is_dir() and not (isinstance(item, str) and re.fullmatch(r"shapes", item)):
         files = cast(ImageFolder, load_images(path))
-        its_own = not model.classes or len(files.class_names or ()) == len(model.classes)  # else not the network's
+        labels = _classes(files, model)
         return [
-            replace(_file(file, model), label=label if its_own else None, place=(id, label))
-            for id, file, label in zip(files.ids, files.paths, files.labels, strict=True)
+            replace(_file(file, model), label=label, place=(id, own))
+            for id, file, label, own in zip(files.ids, files.paths, labels, files.labels, strict=True)
         ]
     if isinstance(item, str) and item.partition(":")[0] == "shapes":
         images = load_images(item)
@@ -152,8 +156,9 @@ def _sources_of_path(item: str | os.PathLike, model: Model) -> Iterable[ImageSou
                 label,
                 name=id,
                 original=partial(_rgb, partial(images.open, i), model),
+                mask=partial(images.mask, i),
             )
-            for i, (id, label) in enumerate(zip(images.ids, images.labels, strict=True))
+            for i, (id, label) in enumerate(zip(images.ids, _classes(images, model), strict=True))
         ]
     if glob.has_magic(str(item)):
         found = glob.glob(str(item), recursive=True)  # noqa: PTH207 - may be absolute
@@ -164,6 +169,32 @@ def _sources_of_path(item: str | os.PathLike, model: Model) -> Iterable[ImageSou
         "Images must be files, folders, patterns such as 'photos/*.jpg', or `shapes`. "
         f"There is no {printable(str(item))}."
     )
+
+
+def _classes(images: Images, model: Model) -> list[int | None]:
+    """The classes of the network that the labels stand for; none where they are not its own."""
+    match = label_match(images, model.classes)
+    if not match.by_name and model.classes and len(images.class_names or ()) != len(model.classes):
+        return [None] * len(images.ids)
+    if match.warning:
+        warnings.warn(match.warning, HeatproofWarning, stacklevel=2)
+    return list(map(match, images.labels))
+
+
+def with_names(model: Model, images: Any, labels: Any) -> Model:
+    """The model; where it has no names of its classes, with those of a folder for each class, or of a CSV of labels."""
+    path = images[0] if isinstance(images, list | tuple) and len(images) == 1 else images
+    if model.classes or not model.takes_images or not isinstance(path, str | os.PathLike):
+        return model
+    if isinstance(labels, str | os.PathLike):
+        names = read_labels(labels)
+        found = ImageFolder("", [], [], [], names.names, numbered=names.numbered)
+    elif labels is None and Path(path).is_dir():
+        found = load_images(Path(path))
+    else:
+        return model
+    names = names_for(model, found)
+    return model.with_classes(names) if names else model
 
 
 def _file(path: str | os.PathLike, model: Model) -> ImageSource:
@@ -181,9 +212,12 @@ def _open_item(images: Images, i: int, model: Model) -> torch.Tensor:
     return model.geometry.image(images.open(i))
 
 
-def _with_labels(found: list[ImageSource], file: str | os.PathLike) -> list[ImageSource]:
-    labels = labels_by_ending([shot.id for shot in found], file)
-    return [replace(shot, label=label) for shot, label in zip(found, labels, strict=True)]
+def _with_labels(found: list[ImageSource], file: str | os.PathLike, model: Model) -> list[ImageSource]:
+    labelled = labelled_from_file(ImageFolder("", [shot.id for shot in found], [], []), file)
+    match = label_match(labelled, model.classes)
+    if match.warning:
+        warnings.warn(match.warning, HeatproofWarning, stacklevel=2)
+    return [replace(shot, label=match(label)) for shot, label in zip(found, labelled.labels, strict=True)]
 
 
 def as_uint8(x: torch.Tensor) -> np.ndarray:

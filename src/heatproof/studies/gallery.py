@@ -113,7 +113,7 @@ def entry_and_arrays(worker: Worker, store: Store, drawing: CaseFile) -> tuple[d
         "file": drawing.file,
         **{field: getattr(case, field) for field in ("kind", "title", "why", "model", "dataset", "image")},
         "label": label,
-        "label_name": _class_name(model, label),
+        "label_name": model.class_name(label),
     }
     kept = None if case.conditions else _kept_maps(worker, store, job, case.image)
     if kept is not None:
@@ -158,7 +158,7 @@ def _stored_prediction(store: Store, case: Case, model: Model) -> dict[str, Any]
         "perturbation": "",
         "severity": 0,
         "class": predicted,
-        "class_name": _class_name(model, predicted),
+        "class_name": model.class_name(predicted),
         "probability": probability,
         "changed": False,
     }
@@ -173,7 +173,7 @@ def _column(explained: Explained, measurement: Measurement) -> dict[str, Any]:
         "condition": "" if condition == measurement.conditions[0] else condition.name,
         **{"target": measurement.plan.target, **condition.columns},
         "class": predicted,
-        "class_name": _class_name(model, predicted),
+        "class_name": model.class_name(predicted),
         "probability": float(model.probabilities(explained.found.logits[:1])[0, predicted]),
         "changed": predicted != int(measurement.clean_class[0]),
     }
@@ -185,7 +185,3 @@ def _pixels(x: torch.Tensor) -> np.ndarray:
 
 def _bytes(found: Explanation, key: str) -> np.ndarray:
     return (found.display(key)[0] * 255).round().byte().cpu().numpy()  # type: ignore[index]
-
-
-def _class_name(model: Model, index: int | None) -> str | None:
-    return model.classes[index] if model.classes and index is not None and index < len(model.classes) else None

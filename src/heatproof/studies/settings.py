@@ -171,7 +171,9 @@ class Plan(Strict):
     )
     methods: tuple[str, ...] = Field(DEFAULT_METHODS, description="Methods; see `heatproof list methods`.")
     controls: Literal["all", "none"] = Field("all", description="Uninformed maps as extra rows: all or none.")
-    target: str = Field("predicted", description="The class explained: predicted, label, clean, least, an index, or a class's name.")
+    target: str = Field(
+        "predicted", description="The class explained: predicted, label, clean, least, an index, or a class's name."
+    )
     resamples: int = Field(1000, ge=100, description="Bootstrap resamples for the intervals.")
     limit: int | None = Field(None, ge=1, description="Only N images of each set, drawn by the seed from every class.")
     sampling: Literal["stratified", "first"] = Field(
