@@ -46,6 +46,10 @@ class Inputs:
         opened = _opened(item)
         return opened.height, opened.width
 
+    def opened(self, row: int) -> Image.Image | Pixels:
+        """An image at its own resolution and full precision, unless the images are a tensor."""
+        return _opened(self.items[row])
+
     def batch(self, rows: slice) -> torch.Tensor:
         """`(n, 3, h, w)` float32 in [0, 1]."""
         if isinstance(self.items, torch.Tensor):

@@ -13,6 +13,7 @@ from heatproof.ambient import neutral
 from heatproof.attributions import ATTRIBUTIONS, display_maps, flags, requested
 from heatproof.attributions.stored import as_map, fitted
 from heatproof.data.inputs import Inputs, as_inputs
+from heatproof.data.mosaics import of_mosaics
 from heatproof.engine.call import Call, as_model
 from heatproof.engine.dry_run import dry_run
 from heatproof.engine.evaluation import GivenMaps, MethodScores, evaluate
@@ -157,7 +158,7 @@ def score(
         UnknownName, InvalidInput, InvalidTarget, LayerError, NotApplicable: as `explain`.
     """
     model = as_model(model)
-    wanted = requested_metrics(metrics, reference=reference is not None)
+    wanted = requested_metrics(metrics, reference=reference is not None, mosaics=of_mosaics(images))
     methods, arrays = _methods_and_maps(maps_or_methods)
     if controls:
         methods |= {name: {} for name, e in ATTRIBUTIONS.items() if e.traits["control"] and name not in methods}

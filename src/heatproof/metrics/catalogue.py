@@ -60,7 +60,7 @@ def metric(
         degenerate: the stated value for a map that is constant or not finite, NaN included; None: what the formula
             gives for a map of zeros. Never the best value.
         undefined: one phrase, why a value is NaN.
-        details: `aliases`, `source`.
+        details: `aliases`, `source`; `mosaics=True` for a metric that means something on mosaics alone.
     """
     if better not in BETTER:
         raise InvalidInput(f"`better` must be 'high' or 'low'. Got {better!r}.")

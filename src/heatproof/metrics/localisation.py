@@ -161,6 +161,7 @@ def mask_cosine(maps: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 @localisation_metric(
     "grid-pointing-game",
+    mosaics=True,
     degenerate=0,
     undefined="the mask is empty, or nothing in the map is positive",
     aliases=["gridpg", "localisation-metric"],

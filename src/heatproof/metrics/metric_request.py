@@ -62,6 +62,11 @@ class MetricRequest:
         return any(belonging(one.entry.needs, "pair") for one in (self, *self.parts.values()))
 
     @property
+    def of_mosaics(self) -> bool:
+        """Whether it means something on mosaics alone; elsewhere it repeats another metric."""
+        return bool(self.entry.traits.get("mosaics"))
+
+    @property
     def better(self) -> str:
         """`high` or `low`."""
         return self.entry.traits["better"]
@@ -79,7 +84,11 @@ class MetricRequest:
 
 
 def requested_metrics(
-    metrics: str | Iterable[str] | Mapping[str, Mapping[str, Any]], *, parts: bool = True, reference: bool = True
+    metrics: str | Iterable[str] | Mapping[str, Mapping[str, Any]],
+    *,
+    parts: bool = True,
+    reference: bool = True,
+    mosaics: bool = True,
 ) -> list[MetricRequest]:
     """`"road"`, `["arcc", "fidelity"]`, `"all"` or `{"road": {"ties": "block"}}` → requests, each once.
 
@@ -87,6 +96,7 @@ def requested_metrics(
         parts: whether the parts of a composite are requested too, before it.
         reference: whether there are reference maps. Without them metrics of pairs are left out of families, and are an
             error by name.
+        mosaics: whether the images may be mosaics. If not, metrics that need those are left out of families.
 
     Raises:
         UnknownName: a metric or an option that does not exist, with near misses.
@@ -105,6 +115,8 @@ def requested_metrics(
                 if _family(text):
                     continue
                 raise InvalidInput(NO_REFERENCE.format(request.key))
+            if request.of_mosaics and not mosaics and _family(text):
+                continue
             for one in [*(request.parts.values() if parts else ()), request]:
                 found.setdefault(one.key, one)
     if not found:

@@ -254,12 +254,16 @@ def _maps(work: MapSettings, found: Mapping[str, Explanation], i: int, column: i
         display = said.display(method.key, work.upsample)[i]
         if column is not None:
             raw, flag, display = raw[column], flag[column], display[column]
-        maps[method.key] = Map(raw.detach().cpu().numpy(), display.detach().cpu().numpy(), str(flag), flag.degenerate)
+        maps[method.key] = Map(raw.detach().cpu().numpy(), display.detach().cpu().numpy(), str(flag), _degenerate(flag))
     return maps
 
 
 def _answer(model: Model, probabilities: torch.Tensor, index: int) -> ClassProbability:
     return ClassProbability(index, model.class_name(index), float(probabilities[index]))
+
+
+def _degenerate(flag: Any) -> bool:
+    return isinstance(flag, Flag) and flag.degenerate
 
 
 # --- targets ---

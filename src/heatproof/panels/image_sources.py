@@ -115,15 +115,14 @@ def _sources(images: Any, model: Model) -> Iterable[ImageSource]:
 def _sources_of_inputs(images: Any, model: Model) -> Iterable[ImageSource]:
     inputs = as_inputs(images, model.geometry)
     return [
-        ImageSource(id, partial(_row, inputs, i), original=_original(images, i, model))
+        ImageSource(id, partial(_row, inputs, i), original=_original(inputs, i, model))
         for i, id in enumerate(inputs.ids)
     ]
 
 
-def _original(images: Any, i: int, model: Model) -> Callable[[], Image.Image] | None:
-    """How to open an image that was given as a PIL image; None for anything else."""
-    item = images if isinstance(images, Image.Image) else images[i] if isinstance(images, list | tuple) else None
-    return partial(_rgb, lambda: item, model) if isinstance(item, Image.Image) else None
+def _original(inputs: Inputs, i: int, model: Model) -> Callable[[], Image.Image] | None:
+    """How to open an image that was given as a PIL image or an array; None for a tensor."""
+    return None if isinstance(inputs.items, torch.Tensor) else partial(_rgb, partial(inputs.opened, i), model)
 
 
 def _rgb(opened: Callable[[], Image.Image | Pixels], model: Model) -> Image.Image:
@@ -172,9 +171,10 @@ def _sources_of_path(item: str | os.PathLike, model: Model) -> Iterable[ImageSou
 
 
 def _classes(images: Images, model: Model) -> list[int | None]:
-    """The classes of the network that the labels stand for; none where they are not its own."""
+    """The classes of the network that the labels stand for; none where those of a folder are not its own."""
     match = label_match(images, model.classes)
-    if not match.by_name and model.classes and len(images.class_names or ()) != len(model.classes):
+    strange = model.classes and not match.by_name and len(images.class_names or ()) != len(model.classes)
+    if strange and isinstance(images, ImageFolder):
         return [None] * len(images.ids)
     if match.warning:
         warnings.warn(match.warning, HeatproofWarning, stacklevel=2)

@@ -108,7 +108,13 @@ def _facts(findings: Findings) -> Iterator[tuple[str, str]]:
     real = len(findings.methods) - len(findings.controls)
     controls = f"and {counted(len(findings.controls), 'control')}" if findings.controls else "no control"
     yield "Methods", f"{real}, {controls}"
-    yield "Class explained", ", ".join(target for (target,) in distinct(findings.rows, "target"))
+    yield "Class explained", ", ".join(findings.target_text(one) for (one,) in distinct(findings.rows, "target"))
+    if matched := dict.fromkeys((findings.plan.get("labels_matched") or {}).values()):
+        yield "Labels", "; ".join(matched)
+    for model, dataset in findings.settings:
+        where = f" ({model} on {dataset})" if len(findings.settings) > 1 else ""
+        for sentence in findings.peak_sentences(model, dataset)[:1]:
+            yield f"Peak{where}", sentence.removesuffix(".")
 
 
 def _correct(findings: Findings) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """How often the highest pixel of a map lies on the ground truth, in a sentence for people.
 
-The decision is that of the metric `pointing-game` without tolerance: 1 where every highest pixel is on the mask, 0 where
-none is, the share between them where several pixels are the highest, 0 for a degenerate map.
+The decision is that of the metric `pointing-game` without tolerance: 1 where every highest pixel is on the mask, 0
+where none is, the share between them where several pixels are the highest, 0 for a degenerate map.
 """
 
 import math

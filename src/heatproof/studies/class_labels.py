@@ -13,8 +13,10 @@ from heatproof.studies.settings import Plan
 class Named(Protocol):
     """A model of a study that was loaded once."""
 
-    label: str
-    class_names: list[str] | None
+    @property
+    def label(self) -> str: ...
+    @property
+    def class_names(self) -> list[str] | None: ...
 
 
 def with_class_names(plan: Plan, datasets: Sequence[Dataset], models: StudyModels) -> Plan:

@@ -12,6 +12,7 @@ from heatproof.attributions.stored import Stored
 from heatproof.data import Images
 from heatproof.data.class_matching import label_match
 from heatproof.data.images import without_caches
+from heatproof.data.mosaics import of_mosaics
 from heatproof.errors import InvalidImage
 from heatproof.memo import cached_property
 from heatproof.models import Model
@@ -61,6 +62,11 @@ class Dataset:
     def masked(self) -> bool:
         """Whether there are masks."""
         return self.ground_truth.known
+
+    @property
+    def mosaics(self) -> bool:
+        """Whether the images are mosaics."""
+        return of_mosaics(self.images)
 
     @cached_property
     def given(self) -> list[Stored]:

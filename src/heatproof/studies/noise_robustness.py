@@ -143,7 +143,7 @@ STUDY = Study(
         "truth.csv": "mask_cosine",
         "pairs.parquet": "pairs",
     },
-    sections=("robustness_verdict", "robustness", "segmenters", "mask_cosine", "gallery"),
+    sections=("robustness_verdict", "robustness", "segmenters", "mask_cosine", "peaks", "gallery"),
     cases=moved_and_held,
     cheaper=fewer_severities,
     source="Sarkar et al. 2025, arXiv 2508.18154",

@@ -80,7 +80,7 @@ class ScorePlan(Plan):
         if twice := [one.label for one in self.maps if one.label in taken]:
             raise ValueError(f"maps: {twice[0]!r} is a method's name too. Give the maps another: NAME=PATH")
         with unknown_as_value():
-            self.chosen_metrics(masked=True)
+            self.chosen_metrics(masked=True, mosaics=True)
         return self
 
     @classmethod
@@ -92,11 +92,12 @@ class ScorePlan(Plan):
     def given_maps(self) -> tuple[MapsPlan, ...]:
         return self.maps
 
-    def chosen_metrics(self, masked: bool) -> tuple[list[str], list[str]]:
+    def chosen_metrics(self, masked: bool, mosaics: bool) -> tuple[list[str], list[str]]:
         """The metrics with families resolved and options applied, parts of composites first; and the metrics left out.
 
         Args:
             masked: whether any image has a mask; if not, metrics that need one are left out of families.
+            mosaics: whether any image is a mosaic; if not, metrics that need those are left out.
 
         Raises:
             UnknownName, InvalidInput: an unknown metric, a wrong option, or options of a metric that is not chosen.
@@ -108,7 +109,8 @@ class ScorePlan(Plan):
         for spelling in self.metrics:
             family = not _single(spelling)
             for request in requested_metrics([spelling], parts=False, reference=False):
-                if family and not masked and "mask" in request.entry.needs:
+                unmasked = family and not masked and "mask" in request.entry.needs
+                if unmasked or (request.of_mosaics and not mosaics):
                     left.append(request.key)
                     continue
                 given = {**request.options, **options.get(request.entry.name, {})}
@@ -160,10 +162,22 @@ def with_metrics_named(plan: ScorePlan, datasets: Sequence[Any], models: Any) ->
         InvalidInput: no metric is left.
     """
     from heatproof.errors import warn
+    from heatproof.metrics.metric_request import parsed_metric
 
-    chosen, left = plan.chosen_metrics(any(one.masked for one in datasets))
+    masked, mosaics = any(one.masked for one in datasets), any(one.mosaics for one in datasets)
+    chosen, left = plan.chosen_metrics(masked, mosaics)
+    of_mosaics = [] if mosaics else [key for key in left if parsed_metric(key).of_mosaics]
+    if masked or not chosen:
+        left = [key for key in left if key not in of_mosaics]
     if not chosen:
-        raise InvalidInput(f"Expected at least one metric that needs no mask. Got {', '.join(plan.metrics)}.")
+        need = "mask" if left else "mosaic"
+        advice = "" if left else " mosaic:FOLDER makes mosaics."
+        raise InvalidInput(f"Expected at least one metric that needs no {need}. Got {', '.join(plan.metrics)}.{advice}")
+    if masked and of_mosaics:
+        warn(
+            f"No mosaics, so {', '.join(of_mosaics)} is left out: on other images it is `energy` once more. "
+            "mosaic:FOLDER makes mosaics."
+        )
     if left:
         warn(f"No masks, so these metrics are left out: {', '.join(left)}. --masks says where the objects are.")
     return plan.model_copy(update={"metrics": tuple(chosen), "metric_options": {}})
@@ -188,7 +202,7 @@ STUDY = Study(
         "agreement.csv": "agreement",
         "pictures.parquet": "scores_by_image",
     },
-    sections=("score_verdict", "scores", "gallery"),
+    sections=("score_verdict", "scores", "peaks", "gallery"),
     cases=telling_scores,
     check=with_metrics_named,
 )
