@@ -1,5 +1,6 @@
 """Which class a map explains: the rules of protocols §1, resolved against a batch of logits."""
 
+import difflib
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -154,14 +155,16 @@ def refuse_several(rule: str) -> None:
     """For what explains one class of each image: a rule with a name, an index as text, or the name of a class.
 
     Raises:
-        InvalidTarget: a rule that names several classes of an image, nothing, or a number that is no index.
+        InvalidTarget: a rule that names several classes of an image, nothing, a number that is no index, or a misspelt
+            `predicted`. Whether a name is one of a class is known when there is a model.
     """
     if re.fullmatch(TOP, rule):
         raise InvalidTarget(
             f"Here a target must be one class of each image. Got {rule!r}, which goes with `heatproof explain` and "
             "`heatproof.explain`. Use target `predicted`."
         )
-    if not rule.strip() or re.fullmatch(r"-[0-9]+|[0-9]+\.[0-9]*", rule):
+    likely = difflib.SequenceMatcher(None, rule.lower(), "predicted").ratio() > 0.85 and rule != "predicted"
+    if likely or not rule.strip() or re.fullmatch(r"-[0-9]+|[0-9]+\.[0-9]*", rule):
         raise InvalidTarget(unknown_rule(rule, several=False))
 
 

@@ -132,6 +132,8 @@ def _explain(
     kept = f", {album.kept} of them from before" if album.kept else ""
     if job.sample:
         print(f"Images: {job.sample}.")
+    for how in dict.fromkeys(shot.matching for shot in job.shots if shot.matching):
+        print(f"Labels: {how}.")
     print(f"{len(done) - len(unread)} of {len(done)} images explained by {methods}{kept}.")
     for sentence in album.peaks:
         print(sentence)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from heatproof.class_names import class_text, matched, unmatched
+from heatproof.class_names import class_index, class_text, matched, unmatched
 from heatproof.data.folder import ImageFolder
 from heatproof.data.images import Images
 from heatproof.errors import InvalidInput
@@ -17,7 +17,7 @@ class LabelMatch:
     Attributes:
         classes: label → class, for the labels that stand for another class than their number.
         by_name: whether the classes are the network's: their names are, or the user gave its indices.
-        how: for people; empty where there are no names to compare.
+        how: for people, of a folder or a CSV; empty where there are no names to compare.
         warning: what may be wrong, for people; empty where nothing is.
     """
 
@@ -42,23 +42,25 @@ def label_match(images: Images, names: Sequence[str] | None) -> LabelMatch:
 
     Raises:
         InvalidInput: a CSV that gives both index and name, where the network has that name at another index.
+        InvalidTarget: a CSV of names, one of which is no class of the network.
     """
     own = images.class_names
     if not own or not names or all(label is None for label in images.labels):
         return LabelMatch()
     source = source_of(images)
-    if isinstance(source, ImageFolder) and source.numbered:
+    if isinstance(source, ImageFolder) and source.labels_by == "index":
         _refuse_contradiction(own, names)
         return LabelMatch(by_name=True)
-    pairs = matched(own, names)
+    pairs, folder = matched(own, names), isinstance(source, ImageFolder)
     if pairs is not None:
         moved = {label: index for label, index in pairs.items() if label != index}
-        return LabelMatch(moved, True, "matched with the model by the names of the classes")
+        return LabelMatch(moved, True, "matched with the model by the names of the classes" if folder else "")
+    if not folder:
+        return LabelMatch()
     strange = unmatched(own, names)
+    if source.labels_by == "name" and strange:
+        class_index(strange[0], names)  # an error, with the nearest names
     what = ", ".join(map(repr, strange[:3])) + (", …" if len(strange) > 3 else "") if strange else "two of one class"
-    how = "class indices in the order of the set"
-    if not isinstance(source, ImageFolder):
-        return LabelMatch(how=how)
     how = "class indices by the alphabetical order of the names"
     first = ", ".join(class_text(own, index) for index in range(min(2, len(own))))
     warning = (
@@ -95,6 +97,6 @@ def names_for(model: Any, images: Images) -> list[str] | None:
     names, source = images.class_names, source_of(images)
     if model.classes or not names or not isinstance(source, ImageFolder):
         return None
-    if source.numbered and len(names) <= model.outputs:
+    if source.labels_by == "index" and len(names) <= model.outputs:
         return [*names, *[""] * (model.outputs - len(names))]
     return list(names) if len(names) == model.outputs else None

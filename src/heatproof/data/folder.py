@@ -25,7 +25,8 @@ _HEAD = 64 * 1024
 class ImageFolder:
     """Files with ids and labels; obeys `Images`. Made by `images_from_folder` and `images_from_list`.
 
-    `numbered`: the labels are indices that the user gave; else they are positions of names in sorted order.
+    `labels_by`: what a CSV gives, `index` or `name`; empty for a folder of each class. Labels that are not indices are
+    the positions of the names in sorted order.
     """
 
     name: str
@@ -34,7 +35,7 @@ class ImageFolder:
     labels: list[int | None]
     class_names: list[str] | None = None
     flags: dict[str, str] = field(default_factory=dict)
-    numbered: bool = False
+    labels_by: str = ""
 
     @property
     def fingerprint(self) -> str:
@@ -71,10 +72,10 @@ def images_from_folder(folder: Path, labels: str | os.PathLike | None = None, na
         refuse_without_pydicom(medical)  # before any work
     class_names, known = _class_folders(folder, list(files))
     missing: set[str] = set()
-    numbered = False
+    labels_by = ""
     if labels is not None:
         file = read_labels(labels)
-        class_names, known, numbered = file.names, file.labels, file.numbered
+        class_names, known, labels_by = file.names, file.labels, file.labels_by
         missing = _labels_without_file(known, files, labels, folder)
     ids = sorted({*files, *missing})
     return ImageFolder(
@@ -84,14 +85,14 @@ def images_from_folder(folder: Path, labels: str | os.PathLike | None = None, na
         labels=[known.get(id) for id in ids],
         class_names=class_names,
         flags={id: MISSING for id in ids if id in missing},
-        numbered=numbered,
+        labels_by=labels_by,
     )
 
 
 def labelled_from_file(images: ImageFolder, path: str | os.PathLike) -> ImageFolder:
     """The same files with the labels of a CSV, matched by the end of the path (`labels_by_ending`)."""
     labels, file = labels_by_ending(images.ids, path)
-    return replace(images, labels=labels, class_names=file.names, numbered=file.numbered)
+    return replace(images, labels=labels, class_names=file.names, labels_by=file.labels_by)
 
 
 def images_from_list(paths: Iterable[str | os.PathLike], name: str = "images") -> ImageFolder:

@@ -21,12 +21,13 @@ class LabelFile:
     Attributes:
         labels: image id (path relative to the images' folder, with `/`) → class index.
         names: the classes' names by index, empty where a class has none; None where the file has no names.
-        numbered: whether the file gives the indices; else they are the positions of the names in sorted order.
+        labels_by: `index` where the file gives the indices; `name` where they are the positions of the names in sorted
+            order.
     """
 
     labels: dict[str, int]
     names: list[str] | None
-    numbered: bool
+    labels_by: str
 
 
 def read_labels(path: str | os.PathLike) -> LabelFile:
@@ -36,9 +37,7 @@ def read_labels(path: str | os.PathLike) -> LabelFile:
     index that is not a whole number from 0 up, an image with two different classes, and a class with two names.
     """
     found: dict[str, tuple[int | None, str]] = {}
-    for row, line in csv_rows(path, COLUMNS[:1], "labels"):
-        if "name" not in row and "class_index" not in row:
-            next(csv_rows(path, COLUMNS, "labels"))  # raises: a column is missing
+    for row, line in csv_rows(path, COLUMNS, "labels", {"class_index": "name"}):
         file, label = image_name(row, line), _label(row, line)
         before = found.setdefault(file, label)
         if before != label:
@@ -49,9 +48,9 @@ def read_labels(path: str | os.PathLike) -> LabelFile:
     if any(index is None for index, _ in found.values()):
         names = sorted({name for _, name in found.values()})
         positions = {name: index for index, name in enumerate(names)}
-        return LabelFile({file: positions[name] for file, (_, name) in found.items()}, names, numbered=False)
+        return LabelFile({file: positions[name] for file, (_, name) in found.items()}, names, labels_by="name")
     labels = {file: index for file, (index, _) in found.items() if index is not None}
-    return LabelFile(labels, _names_by_index(found.values(), path), numbered=True)
+    return LabelFile(labels, _names_by_index(found.values(), path), labels_by="index")
 
 
 def labels_by_ending(ids: Sequence[str], path: str | os.PathLike) -> tuple[list[int | None], LabelFile]:

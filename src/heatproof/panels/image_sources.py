@@ -39,6 +39,7 @@ class ImageSource:
     `flag`: why it cannot be explained, where that is known before it is opened. `original`: how to open it at its own
     resolution, None for tensors. `place`: its id and class in the folder or set that it comes from, by which a limit
     chooses; the class of a folder need not be one of the network's. `mask`: how to get its mask, in its own pixels.
+    `matching`: how its label was matched with the classes of the network.
     """
 
     id: str
@@ -49,6 +50,7 @@ class ImageSource:
     original: Callable[[], Image.Image] | None = None
     place: tuple[str, int | None] | None = None
     mask: Callable[[], np.ndarray | None] | None = None
+    matching: str = ""
 
 
 def limited_shots(
@@ -141,9 +143,9 @@ def _sources_of_path(item: str | os.PathLike, model: Model) -> Iterable[ImageSou
         return [_file(item, model)]
     if path.is_dir() and not (isinstance(item, str) and re.fullmatch(r"shapes", item)):
         files = cast(ImageFolder, load_images(path))
-        labels = _classes(files, model)
+        labels, how = _classes(files, model)
         return [
-            replace(_file(file, model), label=label, place=(id, own))
+            replace(_file(file, model), label=label, place=(id, own), matching=how)
             for id, file, label, own in zip(files.ids, files.paths, labels, files.labels, strict=True)
         ]
     if isinstance(item, str) and item.partition(":")[0] == "shapes":
@@ -157,7 +159,7 @@ def _sources_of_path(item: str | os.PathLike, model: Model) -> Iterable[ImageSou
                 original=partial(_rgb, partial(images.open, i), model),
                 mask=partial(images.mask, i),
             )
-            for i, (id, label) in enumerate(zip(images.ids, _classes(images, model), strict=True))
+            for i, (id, label) in enumerate(zip(images.ids, _classes(images, model)[0], strict=True))
         ]
     if glob.has_magic(str(item)):
         found = glob.glob(str(item), recursive=True)  # noqa: PTH207 - may be absolute
@@ -170,15 +172,18 @@ def _sources_of_path(item: str | os.PathLike, model: Model) -> Iterable[ImageSou
     )
 
 
-def _classes(images: Images, model: Model) -> list[int | None]:
-    """The classes of the network that the labels stand for; none where those of a folder are not its own."""
+def _classes(images: Images, model: Model) -> tuple[list[int | None], str]:
+    """The classes of the network that the labels stand for, and how they were matched, in words.
+
+    There are none where those of a folder are not the network's.
+    """
     match = label_match(images, model.classes)
     strange = model.classes and not match.by_name and len(images.class_names or ()) != len(model.classes)
     if strange and isinstance(images, ImageFolder):
-        return [None] * len(images.ids)
+        return [None] * len(images.ids), ""
     if match.warning:
         warnings.warn(match.warning, HeatproofWarning, stacklevel=2)
-    return list(map(match, images.labels))
+    return list(map(match, images.labels)), match.how
 
 
 def with_names(model: Model, images: Any, labels: Any) -> Model:
@@ -188,7 +193,7 @@ def with_names(model: Model, images: Any, labels: Any) -> Model:
         return model
     if isinstance(labels, str | os.PathLike):
         names = read_labels(labels)
-        found = ImageFolder("", [], [], [], names.names, numbered=names.numbered)
+        found = ImageFolder("", [], [], [], names.names, labels_by=names.labels_by)
     elif labels is None and Path(path).is_dir():
         found = load_images(Path(path))
     else:
@@ -213,11 +218,8 @@ def _open_item(images: Images, i: int, model: Model) -> torch.Tensor:
 
 
 def _with_labels(found: list[ImageSource], file: str | os.PathLike, model: Model) -> list[ImageSource]:
-    labelled = labelled_from_file(ImageFolder("", [shot.id for shot in found], [], []), file)
-    match = label_match(labelled, model.classes)
-    if match.warning:
-        warnings.warn(match.warning, HeatproofWarning, stacklevel=2)
-    return [replace(shot, label=match(label)) for shot, label in zip(found, labelled.labels, strict=True)]
+    labels, how = _classes(labelled_from_file(ImageFolder("", [shot.id for shot in found], [], []), file), model)
+    return [replace(shot, label=label, matching=how) for shot, label in zip(found, labels, strict=True)]
 
 
 def as_uint8(x: torch.Tensor) -> np.ndarray:

@@ -86,15 +86,15 @@ class PeakTally:
         if entry.mask is None or not entry.mask.any() or not entry.blocks:
             return
         block = entry.blocks[0]
-        self._names.append(block.answer.name)
+        self._names.append(entry.label.name if entry.label is not None else "")
         for method in (method for row in self._rows for method in row):
             if (shown := block.maps.get(method.key)) is not None:
                 self._found.setdefault(method.key, []).append((_decision(shown, entry.mask), shown.degenerate))
 
-    def sentences(self, controls: Sequence[str], fixed: bool) -> list[str]:
-        """Sentences on the peaks of all methods; none without masks. `fixed`: the class was named by the user."""
+    def sentences(self, controls: Sequence[str]) -> list[str]:
+        """Sentences on the peaks of all methods; none without masks."""
         peaks = {method: Peaks.of(decisions) for method, decisions in self._found.items()}
-        return peak_sentences(peaks, controls, place=place_of(self._names if fixed else [""]))
+        return peak_sentences(peaks, controls, place=place_of(self._names))
 
 
 def _decision(shown: Map, mask: np.ndarray) -> float:

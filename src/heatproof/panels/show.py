@@ -83,7 +83,7 @@ class ShowRequest:
     def peaks(self, tally: PeakTally) -> list[str]:
         """Sentences on the peaks that were counted; none without masks."""
         controls = [method.key for method in self.work.asked.methods if method.request.entry.traits["control"]]
-        return tally.sentences(controls, fixed=isinstance(self.work.target, int) or self.work.target == "label")
+        return tally.sentences(controls)
 
 
 class Gallery:
@@ -357,6 +357,7 @@ def _facts(work: MapSettings, found: Sequence[ImageSource], sample: str) -> tupl
              ("Class explained", str(target))]  # fmt: skip
     facts += [("Output explained", said)] if said != "logit" else []
     facts += [("Layer", "+".join(*layers))] if len(layers) == 1 else []
+    facts += [("Labels", how) for how in dict.fromkeys(shot.matching for shot in found) if how]
     model = work.model
     facts += [("Preprocessing", preprocessing_text(preprocessing_facts(model.mean, model.std, model.geometry)))]
     return tuple(facts)

@@ -147,9 +147,8 @@ class Findings:
 
     def peak_sentences(self, model: str, dataset: str) -> list[str]:
         """Sentences on the peaks, that of the best method first; none without masks."""
-        names, target = self.class_names(model), self.plan.get("target")
-        fixed = [] if target in ("predicted", "clean", "least") else frames.explained_classes(self.rows, model, dataset)
-        place = place_of([name_of(names, index) for index in fixed] or [""])
+        label = (self.plan.get("labelled_class") or {}).get(f"{model} on {dataset}")
+        place = place_of([name_of(self.class_names(model), label)])
         return peak_sentences(self.peaks(model, dataset), self.controls, self._best(model, dataset), place)
 
     def _best(self, model: str, dataset: str) -> str:

@@ -199,13 +199,6 @@ def peaks(rows: duckdb.DuckDBPyConnection, model: str, dataset: str) -> dict[str
     return {method: Peaks.of(decisions) for method, decisions in found.items()}
 
 
-def explained_classes(rows: duckdb.DuckDBPyConnection, model: str, dataset: str) -> list[int]:
-    """The classes that are explained on the reference images of a model and a dataset."""
-    query = """SELECT DISTINCT value::INT FROM rows WHERE metric = 'target-class' AND reference AND isfinite(value)
-               AND model = ? AND dataset = ? ORDER BY ALL"""
-    return [index for (index,) in rows.execute(query, [model, dataset]).fetchall()]
-
-
 def curves(rows: duckdb.DuckDBPyConnection) -> Frame:
     """The points of all curves: model, dataset, image, method, metric (`NAME-curve`), strength, value."""
     columns = "model, dataset, image, method, metric, strength"

@@ -65,7 +65,7 @@ def outlined(image: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     """The image with the outline of a mask: a white line on its edge, a black one around it, seen on any colour.
 
     `image` uint8 `(H, W, 3)`, `mask` bool of any size, which is stretched to the image's. A line is one pixel wide
-    up to 600 pixels of the image's shorter side, and wider in proportion. Where the mask goes on to the image's border
+    up to 240 pixels of the image's shorter side, and wider in proportion. Where the mask goes on to the image's border
     there is no edge. Without a mask, or with an empty one, the image is as it was.
     """
     if mask is None or not mask.any():
@@ -73,7 +73,7 @@ def outlined(image: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     from scipy.ndimage import binary_dilation, binary_erosion
 
     inside: Any = stretched(mask, image.shape[0], image.shape[1])
-    width = max(1, round(min(image.shape[:2]) / 600))
+    width = max(1, round(min(image.shape[:2]) / 160))
     kept: Any = binary_erosion(inside, iterations=width, border_value=True)
     inner, outer = inside & ~kept, binary_dilation(inside, iterations=width) & ~inside
     drawn = image.copy()

@@ -45,9 +45,9 @@ class Peaks:
     @property
     def remark(self) -> str:
         """What is no hit for another reason than a peak beside the mask; empty where there is nothing to say."""
-        parts = [f"{counted(self.shared, 'peak')} shared with the rest of the image"] if self.shared else []
+        parts = [counted(self.shared, "shared peak")] if self.shared else []
         parts += [counted(self.degenerate, "degenerate map")] if self.degenerate else []
-        return f"{listed(parts)} not counted as a hit" if parts else ""
+        return listed(parts)
 
 
 def peak_sentences(
@@ -67,24 +67,23 @@ def peak_sentences(
         return []
     first = best if best in real else max(real, key=lambda method: known[method].hits / known[method].images)
     lead = known[first]
-    remark = f" ({lead.remark})" if lead.remark else ""
-    sentences = [f"{first}: the peak lies on the {place} in {lead.text} {_noun(lead.images)}{remark}."]
+    noun = "image" if lead.images == 1 else "images"
+    sentences = [f"{first}: the peak lies on the {place} in {lead.text} {noun}{_remark(lead)}."]
     for heading, methods in (("Other methods", [m for m in real if m != first]), ("Controls", aside & known.keys())):
         if methods:
             ordered = [method for method in known if method in methods]
-            sentences.append(f"{heading}: {', '.join(_short(method, known[method]) for method in ordered)}.")
+            listing = ", ".join(f"{method} {known[method].text}{_remark(known[method])}" for method in ordered)
+            sentences.append(f"{heading}: {listing}.")
+    if any(found.remark for found in known.values()):
+        sentences.append("A peak that pixels on and off the mask share is no hit, and neither is a degenerate map.")
     return sentences
 
 
 def place_of(names: Sequence[str]) -> str:
-    """What the masks show: the class, where a single one is explained and has a name; else `ground truth`."""
+    """What the masks show: the class of the images, where all have the same label with a name; else `ground truth`."""
     different = set(names)
     return next(iter(different)) if len(different) == 1 and "" not in different else "ground truth"
 
 
-def _short(method: str, found: Peaks) -> str:
-    return f"{method} {found.text}{f' ({found.remark})' if found.remark else ''}"
-
-
-def _noun(images: int) -> str:
-    return "image" if images == 1 else "images"
+def _remark(found: Peaks) -> str:
+    return f" ({found.remark})" if found.remark else ""

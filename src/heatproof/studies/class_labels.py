@@ -32,12 +32,14 @@ def with_class_names(plan: Plan, datasets: Sequence[Dataset], models: StudyModel
 
 
 def facts_about_classes(plan: Plan, datasets: Sequence[Dataset], checked: Sequence[Named]) -> dict[str, Any]:
-    """What `study.json` holds about classes: names by model, how labels were matched, and labels that were moved.
+    """What `study.json` holds about classes: names by model, how labels were matched, and labels that were moved; the
+    class of all images, where they have one label.
 
     Warns where the names of a set of images are not those of the model.
     """
     how: dict[str, str] = {}
     moved: dict[str, Mapping[int, int]] = {}
+    alone: dict[str, int | None] = {}
     for dataset in datasets:
         for model in checked:
             match = label_match(dataset.images, model.class_names)
@@ -48,8 +50,12 @@ def facts_about_classes(plan: Plan, datasets: Sequence[Dataset], checked: Sequen
                 moved[where] = dict(match.classes)
             if match.warning:
                 warn(match.warning)
+            labels = set(map(match, dataset.images.labels))
+            if len(labels) == 1 and None not in labels:
+                alone[where] = labels.pop()
     facts: dict[str, Any] = {
         "class_names": {model.label: model.class_names for model in checked if model.class_names},
         "labels_matched": how,
+        "labelled_class": alone,
     }
     return {name: value for name, value in facts.items() if value} | ({"label_classes": moved} if moved else {})

@@ -26,7 +26,7 @@ from heatproof.errors import StoreError
 from heatproof.files import friendly_os_errors, write_atomically
 
 #: What a run says about names of classes. Names given later replace those of an earlier run.
-NAMES = ("class_names", "labels_matched")
+NAMES = ("class_names", "labels_matched", "labelled_class")
 #: Settings that may differ between two runs of one study: the numbers do not depend on them.
 FREE = ("command", "workers", "executor", "metric_facts", "estimate", "samples", *NAMES)
 #: The columns of rows that tell conditions apart.
