@@ -69,7 +69,7 @@ def test_a_class_by_its_name():
     assert class_index("crane", NAMES) == 2, "a whole name goes before one of several"
     with pytest.raises(InvalidTarget, match=r"'crane': crane \(0\), crane \(1\)\. Give the index"):
         class_index("crane", ["crane", "crane"])
-    with pytest.raises(InvalidTarget, match="No class is called 'henn'. Did you mean 'hen'"):
+    with pytest.raises(InvalidTarget, match=r"No class is called 'henn'\. Did you mean 'hen'"):
         class_index("henn", NAMES)
     assert (class_text(NAMES, 3), class_text(None, 3), class_text(["", "b"], 0)) == ("hen (3)", "class 3", "class 0")
 
@@ -114,5 +114,7 @@ def test_the_names_that_a_network_brings_along():
     module.num_classes, module.pretrained_cfg = 5, {  # type: ignore[assignment]
         "num_classes": 5, "label_names": list("abcde"), "label_descriptions": {"b": "bee, insect"}}  # fmt: skip
     assert heatproof.wrap(module, size=16, device="cpu").classes == ["a", "bee", "c", "d", "e"]
+    module.head = nn.Linear(4, 3)
+    assert heatproof.wrap(module, size=16, device="cpu").classes is None, "another head, whose classes have no names"
     squeezed = heatproof.load_model("torchvision:squeezenet1_1", pretrained=False, device="cpu")
     assert squeezed.classes is not None and squeezed.classes[0] == "tench", "a network without a linear layer"

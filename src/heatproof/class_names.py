@@ -44,7 +44,11 @@ def name_of(names: Sequence[str] | None, index: int | None) -> str:
 
 def class_text(names: Sequence[str] | None, index: int | None) -> str:
     """A class for people: `hen (8)`, or `class 8` where it has no name."""
-    name = name_of(names, index)
+    return named(name_of(names, index), index)
+
+
+def named(name: str | None, index: int | None) -> str:
+    """A class by name and index: `hen (8)`, or `class 8` without a name."""
     return f"{name} ({index})" if name else f"class {index}"
 
 

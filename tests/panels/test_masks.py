@@ -116,5 +116,5 @@ def test_masks_from_a_folder_go_by_name_and_wrong_ones_are_said(model, tmp_path)
     (tmp_path / "masks" / "x" / "1.png").unlink()
     with pytest.raises(InvalidInput, match="None of 2 images has one"):
         heatproof.show(model, tmp_path / "photos", "spot", 0, masks=tmp_path / "masks")
-    with pytest.raises(InvalidInput, match="one mask for each of 2 images. Got 1"):
+    with pytest.raises(InvalidInput, match=r"one mask for each of 2 images\. Got 1"):
         heatproof.show(model, torch.rand(2, 3, 24, 24), "spot", 0, masks=[None])

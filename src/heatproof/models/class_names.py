@@ -7,8 +7,13 @@ from torch import nn
 
 
 def own_class_names(module: nn.Module) -> tuple[str, ...] | None:
-    """Names by index, from what the module holds; None where it holds none. Nothing is downloaded."""
-    return _of_transformers(module) or _of_timm(module)
+    """Names by index, from what the module holds; None where it holds none. Nothing is downloaded.
+
+    None as well where no layer has as many outputs as there are names: the head was replaced, and the names are of old.
+    """
+    names = _of_transformers(module) or _of_timm(module)
+    widths = {getattr(part, width, None) for part in module.modules() for width in ("out_features", "out_channels")}
+    return names if names and len(names) in widths else None
 
 
 def _of_transformers(module: Any) -> tuple[str, ...] | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from heatproof.class_names import named
 from heatproof.spelling import head
 
 
@@ -53,7 +54,7 @@ class ClassProbability:
     @property
     def text(self) -> str:
         """`tench (0)`."""
-        return f"{self.name} ({self.index})" if self.name else f"class {self.index}"
+        return named(self.name, self.index)
 
     @property
     def full(self) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from heatproof.class_names import named
 from heatproof.errors import StoreError
 from heatproof.report.overlay import Look, outlined, overlay
 
@@ -94,13 +95,9 @@ def _case(folder: Path, entry: Mapping[str, Any], side: int) -> DrawnCase:
 
 def says(column: Mapping[str, Any]) -> str:
     """The prediction for one image as text: `hen (8), 42 %`."""
-    name = _class_text(column.get("class_name"), column.get("class"))
+    name = named(column.get("class_name"), column.get("class"))
     probability = column.get("probability")
     return name if probability is None else f"{name}, {100 * probability:.0f} %"
-
-
-def _class_text(name: str | None, index: int | None) -> str:
-    return f"{name} ({index})" if name else f"class {index}"
 
 
 def _name(column: Mapping[str, Any]) -> str:

@@ -171,7 +171,8 @@ def settings(findings: Findings) -> Iterator[tuple[str, str]]:
         yield "own code", f"{code['name']}, fingerprint {code['fingerprint']}"
     for name in SETTINGS:
         if plan.get(name) not in (None, "", [], (), {}):
-            yield name.replace("_", " "), _text(plan[name])
+            told = findings.target_text(str(plan[name])) if name == "target" else _text(plan[name])
+            yield name.replace("_", " "), told
 
 
 def _text(value: Any) -> str:
