@@ -3,10 +3,13 @@
 import pytest
 from PIL import Image
 
+import heatproof
 from heatproof.data import load_images
-from heatproof.data.class_matching import label_match
+from heatproof.data.class_matching import ALPHABETICAL, label_match
 from heatproof.data.sampling import limited
 from heatproof.errors import InvalidInput, InvalidTarget
+
+from .. import nets
 
 MODEL = ["zebra", "big_cat", "dog"]
 
@@ -26,7 +29,8 @@ def test_subfolders_are_matched_by_the_models_names(folder):
     match = label_match(limited(images, 2), MODEL)
     assert [match(label) for label in (0, 1, 2, None)] == [1, 2, 0, None]
     assert match.how == "matched with the model by the names of the classes" and not match.warning
-    assert label_match(images, None).classes == {}
+    unknown = label_match(images, None)
+    assert unknown.classes == {} and "alphabetical" in unknown.how, "the order cannot be compared, and that is said"
 
 
 def test_subfolders_that_are_not_the_models_stay_alphabetical_and_that_is_said(folder):
@@ -49,6 +53,19 @@ def test_names_in_a_csv(folder, tmp_path, rows, labels, names, classes):
     assert list(map(label_match(images, MODEL), images.labels)) == classes
 
 
+def test_a_network_without_names_gets_those_of_the_folders_if_they_are_as_many(folder):
+    from ..test_class_names import Small
+
+    for name, classes in ((("fox", "cow"), ["Big Cat", "Dog", "cow", "fox", "zebra"]), (("pig",), None)):
+        for one in name:
+            (folder / one).mkdir()
+        model = heatproof.wrap(nets.seeded(Small), size=16, device="cpu")
+        shown = heatproof.show(model, folder, "gradcam", "zebra" if classes else 4)
+        assert shown.entries[0].blocks[0].answer.text == ("zebra (4)" if classes else "class 4")
+        assert shown.entries[0].label is not None and shown.entries[0].label.name == (classes or [""])[0]
+        assert ("Labels", ALPHABETICAL) in shown._job.facts and model.classes is None
+
+
 @pytest.mark.parametrize(
     ("rows", "error", "says"),
     [
@@ -63,3 +80,9 @@ def test_names_in_a_csv_that_contradict(folder, tmp_path, rows, error, says):
     (tmp_path / "labels.csv").write_text(rows)
     with pytest.raises(error, match=says):
         label_match(load_images(folder, tmp_path / "labels.csv"), MODEL)
+
+
+def test_names_in_a_csv_need_those_of_the_model(folder, tmp_path):
+    (tmp_path / "labels.csv").write_text("file,name\nDog/1.png,dog\nzebra/1.png,zebra\n")
+    with pytest.raises(InvalidInput, match="the model has no names"):
+        label_match(load_images(folder, tmp_path / "labels.csv"), None)

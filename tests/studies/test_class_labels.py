@@ -1,4 +1,4 @@
-"""Names of classes, masks and mosaics in a study: right labels whatever the order of folders, and what the page says."""
+"""Names of classes, masks and mosaics in a study: right labels whatever the order of folders, and what pages say."""
 
 import json
 from pathlib import Path

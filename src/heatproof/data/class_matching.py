@@ -31,7 +31,12 @@ class LabelMatch:
         return label if label is None else self.classes.get(label, label)
 
 
-def label_match(images: Images, names: Sequence[str] | None) -> LabelMatch:
+#: How labels became classes, for people.
+BY_NAME = "matched with the model by the names of the classes"
+ALPHABETICAL = "class indices by the alphabetical order of the names"
+
+
+def label_match(images: Images, names: Sequence[str] | None, adopted: bool = False) -> LabelMatch:
     """The match of the labels of some images with the classes of a network.
 
     Labels that are positions of names (subfolders in alphabetical order, a CSV of names, the classes of a dataset)
@@ -39,35 +44,44 @@ def label_match(images: Images, names: Sequence[str] | None) -> LabelMatch:
 
     Args:
         names: of the network's classes; None where they are not known.
+        adopted: the network had no names, and `names` are those of the images (`names_for`).
 
     Raises:
-        InvalidInput: a CSV that gives both index and name, where the network has that name at another index.
+        InvalidInput: a CSV that gives both index and name, where the network has that name at another index; a CSV of
+            names alone for a network without names.
         InvalidTarget: a CSV of names, one of which is no class of the network.
     """
-    own = images.class_names
-    if not own or not names or all(label is None for label in images.labels):
+    own, source = images.class_names, source_of(images)
+    if not own or all(label is None for label in images.labels):
         return LabelMatch()
-    source = source_of(images)
-    if isinstance(source, ImageFolder) and source.labels_by == "index":
-        _refuse_contradiction(own, names)
+    given = source.labels_by if isinstance(source, ImageFolder) else None
+    if given == "index":
+        _refuse_contradiction(own, names or ())
         return LabelMatch(by_name=True)
-    pairs, folder = matched(own, names), isinstance(source, ImageFolder)
+    if given == "name" and not names:
+        raise InvalidInput(
+            f"`labels` gives names of {len(own)} classes, and the model has no names, or another number of outputs. "
+            "Set `classes` (--classes FILE), or give `class_index`."
+        )
+    pairs = matched(own, names or ()) if not adopted else None
     if pairs is not None:
         moved = {label: index for label, index in pairs.items() if label != index}
-        return LabelMatch(moved, True, "matched with the model by the names of the classes" if folder else "")
-    if not folder:
+        return LabelMatch(moved, True, "" if given is None else BY_NAME)
+    if given is None:
         return LabelMatch()
+    return LabelMatch(how=ALPHABETICAL, warning="" if adopted or not names else _warning(images, own, names, given))
+
+
+def _warning(images: Images, own: Sequence[str], names: Sequence[str], given: str) -> str:
     strange = unmatched(own, names)
-    if source.labels_by == "name" and strange:
+    if given == "name" and strange:
         class_index(strange[0], names)  # an error, with the nearest names
     what = ", ".join(map(repr, strange[:3])) + (", …" if len(strange) > 3 else "") if strange else "two of one class"
-    how = "class indices by the alphabetical order of the names"
     first = ", ".join(class_text(own, index) for index in range(min(2, len(own))))
-    warning = (
-        f"Labels of {images.name} are {how}, such as {first}: not all names are those of the model ({what}). If its "
-        "classes have another order, labels are wrong."
+    return (
+        f"Labels of {images.name} are {ALPHABETICAL}, such as {first}: not all names are those of the model ({what}). "
+        "If its classes have another order, labels are wrong."
     )
-    return LabelMatch(how=how, warning=warning)
 
 
 def source_of(images: Any) -> Any:

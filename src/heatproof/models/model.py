@@ -57,6 +57,7 @@ class Model:
         self.std = preprocessing.std
         self.geometry: Geometry = preprocessing.geometry
         self.classes: list[str] | None = list(preprocessing.classes) if preprocessing.classes else None
+        self.named_by_images = False
         self._layer = None if layer is None or layer == "auto" else resolve_layer(module, layer)
         self._constants: dict[tuple[torch.device, torch.dtype, int], tuple[torch.Tensor, torch.Tensor]] = {}
 
@@ -97,10 +98,10 @@ class Model:
         """The name of a class; empty where it has none."""
         return name_of(self.classes, index)
 
-    def with_classes(self, names: Sequence[str] | None) -> "Model":
-        """The same classifier with these names of its classes."""
+    def with_classes(self, names: Sequence[str] | None, by_images: bool = False) -> "Model":
+        """The same classifier with these names of its classes; `by_images`: they are taken from a set of images."""
         twin = copy.copy(self)
-        twin.classes = None if names is None else list(checked_names(names))
+        twin.classes, twin.named_by_images = None if names is None else list(checked_names(names)), by_images
         return twin
 
     @property

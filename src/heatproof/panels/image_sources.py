@@ -177,7 +177,7 @@ def _classes(images: Images, model: Model) -> tuple[list[int | None], str]:
 
     There are none where those of a folder are not the network's.
     """
-    match = label_match(images, model.classes)
+    match = label_match(images, model.classes, model.named_by_images)
     strange = model.classes and not match.by_name and len(images.class_names or ()) != len(model.classes)
     if strange and isinstance(images, ImageFolder):
         return [None] * len(images.ids), ""
@@ -199,7 +199,7 @@ def with_names(model: Model, images: Any, labels: Any) -> Model:
     else:
         return model
     names = names_for(model, found)
-    return model.with_classes(names) if names else model
+    return model.with_classes(names, by_images=True) if names else model
 
 
 def _file(path: str | os.PathLike, model: Model) -> ImageSource:

@@ -117,7 +117,7 @@ def _resize(image: Image.Image, side: int) -> Image.Image:
     return image.resize(size, Image.Resampling.BILINEAR if scale > 1 else Image.Resampling.LANCZOS)
 
 
-def _overlay(image: Image.Image, layer: np.ndarray, mask: np.ndarray | None) -> Image.Image:
+def _overlay(image: Image.Image, layer: np.ndarray, mask: np.ndarray | None = None) -> Image.Image:
     """The map (uint8, any size) in colour, half and half with the image, with the outline of the mask."""
     stretched = np.asarray(Image.fromarray(layer).resize(image.size, Image.Resampling.BILINEAR))
     drawn = overlay(np.asarray(image), stretched / 255, LOOK, coloured=True)

@@ -17,18 +17,21 @@ class Named(Protocol):
     def label(self) -> str: ...
     @property
     def class_names(self) -> list[str] | None: ...
+    @property
+    def named_by_images(self) -> bool: ...
 
 
 def with_class_names(plan: Plan, datasets: Sequence[Dataset], models: StudyModels) -> Plan:
     """The plan with the names that the sets of images give to the classes of models without names."""
-    found = []
-    for index, wanted in enumerate(plan.models):
+    for index in range(len(plan.models)):
         model = models(index)
         names = next((names for one in datasets if (names := names_for(model, one.images))), None)
-        found.append(wanted if model.classes or not names else wanted.model_copy(update={"classes": tuple(names)}))
-        if found[-1] is not wanted:
-            models.named(plan.model_copy(update={"models": (*found, *plan.models[len(found) :])}))
-    return plan.model_copy(update={"models": tuple(found)})
+        if names:
+            named = list(plan.models)
+            named[index] = named[index].model_copy(update={"classes": tuple(names)})
+            plan = plan.model_copy(update={"models": tuple(named)})
+            models.adopt(index, names, plan)
+    return plan
 
 
 def facts_about_classes(plan: Plan, datasets: Sequence[Dataset], checked: Sequence[Named]) -> dict[str, Any]:
@@ -42,7 +45,7 @@ def facts_about_classes(plan: Plan, datasets: Sequence[Dataset], checked: Sequen
     alone: dict[str, int | None] = {}
     for dataset in datasets:
         for model in checked:
-            match = label_match(dataset.images, model.class_names)
+            match = label_match(dataset.images, model.class_names, model.named_by_images)
             where = f"{model.label} on {dataset.settings.label}"
             if match.how:
                 how[where] = match.how

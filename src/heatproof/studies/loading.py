@@ -1,7 +1,7 @@
 """The models of a study, loaded by its settings, in the states that its conditions name."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -49,12 +49,10 @@ class StudyModels:
             self._changed = (state, changed)
         return self._changed[1]
 
-    def named(self, plan: Plan) -> None:
-        """Takes a plan that differs in names of classes alone; models that are held get the names."""
-        self.plan = plan
-        if self._loaded is not None:
-            index, model = self._loaded
-            self._loaded, self._changed = (index, model.with_classes(_names(plan, index, model))), None
+    def adopt(self, index: int, names: Sequence[str], plan: Plan) -> None:
+        """Gives the model at that index, which is held, names taken from a set of images; `plan` has them too."""
+        self.plan, self._changed = plan, None
+        self._loaded = (index, self(index).with_classes(names, by_images=True))
 
     def clear(self) -> None:
         """Drops the models that are held."""
@@ -67,11 +65,6 @@ class StudyModels:
             given = GIVEN_MODELS[wanted.spec.removeprefix("given:")]
             return given if wanted.classes is None else given.with_classes(checked_names(wanted.classes))
         return load_model(wanted.spec, device=self.device, name=wanted.label, **wanted.loading)
-
-
-def _names(plan: Plan, index: int, model: Model) -> Any:
-    given = plan.models[index].classes
-    return model.classes if given is None else checked_names(given)
 
 
 def randomised(model: Model, seed: int) -> Model:

@@ -316,6 +316,7 @@ class Checked:
     refused: Mapping[str, str]
     preprocessing: Mapping[str, Any]
     named_targets: Mapping[str, int]
+    named_by_images: bool
 
 
 def checked_model(plan: Plan, index: int, models: StudyModels, conditions: Sequence[Condition] = ()) -> Checked:
@@ -349,8 +350,10 @@ def checked_model(plan: Plan, index: int, models: StudyModels, conditions: Seque
     seen = preprocessing_facts(model.mean, model.std, model.geometry)
     wanted = plan.models[index]
     code = model_code(model, wanted.spec)
-    classes, weights = logits.shape[1], model.fingerprint
-    return Checked(wanted.label, layer, classes, model.classes, weights, code, refused, seen, named)
+    return Checked(
+        wanted.label, layer, logits.shape[1], model.classes, model.fingerprint, code, refused, seen, named,
+        model.named_by_images,
+    )  # fmt: skip
 
 
 def _check_refusals(methods: Sequence[ResolvedMethod], model: Model, others: bool) -> dict[str, str]:

@@ -130,8 +130,8 @@ class DatasetPlan(Strict):
     )
     masks: str | None = Field(
         None,
-        description="Where the objects are, for metrics of localisation: a folder of masks with the images' names, or "
-        "a CSV of boxes with the columns file,x0,y0,x1,y1.",
+        description="Where the objects are, for outlines and metrics of localisation: a folder of masks with the "
+        "images' names, or a CSV of boxes with the columns file,x0,y0,x1,y1.",
     )
     root: str | None = Field(None, description="Where a torchvision: dataset lies.")
     download: bool = Field(False, description="Fetch a torchvision: dataset that is not there.")
