@@ -179,7 +179,7 @@ def _classes(images: Images, model: Model) -> tuple[list[int | None], str]:
     """
     match = label_match(images, model.classes, model.named_by_images)
     strange = model.classes and not match.by_name and len(images.class_names or ()) != len(model.classes)
-    if strange and isinstance(images, ImageFolder):
+    if strange and isinstance(images, ImageFolder) and not images.labels_by:
         return [None] * len(images.ids), ""
     if match.warning:
         warnings.warn(match.warning, HeatproofWarning, stacklevel=2)
