@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import heatproof
 from heatproof.data import load_images
 from heatproof.data.sampling import limited
 from heatproof.errors import HeatproofWarning, InvalidTarget
@@ -124,3 +125,12 @@ def test_names_may_come_later_and_a_target_must_be_one(shapes, tmp_path):
     assert "<dd>circle_outline (3)</dd>" in page
     with pytest.raises(InvalidTarget, match="Did you mean 'circle_outline'"):
         run(plan(shapes, **{**settings, "target": "circle outlin"}), tmp_path / "other", workers=1)
+
+
+def test_score_leaves_it_out_of_families_too(shapes):
+    model, images = heatproof.load_model("shapes", device="cpu"), load_images("shapes", limit=1)
+    given = {"masks": [images.mask(0)], "target": 0}
+    with pytest.warns(HeatproofWarning, match="No mosaics, so grid-pointing-game is left out"):
+        found = heatproof.score(model, [images.open(0)], "gradcam", "localisation", **given)
+    assert "energy" in found.metrics and "grid-pointing-game" not in found.metrics
+    assert heatproof.score(model, [images.open(0)], "gradcam", "gridpg", **given).metrics == ["grid-pointing-game"]

@@ -19,7 +19,7 @@ from heatproof.engine.dry_run import dry_run
 from heatproof.engine.evaluation import GivenMaps, MethodScores, evaluate
 from heatproof.engine.explanation import explanation
 from heatproof.engine.references import ReferenceMaps
-from heatproof.errors import InvalidImage, InvalidInput
+from heatproof.errors import InvalidImage, InvalidInput, warn
 from heatproof.flags import as_text
 from heatproof.memo import cached_property
 from heatproof.metrics.metric_request import MetricRequest, requested_metrics
@@ -158,7 +158,7 @@ def score(
         UnknownName, InvalidInput, InvalidTarget, LayerError, NotApplicable: as `explain`.
     """
     model = as_model(model)
-    wanted = requested_metrics(metrics, reference=reference is not None, mosaics=of_mosaics(images))
+    wanted = _wanted(metrics, images, masks, reference)
     methods, arrays = _methods_and_maps(maps_or_methods)
     if controls:
         methods |= {name: {} for name, e in ATTRIBUTIONS.items() if e.traits["control"] and name not in methods}
@@ -184,6 +184,17 @@ def score(
     found = list(call.over(work))
     targeted = torch.cat([target for _, target in found])
     return Scores(model.name, inputs.ids, targeted, [part for part, _ in found], wanted)
+
+
+def _wanted(metrics: Any, images: Any, masks: Any, reference: Any) -> list[MetricRequest]:
+    """The metrics; of families without those that mean something on mosaics alone, where no image is one."""
+    wanted = requested_metrics(metrics, reference=reference is not None, mosaics=of_mosaics(images))
+    if masks is not None:
+        kept = {request.key for request in wanted}
+        left = [one.key for one in requested_metrics(metrics, reference=reference is not None) if one.key not in kept]
+        if left:
+            warn(f"No mosaics, so {', '.join(left)} is left out. By its name it is taken, on mosaics of your own.")
+    return wanted
 
 
 class _References:

@@ -171,7 +171,8 @@ def grid_pointing_game(raw: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """The share of the positive attribution that lies in the mask: `Σ relu(a) inside / Σ relu(a)`.
 
     It is played on mosaics of images of different classes, with the cell of the target as mask
-    (`heatproof.data.mosaics` makes both): 1 / cells by chance. It reads the raw map, in which 0 is neutral: channels
+    (`heatproof.data.mosaics` makes both): 1 / cells by chance. On other images it is `energy` once more, so families
+    and studies leave it out there. It reads the raw map, in which 0 is neutral: channels
     are summed, maps at a layer's resolution upsampled after the ReLU. In [0, 1], higher is better. NaN for an empty
     mask and where nothing is positive; a constant map scores 0.
     """

@@ -39,7 +39,7 @@ from heatproof.studies.conditions import RANDOMISED, Condition
 from heatproof.studies.datasets import open_datasets
 from heatproof.studies.executors import Advance, Executor, Processes, Serial
 from heatproof.studies.gallery import CaseFile, draw, write_gallery
-from heatproof.studies.given_maps import check_given, warn_without_masks
+from heatproof.studies.given_maps import check_given, warn_of_missing
 from heatproof.studies.jobs import Dataset, Job, Setup, all_requests, target_rule
 from heatproof.studies.loading import StudyModels
 from heatproof.studies.measurement import strength_of
@@ -182,7 +182,7 @@ def checked_study(study: Study, plan: Plan, datasets: Sequence[Dataset], models:
             )
     measures = Measures.of(study, plan)
     dry_run([request for _, request in measures.taken])
-    warn_without_masks(measures, datasets)
+    warn_of_missing(measures, datasets)
     if plan.given_maps and len(study.all_conditions(plan)) > 1:
         raise InvalidStudy(
             f"Maps made beforehand belong to the images as they are, and the study {study.name!r} changes them. Name "
