@@ -156,6 +156,9 @@ class Findings:
         if "audit" in self.section_names:
             found = [one.recommended for one in self.audits if (one.model, one.dataset) == (model, dataset)]
             return found[0] or "" if found else ""
+        if self.robustness is not None:
+            tops = [self.robustness.verdicts[one].top for one in self.robustness.main if one[:2] == (model, dataset)]
+            return tops[0][0] if tops and tops[0] else ""
         settings = self.scores.settings if self.scores else ()
         verdicts = [one.verdict for one in settings if one.setting == (model, dataset) and one.verdict is not None]
         return verdicts[0].top[0] if verdicts and verdicts[0].top else ""
