@@ -148,7 +148,7 @@ def _index_of(text: str, names: Sequence[str] | None) -> int:
         return class_index(text, names)
     except InvalidTarget as error:
         near = [] if nearest_names(text, names) else nearest(text, RULES)
-        rules = f"Did you mean the rule {near[0]!r}?" if near else f"Rules are {', '.join(RULES)}."
+        rules = f"Did you mean {near[0]!r}?" if near else f"Rules are {', '.join(RULES)}."
         raise InvalidTarget(f"{error} {rules}") from None
 
 
