@@ -167,7 +167,7 @@ def test_targets_labels_layers_and_options(capsys):
         (["--model", "shapes", "--out", "x", "--target", "predictd"], "'predicted'"),
         (["--model", "shapes", "--out", "x", "--target", "6"], "0 … 5"),
         (["--model", "shapes", "--out", "x", "--target", "1,2,3"], "each of the 1 images"),
-        (["--model", "shapes", "--out", "x", "--target", "1,b"], "--target must be"),
+        (["--model", "shapes", "--out", "x", "--target", "1,b"], "No class is called 'b'"),
         (["--model", "shapes", "--out", "x", "--target", "label"], "needs labels"),
         (["--model", "shapes", "--out", "x", "--labels", "none.csv"], "none.csv"),
         (["--model", "shapes", "--out", "x", "--batch-size", "0"], "at least 1"),

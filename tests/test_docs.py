@@ -257,7 +257,8 @@ def test_the_example_commands_that_explain_are_understood(monkeypatch, capsys):
             cli.main(words[1:])
         assert not done.value.code, capsys.readouterr().err
     assert [(given[0], given[3]) for given in started] == [
-        ("timm:resnet50", ["photos/"]), ("timm:resnet50", ["cat.jpg"]), ("shapes", ["shapes"])
+        ("timm:resnet50", ["photos/"]), ("timm:resnet50", ["cat.jpg"]), ("python:mine:net", ["scans/"]),
+        ("shapes", ["shapes"]),
     ]  # fmt: skip
     model = heatproof.load_model("shapes")
     for *_, asked, _out in started:

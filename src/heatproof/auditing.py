@@ -65,7 +65,8 @@ def audit(
         model: a spec for `heatproof.load_model`, or anything that `heatproof.explain` takes as a model (then `workers`
             is 1).
         images, normalised: as in `heatproof.run`.
-        labels: a CSV with the columns file,class_index. masks: a folder of masks or a CSV of boxes, for localisation.
+        labels: a CSV with the columns file,class_index or file,name, or all three.
+        masks: a folder of masks or a CSV of boxes, for localisation.
         budget: time limit in minutes; as many images as fit are used.
         out: the results folder, by default a new temporary one. Repeating the call computes only what is missing.
         methods: by default eight, or seven without Ablation-CAM if that would run the network for every channel.

@@ -106,7 +106,7 @@ def finished(
         model = load_model(model, **loading)
     spec, models, sets = model, {}, {}
     if not isinstance(model, str):
-        if other := sorted(of_model.keys() - {"layer", "name", "output", "tolerance"}):
+        if other := sorted(of_model.keys() - {"layer", "name", "output", "tolerance", "classes"}):
             raise InvalidInput(
                 f"`{other[0]}` belongs to loading, and the model is loaded already. Give it to heatproof.load_model."
             )

@@ -1,11 +1,13 @@
 """Which class a map explains: the rules of protocols §1, resolved against a batch of logits."""
 
+import difflib
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
+from heatproof.class_names import class_index, nearest_names
 from heatproof.errors import InvalidTarget
 from heatproof.registry import nearest
 from heatproof.rounding import behind_largest, top_class
@@ -21,7 +23,7 @@ RULES = {
 #: A rule that names several classes of an image: the most probable ones.
 TOP = r"top([0-9]+)"
 
-Rule = str | int | Sequence[int] | Sequence[Sequence[int]] | torch.Tensor | Callable[[torch.Tensor], Any]
+Rule = str | int | Sequence[int | str] | Sequence[Sequence[int | str]] | torch.Tensor | Callable[[torch.Tensor], Any]
 
 
 def resolved(
@@ -133,20 +135,58 @@ def _require_labels(labels: Sequence[int | None] | None, count: int) -> list[int
     return [int(label) for label in labels if label is not None]
 
 
-def refuse_unknown(rule: str) -> None:
-    """For what explains one class of each image: a rule with a name, or an integer as text.
+def with_indices(target: Any, names: Sequence[str] | None) -> Any:
+    """A target with names of classes replaced by their indices; rules, numbers and callables stay as they are.
+
+    A rule goes before a class of the same name, and a number is always an index.
+
+    Args:
+        target: what a user gives as a target; a name, or names in place of indices in lists.
+        names: of the model's classes, None where they are not known.
 
     Raises:
-        InvalidTarget: another rule, with near misses.
+        InvalidTarget: a name that is no rule and of no class, or of several; the message lists the nearest names.
     """
-    if rule in RULES or rule.isdigit():
-        return
+    if isinstance(target, str):
+        return target if is_rule(target) else _index_of(target.strip(), names)
+    if isinstance(target, list | tuple):
+        return [_index_of(one, names) if isinstance(one, str) else with_indices(one, names) for one in target]
+    return target
+
+
+def is_rule(text: str) -> bool:
+    """Whether a text is a rule, or an index, and no class's name."""
+    return text in RULES or bool(re.fullmatch(rf"{TOP}|-?[0-9]+", text))
+
+
+def _index_of(text: str, names: Sequence[str] | None) -> int:
+    if re.fullmatch(r"[0-9]+", text):
+        return int(text)
+    if names is None:
+        raise InvalidTarget(f"{unknown_rule(text)} The model has no class names: set `classes` (--classes FILE).")
+    try:
+        return class_index(text, names)
+    except InvalidTarget as error:
+        near = [] if nearest_names(text, names) else nearest(text, RULES)
+        rules = f"Did you mean {near[0]!r}?" if near else f"Rules are {', '.join(RULES)}."
+        raise InvalidTarget(f"{error} {rules}") from None
+
+
+def refuse_several(rule: str) -> None:
+    """For what explains one class of each image: a rule with a name, an index as text, or the name of a class.
+
+    Raises:
+        InvalidTarget: a rule that names several classes of an image, nothing, a number that is no index, or a misspelt
+            `predicted`. Whether a name is one of a class is known when there is a model.
+    """
     if re.fullmatch(TOP, rule):
         raise InvalidTarget(
             f"Here a target must be one class of each image. Got {rule!r}, which goes with `heatproof explain` and "
             "`heatproof.explain`. Use target `predicted`."
         )
-    raise InvalidTarget(unknown_rule(rule, several=False))
+    likely = difflib.SequenceMatcher(None, rule.lower(), "predicted").ratio() > 0.85 and rule != "predicted"
+    if likely or not rule.strip() or re.fullmatch(r"-[0-9]+|[0-9]+\.[0-9]*", rule):
+        raise InvalidTarget(unknown_rule(rule, several=False))
 
 
 def unknown_rule(rule: str, several: bool = True) -> str:
@@ -154,4 +194,4 @@ def unknown_rule(rule: str, several: bool = True) -> str:
     near = nearest(rule, RULES)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     top = ", top3" if several else ""
-    return f"A target must be one of {', '.join(RULES)}{top}, or an integer. Got {rule!r}.{hint}"
+    return f"A target must be one of {', '.join(RULES)}{top}, an integer, or a class name. Got {rule!r}.{hint}"

@@ -15,6 +15,7 @@ SOURCE = Path(__file__).resolve().parents[2] / "src" / "heatproof"
 FLOORS = {
     **dict.fromkeys(
         (
+            "class_names",
             "errors",
             "registry",
             "spelling",
@@ -60,7 +61,7 @@ WITHOUT_TORCH = ("report", "view", "statistics")
 #: The only rooms that `report` and `view` read from: the store, the table of studies, the numbers, and the ground.
 READ_BY_REPORTS = (
     *("report", "view", "statistics", "studies.store", "studies.study"),
-    *("errors", "files", "flags", "registry", "seeds", "spelling"),
+    *("class_names", "errors", "files", "flags", "registry", "seeds", "spelling"),
 )
 HEAVY = ("torch", "torchvision", "timm", "transformers", "skimage", "scipy", "pandas", "matplotlib", "duckdb")
 LONGEST = 500

@@ -123,7 +123,7 @@ def test_labels_from_a_csv(tmp_path):
     text += 'hen,0,"./y/c, d.png"\r\n'
     images = load_images(tmp_path, labelled(tmp_path / "labels.csv", text))
     assert images.ids == ["x/a.png", "x/b.png", "y/c, d.png", "y/e.png"]
-    assert images.labels == [7, None, 0, None] and images.class_names is None and images.flags == {}
+    assert images.labels == [7, None, 0, None] and images.flags == {}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from PIL import Image
 import heatproof
 from heatproof import cli
 from heatproof.data import load_images
-from heatproof.errors import InvalidInput, UnknownName
+from heatproof.errors import InvalidInput, InvalidTarget
 from heatproof.panels.alternatives import Alternative, as_options
 from heatproof.panels.checking import Check
 from heatproof.panels.predictions import Prediction, Range
@@ -86,7 +86,7 @@ def test_what_cannot_be_read_is_a_row_and_its_reason_is_told(shapes, tmp_path):
         ("file,class_index\nb.png,1\n", InvalidInput, "names 'b.png'; the first image is"),
         ("file,class_index\na.png,6\n", InvalidInput, "names class 6 .* has 6 classes"),
         ("file,class_index,probability\na.png,1,7\n", InvalidInput, r"`probability` must lie in 0 … 1.*line 2"),
-        ("file,name\na.png,circle-fillet\n", UnknownName, "circle-filled"),
+        ("file,name\na.png,circle-fillet\n", InvalidTarget, "line 2: .*circle-filled"),
     ],
 )
 def test_a_reference_that_cannot_be_used_says_why(shapes, tmp_path, text, error, what):

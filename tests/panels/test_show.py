@@ -14,7 +14,7 @@ from torch import nn
 
 import heatproof
 from heatproof.attributions import ATTRIBUTIONS, attribution
-from heatproof.errors import InvalidInput, InvalidTarget, NotApplicable, UnknownName
+from heatproof.errors import HeatproofWarning, InvalidInput, InvalidTarget, NotApplicable, UnknownName
 from heatproof.geometry import Geometry
 from heatproof.panels import show as showing
 from heatproof.panels.image_sources import shots, stems
@@ -373,7 +373,8 @@ def test_labels_from_subfolders_only_where_they_can_be_the_models_classes(model,
     assert all(shot.label is None for shot in shots(folder, model)), "two folders, five classes"
     for name in ("c", "d", "e"):
         (folder / name).mkdir()
-    assert [shot.label for shot in shots(folder, model)] == [0, 1, 1, 1, 1]
+    with pytest.warns(HeatproofWarning, match=r"alphabetical order of the names, such as a \(0\), b \(1\)"):
+        assert [shot.label for shot in shots(folder, model)] == [0, 1, 1, 1, 1]
 
 
 def test_labels_from_a_csv(model, folder, tmp_path):

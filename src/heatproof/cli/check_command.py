@@ -59,7 +59,7 @@ def check(
             progress=bar,
             **others,
         )
-    _print_rows(found.predictions)
+    _print_rows(found.predictions, found.classes)
     if found.sample:
         print(f"Images: {found.sample}.")
     print(found)
@@ -71,16 +71,17 @@ def check(
         raise typer.Exit(1)
 
 
-def _print_rows(predictions: Any) -> None:
+def _print_rows(predictions: Any, classes: Any) -> None:
     """The predictions, those that differ from what was expected first."""
+    from heatproof.class_names import class_text
     from heatproof.cli.listing import print_table
 
     rows = sorted(predictions, key=lambda one: not one.wrong)
     lines = []
     for one in rows[:PRINTED]:
         size = f"{one.size[0]} × {one.size[1]}" if one.size else ""
-        expected = [f"reference {one.reference.index}" if one.agrees is False else "",
-                    f"label {one.label}" if one.right is False else ""]  # fmt: skip
+        expected = [f"reference {class_text(classes, one.reference.index)}" if one.agrees is False else "",
+                    f"label {class_text(classes, one.label)}" if one.right is False else ""]  # fmt: skip
         answers = (one.flag, "") if one.first is None else (one.first.full, one.second.full)
         lines.append((one.image, size, *answers, ", ".join(filter(None, expected))))
     print_table(("image", "height × width", "predicted", "second", "expected"), lines)

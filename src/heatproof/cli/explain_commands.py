@@ -14,7 +14,7 @@ from heatproof.errors import HeatproofWarning, InvalidInput
 from heatproof.studies.settings import DatasetPlan, ModelPlan, Plan
 
 MODEL = options.settings_of(ModelPlan, without=("spec", "name", "output", "tolerance"))
-OTHERS = options.settings_of(DatasetPlan, Plan, names=("labels", "limit", "sampling", "seed", "device"))
+OTHERS = options.settings_of(DatasetPlan, Plan, names=("labels", "masks", "limit", "sampling", "seed", "device"))
 
 
 @options.with_settings(MODEL, OTHERS)
@@ -42,8 +42,8 @@ def explain(
     target: Annotated[
         str,
         typer.Option(
-            help="The class explained: predicted, label, least, an index, top3 (the three most probable), or one "
-            "index for each image, with commas."
+            help="The class explained: predicted, label, least, an index, a class's name, top3 (the three most "
+            "probable), or one index or name for each image, with commas."
         ),
     ] = "predicted",
     given: Any = None,
@@ -84,7 +84,7 @@ def explain(
     device = others.pop("device", "auto")
     asked: dict[str, Any] = {
         "methods": [*(options.split(methods) or []), *options.methods_from(method_from)],
-        "target": _target(target),
+        "target": target.strip(),
         "layers": layers if layers is None or layers == "all" else options.split(layers),
         "options": options.method_options(option),
         "output": output,
@@ -113,6 +113,7 @@ def _explain(
     Look(asked["colormap"], asked["alpha"])  # raises before a model is loaded
     PanelFiles(asked["dpi"], tuple(asked["formats"]), asked["overlays"])
     model = load_model(spec, device=device, **settings)
+    asked["target"] = _target(asked["target"], model.classes)
     job = checked_job(model, images, **asked)
     if job.work.asked.refused:
         warnings.warn(f"Not applicable: {grouped(job.work.asked.refused)}.", HeatproofWarning, stacklevel=1)
@@ -137,12 +138,19 @@ def _explain(
     kept = f", {album.kept} of them from before" if album.kept else ""
     if job.sample:
         print(f"Images: {job.sample}.")
+    for how in dict.fromkeys(shot.matching for shot in job.shots if shot.matching):
+        print(f"Labels: {how}.")
     print(f"{len(done) - len(unread)} of {len(done)} images explained by {methods}{kept}.")
+    for sentence in album.peaks:
+        print(sentence)
     print(f"Page: {album.folder / 'index.html'}")
     if not any(entry.says_something for entry in done):
         raise typer.Exit(1)
 
 
-def _target(text: str) -> Any:
-    """A comma means one index for each image."""
-    return options.numbers("--target", text, kind=int) if "," in text else text.strip()
+def _target(text: str, names: list[str] | None) -> Any:
+    """A comma means one class for each image, unless it is part of a class's name."""
+    from heatproof.class_names import matched
+
+    several = "," in text and not (names and matched([text], names))
+    return [part.strip() for part in text.split(",")] if several else text

@@ -153,6 +153,8 @@ def _kind(annotation: Any) -> tuple[str, tuple[int, ...]]:
     several = next((part for part in parts if typing.get_origin(part) is tuple), None)
     if several is not None:  # as many numbers as the tuple has, or one
         inside = typing.get_args(several)
+        if inside[0] is str:  # a file, or names in a study file
+            return "text", ()
         if Ellipsis in inside:
             return ("ints" if inside[0] is int else "floats"), ()
         counts = (1, len(inside)) if inside[0] in parts else (len(inside),)

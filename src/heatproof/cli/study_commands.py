@@ -3,7 +3,7 @@
 import glob
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -138,14 +138,26 @@ def _report(folder: Path, page: bool = True) -> None:
     findings = reports.write_tables(folder)
     for dataset, sample in (findings.plan.get("samples") or {}).items():
         print(f"Images: {sample} ({dataset}).")
+    for where, how in (findings.plan.get("labels_matched") or {}).items():
+        print(f"Labels: {how} ({where}).")
     scoretable.print_tables(findings)
     noted = "audit.csv" in findings.tables
     for answer in findings.answers:
         print("\n" + f"{answer.where}: {answer.sentence}".removeprefix(": "))
         for note in answer.details if noted else ():
             print(note)
+    for line in _peaks(findings):
+        print(line)
     print()
     print(f"Report: {reports.write_page(findings)}" if page else f"Tables: {folder / 'tables'}")
+
+
+def _peaks(findings: Any) -> Iterator[str]:
+    """How often the peaks of maps lie on the ground truth, with an empty line before each model and dataset."""
+    for model, dataset in findings.settings:
+        where = f"{model} on {dataset}: " if len(findings.settings) > 1 else ""
+        for number, sentence in enumerate(findings.peak_sentences(model, dataset)):
+            yield sentence if number else f"\n{where}{sentence}"
 
 
 # --- settings from what was typed ---

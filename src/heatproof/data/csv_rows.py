@@ -4,7 +4,7 @@ import csv
 import io
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from heatproof.data.image_paths import printable
@@ -13,8 +13,12 @@ from heatproof.errors import InvalidInput
 Row = dict[str, str | None]
 
 
-def csv_rows(path: str | os.PathLike, columns: Sequence[str], setting: str) -> Iterator[tuple[Row, str]]:
+def csv_rows(
+    path: str | os.PathLike, columns: Sequence[str], setting: str, instead: Mapping[str, str] | None = None
+) -> Iterator[tuple[Row, str]]:
     """Every row as column → text, with its position for messages: `labels.csv, line 3`. Other columns may be there.
+
+    `instead`: a column → another that may stand in its place.
 
     Bytes that are not UTF-8 are written as in the ids of images, so that such names match.
 
@@ -30,7 +34,7 @@ def csv_rows(path: str | os.PathLike, columns: Sequence[str], setting: str) -> I
     try:
         found = [(name or "").strip() for name in rows.fieldnames or []]
         rows.fieldnames = found
-        missing = [name for name in columns if name not in found]
+        missing = [name for name in columns if name not in found and (instead or {}).get(name) not in found]
         if missing:
             raise InvalidInput(
                 f"`{setting}` must have the columns {', '.join(columns)}, separated by commas. {where} has no "

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from PIL import Image
 from heatproof.data.dicom import ENDINGS, refuse_without_pydicom
 from heatproof.data.image_opener import open_pixels
 from heatproof.data.image_paths import EXTENSIONS, image_files, printable, subfolders
-from heatproof.data.labels import read_labels
+from heatproof.data.labels import labels_by_ending, read_labels
 from heatproof.errors import InvalidImage, InvalidInput
 from heatproof.memo import cached_property
 from heatproof.pixels import Pixels
@@ -23,7 +23,11 @@ _HEAD = 64 * 1024
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """Files with ids and labels; obeys `Images`. Made by `images_from_folder` and `images_from_list`."""
+    """Files with ids and labels; obeys `Images`. Made by `images_from_folder` and `images_from_list`.
+
+    `labels_by`: what a CSV gives, `index` or `name`; empty for a folder of each class. Labels that are not indices are
+    the positions of the names in sorted order.
+    """
 
     name: str
     ids: list[str]
@@ -31,6 +35,7 @@ class ImageFolder:
     labels: list[int | None]
     class_names: list[str] | None = None
     flags: dict[str, str] = field(default_factory=dict)
+    labels_by: str = ""
 
     @property
     def fingerprint(self) -> str:
@@ -67,8 +72,10 @@ def images_from_folder(folder: Path, labels: str | os.PathLike | None = None, na
         refuse_without_pydicom(medical)  # before any work
     class_names, known = _class_folders(folder, list(files))
     missing: set[str] = set()
+    labels_by = ""
     if labels is not None:
-        class_names, known = None, read_labels(labels)
+        file = read_labels(labels)
+        class_names, known, labels_by = file.names, file.labels, file.labels_by
         missing = _labels_without_file(known, files, labels, folder)
     ids = sorted({*files, *missing})
     return ImageFolder(
@@ -78,7 +85,14 @@ def images_from_folder(folder: Path, labels: str | os.PathLike | None = None, na
         labels=[known.get(id) for id in ids],
         class_names=class_names,
         flags={id: MISSING for id in ids if id in missing},
+        labels_by=labels_by,
     )
+
+
+def labelled_from_file(images: ImageFolder, path: str | os.PathLike) -> ImageFolder:
+    """The same files with the labels of a CSV, matched by the end of the path (`labels_by_ending`)."""
+    labels, file = labels_by_ending(images.ids, path)
+    return replace(images, labels=labels, class_names=file.names, labels_by=file.labels_by)
 
 
 def images_from_list(paths: Iterable[str | os.PathLike], name: str = "images") -> ImageFolder:

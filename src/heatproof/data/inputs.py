@@ -71,6 +71,10 @@ class Inputs:
         image: Any = opened(item)
         return image.height, image.width
 
+    def opened(self, row: int) -> Any:
+        """An image of PIL or `Pixels` at its own resolution and full precision; a tensor as it is."""
+        return opened(self.items[row])
+
     def batch(self, rows: slice) -> torch.Tensor:
         """`(n, C, h, w)` float32 in [0, 1]."""
         if isinstance(self.items, torch.Tensor):

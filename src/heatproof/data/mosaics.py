@@ -8,6 +8,7 @@ that, use a model whose input has the mosaic's size; any other model's geometry 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -117,6 +118,13 @@ class Mosaics:
         found = np.zeros((self.cells * self.pixels,) * 2, dtype=bool)
         found[row * self.pixels : (row + 1) * self.pixels, column * self.pixels : (column + 1) * self.pixels] = True
         return found
+
+
+def of_mosaics(images: Any) -> bool:
+    """Whether images are mosaics, or some of them that a limit took."""
+    while not isinstance(images, Mosaics) and hasattr(images, "source"):
+        images = images.source
+    return isinstance(images, Mosaics)
 
 
 def _deep_mosaic(cells: Sequence[Image.Image | Pixels], across: int, side: int) -> Pixels:

@@ -64,7 +64,7 @@ class Call:
         if batch_size < 1:
             raise InvalidInput(f"`batch_size` must be at least 1. Got {batch_size}.")
         name = chosen_layer(model, layer, any(request.reads_default for request in requests))
-        rule = _checked_target(target, labels, inputs)
+        rule = _checked_target(targets.with_indices(target, model.classes), labels, inputs)
         methods = resolve_layers(model, requests, name)
         refuse_inapplicable(model, methods, output)
         known = None if labels is None else list(labels)

@@ -99,8 +99,9 @@ def explain(
             and an image that cannot be read is flagged.
         methods: names (see `heatproof list methods`), `name@layer`, `refine:name`, `name[option=value]`, or a mapping
             from those to options.
-        target: `predicted`, `label` (those of `images`, or `labels`), `least`, `top3`, an integer, one integer per
-            image, or a callable on the logits. Several for each image, `(N, T)`, share one forward pass.
+        target: `predicted`, `label` (those of `images`, or `labels`), `least`, `top3`, an integer, the name of a class,
+            one of the two for each image, or a callable on the logits. Several for each image, `(N, T)`, share one
+            forward pass.
         layer: a name, a module of the model, or `auto`: the last feature map before pooling. A layer that runs several
             times in a forward pass has the number of the call in its name: `encoder#0`, `encoder#1`.
         raw: signed maps at layer resolution instead of display maps (three channels where a method has them).

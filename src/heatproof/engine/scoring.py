@@ -13,6 +13,7 @@ from heatproof.ambient import neutral
 from heatproof.attributions import ATTRIBUTIONS, display_maps, flags, requested
 from heatproof.attributions.stored import as_map, fitted
 from heatproof.data.inputs import Inputs
+from heatproof.data.mosaics import of_mosaics
 from heatproof.data.streams import Stream
 from heatproof.engine.call import Call, as_model, model_inputs, of_output
 from heatproof.engine.dry_run import dry_run
@@ -20,7 +21,7 @@ from heatproof.engine.evaluation import GivenMaps, MethodScores, evaluate, unusa
 from heatproof.engine.explaining import without
 from heatproof.engine.explanation import explanation
 from heatproof.engine.references import ReferenceMaps
-from heatproof.errors import InvalidImage, InvalidInput
+from heatproof.errors import InvalidImage, InvalidInput, warn
 from heatproof.flags import as_text
 from heatproof.memo import cached_property
 from heatproof.metrics.metric_request import DEFAULT_METRICS, MetricRequest, requested_metrics
@@ -164,7 +165,7 @@ def score(
     """
     model = as_model(model)
     model, output = of_output(model, output)
-    wanted = requested_metrics(metrics, reference=reference is not None, values=model.of_values)
+    wanted = _wanted(metrics, images, masks, reference, model.of_values)
     dry_run(wanted)
     methods, arrays = _methods_and_maps(maps_or_methods)
     if controls:
@@ -193,6 +194,18 @@ def score(
     found = list(call.over(work))
     targeted = torch.cat([target for _, target in found])
     return Scores(model.name, inputs.ids, targeted, [part for part, _ in found], wanted, model.of_values)
+
+
+def _wanted(metrics: Any, images: Any, masks: Any, reference: Any, values: bool) -> list[MetricRequest]:
+    """The metrics; of families without those that mean something on mosaics alone, where no image is one."""
+    wanted = requested_metrics(metrics, reference=reference is not None, mosaics=of_mosaics(images), values=values)
+    if masks is not None:
+        kept = {request.key for request in wanted}
+        every = requested_metrics(metrics, reference=reference is not None)
+        left = [one.key for one in every if one.of_mosaics and one.key not in kept]
+        if left:
+            warn(f"No mosaics, so {', '.join(left)} is left out. By its name it is taken, on mosaics of your own.")
+    return wanted
 
 
 class _References:

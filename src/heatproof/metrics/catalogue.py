@@ -68,7 +68,7 @@ def metric(
         values: of a network of values (`output="value"`): `same` where no probability enters, `units` where the metric
             is then in units of the value (of infidelity: their squares) and has no bounds, else one phrase, why it has
             no meaning; it is then refused by name.
-        details: `aliases`, `source`.
+        details: `aliases`, `source`; `mosaics=True` for a metric that means something on mosaics alone.
     """
     if better not in BETTER:
         raise InvalidInput(f"`better` must be 'high' or 'low'. Got {better!r}.")

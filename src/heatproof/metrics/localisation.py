@@ -7,7 +7,7 @@ network pass, and all of them work for signals and volumes too.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from heatproof.errors import InvalidInput
+from heatproof.flags import Flag
 from heatproof.metrics.catalogue import metric
 from heatproof.metrics.similarity import cosine
 from heatproof.passes import check_int
@@ -46,6 +47,19 @@ def pointing_game(maps: torch.Tensor, mask: torch.Tensor, *, tolerance: int = 0)
     highest = rounded(flat - flat.amax(1, keepdim=True)) >= 0
     near = _grown(mask, tolerance).flatten(1)
     return _nan_without_object((highest & near).sum(1).double() / highest.sum(1), mask)
+
+
+def peak_on_mask(maps: torch.Tensor, mask: torch.Tensor, flags: Sequence[Flag]) -> torch.Tensor:
+    """`pointing_game` without tolerance, `(N,)` float64: 0 for a degenerate map, NaN for another flag.
+
+    Args:
+        maps: display maps `(N, *spatial)`; mask: bool of that shape; flags: one for each map.
+    """
+    values = pointing_game(maps, mask.to(maps.device)).cpu()
+    flat = torch.tensor([flag.degenerate for flag in flags], dtype=torch.bool)
+    unusable = torch.tensor([bool(flag) for flag in flags], dtype=torch.bool) & ~flat
+    values = torch.where(flat & mask.cpu().flatten(1).any(1), 0.0, values)
+    return torch.where(unusable, torch.nan, values)
 
 
 @localisation_metric(
@@ -147,6 +161,7 @@ def mask_cosine(maps: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 @localisation_metric(
     "grid-pointing-game",
+    mosaics=True,
     degenerate=0,
     undefined="the mask is empty, or nothing in the map is positive",
     aliases=["gridpg", "localisation-metric"],
@@ -156,7 +171,8 @@ def grid_pointing_game(raw: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """The share of the positive attribution that lies in the mask: `Σ relu(a) inside / Σ relu(a)`.
 
     It is played on mosaics of images of different classes, with the cell of the target as mask
-    (`heatproof.data.mosaics` makes both): 1 / cells by chance. It reads the raw map, in which 0 is neutral: channels
+    (`heatproof.data.mosaics` makes both): 1 / cells by chance. On other images it is `energy` once more, so families
+    and studies leave it out there. It reads the raw map, in which 0 is neutral: channels
     are summed, maps at a layer's resolution upsampled after the ReLU. In [0, 1], higher is better. NaN for an empty
     mask and where nothing is positive; a constant map scores 0.
     """

@@ -65,6 +65,11 @@ class MetricRequest:
         return any(belonging(one.entry.needs, "pair") for one in (self, *self.parts.values()))
 
     @property
+    def of_mosaics(self) -> bool:
+        """Whether it means something on mosaics alone; elsewhere it repeats another metric."""
+        return bool(self.entry.traits.get("mosaics"))
+
+    @property
     def refusal_of_values(self) -> str:
         """Why it has no meaning for a network of values, as a phrase; empty where it has one."""
         traits = self.entry.traits
@@ -106,6 +111,7 @@ def requested_metrics(
     parts: bool = True,
     reference: bool = True,
     values: bool = False,
+    mosaics: bool = True,
 ) -> list[MetricRequest]:
     """`"road"`, `["arcc", "fidelity"]`, `"all"` or `{"road": {"ties": "block"}}` → requests, each once.
 
@@ -115,6 +121,7 @@ def requested_metrics(
             error by name.
         values: whether the network is one of values. Metrics that need a probability are then left out of families and
             of `DEFAULT_METRICS`, with a warning, and are an error by name.
+        mosaics: whether the images may be mosaics. If not, metrics that need those are left out of families.
 
     Raises:
         NotApplicable: a metric that needs a probability, of a network of values.
@@ -135,6 +142,8 @@ def requested_metrics(
                 if _family(text):
                     continue
                 raise InvalidInput(NO_REFERENCE.format(request.key))
+            if request.of_mosaics and not mosaics and _family(text):
+                continue
             if values and (why := request.refusal_of_values):
                 if not (_family(text) or metrics is DEFAULT_METRICS):
                     raise NotApplicable(f"{request.key!r} has no meaning for a network of values: {why}.")

@@ -6,8 +6,9 @@ from typing import Any
 from torch import nn
 
 from heatproof.errors import MissingExtra, ModelError
+from heatproof.models.class_names import own_class_names
 from heatproof.models.download import hub_cache, is_path, missing_folder, no_weights, reachable
-from heatproof.models.image_processor import class_names, processor_preprocessing
+from heatproof.models.image_processor import processor_preprocessing
 from heatproof.models.model_sources import Found, ModelRequest
 from heatproof.models.own_preprocessing import own_preprocessing
 
@@ -28,7 +29,7 @@ def hugging_face_model(request: ModelRequest) -> Found:
     config = module.config
     processor = _processor(transformers, request.name, where)
     base = processor_preprocessing(processor) if processor is not None else own_preprocessing(module)
-    found = base.overridden(classes=class_names(config), channels=getattr(config, "num_channels", None))
+    found = base.overridden(classes=own_class_names(module), channels=getattr(config, "num_channels", None))
     several = getattr(config, "problem_type", None) == "multi_label_classification"
     return module.float(), found, {"multi_label": True} if several else {}
 

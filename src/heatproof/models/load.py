@@ -46,7 +46,7 @@ def load_model(
     alpha_background: str | None = None,
     value_range: float | None = None,
     channel_order: str | None = None,
-    classes: Sequence[str] | None = None,
+    classes: Sequence[str] | Mapping[int, str] | str | Path | None = None,
     layer: str | nn.Module | None = None,
     multi_label: bool = False,
     output: str | None = None,
@@ -73,6 +73,9 @@ def load_model(
         alpha_background: the colour behind transparent pixels, white by default.
         value_range: the units of `mean` and `std`: 255 where they are those of bytes, as 123.7; 1 by default.
         channel_order: `bgr` for a network that takes blue first, as one trained on images of OpenCV; `rgb` otherwise.
+        classes: names of the classes in the order of the outputs: a list, a mapping from index to name, or a file, with
+            one name a line, or JSON (a list, index → name, or `id2label`). By default those of the model's own
+            configuration.
         layer: replaces the target layer found.
         multi_label: labels do not exclude each other; probabilities are sigmoids.
         output: `value` for a network whose outputs are numbers in units of their own, as of a regression; by default

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from heatproof.ambient import autocast_dtype, callers_state, ordinary
+from heatproof.class_names import checked_names, class_text, name_of
 from heatproof.errors import InvalidInput, ModelError, warn
 from heatproof.geometry import Geometry
 from heatproof.locks import held, parameters_of
@@ -80,6 +82,7 @@ class Model:
         self.channel_order = preprocessing.channel_order
         self._assumed = preprocessing.assumed
         self._told = False
+        self.named_by_images = False
         self._layer = None if layer is None or layer == "auto" else resolve_layer(module, layer)
         self._warned = False
         self._constants: dict[tuple[torch.device, torch.dtype, int], tuple[torch.Tensor, torch.Tensor]] = {}
@@ -158,6 +161,23 @@ class Model:
         """The dtype of the weights: float32, or what the module was cast to."""
         floats = (p.dtype for p in self.module.parameters() if p.is_floating_point())
         return next(floats, torch.float32)
+
+    @cached_property
+    def outputs(self) -> int:
+        """The number of classes, from a pass of one grey image."""
+        x = torch.full((1, *self.input_shape), 0.5, device=self.device)
+        with self.evaluating(), torch.no_grad():
+            return self.logits(x).shape[1]
+
+    def class_name(self, index: int | None) -> str:
+        """The name of a class; empty where it has none."""
+        return name_of(self.classes, index)
+
+    def with_classes(self, names: Sequence[str] | None, by_images: bool = False) -> "Model":
+        """The same classifier with these names of its classes; `by_images`: they are taken from a set of images."""
+        twin = copy.copy(self)
+        twin.classes, twin.named_by_images = None if names is None else list(checked_names(names)), by_images
+        return twin
 
     @property
     def precision(self) -> torch.dtype:
@@ -274,11 +294,13 @@ class Model:
                 f"Expected {type(self.module).__name__} to return logits of shape (N, classes): a tensor, "
                 f"or a tuple or dict with one. Got {_describe_output(output)}. Wrap it in a module that does."
             )
-        if found.shape[1] > 1 or self.of_values:
-            return found
-        self.single_output = True
-        half = found if self.multi_label else found / 2
-        return torch.cat([-half, half], 1)
+        if found.shape[1] == 1 and not self.of_values:
+            self.single_output = True
+            half = found if self.multi_label else found / 2
+            found = torch.cat([-half, half], 1)
+        if self.classes and len(self.classes) != found.shape[1]:
+            raise _miscounted(self.name, self.classes, found.shape[1])
+        return found
 
     @contextmanager
     def evaluating(self) -> Iterator["Model"]:
@@ -346,7 +368,7 @@ def wrap(
     alpha_background: str | None = None,
     value_range: float | None = None,
     channel_order: str | None = None,
-    classes: Sequence[str] | None = None,
+    classes: Sequence[str] | Mapping[int, str] | str | os.PathLike | None = None,
     name: str | None = None,
     device: str | torch.device = "auto",
     layer: "str | nn.Module | None" = None,
@@ -371,12 +393,14 @@ def wrap(
     `window`: the stored values that are black and white, such as (0, 4095), or `auto` for the percentiles .5 and 99.5
     of each image; by default the range of the file's type. `alpha_background`: the colour behind transparent pixels.
     `device="auto"` leaves the module where it is, anything else moves it. `layer` replaces the target layer found by
-    architecture. `multi_label`: labels do not exclude each other. `output="value"`: the outputs are numbers in units of
-    their own, as of a regression, and no logits. `input_shape` is `(channels, *spatial)` of what the
-    network takes, where that is no image in colour: (1, 28, 28) for grey images, (4, 64, 64) for images of four bands,
-    (1, 4096) for signals, (1, 32, 64, 64) for volumes. Images become grey for one channel; for two, or four and more,
-    they must hold as many (`.npy`, TIFF). With `mean` and `std` such images lie in [0, 1], as others do; without them,
-    and for signals and volumes, tensors are taken as they are, normalised by the caller.
+    architecture. `classes`: names of the classes, a list, a mapping from index to name, or a file of either; by default
+    those that the module's configuration holds (transformers, timm). `multi_label`: labels do not exclude each other.
+    `output="value"`: the outputs are numbers in units of their own, as of a regression, and no logits. `input_shape` is
+    `(channels, *spatial)` of what the network takes, where that is no image in colour: (1, 28, 28) for grey images,
+    (4, 64, 64) for images of four bands, (1, 4096) for signals, (1, 32, 64, 64) for volumes. Images become grey for one
+    channel; for two, or four and more, they must hold as many (`.npy`, TIFF). With `mean` and `std` such images lie in
+    [0, 1], as others do; without them, and for signals and volumes, tensors are taken as they are, normalised by the
+    caller.
     The module's train/eval mode, gradients and flags are left as they were after every call. `torch.compile` and
     `DataParallel` wrappers are removed, because hooks must see the layers.
     """
@@ -416,6 +440,14 @@ def wrap(
         multi_label=multi_label,
         output=output,
         input_shape=shape,
+    )
+
+
+def _miscounted(model: str, names: Sequence[str], outputs: int) -> InvalidInput:
+    last = class_text(names, len(names) - 1)
+    return InvalidInput(
+        f"`classes` must name each of the {outputs} classes of {model}, in the order of its outputs. Got {len(names)}, "
+        f"from {class_text(names, 0)} to {last}."
     )
 
 

@@ -105,7 +105,7 @@ def torchvision_model(request: ModelRequest) -> Found:
         raise _bad_arguments(request, error) from error
     except (TypeError, ValueError, AssertionError) as error:
         raise _bad_arguments(request, error) from error
-    return module, _torchvision_preprocessing(module, weights, args.get("image_size"))
+    return module, _torchvision_preprocessing(weights, args)
 
 
 def _torchvision_weights(name: str, wanted: Any) -> Any:
@@ -120,17 +120,17 @@ def _torchvision_weights(name: str, wanted: Any) -> Any:
     return known[tag]
 
 
-def _torchvision_preprocessing(module: nn.Module, weights: Any, size: Any) -> Preprocessing:
+def _torchvision_preprocessing(weights: Any, args: Mapping[str, Any]) -> Preprocessing:
     steps = weights.transforms()
+    size = args.get("image_size")
     height, width = height_width(list(steps.crop_size) if size is None else size)
     share = max(steps.crop_size) / max(steps.resize_size)
     classes = tuple(weights.meta.get("categories", ()))
-    outputs = [part.out_features for part in module.modules() if isinstance(part, nn.Linear)]
     return Preprocessing(
         per_channel("mean", steps.mean),
         per_channel("std", steps.std),
         Geometry((height, width), default_resize((height, width), share), steps.interpolation.value),
-        classes if outputs and outputs[-1] == len(classes) else None,
+        classes if classes and args.get("num_classes", len(classes)) == len(classes) else None,
     )
 
 

@@ -7,6 +7,7 @@ from torch import nn
 
 from heatproof.errors import HeatproofWarning
 from heatproof.geometry import Geometry, default_resize
+from heatproof.models.class_names import own_class_names
 from heatproof.models.preprocessing import CROP_SHARE, INTERPOLATIONS, Preprocessing, height_width, per_channel
 
 
@@ -16,9 +17,10 @@ def own_preprocessing(module: nn.Module) -> Preprocessing:
         return timm_preprocessing(module)
     known = getattr(getattr(module, "config", None), "image_size", None)
     if not known:
-        return Preprocessing(assumed=("mean", "std", "size"))
+        return Preprocessing(classes=own_class_names(module), assumed=("mean", "std", "size"))
     size = height_width(tuple(known) if isinstance(known, list | tuple) else known)
-    return Preprocessing(geometry=Geometry(size, default_resize(size, CROP_SHARE)), assumed=("mean", "std"))
+    geometry = Geometry(size, default_resize(size, CROP_SHARE))
+    return Preprocessing(geometry=geometry, classes=own_class_names(module), assumed=("mean", "std"))
 
 
 def timm_preprocessing(module: nn.Module, size: Any = None) -> Preprocessing:
@@ -36,21 +38,8 @@ def timm_preprocessing(module: nn.Module, size: Any = None) -> Preprocessing:
         per_channel("mean", config["mean"]),
         per_channel("std", config["std"]),
         Geometry((height, width), None if squash else default_resize((height, width), share), interpolation),
-        _timm_classes(module),
+        own_class_names(module),
     )
-
-
-def _timm_classes(module: nn.Module) -> tuple[str, ...] | None:
-    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
-
-    trained_on = (getattr(module, "pretrained_cfg", None) or {}).get("num_classes")
-    if trained_on != getattr(module, "num_classes", None):
-        return None
-    subset = infer_imagenet_subset(module)
-    if subset is None:
-        return None
-    info = ImageNetInfo(subset)
-    return tuple(info.index_to_description(i).partition(",")[0] for i in range(info.num_classes()))
 
 
 def _warn_of_approximation(what: str) -> None:

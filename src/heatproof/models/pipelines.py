@@ -5,7 +5,8 @@ from typing import Any
 from torch import nn
 
 from heatproof.errors import ModelError
-from heatproof.models.image_processor import class_names, processor_preprocessing
+from heatproof.models.class_names import own_class_names
+from heatproof.models.image_processor import processor_preprocessing
 from heatproof.models.own_preprocessing import own_preprocessing
 from heatproof.models.preprocessing import Preprocessing
 
@@ -48,4 +49,4 @@ def preprocessing_of(module: nn.Module, processor: Any) -> tuple[Preprocessing, 
         return base, None
     channels = getattr(config, "num_channels", None)
     several = getattr(config, "problem_type", None) == "multi_label_classification"
-    return base.overridden(classes=class_names(config), channels=channels), several or None
+    return base.overridden(classes=own_class_names(module), channels=channels), several or None

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from heatproof.class_names import checked_names
 from heatproof.errors import HeatproofWarning, InvalidInput
 from heatproof.geometry import Geometry, default_resize
 from heatproof.registry import unknown
@@ -86,7 +87,7 @@ class Preprocessing:
             mean=means,
             std=stds,
             geometry=geometry,
-            classes=tuple(map(str, classes)) if classes else self.classes,
+            classes=self.classes if classes is None else checked_names(classes),
             channel_order=order,
             assumed=tuple(name for name in self.assumed if name not in given),
         )

@@ -3,7 +3,7 @@
 import io
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from heatproof.files import write_atomically
 from heatproof.models import Model
 from heatproof.models.preprocessing import Preprocessing, preprocessing_facts
 from heatproof.panels.alternatives import STEPS, Alternative, as_options, judged, searched
-from heatproof.panels.image_sources import limited_shots, shots
+from heatproof.panels.image_sources import limited_shots, shots, with_names
 from heatproof.panels.predictions import PROBABILITY_TOLERANCE, Prediction, Range, predictions, read_reference
 from heatproof.panels.seen_sheet import seen_sheet
 from heatproof.progress import Silent
@@ -36,7 +36,7 @@ class Check:
         predictions: one for each image. inputs: the range of what went into the network, None where no image was read.
         alternatives: other preprocessings that were tried, the best first; empty where none had to be.
         start: how the present preprocessing agrees on the images on which others were tried.
-        sample: how a limit chose the images.
+        sample: how a limit chose the images. classes: the names of the classes, None where there are none.
     """
 
     model: str
@@ -47,6 +47,7 @@ class Check:
     start: Alternative | None = None
     alternatives: Sequence[Alternative] = ()
     sample: str = ""
+    classes: Sequence[str] | None = None
     _seen: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
 
     @property
@@ -131,7 +132,7 @@ class Check:
 
     @property
     def _sheet(self) -> Any:
-        return seen_sheet(self.model, self.preprocessing, self.predictions, self._seen)
+        return seen_sheet(self.model, self.preprocessing, self.predictions, self._seen, self.classes)
 
     def save(self, folder: str | os.PathLike) -> Path:
         """Writes `check.csv` and `seen.png`; returns the picture's path. The table can be a reference elsewhere."""
@@ -192,10 +193,14 @@ def check(
         A `Check`; `print` it for the findings, `.save(folder)` for the picture and the table.
 
     Raises:
-        InvalidInput, UnknownName: images, labels or a reference that cannot be used.
+        InvalidInput, InvalidTarget: images, labels or a reference that cannot be used, or a network of values.
     """
-    model = as_model(model)
+    model = with_names(as_model(model), images, labels)
     model.warn_of_assumptions()
+    if model.of_values:
+        raise InvalidInput(
+            f"A check compares classes, and {model.name} is a network of values. `show` shows its values."
+        )
     if batch_size < 1:
         raise InvalidInput(f"`batch_size` must be at least 1. Got {batch_size}.")
     progress = progress or Silent()
@@ -204,7 +209,9 @@ def check(
     progress.stage("Predicting", len(found))
     told, inputs, seen = predictions(model, found, expected, batch_size, progress)
     seen_by_network = preprocessing_text(preprocessing_facts(model.preprocessing))
-    checked = Check(model.name, seen_by_network, model.preprocessing.assumed, told, inputs, sample=sample, _seen=seen)
+    checked = Check(
+        model.name, seen_by_network, model.preprocessing.assumed, told, inputs, None, (), sample, model.classes, seen
+    )
     answered = [i for i, one in enumerate(told) if one.of_expected is not None][:TRIED_ON]
     perfect = checked.agrees if reference is not None else checked.right[0] == checked.right[1]
     if not answered or alternatives is False or (perfect and alternatives is None):
@@ -219,4 +226,4 @@ def check(
         return predictions(changed, chosen, [expected[i] for i in answered], batch_size, Silent())[0]
 
     tried = searched(start, predict, progress.advance)
-    return Check(model.name, seen_by_network, checked.assumed, told, inputs, start, tried, sample, seen)
+    return replace(checked, start=start, alternatives=tried)

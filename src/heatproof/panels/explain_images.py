@@ -20,6 +20,7 @@ from heatproof.models.model_code import model_code
 from heatproof.models.preprocessing import preprocessing_facts
 from heatproof.panels.explained_image import ClassProbability, ExplainedClass, ExplainedImage, Map
 from heatproof.panels.image_sources import ImageSource, as_uint8
+from heatproof.panels.masks import mask_of
 from heatproof.panels.selection import Selection
 from heatproof.rounding import top_class
 from heatproof.tensors import NEARLY_ONE_COLOUR, contrast
@@ -118,7 +119,7 @@ def _chunk(
             fresh[row] = x
         else:
             done[row] = (
-                replace(there, name=shots[row].name)
+                _renamed(there, shots[row], work.model)
                 if there
                 else ExplainedImage(shots[row].id, shots[row].name, flag=flag)
             )
@@ -126,7 +127,21 @@ def _chunk(
     for batch in _same_size(fresh):
         done |= _explain_fresh(work, shots, batch, progress)
     for row in rows:
-        yield done[row], digests.get(row, "")
+        yield _with_mask(done[row], shots[row], work.model), digests.get(row, "")
+
+
+def _renamed(entry: ExplainedImage, shot: ImageSource, model: Model) -> ExplainedImage:
+    """An entry of an earlier run with the names that image and classes have now."""
+    answer = lambda one: one and replace(one, name=model.class_name(one.index))  # noqa: E731
+    blocks = tuple(replace(block, answer=answer(block.answer)) for block in entry.blocks)
+    predicted, label = answer(entry.predicted), answer(entry.label)
+    return replace(entry, name=shot.name, predicted=predicted, label=label, blocks=blocks)
+
+
+def _with_mask(entry: ExplainedImage, shot: ImageSource, model: Model) -> ExplainedImage:
+    if entry.image is None:
+        return entry
+    return replace(entry, mask=mask_of(shot, model.geometry, entry.image.shape[:2]))
 
 
 def _open_image(shot: ImageSource) -> tuple[torch.Tensor | None, str]:
@@ -242,14 +257,17 @@ def _maps(work: MapSettings, found: Mapping[str, Explanation], i: int, column: i
         display = said.display(method.key, work.upsample)[i]
         if column is not None:
             raw, flag, display = raw[column], flag[column], display[column]
-        maps[method.key] = Map(raw.detach().cpu().numpy(), display.detach().cpu().numpy(), str(flag))
+        maps[method.key] = Map(raw.detach().cpu().numpy(), display.detach().cpu().numpy(), str(flag), _degenerate(flag))
     return maps
 
 
 def _answer(model: Model, probabilities: torch.Tensor, index: int) -> ClassProbability:
-    name = model.classes[index] if model.classes and index < len(model.classes) else ""
-    score = float(probabilities[index])
+    name, score = model.class_name(index), float(probabilities[index])
     return ClassProbability(index, name, value=score) if model.of_values else ClassProbability(index, name, score)
+
+
+def _degenerate(flag: Any) -> bool:
+    return isinstance(flag, Flag) and flag.degenerate
 
 
 # --- targets ---

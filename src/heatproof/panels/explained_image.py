@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from heatproof.class_names import named
 from heatproof.spelling import head
 
 
@@ -55,11 +56,16 @@ class ClassProbability:
     value: float | None = None
 
     @property
+    def text(self) -> str:
+        """`tench (0)`."""
+        return named(self.name, self.index)
+
+    @property
     def full(self) -> str:
         """`tench (0), 98 %`; of a value `58.31 (output 0)`."""
         if self.value is not None:
             return f"{self.percent} ({self.name or 'output'} {self.index})"
-        return f"{self.name} ({self.index}), {self.percent}" if self.name else f"class {self.index}, {self.percent}"
+        return f"{self.text}, {self.percent}"
 
     @property
     def short(self) -> str:
@@ -89,11 +95,15 @@ OUTLIER_SHARE = 0.005
 
 @dataclass(frozen=True)
 class Map:
-    """One map: raw at the layer's resolution, display in [0, 1] at the image's, and why it is degenerate (`flag`)."""
+    """One map: raw at the layer's resolution, display in [0, 1] at the image's.
+
+    `flag`: why it says nothing, empty where it does. `degenerate`: whether it is constant or not finite.
+    """
 
     raw: np.ndarray
     display: np.ndarray
     flag: str = ""
+    degenerate: bool = False
 
     @property
     def brightness_gain(self) -> float:
@@ -122,7 +132,7 @@ class ExplainedImage:
 
     Its random numbers come from `id`; `name` is for display. `image` is the network's input, uint8 `(H, W, 3)`;
     `refused`: methods that turned out not to apply to this network, with the reasons.
-    `note`: why the image is doubtful.
+    `note`: why the image is doubtful. `mask`: bool `(H, W)`, where the object is; None where that is not known.
     """
 
     id: str
@@ -134,6 +144,7 @@ class ExplainedImage:
     flag: str = ""
     refused: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
+    mask: np.ndarray | None = None
 
     @property
     def says_something(self) -> bool:
@@ -144,8 +155,8 @@ class ExplainedImage:
 def as_arrays(entry: ExplainedImage, about: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The arrays of `NAME.npz`.
 
-    `image` uint8 `(H, W, 3)`; `target` and `probability` (of a network of values `value`), one for each class
-    explained; `raw/METHOD` and
+    `image` uint8 `(H, W, 3)`; `mask` bool `(H, W)` where there is one; `target` and `probability` (of a network of
+    values `value`), one for each class explained; `raw/METHOD` and
     `display/METHOD`, with a first dimension over the classes where there are several; `about`, a JSON text.
     """
     assert entry.image is not None and entry.predicted is not None
@@ -162,6 +173,8 @@ def as_arrays(entry: ExplainedImage, about: Mapping[str, Any]) -> dict[str, np.n
         maps = [block.maps[key] for block in entry.blocks]
         arrays[f"raw/{key}"] = _together([found.raw for found in maps])
         arrays[f"display/{key}"] = _together([found.display for found in maps])
+    if entry.mask is not None:
+        arrays["mask"] = entry.mask
     told = {
         "id": entry.id,
         "name": entry.name,
@@ -170,6 +183,7 @@ def as_arrays(entry: ExplainedImage, about: Mapping[str, Any]) -> dict[str, np.n
         "classes": [_as_json(block.answer) for block in entry.blocks],
         "methods": list(entry.blocks[0].maps),
         "flags": {key: [block.maps[key].flag for block in entry.blocks] for key in entry.blocks[0].maps},
+        "degenerate": {key: [block.maps[key].degenerate for block in entry.blocks] for key in entry.blocks[0].maps},
         "refused": dict(entry.refused),
         "note": entry.note,
         **about,
@@ -188,7 +202,10 @@ def from_arrays(arrays: Mapping[str, np.ndarray]) -> tuple[ExplainedImage, dict[
         for key in about["methods"]:
             raw, display = arrays[f"raw/{key}"], arrays[f"display/{key}"]
             maps[key] = Map(
-                raw[number] if several else raw, display[number] if several else display, about["flags"][key][number]
+                raw[number] if several else raw,
+                display[number] if several else display,
+                about["flags"][key][number],
+                about["degenerate"][key][number],
             )
         blocks.append(ExplainedClass(_answer(told), maps))
     label = about["label"] and _answer(about["label"])

@@ -3,6 +3,7 @@
 import glob
 import os
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -15,14 +16,16 @@ import torch
 from PIL import Image
 
 from heatproof.data import ImageFolder, Images, load_images
+from heatproof.data.class_matching import label_match, names_for
+from heatproof.data.folder import labelled_from_file
 from heatproof.data.image_opener import open_pixels
 from heatproof.data.image_paths import printable
 from heatproof.data.inputs import Inputs
-from heatproof.data.labels import labels_by_ending
+from heatproof.data.labels import read_labels
 from heatproof.data.sampling import sample_text, sampled
 from heatproof.data.streams import Stream
 from heatproof.engine.call import model_inputs
-from heatproof.errors import InvalidInput
+from heatproof.errors import HeatproofWarning, InvalidInput
 from heatproof.models import Model
 from heatproof.pixels import Pixels, as_bytes, rgb
 from heatproof.seeds import derived_seed
@@ -38,7 +41,8 @@ class ImageSource:
 
     `flag`: why it cannot be explained, where that is known before it is opened. `original`: how to open it at its own
     resolution, None for tensors. `place`: its id and class in the folder or set that it comes from, by which a limit
-    chooses; the class of a folder need not be one of the network's.
+    chooses; the class of a folder need not be one of the network's. `mask`: how to get its mask, in its own pixels.
+    `matching`: how its label was matched with the classes of the network.
     """
 
     id: str
@@ -48,6 +52,8 @@ class ImageSource:
     name: str = ""
     original: Callable[[], Image.Image] | None = None
     place: tuple[str, int | None] | None = None
+    mask: Callable[[], np.ndarray | None] | None = None
+    matching: str = ""
 
 
 def limited_shots(
@@ -72,7 +78,7 @@ def shots(
     A file that is named twice counts once.
 
     Args:
-        labels: one per image, or a CSV with the columns `file,class_index`.
+        labels: one per image, or a CSV with the columns `file,class_index`, `file,name`, or all three.
         normalised: as in `heatproof.explain`.
 
     Raises:
@@ -89,7 +95,7 @@ def shots(
     if labels is None:
         return found
     if isinstance(labels, str | os.PathLike):
-        return _with_labels(found, labels)
+        return _with_labels(found, labels, model)
     if len(labels) != len(found):
         raise InvalidInput(f"Expected one label for each of the {len(found)} images. Got {len(labels)}.")
     return [replace(shot, label=label) for shot, label in zip(found, labels, strict=True)]
@@ -137,15 +143,14 @@ def _as_read(x: torch.Tensor) -> torch.Tensor:
 
 def _sources_of_inputs(images: Any, inputs: Inputs, model: Model) -> Iterable[ImageSource]:
     return [
-        ImageSource(id, partial(_row, inputs, i), original=_original(images, i, model))
+        ImageSource(id, partial(_row, inputs, i), original=_original(inputs, i, model))
         for i, id in enumerate(inputs.ids)
     ]
 
 
-def _original(images: Any, i: int, model: Model) -> Callable[[], Image.Image] | None:
-    """How to open an image that was given as a PIL image; None for anything else."""
-    item = images if isinstance(images, Image.Image) else images[i] if isinstance(images, list | tuple) else None
-    return partial(_rgb, lambda: item, model) if isinstance(item, Image.Image) else None
+def _original(inputs: Inputs, i: int, model: Model) -> Callable[[], Image.Image] | None:
+    """How to open an image that was given as a PIL image or an array; None for a tensor."""
+    return None if isinstance(inputs.items[i], torch.Tensor) else partial(_rgb, partial(inputs.opened, i), model)
 
 
 def _rgb(opened: Callable[[], Image.Image | Pixels], model: Model) -> Image.Image:
@@ -168,10 +173,10 @@ def _sources_of_path(item: str | os.PathLike, model: Model) -> Iterable[ImageSou
         return [_file(item, model)]
     if path.is_dir() and not (isinstance(item, str) and re.fullmatch(r"shapes", item)):
         files = cast(ImageFolder, load_images(path))
-        its_own = not model.classes or len(files.class_names or ()) == len(model.classes)  # else not the network's
+        labels, how = _classes(files, model)
         return [
-            replace(_file(file, model), label=label if its_own else None, place=(id, label))
-            for id, file, label in zip(files.ids, files.paths, files.labels, strict=True)
+            replace(_file(file, model), label=label, place=(id, own), matching=how)
+            for id, file, label, own in zip(files.ids, files.paths, labels, files.labels, strict=True)
         ]
     if isinstance(item, str) and item.partition(":")[0] == "shapes":
         images = load_images(item)
@@ -182,8 +187,9 @@ def _sources_of_path(item: str | os.PathLike, model: Model) -> Iterable[ImageSou
                 label,
                 name=id,
                 original=partial(_rgb, partial(images.open, i), model),
+                mask=partial(images.mask, i),
             )
-            for i, (id, label) in enumerate(zip(images.ids, images.labels, strict=True))
+            for i, (id, label) in enumerate(zip(images.ids, _classes(images, model)[0], strict=True))
         ]
     if glob.has_magic(str(item)):
         found = glob.glob(str(item), recursive=True)  # noqa: PTH207 - may be absolute
@@ -194,6 +200,36 @@ def _sources_of_path(item: str | os.PathLike, model: Model) -> Iterable[ImageSou
         "Images must be files, folders, patterns such as 'photos/*.jpg', or `shapes`. "
         f"There is no {printable(str(item))}."
     )
+
+
+def _classes(images: Images, model: Model) -> tuple[list[int | None], str]:
+    """The classes of the network that the labels stand for, and how they were matched, in words.
+
+    There are none where those of a folder are not the network's.
+    """
+    match = label_match(images, model.classes, model.named_by_images)
+    strange = model.classes and not match.by_name and len(images.class_names or ()) != len(model.classes)
+    if strange and isinstance(images, ImageFolder) and not images.labels_by:
+        return [None] * len(images.ids), ""
+    if match.warning:
+        warnings.warn(match.warning, HeatproofWarning, stacklevel=2)
+    return list(map(match, images.labels)), match.how
+
+
+def with_names(model: Model, images: Any, labels: Any) -> Model:
+    """The model; where it has no names of its classes, with those of a folder for each class, or of a CSV of labels."""
+    path = images[0] if isinstance(images, list | tuple) and len(images) == 1 else images
+    if model.classes or not model.takes_images or not isinstance(path, str | os.PathLike):
+        return model
+    if isinstance(labels, str | os.PathLike):
+        names = read_labels(labels)
+        found = ImageFolder("", [], [], [], names.names, labels_by=names.labels_by)
+    elif labels is None and Path(path).is_dir():
+        found = load_images(Path(path))
+    else:
+        return model
+    names = names_for(model, found)
+    return model.with_classes(names, by_images=True) if names else model
 
 
 def _file(path: str | os.PathLike, model: Model) -> ImageSource:
@@ -211,9 +247,9 @@ def _open_item(images: Images, i: int, model: Model) -> torch.Tensor:
     return model.geometry.image(images.open(i))
 
 
-def _with_labels(found: list[ImageSource], file: str | os.PathLike) -> list[ImageSource]:
-    labels = labels_by_ending([shot.id for shot in found], file)
-    return [replace(shot, label=label) for shot, label in zip(found, labels, strict=True)]
+def _with_labels(found: list[ImageSource], file: str | os.PathLike, model: Model) -> list[ImageSource]:
+    labels, how = _classes(labelled_from_file(ImageFolder("", [shot.id for shot in found], [], []), file), model)
+    return [replace(shot, label=label, matching=how) for shot, label in zip(found, labels, strict=True)]
 
 
 def as_uint8(x: torch.Tensor) -> np.ndarray:

@@ -12,23 +12,32 @@ from heatproof.report.overlay import Look
 
 
 def overlays(
-    entry: ExplainedImage, rows: Rows, look: Look, original: Image.Image | None, geometry: Geometry
+    entry: ExplainedImage,
+    rows: Rows,
+    look: Look,
+    original: Image.Image | None,
+    geometry: Geometry,
+    mask: np.ndarray | None = None,
 ) -> Iterator[tuple[str, Image.Image]]:
     """(method and class, overlay) of every map without a flag.
 
     The image is the part of `original` that the network saw, at the resolution of the file; without an original it is
-    the network's input. Maps are resized to it bilinearly.
+    the network's input. Maps are resized to it bilinearly. `mask`: that of the original, in its own pixels, whose
+    outline is drawn.
     """
     if entry.image is None:
         return
-    below = Image.fromarray(entry.image) if original is None else original.crop(seen(geometry, original.size))
+    below, inside = Image.fromarray(entry.image), entry.mask
+    if original is not None:
+        box = left, top, right, bottom = seen(geometry, original.size)
+        below, inside = original.crop(box), None if mask is None else mask[top:bottom, left:right]
     for block in entry.blocks:
         for row in rows:
             for method in row:
                 shown = block.maps.get(method.key)
                 if shown is not None and not shown.flag:
                     ending = f"-class-{block.answer.index}" if len(entry.blocks) > 1 else ""
-                    yield f"{method.key}{ending}", over(below, method, shown, look)
+                    yield f"{method.key}{ending}", over(below, method, shown, look, inside)
 
 
 def seen(geometry: Geometry, size: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageFont
 
-from heatproof.panels.explained_image import ClassProbability, ExplainedClass, ExplainedImage, Map, Method, Rows
+from heatproof.panels.explained_image import ExplainedClass, ExplainedImage, Map, Method, Rows
 from heatproof.panels.sheet import DPI, Line, Sheet, Tile, Words, font
-from heatproof.report.overlay import Look, overlay
+from heatproof.report.overlay import Look, outlined, overlay
 from heatproof.report.style import CHANGED, FAINT, INK, LINE
 
 #: The longest side of a tile in units (pixels at 96 dpi): small images are enlarged, large ones kept below the second.
@@ -63,7 +63,7 @@ def panel_sheet(entry: ExplainedImage, rows: Rows, look: Look) -> Sheet:
     width = max(x + room + MARGIN, 2 * MARGIN + math.ceil(name.width))
     sheet = Sheet(width, max(low, start + right) + MARGIN)
     sheet.write([name], MARGIN, MARGIN)
-    plain = Tile(MARGIN, first, *size, image.shape[1::-1], partial(resized, image))
+    plain = Tile(MARGIN, first, *size, image.shape[1::-1], partial(resized, image, entry.mask))
     sheet.tiles.append(plain)
     _bar(sheet, sheet.write(below, MARGIN, first + size[1] + GAP) + GAP, max(size[0], SIDES[0]), look)
     y = start
@@ -71,7 +71,7 @@ def panel_sheet(entry: ExplainedImage, rows: Rows, look: Look) -> Sheet:
         sheet.write(heading, x, y)
         y += top
         for line in block:
-            _put_line(sheet, line, plain, image, look, x, y)
+            _put_line(sheet, line, plain, entry, look, x, y)
             y += _height(line, size)
         y += GAP
     return sheet
@@ -89,13 +89,13 @@ def _filter(image: np.ndarray, size: tuple[int, int]) -> Image.Resampling:
     return Image.Resampling.LANCZOS if size[0] < image.shape[1] else Image.Resampling.BICUBIC
 
 
-def over(small: Image.Image, method: Method, shown: Map, look: Look) -> Image.Image:
-    """A map of any size as an overlay on `small`, at the size of that."""
+def over(small: Image.Image, method: Method, shown: Map, look: Look, mask: np.ndarray | None = None) -> Image.Image:
+    """A map of any size as an overlay on `small`, at the size of that, with the outline of a mask of any size."""
     times = brightness(method, shown)
     field = Image.fromarray(np.asarray(times * shown.display, np.float32).clip(0, 1))
     if field.size != small.size:
         field = field.resize(small.size, Image.Resampling.BILINEAR)
-    return Image.fromarray(overlay(np.asarray(small), np.asarray(field), look))
+    return Image.fromarray(outlined(overlay(np.asarray(small), np.asarray(field), look), mask))
 
 
 def brightness(method: Method, shown: Map) -> float:
@@ -109,15 +109,17 @@ def brightened(method: Method, shown: Map) -> str:
     return f"brightened {times:.2g} ×" if times > 1 else ""
 
 
-def resized(pixels: np.ndarray, size: tuple[int, int]) -> Image.Image:
-    """`(H, W, 3)` uint8 at a size (width, height)."""
+def resized(pixels: np.ndarray, mask: np.ndarray | None, size: tuple[int, int]) -> Image.Image:
+    """`(H, W, 3)` uint8 at a size (width, height), with the outline of a mask."""
     image = Image.fromarray(pixels)
-    return image if image.size == size else image.resize(size, _filter(pixels, size))
+    found = image if image.size == size else image.resize(size, _filter(pixels, size))
+    return found if mask is None else Image.fromarray(outlined(np.asarray(found), mask))
 
 
-def overlaid(pixels: np.ndarray, method: Method, shown: Map, look: Look, size: tuple[int, int]) -> Image.Image:
-    """A map over an image `(H, W, 3)` uint8, at a size (width, height)."""
-    return over(resized(pixels, size), method, shown, look)
+def overlaid(entry: ExplainedImage, method: Method, shown: Map, look: Look, size: tuple[int, int]) -> Image.Image:
+    """A map over its image, at a size (width, height), with the outline of the mask."""
+    assert entry.image is not None
+    return over(resized(entry.image, None, size), method, shown, look, entry.mask)
 
 
 # --- layout ---
@@ -153,12 +155,10 @@ def _below(entry: ExplainedImage, width: int) -> list[Line]:
     assert entry.predicted is not None
     lines = wrapped(f"Predicted: {entry.predicted.full}", width)
     if entry.label is not None:
-        lines += wrapped(f"Label: {_class_text(entry.label)}", width, SMALL, FAINT)
+        lines += wrapped(f"Label: {entry.label.text}", width, SMALL, FAINT)
+    if entry.mask is not None and entry.mask.any():
+        lines += wrapped("Outline: ground truth", width, SMALL, FAINT)
     return lines
-
-
-def _class_text(answer: ClassProbability) -> str:
-    return f"{answer.name} ({answer.index})" if answer.name else f"class {answer.index}"
 
 
 def _bar(sheet: Sheet, y: int, width: int, look: Look) -> None:
@@ -179,7 +179,7 @@ def _height(line: Sequence[PanelTile], size: tuple[int, int]) -> int:
 
 
 def _put_line(
-    sheet: Sheet, line: Sequence[PanelTile], plain: Tile, image: np.ndarray, look: Look, x: int, y: int
+    sheet: Sheet, line: Sequence[PanelTile], plain: Tile, entry: ExplainedImage, look: Look, x: int, y: int
 ) -> None:
     """Titles end just above their tiles."""
     room = _text(line)
@@ -187,7 +187,7 @@ def _put_line(
         at = x + number * (plain.width + GAP)
         sheet.write(tile.title, at, y + room - sum(part.height for part in tile.title))
         flat = bool(tile.shown.flag)
-        draw = plain.draw if flat else partial(overlaid, image, tile.method, tile.shown, look)
+        draw = plain.draw if flat else partial(overlaid, entry, tile.method, tile.shown, look)
         sheet.tiles.append(plain._replace(x=at, y=y + room + SPACE, draw=draw))
 
 

@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from heatproof.class_names import class_index
 from heatproof.data.csv_rows import csv_rows, image_name
 from heatproof.engine import halved
-from heatproof.errors import InvalidImage, InvalidInput
+from heatproof.errors import InvalidImage, InvalidInput, InvalidTarget
 from heatproof.models import Model
 from heatproof.panels.explained_image import ClassProbability
 from heatproof.panels.image_sources import ImageSource
-from heatproof.registry import unknown
 from heatproof.rounding import top_class
+from heatproof.tensors import as_seen
 
 #: How far a probability may differ from the reference, where the same network sees the same image on another machine.
 PROBABILITY_TOLERANCE = 0.02
@@ -140,12 +141,11 @@ def predictions(
             logits = torch.cat(list(halved(lambda part, given=given: model.logits(given[part]), len(given))))
             z = model.normalise(given).double()
         moments.append((float(z.sum()), float(z.square().sum()), float(z.amin()), float(z.amax()), z.numel()))
-        bytes_ = (x.permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy()
-        for row, one, image, first in zip(rows, model.probabilities(logits), bytes_, top_class(logits), strict=True):
+        for row, one, image, first in zip(rows, model.probabilities(logits), x, top_class(logits), strict=True):
             found[row] = _prediction(model, shots[row], expected[row], one, int(first))
             if kept[found[row].wrong] < KEPT:
                 kept[found[row].wrong] += 1
-                seen[row] = image
+                seen[row] = as_seen(image).numpy()
         progress.advance(len(rows))
     told = [found[row] for row in range(len(shots))]
     return told, _range(moments), seen
@@ -194,18 +194,12 @@ def _prediction(
     return Prediction(
         shot.name,
         size,
-        class_probability(model, first, float(probabilities[first])),
-        class_probability(model, second, float(probabilities[second])),
+        ClassProbability(first, model.class_name(first), float(probabilities[first])),
+        ClassProbability(second, model.class_name(second), float(probabilities[second])),
         shot.label,
         expected,
         None if wanted is None else float(probabilities[wanted]),
     )
-
-
-def class_probability(model: Model, index: int, probability: float) -> ClassProbability:
-    """A class with its name, where the model has names."""
-    name = model.classes[index] if model.classes and index < len(model.classes) else ""
-    return ClassProbability(index, name, probability)
 
 
 def _range(moments: Sequence[tuple[float, float, float, float, int]]) -> Range | None:
@@ -223,7 +217,7 @@ def read_reference(path: str | os.PathLike, shots: Sequence[ImageSource], model:
     earlier check is such a file.
 
     Raises:
-        InvalidInput, UnknownName: a file that cannot be used, or that names none of the images.
+        InvalidInput, InvalidTarget: a file that cannot be used, or that names none of the images.
     """
     known: dict[str, Expected] = {}
     for row, line in csv_rows(path, ("file",), "reference"):
@@ -251,15 +245,15 @@ def _class(text: str, model: Model, line: str) -> int:
         number = -1.0
     if number >= 0 and number.is_integer():  # pandas writes 3.0 in a column with gaps
         return int(number)
-    names = [name.casefold() for name in model.classes or ()]
-    if text.casefold() in names:
-        return names.index(text.casefold())
-    if not names:
+    if not model.classes:
         raise InvalidInput(
             f"A class must be a whole number from 0 up, because {model.name} has no names of classes. {line}: got "
             f"{text!r}."
         )
-    raise unknown(f"class ({line})", text, model.classes or ())
+    try:
+        return class_index(text, model.classes)
+    except InvalidTarget as error:
+        raise InvalidTarget(f"{line}: {error}") from None
 
 
 def _probability(row: Any, line: str) -> float | None:

@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 
+from heatproof.class_names import class_text
 from heatproof.panels.panel import GAP, MARGIN, SMALL, SPACE, TEXT, resized, tile_size, wrapped
 from heatproof.panels.predictions import KEPT, Prediction
 from heatproof.panels.sheet import Line, Sheet, Tile
@@ -16,7 +17,11 @@ ACROSS = 6
 
 
 def seen_sheet(
-    model: str, preprocessing: str, predictions: Sequence[Prediction], seen: Mapping[int, np.ndarray]
+    model: str,
+    preprocessing: str,
+    predictions: Sequence[Prediction],
+    seen: Mapping[int, np.ndarray],
+    classes: Sequence[str] | None,
 ) -> Sheet:
     """The images after resize and crop, before normalisation; below each its name, the prediction and what is expected.
 
@@ -31,7 +36,7 @@ def seen_sheet(
     head = [Line(model, TEXT, INK, True), *wrapped(preprocessing, room, SMALL, FAINT)]
     if len(order) > KEPT:
         head.append(Line(f"{KEPT} of {len(order)} images, wrong ones first", SMALL, FAINT))
-    captions = [_caption(predictions[row], wide) for row in rows]
+    captions = [_caption(predictions[row], wide, classes) for row in rows]
     lines = [captions[at : at + across] for at in range(0, len(captions), across)]
     texts = [max(sum(line.height for line in caption) for caption in line) for line in lines]
     top = MARGIN + sum(line.height for line in head) + GAP
@@ -44,23 +49,19 @@ def seen_sheet(
             row, x = rows[line * across + column], MARGIN + column * (wide + GAP)
             if row in seen:
                 image = seen[row]
-                sheet.tiles.append(Tile(x, y, *tile_size(image), image.shape[1::-1], partial(resized, image)))
+                sheet.tiles.append(Tile(x, y, *tile_size(image), image.shape[1::-1], partial(resized, image, None)))
             sheet.write(lines[line][column], x, y + high + SPACE)
         y += high + SPACE + text + GAP
     return sheet
 
 
-def _caption(one: Prediction, width: int) -> list[Line]:
+def _caption(one: Prediction, width: int, classes: Sequence[str] | None) -> list[Line]:
     name = wrapped(" ".join(one.image.split()), width, SMALL, FAINT)
     if one.flag or one.first is None:
         return [*name, *wrapped(one.flag or "no prediction", width, SMALL, CHANGED)]
     found = [*name, *wrapped(one.first.short, width, TEXT, INK, True)]
     if one.agrees is False and one.reference is not None:
-        found += wrapped(f"reference: {_index_text(one.reference.index)}", width, SMALL, CHANGED)
+        found += wrapped(f"reference: {class_text(classes, one.reference.index)}", width, SMALL, CHANGED)
     if one.right is False:
-        found += wrapped(f"label: {_index_text(one.label)}", width, SMALL, CHANGED)
+        found += wrapped(f"label: {class_text(classes, one.label)}", width, SMALL, CHANGED)
     return found
-
-
-def _index_text(index: int | None) -> str:
-    return f"class {index}"

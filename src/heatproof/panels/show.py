@@ -11,8 +11,9 @@ import numpy as np
 from PIL import Image
 from torch import nn
 
-from heatproof import explained_output
+from heatproof import explained_output, targets
 from heatproof.ambient import neutral
+from heatproof.class_names import class_text
 from heatproof.engine import as_model, of_output
 from heatproof.errors import InvalidInput
 from heatproof.files import write_atomically
@@ -20,7 +21,8 @@ from heatproof.models.preprocessing import preprocessing_facts
 from heatproof.panels import show_page
 from heatproof.panels.explain_images import MapSettings, entries
 from heatproof.panels.explained_image import ExplainedImage, as_arrays, from_arrays
-from heatproof.panels.image_sources import ImageSource, file_name, limited_shots, shots, stems
+from heatproof.panels.image_sources import ImageSource, file_name, limited_shots, shots, stems, with_names
+from heatproof.panels.masks import PeakTally, own_mask, with_masks
 from heatproof.panels.overlays import overlays
 from heatproof.panels.panel import panel, panel_sheet
 from heatproof.panels.selection import Options, by_reason, selected
@@ -77,6 +79,11 @@ class ShowRequest:
     sample: str = ""
     files: PanelFiles = PanelFiles()
 
+    def peaks(self, tally: PeakTally) -> list[str]:
+        """Sentences on the peaks that were counted; none without masks."""
+        controls = [method.key for method in self.work.asked.methods if method.request.entry.traits["control"]]
+        return tally.sentences(controls)
+
 
 class Gallery:
     """Images with their maps as overlays; a notebook displays it.
@@ -98,6 +105,14 @@ class Gallery:
         """One panel for each image; for one that could not be explained, it gives the reason."""
         job = self._job
         return [panel(entry, job.work.asked.rows, job.look, job.files.dpi) for entry in self.entries]
+
+    @property
+    def peaks(self) -> list[str]:
+        """How often the peak of each method lies on the mask, in sentences; none without masks."""
+        tally = PeakTally(self._job.work.asked.rows)
+        for entry in self.entries:
+            tally.add(entry)
+        return self._job.peaks(tally)
 
     def save(
         self,
@@ -129,7 +144,7 @@ class Gallery:
     def _repr_html_(self) -> str:
         album = show_page.PageSections(self._job.work.asked.rows, self._job.look, len(self.entries))
         sections = [album.section(entry) for entry in self.entries]
-        return show_page.fragment(sections, by_reason(self.not_applicable), self._job.look)
+        return show_page.fragment(sections, by_reason(self.not_applicable), self._job.look, self.peaks)
 
 
 class GalleryFolder:
@@ -140,6 +155,7 @@ class GalleryFolder:
         self._stems = stems(job.shots)
         self._page = show_page.PageSections(job.work.asked.rows, job.look, len(job.shots))
         self._sections: list[show_page.ImageSection] = []
+        self._tally = PeakTally(job.work.asked.rows)
         self.refused = dict(job.work.asked.refused)
         self.kept = 0
         self._begun = False
@@ -167,6 +183,7 @@ class GalleryFolder:
             write_atomically(self._map_file(number), lambda file: _save(file, as_arrays(entry, self._about(digest))))
             files = (*links.items(), ("Maps (NumPy)", f"maps/{stem}.npz"))
         self._sections.append(self._page.section(entry, files))
+        self._tally.add(entry)
 
     def _panel_files(self, entry: ExplainedImage, stem: str) -> Iterator[tuple[str, str]]:
         """Writes the panel in every form; gives (name, address) of each."""
@@ -183,10 +200,16 @@ class GalleryFolder:
         shot, job = self._job.shots[number], self._job
         original = shot.original() if shot.original is not None else None
         geometry, folder = job.work.model.geometry, self.folder / "overlays" / self._stems[number]
-        for i, (name, image) in enumerate(overlays(entry, job.work.asked.rows, job.look, original, geometry)):
+        mask = own_mask(shot) if entry.mask is not None else None
+        for i, (name, image) in enumerate(overlays(entry, job.work.asked.rows, job.look, original, geometry, mask)):
             path = folder / f"{i + 1:02d}-{file_name(name)}.png"  # in order, and different where only signs differ
             drawing = png(image, job.files.dpi)
             write_atomically(path, lambda file, drawing=drawing: file.write(drawing))
+
+    @property
+    def peaks(self) -> list[str]:
+        """Sentences on the peaks of the images so far; none without masks."""
+        return self._job.peaks(self._tally)
 
     @property
     def started(self) -> bool:
@@ -202,6 +225,7 @@ class GalleryFolder:
             refused=by_reason(self.refused),
             look=self._job.look,
             facts=self._job.facts,
+            peaks=self.peaks,
             command=self._command,
         )
         target = self.folder / "index.html"
@@ -236,6 +260,7 @@ def show(
     output: explained_output.Output = "logit",
     upsample: str = "bilinear",
     labels: Sequence[int | None] | str | os.PathLike | None = None,
+    masks: Any = None,
     seed: int = 0,
     batch_size: int | None = None,
     colormap: str = Look.colormap,
@@ -259,7 +284,9 @@ def show(
             to this network is left out, with the reason in `.not_applicable`.
         layers: `all`, or names: every method that reads a layer is shown at each of them, plain and refined.
         options: method → options, for every method of that name among those asked for.
-        labels: one for each image, or a CSV with the columns `file,class_index`.
+        labels: one for each image, or a CSV with the columns `file,class_index`, `file,name`, or all three.
+        masks: where the objects are: a folder of masks or a CSV of boxes, or an array for each image in its own pixels.
+            Their outlines are drawn, and `.peaks` says how often the peak of a map lies on them.
         colormap: a name of matplotlib's.
         alpha: the share of the map's colour in an overlay; the rest is the grey image.
         dpi: the resolution of panels as pixels, 96 for the size on a screen.
@@ -272,8 +299,8 @@ def show(
     """
     job = checked_job(
         model, images, methods, target, layer, layers=layers, options=options, output=output, upsample=upsample,
-        labels=labels, seed=seed, batch_size=batch_size, colormap=colormap, alpha=alpha, dpi=dpi, formats=formats,
-        overlays=overlays, normalised=normalised,
+        labels=labels, masks=masks, seed=seed, batch_size=batch_size, colormap=colormap, alpha=alpha, dpi=dpi,
+        formats=formats, overlays=overlays, normalised=normalised,
     )  # fmt: skip
     return Gallery(job, [entry for entry, _ in entries(job.work, job.shots, progress or Silent())])
 
@@ -291,6 +318,7 @@ def checked_job(
     output: explained_output.Output = "logit",
     upsample: str = "bilinear",
     labels: Any = None,
+    masks: Any = None,
     seed: int = 0,
     batch_size: int | None = None,
     colormap: str = Look.colormap,
@@ -304,7 +332,8 @@ def checked_job(
 ) -> ShowRequest:
     """The job of a call of `show`, checked; `limit`: only so many images, chosen as `sampling` says."""
     files = PanelFiles(dpi, tuple([formats] if isinstance(formats, str) else formats), overlays)
-    model, look = as_model(model), Look(colormap, alpha)
+    model, look = with_names(as_model(model), images, labels), Look(colormap, alpha)
+    target = targets.with_indices(target, model.classes)
     model, output = of_output(model, output)
     model.warn_of_assumptions()
     if upsample not in UPSAMPLING:
@@ -312,7 +341,8 @@ def checked_job(
     for name, value in (("batch_size", batch_size), ("limit", limit)):
         if value is not None and value < 1:
             raise InvalidInput(f"`{name}` must be at least 1. Got {value}.")
-    found, sample = limited_shots(shots(images, model, labels, normalised), limit, seed, sampling)
+    every = shots(images, model, labels, normalised)
+    found, sample = limited_shots(every if masks is None else with_masks(every, masks), limit, seed, sampling)
     wanted = selected(model, methods, layer, layers, options, output)
     work = MapSettings(model, wanted, target, output, upsample, seed, batch_size)
     return ShowRequest(work, found, look, _facts(work, found, sample), sample, files)
@@ -321,13 +351,16 @@ def checked_job(
 def _facts(work: MapSettings, found: Sequence[ImageSource], sample: str) -> tuple[tuple[str, str], ...]:
     """The facts about a run that its page states."""
     said = work.output if isinstance(work.output, str) else "a callable"
-    target = work.target if isinstance(work.target, str | int) else "given for each image"
+    names = work.model.classes
+    target = work.target if isinstance(work.target, str) else "given for each image"
+    target = class_text(names, work.target) if isinstance(work.target, int) else target
     target = "the only one" if work.model.of_values and target in ("predicted", "clean") else target
     layers = dict.fromkeys(method.layers for method in work.asked.methods if method.request.spatial)
     facts = [("Model", work.model.name), ("Images", sample or str(len(found))), ("Methods", str(work.units)),
              ("Column explained" if work.model.of_values else "Class explained", str(target))]  # fmt: skip
     facts += [("Output explained", said)] if said != "logit" else []
     facts += [("Layer", "+".join(*layers))] if len(layers) == 1 else []
+    facts += [("Labels", how) for how in dict.fromkeys(shot.matching for shot in found) if how]
     model = work.model
     facts += [("Preprocessing", preprocessing_text(preprocessing_facts(model.preprocessing)))]
     return tuple(facts)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from heatproof.panels.explained_image import ExplainedClass, ExplainedImage, Method, Rows
 from heatproof.panels.panel import brightened, over
-from heatproof.report.overlay import Look
+from heatproof.report.overlay import Look, outlined
 from heatproof.report.templating import TEMPLATES as REPORT_TEMPLATES
 from heatproof.report.templating import environment
 
@@ -59,6 +59,7 @@ class ImageSection:
     files: tuple[tuple[str, str], ...]
     remarks: tuple[tuple[str, str, str], ...]
     note: str = ""
+    masked: bool = False
 
 
 class PageSections:
@@ -75,15 +76,26 @@ class PageSections:
             return ImageSection(anchor, entry.name, entry.flag, "", "", None, (), tuple(files), ())
         methods = sum(map(len, self._rows)) * len(entry.blocks)
         small = _small(entry.image, _side(self._images * (1 + methods)))
-        plain = _tile(small, f"Image {entry.name}")
-        label = "" if entry.label is None else entry.label.name or f"class {entry.label.index}"
+        seen = Image.fromarray(outlined(np.asarray(small), entry.mask))
+        plain = _tile(seen, f"Image {entry.name}")
+        label = "" if entry.label is None else entry.label.text
         parts = tuple(self._part(entry, block, small, plain) for block in entry.blocks)
         remarks = tuple(
             (tile.method.key, part.title, tile.flag)
             for part in parts for row in part.rows for tile in row if tile.method and tile.flag
         )  # fmt: skip
         return ImageSection(
-            anchor, entry.name, "", entry.predicted.full, label, plain, parts, tuple(files), remarks, entry.note
+            anchor,
+            entry.name,
+            "",
+            entry.predicted.full,
+            label,
+            plain,
+            parts,
+            tuple(files),
+            remarks,
+            entry.note,
+            masked=entry.mask is not None and bool(entry.mask.any()),
         )
 
     def _part(self, entry: ExplainedImage, block: ExplainedClass, small: Image.Image, plain: PageTile) -> Part:
@@ -97,7 +109,11 @@ class PageSections:
                     alt = f"{said}: {shown.flag}, so the plain image is shown"
                     tiles.append(PageTile(plain.source, plain.width, plain.height, alt, method, shown.flag))
                 else:
-                    tiles.append(_tile(over(small, method, shown, self._look), said, method, brightened(method, shown)))
+                    tiles.append(
+                        _tile(
+                            over(small, method, shown, self._look, entry.mask), said, method, brightened(method, shown)
+                        )
+                    )
             rows.append(tuple(tiles))
         return Part(block.answer.full, tuple(rows))
 
@@ -110,6 +126,7 @@ def rendered(
     refused: Refused = (),
     look: Look,
     facts: Sequence[tuple[str, str]] = (),
+    peaks: Sequence[str] = (),
     command: str = "",
 ) -> str:
     """The page as HTML."""
@@ -126,16 +143,17 @@ def rendered(
         gradient=_gradient(look),
         look=look,
         facts=facts,
+        peaks=peaks,
         command=command,
     )  # fmt: skip
 
 
-def fragment(sections: Sequence[ImageSection], refused: Refused, look: Look) -> str:
+def fragment(sections: Sequence[ImageSection], refused: Refused, look: Look, peaks: Sequence[str] = ()) -> str:
     """The same images for a notebook: an element with its own style, in the notebook's text colour."""
     columns = max((len(row) for section in sections for part in section.parts for row in part.rows), default=0)
     several = any(len(part.rows) > 1 for section in sections for part in section.parts)
     return environment(TEMPLATES).get_template("fragment.html").render(
-        sections=sections, refused=refused, gradient=_gradient(look), columns=columns if several else 0
+        sections=sections, refused=refused, gradient=_gradient(look), columns=columns if several else 0, peaks=peaks
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from functools import cached_property
 from importlib import import_module
 from typing import Any
 
+from heatproof.class_names import name_of
 from heatproof.errors import HeatproofError, InvalidStudy, UnknownName
 from heatproof.report import frames
 from heatproof.report.blocks import Answer, Section
@@ -15,6 +16,7 @@ from heatproof.report.score_findings import ScoreFindings
 from heatproof.report.source import Source
 from heatproof.report.style import Style, styles
 from heatproof.statistics.audit import AuditFindings, audit_findings
+from heatproof.statistics.peaks import Peaks, peak_sentences, place_of
 from heatproof.studies.study import Study, study_named
 
 
@@ -123,6 +125,43 @@ class Findings:
     def looks(self) -> dict[str, Style]:
         """How each method is drawn in every figure."""
         return styles(self.methods, self.controls)
+
+    def class_names(self, model: str) -> list[str]:
+        """The names of a model's classes by index; none where they are not known."""
+        return list((self.plan.get("class_names") or {}).get(model) or ())
+
+    def target_text(self, target: str) -> str:
+        """The class explained in words: a rule as it is, an index or a name as `hen (8)`."""
+        models = self.plan.get("models") or ()
+        named = {one.get("named_targets", {}).get(target) for one in models} - {None}
+        if len(named) == 1:
+            return f"{target} ({named.pop()})"
+        names = {name_of(self.class_names(str(one.get("name"))), int(target)) for one in models
+                 if target.isdigit()} - {""}  # fmt: skip
+        return f"{names.pop()} ({target})" if len(names) == 1 else target
+
+    def peaks(self, model: str, dataset: str) -> dict[str, Peaks]:
+        """How often the peak of each method lies on the mask, methods in order; none without masks."""
+        found = frames.peaks(self.rows, model, dataset)
+        return {method: found[method] for method in self.methods if method in found}
+
+    def peak_sentences(self, model: str, dataset: str) -> list[str]:
+        """Sentences on the peaks, that of the best method first; none without masks."""
+        label = (self.plan.get("labelled_class") or {}).get(f"{model} on {dataset}")
+        place = place_of([name_of(self.class_names(model), label)])
+        return peak_sentences(self.peaks(model, dataset), self.controls, self._best(model, dataset), place)
+
+    def _best(self, model: str, dataset: str) -> str:
+        """The method that the page recommends, or that comes first in its verdict; empty where there is none."""
+        if "audit" in self.section_names:
+            found = [one.recommended for one in self.audits if (one.model, one.dataset) == (model, dataset)]
+            return found[0] or "" if found else ""
+        if self.robustness is not None:
+            tops = [self.robustness.verdicts[one].top for one in self.robustness.main if one[:2] == (model, dataset)]
+            return tops[0][0] if tops and tops[0] else ""
+        settings = self.scores.settings if self.scores else ()
+        verdicts = [one.verdict for one in settings if one.setting == (model, dataset) and one.verdict is not None]
+        return verdicts[0].top[0] if verdicts and verdicts[0].top else ""
 
     @cached_property
     def flagged(self) -> Frame:

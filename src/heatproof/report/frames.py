@@ -11,6 +11,7 @@ import pandas as pd
 from heatproof.errors import StoreError
 from heatproof.report.source import open_source
 from heatproof.statistics.equal_maps import PROJECTION
+from heatproof.statistics.peaks import PEAK, Peaks
 from heatproof.statistics.score_tables import CURVE
 from heatproof.studies.store import SAME_TARGET
 
@@ -26,8 +27,10 @@ CONDITION = ("model", "dataset", "image", "perturbation", "severity")
 SCORE = ("model", "dataset", "layer", "target", "image", "method", "control", "metric")
 #: Columns of tables/pictures.parquet, in order.
 SCORES = (*SCORE, "value", "flag")
+#: Rows that hold a number for readers, not one that the report works with.
+SHOWN = f"metric NOT IN ('{PROJECTION}', '{PEAK}')"
 #: Rows of metrics under the reference condition.
-REFERENCE = f"method <> '' AND reference AND metric <> '{PROJECTION}'"
+REFERENCE = f"method <> '' AND reference AND {SHOWN}"
 #: The rows under conditions that change the image alone. `perturbation` names all that was done to the image.
 DISTURBED = f"""disturbed AS (
     SELECT * REPLACE (CASE WHEN transformation = '' THEN perturbation WHEN perturbation = '' THEN transformation
@@ -183,6 +186,19 @@ def projections(rows: duckdb.DuckDBPyConnection) -> Frame:
     ).df()
 
 
+def peaks(rows: duckdb.DuckDBPyConnection, model: str, dataset: str) -> dict[str, Peaks]:
+    """How often the peak of each method lies on the mask, on the reference images of a model and a dataset."""
+    frame: Frame = rows.execute(
+        f"""SELECT method, value, flag <> '' AS flat FROM rows
+            WHERE metric = '{PEAK}' AND reference AND model = ? AND dataset = ? ORDER BY method, image""",
+        [model, dataset],
+    ).df()
+    found: dict[str, list[tuple[float, bool]]] = {}
+    for method, value, flat in frame.itertuples(index=False):
+        found.setdefault(method, []).append((value, flat))
+    return {method: Peaks.of(decisions) for method, decisions in found.items()}
+
+
 def curves(rows: duckdb.DuckDBPyConnection) -> Frame:
     """The points of all curves: model, dataset, image, method, metric (`NAME-curve`), strength, value."""
     columns = "model, dataset, image, method, metric, strength"
@@ -199,7 +215,7 @@ def reasons(rows: duckdb.DuckDBPyConnection) -> Frame:
            SELECT flag, list_sort(list(DISTINCT metric)) AS metrics, list_sort(list(DISTINCT method)) AS methods,
                   count(DISTINCT (dataset, image)) AS images, count(*) AS rows
            FROM rows ANTI JOIN aside USING (dataset, image)
-           WHERE method <> '' AND flag <> '' AND metric <> '{PROJECTION}' AND NOT suffix(metric, '{CURVE}')
+           WHERE method <> '' AND flag <> '' AND {SHOWN} AND NOT suffix(metric, '{CURVE}')
            GROUP BY flag ORDER BY rows DESC, flag"""
     ).df()
 

@@ -3,7 +3,7 @@
 DIR/gallery/index.json is a list of cases, each an object with `file`, `title`, `why`, `model`, `dataset`, `image`,
 `label`, `label_name`, `methods` and `columns` (one for each condition, the reference first: `condition`, `severity`,
 `class`, `class_name`, `probability`, `changed`). The arrays of `file`: `images` uint8 (C, H, W, 3), `maps` uint8
-(M, C, h, w), 255 for 1.
+(M, C, h, w), 255 for 1; `masks` bool (C, H, W), where there are any, whose outlines are drawn.
 """
 
 import base64
@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from heatproof.class_names import named
 from heatproof.errors import StoreError
-from heatproof.report.overlay import Look, overlay
+from heatproof.report.overlay import Look, outlined, overlay
 
 #: Perceptually uniform and safe for colour-blind readers; the map weighs half, the image half.
 LOOK = Look("inferno", 0.5)
@@ -46,11 +47,12 @@ class GalleryRow:
 
 @dataclass(frozen=True)
 class DrawnCase:
-    """One image under one or several conditions, with the maps of every method."""
+    """One image under one or several conditions, with the maps of every method; `masked`: outlines are drawn."""
 
     facts: Mapping[str, Any]
     columns: tuple[Mapping[str, Any], ...]
     rows: tuple[GalleryRow, ...]
+    masked: bool = False
 
 
 def cases(folder: Path) -> list[DrawnCase]:
@@ -76,23 +78,26 @@ def _side(tiles: int) -> int:
 def _case(folder: Path, entry: Mapping[str, Any], side: int) -> DrawnCase:
     with np.load(folder / Path(entry["file"]).name, allow_pickle=False) as arrays:
         images, maps = arrays["images"], arrays["maps"]
+        masks = list(arrays["masks"]) if "masks" in arrays else [None] * len(images)
     columns = tuple({**column, "says": says(column), "name": _name(column)} for column in entry["columns"])
     small = [_resize(Image.fromarray(image), side) for image in images[: len(columns)]]
-    rows = [GalleryRow("", tuple(_tile(one, f"Image, {_where(c)}") for one, c in zip(small, columns, strict=True)))]
+    masks = masks[: len(columns)]
+    whole = [Image.fromarray(outlined(np.asarray(one), mask)) for one, mask in zip(small, masks, strict=True)]
+    rows = [GalleryRow("", tuple(_tile(one, f"Image, {_where(c)}") for one, c in zip(whole, columns, strict=True)))]
     for method, layers in zip(entry["methods"], maps, strict=True):
         tiles = [
-            _tile(_overlay(one, layer), f"{method}, {_where(column)}")
-            for one, layer, column in zip(small, layers, columns, strict=True)
+            _tile(_overlay(one, layer, mask), f"{method}, {_where(column)}")
+            for one, layer, mask, column in zip(small, layers, masks, columns, strict=True)
         ]
         rows.append(GalleryRow(method, tuple(tiles)))
-    return DrawnCase(entry, columns, tuple(rows))
+    return DrawnCase(entry, columns, tuple(rows), masked=any(mask is not None and mask.any() for mask in masks))
 
 
 def says(column: Mapping[str, Any]) -> str:
-    """The prediction for one image as text: `hen, 42 %`, or `value 58.3`."""
+    """The prediction for one image as text: `hen (8), 42 %`, or `value 58.3`."""
     if column.get("value") is not None:
         return f"value {column['value']:.4g}"
-    name = column.get("class_name") or f"class {column.get('class')}"
+    name = named(column.get("class_name"), column.get("class"))
     probability = column.get("probability")
     return name if probability is None else f"{name}, {100 * probability:.0f} %"
 
@@ -114,10 +119,11 @@ def _resize(image: Image.Image, side: int) -> Image.Image:
     return image.resize(size, Image.Resampling.BILINEAR if scale > 1 else Image.Resampling.LANCZOS)
 
 
-def _overlay(image: Image.Image, layer: np.ndarray) -> Image.Image:
-    """The map (uint8, any size) in colour, half and half with the image."""
+def _overlay(image: Image.Image, layer: np.ndarray, mask: np.ndarray | None = None) -> Image.Image:
+    """The map (uint8, any size) in colour, half and half with the image, with the outline of the mask."""
     stretched = np.asarray(Image.fromarray(layer).resize(image.size, Image.Resampling.BILINEAR))
-    return Image.fromarray(overlay(np.asarray(image), stretched / 255, LOOK, coloured=True))
+    drawn = overlay(np.asarray(image), stretched / 255, LOOK, coloured=True)
+    return Image.fromarray(outlined(drawn, mask))
 
 
 def _tile(image: Image.Image, alt: str) -> ImageTile:

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import matplotlib
 import numpy as np
+from PIL import Image
 
 from heatproof.errors import InvalidInput
 from heatproof.registry import unknown
@@ -57,3 +59,32 @@ def overlay(image: np.ndarray, display: np.ndarray, look: Look, *, coloured: boo
     below = image.astype(float) if coloured else grey(image)
     mixed = look.alpha * _colours(look.colormap)[levels] + (1 - look.alpha) * below
     return np.rint(mixed).astype(np.uint8)
+
+
+def outlined(image: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """The image with the outline of a mask: a white line on its edge, a black one around it, seen on any colour.
+
+    `image` uint8 `(H, W, 3)`, `mask` bool of any size, which is stretched to the image's. A line is one pixel wide
+    up to 240 pixels of the image's shorter side, and wider in proportion. Where the mask goes on to the image's border
+    there is no edge. Without a mask, or with an empty one, the image is as it was.
+    """
+    if mask is None or not mask.any():
+        return image
+    from scipy.ndimage import binary_dilation, binary_erosion
+
+    inside: Any = stretched(mask, image.shape[0], image.shape[1])
+    width = max(1, round(min(image.shape[:2]) / 160))
+    kept: Any = binary_erosion(inside, iterations=width, border_value=True)
+    inner, outer = inside & ~kept, binary_dilation(inside, iterations=width) & ~inside
+    drawn = image.copy()
+    drawn[inner], drawn[outer] = 255, 0
+    return drawn
+
+
+def stretched(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A bool mask at another size, cut at one half; no mask becomes empty."""
+    if mask.shape == (height, width):
+        return mask
+    small = Image.fromarray(mask.astype(np.uint8) * 255)
+    found = np.asarray(small.resize((width, height), Image.Resampling.BILINEAR)) >= 128
+    return found if found.any() else np.asarray(small.resize((width, height), Image.Resampling.BOX)) > 0

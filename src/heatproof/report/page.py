@@ -120,7 +120,7 @@ def _facts(findings: Findings) -> Iterator[tuple[str, str]]:
     explained = [target for (target,) in distinct(findings.rows, "target")]
     values = [model for model in findings.plan.get("models") or [] if model.get("output") == "value"]
     if not values:
-        yield "Class explained", ", ".join(explained)
+        yield "Class explained", ", ".join(map(findings.target_text, explained))
     else:
         yield (
             "Column explained",
@@ -131,6 +131,12 @@ def _facts(findings: Findings) -> Iterator[tuple[str, str]]:
         least = model.get("tolerance")
         moved = "" if least is None else f"; the answer counts as changed where it moves by more than {least:g}"
         yield "Output explained", f"the number itself{whose}, in its units, without a probability{moved}"
+    if matched := dict.fromkeys((findings.plan.get("labels_matched") or {}).values()):
+        yield "Labels", "; ".join(matched)
+    for model, dataset in findings.settings:
+        where = f" ({model} on {dataset})" if len(findings.settings) > 1 else ""
+        for sentence in findings.peak_sentences(model, dataset)[:1]:
+            yield f"Peak{where}", sentence.removesuffix(".")
 
 
 def _correct(findings: Findings) -> Iterator[str]:
@@ -193,7 +199,8 @@ def settings(findings: Findings) -> Iterator[tuple[str, str]]:
         yield "own code", f"{code['name']}, fingerprint {code['fingerprint']}"
     for name in SETTINGS:
         if plan.get(name) not in (None, "", [], (), {}):
-            yield name.replace("_", " "), _text(plan[name])
+            told = findings.target_text(str(plan[name])) if name == "target" else _text(plan[name])
+            yield name.replace("_", " "), told
 
 
 def _text(value: Any) -> str:

@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from heatproof.class_names import name_of
 from heatproof.errors import StoreError
 from heatproof.files import write_atomically
 from heatproof.report.findings import Findings
@@ -83,8 +84,18 @@ def robustness(findings: Findings) -> Frame:
 
 
 def pairs(findings: Findings) -> Frame:
-    """A row per image × method × perturbation × severity (`frames.pairs`)."""
-    return _robustness(findings).pairs
+    """A row per image × method × perturbation × severity (`frames.pairs`), with the names of the two classes."""
+    found = _robustness(findings).pairs
+    names = {model: findings.class_names(model) for model in found["model"].unique()}
+    return found.assign(
+        **{
+            f"{which}_name": [
+                "" if pd.isna(index) else name_of(names[model], int(index))
+                for model, index in zip(found["model"], found[f"{which}_class"], strict=True)
+            ]
+            for which in ("clean", "perturbed")
+        }
+    )
 
 
 def mask_cosine(findings: Findings) -> Frame | None:

@@ -73,7 +73,7 @@ def _range(plan: Plan, datasets: Sequence[Dataset], model: Model) -> float:
                 continue
             with model.evaluating(), torch.no_grad():
                 values = model.logits(block.x.to(model.device))
-            target = targets.resolved(target_rule(plan.target), values, values=True)
+            target = targets.resolved(target_rule(plan.target, model.classes), values, values=True)
             own = values.double().gather(1, target[:, None])[:, 0]
             seen.append(own[torch.isfinite(own)].cpu())
     every = torch.cat(seen) if seen else torch.zeros(0)

@@ -80,7 +80,8 @@ def flip_rate(
             with model.evaluating(), torch.no_grad():
                 y = perturber.apply(kind, level, extrapolate=True)
                 now = model.logits(y)
-                target = resolved(target_rule(plan.target), clean, values=True) if model.of_values else now[:, 0]
+                rule = target_rule(plan.target, model.classes)
+                target = resolved(rule, clean, values=True) if model.of_values else now[:, 0]
                 flips += int(changed(model, clean, now, target, float(tolerance or 0)).sum())
             total += len(clean)
         return flips / max(1, total)

@@ -1,9 +1,7 @@
 """The images of a study's datasets, not opened yet; a list of files is a dataset too."""
 
-from dataclasses import replace
-
 from heatproof.data import Images, images_from_list, load_images
-from heatproof.data.labels import labels_by_ending
+from heatproof.data.folder import labelled_from_file
 from heatproof.data.sampling import limited, sample_text, sampled
 from heatproof.studies.jobs import Dataset
 from heatproof.studies.maps import KEPT
@@ -38,4 +36,4 @@ def images_of(dataset: DatasetPlan) -> Images:
     if isinstance(dataset.images, str):
         return load_images(dataset.images, dataset.labels, dataset.root, None, dataset.download, name=dataset.label)
     found = images_from_list(dataset.images, dataset.label)
-    return replace(found, labels=labels_by_ending(found.ids, dataset.labels)) if dataset.labels else found
+    return labelled_from_file(found, dataset.labels) if dataset.labels else found

@@ -1,7 +1,8 @@
 """The gallery: images that the study chooses from the rows, stored with their maps so that a page needs no network.
 
 `gallery/index.json` is a list of cases. The arrays of each lie in its `file`: `images` uint8 `(C, H, W, 3)` and
-`maps` uint8 `(M, C, h, w)`, 255 for 1, for the reference and the conditions shown beside it.
+`maps` uint8 `(M, C, h, w)`, 255 for 1, for the reference and the conditions shown beside it; `masks` bool `(C, H, W)`
+where the images have masks.
 """
 
 import hashlib
@@ -80,11 +81,14 @@ def chosen_cases(store: Store, setup: Setup) -> list[CaseFile] | None:
         ) from error
     if wrong := next((one for one in cases if not isinstance(one, Case)), None):
         raise InvalidStudy(f"The cases of the study {study.name!r} must be of `Case`. Got {type(wrong).__name__}.")
-    return [_case_file(number, case) for number, case in enumerate(cases)]
+    names = {model.label: model.classes for model in setup.plan.models}
+    return [_case_file(number, case, names[case.model]) for number, case in enumerate(cases)]
 
 
-def _case_file(number: int, case: Case) -> CaseFile:
-    content = hashlib.blake2b(repr(tuple(case)).encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
+def _case_file(number: int, case: Case, classes: Any) -> CaseFile:
+    """The file's name depends on what it shows; also on class names that were given, which may differ the next time."""
+    told = repr(tuple(case)) if classes is None else repr((tuple(case), classes))
+    content = hashlib.blake2b(told.encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
     return CaseFile(f"case-{number:02d}-{content}.npz", case)
 
 
@@ -106,29 +110,33 @@ def entry_and_arrays(worker: Worker, store: Store, drawing: CaseFile) -> tuple[d
     images, model = worker.setup.datasets[dataset_index].images, worker.models(model_index)
     position = images.ids.index(case.image)
     job = Job(model_index, dataset_index, position, position + 1)
-    measurement = worker.measurement(job, worker.block(model_index, dataset_index, [position]))
+    block = worker.block(model_index, dataset_index, [position])
+    measurement = worker.measurement(job, block)
     first, *others = measurement.conditions
-    label = images.labels[position]
+    label = block.labels[0]
     entry = {
         "file": drawing.file,
         **{field: getattr(case, field) for field in ("kind", "title", "why", "model", "dataset", "image")},
         "label": label,
-        "label_name": _class_name(model, label),
+        "label_name": model.class_name(label),
     }
+    shown = [first, *(one for one in others if one.name in case.conditions)]
+    masks: dict[str, Any] = {}
+    if measurement.dataset.masked:
+        masks["masks"] = np.stack([measurement.ground_truth(one)[0].cpu().numpy() for one in shown])
     kept = None if case.conditions else _kept_maps(worker, store, job, case.image)
     if kept is not None:
         methods, maps = kept
         columns = [_stored_prediction(store, case, model)]
         pixels = [_pixels(measurement.x)]
     else:
-        shown = [first, *(one for one in others if one.name in case.conditions)]
         seen = [measurement.explained(condition) for condition in shown]
         requests = [method.request for method in measurement.methods if not method.request.entry.traits["control"]]
         columns = [_column(one, measurement) for one in seen]
         pixels = [_pixels(one.x) for one in seen]
         methods = [request.name for request in requests]
         maps = np.stack([[_bytes(one.found, request.key) for one in seen] for request in requests])
-    return {**entry, "methods": methods, "columns": columns}, {"images": np.stack(pixels), "maps": maps}
+    return {**entry, "methods": methods, "columns": columns}, {"images": np.stack(pixels), "maps": maps, **masks}
 
 
 def _kept_maps(worker: Worker, store: Store, job: Job, image: str) -> tuple[list[str], np.ndarray] | None:
@@ -159,7 +167,7 @@ def _stored_prediction(store: Store, case: Case, model: Model) -> dict[str, Any]
     return {
         **about,
         "class": predicted,
-        "class_name": _class_name(model, predicted),
+        "class_name": model.class_name(predicted),
         "probability": probability,
     }
 
@@ -180,7 +188,7 @@ def _column(explained: Explained, measurement: Measurement) -> dict[str, Any]:
     return {
         **about,
         "class": predicted,
-        "class_name": _class_name(model, predicted),
+        "class_name": model.class_name(predicted),
         "probability": float(scores[predicted]),
     }
 
@@ -191,7 +199,3 @@ def _pixels(x: torch.Tensor) -> np.ndarray:
 
 def _bytes(found: Explanation, key: str) -> np.ndarray:
     return (found.display(key)[0] * 255).round().byte().cpu().numpy()  # type: ignore[index]
-
-
-def _class_name(model: Model, index: int | None) -> str | None:
-    return model.classes[index] if model.classes and index is not None and index < len(model.classes) else None

@@ -9,8 +9,12 @@ from heatproof.studies.jobs import Dataset
 from heatproof.studies.measures import Measures, needs_mask
 
 
-def warn_without_masks(measures: Measures, datasets: Sequence[Dataset]) -> None:
-    """Warns of metrics that will have no values because there are no masks."""
+def warn_of_missing(measures: Measures, datasets: Sequence[Dataset]) -> None:
+    """Warns of metrics without values because there are no masks, and of those left out because there is no mosaic."""
+    of_mosaics = [request.key for _, request in measures.taken if request.of_mosaics]
+    without = [dataset.settings.label for dataset in datasets if not dataset.mosaics]
+    if of_mosaics and without:
+        warn(f"{', '.join(of_mosaics)} is left out for {', '.join(without)}: there are no mosaics.")
     needing = [
         request.key
         for measure, request in measures.taken

@@ -10,13 +10,16 @@ import torch
 from heatproof.attributions import ATTRIBUTIONS, Request, requested
 from heatproof.attributions.stored import Stored
 from heatproof.data import Images
+from heatproof.data.class_matching import label_match
 from heatproof.data.images import without_caches
+from heatproof.data.mosaics import of_mosaics
 from heatproof.errors import InvalidImage
 from heatproof.memo import cached_property
 from heatproof.models import Model
 from heatproof.studies.ground_truth import GroundTruth
 from heatproof.studies.settings import DatasetPlan, MapsPlan, Plan
 from heatproof.studies.study import Study, study_named
+from heatproof.targets import with_indices
 
 
 class Job(NamedTuple):
@@ -59,6 +62,11 @@ class Dataset:
     def masked(self) -> bool:
         """Whether there are masks."""
         return self.ground_truth.known
+
+    @property
+    def mosaics(self) -> bool:
+        """Whether the images are mosaics."""
+        return of_mosaics(self.images)
 
     @cached_property
     def given(self) -> list[Stored]:
@@ -121,10 +129,11 @@ def open_block(
     labelled: whether an image needs a label. most: stop after opening this many.
     """
     tensors, sizes, kept, failed = [], [], [], {}
+    match = label_match(images, model.classes)
     for index in indices:
         if len(kept) == most:
             break
-        identity, label = images.ids[index], images.labels[index]
+        identity, label = images.ids[index], match(images.labels[index])
         if identity in images.flags:
             failed[identity] = images.flags[identity]
             continue
@@ -143,7 +152,7 @@ def open_block(
         sizes.append(tuple(image.shape[1:]) if isinstance(image, torch.Tensor) else (image.height, image.width))
         kept.append(index)
     x = torch.stack(tensors) if tensors else torch.empty(0, *model.input_shape)
-    ids, labels = [images.ids[i] for i in kept], [images.labels[i] for i in kept]
+    ids, labels = [images.ids[i] for i in kept], [match(images.labels[i]) for i in kept]
     return ImageBlock(x, ids, labels, kept, failed, sizes)
 
 
@@ -165,9 +174,13 @@ def all_requests(plan: Plan) -> list[Request]:
     return requested(names) if names else []
 
 
-def target_rule(target: str) -> int | str:
-    """A target as `Batch` takes it: a class index, or the name of a rule."""
-    return int(target) if target.isdigit() else target
+def target_rule(target: str, names: Sequence[str] | None) -> int | str:
+    """A target as `Batch` takes it: a class index, also of a class that is named, or the name of a rule.
+
+    Raises:
+        InvalidTarget: a name that is no rule, and not among the `names` of the model's classes.
+    """
+    return int(target) if target.isdigit() else with_indices(target, names)
 
 
 def options_hash(options: Mapping[str, Any]) -> str:

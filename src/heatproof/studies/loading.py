@@ -1,10 +1,12 @@
 """The models of a study, loaded by its settings, in the states that its conditions name."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from heatproof.attributions import requested
+from heatproof.class_names import checked_names
 from heatproof.engine import Batch, chosen_layer, resolve_layers
 from heatproof.models import Model, load_model
 from heatproof.models.checkpoint import load_weights
@@ -48,6 +50,11 @@ class StudyModels:
             self._changed = (state, changed)
         return self._changed[1]
 
+    def adopt(self, index: int, names: Sequence[str], plan: Plan) -> None:
+        """Gives the model at that index, which is held, names taken from a set of images; `plan` has them too."""
+        self.plan, self._changed = plan, None
+        self._loaded = (index, self(index).with_classes(names, by_images=True))
+
     def clear(self) -> None:
         """Drops the models that are held."""
         self._loaded = self._changed = None
@@ -58,6 +65,7 @@ class StudyModels:
         if wanted.spec.startswith(GIVEN):
             model = GIVEN_MODELS[wanted.spec.removeprefix(GIVEN)]
             model.warn_of_assumptions()
+            model = model if wanted.classes is None else model.with_classes(checked_names(wanted.classes))
             return model.as_values() if wanted.output == "value" else model
         return load_model(wanted.spec, device=self.device, name=wanted.label, **wanted.loading)
 

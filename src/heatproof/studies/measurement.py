@@ -28,11 +28,13 @@ from heatproof.engine import (
 from heatproof.errors import InvalidImage
 from heatproof.flags import FINE, Flag, Reason, first_flags
 from heatproof.memo import cached_property
+from heatproof.metrics.localisation import peak_on_mask
 from heatproof.metrics.metric_request import MetricRequest
 from heatproof.models import Model
 from heatproof.perturbations import Perturber, psnr, strength_at
 from heatproof.rounding import top_class
 from heatproof.statistics.equal_maps import PROJECTION
+from heatproof.statistics.peaks import PEAK
 from heatproof.statistics.score_tables import CURVE
 from heatproof.studies.answers import changed
 from heatproof.studies.conditions import INTACT, Condition
@@ -155,7 +157,7 @@ class Measurement:
         return [row for row, index in enumerate(self.block.indices) if shown is None or index in shown]
 
     def _measures_due(self, reference: bool) -> list[tuple[Measure, MetricRequest]]:
-        return self.measures.at(reference, self.dataset.masked)
+        return self.measures.at(reference, self.dataset.masked, self.dataset.mosaics)
 
     # --- images and maps under a condition ---
 
@@ -171,11 +173,12 @@ class Measurement:
     def _explained(self, condition: Condition) -> Explained:
         first = condition == self.conditions[0]
         finished = self._finished(condition)
+        model = self.models(condition.state)
         batch = Batch.of(
-            self.models(condition.state),
+            model,
             self.methods,
             self._images(condition),
-            target_rule=target_rule(condition.target or self.plan.target),
+            target_rule=target_rule(condition.target or self.plan.target, model.classes),
             ids=self.block.ids,
             seed=self.plan.seed,
             condition=condition.name or ("clean" if len(self.conditions) > 1 else ""),
@@ -257,7 +260,7 @@ class Measurement:
                 self.methods,
                 list({request.key: request for _, request in due}.values()),
                 given=[maps for maps, _ in given],
-                ground_truth=self._ground_truth(explained.condition) if any(needs_mask(r) for _, r in due) else None,
+                ground_truth=self.ground_truth(explained.condition) if any(needs_mask(r) for _, r in due) else None,
                 reference=None if first or not any(request.paired for _, request in due) else self.reference_maps,
                 found=explained.found,
                 survive=True,
@@ -268,6 +271,7 @@ class Measurement:
                 self._add(one, due, {**about, **columns[one.method]}, reasons.get(one.method))
                 if first:
                     self._add_projections(one.maps, one.flags, {**about, **columns[one.method]})
+                    self._add_peaks(one.maps, one.flags, {**about, **columns[one.method]})
                 if kept.shown:
                     kept.add_display(columns[one.method]["method"], one.maps[self._gallery_rows])
                 advance(1 / len(columns))
@@ -275,6 +279,7 @@ class Measurement:
             for method in self.methods:
                 maps, flags = explained.found.display(method.key), explained.found.flags[method.key]
                 self._add_projections(maps, flags, {**about, **at_layers(method)})
+                self._add_peaks(maps, flags, {**about, **at_layers(method)})
         if not due or not (self.methods or given):
             advance(1.0)
 
@@ -343,6 +348,21 @@ class Measurement:
         values[[bool(flag) for flag in known]] = np.nan
         self.rows.add(self.block.ids, **about, metric=PROJECTION, value=values, flag=known)
 
+    def _add_peaks(self, maps: torch.Tensor, flags: Sequence[Any], about: Mapping[str, Any]) -> None:
+        """Adds a row for each image with a mask: whether the highest pixel of the map of one method lies on it."""
+        if not self.dataset.masked:
+            return
+        masks, known = self._masks[0], first_flags(self.no_prediction, flags)
+        values = peak_on_mask(maps, masks, known).tolist()
+        rows = [row for row, there in enumerate(masks.flatten(1).any(1).tolist()) if there]
+        own = {
+            name: [value[row] for row in rows] if isinstance(value, list) else value for name, value in about.items()
+        }
+        ids, flagged = [self.block.ids[row] for row in rows], [known[row] for row in rows]
+        found = [round(values[row], DECIMALS) for row in rows]
+        if rows:
+            self.rows.add(ids, **own, metric=PEAK, value=found, flag=flagged)
+
     def _add_curve(
         self, curve: tuple[torch.Tensor, torch.Tensor], metric: str, about: Mapping[str, Any], flags: Sequence[Flag]
     ) -> None:
@@ -398,7 +418,7 @@ class Measurement:
             masks.append(torch.zeros(geometry.size, dtype=torch.bool) if mask is None else mask)
         return torch.stack(masks), flags
 
-    def _ground_truth(self, condition: Condition) -> torch.Tensor:
+    def ground_truth(self, condition: Condition) -> torch.Tensor:
         """The masks, transformed like the images under a condition."""
         masks = self._masks[0]
         if not condition.transformation:

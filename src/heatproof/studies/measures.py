@@ -56,16 +56,18 @@ class Measures:
             )
         return cls(taken)
 
-    def at(self, reference: bool, masked: bool) -> list[tuple[Measure, MetricRequest]]:
+    def at(self, reference: bool, masked: bool, mosaics: bool) -> list[tuple[Measure, MetricRequest]]:
         """The measures on the reference, or on the other conditions.
 
-        Without masks (`masked`), optional measures that need one are left out.
+        Without masks (`masked`), optional measures that need one are left out; without `mosaics`, those that need them.
         """
         wanted = {ALL, REFERENCE if reference else OTHERS}
         return [
             (measure, request)
             for measure, request in self.taken
-            if measure.conditions in wanted and (masked or not measure.optional or not needs_mask(request))
+            if measure.conditions in wanted
+            and (masked or not measure.optional or not needs_mask(request))
+            and (mosaics or not request.of_mosaics)
         ]
 
 

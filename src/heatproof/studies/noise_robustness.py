@@ -150,7 +150,7 @@ STUDY = Study(
         "truth.csv": "mask_cosine",
         "pairs.parquet": "pairs",
     },
-    sections=("robustness_verdict", "robustness", "segmenters", "mask_cosine", "gallery"),
+    sections=("robustness_verdict", "robustness", "segmenters", "mask_cosine", "peaks", "gallery"),
     cases=moved_and_held,
     check=without_attacks_on_values,
     cheaper=fewer_severities,

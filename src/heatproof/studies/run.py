@@ -35,11 +35,12 @@ from heatproof.quantities import of_variants
 from heatproof.studies.answers import all_values, refuse_attacks, with_outputs, with_tolerances
 from heatproof.studies.budget import within_budget
 from heatproof.studies.calibration import calibrated
+from heatproof.studies.class_labels import facts_about_classes, with_class_names
 from heatproof.studies.conditions import RANDOMISED, Condition
 from heatproof.studies.datasets import open_datasets
 from heatproof.studies.executors import Advance, Executor, Processes, Serial
 from heatproof.studies.gallery import CaseFile, draw, write_gallery
-from heatproof.studies.given_maps import check_given, warn_without_masks
+from heatproof.studies.given_maps import check_given, warn_of_missing
 from heatproof.studies.jobs import Dataset, Job, Setup, all_requests, target_rule
 from heatproof.studies.loading import StudyModels
 from heatproof.studies.machines import machines_of, this_machine
@@ -116,7 +117,7 @@ def _run(
     plan = plan.model_copy(update={"device": device, "batch_size": plan.batch_size or default_batch(study, device)})
     datasets = open_datasets(plan)
     models = StudyModels(plan, device)
-    plan = with_outputs(plan, models)
+    plan = with_class_names(with_outputs(plan, models), datasets, models)
     plan, measures = checked_study(study, plan, datasets, models)
     checked = [checked_model(plan, index, models, study.all_conditions(plan)) for index in range(len(models))]
     warn_of_failures(plan, measures, datasets, models, [one.layer for one in checked], study.explains_labels(plan))
@@ -136,12 +137,11 @@ def _run(
         if code := own_code(study, plan, measures, {one.label: one.code for one in checked}):
             facts["code"] = code
         facts["conditions"] = [fingerprint_of(condition) for condition in study.all_conditions(plan)]
+        facts |= facts_about_classes(plan, datasets, checked)
         refuse_other(store, facts)
         unfinished = any(job.key not in store.done() for job in jobs)
         facts["machines"] = machines_of(store, this_machine(device, plan.threads), unfinished)
-        before = store.plan()
-        if before is None or before.get("machines") != facts["machines"]:
-            store.write_plan({**facts, **(before or {}), "machines": facts["machines"]})
+        store.begin(facts)
         threads = torch.get_num_threads()
         try:
             strengths = calibrated(store, plan, study.all_conditions(plan), datasets, models, progress)
@@ -188,7 +188,7 @@ def checked_study(study: Study, plan: Plan, datasets: Sequence[Dataset], models:
             )
     measures = Measures.of(study, plan)
     dry_run([request for _, request in measures.taken])
-    warn_without_masks(measures, datasets)
+    warn_of_missing(measures, datasets)
     if plan.given_maps and len(study.all_conditions(plan)) > 1:
         raise InvalidStudy(
             f"Maps made beforehand belong to the images as they are, and the study {study.name!r} changes them. Name "
@@ -215,7 +215,7 @@ def check_conditions(conditions: Sequence[Condition]) -> None:
         if condition.transformation:
             TRANSFORMATIONS.parse(condition.transformation)
         if condition.target:
-            targets.refuse_unknown(condition.target)
+            targets.refuse_several(condition.target)
         if condition.checkpoint and not condition.checkpoint.is_file():
             raise InvalidStudy(
                 f"A model's state must be {RANDOMISED!r} or a checkpoint. There is no {condition.checkpoint}."
@@ -321,6 +321,8 @@ class Checked:
     code: str
     refused: Mapping[str, str]
     preprocessing: Mapping[str, Any]
+    named_targets: Mapping[str, int]
+    named_by_images: bool
 
 
 def checked_model(plan: Plan, index: int, models: StudyModels, conditions: Sequence[Condition] = ()) -> Checked:
@@ -342,17 +344,22 @@ def checked_model(plan: Plan, index: int, models: StudyModels, conditions: Seque
         logits = found.logits.detach()
         if graph:
             found.gradients_of(found.logits[:, 0], graph)
-    if plan.target.isdigit() or model.of_values:
-        targets.resolved(target_rule(plan.target), logits, values=model.of_values)
     for state in dict.fromkeys(condition.state for condition in conditions):
         models(index, state)  # an error here if it cannot be loaded
-    for target in dict.fromkeys(condition.target for condition in conditions):
-        if target.isdigit():
-            targets.resolved(int(target), logits)
+    named: dict[str, int] = {}
+    for target in dict.fromkeys((plan.target, *(condition.target for condition in conditions if condition.target))):
+        rule = target_rule(target, model.classes)
+        if isinstance(rule, int) or (model.of_values and target == plan.target):
+            targets.resolved(rule, logits, values=model.of_values)
+        if isinstance(rule, int) and not target.isdigit():
+            named[target] = rule
     seen = preprocessing_facts(model.preprocessing)
     wanted = plan.models[index]
     code = model_code(model, wanted.spec)
-    return Checked(wanted.label, layer, logits.shape[1], model.classes, model.fingerprint, code, refused, seen)
+    return Checked(
+        wanted.label, layer, logits.shape[1], model.classes, model.fingerprint, code, refused, seen, named,
+        model.named_by_images,
+    )  # fmt: skip
 
 
 def _check_refusals(methods: Sequence[ResolvedMethod], model: Model, others: bool) -> dict[str, str]:
@@ -388,7 +395,8 @@ def described(
     models = [
         {**wanted.model_dump(), "name": found.label, "layer": found.layer, "asked_layer": wanted.layer,
          "classes": found.classes, "fingerprint": found.fingerprint, "preprocessing": found.preprocessing,
-         "not_applicable": {names[key]: reason for key, reason in found.refused.items()}}
+         "not_applicable": {names[key]: reason for key, reason in found.refused.items()},
+         **({"named_targets": dict(found.named_targets)} if found.named_targets else {})}
         for wanted, found in zip(plan.models, checked, strict=True)
     ]  # fmt: skip
     for model in models:

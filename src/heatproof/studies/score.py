@@ -82,7 +82,7 @@ class ScorePlan(Plan):
         if twice := [one.label for one in self.maps if one.label in taken]:
             raise ValueError(f"maps: {twice[0]!r} is a method's name too. Give the maps another: NAME=PATH")
         with unknown_as_value():
-            self.chosen_metrics(masked=True)
+            self.chosen_metrics(masked=True, mosaics=True)
         return self
 
     @classmethod
@@ -94,13 +94,14 @@ class ScorePlan(Plan):
     def given_maps(self) -> tuple[MapsPlan, ...]:
         return self.maps
 
-    def chosen_metrics(self, masked: bool, values: bool = False) -> tuple[list[str], list[str]]:
+    def chosen_metrics(self, masked: bool, mosaics: bool, values: bool = False) -> tuple[list[str], list[str]]:
         """The metrics with families resolved and options applied, parts of composites first; and the metrics left out.
 
         Those for want of masks; a warning names those that networks of values have not.
 
         Args:
             masked: whether any image has a mask; if not, metrics that need one are left out of families.
+            mosaics: whether any image is a mosaic; if not, metrics that need those are left out.
             values: whether all models are networks of values; then metrics that need a probability are left out of
                 families and of the default.
 
@@ -116,7 +117,8 @@ class ScorePlan(Plan):
             family = not _single(spelling)
             unnamed = family or "metrics" not in self.model_fields_set
             for request in requested_metrics([spelling], parts=False, reference=False):
-                if family and not masked and "mask" in request.entry.needs:
+                unmasked = family and not masked and "mask" in request.entry.needs
+                if unmasked or (request.of_mosaics and not mosaics):
                     left.append(request.key)
                     continue
                 if values and (why := request.refusal_of_values):
@@ -178,10 +180,24 @@ def with_metrics_named(plan: ScorePlan, datasets: Sequence[Any], models: Any) ->
     Raises:
         InvalidInput: no metric is left.
     """
+    from heatproof.errors import warn
+    from heatproof.metrics.metric_request import parsed_metric
+
     values = all(one.output == "value" for one in plan.models)
-    chosen, left = plan.chosen_metrics(any(one.masked for one in datasets), values)
+    masked, mosaics = any(one.masked for one in datasets), any(one.mosaics for one in datasets)
+    chosen, left = plan.chosen_metrics(masked, mosaics, values)
+    of_mosaics = [] if mosaics else [key for key in left if parsed_metric(key).of_mosaics]
+    if masked or not chosen:
+        left = [key for key in left if key not in of_mosaics]
     if not chosen:
-        raise InvalidInput(f"Expected at least one metric that needs no mask. Got {', '.join(plan.metrics)}.")
+        need = "mask" if left else "mosaic"
+        advice = "" if left else " mosaic:FOLDER makes mosaics."
+        raise InvalidInput(f"Expected at least one metric that needs no {need}. Got {', '.join(plan.metrics)}.{advice}")
+    if masked and of_mosaics:
+        warn(
+            f"No mosaics, so {', '.join(of_mosaics)} is left out: on other images it is `energy` once more. "
+            "mosaic:FOLDER makes mosaics."
+        )
     if left:
         warn(f"No masks, so these metrics are left out: {', '.join(left)}. --masks says where the objects are.")
     return plan.model_copy(update={"metrics": tuple(chosen), "metric_options": {}})
@@ -206,7 +222,7 @@ STUDY = Study(
         "agreement.csv": "agreement",
         "pictures.parquet": "scores_by_image",
     },
-    sections=("score_verdict", "scores", "gallery"),
+    sections=("score_verdict", "scores", "peaks", "gallery"),
     cases=telling_scores,
     check=with_metrics_named,
 )

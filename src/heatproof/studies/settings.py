@@ -81,6 +81,11 @@ class ModelPlan(Strict):
         description="`bgr` for a network that takes blue first, as one trained on images of OpenCV; --mean and --std "
         "are in the same order. Default: rgb.",
     )
+    classes: str | tuple[str, ...] | None = Field(
+        None,
+        description="Names of the classes: a file with one name a line, in the order of the outputs, or JSON (a list, "
+        "index → name, or `id2label`). By default the model's own, or those of class folders.",
+    )
     layer: str = Field(
         "auto",
         description="The layer to explain; `auto` is the last feature map before pooling, `NAME#1` the second call of "
@@ -159,11 +164,15 @@ class DatasetPlan(Strict):
         description="A folder of images (flat, or one subfolder per class), `shapes`, `torchvision:NAME`, or files."
     )
     name: str | None = Field(None, description="What the results call it.")
-    labels: str | None = Field(None, description="CSV with the columns file,class_index.")
+    labels: str | None = Field(
+        None,
+        description="CSV with the columns file,class_index; also file,class_index,name with names of the classes, or "
+        "file,name with names of the model's classes.",
+    )
     masks: str | None = Field(
         None,
-        description="Where the objects are, for metrics of localisation: a folder of masks with the images' names, or "
-        "a CSV of boxes with the columns file,x0,y0,x1,y1.",
+        description="Where the objects are, for outlines and metrics of localisation: a folder of masks with the "
+        "images' names, or a CSV of boxes with the columns file,x0,y0,x1,y1.",
     )
     root: str | None = Field(None, description="Where a torchvision: dataset lies.")
     download: bool = Field(False, description="Fetch a torchvision: dataset that is not there.")
@@ -205,7 +214,9 @@ class Plan(Strict):
     )
     methods: tuple[str, ...] = Field(DEFAULT_METHODS, description="Methods; see `heatproof list methods`.")
     controls: Literal["all", "none"] = Field("all", description="Uninformed maps as extra rows: all or none.")
-    target: str = Field("predicted", description="The class explained: predicted, label, clean, least, or an index.")
+    target: str = Field(
+        "predicted", description="The class explained: predicted, label, clean, least, an index, or a class's name."
+    )
     resamples: int = Field(1000, ge=100, description="Bootstrap resamples for the intervals.")
     limit: int | None = Field(None, ge=1, description="Only N images of each set, drawn by the seed from every class.")
     sampling: Literal["stratified", "first"] = Field(
@@ -267,9 +278,9 @@ class Plan(Strict):
     @field_validator("target")
     @classmethod
     def _known_target(cls, value: str) -> str:
-        from heatproof.targets import refuse_unknown
+        from heatproof.targets import refuse_several
 
-        refuse_unknown(value)
+        refuse_several(value)
         return value
 
     @model_validator(mode="after")

@@ -25,8 +25,12 @@ import pyarrow.parquet as pq
 from heatproof.errors import StoreError
 from heatproof.files import friendly_os_errors, write_atomically
 
+#: What a run says about names of classes. Names given later replace those of an earlier run.
+NAMES = ("class_names", "labels_matched", "labelled_class")
+#: The same, and what a run adds on another machine.
+RENEWED = (*NAMES, "machines")
 #: Settings that may differ between two runs of one study: the numbers do not depend on them.
-FREE = ("command", "workers", "executor", "metric_facts", "estimate", "samples", "machines")
+FREE = ("command", "workers", "executor", "metric_facts", "estimate", "samples", "machines", *NAMES)
 #: The columns of rows that tell conditions apart.
 CONDITION_COLUMNS = ("perturbation", "severity", "transformation", "target", "state")
 #: SQL: whether a row explains the class that the reference explains; true where there is no reference.
@@ -60,6 +64,15 @@ class Store:
         """Writes `study.json`."""
         text = json.dumps(plan, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
         write_atomically(self.folder / "study.json", lambda file: file.write(text.encode("utf-8", "surrogateescape")))
+
+    def begin(self, plan: Mapping[str, Any]) -> None:
+        """Writes `study.json` if there is none; of one that is there only `RENEWED` changes."""
+        there = self.plan()
+        names = {name: plan[name] for name in RENEWED if name in plan}
+        if there is None:
+            self.write_plan(plan)
+        elif any(there.get(name) != value for name, value in json.loads(json.dumps(names)).items()):
+            self.write_plan({**there, **names})
 
     def write_shard(self, key: str, table: pa.Table, maps: Mapping[str, np.ndarray] | None = None) -> None:
         """Writes a job's maps, then its rows: the file of rows marks the job as done."""

@@ -11,7 +11,7 @@ from heatproof.studies.settings import listed, maps_given
 
 #: The fields of a study file that hold paths.
 PATHS: Mapping[str, tuple[str, ...]] = {
-    "models": ("checkpoint",),
+    "models": ("checkpoint", "classes"),
     "datasets": ("images", "labels", "root", "masks"),
     "maps": ("path",),
 }

@@ -135,7 +135,7 @@ class Worker:
                 rows.add(list(why), **about, **condition.columns, metric="psnr")
             for columns in () if number else methods:
                 rows.add(list(why), **about, **condition.columns, **columns, metric=PROJECTION, reference=True)
-            for measure, _ in self.measures.at(not number, dataset.masked):
+            for measure, _ in self.measures.at(not number, dataset.masked, dataset.mosaics):
                 for columns in methods:
                     rows.add(list(why), **about, **condition.columns, **columns, metric=measure.column,
                              segmenter=measure.segmenter, reference=not number)  # fmt: skip

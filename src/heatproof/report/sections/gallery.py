@@ -21,6 +21,7 @@ ONE = (
     "Each block is one image with the map of each method laid over it (bright = more important). Below each map are "
     "its scores on this image."
 )
+OUTLINE = "The white and black line is the edge of the ground truth."
 NOTHING = "This folder has no gallery yet. It is made at the end of a run: run the same command again to finish it."
 
 
@@ -48,6 +49,7 @@ def section(findings: Findings) -> Section:
     shown = [CaseBlock(case, _notes(findings, case), findings.controls) for case in found]
     several = any(len(case.columns) > 1 for case in found)
     text = NOTHING if not found else SEVERAL if several else ONE
+    text = f"{text} {OUTLINE}" if any(case.masked for case in found) else text
     return Section(id="gallery", title="Gallery", blocks=[Text(text), *shown])
 
 
