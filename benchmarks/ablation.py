@@ -26,7 +26,7 @@ def results(settings: Settings) -> Iterator[Result]:
 
 def _closed_form(settings: Settings) -> Result:
     split, batch = resnet("resnet18"), 8
-    model, x = heatproof.wrap(split.network), photographs(batch)
+    model, x = heatproof.wrap(split.network, 0.5, 0.5), photographs(batch)
     z = model.normalise(x)
     peer = peer_work(split, z[:1])
     works = {
@@ -44,7 +44,7 @@ def _closed_form(settings: Settings) -> Result:
 
 
 def _tails(what: str, split: Split, batch: int, settings: Settings, repeats: int) -> Result:
-    model, x = heatproof.wrap(split.network), photographs(batch)
+    model, x = heatproof.wrap(split.network, 0.5, 0.5), photographs(batch)
     z = model.normalise(x)
     activations = forward_pass(split.trunk, z)
     prepared = chunks(activations[0])

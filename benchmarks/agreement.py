@@ -198,7 +198,8 @@ def _moving(name: str, net: nn.Module, x: torch.Tensor) -> Subject:
         net.train()(smooth(16, x.shape[-1]) if norms else x)
     net.eval()
     side = x.shape[-1]
-    return Subject(name, lambda device: heatproof.wrap(copy.deepcopy(net), size=side, device=device, name=name), x)
+    settings = {"mean": 0.5, "std": 0.5, "size": side, "name": name}
+    return Subject(name, lambda device: heatproof.wrap(copy.deepcopy(net), device=device, **settings), x)
 
 
 def methods(log: Log, subject: Subject, device: str) -> None:

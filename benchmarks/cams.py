@@ -26,7 +26,7 @@ def results(settings: Settings) -> Iterator[Result]:
 
 def _measured(name: str, settings: Settings) -> Iterator[Result]:
     split = resnet(name)
-    model, x = heatproof.wrap(split.network), photographs(BATCH)
+    model, x = heatproof.wrap(split.network, 0.5, 0.5), photographs(BATCH)
     z = model.normalise(x)
     peer = peer_work(split, z)
     works = {

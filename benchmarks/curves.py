@@ -26,7 +26,7 @@ FEATURES = 224 * 28
 def results(settings: Settings) -> Iterator[Result]:
     """One image on ResNet-18, 224²: the two curves of 224 steps, and Quantus' pixel flipping."""
     net = network("resnet18")
-    model, x = heatproof.wrap(net), photographs(1)
+    model, x = heatproof.wrap(net, 0.5, 0.5), photographs(1)
     z, maps = model.normalise(x), torch.rand(1, *x.shape[2:], generator=torch.Generator().manual_seed(0))
     metrics = [f"deletion[steps={STEPS}]", f"insertion[steps={STEPS}]"]
     peer = peer_work(net, z, maps)

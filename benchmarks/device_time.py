@@ -126,7 +126,7 @@ class Plain:
 def resnet(device: str, batch: int) -> Plain:
     """torchvision's ResNet-18 with random weights, in the channels-last format."""
     net = network("resnet18").to(device, memory_format=torch.channels_last)
-    return Plain(heatproof.wrap(net), smooth(batch, 224).to(device), device)
+    return Plain(heatproof.wrap(net, 0.5, 0.5), smooth(batch, 224).to(device), device)
 
 
 def vit(device: str, batch: int) -> Plain:
@@ -135,7 +135,7 @@ def vit(device: str, batch: int) -> Plain:
 
     torch.manual_seed(0)
     net = frozen(timm.create_model("vit_tiny_patch16_224", pretrained=False)).to(device)
-    return Plain(heatproof.wrap(net), smooth(batch, 224).to(device), device)
+    return Plain(heatproof.wrap(net, 0.5, 0.5), smooth(batch, 224).to(device), device)
 
 
 def times(log: Log, device: str, batch: int = BATCH) -> None:

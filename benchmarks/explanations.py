@@ -36,7 +36,7 @@ def results(settings: Settings) -> Iterator[Result]:
 def _again(name: str, said: str, metrics: Mapping[str, Mapping[str, Any]], settings: Settings) -> Result:
     """Floor: for the map and for each explanation a forward and the gradient back to the layer, plain, once a batch."""
     net = network("resnet18")
-    model, x = heatproof.wrap(net), photographs(BATCH)
+    model, x = heatproof.wrap(net, 0.5, 0.5), photographs(BATCH)
     z = model.normalise(x)
     trunk = nn.Sequential(*list(net.children())[:-2])
     head = nn.Sequential(net.avgpool, nn.Flatten(), net.fc)

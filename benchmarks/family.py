@@ -72,7 +72,7 @@ def stage_pass(net: nn.Module, layer: str, z: torch.Tensor) -> torch.Tensor:
 
 def _together(name: str, settings: Settings) -> Result:
     net = network(name)
-    model, x = heatproof.wrap(net), photographs(BATCH)
+    model, x = heatproof.wrap(net, 0.5, 0.5), photographs(BATCH)
     z, stages = model.normalise(x), model.layers.stages
     peers = _peers(net, stages[-1], z, name)
     alone: dict[str, Work] = {
@@ -169,7 +169,7 @@ def _torchcam(name: str, net: nn.Module, layer: str, z: torch.Tensor) -> Work | 
 def _eigencam(settings: Settings) -> Result:
     """One forward is the floor; the peer decomposes the whole activation matrix, image by image, in numpy."""
     net = network("resnet50")
-    model, x = heatproof.wrap(net), photographs(BATCH)
+    model, x = heatproof.wrap(net, 0.5, 0.5), photographs(BATCH)
     z = model.normalise(x)
     with torch.no_grad():
         activations = heatproof.models.capture.captured(model, x, ["layer4"], gradients=False).activations("layer4")

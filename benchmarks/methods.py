@@ -36,8 +36,9 @@ HEAD, FULL, FORWARD = Needs(head=1), Needs(full=1), Needs(forward=1)
 NEEDS = {
     **dict.fromkeys(
         ("gradcam", "gradcam++", "hirescam", "xgradcam", "layercam", "gradcam-elementwise", "finercam", "eigengradcam",
-         "ablationcam", "shapleycam"), HEAD),
-    **dict.fromkeys(("eigencam", "kpcacam", "fem", "cam", "iba"), FORWARD),
+         "ablationcam", "shapleycam", "segeigencam"), HEAD),
+    **dict.fromkeys(("eigencam", "kpcacam", "fem", "cam", "iba", "randomcam"), FORWARD),
+    "smoothgradcam++": Needs(forward=1, head=4, options={"samples": 4}),
     **dict.fromkeys(("fullgrad", "gradient", "input-x-gradient", "guided-backprop", "deconvnet", "lrp"), FULL),
     "guided-gradcam": Needs(head=1, full=1),
     "deeplift": Needs(forward=1 / BATCH, full=1),
@@ -52,25 +53,25 @@ NEEDS = {
     "kernelshap": Needs(forward=MASKS, options={"samples": MASKS}),
     "occlusion": Needs(forward=37, options={"window": 64, "stride": 32}),  # 1 + 6 × 6 squares
 }  # fmt: skip
-#: On a ViT-Tiny instead. Score-CAM has a benchmark of its own (`queries`).
+#: On a ViT-Tiny instead. Score-CAM has a benchmark of its own (`queries`), for the methods made of it as well.
 ATTENTION = {"attention-rollout": FORWARD, "chefer": FULL}
 
 
 def results(settings: Settings) -> Iterator[Result]:
     """Those of ResNet-18, then those that need attention."""
     net = network("resnet18")
-    yield from _measured(heatproof.wrap(net), "resnet18", NEEDS, settings)
+    yield from _measured(heatproof.wrap(net, 0.5, 0.5), "resnet18", NEEDS, settings)
     import timm
 
     torch.manual_seed(0)
     vit = frozen(timm.create_model("vit_tiny_patch16_224", pretrained=False))
-    yield from _measured(heatproof.wrap(vit), "vit_tiny", ATTENTION, settings)
+    yield from _measured(heatproof.wrap(vit, 0.5, 0.5), "vit_tiny", ATTENTION, settings)
 
 
 def uncounted() -> set[str]:
     """Methods without a line here; a test holds that there are none."""
     real = {name for name, entry in ATTRIBUTIONS.items() if not entry.traits["control"]}
-    return real - set(NEEDS) - set(ATTENTION) - {"scorecam"}
+    return real - set(NEEDS) - set(ATTENTION) - {"scorecam", "sscam", "iscam"}
 
 
 def _measured(model: Model, name: str, methods: Mapping[str, Needs], settings: Settings) -> Iterator[Result]:

@@ -40,7 +40,7 @@ def _forwards(net: nn.Module, z: torch.Tensor, count: int) -> Work:
 
 def _scorecam(settings: Settings) -> Result:
     net = network("resnet18")
-    model, x = heatproof.wrap(net), photographs(1)
+    model, x = heatproof.wrap(net, 0.5, 0.5), photographs(1)
     z = model.normalise(x)
     works: dict[str, Work] = {
         "floor": _forwards(net, z, 512),
@@ -56,7 +56,7 @@ def _scorecam(settings: Settings) -> Result:
 
 def _rise(settings: Settings) -> Result:
     net = network("resnet18")
-    model, x = heatproof.wrap(net), photographs(1)
+    model, x = heatproof.wrap(net, 0.5, 0.5), photographs(1)
     z = model.normalise(x)
     works: dict[str, Work] = {
         "floor": _forwards(net, z, MASKS),
@@ -72,7 +72,7 @@ def _rise(settings: Settings) -> Result:
 def _shapleycam(name: str, settings: Settings) -> Result:
     """Floor: a pass to the last stage and its backward once more; a second derivative cannot cost less than a first."""
     net = network(name)
-    model, x = heatproof.wrap(net), photographs(8)
+    model, x = heatproof.wrap(net, 0.5, 0.5), photographs(8)
     z, layer = model.normalise(x), model.layers.stages[-1]
     works: dict[str, Work] = {
         "pass": lambda: stage_pass(net, layer, z),
@@ -100,7 +100,7 @@ def _integrated_gradients(settings: Settings) -> Result:
     from captum.attr import IntegratedGradients
 
     net = network("resnet18")
-    model, x = heatproof.wrap(net), photographs(2)
+    model, x = heatproof.wrap(net, 0.5, 0.5), photographs(2)
     z = model.normalise(x)
     target = forward_pass(net, z).argmax(1)
     peer = IntegratedGradients(net)

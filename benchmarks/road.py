@@ -33,7 +33,7 @@ def results(settings: Settings) -> Iterator[Result]:
 
 def _maps(net: nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
     """Display maps: Grad-CAM's blots, and white noise."""
-    smooth = heatproof.explain(heatproof.wrap(net), x, ["gradcam"], layer="layer4")["gradcam"]
+    smooth = heatproof.explain(heatproof.wrap(net, 0.5, 0.5), x, ["gradcam"], layer="layer4")["gradcam"]
     return {"smooth": smooth, "noise": torch.rand(smooth.shape, generator=torch.Generator().manual_seed(0))}
 
 
@@ -43,7 +43,7 @@ def _generators() -> list[torch.Generator]:
 
 def _road(name: str, net: nn.Module, x: torch.Tensor, maps: torch.Tensor, settings: Settings) -> Result:
     """From the map to the two rows of probabilities, ranks and noise included."""
-    z = heatproof.wrap(net).normalise(x)
+    z = heatproof.wrap(net, 0.5, 0.5).normalise(x)
     target = int(forward_pass(net, z).argmax())
     eight = z.expand(2 * len(KEPT), *z.shape[1:]).contiguous()
 
@@ -74,7 +74,7 @@ def _peer(net: nn.Module, z: torch.Tensor, maps: torch.Tensor, target: int) -> W
 
 def _imputation(name: str, net: nn.Module, x: torch.Tensor, maps: torch.Tensor, settings: Settings) -> Result:
     """The eight systems of one image together, as ROAD has them; the floor is the limit."""
-    z, ranks = heatproof.wrap(net).normalise(x), pixel_ranks(maps, _generators())
+    z, ranks = heatproof.wrap(net, 0.5, 0.5).normalise(x), pixel_ranks(maps, _generators())
     count = ranks.numel()
     pairs = {kept: (ranks < count * (100 - kept) // 100, ranks >= count * kept // 100) for kept in KEPT}
     works: dict[str, Work] = {"all": _solver(z, [mask for pair in pairs.values() for mask in pair])}

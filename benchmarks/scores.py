@@ -43,7 +43,7 @@ def counted(net: nn.Module, work: Work) -> Counted:
 
 def _union(settings: Settings) -> Result:
     net = network("resnet18")
-    model, x = heatproof.wrap(net), photographs(1)
+    model, x = heatproof.wrap(net, 0.5, 0.5), photographs(1)
     z = model.normalise(x).expand(ROWS, -1, -1, -1).contiguous()
     work = partial(heatproof.score, model, x, METHODS, METRICS, layer="layer4")
     made = counted(net, work)

@@ -69,7 +69,7 @@ def test_a_list_for_people_is_a_table_with_nothing_cut(capsys):
         (["run", "noise-robustness", "--out", "x", "--model", "shapes", "--images", "shapes", "--model-arg", "a"],
          "KEY=VALUE"),
         (["run", "noise-robustness", "--out", "x", "--model", "shapes", "--images", "shapes", "--mean", ".1,.2"],
-         "1 or 3 numbers"),
+         "must be one number or three"),
         (["run", "noise-robustness", "--out", "x", "--images", "shapes", "--checkpoint", "w.pt"], "one --model"),
         (["run", "noise-robustness", "--out", "x", "--model", "shapes", "--labels", "l.csv"], "goes with --images"),
         (["run", "noise-robustness", "--out", "x", "--model", "shapes", "--images", "shapes", "--flip-rates", ".1"],

@@ -91,16 +91,16 @@ def test_captum_as_it_is(model, x):
 
 
 def test_pytorch_grad_cam_as_it_is(model, x):
-    """A method that heatproof has not; the layer is asked for by its own name, and no hook stays."""
+    """Another library's method under a name of one's own; the layer is asked for by its own name, and no hook stays."""
     peer = pytest.importorskip("pytorch_grad_cam")
 
     def seg_eigen(net, inputs, targets):
         wanted = [peer.utils.model_targets.ClassifierOutputTarget(int(c)) for c in targets]
         return peer.SegEigenCAM(model=net, target_layers=[net.two])(input_tensor=inputs, targets=wanted)
 
-    heatproof.register("seg-eigen", seg_eigen, aliases="SegEigenCAM")
+    heatproof.register("seg-eigen", seg_eigen, aliases="their SegEigenCAM")
     before = nets.traces(model.module)
-    found = heatproof.explain(model, x, "SegEigenCAM", [0, 4, 2])["SegEigenCAM"]
+    found = heatproof.explain(model, x, "their SegEigenCAM", [0, 4, 2])["their SegEigenCAM"]
     assert nets.traces(model.module) == before
     z = model.normalise(x).requires_grad_()
     torch.testing.assert_close(found, torch.from_numpy(seg_eigen(model.module, z, [0, 4, 2])), atol=1e-5, rtol=0)

@@ -21,6 +21,7 @@ from heatproof.attributions import ATTRIBUTIONS
 from heatproof.attributions.foreign import unregister
 from heatproof.engine import explain, score
 from heatproof.models import Model, wrap
+from heatproof.models.probe import facts
 
 from .. import nets
 from .test_attributions import NETWORKS, SIDE, asked, serves
@@ -170,11 +171,11 @@ def test_networks_that_share_parts():
 
 
 def test_networks_that_share_nothing_do_not_wait():
-    """Each thread's pass goes on only when the other's has begun."""
+    """Each thread's pass goes on only when the other's has begun. The probe before it holds the global generators."""
     both = threading.Barrier(2, timeout=20)
 
     class Meeting(nets.Signed):
-        met = False
+        met = True
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             if not self.met:
@@ -183,7 +184,11 @@ def test_networks_that_share_nothing_do_not_wait():
             return super().forward(x)
 
     models = [wrap(nets.seeded(Meeting), size=SIDE, layer="two") for _ in range(2)]
+    for model in models:
+        facts(model, model.input_shape)
+        model.module.met = False
     found = together([lambda model=model: explain(model, nets.images(2, SIDE), "gradcam") for model in models])
+    assert all(model.module.met for model in models) and not both.broken
     assert torch.equal(found[0]["gradcam"], found[1]["gradcam"])
 
 

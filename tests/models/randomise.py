@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from heatproof.models import Model
+from heatproof.models import wrap
 
 
 def randomised(module: nn.Module, size: tuple[int, int], seed: int = 0) -> nn.Module:
@@ -21,7 +21,7 @@ def randomised(module: nn.Module, size: tuple[int, int], seed: int = 0) -> nn.Mo
         head = [part for part in module.modules() if isinstance(part, nn.Linear)][-1]
         head.weight.copy_(0.02 * torch.randn(head.weight.shape, generator=generator))
         module.eval()
-        logits = Model.unwrap(None, module(noise))  # type: ignore[arg-type]
+        logits = wrap(module, 0.5, 0.5).unwrap(module(noise))
     spread = (logits[0] - logits[1]).abs().max()
     assert spread > 1e-4 * logits.abs().max() > 0, "the logits do not depend on the image"
     return module

@@ -15,6 +15,8 @@ from heatproof.studies.datasets import open_datasets
 from heatproof.studies.plan import checked_plan
 from heatproof.studies.store import connect
 
+#: Their names are none of the network's, which is said; see test_class_labels.
+pytestmark = pytest.mark.filterwarnings("ignore:Labels of")
 PER_CLASS = 6
 CLASSES = ("ant", "bee", "cat", "dog")
 

@@ -24,22 +24,22 @@ def test_defaults_are_six_cams_and_the_metrics_of_the_public_call():
 def test_metrics_are_canonical_and_composites_bring_their_parts():
     plan = planned(metrics=["ARCC", {"road": {"ties": "block"}}, "deletion[steps=4]"])
     assert plan.metrics == ("arcc", "road[ties=block]", "deletion[steps=4]")
-    named, _ = plan.chosen_metrics(masked=False)
+    named, _ = plan.chosen_metrics(masked=False, mosaics=False)
     assert named == ["coherency", "complexity", "road", "arcc", "road[ties=block]", "deletion[steps=4]"]
-    assert checked_plan({**BASE, "metrics": named}).chosen_metrics(masked=False)[0] == named
+    assert checked_plan({**BASE, "metrics": named}).chosen_metrics(masked=False, mosaics=False)[0] == named
 
 
 def test_families_are_kept_until_it_is_known_whether_there_are_masks():
     plan = planned(metrics=["localisation", "complexity"])
-    with_masks, left = plan.chosen_metrics(masked=True)
-    assert "pointing-game" in with_masks and not left
-    without, left = plan.chosen_metrics(masked=False)
+    with_masks, left = plan.chosen_metrics(masked=True, mosaics=False)
+    assert "pointing-game" in with_masks and left == ["grid-pointing-game"]
+    without, left = plan.chosen_metrics(masked=False, mosaics=False)
     assert without == ["complexity"] and "pointing-game" in left
 
 
 def test_options_of_metrics_reach_members_of_families():
     plan = planned(metrics=["fidelity"], metric_options={"deletion": {"steps": 4}})
-    chosen, _ = plan.chosen_metrics(masked=False)
+    chosen, _ = plan.chosen_metrics(masked=False, mosaics=False)
     assert "deletion[steps=4]" in chosen and "deletion" not in chosen and "insertion" in chosen
 
 

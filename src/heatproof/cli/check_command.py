@@ -8,7 +8,7 @@ import typer
 from heatproof.cli import options
 from heatproof.studies.settings import DatasetPlan, ModelPlan, Plan
 
-MODEL = options.settings_of(ModelPlan, without=("spec", "name", "layer"))
+MODEL = options.settings_of(ModelPlan, without=("spec", "name", "layer", "output", "tolerance"))
 OTHERS = options.settings_of(DatasetPlan, Plan, names=("labels", "limit", "sampling", "seed", "device"))
 #: The rows that are printed; all are in the file.
 PRINTED = 20

@@ -321,7 +321,8 @@ class TargetBatch:
     def noisy_gradients(self, layer: str, noise: torch.Tensor) -> torch.Tensor:
         """Gradients of the output explained at a layer, where `noise` is added to the normalised images."""
         batch, model = self.batch, self.batch.model
-        scale = noise.new_tensor(model.std if model.takes_images else 1).view(1, -1, *[1] * (noise.dim() - 2))
+        std = torch.tensor(model.std if model.normalises else 1.0, dtype=noise.dtype, device=noise.device)
+        scale = std.view(1, -1, *[1] * (noise.dim() - 2))
         found = captured(model, batch.x + scale * noise, [layer], gradients=True, trunk=batch.differentiable)
         with torch.enable_grad():
             utility = explained_output.of_target(batch.output, found.logits, self.target, model.multi_label)

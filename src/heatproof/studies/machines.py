@@ -17,7 +17,7 @@ LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")
 def this_machine(device: str, threads: int) -> dict[str, Any]:
     """What numbers depend on beside the plan: the device, the vector instructions, and the threads of a worker."""
     found: dict[str, Any] = {"device": device, "instructions": torch.backends.cpu.get_cpu_capability()}
-    if torch.device(device).type == "cuda":
+    if torch.device(device).type == "cuda" and torch.cuda.is_available():
         found["accelerator"] = torch.cuda.get_device_name(device)
     limits = {name: os.environ[name] for name in LIMITS if os.environ.get(name)}
     return {**found, "threads": threads, **({"limits": limits} if limits else {})}
