@@ -346,7 +346,8 @@ class Parameter(NamedTuple):
             self.told.default,
             *(self.told.param_decls or ()),
         ]  # typer takes the first name for a default
-        names = [name for text in given if isinstance(text, str) for name in text.split("/")] or [f"--{self.name.replace('_', '-')}"]
+        told = [name for text in given if isinstance(text, str) for name in text.split("/")]
+        names = told or [f"--{self.name.replace('_', '-')}"]
         value = self.told.metavar or {bool: "", int: "N", float: "X", Path: "PATH"}.get(self.kind, "TEXT")
         return f"{', '.join(names)} {value}".strip()
 

@@ -82,6 +82,9 @@ def test_means_of_bytes_are_read_as_such_only_when_said():
     assert model.mean == pytest.approx([value / 255 for value in MEAN])
     assert model.std == pytest.approx([value / 255 for value in STD])
     assert wrap(Plain(), std=2, value_range=1).std == (2, 2, 2)
+    for mistaken in ({"mean": 0.485}, {"std": 0.225}):
+        with pytest.raises(InvalidInput, match=r"one of images in 0 … 1\. Leave `value_range` out"):
+            wrap(Plain(), **mistaken, value_range=255)
     for wrong in ({"value_range": 255}, {"mean": 0.5, "value_range": 0}, {"mean": 0.5, "value_range": "bytes"}):
         with pytest.raises(InvalidInput, match="value_range"):
             wrap(Plain(), **wrong)

@@ -5,15 +5,18 @@ import shlex
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 import heatproof
 from heatproof import cli
 from heatproof.data import load_images
-from heatproof.errors import InvalidInput, InvalidTarget
+from heatproof.errors import HeatproofWarning, InvalidInput, InvalidTarget
 from heatproof.panels.alternatives import Alternative, as_options
 from heatproof.panels.checking import Check
 from heatproof.panels.predictions import Prediction, Range
+
+from .. import nets
 
 pytestmark = pytest.mark.filterwarnings("default::heatproof.errors.HeatproofWarning")
 
@@ -59,7 +62,8 @@ def test_the_options_that_it_advises_agree(capsys, reference, tmp_path):
     assert code == 1 and "Into the network go values" in out and "as large as those of bytes" in out
     line = next(line for line in out.splitlines() if " agree with --" in line)
     advised = shlex.split(line.partition(" agree with ")[2].partition(", and ")[0])
-    assert line.startswith("On 24 images 24 agree") and "--channel-order" in advised and "--resize" in advised
+    assert line.startswith("Of 24 images 24 agree") and "--channel-order" in advised and "--resize" in advised
+    assert set(wrong[:6:2]) <= set(advised), "each option given before has its successor, so none keeps its meaning"
     assert Image.open(tmp_path / "seen.png").size[0] > 1000
     code, out = called(capsys, *base, *advised)
     assert code == 0 and out.count("24 of 24 predictions agree") == 1
@@ -72,7 +76,10 @@ def test_what_cannot_be_read_is_a_row_and_its_reason_is_told(shapes, tmp_path):
     table = found.table.set_index("file")
     assert table["flag"]["broken.png"] and pd.isna(table["class_index"]["broken.png"])
     assert (table["height"]["black.png"], table["width"]["black.png"]) == (50, 60)
-    assert "1 could not be read: broken.png." in found.sentences and "Nothing to compare with" in found.sentences[0]
+    assert (
+        "1 of 2 images have no prediction: broken.png." in found.sentences
+        and "Nothing to compare with" in found.sentences[0]
+    )
     (tmp_path / "reference.csv").write_text("file,name\nblack.png,Square-Filled\nbroken.png,0\n")
     found = heatproof.check(shapes, tmp_path, reference=tmp_path / "reference.csv", alternatives=False)
     assert found.predictions[0].reference.index == 1 and not found.predictions[1].agrees
@@ -114,10 +121,56 @@ def test_options_are_those_of_the_network_in_its_order(shapes):
         (104, 117, 123), (57, 58, 59), value_range=255, channel_order="bgr", interpolation="bicubic"
     )
     text = as_options(base, other)
-    assert "--mean 0.407843,0.458824,0.482353" in text and text.endswith("--channel-order bgr --interpolation bicubic")
+    assert "--mean 0.407843,0.458824,0.482353" in text and "--value-range 1 --channel-order bgr --interp" in text
     bytes_ = base.overridden(0, 1, value_range=255)
-    assert as_options(base, bytes_) == "--mean 0,0,0 --std 1,1,1 --value-range 255"
+    assert as_options(base, bytes_) == "--mean 0,0,0 --std 1,1,1 --value-range 255 --channel-order rgb"
     assert as_options(base, base) == ""
+
+
+def test_a_single_mistake_is_found_as_such(shapes, reference):
+    """Only the crop is wrong; mean and std that agree by chance with the wrong crop are not advised."""
+    wrong = shapes.with_preprocessing(shapes.preprocessing.overridden(crop=0.5))
+    found = heatproof.check(wrong, "shapes", limit=24, reference=reference)
+    options = as_options(found.start.preprocessing, found.better.preprocessing)
+    assert options in ("--resize none", "--resize 96")  # the same for images that are square
+
+
+def test_a_reference_of_something_else_gets_no_advice(shapes, tmp_path):
+    """Classes drawn at random: some preprocessing agrees by chance on more of them."""
+    found = heatproof.check(shapes, "shapes", limit=12)
+    drawn = np.random.default_rng(0).integers(0, 6, 12)
+    lines = [f"{name},{index}" for name, index in zip(found.table["file"], drawn, strict=True)]
+    (tmp_path / "other.csv").write_text("\n".join(["file,class_index", *lines]))
+    found = heatproof.check(shapes, "shapes", limit=12, reference=tmp_path / "other.csv")
+    assert found.better is None and found.sentences[-1].endswith("the weights, the classes or the files may differ.")
+
+
+def test_networks_of_other_channels_and_images_without_a_label():
+    net = nets.seeded(
+        lambda: torch.nn.Sequential(torch.nn.Conv2d(4, 3, 3), torch.nn.Flatten(), torch.nn.Linear(108, 3))
+    )
+    model = heatproof.wrap(net, input_shape=(4, 8, 8), mean=0.5, std=0.5)
+    x = torch.rand(4, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    found = heatproof.check(model, x, labels=[0, 1, -1, 2], alternatives=True)
+    assert found.right[1] == 3 and len(found.alternatives) > 5
+    assert all(one.preprocessing.channel_order == "rgb" for one in found.alternatives)
+
+
+def test_numbers_that_are_none_are_flagged_and_values_are_told():
+    class Broken(nets.Plain):
+        def forward(self, x):
+            return super().forward(x) * (float("nan") if len(x) == 1 else 1)
+
+    found = heatproof.check(heatproof.wrap(nets.seeded(Broken), 0.5, 0.5, 16), nets.images(1, 16))
+    assert found.predictions[0].flag == "logits that are not finite" and not found.agrees
+    head = torch.nn.Sequential(nets.seeded(lambda: nets.Plain(classes=1)), Shift())
+    with pytest.warns(HeatproofWarning, match='output="value"'):
+        heatproof.check(heatproof.wrap(head, 0.5, 0.5, 16), nets.images(2, 16))
+
+
+class Shift(torch.nn.Module):
+    def forward(self, x):
+        return 58 + x
 
 
 @pytest.mark.parametrize(

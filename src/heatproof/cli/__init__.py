@@ -113,7 +113,7 @@ app.command(
 )(explain_commands.explain)
 app.command(
     epilog="Example: `heatproof check shapes shapes --limit 12 --out out/check`. With `--reference FILE.csv` the exit "
-    "code is 1 where a prediction differs."
+    "code is 1 where a prediction differs, or a probability by more than .02."
 )(check_command.check)
 app.command(
     epilog="Example: `heatproof score shapes --limit 12 --model shapes --methods gradcam,layercam --metrics "

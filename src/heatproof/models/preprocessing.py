@@ -164,6 +164,11 @@ def _given(name: str, values: Any, value_range: Any, order: str, count: int) -> 
             f"`{name}` must {wanted}. Got {_short(found)}. Where mean and std are in units of 0 … 255, set "
             "`value_range=255` (--value-range 255); `value_range=1` takes them as they are."
         )
+    if scale > 1 and (0 < max(map(abs, found)) <= 1 if name == "mean" else max(found) < 1):
+        raise InvalidInput(
+            f"`value_range={scale:g}` says that mean and std are those of values up to {scale:g}. Got `{name}` "
+            f"{_short(found)}, which is one of images in 0 … 1. Leave `value_range` out, or set it to 1."
+        )
     return tuple(value / scale for value in (reversed(found) if order == "bgr" else found))
 
 

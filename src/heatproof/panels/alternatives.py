@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from heatproof.geometry import default_resize
-from heatproof.models.preprocessing import Preprocessing
+from heatproof.models.preprocessing import Preprocessing, for_channels
 from heatproof.panels.predictions import Prediction
 
 #: What networks are trained with, besides the present mean and std: red, green, blue, of images in [0, 1].
@@ -19,19 +19,27 @@ NORMALISATIONS: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...] = (
 #: The shares of each side that a centre crop keeps; None squashes to the input size.
 CROPS = (0.875, 0.95, 1.0, None)
 FILTERS = ("bilinear", "bicubic")
+#: The mean difference of probabilities that rounding leaves between machines.
+NEAR = 2e-3
 
 
 @dataclass(frozen=True)
 class Alternative:
     """Another preprocessing, and for which images its predictions agree with what is expected.
 
-    `closeness`: the mean probability of the expected class, or where the reference has probabilities, 1 less the mean
+    `compared`: whether the reference has probabilities. `closeness`: the mean probability of the expected class, or where the reference has probabilities, 1 less the mean
     difference from them. It decides between alternatives that agree on equally many images.
     """
 
     preprocessing: Preprocessing
     answers: tuple[bool, ...]
     closeness: float
+    compared: bool = False
+
+    @property
+    def perfect(self) -> bool:
+        """Whether it agrees on all images, with the probabilities of the reference too, where it has any."""
+        return self.agreeing == self.total and (not self.compared or self.closeness > 1 - NEAR)
 
     @property
     def agreeing(self) -> int:
@@ -66,33 +74,45 @@ def judged(preprocessing: Preprocessing, found: Sequence[Prediction]) -> Alterna
         for one in found
         if one.of_expected is not None
     ]
-    return Alternative(preprocessing, known, sum(near) / len(near) if near else 0.0)
+    compared = any(one.difference is not None for one in found)
+    return Alternative(preprocessing, known, sum(near) / len(near) if near else 0.0, compared)
 
 
 def searched(
     start: Alternative, predict: Callable[[Preprocessing], Sequence[Prediction]], advance: Callable[[float], Any]
 ) -> list[Alternative]:
-    """The alternatives tried, the best first: mean and std with either channel order, then the crop, then the filter.
+    """The alternatives tried, the best first.
 
-    Each step begins at the best of the one before, so 15 are tried at most and not their 80 combinations.
+    First each step by itself from the present preprocessing: mean and std, the channel order with them, the crop, the
+    filter. Then, where none of these agrees perfectly, the steps one after another, each from the best so far. So a
+    single mistake is found as such, and several are found with some forty trials and not with all 120 combinations. Of
+    two that agree alike, the one that changes less is better.
     """
-    best, tried = start, {_seen(start.preprocessing): start}
-    for step in (_normalisations, _crops, _filters):
-        for other in step(best.preprocessing):
+    tried = {_seen(start.preprocessing): start}
+
+    def take(step: Callable[[Preprocessing], Iterator[Preprocessing]], base: Preprocessing) -> None:
+        for other in step(base):
             if _seen(other) not in tried:
                 tried[_seen(other)] = judged(other, predict(other))
             advance(1)
-        best = max(tried.values(), key=lambda one: (one.key, one is start))
-    return sorted((one for one in tried.values() if one is not start), key=lambda one: one.key, reverse=True)
 
+    def best() -> Alternative:
+        return max(tried.values(), key=lambda one: (one.key, -_changes(start.preprocessing, one.preprocessing)))
 
-#: How many preprocessings a search looks at.
-STEPS = 2 * (len(NORMALISATIONS) + 1) + len(CROPS) + len(FILTERS)
+    for step in _STEPS:
+        take(step, start.preprocessing)
+    if not best().perfect:
+        for step in _STEPS:
+            take(step, best().preprocessing)
+    found = [one for one in tried.values() if one is not start]
+    return sorted(found, key=lambda one: (one.key, -_changes(start.preprocessing, one.preprocessing)), reverse=True)
 
 
 def _normalisations(base: Preprocessing) -> Iterator[Preprocessing]:
-    for order in ("rgb", "bgr"):
+    count = base.geometry.channels
+    for order in ("rgb", "bgr") if count == 3 else ("rgb",):
         for mean, std in ((base.mean, base.std), *NORMALISATIONS):
+            mean, std = for_channels(mean, count), for_channels(std, count)
             yield replace(base, mean=mean, std=std, channel_order=order)
 
 
@@ -107,6 +127,22 @@ def _filters(base: Preprocessing) -> Iterator[Preprocessing]:
         yield replace(base, geometry=replace(base.geometry, interpolation=name))
 
 
+_STEPS = (_normalisations, _crops, _filters)
+#: The most preprocessings that a search looks at.
+STEPS = 2 * (2 * (len(NORMALISATIONS) + 1) + len(CROPS) + len(FILTERS))
+
+
+def _changes(before: Preprocessing, after: Preprocessing) -> int:
+    """How many of mean and std, channel order, resize and filter are others."""
+    one, two = before.geometry, after.geometry
+    return sum((
+        (before.mean, before.std) != (after.mean, after.std),
+        before.channel_order != after.channel_order,
+        one.resize != two.resize,
+        one.interpolation != two.interpolation,
+    ))  # fmt: skip
+
+
 def _seen(preprocessing: Preprocessing) -> Preprocessing:
     rounded = lambda values: tuple(round(value, 5) for value in values)  # noqa: E731
     return replace(
@@ -115,15 +151,17 @@ def _seen(preprocessing: Preprocessing) -> Preprocessing:
 
 
 def as_options(before: Preprocessing, after: Preprocessing) -> str:
-    """The options of the command line that make one preprocessing of another."""
+    """The options of the command line that make one preprocessing of another, in place of all like them.
+
+    Mean and std come with their units and their order, so that those given before cannot change their meaning.
+    """
     found = []
     turned = slice(None, None, -1 if after.channel_order == "bgr" else 1)
-    if (before.mean, before.std) != (after.mean, after.std) or before.channel_order != after.channel_order:
-        large = 255 if max(after.std) < 0.02 else 1
-        mean, std = (",".join(f"{value * large:.6g}" for value in values[turned]) for values in (after.mean, after.std))
-        found.append(f"--mean {mean} --std {std}" + (" --value-range 255" if large == 255 else ""))
-    if before.channel_order != after.channel_order:
-        found.append(f"--channel-order {after.channel_order}")
+    if (before.mean, before.std, before.channel_order) != (after.mean, after.std, after.channel_order):
+        units = 255 if max(after.std) < 0.02 else 1
+        mean, std = (",".join(f"{value * units:.6g}" for value in values[turned]) for values in (after.mean, after.std))
+        order = f" --channel-order {after.channel_order}" if len(after.mean) == 3 else ""
+        found.append(f"--mean {mean} --std {std} --value-range {units}{order}")
     resize = after.geometry.resize
     if before.geometry.resize != resize:
         text = ",".join(map(str, resize)) if isinstance(resize, tuple) else resize

@@ -23,6 +23,8 @@ from heatproof.panels.seen_sheet import seen_sheet
 from heatproof.progress import Silent
 from heatproof.report.preprocessing import preprocessing_text
 
+#: With fewer images in a reference, one that agrees on all of them may do so by chance.
+FEWEST = 4
 #: Images on which other preprocessings are tried: each costs one forward pass of each.
 TRIED_ON = 64
 
@@ -76,22 +78,28 @@ class Check:
 
     @property
     def agrees(self) -> bool:
-        """Whether every image of the reference was read and has its class, and its probability within the tolerance."""
+        """Whether some image was read, and every image of the reference was, with its class and its probability within
+        the tolerance.
+        """
         told = [one for one in self.predictions if one.reference is not None]
-        return all(one.agrees for one in told) and (self.difference or 0.0) <= PROBABILITY_TOLERANCE
+        some = any(not one.flag for one in self.predictions)
+        return some and all(one.agrees for one in told) and (self.difference or 0.0) <= PROBABILITY_TOLERANCE
 
     @property
     def better(self) -> Alternative | None:
         """The alternative that agrees on more images, or nearer, than chance explains; None where there is none.
 
-        Beside a reference any gain counts, because the same network must agree on all images. Beside labels the gain
-        must be larger than noise: McNemar's exact test at 5 %, corrected for the number of alternatives.
+        A gain must be larger than noise: McNemar's exact test at 5 %, corrected for the number of alternatives. Beside
+        a reference a preprocessing that agrees on all of several images is better too, and one that agrees on as many
+        images with nearer probabilities.
         """
         if not self.alternatives or self.start is None:
             return None
         best = self.alternatives[0]
         if any(one.agrees is not None for one in self.predictions):
-            return best if best.key > self.start.key else None
+            whole = best.agreeing == best.total and best.total >= FEWEST
+            if whole and best.key > self.start.key:
+                return best
         return best if best.beats_by_chance(self.start) * STEPS <= 0.05 else None
 
     @property
@@ -101,6 +109,8 @@ class Check:
         if self.agreeing[1]:
             count, total = self.agreeing
             gap = "" if self.difference is None else f"; probabilities differ by at most {self.difference:.2g}"
+            far = (self.difference or 0.0) > PROBABILITY_TOLERANCE
+            gap += f", more than the {PROBABILITY_TOLERANCE:g} that rounding explains" if far else ""
             found.append(f"{count} of {total} predictions agree with the reference{gap}.")
         if self.right[1]:
             count, total = self.right
@@ -108,16 +118,19 @@ class Check:
         if not found:
             found.append("Nothing to compare with: give `reference` (--reference) or labels.")
         if unread := [one.image for one in self.predictions if one.flag]:
-            found.append(f"{len(unread)} could not be read: {', '.join(unread[:3])}{', …' if len(unread) > 3 else ''}.")
+            more = ", …" if len(unread) > 3 else ""
+            found.append(
+                f"{len(unread)} of {len(self.predictions)} images have no prediction: {', '.join(unread[:3])}{more}."
+            )
         if self.start is not None:
             best = self.better
             if best is not None:
                 options = as_options(self.start.preprocessing, best.preprocessing)
-                found.append(
-                    f"On {best.total} images {best.agreeing} agree with {options}, and {self.start.agreeing} now."
-                )
+                nearer = best.agreeing == self.start.agreeing
+                now = "as many as now, with nearer probabilities" if nearer else f"and {self.start.agreeing} now"
+                found.append(f"Of {best.total} images {best.agreeing} agree with {options}, {now}.")
             elif self.alternatives:
-                cause = ": the weights, the classes or the files may differ" if self.agreeing[1] else ""
+                cause = ": the weights, the classes or the files may differ" if not self.agrees else ""
                 found.append(f"None of {len(self.alternatives)} other preprocessings is better beyond chance{cause}.")
         if self.inputs is not None and self.inputs.doubt:
             found.append(f"What goes into the network is doubtful: {self.inputs.doubt}.")
@@ -196,7 +209,6 @@ def check(
         InvalidInput, InvalidTarget: images, labels or a reference that cannot be used, or a network of values.
     """
     model = with_names(as_model(model), images, labels)
-    model.warn_of_assumptions()
     if model.of_values:
         raise InvalidInput(
             f"A check compares classes, and {model.name} is a network of values. `show` shows its values."

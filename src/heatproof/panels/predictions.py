@@ -15,6 +15,7 @@ from heatproof.data.csv_rows import csv_rows, image_name
 from heatproof.engine import halved
 from heatproof.errors import InvalidImage, InvalidInput, InvalidTarget
 from heatproof.models import Model
+from heatproof.models.one_output import warn_of_values
 from heatproof.panels.explained_image import ClassProbability
 from heatproof.panels.image_sources import ImageSource
 from heatproof.rounding import top_class
@@ -141,11 +142,18 @@ def predictions(
             logits = torch.cat(list(halved(lambda part, given=given: model.logits(given[part]), len(given))))
             z = model.normalise(given).double()
         moments.append((float(z.sum()), float(z.square().sum()), float(z.amin()), float(z.amax()), z.numel()))
-        for row, one, image, first in zip(rows, model.probabilities(logits), x, top_class(logits), strict=True):
-            found[row] = _prediction(model, shots[row], expected[row], one, int(first))
+        warn_of_values(model, logits)
+        finite = torch.isfinite(logits).all(1).tolist()
+        for at, (row, one) in enumerate(zip(rows, model.probabilities(logits), strict=True)):
+            if finite[at]:
+                found[row] = _prediction(model, shots[row], expected[row], one, int(top_class(logits[at])))
+            else:
+                found[row] = Prediction(
+                    shots[row].name, label=shots[row].label, reference=expected[row], flag="logits that are not finite"
+                )
             if kept[found[row].wrong] < KEPT:
                 kept[found[row].wrong] += 1
-                seen[row] = as_seen(image).numpy()
+                seen[row] = as_seen(x[at]).numpy()
         progress.advance(len(rows))
     told = [found[row] for row in range(len(shots))]
     return told, _range(moments), seen
@@ -187,8 +195,9 @@ def _prediction(
         with suppress(InvalidImage):
             original = shot.original()
             size = original.height, original.width
-    wanted = shot.label if expected is None else expected.index
-    if wanted is not None and wanted >= len(probabilities):
+    label = None if shot.label is None or shot.label < 0 else shot.label  # −1: not labelled
+    wanted = label if expected is None else expected.index
+    if wanted is not None and not 0 <= wanted < len(probabilities):
         what = "`labels` name" if expected is None else "`reference` names"
         raise InvalidInput(f"{what} class {wanted} for {shot.name}. {model.name} has {len(probabilities)} classes.")
     return Prediction(
@@ -196,7 +205,7 @@ def _prediction(
         size,
         ClassProbability(first, model.class_name(first), float(probabilities[first])),
         ClassProbability(second, model.class_name(second), float(probabilities[second])),
-        shot.label,
+        label,
         expected,
         None if wanted is None else float(probabilities[wanted]),
     )
