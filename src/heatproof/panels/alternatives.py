@@ -19,7 +19,7 @@ NORMALISATIONS: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...] = (
 #: The shares of each side that a centre crop keeps; None squashes to the input size.
 CROPS = (0.875, 0.95, 1.0, None)
 FILTERS = ("bilinear", "bicubic")
-#: The mean difference of probabilities that rounding leaves between machines.
+#: How far the same network on the same images may differ from a reference of another machine, in a probability.
 NEAR = 2e-3
 
 
@@ -27,19 +27,20 @@ NEAR = 2e-3
 class Alternative:
     """Another preprocessing, and for which images its predictions agree with what is expected.
 
-    `compared`: whether the reference has probabilities. `closeness`: the mean probability of the expected class, or where the reference has probabilities, 1 less the mean
-    difference from them. It decides between alternatives that agree on equally many images.
+    `closeness`: the mean probability of the expected class, or where the reference has probabilities, 1 less the mean
+    difference from them. It decides between alternatives that agree on equally many images. `farthest`: the largest
+    difference from a probability of the reference, 0 where it has none.
     """
 
     preprocessing: Preprocessing
     answers: tuple[bool, ...]
     closeness: float
-    compared: bool = False
+    farthest: float = 0.0
 
     @property
     def perfect(self) -> bool:
         """Whether it agrees on all images, with the probabilities of the reference too, where it has any."""
-        return self.agreeing == self.total and (not self.compared or self.closeness > 1 - NEAR)
+        return self.agreeing == self.total and self.farthest <= NEAR
 
     @property
     def agreeing(self) -> int:
@@ -74,8 +75,8 @@ def judged(preprocessing: Preprocessing, found: Sequence[Prediction]) -> Alterna
         for one in found
         if one.of_expected is not None
     ]
-    compared = any(one.difference is not None for one in found)
-    return Alternative(preprocessing, known, sum(near) / len(near) if near else 0.0, compared)
+    farthest = max((one.difference for one in found if one.difference is not None), default=0.0)
+    return Alternative(preprocessing, known, sum(near) / len(near) if near else 0.0, farthest)
 
 
 def searched(
