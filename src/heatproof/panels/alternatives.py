@@ -20,7 +20,7 @@ NORMALISATIONS: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...] = (
 CROPS = (0.875, 0.95, 1.0, None)
 FILTERS = ("bilinear", "bicubic")
 #: How far the same network on the same images may differ from a reference of another machine, in a probability.
-NEAR = 2e-3
+NEAR = 1e-4
 
 
 @dataclass(frozen=True)
