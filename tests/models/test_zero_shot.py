@@ -128,9 +128,7 @@ def test_deep_images_and_crops_are_read_as_stated():
 
 
 def test_an_assumed_preprocessing_is_a_warning_that_says_what_to_set():
-    with pytest.warns(
-        HeatproofWarning, match=r"mean 0.4815, 0.4578, 0.4082, std 0.2686.* assumed. Set mean, std to"
-    ):
+    with pytest.warns(HeatproofWarning, match=r"mean 0.4815, 0.4578, 0.4082, std 0.2686.* assumed. Set mean, std to"):
         model = heatproof.zero_shot(clip(), Tokenizer(), PROMPTS)
     assert model.mean[0] == 0.48145466 and model.geometry.size == (SIDE, SIDE)
     with pytest.warns(HeatproofWarning, match="resized: std 0.5 is assumed. Set std to"):

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset
 
+from heatproof.class_names import name_text
 from heatproof.data.images import Images
 from heatproof.errors import InvalidInput
 from heatproof.pixels import Pixels
@@ -83,10 +84,11 @@ def class_names_of(source: Any) -> list[str] | None:
     if isinstance(features, Mapping):
         key = next((key for key in LABEL_KEYS if hasattr(features.get(key), "names")), None)
         return list(features[key].names) if key else None
-    if isinstance(source, DataLoader):
-        return class_names_of(source.dataset)
     names = getattr(source, "classes", None)
-    return [str(name) for name in names] if isinstance(names, list | tuple) else None
+    if isinstance(names, list | tuple):
+        return [name if isinstance(name, str) else name_text(name) for name in names]
+    inner = getattr(source, "dataset", None)  # of a Subset, also of another one
+    return None if inner is None or isinstance(inner, str) else class_names_of(inner)
 
 
 # --- sources ---

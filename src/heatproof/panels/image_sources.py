@@ -205,13 +205,10 @@ def _sources_of_path(item: str | os.PathLike, model: Model) -> Iterable[ImageSou
 def _classes(images: Images, model: Model) -> tuple[list[int | None], str]:
     """The classes of the network that the labels stand for, and how they were matched, in words.
 
-    There are none where those of a folder are not the network's.
+    There are none where those of the images are not the network's.
     """
     match = label_match(images, model.classes, model.named_by_images)
-    strange = model.classes and not match.by_name and len(images.class_names or ()) != len(model.classes)
-    if strange and isinstance(images, ImageFolder) and not images.labels_by:
-        return [None] * len(images.ids), ""
-    if match.warning:
+    if match.warning and not match.foreign:
         warnings.warn(match.warning, HeatproofWarning, stacklevel=2)
     return list(map(match, images.labels)), match.how
 
