@@ -3,8 +3,8 @@
 The one rule for folders, CSVs, Datasets and all other sources. Where every name of the images is one of the network's,
 the names decide. Where they are not, and some name is the network's at another index, or the numbers of names differ,
 the indices of the images are known to be others than the network's: all labels are left out, with a warning. Where
-nothing speaks against it, labels are taken as the network's indices, with a warning. A negative label, such as -1, means
-no label.
+nothing speaks against it, labels are taken as the network's indices, with a warning. A negative label, such as -1,
+means no label.
 """
 
 from collections.abc import Mapping, Sequence
@@ -141,7 +141,8 @@ def _unmatched(own: Sequence[str], names: Sequence[str], given: str | None, titl
         why = f"there are {len(own)} names, and the model has {len(names)}"
         if elsewhere:
             index = elsewhere[0]
-            why = f"{own[index]!r} is number {index}, and in the model {class_text(names, min(places(own[index], names)))}"
+            there = class_text(names, min(places(own[index], names)))
+            why = f"{own[index]!r} is number {index}, and in the model {there}"
         warning = (
             f"Labels of {title} are left out: not all names are those of the model ({what}), and {why}. Give names of "
             "the model's classes, a CSV with `class_index`, or the model's names in the order of its outputs "

@@ -61,7 +61,9 @@ def collected(source: Any, form: InputForm, name: str = "images") -> CollectedIm
             try:
                 image = _input(image, form)
                 content = content_id(image)
-            except InvalidImage as error:
+            except InvalidInput as error:
+                if not isinstance(error, InvalidImage) and len(flags) == number:
+                    raise  # as in a stream
                 flag = str(error)
         id = _unused(item, content, number, ids)
         ids.append(id)

@@ -79,7 +79,9 @@ class Stream:
                     self._contrast[row] = float(contrast(x[None])[0]) if x.isfinite().all() else 1.0
                 self._window[row] = x
                 id = id or content_id(image)
-            except InvalidImage as error:
+            except InvalidInput as error:
+                if not isinstance(error, InvalidImage) and len(self.failed) == row:
+                    raise  # the first that can be read: the form of all is probably wrong
                 flag = str(error)
         self.failed |= {row: flag} if flag else {}
         self._masks[row] = item.mask
@@ -95,7 +97,7 @@ class Stream:
             raise InvalidInput(
                 f"Images of a batch must have one size, as tensors are never resized. Got "
                 f"{' and '.join(map(str, shapes))}. "
-                "Resize them in the dataset, give PIL images, or set batch_size=1."
+                "Resize them in the dataset or give PIL images; `score` takes them with batch_size=1."
             )
 
     def batch(self, rows: slice) -> torch.Tensor:

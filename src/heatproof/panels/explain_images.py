@@ -13,7 +13,7 @@ import heatproof
 from heatproof import explained_output, targets
 from heatproof.attributions.foreign import PLUGIN_METHODS
 from heatproof.engine import Batch, Explanation, explanation, halved
-from heatproof.errors import InvalidImage, InvalidInput, InvalidTarget, NotApplicable, UnknownName
+from heatproof.errors import InvalidImage, InvalidInput, InvalidTarget, NotApplicable, UnknownName, warn
 from heatproof.flags import Flag, Reason
 from heatproof.models import Model
 from heatproof.models.model_code import model_code
@@ -241,8 +241,12 @@ def _entry(
         ExplainedClass(answer(index), _maps(work, found, i, t if several else None)) for t, index in enumerate(target)
     ]
     values = work.model.of_values  # a label is a class, and none is predicted
-    label = None if shot.label is None or values or shot.label >= len(logits) else answer(shot.label)
+    strange = shot.label is not None and not values and shot.label >= len(logits)
+    label = None if shot.label is None or values or strange else answer(shot.label)
     predicted = answer(target[0] if values else int(top_class(logits)))
+    if strange:
+        classes = f"0 … {len(logits) - 1}, the model's classes"
+        warn(f"A label must lie in {classes}. Got {shot.label} for {shot.name}; it is left out.")
     note = Reason.ONE_COLOUR.value if float(contrast(x[None])[0]) < NEARLY_ONE_COLOUR else ""
     return ExplainedImage(shot.id, shot.name, as_uint8(x), predicted, label, tuple(blocks), refused=refused, note=note)
 
@@ -286,8 +290,8 @@ def _flag_unlabelled(work: MapSettings, shots: Sequence[ImageSource]) -> list[Im
     """For target `label`, images without a label get a flag; InvalidTarget where no image has one."""
     if work.target != "label":
         return list(shots)
-    missing = sum(shot.label is None for shot in shots)
-    if missing == len(shots):
+    usable = [shot for shot in shots if not shot.flag]
+    if usable and all(shot.label is None for shot in usable):
         raise InvalidTarget("Target `label` needs labels. Got none. Give labels, or use target `predicted`.")
     flag = "has no label, and target `label` needs one"
-    return [shot if shot.label is not None else replace(shot, flag=flag) for shot in shots]
+    return [shot if shot.flag or shot.label is not None else replace(shot, flag=flag) for shot in shots]
