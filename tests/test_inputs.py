@@ -252,7 +252,7 @@ def test_a_negative_label_is_no_label(model, x, given):
 
 
 def test_a_label_outside_the_models_classes_is_said(model, x):
-    with pytest.warns(HeatproofWarning, match=r"must lie in 0 … 4, the model's classes\. Got 9 for image 2"):
+    with pytest.warns(HeatproofWarning, match=r"must lie in 0 … 4, the model's classes\. Got 9 for image 2; these"):
         heatproof.show(model, x[:2], labels=[1, 9])
 
 
@@ -262,7 +262,7 @@ def test_labels_by_name(x):
     assert heatproof.explain(model, x[:2], target="label", labels=["Cat", 4]).target.tolist() == [2, 4]
     shown = heatproof.show(model, x[:2], target="label", labels=["Cat", 4]).entries
     assert [entry.label.index for entry in shown if entry.label] == [2, 4]
-    value = [heatproof.score(model, x[:1], "gradcam", "deletion", "label", labels=[one]).rows[0].value
+    value = [heatproof.score(model, x[:1], "gradcam", "deletion", target="label", labels=[one]).rows[0].value
              for one in ("cat", 2)]  # fmt: skip
     assert value[0] == value[1]
     with pytest.raises(InvalidTarget, match="Did you mean 'cat'"):

@@ -98,10 +98,14 @@ def entries(
     costly = any(method.costly for method in work.asked.methods)
     few = BATCH_COSTLY if work.model.device.type == "cpu" else BATCH_COSTLY_ON_GPU
     size = work.batch_size or (few if costly else BATCH)
+    left_out: list[ImageSource] = []
     progress.stage("Explaining", len(shots) * work.units)
     for start in range(0, len(shots), size):
         rows = range(start, min(start + size, len(shots)))
-        yield from _chunk(work, shots, rows, progress, known)
+        for row, (entry, digest) in zip(rows, _chunk(work, shots, rows, progress, known), strict=True):
+            left_out += [shots[row]] if entry.image is not None and entry.label is None else []
+            yield entry, digest
+    _warn_of_strange_labels(work.model, [shot for shot in left_out if shot.label is not None])
 
 
 def _chunk(
@@ -241,12 +245,8 @@ def _entry(
         ExplainedClass(answer(index), _maps(work, found, i, t if several else None)) for t, index in enumerate(target)
     ]
     values = work.model.of_values  # a label is a class, and none is predicted
-    strange = shot.label is not None and not values and shot.label >= len(logits)
-    label = None if shot.label is None or values or strange else answer(shot.label)
+    label = None if shot.label is None or values or shot.label >= len(logits) else answer(shot.label)
     predicted = answer(target[0] if values else int(top_class(logits)))
-    if strange:
-        classes = f"0 … {len(logits) - 1}, the model's classes"
-        warn(f"A label must lie in {classes}. Got {shot.label} for {shot.name}; it is left out.")
     note = Reason.ONE_COLOUR.value if float(contrast(x[None])[0]) < NEARLY_ONE_COLOUR else ""
     return ExplainedImage(shot.id, shot.name, as_uint8(x), predicted, label, tuple(blocks), refused=refused, note=note)
 
@@ -284,6 +284,16 @@ def _check_targets(work: MapSettings, shots: Sequence[ImageSource]) -> None:
     classes = targets.as_classes(work.target)
     if classes.dim() and (classes.dim() > 2 or len(classes) != len(shots)):
         raise targets.miscounted(classes.shape, len(shots))
+
+
+def _warn_of_strange_labels(model: Model, strange: Sequence[ImageSource]) -> None:
+    """Warns of images whose label is no class of the network."""
+    if strange and not model.of_values:
+        more = f", and {len(strange) - 1} more" if len(strange) > 1 else ""
+        warn(
+            f"Labels must lie in 0 … {model.outputs - 1}, the model's classes. Got {strange[0].label} for "
+            f"{strange[0].name}{more}; these labels are left out."
+        )
 
 
 def _flag_unlabelled(work: MapSettings, shots: Sequence[ImageSource]) -> list[ImageSource]:
