@@ -259,7 +259,7 @@ def show(
     options: Options | None = None,
     output: explained_output.Output = "logit",
     upsample: str = "bilinear",
-    labels: Sequence[int | None] | str | os.PathLike | None = None,
+    labels: Sequence[int | str | None] | str | os.PathLike | None = None,
     masks: Any = None,
     seed: int = 0,
     batch_size: int | None = None,
