@@ -39,6 +39,8 @@ def model() -> heatproof.Model:
         ("names.txt", "\ufeffcat\r\nbig dog \r\nDöner\r\n\r\n"),
         ("list.json", '["cat", "big dog", "Döner"]'),
         ("index.json", '{"2": "Döner", "0": "cat", "1": "big dog"}'),
+        ("label2id.json", '{"big dog": 1, "cat": 0, "Döner": 2}'),
+        ("wordnet.json", '{"0": ["n02121808", "cat"], "1": ["n02084071", "big dog"], "2": ["n07717556", "Döner"]}'),
         ("config.json", json.dumps({"model_type": "vit", "id2label": {"0": "cat", "1": "big dog", "2": "Döner"}})),
     ],
 )
@@ -54,7 +56,9 @@ def test_names_from_a_file(tmp_path, name, text):
         ("cat\n\ndog\n", "an empty name for class 1"),
         ("", "Got no name"),
         ('{"0": "cat", "2": "dog"}', "has no class 1"),
-        ('{"cat": 0}', "whole numbers as indices"),
+        ('{"cat": "x"}', "whole numbers as indices"),
+        ('{"cat": 0, "dog": 2}', "has no class 1"),
+        ('{"0": {"en": "cat"}}', "a name, or a list of names, for each class"),
         ('["cat",', "must be JSON"),
     ],
 )
@@ -62,6 +66,10 @@ def test_files_that_are_no_names(tmp_path, text, says):
     (tmp_path / "names").write_text(text)
     with pytest.raises(InvalidInput, match=says):
         checked_names(tmp_path / "names")
+
+
+def test_several_names_of_a_class():
+    assert checked_names([["tench", "Tinca tinca"], ["hen"]]) == ("tench, Tinca tinca", "hen")
 
 
 def test_a_class_by_its_name():

@@ -10,9 +10,11 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 import heatproof
 from heatproof import cli
 from heatproof.data import Shapes
+from heatproof.data.collected import collected
 from heatproof.data.image_opener import open_pixels
 from heatproof.data.input_form import opened
-from heatproof.errors import HeatproofWarning, InvalidInput, ModelError, StoreError
+from heatproof.engine.call import input_form
+from heatproof.errors import HeatproofWarning, InvalidInput, InvalidTarget, ModelError, StoreError
 from heatproof.studies.store import connect
 
 from . import nets
@@ -195,6 +197,7 @@ def test_a_hugging_face_dataset_is_a_set_of_images(model, x, expected):
     ("images", "says"),
     [
         ([], "at least one image"),
+        ({"a.png": Image.new("RGB", (4, 4)), "b.png": Image.new("RGB", (4, 4))}, "Got 2 images, called a.png, b.png"),
         (iter([]), "at least one image"),
         ({"train": [1], "test": [2]}, "must have an image, called image, img, pixel_values. Got train, test"),
         ([(torch.rand(3, 16, 16), torch.tensor([0.0, 1.0]))], r"Got Tensor \(2,\). Of one-hot labels give `argmax"),
@@ -205,6 +208,70 @@ def test_a_hugging_face_dataset_is_a_set_of_images(model, x, expected):
 def test_sources_that_hold_no_images_say_what_is_expected(model, images, says):
     with pytest.raises(InvalidInput, match=says):
         heatproof.explain(model, images, "gradcam")
+
+
+class Mixed(Dataset):
+    """One image of NaN and one of another number of channels."""
+
+    def __init__(self, images):
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int):
+        return {1: self.images[1] * torch.nan, 3: self.images[3][:1]}.get(i, self.images[i])
+
+
+@pytest.mark.parametrize("through", [lambda data: data, lambda data: DataLoader(data, batch_size=4)])
+def test_a_tensor_that_cannot_be_an_input_is_flagged(model, x, expected, through):
+    found = heatproof.explain(model, through(Mixed(x)), "gradcam", target=LABELS)
+    flags = found.image_flags
+    assert "not finite" in flags[1] and "Got (1, 1, 16, 16)" in flags[3] and not any(flags[::2])
+    torch.testing.assert_close(found["gradcam"][::2], expected[::2], rtol=1e-4, atol=1e-5)
+    assert len(collected(through(Mixed(x)), input_form(model)).flags) == 2
+
+
+def test_images_of_unequal_size_in_a_loader_say_what_to_do(model):
+    loader = DataLoader([torch.rand(3, 16, 16), torch.rand(3, 16, 20)], batch_size=2)  # type: ignore[arg-type]
+    for size, says in ((2, "Images of a batch must have one size"), (1, "maps of 16×16 and 16×20")):
+        with pytest.raises(InvalidInput, match=says):
+            heatproof.explain(model, loader, "gradcam", batch_size=size)
+    assert len(heatproof.show(model, loader, "gradcam").entries) == 2
+
+
+@pytest.mark.parametrize("given", [-1, None, torch.tensor(-1)])
+def test_a_negative_label_is_no_label(model, x, given):
+    rows = [(x[0], given), (x[1], 1)]
+    assert heatproof.explain(model, rows, "gradcam").labels == [None, 1]
+    assert heatproof.explain(model, x[:2], "gradcam", labels=[given, 1]).labels == [None, 1]
+    for shown in (heatproof.show(model, rows), heatproof.show(model, x[:2], labels=[given, 1])):
+        assert [entry.label and entry.label.index for entry in shown.entries] == [None, 1]
+    with pytest.raises(InvalidTarget, match="Got none for 1 of 2"):
+        heatproof.explain(model, rows, "gradcam", target="label")
+
+
+def test_a_label_outside_the_models_classes_is_said(model, x):
+    with pytest.warns(HeatproofWarning, match=r"must lie in 0 … 4, the model's classes\. Got 9 for image 2; these"):
+        heatproof.show(model, x[:2], labels=[1, 9])
+
+
+def test_labels_by_name(x):
+    names = ["ant", "bee", "cat", "dog", "eel"]
+    model = heatproof.wrap(nets.seeded(nets.Plain), mean=0.5, std=0.5, size=SIDE, layer="two", classes=names)
+    assert heatproof.explain(model, x[:2], target="label", labels=["Cat", 4]).target.tolist() == [2, 4]
+    shown = heatproof.show(model, x[:2], target="label", labels=["Cat", 4]).entries
+    assert [entry.label.index for entry in shown if entry.label] == [2, 4]
+    value = [heatproof.score(model, x[:1], "gradcam", "deletion", target="label", labels=[one]).rows[0].value
+             for one in ("cat", 2)]  # fmt: skip
+    assert value[0] == value[1]
+    with pytest.raises(InvalidTarget, match="Did you mean 'cat'"):
+        heatproof.explain(model, x[:1], labels=["catt"])
+
+
+def test_an_unreadable_image_keeps_its_reason_for_the_target_label(model, x):
+    shown = heatproof.show(model, Pairs(x, broken=2), target="label").entries
+    assert "truncated file" in shown[2].flag and not shown[1].flag
 
 
 def test_what_goes_by_position_needs_the_number_of_images(model, x):

@@ -20,7 +20,7 @@ LISTED = 5
 
 
 def checked_names(given: Any) -> tuple[str, ...]:
-    """Names by index: from a list, a mapping from index to name (`id2label`), or a file of either.
+    """Names by index: from a list, a mapping (index → name, or name → index), or a file of either.
 
     Raises:
         InvalidInput: a file that cannot be read, no name, an empty name in a file or a mapping, or indices that are not
@@ -34,7 +34,20 @@ def checked_names(given: Any) -> tuple[str, ...]:
         raise InvalidInput(
             f"`classes` must be a list of names, a mapping from index to name, or a file. Got {given!r:.200}."
         )
-    return _some([str(name) for name in given], "the list", empty=True)
+    return _some([name_text(name) for name in given], "the list", empty=True)
+
+
+def name_text(given: Any) -> str:
+    """A name as text; several of one class, as in lists of ImageNet, with commas, without an identifier of WordNet.
+
+    Raises:
+        InvalidInput: neither text nor a number, nor a list of them.
+    """
+    if isinstance(given, list | tuple) and given and all(isinstance(part, str) for part in given):
+        return ", ".join(given[1:] if len(given) > 1 and re.fullmatch(r"n[0-9]+", given[0]) else given)
+    if isinstance(given, str | int | float):
+        return str(given)
+    raise InvalidInput(f"`classes` must hold a name, or a list of names, for each class. Got {given!r:.200}.")
 
 
 def name_of(names: Sequence[str] | None, index: int | None) -> str:
@@ -95,6 +108,12 @@ def unmatched(names: Sequence[str], others: Sequence[str]) -> list[str]:
     return [name for name in names if name and len(known.indices(name)) != 1]
 
 
+def places(name: str, others: Sequence[str]) -> set[int]:
+    """The classes among `others` that a name may stand for: as a whole, or by one of the several names it holds."""
+    known = _Lookup.of(tuple(others))
+    return {index for text in (name, *name.split(",")) for index in known.indices(text)}
+
+
 class _Lookup:
     """The classes by their names as a whole, and by each of several names."""
 
@@ -130,7 +149,7 @@ def _some_of(names: Sequence[str]) -> str:
 
 
 def _read(path: Path) -> tuple[str, ...]:
-    """JSON (a list, index → name, or a configuration with `id2label`), or one name a line."""
+    """JSON (a list, index → name or name → index, or a configuration with `id2label`), or one name a line."""
     try:
         text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -144,20 +163,30 @@ def _read(path: Path) -> tuple[str, ...]:
     except ValueError as error:
         raise InvalidInput(f"`classes` must be JSON, or one name a line. {path}: {error}.") from None
     if isinstance(found, Mapping):
-        return _by_index(found.get("id2label", found), str(path))
+        return _by_index(found.get("id2label", found.get("label2id", found)), str(path))
     if not isinstance(found, list):
         raise InvalidInput(f"`classes` must hold a list, or names by index. {path} holds {type(found).__name__}.")
-    return _some([str(name) for name in found], str(path))
+    return _some([name_text(name) for name in found], str(path))
 
 
 def _by_index(given: Any, where: str) -> tuple[str, ...]:
+    """The names of index → name, or of name → index (`label2id`, `class_to_idx`)."""
     try:
-        found = {int(index): str(name) for index, name in given.items()}
+        if _is_reversed(given):
+            given = {index: name for name, index in reversed(given.items())}
+        found = {int(index): name_text(name) for index, name in given.items()}
+    except InvalidInput:
+        raise
     except (AttributeError, TypeError, ValueError):
         raise InvalidInput(f"`classes` must have whole numbers as indices, such as 0: cat. Got {where}.") from None
     if missing := sorted(set(range(len(found))) - set(found)):
         raise InvalidInput(f"`classes` must name every class from 0 on. {where} has no class {missing[0]}.")
     return _some([found[index] for index in range(len(found))], where)
+
+
+def _is_reversed(given: Any) -> bool:
+    numbered = all(isinstance(index, int) and not isinstance(index, bool) for index in given.values())
+    return numbered and not all(re.fullmatch(r"-?[0-9]+", str(name)) for name in given)
 
 
 def _some(names: Sequence[str], where: str, empty: bool = False) -> tuple[str, ...]:

@@ -1,8 +1,9 @@
 """Which class a map explains: the rules of protocols §1, resolved against a batch of logits."""
 
 import difflib
+import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -126,13 +127,43 @@ def _most_probable(logits: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def _require_labels(labels: Sequence[int | None] | None, count: int) -> list[int]:
-    if labels is None or any(label is None for label in labels):
-        missing = count if labels is None else sum(label is None for label in labels)
+    missing = count if labels is None else sum(label is None or label < 0 for label in labels)
+    if labels is None or missing:
         raise InvalidTarget(
             f"Target `label` needs a label for every image. Got none for {missing} of {count}. "
             "Give labels, or use target `predicted`."
         )
     return [int(label) for label in labels if label is not None]
+
+
+def checked_labels(labels: Iterable[Any], names: Sequence[str] | None) -> list[int | None]:
+    """Labels as users give them, one per image, as class indices; None for no label: None, or a negative number.
+
+    Args:
+        labels: indices, or names of classes.
+        names: of the model's classes, None where they are not known.
+
+    Raises:
+        InvalidTarget: a name of no class, or of several, with the nearest names; anything else than an index or a name.
+    """
+    return [_label(one, names) for one in labels]
+
+
+def _label(given: Any, names: Sequence[str] | None) -> int | None:
+    if given is None:
+        return None
+    if isinstance(given, str) and not re.fullmatch(r"-?[0-9]+", given):
+        if names is None:
+            raise InvalidTarget(
+                f"A label must be the index of a class, as the model has no class names. Got {given!r}. Set `classes` "
+                "(--classes FILE)."
+            )
+        return class_index(given, names)
+    try:
+        index = int(given) if isinstance(given, str) else operator.index(given)
+    except (TypeError, ValueError, RuntimeError):
+        raise InvalidTarget(f"A label must be the index or the name of a class. Got {given!r:.200}.") from None
+    return index if index >= 0 else None
 
 
 def with_indices(target: Any, names: Sequence[str] | None) -> Any:

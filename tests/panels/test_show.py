@@ -346,7 +346,7 @@ def test_images_by_file_folder_pattern_and_name(model, folder, monkeypatch):
     found = shots(["photos/a", "photos/*/cat.png", "photos/b/dog.png", "shapes:val"], model)
     assert [s.id for s in found[:3]] == ["photos/a/cat.png", "photos/b/cat.png", "photos/b/dog.png"]
     assert [s.name for s in found[:4]] == ["a/cat.png", "b/cat.png", "b/dog.png", "val/00000"]
-    assert found[0].label is None and found[3].label is not None and len(found) == 3 + 256
+    assert found[0].label is None and found[3].mask is not None and len(found) == 3 + 256
     for wrong in ("photos/nothing.png", "photos/*.tif", "shape"):
         with pytest.raises(InvalidInput, match=re.escape(wrong)):
             shots(wrong, model)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from heatproof.data.class_matching import class_of, source_match
 from heatproof.data.input_form import InputForm, content_id, opened
 from heatproof.data.items import Item, by_index, class_names_of, read_element, read_items
-from heatproof.data.streams import network_label
 from heatproof.errors import InvalidImage, InvalidInput
 
 
@@ -53,6 +53,7 @@ def collected(source: Any, form: InputForm, name: str = "images") -> CollectedIm
         InvalidInput: no image, or tensors of another form than the network takes.
     """
     again, names = by_index(source), class_names_of(source)
+    match = source_match(source, form.classes)
     ids, labels, flags, held, digest = [], [], {}, [], hashlib.blake2b(digest_size=16)
     for number, item in enumerate(read_items(source)):
         content, flag, image = "", item.flag, item.image
@@ -60,11 +61,13 @@ def collected(source: Any, form: InputForm, name: str = "images") -> CollectedIm
             try:
                 image = _input(image, form)
                 content = content_id(image)
-            except InvalidImage as error:
+            except InvalidInput as error:
+                if not isinstance(error, InvalidImage) and len(flags) == number:
+                    raise  # as in a stream
                 flag = str(error)
         id = _unused(item, content, number, ids)
         ids.append(id)
-        labels.append(network_label(item.label, names, form))
+        labels.append(class_of(item.label, match, names, form.classes))
         flags |= {id: flag} if flag else {}
         held += [] if again else [image]
         digest.update(repr((id, labels[-1], content)).encode())

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from heatproof.data.image_opener import open_pixels
-from heatproof.errors import InvalidInput
+from heatproof.errors import InvalidImage, InvalidInput
 from heatproof.geometry import Geometry
 from heatproof.pixels import Pixels, from_array
 
@@ -117,6 +117,8 @@ class InputForm:
             InvalidInput: as `checked`.
         """
         if isinstance(image, torch.Tensor):
+            if self.shape is None and not image.isfinite().all():
+                raise InvalidImage("the tensor has values that are not finite")
             whole = image[None] if self.spatial == 2 and image.dim() == 2 else image  # grey without its channel
             return self.checked(whole[None])[0]
         if not self.takes_images:

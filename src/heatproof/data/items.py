@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset
 
+from heatproof.class_names import name_text
 from heatproof.data.images import Images
 from heatproof.errors import InvalidInput
 from heatproof.pixels import Pixels
@@ -83,10 +84,11 @@ def class_names_of(source: Any) -> list[str] | None:
     if isinstance(features, Mapping):
         key = next((key for key in LABEL_KEYS if hasattr(features.get(key), "names")), None)
         return list(features[key].names) if key else None
-    if isinstance(source, DataLoader):
-        return class_names_of(source.dataset)
     names = getattr(source, "classes", None)
-    return [str(name) for name in names] if isinstance(names, list | tuple) else None
+    if isinstance(names, list | tuple):
+        return [name if isinstance(name, str) else name_text(name) for name in names]
+    inner = getattr(source, "dataset", None)  # of a Subset, also of another one
+    return None if inner is None or isinstance(inner, str) else class_names_of(inner)
 
 
 # --- sources ---
@@ -143,14 +145,22 @@ class _Guarded:
 
 @dataclass(frozen=True)
 class _GuardedCollate:
-    """The user's `collate_fn` on the items that could be read, and where the others were."""
+    """Batches of the user's `collate_fn` from the items that could be read, and where the others were.
+
+    There is one batch; where images of unequal size cannot be stacked, one for each item.
+    """
 
     collate: Any
 
-    def __call__(self, elements: list[Any]) -> tuple[Any, list[Item | None]]:
+    def __call__(self, elements: list[Any]) -> tuple[list[Any], list[Item | None]]:
         flags = [element if isinstance(element, Item) else None for element in elements]
         read = [element for element in elements if not isinstance(element, Item)]
-        return (self.collate(read) if read else None), flags
+        try:
+            return ([self.collate(read)] if read else []), flags
+        except RuntimeError:
+            if len(read) < 2:
+                raise
+            return [self.collate([element]) for element in read], flags
 
 
 def _of_loader(loader: DataLoader) -> Iterator[Item]:
@@ -167,8 +177,8 @@ def _of_loader(loader: DataLoader) -> Iterator[Item]:
         collate_fn=_GuardedCollate(loader.collate_fn),
         **options,
     )
-    for batch, flags in guarded:
-        read = iter(() if batch is None else _items_of(batch, batched=True))
+    for batches, flags in guarded:
+        read = (item for batch in batches for item in _items_of(batch, batched=True))
         yield from (flag or next(read) for flag in flags)
 
 
@@ -201,7 +211,15 @@ def _parts(element: Any) -> Item:
     missing: Any = None
     if isinstance(element, Mapping):
         key = next((key for key in IMAGE_KEYS if key in element), None)
-        key = key or next((key for key, value in element.items() if isinstance(value, Image.Image)), None)
+        if key is None:
+            pictures = [key for key, value in element.items() if isinstance(value, Image.Image)]
+            if len(pictures) > 1:
+                raise InvalidInput(
+                    f"A mapping must be one element of a dataset, with one image. Got {len(pictures)} images, called "
+                    f"{', '.join(map(str, pictures[:3]))}. Give a list of images, or of rows such as "
+                    "{'image': image, 'id': name}; where one is a mask, call the other `image`."
+                )
+            key = next(iter(pictures), None)
         if key is None:
             raise InvalidInput(
                 f"An element of a dataset must have an image, called {', '.join(IMAGE_KEYS[:3])}. Got "

@@ -113,7 +113,7 @@ def _labels(source: Any) -> list[int | None]:
         held = [label for _, label in source._samples]
     if held is None or len(held) != len(source):
         held = [source[i][1] for i in range(len(source))]
-    return [int(label) for label in held]
+    return [int(label) if int(label) >= 0 else None for label in held]  # -1 of STL10 is unlabelled
 
 
 def _class_names(source: Any) -> list[str] | None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from heatproof.data.class_matching import class_of, source_match
 from heatproof.data.input_form import InputForm, content_id, opened
 from heatproof.data.items import Item, class_names_of, length, read_items
 from heatproof.errors import InvalidImage, InvalidInput
@@ -23,7 +24,7 @@ class Stream:
     def __init__(self, source: Any, form: InputForm):
         self.form, self.count = form, length(source)
         self._items: Iterator[Item] = read_items(source)
-        self._names = class_names_of(source)
+        self._names, self._match = class_names_of(source), source_match(source, form.classes)
         self._window: dict[int, torch.Tensor] = {}
         self._rows = 0
         self._ended = False
@@ -78,13 +79,15 @@ class Stream:
                     self._contrast[row] = float(contrast(x[None])[0]) if x.isfinite().all() else 1.0
                 self._window[row] = x
                 id = id or content_id(image)
-            except InvalidImage as error:
+            except InvalidInput as error:
+                if not isinstance(error, InvalidImage) and len(self.failed) == row:
+                    raise  # the first that can be read: the form of all is probably wrong
                 flag = str(error)
         self.failed |= {row: flag} if flag else {}
         self._masks[row] = item.mask
         self.named.append(bool(item.id))
         self.ids.append(id or f"image {row + 1}")
-        self.labels.append(network_label(label, self._names, self.form))
+        self.labels.append(class_of(label, self._match, self._names, self.form.classes))
         self._sizes.append(size)
         self._rows += 1
 
@@ -94,7 +97,7 @@ class Stream:
             raise InvalidInput(
                 f"Images of a batch must have one size, as tensors are never resized. Got "
                 f"{' and '.join(map(str, shapes))}. "
-                "Resize them in the dataset, give PIL images, or set batch_size=1."
+                "Resize them in the dataset or give PIL images; `score` takes them with batch_size=1."
             )
 
     def batch(self, rows: slice) -> torch.Tensor:
@@ -126,28 +129,3 @@ class Stream:
     def flat(self, rows: slice) -> list[str]:
         """The names of those images among `rows` that are nearly one colour."""
         return [self.ids[row] for row in range(self._rows)[rows] if row in self._flat]
-
-
-def network_label(label: Any, names: list[str] | None, form: InputForm) -> int | None:
-    """The network's class index of a source's label, an index or a name; None where it is not known.
-
-    `names` are the source's classes. Where these are the network's, perhaps in another order, they decide; where their
-    number is another, the source's classes are not the network's, and its labels are left out, as those of a folder
-    are.
-
-    Raises:
-        InvalidInput: a name that is no class of the network's.
-    """
-    classes = list(form.classes or ())
-    if isinstance(label, str):
-        if label not in (classes or names or ()):
-            known = f"Known: {', '.join(classes[:5])}…" if classes else "Give the model `classes`, or integers."
-            raise InvalidInput(
-                f"A label must be the index of a class, or one of the model's class names. Got {label!r}. {known}"
-            )
-        return (classes or names or []).index(label)
-    if label is None or not names or not classes:
-        return label
-    if set(names) <= set(classes):
-        return classes.index(names[label]) if 0 <= label < len(names) else None
-    return label if len(names) == len(classes) else None

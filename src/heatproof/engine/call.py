@@ -32,7 +32,7 @@ class Call:
     methods: list[ResolvedMethod]
     layer: str
     target: targets.Rule
-    labels: list[int] | None
+    labels: list[int | None] | None
     output: explained_output.Output
     seed: int
     batch_size: int
@@ -47,7 +47,7 @@ class Call:
         target: targets.Rule,
         layer: str | nn.Module,
         *,
-        labels: Sequence[int] | None,
+        labels: Sequence[int | str | None] | None,
         output: explained_output.Output,
         seed: int,
         batch_size: int,
@@ -67,7 +67,7 @@ class Call:
         rule = _checked_target(targets.with_indices(target, model.classes), labels, inputs)
         methods = resolve_layers(model, requests, name)
         refuse_inapplicable(model, methods, output)
-        known = None if labels is None else list(labels)
+        known = None if labels is None else targets.checked_labels(labels, model.classes)
         return cls(model, inputs, methods, name, rule, known, output, seed, batch_size, normalised)
 
     def batch(self, rows: slice, **more: Any) -> Batch:
@@ -161,7 +161,7 @@ def as_model(model: Any) -> Model:
     )
 
 
-def _checked_target(target: targets.Rule, labels: Sequence[int] | None, inputs: Inputs | Stream) -> targets.Rule:
+def _checked_target(target: targets.Rule, labels: Sequence[Any] | None, inputs: Inputs | Stream) -> targets.Rule:
     """The target rule; raises an error where labels or targets per image are not as many as the images."""
     if labels is not None and len(labels) != len(inputs):
         raise InvalidInput(f"Expected one label for each of the {len(inputs)} images. Got {len(labels)}.")

@@ -13,6 +13,7 @@ from heatproof.data.inputs import Inputs
 from heatproof.data.streams import Stream
 from heatproof.engine.call import Call, as_model
 from heatproof.engine.explanation import Explanation, explanation
+from heatproof.errors import InvalidInput
 from heatproof.flags import as_text
 from heatproof.memo import cached_property
 from heatproof.registry import unknown
@@ -78,7 +79,7 @@ def explain(
     *,
     output: explained_output.Output = "logit",
     upsample: str = "bilinear",
-    labels: Sequence[int] | None = None,
+    labels: Sequence[int | str | None] | None = None,
     seed: int = 0,
     batch_size: int = 16,
     differentiable: bool = False,
@@ -110,6 +111,8 @@ def explain(
             or a callable `(logits (N, K), target (N,)) → (N,)`. One logit l stands for two classes with the logits
             −l/2 and l/2, so the raw map of class 1 is half of that of l; `value` explains l itself.
         upsample: `bilinear`, `bicubic` or `nearest`.
+        labels: one for each image, in place of those of `images`: the index or the name of a class; None, or a negative
+            number, for no label.
         differentiable: maps keep their graph to a tensor `images` that requires a gradient.
         normalised: tensors are normalised with the model's mean and std, as training code does; they are undone.
 
@@ -140,9 +143,9 @@ def explain(
     pick = (lambda part, key: part.raw[key]) if raw else (lambda part, key: part.display(key, upsample))
     failed = call.inputs.failed
     target, logits = (torch.cat([getattr(part, name) for part in parts]) for name in ("target", "logits"))
-    known = call.inputs.labels if labels is None else list(labels)
+    known = call.inputs.labels if call.labels is None else call.labels
     return Maps(
-        {m.key: without(torch.cat([pick(part, m.key) for part in parts]), failed, 0) for m in call.methods},
+        {m.key: without(_joined([pick(part, m.key) for part in parts]), failed, 0) for m in call.methods},
         target=without(target, failed, -1),
         logits=without(logits, failed, torch.nan),
         layer=call.layer,
@@ -151,6 +154,18 @@ def explain(
         labels=[None] * len(target) if known is None else known,
         inputs=call.inputs,
     )
+
+
+def _joined(maps: list[torch.Tensor]) -> torch.Tensor:
+    """The maps of all batches; InvalidInput where images, and so maps, have unequal sizes."""
+    sizes = {tuple(part.shape[-2:]) for part in maps}
+    if len(sizes) > 1:
+        raise InvalidInput(
+            f"Images of a call must have one size, as their maps are one tensor. Got maps of "
+            f"{' and '.join(f'{height}×{width}' for height, width in sorted(sizes))}. Resize them in the dataset, give "
+            "PIL images, or explain those of each size by themselves."
+        )
+    return torch.cat(maps)
 
 
 def without(values: torch.Tensor, failed: Mapping[int, str], value: float) -> torch.Tensor:

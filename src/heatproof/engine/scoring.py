@@ -124,7 +124,7 @@ def score(
     controls: bool = False,
     target: targets.Rule = "predicted",
     layer: str | nn.Module = "auto",
-    labels: Sequence[int] | None = None,
+    labels: Sequence[int | str | None] | None = None,
     masks: Any = None,
     reference: Any = None,
     output: explained_output.Output = "logit",

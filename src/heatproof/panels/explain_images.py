@@ -13,7 +13,7 @@ import heatproof
 from heatproof import explained_output, targets
 from heatproof.attributions.foreign import PLUGIN_METHODS
 from heatproof.engine import Batch, Explanation, explanation, halved
-from heatproof.errors import InvalidImage, InvalidInput, InvalidTarget, NotApplicable, UnknownName
+from heatproof.errors import InvalidImage, InvalidInput, InvalidTarget, NotApplicable, UnknownName, warn
 from heatproof.flags import Flag, Reason
 from heatproof.models import Model
 from heatproof.models.model_code import model_code
@@ -98,10 +98,14 @@ def entries(
     costly = any(method.costly for method in work.asked.methods)
     few = BATCH_COSTLY if work.model.device.type == "cpu" else BATCH_COSTLY_ON_GPU
     size = work.batch_size or (few if costly else BATCH)
+    left_out: list[ImageSource] = []
     progress.stage("Explaining", len(shots) * work.units)
     for start in range(0, len(shots), size):
         rows = range(start, min(start + size, len(shots)))
-        yield from _chunk(work, shots, rows, progress, known)
+        for row, (entry, digest) in zip(rows, _chunk(work, shots, rows, progress, known), strict=True):
+            left_out += [shots[row]] if entry.image is not None and entry.label is None else []
+            yield entry, digest
+    _warn_of_strange_labels(work.model, [shot for shot in left_out if shot.label is not None])
 
 
 def _chunk(
@@ -282,12 +286,22 @@ def _check_targets(work: MapSettings, shots: Sequence[ImageSource]) -> None:
         raise targets.miscounted(classes.shape, len(shots))
 
 
+def _warn_of_strange_labels(model: Model, strange: Sequence[ImageSource]) -> None:
+    """Warns of images whose label is no class of the network."""
+    if strange and not model.of_values:
+        more = f", and {len(strange) - 1} more" if len(strange) > 1 else ""
+        warn(
+            f"Labels must lie in 0 … {model.outputs - 1}, the model's classes. Got {strange[0].label} for "
+            f"{strange[0].name}{more}; these labels are left out."
+        )
+
+
 def _flag_unlabelled(work: MapSettings, shots: Sequence[ImageSource]) -> list[ImageSource]:
     """For target `label`, images without a label get a flag; InvalidTarget where no image has one."""
     if work.target != "label":
         return list(shots)
-    missing = sum(shot.label is None for shot in shots)
-    if missing == len(shots):
+    usable = [shot for shot in shots if not shot.flag]
+    if usable and all(shot.label is None for shot in usable):
         raise InvalidTarget("Target `label` needs labels. Got none. Give labels, or use target `predicted`.")
     flag = "has no label, and target `label` needs one"
-    return [shot if shot.label is not None else replace(shot, flag=flag) for shot in shots]
+    return [shot if shot.flag or shot.label is not None else replace(shot, flag=flag) for shot in shots]

@@ -29,6 +29,7 @@ from heatproof.errors import HeatproofWarning, InvalidInput
 from heatproof.models import Model
 from heatproof.pixels import Pixels, as_bytes, rgb
 from heatproof.seeds import derived_seed
+from heatproof.targets import checked_labels
 from heatproof.tensors import as_seen
 
 #: The name of an image until it gets its path as name.
@@ -69,7 +70,7 @@ def limited_shots(
 def shots(
     images: Any,
     model: Model,
-    labels: Sequence[int | None] | str | os.PathLike | None = None,
+    labels: Sequence[int | str | None] | str | os.PathLike | None = None,
     normalised: bool = False,
 ) -> list[ImageSource]:
     """Files, folders, patterns (`photos/*.jpg`), `shapes`, PIL images, arrays, a tensor `(N, C, H, W)`, or a source
@@ -78,7 +79,8 @@ def shots(
     A file that is named twice counts once.
 
     Args:
-        labels: one per image, or a CSV with the columns `file,class_index`, `file,name`, or all three.
+        labels: one per image, an index or a name, None or -1 for none; or a CSV with the columns
+            `file,class_index`, `file,name`, or all three.
         normalised: as in `heatproof.explain`.
 
     Raises:
@@ -98,7 +100,8 @@ def shots(
         return _with_labels(found, labels, model)
     if len(labels) != len(found):
         raise InvalidInput(f"Expected one label for each of the {len(found)} images. Got {len(labels)}.")
-    return [replace(shot, label=label) for shot, label in zip(found, labels, strict=True)]
+    known = checked_labels(labels, model.classes)
+    return [replace(shot, label=label) for shot, label in zip(found, known, strict=True)]
 
 
 def _with_names(found: list[ImageSource]) -> list[ImageSource]:
@@ -205,13 +208,10 @@ def _sources_of_path(item: str | os.PathLike, model: Model) -> Iterable[ImageSou
 def _classes(images: Images, model: Model) -> tuple[list[int | None], str]:
     """The classes of the network that the labels stand for, and how they were matched, in words.
 
-    There are none where those of a folder are not the network's.
+    There are none where those of the images are not the network's.
     """
     match = label_match(images, model.classes, model.named_by_images)
-    strange = model.classes and not match.by_name and len(images.class_names or ()) != len(model.classes)
-    if strange and isinstance(images, ImageFolder) and not images.labels_by:
-        return [None] * len(images.ids), ""
-    if match.warning:
+    if match.warning and not match.foreign:
         warnings.warn(match.warning, HeatproofWarning, stacklevel=2)
     return list(map(match, images.labels)), match.how
 

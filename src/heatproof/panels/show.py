@@ -259,7 +259,7 @@ def show(
     options: Options | None = None,
     output: explained_output.Output = "logit",
     upsample: str = "bilinear",
-    labels: Sequence[int | None] | str | os.PathLike | None = None,
+    labels: Sequence[int | str | None] | str | os.PathLike | None = None,
     masks: Any = None,
     seed: int = 0,
     batch_size: int | None = None,
@@ -284,7 +284,8 @@ def show(
             to this network is left out, with the reason in `.not_applicable`.
         layers: `all`, or names: every method that reads a layer is shown at each of them, plain and refined.
         options: method → options, for every method of that name among those asked for.
-        labels: one for each image, or a CSV with the columns `file,class_index`, `file,name`, or all three.
+        labels: one for each image, an index or a name, None or -1 for none; or a CSV with the columns
+            `file,class_index`, `file,name`, or all three.
         masks: where the objects are: a folder of masks or a CSV of boxes, or an array for each image in its own pixels.
             Their outlines are drawn, and `.peaks` says how often the peak of a map lies on them.
         colormap: a name of matplotlib's.
