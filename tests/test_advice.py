@@ -167,10 +167,14 @@ def test_torchscript_names_methods_that_read_no_layer(how):
     model = heatproof.wrap(scripted, size=SIDE)
     with pytest.raises(errors.LayerError, match=r"compiled by TorchScript.* such as rise or occlusion"):
         maps(model)
-    if how != "freeze":
-        with pytest.raises(errors.LayerError, match=r"'1' is compiled by TorchScript.* rise or occlusion"):
-            maps(model, layer="1")
-    for method in ("rise[masks=4]", "occlusion"):
+    with pytest.raises(errors.LayerError, match=r"'1' is compiled by TorchScript.* rise or occlusion"):
+        maps(model, layer="1")
+    for method in ("fullgrad", "chefer"):
+        with pytest.raises(
+            errors.NotApplicable, match=r"compiled by TorchScript, which shows nothing.* gradient or rise"
+        ):
+            maps(model, method)
+    for method in ("rise[masks=4]", "occlusion", "smoothgrad[samples=2]", "integrated-gradients[steps=64]"):
         torch.testing.assert_close(maps(model, method), maps(heatproof.wrap(net, size=SIDE), method))
 
 

@@ -13,8 +13,13 @@ from heatproof.data import Shapes
 from heatproof.data.collected import collected
 from heatproof.data.image_opener import open_pixels
 from heatproof.data.input_form import opened
+<<<<<<< HEAD
 from heatproof.engine.call import input_form
 from heatproof.errors import HeatproofWarning, InvalidInput, InvalidTarget, ModelError, StoreError
+=======
+from heatproof.errors import HeatproofWarning, InvalidImage, InvalidInput, ModelError, StoreError
+from heatproof.geometry import Geometry
+>>>>>>> fix2
 from heatproof.studies.store import connect
 
 from . import nets
@@ -374,6 +379,19 @@ def test_colour_becomes_luma_for_one_channel():
         torch.testing.assert_close(
             grey, torch.full((1, 2, 2), 0.299 * 0.2 + 0.587 * 0.4 + 0.114 * 0.8), atol=2e-3, rtol=0
         )
+
+
+def test_files_of_8_bits_with_other_channels_are_named_and_counted_as_they_are(tmp_path):
+    """A grey PNG with transparency has two channels, also where it would be opened as RGBA."""
+    values = np.arange(8 * 8 * 4, dtype=np.uint8).reshape(8, 8, 4)
+    Image.fromarray(values[..., :2], "LA").save(tmp_path / "la.png")
+    Image.fromarray(values[..., :3]).save(tmp_path / "rgb.png")
+    Image.fromarray(values).convert("RGB").convert("CMYK").save(tmp_path / "cmyk.tif")
+    for name, has in (("la.png", 2), ("rgb.png", 3), ("cmyk.tif", 3)):
+        with pytest.raises(InvalidImage, match=f"{name}: has {has} channels, and the network takes images of 4"):
+            Geometry((8, 8), channels=4).image(open_pixels(tmp_path / name))
+    two = Geometry((8, 8), channels=2).image(open_pixels(tmp_path / "la.png"))
+    np.testing.assert_allclose(two.numpy(), values[..., :2].transpose(2, 0, 1) / 255, atol=1e-6)
 
 
 def test_bands_of_npy_and_tiff_reach_their_channels(tmp_path):

@@ -13,6 +13,8 @@ from heatproof.windows import PERCENTILES, Window, colour
 _ROUNDING = 1e-5
 #: The weights of red, green and blue in a grey value (ITU-R BT.601, as Pillow's mode L).
 LUMA = (0.299, 0.587, 0.114)
+#: What `info` of a PIL image says here: the file's name for errors, and whether it was grey before it became RGB.
+FILE, GREY = "heatproof file", "heatproof grey"
 #: How near to a whole number of 255ths a value lies that was one before rounding to float32.
 _MULTIPLE = 1e-4
 
@@ -118,6 +120,7 @@ class Pixels:
         has = self.values.shape[2] + (self.alpha is not None)
         kinds = "1 or 3" if wanted == 3 else str(wanted)
         hint = " Four channels may be transparency or a band: save RGB, or a PNG" if wanted == 3 and has == 4 else ""
+        hint += hint and ", or set `input_shape` (--input-shape) for a network of 4 channels"
         return self._error(
             f"has {has} {'channel' if has == 1 else 'channels'}, and the network takes images of {kinds}."
             f"{hint or ' Save the channels that it takes, or set `input_shape` (--input-shape) to what it takes'}"
@@ -168,13 +171,13 @@ def grey(image: "Image.Image | Pixels", window: Window = None, background: str =
 
 def stored(image: "Image.Image | Pixels", count: int, window: Window = None) -> np.ndarray:
     """The channels of an image as they are stored, float32 `(H, W, count)` in [0, 1]: for networks of 2 or of 4 and
-    more channels. Where 4 are wanted, transparency is the fourth channel of an image in colour.
+    more channels. Transparency is the fourth channel of an image in colour, and the second of a grey one.
 
     Raises:
         InvalidImage: another number of channels; else as `Pixels.unit`.
     """
     opened = plain(image)
-    opened = _as_pixels(opened) if isinstance(opened, Image.Image) else opened
+    opened = _as_pixels(opened, as_stored=True) if isinstance(opened, Image.Image) else opened
     colours = opened.values.shape[2]
     if opened.alpha is not None and colours + 1 == count:
         return np.concatenate([opened.unit(window), opened.alpha[..., None].astype(np.float32)], 2)
@@ -200,9 +203,12 @@ def plain(image: "Image.Image | Pixels") -> "Image.Image | Pixels":
     if image.mode == "F":
         return pixels(np.asarray(image))
     if image.has_transparency_data or image.mode in ("La", "RGBa"):
-        return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
-    # A copy also where the mode is right: the caller gets a plain image, not one tied to its file.
-    return image.convert("RGB") if image.mode != "RGB" else image.copy()
+        found = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+    else:  # a copy also where the mode is right: the caller gets a plain image, not one tied to its file
+        found = image.convert("RGB") if image.mode != "RGB" else image.copy()
+    if image.mode in ("1", "L", "LA", "La"):
+        found.info[GREY] = True
+    return found
 
 
 def pixels(array: np.ndarray, name: str = "", *, ordered: bool = False, **more: Any) -> Pixels:
@@ -288,11 +294,12 @@ def _as_bytes_if_exact(unit: np.ndarray) -> Image.Image | np.ndarray:
     return as_bytes(unit) if np.abs(scaled - scaled.round()).max() < _MULTIPLE else unit
 
 
-def _as_pixels(image: Image.Image) -> Pixels:
-    """8-bit RGB or RGBA as values."""
+def _as_pixels(image: Image.Image, as_stored: bool = False) -> Pixels:
+    """8-bit RGB or RGBA as values; `as_stored`: with one channel of colour where it was grey."""
     values = np.asarray(image)
     alpha = values[..., 3].astype(np.float32) / 255 if image.mode == "RGBA" else None
-    return Pixels(values[..., :3], (0.0, 255.0), alpha)
+    colours = 1 if as_stored and image.info.get(GREY) else 3
+    return Pixels(values[..., :colours], (0.0, 255.0), alpha, name=image.info.get(FILE, ""))
 
 
 def _keyed(values: np.ndarray, key: Any) -> np.ndarray | None:

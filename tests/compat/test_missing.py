@@ -18,6 +18,11 @@ from heatproof.errors import UnknownName
         ("heatproof.compat.captum.metrics", "infidel", "Did you mean 'infidelity'"),
         ("heatproof.compat.quantus", "explain", "take explain_func"),
         ("heatproof.compat.pytorch_grad_cam.sess", "SESS", "heatproof has no SESS: take RefineCAM"),
+        ("heatproof.compat.pytorch_grad_cam.utils.image", "show_cam_on_imag", "Did you mean 'show_cam_on_image'"),
+        ("heatproof.compat.pytorch_grad_cam.metrics.road", "ROADMostRelevant", "Did you mean 'ROADMostRelevantFirst'"),
+        ("heatproof.compat.torchcam.utils", "overlay_masks", r"Did you mean 'overlay_mask'\?"),
+        ("heatproof.compat.quantus", "Sparseness", "such as quantus:Sparseness"),
+        ("heatproof.compat.captum", "robust", "heatproof has no .*robust: take the perturbations"),
         ("heatproof.compat.torchmetrics", "AverageDrob", "Did you mean 'AverageDrop'"),
     ],
 )
@@ -30,6 +35,21 @@ def test_the_error_of_a_missing_name_says_what_to_use(module, name, advice):
     assert isinstance(raised.value, UnknownName)
     with pytest.raises(ImportError, match=advice) as raised:
         exec(f"from {module} import {name}")
+    assert isinstance(raised.value, UnknownName)
+
+
+@pytest.mark.parametrize(
+    ("module", "advice"),
+    [
+        ("heatproof.compat.captum.insights", "captum.insights: take heatproof.show"),
+        ("heatproof.compat.captum.attr._core.lime", "captum.attr._core: the names .* heatproof.compat.captum.attr"),
+        ("heatproof.compat.pytorch_grad_cam.ablation_cam_multilayer", "take AblationCAM with several"),
+    ],
+)
+def test_the_error_of_a_missing_module_says_what_to_use(module, advice):
+    importlib.import_module("heatproof.compat.captum")
+    with pytest.raises(ImportError, match=advice) as raised:
+        exec(f"from {module} import anything")
     assert isinstance(raised.value, UnknownName)
 
 

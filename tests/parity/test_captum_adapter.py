@@ -161,3 +161,13 @@ def test_attributions_of_deep_lift_are_complete(net):
         _, delta = getattr(ours, name)(net).attribute(X, B, TARGET, return_convergence_delta=True)
         assert delta.shape == ((3,) if name == "DeepLift" else (9,))
         assert delta.abs().max() < 1e-4 * float(net(X).abs().max())
+
+
+@pytest.mark.parametrize("name", ["DeepLift", "DeepLiftShap"])
+def test_deeplift_through_a_max_pool_is_complete_and_theirs_is_not(name):
+    """The larger of 1, 2, 3, 0 less that of 0, 5, 0, 0: the output changes by −2, and so does our sum."""
+    net = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()).eval()
+    z, start = (torch.tensor(v).view(1, 1, 2, 2) for v in ([1.0, 2, 3, -1], [0.0, 5, -1, -2]))
+    start = torch.cat([start] * 2) if name == "DeepLiftShap" else start
+    sums = [float(getattr(of, name)(net).attribute(z, start, target=0).sum()) for of in (ours, THEIRS)]
+    assert sums == pytest.approx([-2, 3])

@@ -233,3 +233,10 @@ def test_a_folder_without_scores_is_refused(tmp_path):
     rows[rows["method"] == ""].to_parquet(shard, index=False)
     with pytest.raises(StoreError, match="rows of other kinds only"):
         write_tables(folder)
+
+
+@pytest.mark.parametrize(
+    ("largest", "width", "expected"), [(59.3, 0.04, 2), (59.3, 5.0, 1), (0.62, 0.1, 3), (0.62, float("nan"), 3)]
+)
+def test_the_decimals_of_a_column_follow_its_intervals(largest, width, expected):
+    assert decimals(largest, width) == expected

@@ -1,6 +1,7 @@
 """Names of classes, masks and mosaics in a study: right labels whatever the order of folders, and what pages say."""
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 import heatproof
 from heatproof.data import load_images
 from heatproof.data.sampling import limited
+from heatproof.engine.scoring import _wanted
 from heatproof.errors import HeatproofWarning, InvalidTarget
 from heatproof.report import write_page, write_tables
 from heatproof.studies.plan import checked_plan
@@ -135,3 +137,12 @@ def test_score_leaves_it_out_of_families_too(shapes):
         found = heatproof.score(model, [images.open(0)], "gradcam", "localisation", **given)
     assert "energy" in found.metrics and "grid-pointing-game" not in found.metrics
     assert heatproof.score(model, [images.open(0)], "gradcam", "gridpg", **given).metrics == ["grid-pointing-game"]
+
+
+def test_score_by_its_name_on_a_known_set_without_mosaics_is_a_warning():
+    with pytest.warns(HeatproofWarning, match="shapes has no mosaics, so grid-pointing-game is `energy` once more"):
+        _wanted(["energy", "gridpg"], "shapes", None, None, values=False)
+    for images in ("mosaic:shapes", "./photos"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert len(_wanted(["energy", "gridpg"], images, None, None, values=False)) == 2

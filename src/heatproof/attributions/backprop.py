@@ -28,7 +28,7 @@ def without_relu(model: Model, layer: str, options: Mapping[str, Any]) -> str:
     if found.hidden:
         return f"what {found.hidden[0]} computes with cannot be seen, and elsewhere it uses no ReLU"
     others = " and ".join(found.activations)
-    return f"it uses no ReLU (it uses {others})" if others else "it uses no ReLU"
+    return gradient_missing(model) or (f"it uses no ReLU (it uses {others})" if others else "it uses no ReLU")
 
 
 def guided_rule(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

@@ -12,6 +12,7 @@ from heatproof.memo import PerModule
 from heatproof.models import Model, layout_of
 from heatproof.models.biases import Biases, Channels
 from heatproof.models.differentiable import gradient_missing
+from heatproof.models.observable import why_hidden
 from heatproof.tensors import minmax, upsampled
 
 #: The shares must sum to the output up to this part of the largest of them, or the decomposition is invalid.
@@ -46,12 +47,14 @@ def _gap(model: Model, z: torch.Tensor) -> str:
 
     output, gradient = _outputs_and_gradient(z, model.of_normalised, lambda logits: logits[:, 0], visit)
     if not any(drawn):
-        return "none of its layers with positions has a bias"
+        return why_hidden(model.module) or "none of its layers with positions has a bias"
     shares.append((gradient * z).double().sum())
     gap = abs(float(torch.stack(shares).sum() - output.double().sum()))
     tolerance = COMPLETE if model.precision in (torch.float32, torch.float64) else 100 * COMPLETE
     if not gap <= tolerance * max(float(share.abs()) for share in shares):
-        return "its output is not the sum of its input's and its biases' shares (attention, or constants in the code)"
+        return why_hidden(model.module) or (
+            "its output is not the sum of its input's and its biases' shares (attention, or constants in the code)"
+        )
     return ""
 
 

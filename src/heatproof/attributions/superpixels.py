@@ -151,6 +151,10 @@ def occlusion(
     return torch.stack(maps).to(z.dtype)
 
 
+#: Steps of the Lasso at most; with 1000, the usual number, small `alpha` or few `samples` stop it too early.
+MAX_STEPS = 100_000
+
+
 def _scaled_lasso(alpha: float):
     """Captum's Lasso on scores divided by their std; coefficients are of the scores as they were."""
     from captum._utils.models.linear_model import SkLearnLasso
@@ -166,7 +170,7 @@ def _scaled_lasso(alpha: float):
                 weight.mul_(unit.to(weight.device))
             return done
 
-    return Scaled(alpha=alpha)
+    return Scaled(alpha=alpha, max_iter=MAX_STEPS)
 
 
 def _by_segment(fit: Fit, x, z, score, generator, segmenter: str, fill: str, of: str) -> torch.Tensor:

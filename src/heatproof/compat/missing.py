@@ -3,6 +3,7 @@
 import dis
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from importlib.abc import MetaPathFinder
 from types import ModuleType
 from typing import Any
 
@@ -19,7 +20,10 @@ class MissingImport(UnknownName, ImportError):
 
 
 def missing_names(
-    module: str, advice: Mapping[str, str], known: Callable[[], Iterable[str]] | None = None
+    module: str,
+    advice: Mapping[str, str],
+    known: Callable[[], Iterable[str]] | None = None,
+    otherwise: Callable[[str], str] = lambda _: "",
 ) -> Callable[[str], Any]:
     """A module's `__getattr__`, which raises for every name: `__getattr__ = missing_names(__name__, {…})`.
 
@@ -27,6 +31,7 @@ def missing_names(
         module: the module's name.
         advice: names that the other library has → what to use instead, as the end of a sentence.
         known: the names that may have been meant; None: the public ones of the module.
+        otherwise: the advice for a name that `advice` does not have; empty: near misses among the known ones.
 
     Raises:
         MissingImport: in `from module import name`, an ImportError.
@@ -34,10 +39,10 @@ def missing_names(
     """
 
     def __getattr__(name: str) -> Any:
-        if name in advice:
-            text = f"heatproof has no {name}: {advice[name]}."
-        elif name.startswith("_"):
+        if name.startswith("_"):
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        if said := advice.get(name) or otherwise(name):
+            text = _without(name, said)
         else:
             names = known() if known else _public(sys.modules[module])
             text = str(unknown(f"part of {module}", name, names))
@@ -47,7 +52,40 @@ def missing_names(
 
 
 def _public(module: ModuleType) -> Iterable[str]:
-    return getattr(module, "__all__", None) or [one for one in vars(module) if not one.startswith("_")]
+    """Its `__all__`, or else what is defined there."""
+    own = [name for name, one in vars(module).items() if getattr(one, "__module__", None) == module.__name__]
+    return getattr(module, "__all__", None) or [name for name in own if not name.startswith("_")]
+
+
+def _without(name: str, advice: str) -> str:
+    return f"heatproof has no {name}: {advice}."
+
+
+class _AbsentModules(MetaPathFinder):
+    """Comes after all finders: an import of an absent module, or of a part of one, is an error with advice."""
+
+    def __init__(self) -> None:
+        self.advice: dict[str, str] = {}
+
+    def find_spec(self, fullname: str, _path: Any = None, _target: Any = None) -> None:
+        if advice := self.advice.get(fullname):
+            raise MissingImport(_without(fullname.removeprefix("heatproof.compat."), advice))
+
+
+_ABSENT_MODULES = _AbsentModules()
+
+
+def absent_modules(package: str, advice: Mapping[str, str]) -> None:
+    """Makes `import package.name` an error that says what to use, for modules that the other library has.
+
+    Args:
+        package: the package's name, or that of a module which is a package in the other library.
+        advice: names of modules → what to use instead, as the end of a sentence.
+    """
+    vars(sys.modules[package]).setdefault("__path__", [])  # Python looks for modules in packages alone
+    _ABSENT_MODULES.advice.update({f"{package}.{name}": said for name, said in advice.items()})
+    if _ABSENT_MODULES not in sys.meta_path:
+        sys.meta_path.append(_ABSENT_MODULES)
 
 
 def _is_imported() -> bool:

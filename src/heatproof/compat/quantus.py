@@ -260,4 +260,10 @@ _REGISTERED = object()
 #: The name of such a function while it is registered; seeds of random numbers depend on it.
 _EXPLAINS = "explain_func of Quantus"
 
-__getattr__ = missing_names(__name__, {"explain": "take explain_func"})
+
+def _as_metric(name: str) -> str:
+    """The advice for a class, which the names of Quantus's metrics are."""
+    return f"Quantus's metrics are quantus:NAME in heatproof.score, such as quantus:{name}" if name[0].isupper() else ""
+
+
+__getattr__ = missing_names(__name__, {"explain": "take explain_func"}, otherwise=_as_metric)

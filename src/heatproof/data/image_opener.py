@@ -15,7 +15,7 @@ from PIL import Image
 from heatproof.data import deep_files, dicom
 from heatproof.data.image_paths import printable
 from heatproof.errors import InvalidImage, MissingExtra
-from heatproof.pixels import Pixels, as_bytes, channels_last, from_array, plain, rgb
+from heatproof.pixels import FILE, Pixels, as_bytes, channels_last, from_array, plain, rgb
 from heatproof.quiet import ignored_warnings
 from heatproof.windows import Window
 
@@ -53,7 +53,10 @@ def open_pixels(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> Image.
             `max_pixels` pixels; the size is checked before the pixels are decoded.
         MissingExtra: a DICOM file without pydicom.
     """
-    return _read(path, _upright, max_pixels)
+    found = _read(path, _upright, max_pixels)
+    if isinstance(found, Image.Image):
+        found.info[FILE] = printable(Path(path).name)
+    return found
 
 
 def open_image(

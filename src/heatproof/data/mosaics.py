@@ -121,7 +121,9 @@ class Mosaics:
 
 
 def of_mosaics(images: Any) -> bool:
-    """Whether images are mosaics, or some of them that a limit took."""
+    """Whether images are mosaics, or some of them that a limit took; or the name of a set of mosaics."""
+    if isinstance(images, str):
+        return images.startswith("mosaic:")
     while not isinstance(images, Mosaics) and hasattr(images, "source"):
         images = images.source
     return isinstance(images, Mosaics)

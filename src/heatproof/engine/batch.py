@@ -416,7 +416,7 @@ class Network(nn.Module):
     def __init__(self, model: Model, output: str):
         super().__init__()
         self.module = model.module
-        self.training = model.module.training
+        self.training = getattr(model.module, "training", False)  # frozen TorchScript has no such flag
         self.output, self._model = output, [model]  # in a list: a Model is no part of the module tree
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:

@@ -198,7 +198,14 @@ def score(
 
 def _wanted(metrics: Any, images: Any, masks: Any, reference: Any, values: bool) -> list[MetricRequest]:
     """The metrics; of families without those that mean something on mosaics alone, where no image is one."""
-    wanted = requested_metrics(metrics, reference=reference is not None, mosaics=of_mosaics(images), values=values)
+    mosaics = of_mosaics(images)
+    wanted = requested_metrics(metrics, reference=reference is not None, mosaics=mosaics, values=values)
+    known = isinstance(images, str) and images.partition(":")[0] in ("shapes", "torchvision")
+    if known and (played := [one.key for one in wanted if one.of_mosaics]):
+        warn(
+            f"{images} has no mosaics, so {', '.join(played)} is `energy` once more. It is meant for mosaics of "
+            "several images, with the cell of the target as mask."
+        )
     if masks is not None:
         kept = {request.key for request in wanted}
         every = requested_metrics(metrics, reference=reference is not None)

@@ -21,6 +21,7 @@ from heatproof.errors import NotApplicable
 from heatproof.memo import PerModule
 from heatproof.models.layout import Layout, token_layout
 from heatproof.models.model import Model
+from heatproof.models.observable import why_hidden
 from heatproof.models.rows import SAMPLED
 
 
@@ -162,6 +163,9 @@ class Reading:
     calls: frozenset[int]
 
 
+#: Why a network without attention cannot be read.
+NO_ATTENTION = "it has no attention"
+
 #: The reading, or why there is none, by input size.
 _READINGS = PerModule[Reading | str]()
 
@@ -177,6 +181,8 @@ def reading(network: Any, module: nn.Module, z: torch.Tensor) -> Reading:
         noise = torch.randn((2, *size), generator=torch.Generator().manual_seed(0)).to(z)
         with torch.inference_mode(False):
             found = _read_attention(network, noise)
+        if found == NO_ATTENTION:
+            found = why_hidden(module) or found
         if isinstance(found, Reading) and not found.rows:  # a head of zeros, as before training
             positions = math.prod(found.layout.grid)
             return replace(found, rows=(0,) if found.layout.prefix else tuple(range(positions)))
@@ -209,7 +215,7 @@ def _read_attention(network: Any, z: torch.Tensor) -> Reading | str:
     if attention.reduced:
         return "its attention is from many positions to fewer"
     if not matrices:
-        return "it has no attention"
+        return NO_ATTENTION
     tokens = {matrix.shape[-1] for matrix in matrices}
     if len(tokens) > 1:
         return f"its tokens change on the way ({', '.join(map(str, sorted(tokens)))})"

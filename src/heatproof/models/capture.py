@@ -95,11 +95,14 @@ class Captured:
         return torch.zeros_like(gradients) if found is None else self.layouts[layer].to_grid(found)
 
 
+#: The advice where a quantised network gives no gradient.
+OF_QUANTISED = "take the float network, or a method that needs no gradient, such as scorecam, eigencam or rise"
+
+
 def _no_gradient(layers: Sequence[str], module: nn.Module) -> str:
     names = ", ".join("the image" if name == INPUT else repr(name) for name in layers)
     return f"No gradient reaches {names} from the logits. " + (
-        "The network is quantised: take the float network, or a method that needs no gradient, such as scorecam, "
-        "eigencam or rise."
+        f"The network is quantised: {OF_QUANTISED}."
         if quantised(module)
         else "Take a method that needs no gradient, such as rise."
         if set(layers) == {INPUT}

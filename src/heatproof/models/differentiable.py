@@ -4,7 +4,7 @@ import torch
 
 from heatproof.errors import LayerError
 from heatproof.memo import PerModule
-from heatproof.models.capture import INPUT, captured
+from heatproof.models.capture import INPUT, OF_QUANTISED, captured
 from heatproof.models.model import Model
 
 #: Why no gradient arrives (empty where one does), by layer; `INPUT` is the image.
@@ -25,5 +25,5 @@ def _missing_gradient(model: Model, layer: str) -> str:
             found.gradients_of(found.logits[:, 0], [layer])
         except LayerError as error:
             said, _, rest = str(error).partition(". ")
-            return said[0].lower() + said[1:] + (" (it is quantised)" if "quantised" in rest else "")
+            return said[0].lower() + said[1:] + (f" (it is quantised): {OF_QUANTISED}" if "quantised" in rest else "")
     return ""

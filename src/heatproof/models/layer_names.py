@@ -12,6 +12,7 @@ from typing import Protocol
 from torch import nn
 
 from heatproof.errors import LayerError
+from heatproof.models.observable import of_compiled, within_compiled
 from heatproof.registry import unknown
 
 
@@ -26,8 +27,8 @@ def resolve_layer(model: HasModule | nn.Module, layer: str | nn.Module) -> str:
 
     The number of a call is kept: `encoder[0]#1` becomes `encoder.0#1`.
 
-    Raises UnknownName with near misses, or LayerError for a module that is no part of the model, or a call that is no
-    number.
+    Raises UnknownName with near misses, or LayerError for a module that is no part of the model, a part of a frozen
+    TorchScript module, or a call that is no number.
     """
     root = model if isinstance(model, nn.Module) else model.module
     if isinstance(layer, nn.Module):
@@ -42,6 +43,10 @@ def resolve_layer(model: HasModule | nn.Module, layer: str | nn.Module) -> str:
         raise LayerError(f"A call of a layer must be a number from 0, such as {spelling}#0. Got {layer!r}.")
     found = spelling if spelling in names else _resolve_indices(root, spelling)
     found = found or _resolve_indices(root, spelling.removeprefix("model."))
+    if found is None and within_compiled(root, spelling):
+        raise of_compiled(
+            spelling, 2 if isinstance(model, nn.Module) else len(getattr(model, "input_shape", (0,) * 3)) - 1
+        )
     if found is None:
         raise unknown("layer", spelling, names)
     return f"{found}#{int(call)}" if mark else found

@@ -29,12 +29,27 @@ def compiled(module: nn.Module) -> bool:
     return isinstance(module, torch.jit.ScriptModule)
 
 
+def within_compiled(root: nn.Module, name: str) -> bool:
+    """Whether the name is that of a part of a compiled module, of which frozen ones list none."""
+    return any(compiled(part) and (not at or name.startswith(f"{at}.")) for at, part in root.named_modules())
+
+
 def observable_modules(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """The modules that hooks can observe, by name; parts of a compiled one are left out with it."""
     hidden = [f"{name}." if name else "" for name, part in module.named_modules() if compiled(part)]
     for name, part in module.named_modules():
         if not compiled(part) and not any(name.startswith(prefix) for prefix in hidden):
             yield name, part
+
+
+def why_hidden(module: nn.Module) -> str:
+    """Says as one phrase that TorchScript hides layers; empty where no part of the network is TorchScript."""
+    if not some_compiled(module):
+        return ""
+    return (
+        "it is compiled by TorchScript, which shows nothing of its layers; give the Python module that it was made of, "
+        "or take a method that reads no layer, such as gradient or rise"
+    )
 
 
 def some_compiled(module: nn.Module) -> bool:

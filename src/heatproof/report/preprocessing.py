@@ -27,7 +27,7 @@ def preprocessing_text(facts: Mapping[str, Any]) -> str:
         f"{how} (height × width), {facts['interpolation']}",
         f"{order}, mean {_numbers(facts['mean'])}, std {_numbers(facts['std'])}{units}",
         f"black and white {black}",
-        f"transparency on {facts['alpha_background']}",
+        *([f"transparency on {facts['alpha_background']}"] if count in (1, 3) else []),  # else it is a channel
     )
     guess = f"; assumed, because nobody gave it: {', '.join(assumed)}" if assumed else ""
     return "; ".join(parts) + guess

@@ -164,19 +164,36 @@ def _grid(
 def _column(metric: str, scores: ScoreFindings, one: SettingScores) -> Column:
     fact, judged = scores.facts.get(metric, {}), one.rankings.get(metric)
     arrow, percent = ARROWS.get(str(fact.get("better")), ""), in_percent(fact)
-    positions = 1 if percent else decimals(_largest(one, metric))
+    positions = _positions(one, fact, metric)
     return Column(metric, arrow, "%" if percent else "", positions, one.equal.named(judged.fooled) if judged else ())
 
 
-def _largest(one: SettingScores, metric: str) -> float:
-    return float(one.table.loc[one.table["metric"] == metric, "mean"].abs().max())
+def _positions(one: SettingScores, fact: Mapping[str, Any], metric: str) -> int:
+    """The decimals of a metric's column."""
+    rows = one.table[one.table["metric"] == metric]
+    widths = rows["high"] - rows["low"]
+    width = float(widths[widths > 0].median())
+    if in_percent(fact):
+        return max(1, _shown(100 * width))
+    return decimals(float(rows["mean"].abs().max()), width)
 
 
-def decimals(largest: float) -> int:
-    """The number of decimals, 0 to 6, with which the largest mean of a column has three significant digits."""
+def decimals(largest: float, width: float = math.nan) -> int:
+    """The number of decimals, 0 to 6, with which the largest mean of a column has three significant digits.
+
+    As many more as it takes for an interval of that width, the median of the column, to have ends that differ: values
+    with an offset (59.21, 59.24) have more than three.
+    """
     if not math.isfinite(largest) or largest <= 0:
-        return 3
-    return min(max(2 - math.floor(math.log10(largest)), 0), 6)
+        return max(3, _shown(width))
+    return max(min(max(2 - math.floor(math.log10(largest)), 0), 6), _shown(width))
+
+
+def _shown(width: float) -> int:
+    """The number of decimals, 0 to 6, that shows the first digit of a width; 0 without one."""
+    if not math.isfinite(width) or width <= 0:
+        return 0
+    return min(max(-math.floor(math.log10(width)), 0), 6)
 
 
 def in_percent(fact: Mapping[str, Any]) -> bool:
@@ -187,8 +204,8 @@ def in_percent(fact: Mapping[str, Any]) -> bool:
 def value_text(one: SettingScores, fact: Mapping[str, Any], metric: str, value: float) -> str:
     """One value as the page writes it outside a table, with the decimals of its column."""
     if in_percent(fact):
-        return f"{number(100 * value, 1)} %" if value == value else NONE
-    return number(value, decimals(_largest(one, metric)))
+        return f"{number(100 * value, _positions(one, fact, metric))} %" if value == value else NONE
+    return number(value, _positions(one, fact, metric))
 
 
 def _cell(row: Any, judged: MetricRanking | None, column: Column, method: str, arm: str, aside: int) -> ScoreCell:

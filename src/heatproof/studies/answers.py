@@ -79,9 +79,10 @@ def _range(plan: Plan, datasets: Sequence[Dataset], model: Model) -> float:
     every = torch.cat(seen) if seen else torch.zeros(0)
     span = float(every.amax() - every.amin()) if len(every) else 0.0
     if not span > ANSWER_STEP * float(every.abs().amax() if len(every) else 1.0):
+        looked_at = f"{len(every)} {'image' if len(every) == 1 else 'images'} looked at"
         raise InvalidStudy(
-            f"The values of {model.name} do not differ between the {len(every)} images, so there is no range of which "
-            "to take per cent. Give `tolerance` (--tolerance) in units of the value."
+            f"The values of {model.name} do not differ over the {looked_at}, so there is no range of which to take per "
+            "cent. Give `tolerance` (--tolerance) in units of the value."
         )
     return span
 

@@ -17,7 +17,7 @@ from heatproof.compat.captum.attr import *  # noqa: F403
 from heatproof.compat.captum.attr import ABSENT
 from heatproof.compat.captum.method import NamedAttribution
 from heatproof.compat.captum.metrics import infidelity, infidelity_perturb_func_decorator, sensitivity_max
-from heatproof.compat.missing import missing_names
+from heatproof.compat.missing import absent_modules, missing_names
 
 __all__ = [
     *attr.__all__,  # pyright: ignore[reportUnsupportedDunderAll]
@@ -31,4 +31,14 @@ __all__ = [
 #: Any method by name. Captum's base class of that name is `heatproof.compat.captum.attr.Attribution`.
 Attribution = NamedAttribution
 
-__getattr__ = missing_names(__name__, ABSENT)
+#: Modules of Captum that heatproof does not have → what to use instead.
+ABSENT_MODULES = {
+    "concept": "concepts need examples of their own; take Captum's, which takes the same network",
+    "influence": "it is about training images, and heatproof explains predictions; take Captum's",
+    "insights": "take heatproof.show, or `heatproof explain`, which writes a page",
+    "robust": "take the perturbations and attacks of heatproof's studies, such as `heatproof run noise-robustness`",
+    "_utils": "the names of Captum's classes are in heatproof.compat.captum.attr",
+}
+
+__getattr__ = missing_names(__name__, {**ABSENT, **ABSENT_MODULES})
+absent_modules(__name__, ABSENT_MODULES)

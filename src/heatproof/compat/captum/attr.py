@@ -17,7 +17,7 @@ from heatproof.compat.captum.lrp import LRP, Alpha1_Beta0_Rule, EpsilonRule, Gam
 from heatproof.compat.captum.noise_tunnel import NoiseTunnel
 from heatproof.compat.captum.paths import GradientShap, IntegratedGradients
 from heatproof.compat.captum.permutation import FeaturePermutation
-from heatproof.compat.missing import missing_names
+from heatproof.compat.missing import absent_modules, missing_names
 
 __all__ = [
     "LRP",
@@ -78,9 +78,14 @@ ABSENT = {
     **dict.fromkeys(
         ("LLMAttribution", "LLMAttributionResult", "LLMGradientAttribution", "RemoteLLMAttribution",
          "RemoteLLMProvider", "VLLMProvider", "TextTemplateInput", "TextTokenInput", "TokenReferenceBase",
-         "InterpretableInput", "ImageMaskInput", "InterpretableEmbeddingBase",
+         "InterpretableEmbeddingBase",
          "configure_interpretable_embedding_layer", "remove_interpretable_embedding_layer"),
         _TEXT,
+    ),
+    **dict.fromkeys(
+        ("InterpretableInput", "ImageMaskInput"),
+        "it describes the inputs of language models; give the segments of an image to FeatureAblation, Lime or "
+        "KernelShap as `feature_mask`",
     ),
     "visualization": "take heatproof.show or heatproof.panels",
     **dict.fromkeys(
@@ -91,3 +96,6 @@ ABSENT = {
 }  # fmt: skip
 
 __getattr__ = missing_names(__name__, ABSENT)
+absent_modules(
+    __name__, dict.fromkeys(("_core", "_utils", "_models"), f"the names of Captum's classes are in {__name__}")
+)

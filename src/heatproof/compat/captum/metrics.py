@@ -27,7 +27,7 @@ from heatproof.compat.captum.calls import (
     repeated_target,
     tupled,
 )
-from heatproof.compat.missing import missing_names
+from heatproof.compat.missing import absent_modules, missing_names
 from heatproof.passes import check_int, parts
 
 
@@ -173,3 +173,4 @@ def _repeated_options(given: dict[str, Any], times: int, count: int, inputs: Ten
 
 __all__ = ["default_perturb_func", "infidelity", "infidelity_perturb_func_decorator", "sensitivity_max"]
 __getattr__ = missing_names(__name__, {})
+absent_modules(__name__, dict.fromkeys(("_core", "_utils"), f"the names of Captum's metrics are in {__name__}"))

@@ -12,7 +12,7 @@ in `GradCAMPlusPlus(model, layers, compat=False)`. docs/moving.md lists the diff
 import sys
 from types import ModuleType
 
-from heatproof.compat.missing import missing_names
+from heatproof.compat.missing import absent_modules, missing_names
 from heatproof.compat.pytorch_grad_cam.base import BaseCAM
 from heatproof.compat.pytorch_grad_cam.cams import (
     FEM,
@@ -44,12 +44,13 @@ from heatproof.compat.pytorch_grad_cam.utils import model_targets, reshape_trans
 
 #: Names of the original that heatproof does not have → what to use instead.
 ABSENT = {
-    "ActivationsAndGradients": "not needed: nothing is left in the model between calls; DeepFeatureFactorization and "
-    "the CAMs read the layers themselves",
+    "ActivationsAndGradients": "it is not needed, since DeepFeatureFactorization and the CAMs read the layers "
+    "themselves and leave nothing in the model",
     "SESS": "take RefineCAM for sharper maps",
 }
 
 __getattr__ = missing_names(__name__, ABSENT)
+absent_modules(__name__, {"ablation_cam_multilayer": "take AblationCAM with several `target_layers`"})
 
 #: Modules of the original → their classes that are here.
 MODULES: dict[str, tuple[type, ...]] = {

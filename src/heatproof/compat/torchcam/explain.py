@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from heatproof.compat.missing import missing_names
 from heatproof.compat.torchcam.methods import GradCAM
 from heatproof.compat.torchcam.methods.core import Extractor
 from heatproof.compat.torchcam.methods.wrappers import Wrapper
@@ -204,3 +205,6 @@ def _checked_maps(maps: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
     if any(not torch.isfinite(one).all() for one in maps):
         raise InvalidInput("A map holds non-finite values.")
     return tuple(one[0].detach().float().cpu().contiguous() for one in maps)
+
+
+__getattr__ = missing_names(__name__, {})

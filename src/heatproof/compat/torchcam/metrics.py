@@ -12,6 +12,7 @@ from torch import nn
 
 from heatproof.ambient import callers_state, neutral
 from heatproof.compat.given_models import checked, number
+from heatproof.compat.missing import missing_names
 from heatproof.compat.torchcam.methods.core import NotRun, OutputTarget, as_scores
 from heatproof.errors import InvalidInput, InvalidTarget, InvalidType
 from heatproof.tensors import upsampled
@@ -224,3 +225,6 @@ def _classes(outputs: torch.Tensor, class_idx: Any) -> list[int]:
     if any(not 0 <= i < classes for i in found):
         raise InvalidTarget(f"`class_idx` must lie in 0 … {classes - 1}. Got {class_idx}.")
     return found
+
+
+__getattr__ = missing_names(__name__, {})

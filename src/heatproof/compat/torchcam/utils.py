@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from heatproof.compat.missing import missing_names
 from heatproof.errors import InvalidInput, InvalidType
 
 
@@ -30,3 +31,6 @@ def overlay_mask(img: Image.Image, mask: Image.Image, colormap: Any = "jet", alp
     shares = shares / 255 if shares.dtype == np.uint8 else shares
     heat = colormaps.get_cmap(colormap)(shares**2, bytes=True)[..., :3]
     return Image.blend(Image.fromarray(np.ascontiguousarray(heat)), img.convert("RGB"), alpha)
+
+
+__getattr__ = missing_names(__name__, {})

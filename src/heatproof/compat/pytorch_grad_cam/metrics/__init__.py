@@ -2,3 +2,7 @@
 
 `heatproof.score` has these and many more, from shared passes (docs/moving.md).
 """
+
+from heatproof.compat.missing import missing_names
+
+__getattr__ = missing_names(__name__, {})

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from heatproof.compat.given_models import checked
+from heatproof.compat.missing import missing_names
 from heatproof.compat.pytorch_grad_cam.metrics.perturbation_confidence import as_maps
 from heatproof.compat.pytorch_grad_cam.metrics.road import ROADCombined
 from heatproof.metrics import coherency, complexity, composites
@@ -53,3 +54,6 @@ class ARCC:
             self.road(input_tensor, grayscale_cams, targets, model),
         )
         return composites.arcc(*(torch.as_tensor(part).double() for part in parts)).numpy()
+
+
+__getattr__ = missing_names(__name__, {})

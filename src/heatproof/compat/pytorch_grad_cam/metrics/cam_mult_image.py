@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from heatproof.compat.missing import missing_names
 from heatproof.compat.pytorch_grad_cam.metrics.perturbation_confidence import PerturbationConfidenceMetric
 
 
@@ -37,3 +38,6 @@ class IncreaseInConfidence(CamMultImageConfidenceChange):
 def _of_change(found: Any, value: Any) -> Any:
     """The value of the scores, beside the images where those were asked for."""
     return (value(found[0]), found[1]) if isinstance(found, tuple) else value(found)
+
+
+__getattr__ = missing_names(__name__, {})

@@ -10,6 +10,7 @@ from torch import nn
 
 from heatproof.ambient import neutral
 from heatproof.compat.given_models import AsGiven, checked, number
+from heatproof.compat.missing import missing_names
 from heatproof.compat.pytorch_grad_cam.base import checked_targets
 from heatproof.errors import InvalidInput
 from heatproof.passes import parts, rows_per_pass
@@ -128,3 +129,6 @@ class AveragerAcrossThresholds:
         """As `PerturbationConfidenceMetric`, float32 `(N,)`."""
         values = [self.imputer(percentile)(input_tensor, cams, targets, model) for percentile in self.percentiles]
         return np.mean(np.array(values, np.float32), axis=0)
+
+
+__getattr__ = missing_names(__name__, {})

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from heatproof.compat.missing import missing_names
 from heatproof.compat.pytorch_grad_cam.metrics.perturbation_confidence import (
     AveragerAcrossThresholds,
     PerturbationConfidenceMetric,
@@ -76,3 +77,6 @@ class ROADCombined:
         """As `PerturbationConfidenceMetric`, float32 `(N,)`."""
         given = input_tensor, cams, targets, model
         return (self.lerf_averager(*given) - self.morf_averager(*given)) / 2
+
+
+__getattr__ = missing_names(__name__, {})

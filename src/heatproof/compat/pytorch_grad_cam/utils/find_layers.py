@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
+from heatproof.compat.missing import missing_names
+
 
 def find_layer_predicate_recursive(model: nn.Module, predicate: Callable[[nn.Module], bool]) -> list[nn.Module]:
     """The modules inside the model for which the function holds."""
@@ -39,3 +41,6 @@ def replace_all_layer_type_recursive(
             setattr(model, name, new_layer)
         else:
             replace_all_layer_type_recursive(layer, old_layer_type, new_layer)
+
+
+__getattr__ = missing_names(__name__, {})

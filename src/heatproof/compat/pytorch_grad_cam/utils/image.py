@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from heatproof.compat.missing import missing_names
 from heatproof.compat.pytorch_grad_cam.utils.factorization_image import (
     create_labels_legend,
     show_factorization_on_image,
@@ -114,3 +115,5 @@ __all__ = [
     "show_cam_on_image",
     "show_factorization_on_image",
 ]
+
+__getattr__ = missing_names(__name__, {})

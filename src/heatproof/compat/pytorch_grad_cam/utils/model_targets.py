@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from heatproof.compat.missing import missing_names
+
 #: Targets that name a class → the engine's name for the output they take.
 OUTPUTS = {
     "ClassifierOutputTarget": "logit",
@@ -130,3 +132,6 @@ def class_and_output(target: Any) -> tuple[int, str] | None:
     if kind.__name__ not in OUTPUTS or not home.startswith("pytorch_grad_cam.utils"):
         return None
     return int(target.category), OUTPUTS[kind.__name__]
+
+
+__getattr__ = missing_names(__name__, {})

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from heatproof.attributions.eigen import eigencam, kpcacam, segeigencam
+from heatproof.compat.missing import missing_names
 
 
 def get_2d_projection(activation_batch: np.ndarray) -> np.ndarray:
@@ -31,3 +32,6 @@ def get_2d_projection_with_sign_correction(activation_batch: np.ndarray) -> np.n
 
 def _tensor(activations: np.ndarray) -> torch.Tensor:
     return torch.nan_to_num(torch.tensor(activations), posinf=torch.inf, neginf=-torch.inf)
+
+
+__getattr__ = missing_names(__name__, {})
