@@ -13,13 +13,16 @@ from heatproof.data import Shapes
 from heatproof.data.collected import collected
 from heatproof.data.image_opener import open_pixels
 from heatproof.data.input_form import opened
-<<<<<<< HEAD
 from heatproof.engine.call import input_form
-from heatproof.errors import HeatproofWarning, InvalidInput, InvalidTarget, ModelError, StoreError
-=======
-from heatproof.errors import HeatproofWarning, InvalidImage, InvalidInput, ModelError, StoreError
+from heatproof.errors import (
+    HeatproofWarning,
+    InvalidImage,
+    InvalidInput,
+    InvalidTarget,
+    ModelError,
+    StoreError,
+)
 from heatproof.geometry import Geometry
->>>>>>> fix2
 from heatproof.studies.store import connect
 
 from . import nets
