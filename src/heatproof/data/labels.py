@@ -1,13 +1,16 @@
 """A label file: a CSV with the columns `file`, and `class_index`, `name` or both; any others are ignored."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import TypeVar
 
 from heatproof.data.csv_rows import Row, csv_rows, image_name
 from heatproof.data.image_paths import printable
 from heatproof.errors import InvalidInput
+
+T = TypeVar("T")
 
 COLUMNS = ("file", "class_index")
 #: The largest index of a class that can have a name.
@@ -59,7 +62,7 @@ def labels_by_ending(ids: Sequence[str], path: str | os.PathLike) -> tuple[list[
     The longest match counts; None where there is none. Raises InvalidInput where the file names none of the images.
     """
     file = read_labels(path)
-    found = [_by_ending(identity, file.labels) for identity in ids]
+    found = [by_ending(identity, file.labels) for identity in ids]
     if all(label is None for label in found):
         raise InvalidInput(
             f"`labels` must name the images. {printable(path)} names {next(iter(file.labels))!r}, and no image: "
@@ -68,7 +71,8 @@ def labels_by_ending(ids: Sequence[str], path: str | os.PathLike) -> tuple[list[
     return found, file
 
 
-def _by_ending(identity: str, known: dict[str, int]) -> int | None:
+def by_ending(identity: str, known: Mapping[str, T]) -> T | None:
+    """What a file says of an image, by the longest end of its path that the file names; None where it names none."""
     parts = PurePath(identity).parts
     endings = ("/".join(parts[start:]) for start in range(len(parts)))
     return next((known[ending] for ending in endings if ending in known), None)

@@ -68,19 +68,22 @@ class Alternative:
 
 def judged(preprocessing: Preprocessing, found: Sequence[Prediction]) -> Alternative:
     """How predictions agree with the reference, or with the labels where there is none."""
-    answers = [one.right if one.agrees is None else one.agrees for one in found]
-    known = tuple(answer for answer in answers if answer is not None)
+    told = [one for one in found if one.reference is not None or one.label is not None]
+    answers = tuple(bool(one.right if one.agrees is None else one.agrees) for one in told)
     near = [
         one.of_expected if one.difference is None else 1 - one.difference
         for one in found
         if one.of_expected is not None
     ]
     farthest = max((one.difference for one in found if one.difference is not None), default=0.0)
-    return Alternative(preprocessing, known, sum(near) / len(near) if near else 0.0, farthest)
+    return Alternative(preprocessing, answers, sum(near) / len(near) if near else 0.0, farthest)
 
 
 def searched(
-    start: Alternative, predict: Callable[[Preprocessing], Sequence[Prediction]], advance: Callable[[float], Any]
+    start: Alternative,
+    predict: Callable[[Preprocessing], Sequence[Prediction]],
+    advance: Callable[[float], Any],
+    resized: bool = True,
 ) -> list[Alternative]:
     """The alternatives tried, the best first.
 
@@ -88,7 +91,10 @@ def searched(
     filter. Then, where none of these agrees perfectly, the steps one after another, each from the best so far. So a
     single mistake is found as such, and several are found with some forty trials and not with all 120 combinations. Of
     two that agree alike, the one that changes less is better.
+
+    `resized`: whether the images can be resized otherwise; of tensors only mean, std and the order can be wrong.
     """
+    steps = _STEPS if resized else (_normalisations,)
     tried = {_seen(start.preprocessing): start}
 
     def take(step: Callable[[Preprocessing], Iterator[Preprocessing]], base: Preprocessing) -> None:
@@ -100,10 +106,10 @@ def searched(
     def best() -> Alternative:
         return max(tried.values(), key=lambda one: (one.key, -_changes(start.preprocessing, one.preprocessing)))
 
-    for step in _STEPS:
+    for step in steps:
         take(step, start.preprocessing)
-    if not best().perfect:
-        for step in _STEPS:
+    if resized and not best().perfect:
+        for step in steps:
             take(step, best().preprocessing)
     found = [one for one in tried.values() if one is not start]
     return sorted(found, key=lambda one: (one.key, -_changes(start.preprocessing, one.preprocessing)), reverse=True)

@@ -12,6 +12,7 @@ import torch
 
 from heatproof.class_names import class_index
 from heatproof.data.csv_rows import csv_rows, image_name
+from heatproof.data.labels import by_ending
 from heatproof.engine import halved
 from heatproof.errors import InvalidImage, InvalidInput, InvalidTarget
 from heatproof.models import Model
@@ -144,9 +145,10 @@ def predictions(
         moments.append((float(z.sum()), float(z.square().sum()), float(z.amin()), float(z.amax()), z.numel()))
         warn_of_values(model, logits)
         finite = torch.isfinite(logits).all(1).tolist()
+        top = top_class(logits).tolist()
         for at, (row, one) in enumerate(zip(rows, model.probabilities(logits), strict=True)):
             if finite[at]:
-                found[row] = _prediction(model, shots[row], expected[row], one, int(top_class(logits[at])))
+                found[row] = _prediction(model, shots[row], expected[row], one, top[at])
             else:
                 found[row] = Prediction(
                     shots[row].name, label=shots[row].label, reference=expected[row], flag="logits that are not finite"
@@ -238,7 +240,7 @@ def read_reference(path: str | os.PathLike, shots: Sequence[ImageSource], model:
             )
         if text := (row[column] or "").strip():
             known[image_name(row, line)] = Expected(_class(text, model, line), _probability(row, line))
-    found = [_by_ending(shot.id, known) for shot in shots]
+    found = [by_ending(shot.id, known) for shot in shots]
     if not any(found):
         raise InvalidInput(
             f"`reference` must name the images. It names {next(iter(known), 'none')!r}; the first image is "
@@ -276,9 +278,3 @@ def _probability(row: Any, line: str) -> float | None:
     if not 0 <= found <= 1:
         raise InvalidInput(f"`probability` must lie in 0 … 1. {line}: got {text!r}.")
     return found
-
-
-def _by_ending(identity: str, known: dict[str, Expected]) -> Expected | None:
-    parts = PurePath(identity).parts
-    endings = ("/".join(parts[start:]) for start in range(len(parts)))
-    return next((known[ending] for ending in endings if ending in known), None)

@@ -1,6 +1,7 @@
 """What all attributions in Captum's style have in common."""
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -64,7 +65,7 @@ class Attribution:
 
     def has_convergence_delta(self) -> bool:
         """Whether `attribute` takes `return_convergence_delta`."""
-        return False
+        return "return_convergence_delta" in inspect.signature(self.attribute).parameters
 
     @property
     def is_delta_supported(self) -> bool:

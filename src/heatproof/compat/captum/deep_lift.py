@@ -37,10 +37,6 @@ class DeepLift(GradientAttribution):
         super().__init__(must_be_module(model))
         self.model, self.eps, self._multiply_by_inputs = model, eps, multiply_by_inputs
 
-    def has_convergence_delta(self) -> bool:
-        """True."""
-        return True
-
     def attribute(  # type: ignore[override]
         self,
         inputs: Any,

@@ -150,10 +150,6 @@ class LayerIntegratedGradients(_Layer):
         super().__init__(forward_func, layer, device_ids)
         self._multiply_by_inputs = multiply_by_inputs
 
-    def has_convergence_delta(self) -> bool:
-        """True."""
-        return True
-
     def attribute(  # type: ignore[override]
         self,
         inputs: Any,

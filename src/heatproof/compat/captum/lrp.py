@@ -131,10 +131,6 @@ class LRP(Attribution):
             found[part] = rule
         return found
 
-    def has_convergence_delta(self) -> bool:
-        """True."""
-        return True
-
     def attribute(  # type: ignore[override]
         self,
         inputs: Any,

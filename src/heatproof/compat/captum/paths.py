@@ -76,10 +76,6 @@ class IntegratedGradients(GradientAttribution):
         super().__init__(forward_func)
         self._multiply_by_inputs = multiply_by_inputs
 
-    def has_convergence_delta(self) -> bool:
-        """True."""
-        return True
-
     def attribute(  # type: ignore[override]
         self,
         inputs: Any,
@@ -125,10 +121,6 @@ class GradientShap(GradientAttribution):
     def __init__(self, forward_func: Callable, multiply_by_inputs: bool = True):
         super().__init__(forward_func)
         self._multiply_by_inputs = multiply_by_inputs
-
-    def has_convergence_delta(self) -> bool:
-        """True."""
-        return True
 
     def attribute(  # type: ignore[override]
         self,
