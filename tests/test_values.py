@@ -252,3 +252,9 @@ def test_an_output_that_is_no_logit_is_warned_of_once(x):
         heatproof.explain(model, x)
     heatproof.explain(model, x)  # warnings are errors here
     heatproof.explain(heatproof.wrap(head(), size=SIDE, layer="two"), x)
+
+
+def test_a_network_read_as_one_of_values_has_one_column():
+    """Its classes were counted before: a single logit stands for two, a single value for itself."""
+    model = heatproof.wrap(nets.seeded(lambda: nets.Plain(classes=1)), 0.5, 0.5, 16)
+    assert (model.outputs, model.as_values().outputs) == (2, 1)

@@ -79,6 +79,21 @@ def test_road_combined_and_its_averages(given):
     np.testing.assert_array_equal(both(code, given)[0], found)
 
 
+def test_an_average_runs_the_images_themselves_once_and_their_difference_not_at_all(given):
+    """By hand from single thresholds, which run them each time."""
+    z, maps, module = given
+    road, kinds = part("ours", ".metrics.road"), part("ours", ".utils.model_targets")
+    targets, counted = [kinds.ClassifierOutputTarget(c) for c in (0, 4, 2)], nets.Counted(module)
+    most = [road.ROADMostRelevantFirst(p)(z, maps, targets, module) for p in (30, 60)]
+    least = [road.ROADLeastRelevantFirst(p)(z, maps, targets, module) for p in (30, 60)]
+    np.testing.assert_allclose(road.ROADMostRelevantFirstAverage((30, 60))(z, maps, targets, counted), np.mean(most, 0),
+                               atol=1e-6)  # fmt: skip
+    assert counted.calls == 2 + 1
+    np.testing.assert_allclose(road.ROADCombined((30, 60))(z, maps, targets, counted),
+                               (np.mean(least, 0) - np.mean(most, 0)) / 2, atol=1e-6)  # fmt: skip
+    assert counted.calls == 3 + 4
+
+
 def test_tied_pixels_are_removed_in_exact_numbers():
     """The peer removes every pixel of the tie group, here the whole image."""
     confidence = part("ours", ".metrics.perturbation_confidence")

@@ -1,7 +1,7 @@
 """A Dataset, a DataLoader or an iterable as a set of images for a study: read once for names, labels and content."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +55,7 @@ def collected(source: Any, form: InputForm, name: str = "images") -> CollectedIm
     again, names = by_index(source), class_names_of(source)
     match = source_match(source, form.classes)
     ids, labels, flags, held, digest = [], [], {}, [], hashlib.blake2b(digest_size=16)
+    taken: set[str] = set()
     for number, item in enumerate(read_items(source)):
         content, flag, image = "", item.flag, item.image
         if not flag:
@@ -65,8 +66,9 @@ def collected(source: Any, form: InputForm, name: str = "images") -> CollectedIm
                 if not isinstance(error, InvalidImage) and len(flags) == number:
                     raise  # as in a stream
                 flag = str(error)
-        id = _unused(item, content, number, ids)
+        id = _unused(item, content, number, taken)
         ids.append(id)
+        taken.add(id)
         labels.append(class_of(item.label, match, names, form.classes))
         flags |= {id: flag} if flag else {}
         held += [] if again else [image]
@@ -77,10 +79,10 @@ def collected(source: Any, form: InputForm, name: str = "images") -> CollectedIm
     return CollectedImages(source, form, name, ids, labels, classes, flags, digest.hexdigest(), held)
 
 
-def _unused(item: Item, content: str, number: int, ids: list[str]) -> str:
+def _unused(item: Item, content: str, number: int, taken: Set[str]) -> str:
     """A name that no image before has: the source's, else one from the content."""
     name = item.id or content or f"image {number + 1}"
-    return name if name not in ids else f"{name} ({number + 1})"
+    return name if name not in taken else f"{name} ({number + 1})"
 
 
 def _input(image: Any, form: InputForm) -> Any:

@@ -325,7 +325,8 @@ class TargetBatch:
         scale = std.view(1, -1, *[1] * (noise.dim() - 2))
         found = captured(model, batch.x + scale * noise, [layer], gradients=True, trunk=batch.differentiable)
         with torch.enable_grad():
-            utility = explained_output.of_target(batch.output, found.logits, self.target, model.multi_label)
+            output = batch._read(batch.output)
+            utility = explained_output.of_target(output, found.logits, self.target, model.multi_label)
         return found.gradients_of(utility, [layer], second=batch.differentiable)[layer].float()
 
     def hvp(self, layer: str, utility: explained_output.Output) -> torch.Tensor:

@@ -143,6 +143,7 @@ class Model:
         if self.multi_label:
             raise InvalidInput(f'{self.name} has `multi_label`, so its outputs are logits. Got `output="value"`.')
         twin = copy.copy(self)
+        twin.__dict__.pop("outputs", None)  # a single logit stands for two classes, a single value for one column
         twin.output_kind = "value"
         return twin
 

@@ -125,10 +125,24 @@ class AveragerAcrossThresholds:
     def __init__(self, imputer: Callable[[float], Any], percentiles: Sequence[float] = tuple(range(10, 100, 10))):
         self.imputer, self.percentiles = imputer, list(percentiles)
 
+    @neutral()
     def __call__(self, input_tensor: torch.Tensor, cams: Any, targets: Any, model: nn.Module) -> np.ndarray:
-        """As `PerturbationConfidenceMetric`, float32 `(N,)`."""
-        values = [self.imputer(percentile)(input_tensor, cams, targets, model) for percentile in self.percentiles]
-        return np.mean(np.array(values, np.float32), axis=0)
+        """As `PerturbationConfidenceMetric`, float32 `(N,)`; the images themselves are run once."""
+        found = self.perturbed(input_tensor, cams, targets, model)
+        images = checked(input_tensor)
+        return found - outputs(model, images, checked_targets(targets, len(images))) if self._own else found
+
+    def perturbed(self, input_tensor: torch.Tensor, cams: Any, targets: Any, model: nn.Module) -> np.ndarray:
+        """The mean output on the perturbed images, `(N,)`; of a metric of another kind, the mean of what it gives."""
+        more = {"return_diff": False} if self._own else {}
+        metrics = map(self.imputer, self.percentiles)
+        return np.mean(
+            np.array([one(input_tensor, cams, targets, model, **more) for one in metrics], np.float32), axis=0
+        )
+
+    @property
+    def _own(self) -> bool:
+        return isinstance(self.imputer, type) and issubclass(self.imputer, PerturbationConfidenceMetric)
 
 
 __getattr__ = missing_names(__name__, {})

@@ -75,8 +75,8 @@ class ROADCombined:
 
     def __call__(self, input_tensor: torch.Tensor, cams: Any, targets: Any, model: nn.Module) -> np.ndarray:
         """As `PerturbationConfidenceMetric`, float32 `(N,)`."""
-        given = input_tensor, cams, targets, model
-        return (self.lerf_averager(*given) - self.morf_averager(*given)) / 2
+        given = input_tensor, cams, targets, model  # the outputs of the images themselves cancel
+        return (self.lerf_averager.perturbed(*given) - self.morf_averager.perturbed(*given)) / 2
 
 
 __getattr__ = missing_names(__name__, {})
