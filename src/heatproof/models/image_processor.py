@@ -1,4 +1,4 @@
-"""The preprocessing that an image processor of transformers does, and the classes that a configuration names."""
+"""The preprocessing that an image processor of transformers does."""
 
 import math
 import warnings
@@ -57,10 +57,3 @@ def _geometry(processor: Any) -> Geometry:
 def _side(size: Any, key: str) -> int | None:
     value = size.get(key) if isinstance(size, Mapping) else getattr(size, key, None)
     return int(value) if value else None
-
-
-def class_names(config: Any) -> tuple[str, ...] | None:
-    """The names of the classes in the order of their indices; None where the configuration has numbers alone."""
-    names = getattr(config, "id2label", None) or {}
-    listed = tuple(str(names[i]) for i in sorted(names, key=int))
-    return None if not listed or all(name == f"LABEL_{i}" for i, name in enumerate(listed)) else listed
