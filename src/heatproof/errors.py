@@ -8,7 +8,8 @@ HeatproofError
 │   ├── InvalidType       a value of a type that cannot be used (also a TypeError)
 │   └── InvalidStudy      a study file or plan that cannot be run
 ├── ModelError        a model that cannot be loaded, or whose output is not a classifier's
-│   ├── LayerError        a layer that cannot be explained: not spatial, never run, no gradient
+│   ├── LayerError        a layer that cannot be explained: not spatial, never run
+│   │   └── NoGradient        one that no gradient reaches (also a RuntimeError, as PyTorch's own)
 │   └── NotApplicable     a method that cannot be used for this network (an attention method on a CNN)
 ├── StoreError        a results folder that belongs to another study, is in use, or cannot be written
 └── MissingExtra      an optional part that is not installed
@@ -58,6 +59,10 @@ class ModelError(HeatproofError):
 
 class LayerError(ModelError):
     """A layer that cannot be explained."""
+
+
+class NoGradient(LayerError, RuntimeError):
+    """A layer that no gradient of the output reaches; PyTorch itself raises a RuntimeError there."""
 
 
 class NotApplicable(ModelError):

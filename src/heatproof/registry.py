@@ -24,11 +24,15 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownName:
     """The error for a name that does not exist, with near misses."""
+    return UnknownName(f"No {kind} is called {name!r}. {near_misses(name, known)}")
+
+
+def near_misses(name: str, known: Iterable[str]) -> str:
+    """The sentence with the names that may have been meant, or with those that exist."""
     known = sorted(known)
-    near = nearest(name, known)
-    listing = ", ".join(known[:40]) + (", …" if len(known) > 40 else "")
-    hint = f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else f"Known: {listing}."
-    return UnknownName(f"No {kind} is called {name!r}. {hint}")
+    if near := nearest(name, known):
+        return f"Did you mean {' or '.join(map(repr, near))}?"
+    return f"Known: {', '.join(known[:40])}{', …' if len(known) > 40 else ''}."
 
 
 def fold(name: str) -> str:

@@ -49,6 +49,20 @@ def sharpened(net: nn.Module, seed: int = 0) -> nn.Module:
     return net.requires_grad_(False)
 
 
+class Crossing(nn.Module):
+    """Every patch attends to its neighbour: a matrix of the right shape that says where the neighbours look."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches, self.head = nn.Conv2d(3, 8, 8, 8), nn.Linear(8, 5)
+        self.attend = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        tokens = self.patches(z).flatten(2).mT
+        others = tokens.roll(1, 1)
+        return self.head(self.attend(tokens, others, others)[0].mean(1))
+
+
 class Network(nn.Module):
     """As the engine hands it over."""
 
@@ -274,6 +288,7 @@ def test_the_grid_of_a_rectangular_image_is_rectangular():
             224,
             "its attention is not between positions",
         ),
+        (lambda: Crossing(), 32, "its attention is to other tokens than its own, as in cross-attention"),
     ],
 )
 def test_where_attention_cannot_be_read_it_says_why(make, side, said, name):

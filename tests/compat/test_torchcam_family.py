@@ -107,6 +107,43 @@ def test_scores_without_a_graph_must_be_the_output(z):
         extracted(ours, "GradCAM", module, "two", z, 1, lambda output: torch.ones_like(output, requires_grad=True))
 
 
+@pytest.mark.parametrize("name", ["GradCAM", "GradCAMpp", "LayerCAM", "XGradCAM"])
+def test_scores_with_a_graph_need_no_pass_of_their_own(name, z):
+    """As many passes as the peer's; the same maps without a graph, in training mode, and from an equal other pass."""
+    module = nets.Counted(nets.seeded(nets.Signed)).eval()
+    layers = ["inner.one", "inner.two"]
+    with getattr(ours, name)(module, layers) as extractor:
+        scores = module(z)
+        before = module.calls
+        found = extractor([0, 4, 2], scores)
+        assert module.calls == before
+        module(z)
+        agree(extractor([0, 4, 2], scores), found)
+        with torch.inference_mode():
+            scores = module(z)
+        agree(extractor([0, 4, 2], scores), found)
+
+
+@pytest.mark.parametrize("scored", [lambda output: output, SOFTMAX])
+def test_a_layer_whose_output_the_next_one_overwrites(scored, z):
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5)
+    ).eval()
+    apart = nn.Sequential(*module[:2], nn.ReLU(), *module[3:])
+    for name in ("GradCAM", "LayerCAM"):
+        found, expected = (extracted(ours, name, one, "1", z, [0, 4, 2], scored) for one in (module, apart))
+        agree(found, expected, 1e-6)
+
+
+def test_autocast_gives_float32_maps_by_the_graph(z):
+    module = nets.seeded(nets.Signed)
+    with torch.autocast("cpu", torch.bfloat16):
+        (found,) = extracted(ours, "GradCAM", module, "two", z, [0, 4, 2])
+    agree([found], extracted(ours, "GradCAM", module, "two", z, [0, 4, 2]), 0.05)
+    assert found.dtype == torch.float32
+
+
 # --- CAM: heads, dtypes ---
 
 
@@ -212,11 +249,59 @@ def test_legrad_of_other_transformers_and_what_it_refuses():
     with pytest.raises(LayerError, match="not connected to its attention"):
         code(score_projection=lambda tokens: project(tokens.detach()))
     with pytest.raises(NotApplicable, match="Got 0 in"):
+        code(layer=module.blocks[-1].mlp)
+    with pytest.raises(TypeError, match="'norm', a LayerNorm, has no self_attention"):
         code(layer=module.norm)
     with ours.LeGrad(module, module.blocks[-1], score_projection=project) as extractor:
         module(z)
         with pytest.raises(InvalidInput, match="does not support `targets`"):
             extractor(targets=lambda row: row[0])
+
+
+class Block(nn.Module):
+    """Attention of `shift`ed tokens, and tokens that `tokens` makes of its output."""
+
+    def __init__(self, shift: int = 0, tokens=lambda found: found, **options):
+        super().__init__()
+        self.attend = nn.MultiheadAttention(24, 2, batch_first=options.pop("batch_first", True), **options)
+        self.shift, self.tokens = shift, tokens
+
+    def forward(self, x):
+        others = x.roll(self.shift, 1) if self.shift else x
+        return self.tokens(x + self.attend(x, others, others, need_weights=False)[0])
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (lambda: Block(add_zero_attn=True), "does not support added attention tokens"),
+        (lambda: Block(add_bias_kv=True), "does not support added attention tokens"),
+        (lambda: Block(kdim=4, vdim=4), "24, 4 and 4 dimensions"),
+        (lambda: Block(batch_first=False), "batch_first=True"),
+        (lambda: Block(shift=1), "explains self-attention"),
+        (lambda: Block(tokens=lambda found: found.mean(1)), "must return tokens"),
+    ],
+)
+def test_blocks_that_legrad_refuses(made, said):
+    """By their settings or while the user's model runs: before a map of the wrong thing is made."""
+    module, z = nets.seeded(nets.vit), 2 * nets.images(2, 32) - 1
+    module.blocks[1] = made().eval()
+    before = nets.traces(module)
+    with pytest.raises(InvalidInput, match=said):
+        extracted(ours, "LeGrad", module, module.blocks[1], z, 1, score_projection=lambda tokens: tokens[:, 0])
+    assert nets.traces(module) == before
+
+
+def test_legrad_refuses_cross_attention_that_it_did_not_watch():
+    module, z = nets.seeded(nets.vit), 2 * nets.images(2, 32) - 1
+    module.blocks[1] = Block().eval()
+    project = lambda tokens: module.head(module.norm(tokens)[:, 0])  # noqa: E731
+    with ours.LeGrad(module, module.blocks[1], score_projection=project) as extractor:
+        scores = module(z)
+        assert extractor(1, scores)[0].shape == (2, 4, 4)
+        module.blocks[1].shift = 1
+        with pytest.raises(NotApplicable, match="attends to other tokens"):
+            extractor(1, scores)
 
 
 # --- scores ---

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from heatproof.errors import UnknownName
-from heatproof.registry import unknown
+from heatproof.registry import near_misses
 
 
 class MissingAttribute(UnknownName, AttributeError):
@@ -40,15 +40,19 @@ def missing_names(
 
     def __getattr__(name: str) -> Any:
         if name.startswith("_"):
-            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+            raise AttributeError(_absent(module, name))
         if said := advice.get(name) or otherwise(name):
             text = _without(name, said)
         else:
             names = known() if known else _public(sys.modules[module])
-            text = str(unknown(f"part of {module}", name, names))
+            text = f"{_absent(module, name)}. {near_misses(name, names)}"
         raise (MissingImport if _is_imported() else MissingAttribute)(text)
 
     return __getattr__
+
+
+def _absent(module: str, name: str) -> str:
+    return f"module {module!r} has no attribute {name!r}"
 
 
 def _public(module: ModuleType) -> Iterable[str]:

@@ -31,7 +31,8 @@ class Attention(TorchFunctionMode):
     A matrix is `(N, heads, T, T)`: rows attend to columns and sum to one. `kept` can reduce it before it is stored. In
     grad mode the matrices are part of the graph; the first is a leaf where nothing before it requires a gradient.
 
-    `windowed`: some attention was within windows; `reduced`: from many positions to fewer. `lengths`: the numbers of
+    `windowed`: some attention was within windows; `reduced`: from many positions to fewer; `crossed`: an
+    `nn.MultiheadAttention` attended to other tokens than its own (its matrix is not stored). `lengths`: the numbers of
     positions in the inputs of linear layers, which tell attention between positions from attention between channels.
     `only`: the numbers of the softmax calls that are looked at (`Reading.calls`); all by default.
     """
@@ -46,7 +47,7 @@ class Attention(TorchFunctionMode):
         self.count, self.kept, self.only = count, kept, only
         self.calls = 0
         self.matrices: list[torch.Tensor] = []
-        self.windowed = self.reduced = False
+        self.windowed = self.reduced = self.crossed = self._to_others = False
         self.lengths: set[int] = set()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
@@ -54,8 +55,12 @@ class Attention(TorchFunctionMode):
         if func is F.scaled_dot_product_attention:
             return _attended(self._store, *args, **kwargs)
         if func is F.multi_head_attention_forward:
-            with self:  # the functions that it calls must be seen too
-                return _OPENED(*args, **kwargs)
+            self._to_others = not _attends_to_itself(*args, **kwargs)
+            try:
+                with self:  # the functions that it calls must be seen too
+                    return _OPENED(*args, **kwargs)
+            finally:
+                self._to_others = False
         if func is F.linear and args and args[0].dim() >= 3:
             *shape, _channels = args[0].shape
             self.lengths.update({*shape, math.prod(shape[1:])})
@@ -76,12 +81,20 @@ class Attention(TorchFunctionMode):
         if matrix.shape[-1] != matrix.shape[-2]:
             self.reduced = True
             return matrix
+        if self._to_others:
+            self.crossed = True
+            return matrix
         if torch.is_grad_enabled() and not matrix.requires_grad:
             matrix = matrix.detach().requires_grad_()
         # The network must go on with a view of the stored matrix, else no gradient reaches it.
         whole = matrix.unflatten(0, (self.count, -1)) if flat else matrix
         self.matrices.append(self.kept(whole))
         return whole.flatten(0, 1) if flat else whole
+
+
+def _attends_to_itself(query: torch.Tensor, key: torch.Tensor, *_: Any, **__: Any) -> bool:
+    """Whether the tokens that ask are those that are attended to."""
+    return query is key or (query.shape == key.shape and torch.equal(query, key))
 
 
 class UnfusedAttention(TorchFunctionMode):
@@ -210,6 +223,8 @@ def _read_attention(network: Any, z: torch.Tensor) -> Reading | str:
     with torch.enable_grad(), Attention(len(z), only=calls) as attention:
         output = network(z)
     matrices = attention.matrices
+    if attention.crossed:
+        return "its attention is to other tokens than its own, as in cross-attention"
     if attention.windowed:
         return "its attention is within windows or views"
     if attention.reduced:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from heatproof.errors import LayerError
+from heatproof.errors import LayerError, NoGradient
 from heatproof.locks import held, of_this_thread
 from heatproof.models.layer_names import several_calls
 from heatproof.models.layout import Layout, layout_of
@@ -66,17 +66,17 @@ class Captured:
         """
         self.check_within(layers)
         if not utility.requires_grad:
-            raise LayerError(_no_gradient(layers, self.module))
+            raise NoGradient(_no_gradient(layers, self.module))
         natives = [self.native[name] for name in layers]
         without = [name for name, native in zip(layers, natives, strict=True) if not native.requires_grad]
         if without:
-            raise LayerError(_no_gradient(without, self.module))
+            raise NoGradient(_no_gradient(without, self.module))
         with torch.enable_grad():
             total = utility.sum()
         found = torch.autograd.grad(total, natives, create_graph=second, retain_graph=keep or second, allow_unused=True)
         without = [name for name, gradient in zip(layers, found, strict=True) if gradient is None]
         if without:
-            raise LayerError(_no_gradient(without, self.module))
+            raise NoGradient(_no_gradient(without, self.module))
         return {name: self.layouts[name].to_grid(g) for name, g in zip(layers, found, strict=True) if g is not None}
 
     def product(self, gradients: torch.Tensor, layer: str, *, second: bool = False) -> torch.Tensor:

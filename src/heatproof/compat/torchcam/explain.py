@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from heatproof.attributions.cam import BASES
 from heatproof.compat.missing import missing_names
 from heatproof.compat.torchcam.methods import GradCAM
 from heatproof.compat.torchcam.methods.core import Extractor
@@ -135,7 +136,7 @@ def explain(
     elif method is GradCAM:
         named.setdefault("input_shape", tuple(input_tensor.shape[1:]))
     with method(model, **named) as extractor:
-        with torch.no_grad():
+        with torch.set_grad_enabled(issubclass(method, Extractor) and method.method in BASES):
             logits = _checked_logits(model(input_tensor))
         predicted, names = int(logits[0].argmax()), _checked_classes(expected_class_idx, class_names, logits.shape[1])
         wanted = dict.fromkeys([predicted] if expected_class_idx is None else [predicted, expected_class_idx])

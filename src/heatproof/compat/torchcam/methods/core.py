@@ -11,8 +11,8 @@ from heatproof.ambient import neutral
 from heatproof.attributions import requested
 from heatproof.attributions.cam import BASES
 from heatproof.compat.given_models import AsGiven, Reshape, Wanted, as_rule, number, raw_maps
-from heatproof.compat.torchcam.methods.user_graph import Pass, PassKeeper
-from heatproof.errors import InvalidInput, InvalidTarget, InvalidType
+from heatproof.compat.torchcam.methods.user_graph import Pass, PassKeeper, disconnected
+from heatproof.errors import InvalidInput, InvalidTarget, InvalidType, NoGradient
 from heatproof.models import resolve_layer
 from heatproof.models.model import bare
 from heatproof.tensors import minmax, upsampled
@@ -28,10 +28,10 @@ class NotRun(InvalidInput, AssertionError):
 class Extractor:
     """A method in the call style of torchcam: `extractor(class_idx, scores) → [(N, *spatial) for each layer]`.
 
-    Hooks on the model keep its last input while the extractor is open, one for each thread; the maps are made from that
-    input in a pass of their own, in eval mode. So `scores`, the model's output, may come from inference mode. Scores
-    that are made from it are explained through their own graph. Methods that draw random numbers draw the same ones
-    for the same image.
+    Hooks on the model keep its last pass while the extractor is open, one for each thread. `scores` that have a graph
+    of a pass in eval mode, or that are made from the model's output, are explained through that graph. Else the maps
+    are made in a pass of their own, in eval mode: `scores` may come from inference mode. Methods that draw random
+    numbers draw the same ones for the same image.
     """
 
     #: Our method, its options, and whether its map is rectified before it is scaled.
@@ -161,19 +161,32 @@ class Extractor:
     def explained(
         self, last: Pass, scores: Any, wanted: Wanted, objective: Callable[[], torch.Tensor], normalized: bool
     ) -> list[torch.Tensor]:
-        """The maps of `wanted`, in a pass of their own; of `objective()` where `scores` are not the model's output."""
+        """The maps of `wanted`: of `objective()` through the graph of `scores`, or in a pass of their own."""
         formula = BASES.get(self.method)
-        if formula is None or not _made_of_the_output(scores, last.output):
+        made = _made_of_the_output(scores, last.output)
+        if formula is None or not (made or self._has_graph(last, scores)):
             return self.maps(last.inputs, wanted, normalized)
-        with torch.enable_grad():
-            found = last.gradients(objective(), self.model, self.target_names)
+        try:
+            with torch.enable_grad():
+                found = last.gradients(objective(), self.model, self.target_names)
+        except NoGradient:
+            if made:
+                raise
+            return self.maps(last.inputs, wanted, normalized)  # equal scores of another pass
         return self._finished([formula(*pair, **self.options) for pair in found], normalized)
+
+    def _has_graph(self, last: Pass, scores: Any) -> bool:
+        in_eval = not any(module.training for module in self.model.modules())
+        return in_eval and self.reshape_transform is None and last.reaches(scores, self.target_names)
 
     def maps(self, inputs: torch.Tensor, wanted: Wanted, normalized: bool = True) -> list[torch.Tensor]:
         """The maps of each layer, as a call gives them; float64 for a float64 input."""
         keys = [f"{self.method}@{name}" for name in self.target_names]
         asked = dict.fromkeys(keys, self.options)
-        found = raw_maps(self.model, inputs, asked, wanted, self.target_names[0], self.reshape_transform)
+        try:
+            found = raw_maps(self.model, inputs, asked, wanted, self.target_names[0], self.reshape_transform)
+        except NoGradient as error:
+            raise NoGradient(f"{disconnected(', '.join(self.target_names))} {error}") from error
         return self._finished([found.raw[key] for key in keys], normalized)
 
     def _finished(self, raw: list[torch.Tensor], normalized: bool) -> list[torch.Tensor]:
@@ -208,9 +221,15 @@ def _chosen(scores: torch.Tensor, wanted: Wanted) -> torch.Tensor:
     if wanted.scores:
         return torch.stack([number(target, row) for target, row in zip(wanted.scores, scores, strict=True)])
     target = torch.as_tensor(wanted.rule, device=scores.device).expand(len(scores))
-    if not ((target >= 0) & (target < scores.shape[1])).all():
-        raise InvalidTarget(f"`class_idx` must lie in 0 … {scores.shape[1] - 1}. Got {target.tolist()}.")
+    check_classes(target.tolist(), scores.shape[1])
     return scores.gather(1, target[:, None])[:, 0]
+
+
+def check_classes(classes: Sequence[int], count: int) -> None:
+    """Raises InvalidTarget for the first of `classes` that is none of `count`."""
+    for index in classes:
+        if not 0 <= index < count:
+            raise InvalidTarget(f"`class_idx` must lie in 0 … {count - 1}. Got {index}, which is out-of-range.")
 
 
 def fused_shape(cams: Any, target_shape: tuple[int, ...] | None) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from torch import nn
 
 from heatproof.ambient import neutral
 from heatproof.compat.given_models import Wanted, as_rule
-from heatproof.compat.torchcam.methods.core import Extractor
+from heatproof.compat.torchcam.methods.core import Extractor, check_classes
 from heatproof.compat.torchcam.methods.gradient_cams import GradCAM, GradCAMpp, LayerCAM
 from heatproof.compat.torchcam.methods.wrappers import Wrapper, checked_base
 from heatproof.errors import InvalidInput, InvalidTarget, InvalidType
@@ -75,13 +75,17 @@ class FinerCAM(Wrapper):
         """
         if targets is not None:
             raise InvalidInput("FinerCAM compares classes and does not support `targets`. Got some.")
-        if isinstance(scores, torch.Tensor) and (scores.dim() != 2 or scores.shape[1] < 2):
+        if scores is None:
+            raise InvalidInput("FinerCAM compares classes: scores is required, the model's output (N, K). Got None.")
+        if not isinstance(scores, torch.Tensor):
+            raise InvalidType(f"FinerCAM's scores must be a tensor (N, K). Got {type(scores).__name__}.")
+        if scores.dim() != 2 or scores.shape[1] < 2:
             raise InvalidInput(
                 f"`scores` must have the shape (N, K), with at least one comparison class. Got {tuple(scores.shape)}."
             )
-        last = self.base_cam.last_pass(scores)
-        count = len(scores) if isinstance(scores, torch.Tensor) else len(last.inputs)
+        last, count = self.base_cam.last_pass(scores), len(scores)
         classes = _integers("class_idx", class_idx, count)
+        check_classes(classes, scores.shape[1])
         if comparison_idx is None:
             near = partial(_against_nearest, gamma=self.gamma, count=self.num_references)
             wanted, target = Wanted(as_rule(classes, count), near), torch.tensor(classes)

@@ -11,7 +11,7 @@ from torch import nn
 from heatproof.compat.given_models import AsGiven, Wanted
 from heatproof.compat.torchcam.methods.core import Extractor
 from heatproof.errors import InvalidInput, InvalidType, LayerError, NotApplicable
-from heatproof.locks import held
+from heatproof.locks import held, is_held
 from heatproof.models.attention import Attention
 from heatproof.models.layer_names import module_and_call
 from heatproof.models.model import bare
@@ -57,8 +57,37 @@ class LeGrad(Extractor):
         if score_projection is not None and not callable(score_projection):
             raise InvalidType(f"`score_projection` must be callable. Got {score_projection!r}.")
         super().__init__(model, target_layer, enable_hooks=enable_hooks)
+        try:
+            for name in self.target_names:
+                self._watch(name, module_and_call(bare(model), name)[0])
+        except InvalidInput:
+            self.remove_hooks()
+            raise
         self.score_projection = score_projection or _vision_transformer_head(bare(model))
         self.prefix_tokens, self.grid_shape = prefix_tokens, grid_shape
+
+    def _watch(self, name: str, block: nn.Module) -> None:
+        """Refuses a block that cannot be explained, and hooks that say so while the user's model runs."""
+        if not list(block.children()) and not isinstance(block, nn.MultiheadAttention):
+            raise InvalidType(
+                f"LeGrad explains transformer blocks. {name!r}, a {type(block).__name__}, has no self_attention inside."
+            )
+        for module in block.modules():
+            if isinstance(module, nn.MultiheadAttention):
+                _check_attention(name, module)
+                hook = self._while_watching(_check_tokens)
+                self.hook_handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+        tokens = self._while_watching(lambda _block, _arguments, output: _checked_tokens(name, output))
+        self.hook_handles.append(block.register_forward_hook(tokens))
+
+    def _while_watching(self, check: Callable[..., object]) -> Callable[..., None]:
+        """`check` as a hook of the user's own passes, while the extractor keeps them."""
+
+        def hook(*given: Any) -> None:
+            if self._hooks_enabled and not is_held(bare(self.model)):
+                check(*given)
+
+        return hook
 
     def maps(self, inputs: torch.Tensor, wanted: Wanted, normalized: bool = True) -> list[torch.Tensor]:
         """A list with the one map `(N, *grid)`."""
@@ -102,6 +131,36 @@ class LeGrad(Extractor):
         return patches.unflatten(1, grid)
 
 
+def _check_attention(name: str, attention: nn.MultiheadAttention) -> None:
+    """Raises InvalidInput for attention that is not of the block's own tokens, by its settings."""
+    if attention.bias_k is not None or attention.add_zero_attn:
+        raise InvalidInput(f"LeGrad does not support added attention tokens (add_bias_kv, add_zero_attn). {name!r} has.")
+    if not attention._qkv_same_embed_dim:
+        raise InvalidInput(
+            f"LeGrad explains self-attention: queries, keys and values of one shared-dimension embedding. In {name!r} "
+            f"they have {attention.embed_dim}, {attention.kdim} and {attention.vdim} dimensions."
+        )
+    if not attention.batch_first:
+        raise InvalidInput(f"LeGrad needs batch-first tokens (N, T, C). Build {name!r} with batch_first=True.")
+
+
+def _check_tokens(_module: nn.Module, arguments: tuple, named: dict[str, Any]) -> None:
+    """Raises InvalidInput where attention is not called for `(N, T, C)` tokens and these tokens alone."""
+    query, key, value = (named[n] if n in named else arguments[i] for i, n in enumerate(("query", "key", "value")))
+    if not all(isinstance(one, torch.Tensor) for one in (query, key, value)):
+        raise InvalidInput("LeGrad explains attention with tensor query, key and value.")
+    if query.dim() != 3:
+        raise InvalidInput(f"LeGrad explains attention of (batch, tokens, embedding). Got {tuple(query.shape)}.")
+    if query is not key and (query.shape != key.shape or not torch.equal(query, key)):
+        raise InvalidInput("LeGrad explains self-attention. Here the keys are of other tokens than the queries.")
+
+
+def _checked_tokens(name: str, output: Any) -> torch.Tensor:
+    if not isinstance(output, torch.Tensor) or output.dim() != 3:
+        raise InvalidInput(f"LeGrad's target blocks must return tokens (N, T, C). {name!r} does not.")
+    return output
+
+
 def _vision_transformer_head(model: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
     norm, heads = getattr(getattr(model, "encoder", None), "ln", None), getattr(model, "heads", None)
     if not isinstance(norm, nn.Module) or not isinstance(heads, nn.Module):
@@ -126,13 +185,13 @@ def _attended(
     def leave(name: str, attention: Attention) -> Callable[..., None]:
         def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
             inside = attention.matrices[before[name] :]
+            if attention.crossed:
+                raise NotApplicable(f"LeGrad explains self-attention. {name!r} attends to other tokens than its own.")
             if len(inside) != 1:
                 raise NotApplicable(f"LeGrad explains blocks with one self-attention. Got {len(inside)} in {name!r}.")
-            if not isinstance(output, torch.Tensor) or output.dim() != 3:
-                raise InvalidInput(f"LeGrad's target blocks must return tokens (N, T, C). {name!r} does not.")
+            matrices[name], tokens[name] = inside[0], _checked_tokens(name, output)
             if output.shape[1] != inside[0].shape[-1]:
                 raise InvalidInput(f"The attention keys and target-block tokens of {name!r} must be as many.")
-            matrices[name], tokens[name] = inside[0], output
 
         return keep
 

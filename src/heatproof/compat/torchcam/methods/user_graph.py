@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from heatproof.errors import InvalidInput, LayerError
+from heatproof.errors import InvalidInput, LayerError, NoGradient
 from heatproof.locks import is_held
 from heatproof.models.layer_names import module_and_call
 from heatproof.models.layout import layout_of
@@ -23,11 +23,17 @@ class Pass:
     output: torch.Tensor | None = None
     layers: dict[str, list[torch.Tensor]] = field(default_factory=dict)
 
+    def reaches(self, scores: Any, names: Sequence[str]) -> bool:
+        """Whether `scores` and the outputs of the layers have a graph, so that no further pass is needed."""
+        return isinstance(scores, torch.Tensor) and scores.requires_grad and all(self.layers.get(n) for n in names)
+
     def gradients(self, scores: torch.Tensor, model: nn.Module, names: Sequence[str]) -> list[tuple[torch.Tensor, ...]]:
         """For each layer activations and gradients of the summed `scores`, `(N, C, *spatial)`, by the pass's own graph.
 
+        They are float32, or float64 where the network is.
+
         Raises:
-            LayerError: no gradient reaches a layer. InvalidInput: `scores` have no graph.
+            NoGradient: the scores are of another pass, or do not depend on a layer. InvalidInput: they have no graph.
         """
         if not scores.requires_grad:
             raise InvalidInput(
@@ -43,10 +49,16 @@ class Pass:
             native = outputs[call or 0]
             (gradient,) = torch.autograd.grad(scores.sum(), native, retain_graph=True, allow_unused=True)
             if gradient is None:
-                raise LayerError(f"The scores are not connected to every target layer: no gradient reaches {name!r}.")
+                raise NoGradient(disconnected(repr(name)))
             layout = layout_of(module, native, tuple(self.inputs.shape[2:]), single=True)
-            found.append((layout.to_grid(native.detach()), layout.to_grid(gradient)))
+            dtype = torch.promote_types(native.dtype, torch.float32)
+            found.append(tuple(layout.to_grid(one).to(dtype) for one in (native.detach(), gradient)))
         return found
+
+
+def disconnected(layers: str) -> str:
+    """The text of an error: no gradient of the scores reaches `layers`."""
+    return f"The scores are not connected to every target layer: no gradient reaches {layers}."
 
 
 class PassKeeper:
@@ -96,9 +108,11 @@ class PassKeeper:
             kept.output = output.detach() if isinstance(output, torch.Tensor) else None
 
     def _keeper(self, name: str) -> Callable[..., None]:
-        def keep(_module: nn.Module, _arguments: tuple, output: Any) -> None:
+        def keep(_module: nn.Module, _arguments: tuple, output: Any) -> torch.Tensor | None:
             graph = isinstance(output, torch.Tensor) and output.requires_grad
-            if graph and self._wanted() and (kept := self.last()):
-                kept.layers.setdefault(name, []).append(output)
+            if not (graph and self._wanted() and (kept := self.last())):
+                return None
+            kept.layers.setdefault(name, []).append(output)
+            return output.clone()  # the next layer may write into what it is given
 
         return keep
