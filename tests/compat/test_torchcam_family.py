@@ -128,7 +128,12 @@ def test_scores_with_a_graph_need_no_pass_of_their_own(name, z):
 def test_a_layer_whose_output_the_next_one_overwrites(scored, z):
     torch.manual_seed(0)
     module = nn.Sequential(
-        nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5)
+        nn.Conv2d(3, 6, 3),
+        nn.BatchNorm2d(6),
+        nn.ReLU(inplace=True),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, 5),
     ).eval()
     apart = nn.Sequential(*module[:2], nn.ReLU(), *module[3:])
     for name in ("GradCAM", "LayerCAM"):

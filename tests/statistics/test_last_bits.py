@@ -4,19 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from heatproof.statistics import (
-    auc,
-    bootstrap,
-    compared,
-    delong,
-    kendall_w,
-    multiplicities,
-    responsiveness,
-    robustness_table,
-    verdict_on,
-)
+from heatproof.statistics.agreement import kendall_w
 from heatproof.statistics.fooling import fooled
+from heatproof.statistics.intervals import bootstrap, delong, multiplicities
 from heatproof.statistics.metric_agreement import metric_agreement
+from heatproof.statistics.paired import compared
+from heatproof.statistics.robustness import auc, responsiveness
+from heatproof.statistics.robustness_tables import robustness_table
+from heatproof.statistics.robustness_verdict import verdict_on
 from heatproof.statistics.score_tables import html_table, score_table
 from heatproof.statistics.score_verdict import score_verdicts
 

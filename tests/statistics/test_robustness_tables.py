@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 
 from heatproof.errors import InvalidInput
-from heatproof.statistics import COLUMNS, compared, delong, image_blocks, pooled, rm_blocks, robustness_table
+from heatproof.statistics.intervals import delong
+from heatproof.statistics.paired import compared
 from heatproof.statistics.robustness import robustness_of
+from heatproof.statistics.robustness_tables import COLUMNS, image_blocks, pooled, rm_blocks, robustness_table
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from heatproof.statistics import robustness_table, verdict_on
+from heatproof.statistics.robustness_tables import robustness_table
+from heatproof.statistics.robustness_verdict import verdict_on
 from heatproof.statistics.wording import listed, number
 
 

@@ -8,7 +8,7 @@ import torch
 
 from heatproof.report.findings import Findings
 from heatproof.report.source import open_source
-from heatproof.statistics.equal_maps import PROJECTION
+from heatproof.statistics.special_rows import PROJECTION
 from heatproof.studies import run
 from heatproof.studies.plan import checked_plan
 from heatproof.studies.projections import projections

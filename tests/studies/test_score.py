@@ -16,7 +16,7 @@ import heatproof
 from heatproof.attributions import ATTRIBUTIONS, attribution
 from heatproof.errors import HeatproofWarning, InvalidInput, StoreError
 from heatproof.metrics import METRICS, metric
-from heatproof.statistics.equal_maps import PROJECTION
+from heatproof.statistics.special_rows import PROJECTION
 from heatproof.studies import loading, run
 from heatproof.studies.executors import Processes, Serial
 from heatproof.studies.plan import checked_plan

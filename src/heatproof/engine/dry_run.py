@@ -18,6 +18,7 @@ from heatproof.flags import Flag, Reason
 from heatproof.metrics.foreign import PLUGIN_METRICS
 from heatproof.metrics.metric_request import MetricRequest
 from heatproof.models import Model, wrap
+from heatproof.seeds import seeded
 
 #: The side of the toy's image: large enough for every default, and small enough to be fast.
 SIDE = 32
@@ -64,12 +65,9 @@ def plugin_failures(
 def toy(images: int) -> tuple[Model, torch.Tensor]:
     """An untrained network of three classes, the same every time, and images for it."""
     generator = torch.Generator().manual_seed(0)
-    # Not drawn by the layers: they take their first weights from the global generator.
-    convolution, classify = nn.utils.skip_init(nn.Conv2d, 3, 4, 3, 4), nn.utils.skip_init(nn.Linear, 4, 3)
-    network = nn.Sequential(convolution, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), classify).float()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) / 4)
+    with seeded(generator, torch.device("cpu")):  # layers take their first weights from the global generator
+        layers = nn.Conv2d(3, 4, 3, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    network = nn.Sequential(*layers).float()
     x = torch.rand(images, 3, SIDE, SIDE, generator=generator)
     return wrap(network, size=SIDE, layer=LAYER, device="cpu"), x
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from heatproof import spelling
 from heatproof.errors import InvalidInput, NotApplicable, warn
+from heatproof.memo import cached_property
 from heatproof.metrics.catalogue import FAMILIES, METRICS, SAME, UNITS
 from heatproof.metrics.composites import PAIR_COMPOSITES
 from heatproof.metrics.foreign import PLUGIN_METRICS
@@ -44,7 +45,7 @@ class MetricRequest:
     options: Mapping[str, Any]
     parts: Mapping[str, "MetricRequest"] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The registered name, and the options that are no defaults."""
         options = {k: v for k, v in self.options.items() if v != self.entry.options[k]}

@@ -12,6 +12,7 @@ from heatproof.geometry import Geometry
 from heatproof.models.image_processor import processor_preprocessing
 from heatproof.models.model import Model
 from heatproof.models.preprocessing import Preprocessing, per_channel
+from heatproof.seeds import seeded
 
 #: Mean and std of the published checkpoints, by the family's `model_type`; images are resized to the shorter side and
 #: cropped for CLIP, and squashed for SigLIP.
@@ -32,8 +33,9 @@ class ZeroShot(nn.Module):
         super().__init__()
         self.vision_model: nn.Module = model.vision_model
         self.visual_projection: nn.Module = getattr(model, "visual_projection", nn.Identity())
-        head = nn.Linear(prompts.shape[1], len(prompts), device="meta", dtype=prompts.dtype)  # draws no numbers
-        self.head = head.to_empty(device=prompts.device)
+        with seeded(torch.Generator(), torch.device("cpu")):  # it draws its first weights
+            head = nn.Linear(prompts.shape[1], len(prompts), dtype=prompts.dtype, device="cpu")
+        self.head = head.to(prompts.device)
         self.training = model.training
         with torch.no_grad():
             self.head.weight.copy_(prompts * scale)

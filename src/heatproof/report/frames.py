@@ -10,9 +10,8 @@ import pandas as pd
 
 from heatproof.errors import StoreError
 from heatproof.report.source import open_source
-from heatproof.statistics.equal_maps import PROJECTION
-from heatproof.statistics.peaks import PEAK, Peaks
-from heatproof.statistics.score_tables import CURVE
+from heatproof.statistics.peaks import Peaks
+from heatproof.statistics.special_rows import CURVE, PEAK, PROJECTION
 from heatproof.studies.store import SAME_TARGET
 
 #: A pandas DataFrame. Any to the type checker, as pandas' annotations let every selection be a Series.

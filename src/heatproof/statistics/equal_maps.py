@@ -14,10 +14,9 @@ import numpy as np
 import pandas as pd
 
 from heatproof.rounding import ANSWER_STEP, rounded
+from heatproof.statistics.special_rows import PROJECTION
 from heatproof.statistics.wording import counted, listed
 
-#: The metric of the rows that hold the projection of a map on a fixed pattern, one for each image and method.
-PROJECTION = "map-projection"
 #: Without projections, methods are equal only if the values of some metric that they share are at least so many
 #: different numbers: a few zeros and ones that agree show nothing.
 DIFFERENT = 10

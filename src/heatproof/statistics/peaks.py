@@ -10,9 +10,6 @@ from dataclasses import dataclass
 
 from heatproof.statistics.wording import counted, listed
 
-#: The metric of the rows that hold the decision, one for each image with a mask and each method.
-PEAK = "map-peak"
-
 
 @dataclass(frozen=True)
 class Peaks:

@@ -14,11 +14,10 @@ import pandas as pd
 from heatproof.errors import InvalidInput
 from heatproof.rounding import ANSWER_STEP, rounded
 from heatproof.statistics.intervals import multiplicities, percentiles
+from heatproof.statistics.special_rows import CURVE
 
 #: Columns of tables/scores.csv.
 COLUMNS = ("model", "method", "metric", "n", "mean", "std", "low", "high", "better", "flagged")
-#: Points of a metric's curve are stored under its key with this suffix, the share removed or restored in `strength`.
-CURVE = "-curve"
 ARROWS = {"high": "↑", "low": "↓"}
 
 _DEFAULTS = {"model": "", "dataset": "", "control": False, "flag": ""}

@@ -11,7 +11,6 @@ import torch
 
 from heatproof.engine import ResolvedMethod
 from heatproof.errors import InvalidStudy, StoreError, warn
-from heatproof.statistics.paired import can_be_significant
 from heatproof.statistics.wording import IMAGES
 from heatproof.studies.conditions import Condition
 from heatproof.studies.jobs import Job, Setup
@@ -118,6 +117,8 @@ def within_budget(setup: Setup, models: StudyModels, store: Store, workers: int)
 
 def fewest(methods: int) -> int:
     """Images on which one-sided tests of so many methods, each by two scores together, can be significant at 5 %."""
+    from heatproof.statistics.paired import can_be_significant  # imports pandas and scipy.stats
+
     return next(n for n in count(1) if can_be_significant(n, 2 * max(1, methods), 0.95, one_sided=True))
 
 

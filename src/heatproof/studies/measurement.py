@@ -33,9 +33,7 @@ from heatproof.metrics.metric_request import MetricRequest
 from heatproof.models import Model
 from heatproof.perturbations import Perturber, psnr, strength_at
 from heatproof.rounding import top_class
-from heatproof.statistics.equal_maps import PROJECTION
-from heatproof.statistics.peaks import PEAK
-from heatproof.statistics.score_tables import CURVE
+from heatproof.statistics.special_rows import CURVE, PEAK, PROJECTION
 from heatproof.studies.answers import changed
 from heatproof.studies.conditions import INTACT, Condition
 from heatproof.studies.jobs import Dataset, ImageBlock, options_hash, target_rule

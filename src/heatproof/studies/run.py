@@ -4,7 +4,7 @@ import itertools
 import os
 import pickle
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -29,7 +29,7 @@ from heatproof.models.model_code import model_code
 from heatproof.models.preprocessing import preprocessing_facts
 from heatproof.models.row_checks import check_images, check_layers
 from heatproof.perturbations import PERTURBATIONS
-from heatproof.plugins import PYTHON, imported
+from heatproof.plugins import PYTHON
 from heatproof.progress import Silent
 from heatproof.quantities import of_variants
 from heatproof.studies.answers import all_values, refuse_attacks, with_outputs, with_tolerances
@@ -38,8 +38,8 @@ from heatproof.studies.calibration import calibrated
 from heatproof.studies.class_labels import facts_about_classes, with_class_names
 from heatproof.studies.conditions import RANDOMISED, Condition
 from heatproof.studies.datasets import open_datasets
-from heatproof.studies.executors import Advance, Executor, Processes, Serial
-from heatproof.studies.gallery import CaseFile, draw, write_gallery
+from heatproof.studies.executors import Executor, Processes, Serial
+from heatproof.studies.gallery import write_gallery
 from heatproof.studies.given_maps import check_given, warn_of_missing
 from heatproof.studies.jobs import Dataset, Job, Setup, all_requests, target_rule
 from heatproof.studies.loading import StudyModels
@@ -50,7 +50,7 @@ from heatproof.studies.own_code import own_code, warn_of_failures
 from heatproof.studies.settings import Plan
 from heatproof.studies.store import Store
 from heatproof.studies.study import BUILT_IN, Study, study_named
-from heatproof.studies.worker import Worker
+from heatproof.studies.worker_process import prepare
 from heatproof.transformations import TRANSFORMATIONS
 
 #: Default number of images per pass on a GPU; small batches leave it idle.
@@ -255,21 +255,6 @@ def exported_study(study: Study, plan: Plan) -> Study | None:
             "(--workers 1, `workers=1`), or name it python:package.module:STUDY."
         ) from error
     return study
-
-
-def prepare(setup: Setup, models: StudyModels | None = None) -> Callable[[Any, Advance], str]:
-    """The function with which a worker does jobs and draws cases; sets the plan's number of threads.
-
-    models: those already loaded in this process; by default the worker loads its own.
-    """
-    torch.set_num_threads(setup.plan.threads)
-    imported(setup.plugins)
-    worker = Worker(setup, models)
-
-    def work(job: Job | CaseFile, advance: Advance) -> str:
-        return worker(job, advance) if isinstance(job, Job) else draw(worker, job, advance)
-
-    return work
 
 
 def resolved_device(device: str) -> str:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from heatproof.engine import ResolvedMethod, halved, resolve_layers
-from heatproof.statistics.equal_maps import PROJECTION
+from heatproof.statistics.special_rows import PROJECTION
 from heatproof.studies.conditions import Condition
 from heatproof.studies.executors import Advance
 from heatproof.studies.jobs import Dataset, ImageBlock, Job, Setup, all_requests, open_block

@@ -134,7 +134,7 @@ class LeGrad(Extractor):
 def _check_attention(name: str, attention: nn.MultiheadAttention) -> None:
     """Raises InvalidInput for attention that is not of the block's own tokens, by its settings."""
     if attention.bias_k is not None or attention.add_zero_attn:
-        raise InvalidInput(f"LeGrad does not support added attention tokens (add_bias_kv, add_zero_attn). {name!r} has.")
+        raise InvalidInput(f"LeGrad does not support added attention tokens (bias_kv, zero_attn). {name!r} has some.")
     if not attention._qkv_same_embed_dim:
         raise InvalidInput(
             f"LeGrad explains self-attention: queries, keys and values of one shared-dimension embedding. In {name!r} "
