@@ -243,15 +243,9 @@ def words_outside(text):
 
 
 @pytest.mark.parametrize("count", [2, 9, 17])
-def test_no_word_of_a_figure_is_cut_off(count):
+def test_no_word_of_a_figure_is_cut_off_and_no_two_ticks_of_an_axis_overlap(count):
     for name, figure in every_figure(count).items():
         assert not words_outside(drawing.svg(figure)), name
-
-
-@pytest.mark.parametrize("count", [2, 9, 17])
-def test_no_two_ticks_of_an_axis_overlap(count):
-    for name, figure in every_figure(count).items():
-        drawing.svg(figure)
         renderer = FigureCanvasAgg(figure).get_renderer()
         for axis in figure.axes:
             for labels in (axis.get_xticklabels(), axis.get_yticklabels()):

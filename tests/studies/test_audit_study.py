@@ -10,7 +10,7 @@ from torch import nn
 import heatproof
 from heatproof import cli
 from heatproof.errors import HeatproofWarning, InvalidInput, InvalidStudy
-from heatproof.report import write_report
+from heatproof.report import write_report, write_tables
 from heatproof.studies import budget, jobs, loading, run
 from heatproof.studies.plan import checked_plan
 from heatproof.studies.store import connect
@@ -216,11 +216,14 @@ def test_ablation_cam_is_left_out_where_it_is_costly_unless_it_is_asked_for(monk
     assert checked(asked).methods == ("ablationcam",)
 
 
-def test_one_call_in_python(audited, tmp_path):
-    given = {name: value for name, value in SMALL.items() if name not in ("models", "datasets")}
+def test_one_call_in_python(tmp_path):
+    less = SMALL | {"limit": 4, "methods": ["gradcam"], "perturbations": ["jpeg"]}
+    given = {name: value for name, value in less.items() if name not in ("models", "datasets")}
     found = heatproof.audit(heatproof.load_model("shapes"), "shapes", out=tmp_path / "out", progress=False, **given)
     assert found.page.is_file() and found.folder == tmp_path / "out" and str(found).startswith(found.sentence)
-    filed = pd.read_csv(audited / "tables" / "audit.csv")
+    run.run(checked_plan({"study": "audit", **less}), tmp_path / "planned", workers=1)
+    write_tables(tmp_path / "planned")
+    filed = pd.read_csv(tmp_path / "planned" / "tables" / "audit.csv")
     pd.testing.assert_frame_equal(found.table.reset_index(drop=True), filed, check_dtype=False)
     assert not loading.GIVEN_MODELS
     with pytest.raises(InvalidInput, match=r"`model` must come from load_model or wrap, .* Got int"):

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import matplotlib
 import numpy as np
@@ -65,6 +66,8 @@ PAGE_INKS = {INK: "var(--ink)", FAINT: "var(--faint)", LINE: "var(--line)"}
 
 
 _DRAWING = threading.RLock()
+#: Figures that have been laid out → the box that holds them. They are not changed after that.
+_SETTLED: "WeakKeyDictionary[Figure, Bbox]" = WeakKeyDictionary()
 
 
 @contextmanager
@@ -110,6 +113,8 @@ def _settle(canvas: Figure) -> Bbox:
 
     Returns the box in inches that holds the figure and whatever reaches beyond it, so that nothing is cut off.
     """
+    if canvas in _SETTLED:
+        return _SETTLED[canvas]
     engine = canvas.get_layout_engine()
     if engine is not None:
         canvas.set_dpi(POINTS)
@@ -118,7 +123,8 @@ def _settle(canvas: Figure) -> Bbox:
         canvas.set_layout_engine("none")
     whole = Bbox.from_bounds(0, 0, *canvas.get_size_inches())
     drawn = canvas.get_tightbbox(FigureCanvasAgg(canvas).get_renderer())
-    return whole if _holds(whole, drawn) else Bbox.union([whole, drawn.padded(EDGE)])
+    _SETTLED[canvas] = whole if _holds(whole, drawn) else Bbox.union([whole, drawn.padded(EDGE)])
+    return _SETTLED[canvas]
 
 
 def _holds(whole: Bbox, part: Bbox) -> bool:

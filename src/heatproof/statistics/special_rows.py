@@ -1,0 +1,8 @@
+"""The metrics of rows that are no scores: what statistics and pages need of a map beside its scores."""
+
+#: Rows that hold the projection of a map on a fixed pattern, one for each image and method.
+PROJECTION = "map-projection"
+#: Rows that hold whether the highest pixel lies on the ground truth, for each image with a mask and each method.
+PEAK = "map-peak"
+#: Points of a metric's curve are stored under its key with this suffix, the share removed or restored in `strength`.
+CURVE = "-curve"
