@@ -1,6 +1,7 @@
 """Images and models in the forms that people have them in: folders, Datasets, DataLoaders, rows, pipelines."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -175,6 +176,21 @@ def test_a_folder_gives_its_labels_and_flags_what_it_cannot_read(model, x, tmp_p
         heatproof.explain(model, [tmp_path, tmp_path / "c0" / "a.png"], "gradcam")
 
 
+def test_paths_come_as_a_pattern_or_as_rows(model, x, expected, tmp_path):
+    for i, image in enumerate(pictures(x)):
+        image.save(tmp_path / f"{i}.png")
+    (tmp_path / "more.txt").touch()
+    files = [str(tmp_path / f"{i}.png") for i in range(COUNT)]
+    named = heatproof.explain(model, files, "gradcam", target=LABELS)
+    pattern = heatproof.explain(model, str(tmp_path / "*.png"), "gradcam", target=LABELS)
+    frame = pd.DataFrame({"path": files, "label": LABELS})
+    rows = heatproof.explain(model, frame, "gradcam", target="label")
+    for found in (pattern, rows):
+        assert found.ids == files and torch.equal(found["gradcam"], named["gradcam"])
+    assert rows.labels == LABELS
+    assert [entry.label.index for entry in heatproof.show(model, frame, "gradcam").entries if entry.label] == LABELS
+
+
 def test_masks_of_a_set_of_its_own_are_taken():
     model = heatproof.load_model("shapes")
     frame = heatproof.score(model, Shapes("test", 3), "gradcam", ["energy"]).to_pandas()
@@ -187,7 +203,9 @@ def test_class_names_of_a_dataset_decide_where_their_order_is_another(x):
     rows = Rows(pictures(x), LABELS, ["dog", "cat", "bee", "ant"])
     found = heatproof.explain(model, rows, "gradcam", target="label")
     assert found.labels == [3, 2, 1, 0, 3]
-    assert heatproof.explain(model, Rows(pictures(x), LABELS, list("abcdefg")), "gradcam").labels == [None] * COUNT
+    with pytest.warns(HeatproofWarning, match="there are 7 names, and the model has 5"):
+        found = heatproof.explain(model, Rows(pictures(x), LABELS, list("abcdefg")), "gradcam")
+    assert found.labels == [None] * COUNT
     by_name = heatproof.explain(model, [(image, "cat") for image in pictures(x)], "gradcam", target="label")
     assert by_name.labels == [2] * COUNT
     with pytest.raises(InvalidInput, match=r"one of the model's class names\. Got 'cow'"):
@@ -207,7 +225,9 @@ def test_a_hugging_face_dataset_is_a_set_of_images(model, x, expected):
         ([], "at least one image"),
         ({"a.png": Image.new("RGB", (4, 4)), "b.png": Image.new("RGB", (4, 4))}, "Got 2 images, called a.png, b.png"),
         (iter([]), "at least one image"),
-        ({"train": [1], "test": [2]}, "must have an image, called image, img, pixel_values. Got train, test"),
+        ({"train": [1], "test": [2]}, r"must have an image, .* Got train, test\. Give one of its parts.*\['train'\]"),
+        ([{"a": 1, "b": 2}], r"Got a, b\. Rename its column"),
+        ([(torch.rand(3, 16, 16), torch.ones(16, 16))], r"Got Tensor \(16, 16\)\. A mask goes to `masks`"),
         ([(torch.rand(3, 16, 16), torch.tensor([0.0, 1.0]))], r"Got Tensor \(2,\). Of one-hot labels give `argmax"),
         ([(torch.rand(3, 16, 16), 1, "a", "b")], r"\(image, label, id\). Got 4 parts"),
         ([torch.rand(3, 16, 16), torch.rand(3, 16, 20)], "Images of a batch must have one size"),

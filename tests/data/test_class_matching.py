@@ -57,6 +57,17 @@ def test_labels_that_are_known_to_be_others_than_the_models_are_left_out(folder)
     assert label_match(images, ["x", "y"]).foreign, "perhaps no classes at all"
 
 
+def test_why_no_label_is_known_is_said_where_labels_are_needed(folder):
+    """Folders that may be no classes are no warning where only the prediction is explained."""
+    model = heatproof.wrap(nets.seeded(lambda: nets.Plain(2)), mean=0.5, std=0.5, size=16, layer="two",
+                           classes=["x", "y"])  # fmt: skip
+    assert heatproof.show(model, folder).entries[0].label is None
+    with pytest.raises(InvalidTarget, match=r"Got none. Labels of .* are left out: not all names are those of the mod"):
+        heatproof.show(model, folder, target="label")
+    with pytest.warns(HeatproofWarning, match="left out"), pytest.raises(InvalidTarget, match="Got none for 3 of 3"):
+        heatproof.explain(model, folder, target="label")
+
+
 @pytest.mark.parametrize("through", ["folder", "set", "part of a part", "rows", "collected"])
 def test_every_source_is_matched_by_the_same_rule(folder, through):
     """Big Cat, Dog and zebra are the classes 1, 2 and 0 of the model, whatever the spelling."""

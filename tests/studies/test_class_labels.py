@@ -142,7 +142,9 @@ def test_score_leaves_it_out_of_families_too(shapes):
 def test_score_by_its_name_on_a_known_set_without_mosaics_is_a_warning():
     with pytest.warns(HeatproofWarning, match="shapes has no mosaics, so grid-pointing-game is `energy` once more"):
         _wanted(["energy", "gridpg"], "shapes", None, None, values=False)
-    for images in ("mosaic:shapes", "./photos"):
+    with pytest.warns(HeatproofWarning, match="once more"):
+        _wanted("gridpg", load_images("shapes", limit=2), None, None, values=False)
+    for images in ("mosaic:shapes", "./photos", load_images("mosaic:shapes", limit=2)):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             assert len(_wanted(["energy", "gridpg"], images, None, None, values=False)) == 2

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from heatproof import cli
@@ -28,6 +29,7 @@ def started(out: Path, *more: str) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         text=True,
         env=environment,
+        start_new_session=True,
         preexec_fn=lambda: signal.signal(
             signal.SIGINT, signal.SIG_DFL
         ),  # ignored where the tests run in the background
@@ -72,3 +74,16 @@ def test_a_struck_study_is_finished_by_the_same_command_bit_for_bit(tmp_path, un
     done_here(tmp_path / "out")
     assert "were there already" in capsys.readouterr().out
     assert results(tmp_path / "out") == undisturbed
+
+
+def test_ctrl_c_while_workers_start_says_one_thing(tmp_path):
+    """A terminal sends it to every process of the command; those that still import modules say nothing."""
+    process = started(tmp_path / "out", "--workers", "2")
+    while len(psutil.Process(process.pid).children()) < 3:  # two workers, and multiprocessing's own tracker
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and "the same command goes on" in said, said
+    assert "Traceback" not in said and "KeyboardInterrupt" not in said

@@ -28,7 +28,8 @@ class LabelMatch:
         how: for people, of a folder or a CSV; empty where there are no names to compare.
         warning: what may be wrong, for people; empty where nothing is.
         left_out: the labels are not the network's classes, so no image has a label.
-        foreign: they are left out, and no name is one of the network's: the folders may be no classes at all.
+        foreign: they are left out, and no name is one of the network's: the folders may be no classes at all. A caller
+            that does not need labels may then say nothing.
     """
 
     classes: Mapping[int, int] = field(default_factory=dict)
@@ -83,7 +84,7 @@ def source_match(source: Any, names: Sequence[str] | None) -> LabelMatch:
         match = label_match(source, names)
     else:
         match = _name_match(own, names, None, "the images", False) if own else LabelMatch()
-    if match.warning and not match.foreign:
+    if match.warning:
         warn(match.warning)
     return match
 

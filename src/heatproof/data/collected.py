@@ -10,7 +10,7 @@ import torch
 
 from heatproof.data.class_matching import class_of, source_match
 from heatproof.data.input_form import InputForm, content_id, opened
-from heatproof.data.items import Item, by_index, class_names_of, read_element, read_items
+from heatproof.data.items import Item, as_rows, by_index, class_names_of, read_element, read_items
 from heatproof.errors import InvalidImage, InvalidInput
 
 
@@ -52,6 +52,7 @@ def collected(source: Any, form: InputForm, name: str = "images") -> CollectedIm
     Raises:
         InvalidInput: no image, or tensors of another form than the network takes.
     """
+    source = as_rows(source)
     again, names = by_index(source), class_names_of(source)
     match = source_match(source, form.classes)
     ids, labels, flags, held, digest = [], [], {}, [], hashlib.blake2b(digest_size=16)

@@ -1,5 +1,6 @@
 """Which files in a folder are images, and how their names are written."""
 
+import glob
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -45,6 +46,14 @@ def image_files(folder: Path) -> list[Path]:
     except OSError as error:
         where = printable(error.filename or folder)
         raise InvalidInput(f"`images` must be readable. {where}: {error.strerror}.") from error
+
+
+def matching_files(pattern: str | os.PathLike) -> list[str]:
+    """The files that a pattern such as `photos/*.jpg` matches, sorted; none where it is no pattern."""
+    if not glob.has_magic(str(pattern)):
+        return []
+    found = glob.glob(str(pattern), recursive=True)  # noqa: PTH207 - may be absolute
+    return [name for name in sorted(found) if Path(name).is_file()]
 
 
 def subfolders(folder: Path) -> list[str]:

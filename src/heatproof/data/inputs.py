@@ -6,14 +6,16 @@ Paths, PIL images, arrays and tensors are `Inputs`; folders, datasets and iterab
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
+from heatproof.data.image_paths import matching_files
 from heatproof.data.input_form import InputForm, content_id, opened
-from heatproof.data.items import is_source
+from heatproof.data.items import as_rows, is_source
 from heatproof.data.loading import is_set, load_images
 from heatproof.data.streams import Stream
 from heatproof.errors import InvalidInput
@@ -110,7 +112,7 @@ def as_inputs(images: Any, form: InputForm | Geometry) -> Inputs | Stream:
     form = form if isinstance(form, InputForm) else InputForm(form)
     if isinstance(images, torch.Tensor):
         return Inputs(form.checked(images), form)
-    images = _set_of_images(images) if form.takes_images else images
+    images = _set_of_images(as_rows(images)) if form.takes_images else images
     if is_source(images):
         return Stream(images, form)
     if not form.takes_images:
@@ -122,9 +124,11 @@ def as_inputs(images: Any, form: InputForm | Geometry) -> Inputs | Stream:
 
 
 def _set_of_images(images: Any) -> Any:
-    """A folder or the name of a set as its images; folders and patterns in a list as their files; else as given."""
+    """A folder or the name of a set as its images, a pattern as its files; else as given."""
     if isinstance(images, str | os.PathLike) and is_set(images):
         return load_images(images)
+    if isinstance(images, str) and not Path(images).exists() and (files := matching_files(images)):
+        return files
     if isinstance(images, list | tuple) and any(isinstance(i, str | os.PathLike) and is_set(i) for i in images):
         raise InvalidInput("A folder goes by itself, or give a list of files. Got a list that holds a folder.")
     return images

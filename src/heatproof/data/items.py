@@ -1,8 +1,9 @@
-"""Images one by one from what people have them in: torch Datasets and DataLoaders, Hugging Face datasets, iterables.
+"""Images one by one from what people have them in: Datasets, DataLoaders, Hugging Face datasets, frames, iterables.
 
 An element may be an image, `(image, label)`, `(image, label, id)`, or a mapping with an image and, if known, a label.
-An image is a tensor, a PIL image, an array or a path. Elements of a DataLoader, and others whose images have one more
-dimension, are batches of these. An element that cannot be read becomes an item with the reason.
+An image is a tensor, a PIL image, an array or a path; in a mapping, `path` may stand for it. Elements of a DataLoader,
+and others whose images have one more dimension, are batches of these. An element that cannot be read becomes an item
+with the reason.
 """
 
 import os
@@ -22,6 +23,7 @@ from heatproof.pixels import Pixels
 
 #: Keys of a mapping that hold its image, its label and its name, in the order tried.
 IMAGE_KEYS = ("image", "img", "pixel_values", "images", "x", "input", "picture")
+PATH_KEYS = ("path", "file", "file_name", "filename", "file_path", "filepath", "image_path")
 LABEL_KEYS = ("label", "labels", "class", "target", "fine_label", "y", "cls")
 ID_KEYS = ("id", "image_id", "file_name", "filename", "path", "name")
 
@@ -47,6 +49,11 @@ def is_source(images: Any) -> bool:
     if isinstance(images, list | tuple):
         return any(isinstance(item, torch.Tensor | Mapping | list | tuple) for item in images)
     return isinstance(images, Iterable | Images) or hasattr(images, "__getitem__")
+
+
+def as_rows(source: Any) -> Any:
+    """The rows of a data frame, a mapping for each image; any other source as it is."""
+    return source.to_dict("records") if hasattr(source, "iterrows") and hasattr(source, "to_dict") else source
 
 
 def length(source: Any) -> int | None:
@@ -221,9 +228,11 @@ def _parts(element: Any) -> Item:
                 )
             key = next(iter(pictures), None)
         if key is None:
+            key = next((key for key in PATH_KEYS if isinstance(element.get(key), str | os.PathLike)), None)
+        if key is None:
             raise InvalidInput(
                 f"An element of a dataset must have an image, called {', '.join(IMAGE_KEYS[:3])}. Got "
-                f"{', '.join(map(str, element)) or 'nothing'}. Rename its column, or give (image, label) pairs."
+                f"{', '.join(map(str, element)) or 'nothing'}. {_advice_on(element)}"
             )
         label, name = (next((element[k] for k in keys if k in element), None) for keys in (LABEL_KEYS, ID_KEYS))
         return Item(element[key], label, missing if name is None else name)
@@ -236,6 +245,14 @@ def _parts(element: Any) -> Item:
         image, label, name = (*element, None, None)[:3]
         return Item(image, label, missing if name is None else name)
     return Item(element, None, missing)
+
+
+def _advice_on(element: Mapping[Any, Any]) -> str:
+    """What to do with a mapping without an image: it may hold whole datasets, as the splits of Hugging Face do."""
+    name, value = next(iter(element.items()), ("", None))
+    if hasattr(value, "column_names") or (by_index(value) and not isinstance(value, str | torch.Tensor | np.ndarray)):
+        return f"Give one of its parts, such as images[{name!r}]."
+    return "Rename its column, or give (image, label) pairs."
 
 
 def _is_paths(element: Sequence[Any]) -> bool:
@@ -281,7 +298,9 @@ def _scalar(label: Any) -> Any:
         pass
     shape = getattr(label, "shape", None)
     got = repr(label) if shape is None else f"{type(label).__name__} {tuple(shape)}"
-    raise InvalidInput(f"A label must be the index of a class. Got {got}. Of one-hot labels give `argmax(-1)`.")
+    picture = isinstance(label, Image.Image) or (shape is not None and len(shape) > 1 and min(shape) > 1)
+    advice = "A mask goes to `masks`" if picture else "Of one-hot labels give `argmax(-1)`"
+    raise InvalidInput(f"A label must be the index of a class. Got {got}. {advice}.")
 
 
 def _reason(error: Exception) -> str:

@@ -94,10 +94,10 @@ def explain(
             the model's geometry. Unless the model has a `window`, the range of integers of 8 and 16 bits is that of
             their type, and floating-point values lie in [0, 1]. A tensor `(N, C, H, W)` is taken as it is: RGB in
             [0, 1], or bytes, never resized. For signals and volumes (`wrap(…, input_shape=…)`) a float tensor
-            `(N, C, *spatial)`, as the network takes it. Also a folder (one subfolder per class gives labels), `shapes`,
-            a torch Dataset or DataLoader, a dataset of Hugging Face, or an iterable, whose elements are images,
-            `(image, label)`, `(image, label, id)` or mappings with an image and a label; they are read batch by batch,
-            and an image that cannot be read is flagged.
+            `(N, C, *spatial)`, as the network takes it. Also a folder (one subfolder per class gives labels), a pattern
+            (`photos/*.jpg`), `shapes`, a torch Dataset or DataLoader, a dataset of Hugging Face, a data frame, or an
+            iterable, whose elements are images, `(image, label)`, `(image, label, id)` or mappings with an image (or
+            its `path`) and a label; they are read batch by batch, and an image that cannot be read is flagged.
         methods: names (see `heatproof list methods`), `name@layer`, `refine:name`, `name[option=value]`, or a mapping
             from those to options.
         target: `predicted`, `label` (those of `images`, or `labels`), `least`, `top3`, an integer, the name of a class,

@@ -12,6 +12,7 @@ from heatproof import explained_output, targets
 from heatproof.ambient import neutral
 from heatproof.attributions import ATTRIBUTIONS, display_maps, flags, requested
 from heatproof.attributions.stored import as_map, fitted
+from heatproof.data.images import Images
 from heatproof.data.inputs import Inputs
 from heatproof.data.mosaics import of_mosaics
 from heatproof.data.streams import Stream
@@ -200,10 +201,11 @@ def _wanted(metrics: Any, images: Any, masks: Any, reference: Any, values: bool)
     """The metrics; of families without those that mean something on mosaics alone, where no image is one."""
     mosaics = of_mosaics(images)
     wanted = requested_metrics(metrics, reference=reference is not None, mosaics=mosaics, values=values)
-    known = isinstance(images, str) and images.partition(":")[0] in ("shapes", "torchvision")
+    name = images if isinstance(images, str) else images.name if isinstance(images, Images) else ""
+    known = not mosaics and name.partition(":")[0] in ("shapes", "torchvision")
     if known and (played := [one.key for one in wanted if one.of_mosaics]):
         warn(
-            f"{images} has no mosaics, so {', '.join(played)} is `energy` once more. It is meant for mosaics of "
+            f"{name} has no mosaics, so {', '.join(played)} is `energy` once more. It is meant for mosaics of "
             "several images, with the cell of the target as mask."
         )
     if masks is not None:

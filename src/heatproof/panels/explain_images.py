@@ -302,6 +302,7 @@ def _flag_unlabelled(work: MapSettings, shots: Sequence[ImageSource]) -> list[Im
         return list(shots)
     usable = [shot for shot in shots if not shot.flag]
     if usable and all(shot.label is None for shot in usable):
-        raise InvalidTarget("Target `label` needs labels. Got none. Give labels, or use target `predicted`.")
+        why = "".join(f"{text} " for text in dict.fromkeys(shot.matching for shot in usable) if text)
+        raise InvalidTarget(f"Target `label` needs labels. Got none. {why}Give labels, or use target `predicted`.")
     flag = "has no label, and target `label` needs one"
     return [shot if shot.flag or shot.label is not None else replace(shot, flag=flag) for shot in shots]

@@ -1,6 +1,5 @@
 """Files, folders, patterns, arrays and tensors as single images, each opened when it is its turn."""
 
-import glob
 import os
 import re
 import warnings
@@ -19,7 +18,7 @@ from heatproof.data import ImageFolder, Images, load_images
 from heatproof.data.class_matching import label_match, names_for
 from heatproof.data.folder import labelled_from_file
 from heatproof.data.image_opener import open_pixels
-from heatproof.data.image_paths import printable
+from heatproof.data.image_paths import matching_files, printable
 from heatproof.data.inputs import Inputs
 from heatproof.data.labels import read_labels
 from heatproof.data.sampling import sample_text, sampled
@@ -43,7 +42,7 @@ class ImageSource:
     `flag`: why it cannot be explained, where that is known before it is opened. `original`: how to open it at its own
     resolution, None for tensors. `place`: its id and class in the folder or set that it comes from, by which a limit
     chooses; the class of a folder need not be one of the network's. `mask`: how to get its mask, in its own pixels.
-    `matching`: how its label was matched with the classes of the network.
+    `matching`: how its label was matched with the classes of the network, or why it was left out.
     """
 
     id: str
@@ -194,11 +193,8 @@ def _sources_of_path(item: str | os.PathLike, model: Model) -> Iterable[ImageSou
             )
             for i, (id, label) in enumerate(zip(images.ids, _classes(images, model)[0], strict=True))
         ]
-    if glob.has_magic(str(item)):
-        found = glob.glob(str(item), recursive=True)  # noqa: PTH207 - may be absolute
-        matches = [name for name in sorted(found) if Path(name).is_file()]
-        if matches:
-            return [_file(match, model) for match in matches]
+    if matches := matching_files(item):
+        return [_file(match, model) for match in matches]
     raise InvalidInput(
         "Images must be files, folders, patterns such as 'photos/*.jpg', or `shapes`. "
         f"There is no {printable(str(item))}."
@@ -213,7 +209,7 @@ def _classes(images: Images, model: Model) -> tuple[list[int | None], str]:
     match = label_match(images, model.classes, model.named_by_images)
     if match.warning and not match.foreign:
         warnings.warn(match.warning, HeatproofWarning, stacklevel=2)
-    return list(map(match, images.labels)), match.how
+    return list(map(match, images.labels)), match.warning if match.left_out else match.how
 
 
 def with_names(model: Model, images: Any, labels: Any) -> Model:

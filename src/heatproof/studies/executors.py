@@ -7,6 +7,7 @@ that does one job.
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -71,7 +72,8 @@ class Processes:
 
 def _map_in_pool(pool: ProcessPoolExecutor, counter: Any, jobs: Sequence[Any], advance: Advance) -> Iterator[str]:
     seen = counter.value
-    pending = {pool.submit(_work, job) for job in jobs}
+    with _without_interrupts():
+        pending = {pool.submit(_work, job) for job in jobs}
     while pending:
         done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
         with counter.get_lock():
@@ -80,6 +82,22 @@ def _map_in_pool(pool: ProcessPoolExecutor, counter: Any, jobs: Sequence[Any], a
         seen = total
         for future in done:
             yield future.result()
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Processes started inside never see Ctrl-C, which a terminal sends to all: not even while they import modules.
+
+    One that comes meanwhile reaches this process at the end of the block.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end(pool: ProcessPoolExecutor) -> None:
@@ -100,8 +118,6 @@ _failed: Exception | None = None
 def _start(prepare: Prepare, setup: Any, counter: Any, parent: int) -> None:
     """Runs once in each worker."""
     global _run, _advance, _failed
-    import signal
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the parent handles Ctrl-C; it ends its workers
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
     try:
