@@ -189,6 +189,12 @@ def test_paths_come_as_a_pattern_or_as_rows(model, x, expected, tmp_path):
         assert found.ids == files and torch.equal(found["gradcam"], named["gradcam"])
     assert rows.labels == LABELS
     assert [entry.label.index for entry in heatproof.show(model, frame, "gradcam").entries if entry.label] == LABELS
+    chosen = {"methods": "gradcam", "metrics": "sparseness", "controls": "none", "progress": False}
+    studied = [
+        heatproof.run("score", model, images, **chosen, out=tmp_path / name).tables["scores.csv"]["mean"].tolist()
+        for name, images in (("of_pattern", str(tmp_path / "*.png")), ("of_frame", frame))
+    ]
+    assert studied[0] == studied[1]
 
 
 def test_masks_of_a_set_of_its_own_are_taken():

@@ -1,7 +1,10 @@
 """The images of a study's datasets, not opened yet; a list of files is a dataset too."""
 
+from pathlib import Path
+
 from heatproof.data import Images, images_from_list, load_images
 from heatproof.data.folder import labelled_from_file
+from heatproof.data.image_paths import matching_files
 from heatproof.data.sampling import limited, sample_text, sampled
 from heatproof.studies.jobs import Dataset
 from heatproof.studies.maps import KEPT
@@ -33,7 +36,10 @@ def images_of(dataset: DatasetPlan) -> Images:
     """All images of one dataset; of a list of files, labels are matched by the end of the path (`labels_by_ending`)."""
     if isinstance(dataset.images, str) and dataset.images.startswith("given:"):
         return GIVEN_IMAGES[dataset.images.removeprefix("given:")]
-    if isinstance(dataset.images, str):
+    files = dataset.images
+    if isinstance(files, str):
+        files = [] if Path(files).exists() else matching_files(files)
+    if isinstance(dataset.images, str) and not files:
         return load_images(dataset.images, dataset.labels, dataset.root, None, dataset.download, name=dataset.label)
-    found = images_from_list(dataset.images, dataset.label)
+    found = images_from_list(files, dataset.label)
     return labelled_from_file(found, dataset.labels) if dataset.labels else found
