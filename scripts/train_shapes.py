@@ -19,7 +19,8 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from heatproof.data.shapes import CLASSES, DEMO, Shapes, demo_shapes
+from heatproof.data.shape_drawing import CLASSES
+from heatproof.data.shapes import DEMO, Shapes, demo_shapes
 from heatproof.models.shapesnet import shapesnet
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "src" / "heatproof" / "models" / "weights"

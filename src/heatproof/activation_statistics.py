@@ -28,7 +28,7 @@ from heatproof.ambient import neutral
 from heatproof.data import load_images
 from heatproof.data.input_form import InputForm
 from heatproof.data.inputs import as_inputs
-from heatproof.data.shapes import dead_leaves
+from heatproof.data.shape_drawing import dead_leaves
 from heatproof.errors import HeatproofWarning, InvalidImage, InvalidInput, StoreError
 from heatproof.geometry import Geometry
 from heatproof.models import Model, resolve_layer, wrap

@@ -19,7 +19,8 @@ from scipy.stats import chi2_contingency
 
 import heatproof.models.shapesnet as network
 from heatproof.data import Images, Shapes, demo_shapes, load_images
-from heatproof.data.shapes import CLASSES, DEMO, NEAR, SPLITS, background_files, dead_leaves, drawn
+from heatproof.data.shape_drawing import CLASSES, NEAR, dead_leaves, drawn
+from heatproof.data.shapes import DEMO, SPLITS, background_files
 from heatproof.errors import InvalidInput, UnknownName
 from heatproof.geometry import Geometry
 

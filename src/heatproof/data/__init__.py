@@ -6,7 +6,7 @@ from heatproof.data.folder import ImageFolder, images_from_list
 from heatproof.data.image_opener import open_image
 from heatproof.data.images import Images
 from heatproof.data.loading import load_images
-from heatproof.data.shapes import Shapes, demo_shapes
+from heatproof.data.shapes import Shapes, demo_shapes, paper_shapes
 from heatproof.errors import renamed
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "images_from_list",
     "load_images",
     "open_image",
+    "paper_shapes",
 ]
 
 _BEFORE = {
