@@ -14,6 +14,7 @@ from heatproof.attributions.catalogue import attribution
 from heatproof.attributions.rules import Back, Function, answered_by, ruled, ruled_gradient
 from heatproof.models import Model
 from heatproof.models.differentiable import gradient_missing
+from heatproof.models.observable import unseen
 from heatproof.models.operations import RELUS, operations
 from heatproof.tensors import upsampled
 
@@ -26,7 +27,7 @@ def without_relu(model: Model, layer: str, options: Mapping[str, Any]) -> str:
     if found.names & RELUS:
         return gradient_missing(model)
     if found.hidden:
-        return f"what {found.hidden[0]} computes with cannot be seen, and elsewhere it uses no ReLU"
+        return f"elsewhere it uses no ReLU, and {unseen(found.hidden[0])}"
     others = " and ".join(found.activations)
     return gradient_missing(model) or (f"it uses no ReLU (it uses {others})" if others else "it uses no ReLU")
 

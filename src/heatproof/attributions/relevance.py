@@ -40,6 +40,7 @@ from heatproof.attributions.rules import (
 from heatproof.errors import InvalidInput, NotApplicable
 from heatproof.models import Model
 from heatproof.models.differentiable import gradient_missing
+from heatproof.models.observable import unseen
 from heatproof.models.operations import Operation, Watching, operation_name, operations, tensors_in
 
 Tensor = torch.Tensor
@@ -48,7 +49,7 @@ Tensor = torch.Tensor
 def _refusal_of(model: Model, method: str, served: frozenset[str]) -> str:
     found = operations(model)
     if found.hidden:
-        return f"what {found.hidden[0]} computes with cannot be seen"
+        return unseen(found.hidden[0])
     refused: dict[str, Operation] = {}
     for call in found.calls:
         if call.name not in served and not linear(call.name, call.operands):

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from heatproof.errors import NotApplicable
+from heatproof.models.observable import unseen
 from heatproof.models.operations import Watching, hidden_parts, operation_name, tensors_in
 
 Tensor = torch.Tensor
@@ -41,7 +42,7 @@ def refuse_hidden(method: str, module: nn.Module, output: Tensor) -> None:
     """Raises NotApplicable where the output's graph has functions that no rule can replace: they cannot be seen."""
     for name in hidden_parts(module, output):
         if name != _Ruled.__name__:
-            raise NotApplicable(f"{method} cannot be used here: what {name} computes with cannot be seen.")
+            raise NotApplicable(f"{method} cannot be used here: {unseen(name)}.")
 
 
 #: (function, args, kwargs) → the result of the call.

@@ -52,6 +52,14 @@ def why_hidden(module: nn.Module) -> str:
     )
 
 
+def unseen(name: str) -> str:
+    """Says as one phrase that what a part computes with cannot be seen, and what to do."""
+    return (
+        f"what {name} computes with cannot be seen; give the Python module that it was made of, or take a method that "
+        "needs only gradients, such as gradient or integrated-gradients"
+    )
+
+
 def some_compiled(module: nn.Module) -> bool:
     """Whether the network or a part of it is TorchScript."""
     return any(compiled(part) for part in module.modules())
