@@ -240,6 +240,7 @@ def test_the_example_commands_are_understood(monkeypatch):
     assert runs[2]["perturbations"] == ("gaussian-noise", "jpeg", "fgsm")
     assert runs[3]["calibrate"] == (0.05, 0.15, 0.3, 0.5)
     known = {info.name or info.callback.__name__ for info in app.registered_commands}  # type: ignore[union-attr]
+    known |= {str(info.name) for info in app.registered_groups}
     assert {words[1] for words in found} == known
 
 

@@ -45,7 +45,7 @@ FLOORS = {
     **dict.fromkeys(
         ("segments", "perturbations", "transformations", "masking", "models", "data", "statistics", "imputation"), 1
     ),
-    **dict.fromkeys(("attributions", "activation_statistics", "metrics"), 2),
+    **dict.fromkeys(("attributions", "activation_statistics", "metrics", "training"), 2),
     "engine": 3,
     "studies": 4,
     "report": 5,

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import heatproof
-from heatproof.cli import check_command, data_commands, explain_commands, listing, study_commands
+from heatproof.cli import check_command, data_commands, explain_commands, fit_command, listing, study_commands
 from heatproof.errors import HeatproofError, InvalidInput, UnknownName
 
 app = typer.Typer(
@@ -128,5 +128,9 @@ app.command(
     epilog="Example: `heatproof query out/resnet18 \"select method, median(value) from rows where metric = 'rbo' "
     'and not changed group by method"`'
 )(listing.query)
+app.command(
+    epilog="Example: `heatproof fit shapes --model shapes --image-size 96 --limit 60 --epochs 1 --out out/fit`. "
+    "The same command again goes on where it was stopped."
+)(fit_command.fit)
 app.add_typer(data_commands.app, name="data")
 app.command(name="list", epilog="Example: `heatproof list methods --json`")(listing.list_)

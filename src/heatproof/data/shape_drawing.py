@@ -58,6 +58,7 @@ def margin(size: int) -> float:
 
 
 def centres(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The y `(size, 1)` and x `(1, size)` of the centres of the pixels."""
     line = np.arange(size) + 0.5
     return line[:, None], line[None, :]
 

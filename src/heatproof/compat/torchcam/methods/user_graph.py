@@ -107,7 +107,7 @@ class PassKeeper:
         if self._wanted() and (kept := self.last()):
             kept.output = output.detach() if isinstance(output, torch.Tensor) else None
 
-    def _keeper(self, name: str) -> Callable[..., None]:
+    def _keeper(self, name: str) -> Callable[..., torch.Tensor | None]:
         def keep(_module: nn.Module, _arguments: tuple, output: Any) -> torch.Tensor | None:
             graph = isinstance(output, torch.Tensor) and output.requires_grad
             if not (graph and self._wanted() and (kept := self.last())):
