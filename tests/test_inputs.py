@@ -197,6 +197,42 @@ def test_paths_come_as_a_pattern_or_as_rows(model, x, expected, tmp_path):
     assert studied[0] == studied[1]
 
 
+def test_what_patterns_and_rows_do_not_have_is_said(model, x, tmp_path):
+    for i, image in enumerate(pictures(x)):
+        (tmp_path / "c" / "d").mkdir(parents=True, exist_ok=True)
+        image.save(tmp_path / "c" / f"{i}.png")
+    (tmp_path / "c" / "notes.txt").touch()
+    for explained in (heatproof.explain, heatproof.show):
+        with pytest.raises(InvalidInput, match=r"No file matches the pattern '.*gif'"):
+            explained(model, str(tmp_path / "*.gif"), "gradcam")
+        with pytest.raises(InvalidInput, match=r"It matches 1 folders: add"):
+            explained(model, str(tmp_path / "*"), "gradcam")
+    named = [str(tmp_path / "c" / f"{i}.png") for i in range(COUNT)]
+    assert heatproof.explain(model, str(tmp_path / "c" / "*"), "gradcam").ids == named, "the extension decides"
+    assert heatproof.explain(model, [named[0], str(tmp_path / "c" / "[12].png")], "gradcam").ids == named[:3]
+    frame = pd.DataFrame({"path": [named[0], None, named[2]], "label": [0, 1, None]})
+    found = heatproof.explain(model, frame, "gradcam")
+    assert found.labels == [0, None, None] and "is no path" in found.flags["gradcam"][1]
+    assert not found.flags["gradcam"][0] and not found.flags["gradcam"][2]
+
+
+@pytest.mark.parametrize("form", ["tensor", "bytes", "array", "channels last"])
+def test_a_study_takes_what_explain_takes(model, x, form, tmp_path):
+    images = {
+        "tensor": lambda: x,
+        "bytes": lambda: (x * 255).round().byte(),
+        "array": lambda: (x.permute(0, 2, 3, 1) * 255).round().byte().numpy(),
+        "channels last": lambda: x.permute(0, 2, 3, 1).numpy(),
+    }[form]()
+    found = heatproof.run("score", model, images, out=tmp_path / "out", methods="gradcam", metrics="sparseness",
+                          controls="none", progress=False)  # fmt: skip
+    expected = heatproof.score(model, images, "gradcam", "sparseness").to_pandas().value
+    rows = connect(found.folder).sql("select value from rows where metric = 'sparseness' order by all").df()
+    np.testing.assert_allclose(rows.value, sorted(expected), rtol=1e-5)
+    with pytest.raises(InvalidInput, match=r"must be \(N, 3, H, W\)\. Got \(3, 16, 16\)"):
+        heatproof.run("score", model, x[0], out=tmp_path / "one", metrics="sparseness", progress=False)
+
+
 def test_masks_of_a_set_of_its_own_are_taken():
     model = heatproof.load_model("shapes")
     frame = heatproof.score(model, Shapes("test", 3), "gradcam", ["energy"]).to_pandas()
@@ -231,7 +267,10 @@ def test_a_hugging_face_dataset_is_a_set_of_images(model, x, expected):
         ([], "at least one image"),
         ({"a.png": Image.new("RGB", (4, 4)), "b.png": Image.new("RGB", (4, 4))}, "Got 2 images, called a.png, b.png"),
         (iter([]), "at least one image"),
-        ({"train": [1], "test": [2]}, r"must have an image, .* Got train, test\. Give one of its parts.*\['train'\]"),
+        (
+            {"train": [1], "test": [2]},
+            r"must have an image, .* or a path\. Got train, test\. Give one of its parts.*\['train'\]",
+        ),
         ([{"a": 1, "b": 2}], r"Got a, b\. Rename its column"),
         ([(torch.rand(3, 16, 16), torch.ones(16, 16))], r"Got Tensor \(16, 16\)\. A mask goes to `masks`"),
         ([(torch.rand(3, 16, 16), torch.tensor([0.0, 1.0]))], r"Got Tensor \(2,\). Of one-hot labels give `argmax"),

@@ -150,7 +150,7 @@ def _given_images(images: Any, model: Model, given: dict[str, Any], normalised: 
         raise InvalidInput("`labels` goes with files. Give (image, label) pairs in place of images.")
     if isinstance(images, Images):
         return {_SET: images}
-    elements = images if is_source(images) else images if isinstance(images, list | tuple) else [images]
+    elements = _elements(images, model, normalised)
     found = collected(elements, input_form(model, normalised), _SET)
     if given.get("masks") is not None and any(
         isinstance(found.open(i), torch.Tensor) for i in range(len(found.ids)) if found.ids[i] not in found.flags
@@ -160,6 +160,17 @@ def _given_images(images: Any, model: Model, given: dict[str, Any], normalised: 
             "in the Dataset."
         )
     return {_SET: found}
+
+
+def _elements(images: Any, model: Model, normalised: bool) -> Any:
+    """A source as it is; several images in one tensor or array one by one."""
+    if isinstance(images, torch.Tensor):
+        if images.dim() != len(model.input_shape) + 1:
+            input_form(model, normalised).checked(images)  # an error, as in `explain`
+        return list(images)
+    if isinstance(images, np.ndarray) and images.ndim > 3:
+        return list(images)
+    return images if is_source(images) or isinstance(images, list | tuple) else [images]
 
 
 def _in_memory(images: Any) -> bool:

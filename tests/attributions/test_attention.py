@@ -63,6 +63,79 @@ class Crossing(nn.Module):
         return self.head(self.attend(tokens, others, others)[0].mean(1))
 
 
+class Pooling(nn.Module):
+    """Two layers of attention, and a query that reads their tokens by an attention of its own, as SigLIP's."""
+
+    def __init__(self, weights: bool = True, layers: int = 2):
+        super().__init__()
+        self.patches, self.head = nn.Conv2d(3, 8, 8, 8), nn.Linear(8, 5)
+        self.layers = nn.ModuleList(nn.MultiheadAttention(8, 2, batch_first=True) for _ in range(layers))
+        self.pool, self.query = nn.MultiheadAttention(8, 2, batch_first=True), nn.Parameter(2 * torch.randn(1, 1, 8))
+        self.weights = weights
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        tokens = self.patches(z).flatten(2).mT
+        for layer in self.layers:
+            tokens = tokens + layer(tokens, tokens, tokens, need_weights=self.weights)[0]
+        query = self.query.expand(len(z), -1, -1)
+        return self.head(self.pool(query, tokens, tokens, need_weights=self.weights)[0][:, 0])
+
+
+def matrices_by_hand(net: Pooling, z: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
+    """The layers' matrices, that of the pooling, each with its graph, and the logits: by the formulas, head by head."""
+
+    def attended(layer, query, tokens):
+        q, k, v = layer.in_proj_weight.chunk(3)
+        bq, bk, bv = layer.in_proj_bias.chunk(3)
+        heads, matrices = [], []
+        for h in range(2):
+            rows = slice(4 * h, 4 * h + 4)
+            scores = (query @ q[rows].T + bq[rows]) @ (tokens @ k[rows].T + bk[rows]).mT / 2
+            matrices.append(scores.softmax(-1).requires_grad_())
+            heads.append(matrices[-1] @ (tokens @ v[rows].T + bv[rows]))
+        return layer.out_proj(torch.cat(heads, -1)), torch.stack(matrices, 1), matrices
+
+    tokens = net.patches(z).flatten(2).mT
+    found, leaves = [], []
+    for layer in net.layers:
+        moved, _, parts = attended(layer, tokens, tokens)
+        leaves.append(parts)
+        found.append(torch.stack([one.detach() for one in parts], 1))
+        tokens = tokens + moved
+    pooled, _, parts = attended(net.pool, net.query.expand(len(z), -1, -1), tokens)
+    leaves.append(parts)
+    return found, torch.stack([one.detach() for one in parts], 1), (net.head(pooled[:, 0]), leaves)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("weights", [True, False])
+def test_a_query_that_reads_the_tokens_weighs_them(weights):
+    """Rollout and Chefer's relevance end in the row of the query, which is no token: no identity there."""
+    torch.manual_seed(0)
+    net = Pooling(weights).eval()
+    z = torch.rand(2, 3, 32, 32)
+    layers, pool, (logits, leaves) = matrices_by_hand(net, z)
+    flow = pool.mean(1)[:, 0]
+    eye = torch.eye(16)
+    for matrix in reversed(layers):
+        flow = torch.einsum("nt,nts->ns", flow, (matrix.mean(1) + eye) / 2)
+    found = heatproof.explain(wrap(net, 0, 1, size=32), z, ["attention-rollout", "chefer"], target=1, raw=True,
+                              normalised=True)  # fmt: skip
+    torch.testing.assert_close(found["attention-rollout"].flatten(1), flow, rtol=1e-4, atol=1e-6)
+    parts = [one for group in leaves for one in group]
+    gradients = torch.autograd.grad(logits[:, 1].sum(), parts)
+    bars = [
+        torch.stack([(g * a.detach()).relu() for g, a in zip(gradients[2 * i : 2 * i + 2], parts[2 * i : 2 * i + 2],
+                                                             strict=True)], 1).mean(1)
+        for i in range(3)
+    ]  # fmt: skip
+    relevance = eye.expand(2, -1, -1)
+    for bar in bars[:2]:
+        relevance = relevance + bar @ relevance
+    torch.testing.assert_close(
+        found["chefer"].flatten(1), torch.einsum("nqt,nts->ns", bars[2], relevance), rtol=1e-4, atol=1e-7
+    )
+
+
 class Network(nn.Module):
     """As the engine hands it over."""
 
@@ -289,6 +362,7 @@ def test_the_grid_of_a_rectangular_image_is_rectangular():
             "its attention is not between positions",
         ),
         (lambda: Crossing(), 32, "its attention is to other tokens than its own, as in cross-attention"),
+        (lambda: Pooling(layers=0), 32, "its only attention is that of one query, which pools"),
     ],
 )
 def test_where_attention_cannot_be_read_it_says_why(make, side, said, name):

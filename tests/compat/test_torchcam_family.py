@@ -12,7 +12,7 @@ from torch import nn
 
 from heatproof.compat.torchcam import methods as ours
 from heatproof.compat.torchcam import metrics as our_metrics
-from heatproof.errors import InvalidInput, InvalidTarget, InvalidType, LayerError, NotApplicable
+from heatproof.errors import InvalidInput, InvalidTarget, InvalidType, LayerError, NotApplicable, UnknownName
 
 from .. import nets
 from .test_torchcam import agree, run
@@ -295,6 +295,19 @@ def test_blocks_that_legrad_refuses(made, said):
     with pytest.raises(InvalidInput, match=said):
         extracted(ours, "LeGrad", module, module.blocks[1], z, 1, score_projection=lambda tokens: tokens[:, 0])
     assert nets.traces(module) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("LeGrad", {}), ("CAM", {"fc_layer": "nope"}), ("FinerCAM", {"gamma": -1})],
+)
+def test_what_is_refused_leaves_the_network_as_it_was(name, options):
+    module = nets.seeded(nets.Signed)
+    before = nets.traces(module)
+    with pytest.raises((InvalidInput, UnknownName)):
+        getattr(ours, name)(module, "two", **options)
+    assert nets.traces(module) == before
+    module(torch.rand(1, 3, SIDE, SIDE))
 
 
 def test_legrad_refuses_cross_attention_that_it_did_not_watch():

@@ -66,8 +66,10 @@ def test_the_card_of_a_sound_set_passes():
         "mask alignment",
     }
     assert sum(card.facts["images_by_class"].values()) == 120
-    assert "| passed |" in card.text() and "cosine of a perfect map" in card.text()
+    assert "| passed |" in card.text() and "agreement of a perfect map" in card.text()
     assert json.loads(json.dumps(card.as_json()))["checks"]
+    for size, clutter in ((64, ()), (96, ("several", "others", "occlusion", "shortcut")), (128, ("shortcut",))):
+        assert card_of(paper_shapes("val", 6, size, clutter=clutter)).passed
     few = card_of(Shapes("test", 12, **SMALL))
     assert {check.name for check in few.checks} == {"split disjointness", "mask alignment"}, "too few for a probe"
 
@@ -122,6 +124,12 @@ def test_backgrounds_that_are_no_images_are_left_out(tmp_path):
         Shapes("train", 4, backgrounds=tmp_path, **SMALL).background(0)
 
 
+def test_what_is_refused_leaves_no_folder(tmp_path):
+    with pytest.raises(InvalidInput, match=r"`backgrounds` must be a folder of images\. There is no folder nothere"):
+        write_shapes(Shapes("val", 2, backgrounds="nothere", **SMALL), tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
 def test_another_size_has_the_papers_shapes_in_proportion():
     assert paper_shapes("test", 5).shape_sizes == ((80, 99), (40, 49), (20, 24)) and paper_shapes("train").n == 4096
     assert paper_shapes("val", size=128).shape_sizes == ((40, 50), (20, 24), (10, 12)) and paper_shapes("val").n == 64
@@ -147,7 +155,7 @@ def test_the_command(tmp_path, capsys):
         )
     assert not ended.value.code
     out = capsys.readouterr().out
-    assert "3 images of 6 classes" in out and "passed: cosine of a perfect map" in out
+    assert "3 images of 6 classes" in out and "passed: agreement of a perfect map" in out
     assert (tmp_path / "s" / "card.md").is_file()
     with pytest.raises(SystemExit) as ended:
         cli.main(["data", "shapes", "--out", str(tmp_path / "t"), "--clutter", "shortcuts"])

@@ -2,8 +2,9 @@
 
 Both methods multiply the layers' matrices, `(N, T, T)` with heads fused, from the output down. Only the rows that the
 output is read from are needed: the class token's, DeiT's class and distillation tokens', or all patches' where they are
-averaged. They are found by where the gradient of the last attention is not zero. Several rows are averaged. Columns of
-prefix tokens (class, registers) are dropped.
+averaged. They are found by where the gradient of the last attention is not zero. Several rows are averaged; where one
+query reads them by an attention of its own (attention pooling), they are weighted by it. Columns of prefix tokens
+(class, registers) are dropped.
 """
 
 from collections.abc import Callable, Mapping
@@ -44,6 +45,9 @@ def attention_rollout(z: torch.Tensor, network, forward, *, fusion: str = "mean"
     with torch.no_grad(), Attention(len(z), lambda matrix: fuse(matrix.float()), found.calls) as attention:
         forward(z)
     flow = _first(found, attention.matrices[-1])
+    if found.pooled:
+        flow = attention.pools[-1][:, 0].double()
+        flow = flow / flow.sum(-1, keepdim=True)
     for fused in reversed(attention.matrices):
         kept = _without_smallest(fused.double(), discard, found.layout.prefix)  # a uniform attention must stay uniform
         scaled = flow / (kept.sum(-1) + 1)  # of A + I: rows are made to sum to one, and half of both cancels
@@ -66,14 +70,17 @@ def chefer(z: torch.Tensor, network, forward, of_target) -> torch.Tensor:
         outputs = forward(z.detach())
     with torch.enable_grad():
         output = of_target(outputs).sum()
-    for index, matrix in enumerate(attention.matrices):
+    every = [*attention.matrices, *(attention.pools if found.pooled else ())]
+    for index, matrix in enumerate(every):
         matrix.register_hook(_relevance(matrix.detach(), relevances, index))
-    torch.autograd.grad(output, [matrix for matrix in attention.matrices if matrix.is_leaf], allow_unused=True)
+    torch.autograd.grad(output, [matrix for matrix in every if matrix.is_leaf], allow_unused=True)
     first = _first(found, attention.matrices[-1])
+    pool = relevances.pop(len(attention.matrices), None)  # of the query that reads the output
+    first = first if pool is None else pool[:, 0].double()
     reached = torch.zeros_like(first)
     for index in sorted(relevances, reverse=True):
         reached = reached + torch.einsum("nt,nts->ns", first + reached, relevances[index].double())
-    return _grid(reached, found)
+    return _grid(reached if pool is None else first + reached, found)
 
 
 def _relevance(matrix: torch.Tensor, relevances: dict[int, torch.Tensor], index: int) -> Callable[[torch.Tensor], None]:

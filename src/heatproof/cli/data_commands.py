@@ -43,6 +43,8 @@ def shapes(
     from heatproof.data.shapes_folder import write_shapes
     from heatproof.progress import progress_bar
 
+    if limit is not None and limit < 1:
+        raise InvalidInput(f"--limit must be at least 1. Got {limit}.")
     names = tuple(name.strip() for name in clutter.split(",") if name.strip())
     made = paper_shapes(split, limit, size, seed=seed, clutter=names, backgrounds=backgrounds)
     with progress_bar() as bar:

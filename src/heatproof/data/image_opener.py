@@ -70,6 +70,15 @@ def open_image(
     return as_bytes(rgb(open_pixels(path, max_pixels), window, background))
 
 
+def has_image_header(path: str | os.PathLike) -> bool:
+    """Whether a file begins as an image that Pillow knows; nothing is decoded."""
+    try:
+        with Image.open(path) as image:
+            return min(image.size) > 0
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
+
+
 def open_grey(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The grey values in `path` as they are stored, float32 `(height, width)`: 8 bits, 16 bits or floating point.
 

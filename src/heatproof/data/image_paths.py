@@ -49,11 +49,19 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def matching_files(pattern: str | os.PathLike) -> list[str]:
-    """The files that a pattern such as `photos/*.jpg` matches, sorted; none where it is no pattern."""
-    if not glob.has_magic(str(pattern)):
+    """The files that a pattern such as `photos/*.jpg` matches, sorted; none where it is no pattern.
+
+    As in a folder, those whose extension is an image's; all, where none has one. Raises InvalidInput for a pattern
+    that matches no file, unless a file has that name.
+    """
+    if not glob.has_magic(str(pattern)) or Path(pattern).exists():
         return []
     found = glob.glob(str(pattern), recursive=True)  # noqa: PTH207 - may be absolute
-    return [name for name in sorted(found) if Path(name).is_file()]
+    files = [name for name in sorted(found) if Path(name).is_file()]
+    if not files:
+        folders = f" It matches {len(found)} folders: add /*." if found else ""
+        raise InvalidInput(f"No file matches the pattern {printable(str(pattern))!r}.{folders}")
+    return [name for name in files if Path(name).suffix.lower() in EXTENSIONS] or files
 
 
 def subfolders(folder: Path) -> list[str]:

@@ -6,7 +6,6 @@ Paths, PIL images, arrays and tensors are `Inputs`; folders, datasets and iterab
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -127,8 +126,10 @@ def _set_of_images(images: Any) -> Any:
     """A folder or the name of a set as its images, a pattern as its files; else as given."""
     if isinstance(images, str | os.PathLike) and is_set(images):
         return load_images(images)
-    if isinstance(images, str) and not Path(images).exists() and (files := matching_files(images)):
+    if isinstance(images, str) and (files := matching_files(images)):
         return files
+    if isinstance(images, list | tuple) and any(isinstance(i, str) and matching_files(i) for i in images):
+        return [file for i in images for file in (matching_files(i) if isinstance(i, str) else ()) or [i]]
     if isinstance(images, list | tuple) and any(isinstance(i, str | os.PathLike) and is_set(i) for i in images):
         raise InvalidInput("A folder goes by itself, or give a list of files. Got a list that holds a folder.")
     return images

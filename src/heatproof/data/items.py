@@ -6,6 +6,7 @@ and others whose images have one more dimension, are batches of these. An elemen
 with the reason.
 """
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
@@ -228,10 +229,12 @@ def _parts(element: Any) -> Item:
                 )
             key = next(iter(pictures), None)
         if key is None:
-            key = next((key for key in PATH_KEYS if isinstance(element.get(key), str | os.PathLike)), None)
+            key = next((key for key in PATH_KEYS if key in element), None)
+            if key is not None and not isinstance(element[key], str | os.PathLike):
+                return Item(flag=f"its {key} is no path but {element[key]!r:.60}", id=missing)
         if key is None:
             raise InvalidInput(
-                f"An element of a dataset must have an image, called {', '.join(IMAGE_KEYS[:3])}. Got "
+                f"An element of a dataset must have an image, called {', '.join(IMAGE_KEYS[:3])}, or a path. Got "
                 f"{', '.join(map(str, element)) or 'nothing'}. {_advice_on(element)}"
             )
         label, name = (next((element[k] for k in keys if k in element), None) for keys in (LABEL_KEYS, ID_KEYS))
@@ -291,6 +294,8 @@ def _scalar(label: Any) -> Any:
     """A label as an integer or text; InvalidInput for anything else."""
     if label is None or isinstance(label, str):
         return label
+    if isinstance(label, float) and math.isnan(label):  # a missing value of pandas
+        return None
     try:
         if not isinstance(label, bool) and float(label) == int(label):
             return int(label)

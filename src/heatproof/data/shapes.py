@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from heatproof.data.clutter import KINDS, Painter, Scene
-from heatproof.data.image_opener import open_image
+from heatproof.data.image_opener import has_image_header, open_image
 from heatproof.data.image_paths import image_files, printable
 from heatproof.data.shape_drawing import CLASSES, dead_leaves, drawn, margin, standing_out
 from heatproof.errors import InvalidInput, warn
@@ -220,8 +220,10 @@ def background_files(folder: str | Path, split: str) -> list[tuple[str, Path]]:
     """
     by_content: dict[str, Path] = {}
     strange: list[Path] = []
+    if not Path(folder).is_dir():
+        raise InvalidInput(f"`backgrounds` must be a folder of images. There is no folder {printable(folder)}.")
     for path in image_files(Path(folder)):
-        if not _is_image(path):
+        if not has_image_header(path):
             strange.append(path)
             continue
         by_content.setdefault(hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest(), path)
@@ -238,14 +240,6 @@ def background_files(folder: str | Path, split: str) -> list[tuple[str, Path]]:
     val = max(1, len(files) // 10)
     parts = {"test": files[:test], "val": files[test : test + val], "train": files[test + val :]}
     return parts[split]
-
-
-def _is_image(path: Path) -> bool:
-    try:
-        with Image.open(path) as image:
-            return min(image.size) > 0
-    except (OSError, ValueError, Image.DecompressionBombError):
-        return False
 
 
 def _photograph(files: list[Path], size: int, stream: np.random.Generator) -> np.ndarray:

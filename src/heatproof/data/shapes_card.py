@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from scipy.stats import binomtest
 
@@ -26,8 +27,8 @@ _ALIGNED = 24
 _LEVEL = 0.01
 #: A value of the network's input that differs by more has changed.
 _VISIBLE = 0.1
-#: The least cosine of a perfect map with the mask: edges are interpolated, more of them the smaller a shape is.
-_PERFECT = 0.9
+#: The least share of a perfect map and the mask that agree.
+_PERFECT = 0.98
 #: How images reach networks: those of paper R, without a crop, not square, and the whole image squeezed.
 GEOMETRIES: Mapping[str, Geometry] = {
     "shorter side 256, crop 224": Geometry((224, 224), 256),
@@ -80,22 +81,21 @@ def card_of(shapes: Shapes, advance: Callable[[float], None] = lambda _: None) -
     """The card of a set; up to 600 of its images are drawn once more for the checks.
 
     Checks: what is outside the mask does not tell the class, no background is in another split, and a map of the pixels
-    that the network sees change with the object has a cosine of 1, up to interpolated edges, with the mask, whatever
-    the geometry.
+    that the network sees change with the object is the mask, up to interpolated edges, whatever the geometry.
 
     Args:
         advance: called with 1 after each of the `checked_images`.
     """
     names, count = shapes.class_names, checked_images(shapes)
     share, clues, backgrounds = [], [], []
-    cosines: dict[str, list[float]] = {name: [] for name in GEOMETRIES}
+    shares: dict[str, list[float]] = {name: [] for name in GEOMETRIES}
     for i in range(count):
         scene = shapes.scene(i)
         share.append(float(scene.mask.mean()))
         clues.append(_clues(scene.hidden))
         backgrounds.append(_digest(scene.background))
         for name, geometry in GEOMETRIES.items() if i < _ALIGNED else ():
-            cosines[name].append(perfect_cosine(scene, geometry))
+            shares[name].append(perfect_agreement(scene, geometry))
         advance(1)
     counts = Counter(names[label] for label in shapes.labels if label is not None)
     facts = {
@@ -113,7 +113,7 @@ def card_of(shapes: Shapes, advance: Callable[[float], None] = lambda _: None) -
     }
     stacked = {clue: np.stack([one[clue] for one in clues]) for clue in clues[0]}
     probed = independence(stacked, np.array(shapes.labels[:count], int), len(names))
-    return Card(facts, (*probed, disjointness(shapes, backgrounds), *map(_alignment, cosines, cosines.values())))
+    return Card(facts, (*probed, disjointness(shapes, backgrounds), *map(_alignment, shares, shares.values())))
 
 
 def checked_images(shapes: Shapes) -> int:
@@ -178,26 +178,33 @@ def _digest(pixels: np.ndarray) -> str:
     return hashlib.blake2b(pixels.tobytes(), digest_size=16).hexdigest()
 
 
-def perfect_cosine(scene: Scene, geometry: Geometry) -> float:
-    """The cosine of the mask with a perfect map; NaN where the crop leaves nothing of the ground truth.
+def perfect_agreement(scene: Scene, geometry: Geometry) -> float:
+    """The share of a perfect map and the mask that agree, up to interpolated edges; NaN without ground truth in sight.
 
     The perfect map is read off the network's input: where it changes by more than .1 when the ground truth's pixels
-    are replaced by the background.
+    are replaced by the background. Interpolation blurs an edge over two pixels of the image or of the input, whichever
+    are larger; a pixel of either that has one of the other so near agrees.
     """
-    mask = geometry.mask(scene.mask).float().flatten()
+    mask = geometry.mask(scene.mask)
     bare, there = (geometry.image(Image.fromarray(one)) for one in (scene.hidden, scene.pixels))
-    changed = ((there - bare).abs().amax(0) > _VISIBLE).float().flatten()
+    changed = (there - bare).abs().amax(0) > _VISIBLE
     if not mask.any() or not changed.any():
         return math.nan
-    return float(torch.cosine_similarity(mask, changed, dim=0))
+    scale = max(1.0, max(there.shape[1] / scene.mask.shape[0], there.shape[2] / scene.mask.shape[1]))
+    reach = math.ceil(2 * scale)
+    alone = (mask & ~_widened(changed, reach)) | (changed & ~_widened(mask, reach))
+    return 1 - float(alone.sum() / (mask | changed).sum())
 
 
-def _alignment(geometry: str, cosines: Sequence[float]) -> Check:
-    known = [cosine for cosine in cosines if not math.isnan(cosine)]
+def _widened(mask: torch.Tensor, reach: int) -> torch.Tensor:
+    return F.max_pool2d(mask[None, None].float(), 2 * reach + 1, 1, reach)[0, 0] > 0
+
+
+def _alignment(geometry: str, shares: Sequence[float]) -> Check:
+    known = [share for share in shares if not math.isnan(share)]
     value = float(np.mean(known)) if known else math.nan
-    return Check(
-        "mask alignment", f"cosine of a perfect map with the mask, {geometry}", value, _PERFECT, value >= _PERFECT
-    )
+    what = f"agreement of a perfect map with the mask, up to interpolated edges, {geometry}"
+    return Check("mask alignment", what, value, _PERFECT, value >= _PERFECT)
 
 
 def _shown(value: Any) -> str:

@@ -36,6 +36,7 @@ def write_shapes(shapes: Shapes, out: str | Path, progress: Bar | Log | Silent |
         InvalidInput: the folder holds something else.
     """
     folder, bar = Path(out), progress or Silent()
+    _ = shapes.photographs  # backgrounds that cannot be used are an error before anything is written
     with friendly_os_errors(folder):
         _claim(folder, shapes)
         bar.stage("Drawing", shapes.n)

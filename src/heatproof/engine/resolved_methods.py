@@ -9,6 +9,7 @@ from heatproof.attributions import Request
 from heatproof.errors import LayerError, NotApplicable
 from heatproof.explained_output import Output
 from heatproof.models import Model, resolve_layer
+from heatproof.models.layers import nameable_calls
 from heatproof.quantities import having
 
 
@@ -59,7 +60,14 @@ def _layers(model: Model, request: Request, layer: str) -> tuple[str, ...]:
         return named or (layer,)
     if len(named) > 1:
         return named
-    stages = model.layers.stages
+    try:
+        stages = model.layers.stages
+    except LayerError as error:
+        calls = nameable_calls(model)
+        if len(calls) < 2:
+            raise
+        spelling = f"refine:{request.entry.name}@{calls[0]}+{calls[-1]}"
+        raise LayerError(f"{error} RefineCAM needs several: name them, shallow to deep, as in {spelling}.") from None
     if named and named[0] not in stages:
         raise LayerError(
             f"RefineCAM with one layer takes the deeper stages along. Expected one of {', '.join(stages)}. "

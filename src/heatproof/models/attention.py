@@ -28,7 +28,8 @@ from heatproof.models.rows import SAMPLED
 class Attention(TorchFunctionMode):
     """While it is active, every self-attention matrix of `count` images is added to `matrices`, in order of the calls.
 
-    A matrix is `(N, heads, T, T)`: rows attend to columns and sum to one. `kept` can reduce it before it is stored. In
+    A matrix is `(N, heads, T, T)`: rows attend to columns and sum to one. Attention of one query, `(N, heads, 1, T)`,
+    which pools the tokens, is added to `pools`. `kept` can reduce it before it is stored. In
     grad mode the matrices are part of the graph; the first is a leaf where nothing before it requires a gradient.
 
     `windowed`: some attention was within windows; `reduced`: from many positions to fewer; `crossed`: an
@@ -47,6 +48,7 @@ class Attention(TorchFunctionMode):
         self.count, self.kept, self.only = count, kept, only
         self.calls = 0
         self.matrices: list[torch.Tensor] = []
+        self.pools: list[torch.Tensor] = []
         self.windowed = self.reduced = self.crossed = self._to_others = False
         self.lengths: set[int] = set()
 
@@ -72,9 +74,12 @@ class Attention(TorchFunctionMode):
         call, self.calls = self.calls, self.calls + 1
         if self.only is not None and call not in self.only:
             return matrix
-        if matrix.dim() < 3 or min(matrix.shape[-2:]) < 2:  # a classifier's softmax, pooling by one query
+        if matrix.dim() < 3 or matrix.shape[-1] < 2:  # a classifier's softmax
             return matrix
         flat = matrix.dim() == 3  # (N · heads, T, T), as nn.MultiheadAttention has it
+        if matrix.shape[-2] == 1:
+            fits = (matrix.dim() == 4 and len(matrix) == self.count) or (flat and len(matrix) % self.count == 0)
+            return self._kept_in(self.pools, matrix, flat) if fits else matrix
         if matrix.dim() > 4 or (len(matrix) % self.count if flat else len(matrix) != self.count):
             self.windowed = True
             return matrix
@@ -84,11 +89,14 @@ class Attention(TorchFunctionMode):
         if self._to_others:
             self.crossed = True
             return matrix
-        if torch.is_grad_enabled() and not matrix.requires_grad:
-            matrix = matrix.detach().requires_grad_()
-        # The network must go on with a view of the stored matrix, else no gradient reaches it.
+        return self._kept_in(self.matrices, matrix, flat)
+
+    def _kept_in(self, stored: list[torch.Tensor], matrix: torch.Tensor, flat: bool) -> torch.Tensor:
         whole = matrix.unflatten(0, (self.count, -1)) if flat else matrix
-        self.matrices.append(self.kept(whole))
+        if torch.is_grad_enabled() and not whole.requires_grad:
+            whole = whole.detach().requires_grad_()
+        # The network must go on with a view of the stored matrix, else no gradient reaches it.
+        stored.append(self.kept(whole))
         return whole.flatten(0, 1) if flat else whole
 
 
@@ -168,12 +176,14 @@ class _Observed(Attention):
 class Reading:
     """How a network's tokens become a grid, and which of them the output is read from (`rows`).
 
-    `calls`: the numbers of the softmax calls that depend on the image, among all of a pass.
+    `calls`: the numbers of the softmax calls that depend on the image, among all of a pass. `pooled`: the output is
+    read from all tokens by an attention of one query, `Attention.pools[-1]`.
     """
 
     layout: Layout
     rows: tuple[int, ...]
     calls: frozenset[int]
+    pooled: bool = False
 
 
 #: Why a network without attention cannot be read.
@@ -230,7 +240,7 @@ def _read_attention(network: Any, z: torch.Tensor) -> Reading | str:
     if attention.reduced:
         return "its attention is from many positions to fewer"
     if not matrices:
-        return NO_ATTENTION
+        return "its only attention is that of one query, which pools" if attention.pools else NO_ATTENTION
     tokens = {matrix.shape[-1] for matrix in matrices}
     if len(tokens) > 1:
         return f"its tokens change on the way ({', '.join(map(str, sorted(tokens)))})"
@@ -239,7 +249,9 @@ def _read_attention(network: Any, z: torch.Tensor) -> Reading | str:
     layout = token_layout(tokens.pop(), tuple(z.shape[2:]))
     if layout is None:
         return "its tokens are no grid over the image"
-    return Reading(layout, _rows_read(output, matrices[-1]), calls)
+    if len(attention.pools) > 1 or any(pool.shape[-1] != matrices[-1].shape[-1] for pool in attention.pools):
+        return "its output is read by attention of one query several times, or of more tokens than the rest has"
+    return Reading(layout, _rows_read(output, matrices[-1]), calls, bool(attention.pools))
 
 
 def _calls_of_images(network: Any, z: torch.Tensor) -> frozenset[int]:

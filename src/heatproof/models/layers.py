@@ -81,6 +81,12 @@ def _stages(model: Classifier) -> tuple[list[str], list[ProbeRecord]]:
     return [], records
 
 
+def nameable_calls(model: Classifier) -> list[str]:
+    """The layers with positions that can be named, shallow → deep; of one that runs several times its first call."""
+    usable = [r for r in probe(model) if r.rows is Rows.IMAGES and r.layout is not None and r.call == 0]
+    return [f"{record.name}#0" if record.calls > 1 else record.name for record in usable]
+
+
 def _none_found(model: Classifier, records: list[ProbeRecord]) -> str:
     """Says that no layer was found, why, and what can be done: every layer named here can be explained."""
     kind, otherwise = type(model.module).__name__, without_layers(len(model.input_shape) - 1)

@@ -1,7 +1,5 @@
 """The images of a study's datasets, not opened yet; a list of files is a dataset too."""
 
-from pathlib import Path
-
 from heatproof.data import Images, images_from_list, load_images
 from heatproof.data.folder import labelled_from_file
 from heatproof.data.image_paths import matching_files
@@ -38,7 +36,7 @@ def images_of(dataset: DatasetPlan) -> Images:
         return GIVEN_IMAGES[dataset.images.removeprefix("given:")]
     files = dataset.images
     if isinstance(files, str):
-        files = [] if Path(files).exists() else matching_files(files)
+        files = matching_files(files)
     if isinstance(dataset.images, str) and not files:
         return load_images(dataset.images, dataset.labels, dataset.root, None, dataset.download, name=dataset.label)
     found = images_from_list(files, dataset.label)

@@ -30,8 +30,8 @@ class CAM(Extractor):
             raise InvalidInput(f"CAM has one target layer. Got {len(target_layer)}.")
         if fc_layer is not None and not isinstance(fc_layer, str | nn.Module):
             raise InvalidType(f"`fc_layer` must be a name or a module. Got {type(fc_layer).__name__}.")
-        super().__init__(model, target_layer, input_shape, **named)
         self.fc_layer = None if fc_layer is None else resolve_layer(bare(model), fc_layer)
+        super().__init__(model, target_layer, input_shape, **named)
 
 
 class ScoreCAM(Extractor):

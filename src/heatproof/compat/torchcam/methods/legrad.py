@@ -56,14 +56,14 @@ class LeGrad(Extractor):
                 raise InvalidInput(f"`grid_shape` must be positive. Got {grid_shape}.")
         if score_projection is not None and not callable(score_projection):
             raise InvalidType(f"`score_projection` must be callable. Got {score_projection!r}.")
+        self.score_projection = score_projection or _vision_transformer_head(model)
         super().__init__(model, target_layer, enable_hooks=enable_hooks)
         try:
             for name in self.target_names:
                 self._watch(name, module_and_call(bare(model), name)[0])
-        except InvalidInput:
+        except BaseException:
             self.remove_hooks()
             raise
-        self.score_projection = score_projection or _vision_transformer_head(bare(model))
         self.prefix_tokens, self.grid_shape = prefix_tokens, grid_shape
 
     def _watch(self, name: str, block: nn.Module) -> None:
@@ -161,7 +161,8 @@ def _checked_tokens(name: str, output: Any) -> torch.Tensor:
     return output
 
 
-def _vision_transformer_head(model: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+def _vision_transformer_head(model: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    model = bare(model) if isinstance(model, nn.Module) else model
     norm, heads = getattr(getattr(model, "encoder", None), "ln", None), getattr(model, "heads", None)
     if not isinstance(norm, nn.Module) or not isinstance(heads, nn.Module):
         raise InvalidInput(
