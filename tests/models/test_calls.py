@@ -135,6 +135,22 @@ def test_what_auto_advises_is_not_refused():
         heatproof.explain(model, x, "gradcam", layer=name)
 
 
+@pytest.mark.parametrize("asked", ["refine:layercam", "refine:layercam@one.3#0"])
+def test_refining_where_every_layer_runs_twice_ends_in_a_spelling_that_works(asked):
+    """What auto says is followed, then what RefineCAM says of that."""
+    shared, _ = siamese()
+    x = nets.images(2, SIDE)
+    model = wrap(shared, 0.5, 0.5, size=SIDE)
+    with pytest.raises(LayerError) as first:
+        heatproof.explain(model, x, asked)
+    call = re.search(r"Choose a call by its number: (\S+) or", str(first.value))
+    assert call
+    with pytest.raises(LayerError, match="RefineCAM needs several") as second:
+        heatproof.explain(model, x, asked, layer=call[1])
+    spelling = re.search(r"as in (refine:\S+#0\+\S+)\.", str(second.value))
+    assert spelling and heatproof.explain(model, x, spelling[1])[spelling[1]].std() > 0
+
+
 def test_methods_that_name_their_own_calls_need_no_other_layer():
     model, x = wrap(siamese()[0], size=SIDE), nets.images(2, SIDE)
     found = heatproof.explain(model, x, ["gradcam@one#0", "gradcam@one#1"])
