@@ -164,7 +164,7 @@ class Extractor:
         """The maps of `wanted`: of `objective()` through the graph of `scores`, or in a pass of their own."""
         formula = BASES.get(self.method)
         made = _made_of_the_output(scores, last.output)
-        if formula is None or not (made or self._has_graph(last, scores)):
+        if formula is None or not (made or self._has_graph(last, scores, wanted)):
             return self.maps(last.inputs, wanted, normalized)
         try:
             with torch.enable_grad():
@@ -175,9 +175,12 @@ class Extractor:
             return self.maps(last.inputs, wanted, normalized)  # equal scores of another pass
         return self._finished([formula(*pair, **self.options) for pair in found], normalized)
 
-    def _has_graph(self, last: Pass, scores: Any) -> bool:
+    def _has_graph(self, last: Pass, scores: Any, wanted: Wanted) -> bool:
+        """Whether the graph of `scores` gives the maps: of a pass in eval mode, to `(N, K)` where classes are wanted."""
+        if self.reshape_transform is not None or not last.reaches(scores, self.target_names):
+            return False
         in_eval = not any(module.training for module in self.model.modules())
-        return in_eval and self.reshape_transform is None and last.reaches(scores, self.target_names)
+        return in_eval and (bool(wanted.scores) or scores.dim() == 2)
 
     def maps(self, inputs: torch.Tensor, wanted: Wanted, normalized: bool = True) -> list[torch.Tensor]:
         """The maps of each layer, as a call gives them; float64 for a float64 input."""
