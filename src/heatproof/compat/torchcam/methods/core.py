@@ -176,7 +176,7 @@ class Extractor:
         return self._finished([formula(*pair, **self.options) for pair in found], normalized)
 
     def _has_graph(self, last: Pass, scores: Any, wanted: Wanted) -> bool:
-        """Whether the graph of `scores` gives the maps: of a pass in eval mode, to `(N, K)` where classes are wanted."""
+        """Whether the graph of `scores` gives the maps: of a pass in eval mode, `(N, K)` where classes are wanted."""
         if self.reshape_transform is not None or not last.reaches(scores, self.target_names):
             return False
         in_eval = not any(module.training for module in self.model.modules())
