@@ -146,8 +146,10 @@ def _answers(features: np.ndarray, known: np.ndarray, classes: int) -> np.ndarra
     """Classes of the rows after those with `known` labels: ridge regression with a Gaussian kernel of median width."""
     fitted = features[: len(known)]
     scaled = (features - fitted.mean(0)) / (fitted.std(0) + 1e-6)
-    squared = ((scaled[:, None] - scaled[None, : len(known)]) ** 2).sum(2)
-    kernel = np.exp(-squared / np.median(squared[: len(known)][squared[: len(known)] > 0]))
+    lengths, near = (scaled**2).sum(1), scaled[: len(known)]
+    squared = np.maximum(lengths[:, None] + lengths[: len(known)] - 2 * scaled @ near.T, 0)
+    among = squared[: len(known)][~np.eye(len(known), dtype=bool)]
+    kernel = np.exp(-squared / max(float(np.median(among)), 1e-12))
     wanted = np.eye(classes)[known] - 1 / classes
     weights = np.linalg.solve(kernel[: len(known)] + 1e-2 * np.eye(len(known)), wanted)
     return np.round(kernel[len(known) :] @ weights, 9).argmax(1)

@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 from heatproof.data.images import Images
 from heatproof.errors import InvalidInput
 from heatproof.geometry import Geometry
+from heatproof.memo import cached_property
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class ImageDataset(Dataset):
         if not len(self):
             raise InvalidInput(f"A Dataset for training needs labels. Got none for {self.images.name}.")
 
-    @property
+    @cached_property
     def rows(self) -> list[int]:
         """The rows of the source that are in it: those with a label that are not known to be broken."""
         bad = self.images.flags

@@ -277,7 +277,8 @@ def _claimed(folder: Path, about: Mapping[str, Any]) -> Fit:
     if not path.exists():
         if any(folder.iterdir()):
             raise InvalidInput(f"`out` must be a new folder, or one of the same run. {folder} holds other files.")
-        path.write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
+        write_atomically(path, lambda file: file.write(text.encode("utf-8")))
         return Fit()
     known = json.loads(path.read_text("utf-8"))
     changed = [name for name, value in about.items() if known.get(name) != value]
