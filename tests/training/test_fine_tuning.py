@@ -238,6 +238,7 @@ def test_the_command_trains_and_its_advice_loads_what_it_trained(tmp_path, capsy
     out = capsys.readouterr().out
     assert "on 12 images, with the weights of epoch 1 of 1" in out
     assert f"--model-arg num_classes=6 --checkpoint {tmp_path}/f/model.safetensors" in out
+    assert "and with --" in out and all(f"--{name}" in out for name in ("mean", "std", "size")), out
     loaded = heatproof.load_model("torchvision:squeezenet1_1", tmp_path / "f" / "model.safetensors",
                                   {"num_classes": 6}, 0.5, 0.5, 48, classes=tmp_path / "f" / "classes.txt")  # fmt: skip
     assert loaded.outputs == 6 and loaded.classes is not None and loaded.classes[0] == "circle-filled"

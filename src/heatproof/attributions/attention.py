@@ -34,6 +34,8 @@ def _unfit(model: Model, _layer: str, _options: Mapping[str, Any]) -> str:
 def attention_rollout(z: torch.Tensor, network, forward, *, fusion: str = "mean", discard: float = 0.0) -> torch.Tensor:
     """Attention rollout: the product over the layers of `½ A + ½ I`, at the rows the output is read from; ≥ 0.
 
+    Where one query reads the tokens by an attention of its own (attention pooling), rows are weighted by that.
+
     A is the attention with its heads fused by `fusion` (`mean` is the paper's; `max`, `min`); rows are scaled to sum to
     one. `discard` in [0, 1) sets that share of each layer's smallest entries to zero first (0 in the paper; columns of
     prefix tokens stay). Does not depend on the target. One forward, and one probe of each network.

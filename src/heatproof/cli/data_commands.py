@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from heatproof.cli import options
 from heatproof.errors import InvalidInput
 
 app = typer.Typer(help="Make sets of images whose ground truth is known.", no_args_is_help=True)
@@ -45,7 +46,7 @@ def shapes(
 
     if limit is not None and limit < 1:
         raise InvalidInput(f"--limit must be at least 1. Got {limit}.")
-    names = tuple(name.strip() for name in clutter.split(",") if name.strip())
+    names = tuple(options.split(clutter) or ())
     made = paper_shapes(split, limit, size, seed=seed, clutter=names, backgrounds=backgrounds)
     with progress_bar() as bar:
         card = write_shapes(made, out, bar)

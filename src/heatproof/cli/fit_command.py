@@ -9,7 +9,9 @@ from heatproof.cli import options
 from heatproof.errors import InvalidInput
 from heatproof.studies.settings import ModelPlan, Plan
 
-MODEL = options.settings_of(ModelPlan, without=("spec", "name", "layer", "output", "tolerance", "classes"))
+MODEL = options.settings_of(
+    ModelPlan, without=("spec", "name", "layer", "output", "tolerance", "classes", "multi_label")
+)
 OTHERS = options.settings_of(Plan, names=("device",))
 
 
@@ -55,7 +57,7 @@ def fit(
     recipe = Recipe(epochs, patience, batch_size, lr, weight_decay, seed, adversarial, epsilon / 255, steps)
     device = options.values(OTHERS, given).get("device", "auto")
     if images == "shapes":
-        names = tuple(name.strip() for name in clutter.split(",") if name.strip())
+        names = tuple(options.split(clutter) or ())
         sets = shapes_sets(limit, image_size, clutter=names, backgrounds=backgrounds)
     elif clutter or backgrounds:
         raise InvalidInput("--clutter and --backgrounds are for `shapes`. Leave them out for a folder.")
@@ -68,3 +70,9 @@ def fit(
     print(found.sentence())
     arguments = f"--model-arg num_classes={len(sets['train'].class_names or ())} " if ":" in model else ""
     print(f"Use it with: --model {model} {arguments}--checkpoint {out / WEIGHTS} --classes {out / CLASSES}")
+    if others := [
+        f"--{options.SINGULAR.get(name, name).replace('_', '-')}"
+        for name in options.values(MODEL, given)
+        if name != "checkpoint"
+    ]:
+        print(f"and with {', '.join(others)} as here.")

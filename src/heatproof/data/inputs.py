@@ -128,8 +128,8 @@ def _set_of_images(images: Any) -> Any:
         return load_images(images)
     if isinstance(images, str) and (files := matching_files(images)):
         return files
-    if isinstance(images, list | tuple) and any(isinstance(i, str) and matching_files(i) for i in images):
-        return [file for i in images for file in (matching_files(i) if isinstance(i, str) else ()) or [i]]
+    if isinstance(images, list | tuple) and any(isinstance(one, str) for one in images):
+        return [file for one in images for file in (matching_files(one) if isinstance(one, str) else ()) or [one]]
     if isinstance(images, list | tuple) and any(isinstance(i, str | os.PathLike) and is_set(i) for i in images):
         raise InvalidInput("A folder goes by itself, or give a list of files. Got a list that holds a folder.")
     return images

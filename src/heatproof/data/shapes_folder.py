@@ -77,12 +77,9 @@ def _write_labels(folder: Path, shapes: Shapes) -> None:
     names = shapes.class_names
     rows = [(f"{i:05d}.png", label, names[label]) for i, label in enumerate(shapes.labels) if label is not None]
 
-    def write(file: Any) -> None:
-        text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
-        csv.writer(text, lineterminator="\n").writerows([("file", "class_index", "name"), *rows])
-        text.detach()
-
-    write_atomically(folder / "labels.csv", write)
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([("file", "class_index", "name"), *rows])
+    write_atomically(folder / "labels.csv", lambda file: file.write(text.getvalue().encode("utf-8")))
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -57,7 +57,7 @@ class Attention(TorchFunctionMode):
         if func is F.scaled_dot_product_attention:
             return _attended(self._store, *args, **kwargs)
         if func is F.multi_head_attention_forward:
-            self._to_others = not _attends_to_itself(*args, **kwargs)
+            self._to_others = not attends_to_itself(*args, **kwargs)
             try:
                 with self:  # the functions that it calls must be seen too
                     return _OPENED(*args, **kwargs)
@@ -100,7 +100,7 @@ class Attention(TorchFunctionMode):
         return whole.flatten(0, 1) if flat else whole
 
 
-def _attends_to_itself(query: torch.Tensor, key: torch.Tensor, *_: Any, **__: Any) -> bool:
+def attends_to_itself(query: torch.Tensor, key: torch.Tensor, *_: Any, **__: Any) -> bool:
     """Whether the tokens that ask are those that are attended to."""
     return query is key or (query.shape == key.shape and torch.equal(query, key))
 

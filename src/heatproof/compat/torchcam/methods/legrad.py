@@ -12,7 +12,7 @@ from heatproof.compat.given_models import AsGiven, Wanted
 from heatproof.compat.torchcam.methods.core import Extractor
 from heatproof.errors import InvalidInput, InvalidType, LayerError, NotApplicable
 from heatproof.locks import held, is_held
-from heatproof.models.attention import Attention
+from heatproof.models.attention import Attention, attends_to_itself
 from heatproof.models.layer_names import module_and_call
 from heatproof.models.model import bare
 from heatproof.tensors import minmax
@@ -151,7 +151,7 @@ def _check_tokens(_module: nn.Module, arguments: tuple, named: dict[str, Any]) -
         raise InvalidInput("LeGrad explains attention with tensor query, key and value.")
     if query.dim() != 3:
         raise InvalidInput(f"LeGrad explains attention of (batch, tokens, embedding). Got {tuple(query.shape)}.")
-    if query is not key and (query.shape != key.shape or not torch.equal(query, key)):
+    if not attends_to_itself(query, key):
         raise InvalidInput("LeGrad explains self-attention. Here the keys are of other tokens than the queries.")
 
 
