@@ -7,14 +7,22 @@ from heatproof.tensors import degenerate, minmax, one_channel, upsampled
 
 
 def display_maps(
-    raw: torch.Tensor, form: str, size: tuple[int, ...], *, upsample: str = "bilinear", channels: str = "abs-max"
+    raw: torch.Tensor,
+    form: str,
+    size: tuple[int, ...],
+    *,
+    upsample: str = "bilinear",
+    channels: str = "abs-max",
+    power: float = 1.0,
 ) -> torch.Tensor:
     """Raw maps `(N, *spatial)`, or `(N, C, *size)` of form `rgb`, → `(N, *size)` in [0, 1].
 
     `catalogue.FORMS` says what each form goes through. A constant or non-finite map gives zeros; `flags` says so.
+    `power`: what the values in [0, 1] are raised to.
     """
     shown = _displayed_part(raw, form, channels)
-    return minmax(upsampled(shown, size, upsample) if form == "cam" else shown)
+    shown = minmax(upsampled(shown, size, upsample) if form == "cam" else shown)
+    return shown if power == 1 else shown**power
 
 
 def flags(raw: torch.Tensor, form: str, *, channels: str = "abs-max") -> list[Flag]:

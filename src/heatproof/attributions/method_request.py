@@ -9,10 +9,12 @@ The same spelling everywhere — in Python, on the command line, in study files 
     refine:layercam@layer2                         the same with another stage as base
     refine:layercam@layer2+layer4                  over these layers, whatever their order here
     refine:gradcam++[operator=geometric]           with another operator; options of the base go there too
+    layercam[power=4]                              the display map to the fourth power: the same order of the pixels
     python:my.module:fn                            a function of the user's (`heatproof.attributions.foreign`)
     maps:FOLDER                                    maps made beforehand
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +34,8 @@ REFINE = "refine:"
 class Request:
     """One requested method; `key` is the spelling that the results carry.
 
-    `layers` are as written, empty where none were given; `operator` is empty for a plain method.
+    `layers` are as written, empty where none were given; `operator` is empty for a plain method. `power`: what the
+    display map, which lies in [0, 1], is raised to; any power keeps the order of the pixels.
     """
 
     key: str
@@ -40,6 +43,7 @@ class Request:
     options: Mapping[str, Any]
     layers: tuple[str, ...] = ()
     operator: str = ""
+    power: float = 1.0
 
     @property
     def refined(self) -> bool:
@@ -52,6 +56,8 @@ class Request:
         options = {k: v for k, v in self.options.items() if v != self.entry.options[k]}
         if self.operator not in ("", "product"):
             options["operator"] = self.operator
+        if self.power != 1.0:
+            options["power"] = int(self.power) if self.power.is_integer() else self.power
         return spelling.format(f"{REFINE if self.refined else ''}{self.entry.name}", options, self.layers)
 
     @property
@@ -111,6 +117,7 @@ def parsed(text: str, options: Mapping[str, Any] | None = None) -> Request:
                 "Refine a CAM, as in `refine:layercam`."
             )
         operator = check_choice("operator", found.pop("operator", "product"), OPERATORS)
+    power = _checked_power(found.pop("power", 1.0)) if "power" not in entry.options else 1.0
     layers = asked.layers
     if layers and not reads_layer(entry):
         raise InvalidInput(f"{entry.name!r} reads no layer. Got {text!r}. Leave `@{'+'.join(layers)}` out.")
@@ -118,7 +125,13 @@ def parsed(text: str, options: Mapping[str, Any] | None = None) -> Request:
         raise InvalidInput(f"A plain method has one layer. Got {text!r}. Several layers go with `refine:`.")
     if len(set(layers)) < len(layers):
         raise InvalidInput(f"Every layer must be named once. Got {text!r}.")
-    return Request(text, entry, _checked_options(entry, found, bool(operator)), layers, operator)
+    return Request(text, entry, _checked_options(entry, found, bool(operator)), layers, operator, power)
+
+
+def _checked_power(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise InvalidInput(f"`power` must be a number above 0. Got {value!r}.")
+    return float(value)
 
 
 def _checked_options(entry: Entry, options: Mapping[str, Any], refined: bool) -> dict[str, Any]:

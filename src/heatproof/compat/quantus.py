@@ -79,7 +79,7 @@ def explain_func(
     maps, size = found.raw[method], tuple(some.shape[2:])
     if not raw:
         channels = str(request.options.get("channels", "abs-max"))
-        shown = display_maps(maps, request.form, size, channels=channels)
+        shown = display_maps(maps, request.form, size, channels=channels, power=request.power)
     else:
         shown = maps.sum(1) if request.form == "rgb" else upsampled(maps, size)
     return shown[:, None].cpu().numpy()

@@ -45,7 +45,8 @@ class Explanation:
         request, raw = self.methods[key].request, self.raw[key]
         several = self.target.dim() == 2
         flat = raw.flatten(0, 1) if several else raw
-        shown = display_maps(flat, request.form, self.size, upsample=upsample, channels=_channels(request))
+        channels, power = _channels(request), request.power
+        shown = display_maps(flat, request.form, self.size, upsample=upsample, channels=channels, power=power)
         return shown.unflatten(0, raw.shape[:2]) if several else shown
 
 

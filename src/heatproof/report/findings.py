@@ -15,8 +15,10 @@ from heatproof.report.robustness_findings import RobustnessFindings
 from heatproof.report.score_findings import ScoreFindings
 from heatproof.report.source import Source
 from heatproof.report.style import Style, styles
+from heatproof.report.validity_findings import ValidityFindings
 from heatproof.statistics.audit import AuditFindings, audit_findings
 from heatproof.statistics.peaks import Peaks, peak_sentences, place_of
+from heatproof.statistics.special_rows import GROUND_TRUTH
 from heatproof.studies.study import Study, study_named
 
 
@@ -71,6 +73,11 @@ class Findings:
         return ScoreFindings.of(self.source)
 
     @cached_property
+    def validity(self) -> ValidityFindings | None:
+        """Findings on the metrics themselves, held against the ground truth; None without one."""
+        return None if self.scores is None else ValidityFindings.of(self.source, self.scores)
+
+    @cached_property
     def audits(self) -> list[AuditFindings]:
         """The audit's answers for every method, for each model and dataset with scores."""
         robustness, scores = self.robustness, self.scores
@@ -112,7 +119,8 @@ class Findings:
     def methods(self) -> list[str]:
         """Real methods in the order of the plan, then controls."""
         there = dict(frames.distinct(self.rows, "method", "control"))
-        there.pop("", None)
+        for name in ("", GROUND_TRUTH):
+            there.pop(name, None)
         wanted = [*frames.names(self.plan.get("methods")), *frames.names(self.plan.get("maps"))]
         return sorted(frames.ordered(there, wanted), key=lambda method: there[method])
 

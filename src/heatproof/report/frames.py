@@ -11,7 +11,7 @@ import pandas as pd
 from heatproof.errors import StoreError
 from heatproof.report.source import open_source
 from heatproof.statistics.peaks import Peaks
-from heatproof.statistics.special_rows import CURVE, PEAK, PROJECTION
+from heatproof.statistics.special_rows import CURVE, GROUND_TRUTH, PEAK, PROJECTION
 from heatproof.studies.store import SAME_TARGET
 
 #: A pandas DataFrame. Any to the type checker, as pandas' annotations let every selection be a Series.
@@ -27,7 +27,7 @@ SCORE = ("model", "dataset", "layer", "target", "image", "method", "control", "m
 #: Columns of tables/pictures.parquet, in order.
 SCORES = (*SCORE, "value", "flag")
 #: Rows that hold a number for readers, not one that the report works with.
-SHOWN = f"metric NOT IN ('{PROJECTION}', '{PEAK}')"
+SHOWN = f"metric NOT IN ('{PROJECTION}', '{PEAK}') AND method <> '{GROUND_TRUTH}'"
 #: Rows of metrics under the reference condition.
 REFERENCE = f"method <> '' AND reference AND {SHOWN}"
 #: The rows under conditions that change the image alone. `perturbation` names all that was done to the image.
@@ -174,6 +174,24 @@ def scores(rows: duckdb.DuckDBPyConnection) -> Frame:
     ).df()
     _refuse_copies(frame, frame["copies"] != 1, SCORE, "image, method and metric")
     return frame[list(SCORES)].astype({"value": "float64", "control": "bool"})
+
+
+def ground_truth_scores(rows: duckdb.DuckDBPyConnection) -> Frame:
+    """The scores of the ground truth itself as a map: model, dataset, image, metric, value."""
+    return rows.execute(
+        f"""SELECT model, dataset, image, metric, any_value(value)::DOUBLE AS value FROM rows
+            WHERE reference AND method = '{GROUND_TRUTH}' AND NOT suffix(metric, '{CURVE}')
+            GROUP BY model, dataset, image, metric ORDER BY ALL"""
+    ).df()
+
+
+def correct_images(rows: duckdb.DuckDBPyConnection) -> Frame:
+    """Whether each reference image with a label and a prediction is classified right: model, dataset, image, right."""
+    return rows.execute(
+        """SELECT model, dataset, image, any_value(value) = 1 AS right FROM rows
+           WHERE metric = 'correct' AND reference AND flag = '' AND isfinite(value)
+           GROUP BY model, dataset, image ORDER BY ALL"""
+    ).df()
 
 
 def projections(rows: duckdb.DuckDBPyConnection) -> Frame:

@@ -213,3 +213,39 @@ def score_tests(findings: Findings) -> Frame:
             line |= {field: getattr(test, field) for field in ("first", "second", "n", "ties", "statistic", "p")}
             lines.append(line | {"p_holm": test.p_holm, "effect": test.effect, "worse": is_worse(test, one.level)})
     return pd.DataFrame(lines, columns=list(SCORE_TESTS))
+
+
+# --- metrics against the ground truth ---
+
+
+def validity(findings: Findings) -> Frame | None:
+    """Correlation of every metric with the ground truth (`statistics.validity`); None without ground truth."""
+    found = findings.validity
+    if found is None:
+        return None
+    tables = [one.validity.table.assign(**one.setting._asdict(), accuracy=one.accuracy) for one in found.settings]
+    table = pd.concat(tables, ignore_index=True)
+    return table[["model", "dataset", *(name for name in table if name not in ("model", "dataset"))]]
+
+
+def validity_over_models(findings: Findings) -> Frame | None:
+    """Mean and standard deviation of each correlation over the networks; None with fewer than two."""
+    found = findings.validity
+    return None if found is None or not len(found.models) else found.models
+
+
+def fooled_matrix(findings: Findings) -> Frame | None:
+    """Every metric and control: the two tests, and what they say (`statistics.fooled_matrix`)."""
+    return _of_settings(findings, "cells")
+
+
+def rescalings(findings: Findings) -> Frame | None:
+    """Every metric of maps and of the same maps rescaled (`statistics.rescaled_maps`); None without rescaled maps."""
+    return _of_settings(findings, "rescalings")
+
+
+def _of_settings(findings: Findings, part: str) -> Frame | None:
+    found = findings.validity
+    lines = [{**one.setting._asdict(), **vars(each)} for one in (found.settings if found else ())
+             for each in getattr(one, part)]  # fmt: skip
+    return pd.DataFrame(lines) if lines else None

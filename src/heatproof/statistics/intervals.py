@@ -154,7 +154,7 @@ def weighted_medians(values: np.ndarray, drawn: np.ndarray, image: np.ndarray) -
     order = np.argsort(values, kind="stable")
     values, image = values[order], image[order]
     last = len(values) - 1
-    for part in _blocks(drawn.shape[1], len(values)):
+    for part in blocks(drawn.shape[1], len(values)):
         upto = drawn[image, part].cumsum(0)
         total = upto[-1]
         lower, upper = ((upto <= rank).sum(0) for rank in ((total - 1) // 2, total // 2))
@@ -172,7 +172,7 @@ def weighted_aucs(
     won, pairs = np.zeros(drawn.shape[1]), np.zeros(drawn.shape[1])
     for one in np.unique(stratum):
         here = stratum == one
-        for part in _blocks(drawn.shape[1], int(here.sum())):
+        for part in blocks(drawn.shape[1], int(here.sum())):
             more = _wins(scores[here], positive[here], drawn[:, part], image[here])
             won[part] += more[0]
             pairs[part] += more[1]
@@ -193,7 +193,7 @@ def _wins(
     return won, weight.sum(0) * ahead[-1]
 
 
-def _blocks(resamples: int, pairs: int, size: int = 200_000) -> Iterator[slice]:
+def blocks(resamples: int, pairs: int, size: int = 200_000) -> Iterator[slice]:
     """Slices of the resamples, at most `size` numbers each: memory is bounded and the sums fit the cache."""
     step = max(1, size // max(1, pairs))
     return (slice(start, min(start + step, resamples)) for start in range(0, resamples, step))

@@ -6,3 +6,5 @@ PROJECTION = "map-projection"
 PEAK = "map-peak"
 #: Points of a metric's curve are stored under its key with this suffix, the share removed or restored in `strength`.
 CURVE = "-curve"
+#: The name of the arm whose map is the ground truth itself: no method, and no control.
+GROUND_TRUTH = "ground-truth"

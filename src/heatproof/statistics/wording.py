@@ -7,6 +7,8 @@ import numpy as np
 #: With fewer images, or without a block that all methods share, no sentence speaks of confidence: the tests may miss a
 #: difference, and a few images say little about others of the same sort.
 IMAGES = 50
+#: Below this accuracy a network has not learnt the images, and their ground truth says nothing about its maps.
+LEARNT = 0.9
 
 
 def confidence(images: int, blocks: int, level: float) -> str:

@@ -33,7 +33,7 @@ from heatproof.metrics.metric_request import MetricRequest
 from heatproof.models import Model
 from heatproof.perturbations import Perturber, psnr, strength_at
 from heatproof.rounding import top_class
-from heatproof.statistics.special_rows import CURVE, PEAK, PROJECTION
+from heatproof.statistics.special_rows import CURVE, GROUND_TRUTH, PEAK, PROJECTION
 from heatproof.studies.answers import changed
 from heatproof.studies.conditions import INTACT, Condition
 from heatproof.studies.jobs import Dataset, ImageBlock, options_hash, target_rule
@@ -66,9 +66,9 @@ def at_layers(method: ResolvedMethod) -> dict[str, Any]:
     return {**of_method(method.request), "layers": method.where if method.request.spatial else ""}
 
 
-def of_maps(maps: Stored) -> dict[str, Any]:
+def of_maps(name: str) -> dict[str, Any]:
     """The columns that say which maps made beforehand a row is about."""
-    return {"method": maps.name, "control": False, "operator": "", "options": ""}
+    return {"method": name, "control": False, "operator": "", "options": ""}
 
 
 @dataclass(frozen=True)
@@ -250,9 +250,9 @@ class Measurement:
             about["strength"] = strength_of(explained.condition)
         self._image_rows(explained, about, first)
         due = self._measures_due(first)
-        given = [self._given_maps(maps) for maps in self.dataset.given] if first else []
+        given = self._all_given() if first else []
         if due:
-            columns = {m.key: at_layers(m) for m in self.methods} | {m.name: of_maps(m) for m in self.dataset.given}
+            columns = {m.key: at_layers(m) for m in self.methods} | {maps.key: of_maps(maps.key) for maps, _ in given}
             scores = evaluate(
                 explained.batch,
                 self.methods,
@@ -267,10 +267,10 @@ class Measurement:
             reasons = {maps.key: why for maps, why in given}
             for one in scores:
                 self._add(one, due, {**about, **columns[one.method]}, reasons.get(one.method))
-                if first:
+                if first and one.method != GROUND_TRUTH:
                     self._add_projections(one.maps, one.flags, {**about, **columns[one.method]})
                     self._add_peaks(one.maps, one.flags, {**about, **columns[one.method]})
-                if kept.shown:
+                if kept.shown and one.method != GROUND_TRUTH:
                     kept.add_display(columns[one.method]["method"], one.maps[self._gallery_rows])
                 advance(1 / len(columns))
         if first and not due:
@@ -385,6 +385,14 @@ class Measurement:
                 for flag, why in zip(flags, self._masks[1], strict=True)]  # fmt: skip
 
     # --- what comes with the images ---
+
+    def _all_given(self) -> list[tuple[GivenMaps, list[Flag]]]:
+        """Maps made beforehand, and the ground truth as a map where the study scores it."""
+        found = [self._given_maps(maps) for maps in self.dataset.given]
+        if self.plan.scores_ground_truth and self.dataset.masked:
+            masks, flags = self._masks
+            found.append((GivenMaps(GROUND_TRUTH, masks.to(self.x), [bool(flag) for flag in flags]), flags))
+        return found
 
     def _given_maps(self, maps: Stored) -> tuple[GivenMaps, list[Flag]]:
         """The maps made beforehand for these images, NaN where none can be used, and the reasons."""

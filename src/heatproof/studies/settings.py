@@ -299,6 +299,11 @@ class Plan(Strict):
         """Maps that were made beforehand."""
         return ()
 
+    @property
+    def scores_ground_truth(self) -> bool:
+        """Whether the ground truth itself is scored too, as a map, where an image has a mask."""
+        return False
+
 
 def checked_tolerance(value: Any) -> Any:
     """A number of at least 0, or text such as `10%`, from a number or text; None as it is."""

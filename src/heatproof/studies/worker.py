@@ -39,7 +39,7 @@ class Worker:
         block = self.block(job.model, job.dataset, range(job.start, job.stop))
         store, rows, kept = Store(self.setup.folder), self._common_rows(job), []
         finished = PartialJob(store.partial / job.key)
-        every = [*map(of_method, self.requests), *map(of_maps, dataset.given)]
+        every = [*map(of_method, self.requests), *(of_maps(maps.name) for maps in dataset.given)]
         self._flag(rows, block.failed, conditions, every, dataset, images=True)
         for request in self.requests:
             if reason := self.refused(job.model).get(request.key):

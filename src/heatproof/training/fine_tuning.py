@@ -27,6 +27,7 @@ from heatproof.models import Model
 from heatproof.perturbations.adversarial import pgd_linf
 from heatproof.progress import Bar, Log, Silent
 from heatproof.seeds import derived_seed, seeded
+from heatproof.statistics.wording import LEARNT
 from heatproof.training.classifier import with_new_head
 from heatproof.training.pixel_cache import cached_pixels
 from heatproof.training.recipe import Recipe
@@ -34,8 +35,6 @@ from heatproof.training.recipe import Recipe
 WEIGHTS, STATE, FACTS, CLASSES = "model.safetensors", "state.safetensors", "fit.json", "classes.txt"
 #: The state is written so often: a kill loses no more.
 SECONDS = 45.0
-#: Below this accuracy a network has not learnt the data, and the ground truth says nothing about its maps.
-LEARNT = 0.9
 
 
 @dataclass

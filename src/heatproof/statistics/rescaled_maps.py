@@ -1,0 +1,69 @@
+"""What a metric sees of a monotone rescaling of a map: nothing, if it reads the order of the pixels alone (R, Fig. 4).
+
+`METHOD[power=p]` has the map of METHOD raised to the power p: the same order of the pixels, other values.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from heatproof import spelling
+from heatproof.rounding import ANSWER_STEP, largest, rounded
+from heatproof.statistics.score_tables import score_rows, wide_scores
+
+#: The option that makes a rescaled map.
+POWER = "power"
+
+
+@dataclass(frozen=True)
+class Rescaling:
+    """One metric, of a method's maps and of the same maps rescaled, over `n` images.
+
+    plain, rescaled: the means. most: the largest change on an image. same: the share of images without any change.
+    """
+
+    metric: str
+    method: str
+    arm: str
+    n: int
+    plain: float
+    rescaled: float
+    most: float
+    same: float
+
+    @property
+    def blind(self) -> bool:
+        """Whether the metric changed on no image."""
+        return self.same == 1
+
+
+def base_of(method: str) -> str:
+    """The method of which this one is a rescaling; itself where it is none."""
+    asked = spelling.parse(method)
+    options = {name: value for name, value in asked.options.items() if name != POWER}
+    return spelling.format(asked.name, options, asked.layers)
+
+
+def is_rescaled(method: str) -> bool:
+    """Whether the method's maps are a rescaling of another's."""
+    return POWER in spelling.parse(method).options
+
+
+def rescalings(scores: pd.DataFrame) -> list[Rescaling]:
+    """Every metric for every rescaled method whose base is there too, in the order of the rows."""
+    frame: Any = score_rows(scores)
+    there = set(frame["method"])
+    arms = [m for m in dict.fromkeys(frame["method"]) if is_rescaled(m) and base_of(m) in there]
+    found = []
+    for metric in dict.fromkeys(frame["metric"]):
+        wide: Any = wide_scores(frame[frame["metric"] == metric])
+        for arm in arms:
+            pair = wide.reindex(columns=[base_of(arm), arm]).dropna().to_numpy(np.float64)
+            if len(pair):
+                moves = rounded(np.abs(pair[:, 1] - pair[:, 0]), largest(pair, None), ANSWER_STEP)
+                (plain, rescaled), most = pair.mean(0), float(moves.max())
+                facts = float(plain), float(rescaled), most, float((moves == 0).mean())
+                found.append(Rescaling(str(metric), base_of(arm), arm, len(pair), *facts))
+    return found
