@@ -4,12 +4,13 @@ The same spelling everywhere — in Python, on the command line, in study files 
 
     gradcam                                        at the layer that the call or the study names
     gradcam@layer3                                 at another layer
+    gradcam@stage:2                                at the network's second stage, counted from the shallowest
     gradcam++[compat=true]                         with an option
     refine:layercam                                RefineCAM over all stages of the model, the shallowest as base
     refine:layercam@layer2                         the same with another stage as base
     refine:layercam@layer2+layer4                  over these layers, whatever their order here
     refine:gradcam++[operator=geometric]           with another operator; options of the base go there too
-    layercam[power=4]                              the display map to the fourth power: the same order of the pixels
+    layercam[power=0.5]                            the root of the display map: the same order of the pixels
     python:my.module:fn                            a function of the user's (`heatproof.attributions.foreign`)
     maps:FOLDER                                    maps made beforehand
 """
@@ -35,7 +36,8 @@ class Request:
     """One requested method; `key` is the spelling that the results carry.
 
     `layers` are as written, empty where none were given; `operator` is empty for a plain method. `power`: what the
-    display map, which lies in [0, 1], is raised to; any power keeps the order of the pixels.
+    display map, which lies in [0, 1], is raised to; any power keeps the order of the pixels, but
+    above 1 the lowest come to tie at six digits.
     """
 
     key: str

@@ -12,6 +12,9 @@ from heatproof.models import Model, resolve_layer
 from heatproof.models.layers import nameable_calls
 from heatproof.quantities import having
 
+#: What begins the name of a stage, which each network has in layers of its own.
+STAGE = "stage:"
+
 
 @dataclass(frozen=True)
 class ResolvedMethod:
@@ -43,7 +46,19 @@ def chosen_layer(model: Model, layer: str | nn.Module, needed: bool = True) -> s
     """
     if isinstance(layer, str) and layer == "auto":
         return model.last_layer if needed else ""
-    return resolve_layer(model, layer)
+    return _layer_or_stage(model, layer)
+
+
+def _layer_or_stage(model: Model, layer: str | nn.Module) -> str:
+    """The name of a layer in the model; `stage:2` is the second of `Model.layers.stages`, from shallow to deep."""
+    mark, _, number = layer.partition(STAGE) if isinstance(layer, str) else ("-", "", "")
+    if mark or not number:
+        return resolve_layer(model, layer)
+    stages = model.layers.stages
+    if not number.isdecimal() or not 1 <= int(number) <= len(stages):
+        known = ", ".join(f"{STAGE}{i} = {name}" for i, name in enumerate(stages, 1))
+        raise LayerError(f"A stage must be one of {known}, from shallow to deep. Got {layer!r}.")
+    return stages[int(number) - 1]
 
 
 def resolve_layers(model: Model, requests: Sequence[Request], layer: str) -> list[ResolvedMethod]:
@@ -55,7 +70,7 @@ def resolve_layers(model: Model, requests: Sequence[Request], layer: str) -> lis
 
 
 def _layers(model: Model, request: Request, layer: str) -> tuple[str, ...]:
-    named = tuple(resolve_layer(model, name) for name in request.layers)
+    named = tuple(_layer_or_stage(model, name) for name in request.layers)
     if not request.refined:
         return named or (layer,)
     if len(named) > 1:

@@ -38,10 +38,11 @@ class ValidityPlan(ScorePlan):
         "label", description="The class explained: label, predicted, least, an index, or a class's name."
     )
     power: float = Field(
-        4.0,
+        0.5,
         ge=0,
         allow_inf_nan=False,
-        description="Adds the first method's map raised to this power, which keeps the order of the pixels; 0: none.",
+        description="Adds the first method's map raised to this power, which keeps the order of the pixels; 0: none. "
+        "Above 1 the lowest values come to tie at six digits.",
     )
 
     @property

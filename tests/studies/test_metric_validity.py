@@ -1,0 +1,97 @@
+"""The study of metrics, on the bundled network and Shapes: its numbers are those of direct calls."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import heatproof
+from heatproof.data.shapes import demo_shapes
+from heatproof.errors import InvalidStudy
+from heatproof.report import frames, write_report
+from heatproof.report.findings import Findings
+from heatproof.report.source import open_source
+from heatproof.statistics.special_rows import GROUND_TRUTH
+from heatproof.studies.plan import checked_plan
+from heatproof.studies.run import run
+
+METHODS = ["gradcam", "eigencam", "input-x-gradient"]
+METRICS = ["average-gain", "complexity", "road", "insertion[steps=4]", "energy"]
+
+
+def plan(**settings):
+    base = {"study": "metric-validity", "models": ["shapes"], "datasets": ["shapes"], "methods": METHODS,
+            "metrics": METRICS, "limit": 12, "resamples": 100, "batch_size": 6}  # fmt: skip
+    return checked_plan({**base, **settings})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The folder of a small study."""
+    out = tmp_path_factory.mktemp("validity")
+    run(plan(), out, workers=1)
+    return out
+
+
+@pytest.fixture(scope="module")
+def findings(folder):
+    """Its findings."""
+    return Findings(open_source(folder))
+
+
+def test_the_scores_are_those_of_heatproof_score(findings):
+    shown = findings.scores.scores
+    images = sorted(shown["image"].unique())[:3]
+    shapes = demo_shapes("test")
+    rows = [shapes.ids.index(image) for image in images]
+    x = torch.stack([torch.from_numpy(np.array(shapes.open(i))).permute(2, 0, 1).float() / 255 for i in rows])
+    masks = torch.stack([torch.from_numpy(shapes.mask(i)) for i in rows])
+    target = torch.tensor([shapes.labels[i] for i in rows])
+    methods, metrics = ["gradcam", "gradcam[power=0.5]"], ["average-gain", "complexity", "mask-cosine"]
+    found = heatproof.score(heatproof.load_model("shapes"), x, methods, metrics, masks=masks, target=target)
+    for row in found.rows:
+        own = shown[(shown["image"] == images[found.images.index(row.image)]) & (shown["method"] == row.method)]
+        value = own.loc[own["metric"] == row.metric, "value"].item()
+        assert value == pytest.approx(row.value, abs=1e-5)
+
+
+def test_the_ground_truth_is_scored_as_a_map_and_stays_out_of_the_rankings(findings):
+    truth = frames.ground_truth_scores(findings.rows)
+    cosines = truth.loc[truth["metric"] == "mask-cosine", "value"]
+    assert len(cosines) == 12 and cosines.to_numpy() == pytest.approx(1)
+    shapes = demo_shapes("test")
+    shares = {image: shapes.mask(shapes.ids.index(image)).mean() for image in truth["image"]}
+    sizes = truth[truth["metric"] == "complexity"].set_index("image")["value"]
+    for image, value in sizes.items():
+        assert value == pytest.approx(shares[image], abs=1e-6)
+    assert GROUND_TRUTH not in findings.methods and GROUND_TRUTH not in set(findings.scores.scores["method"])
+
+
+def test_rescaled_maps_show_which_metrics_read_ranks_alone(findings):
+    (one,) = findings.validity.settings
+    found = {r.metric: r for r in one.rescalings}
+    assert {r.arm for r in found.values()} == {"gradcam[power=0.5]"}
+    assert found["road"].blind and found["insertion[steps=4]"].blind
+    assert not found["complexity"].blind and found["complexity"].rescaled > found["complexity"].plain
+    assert not found["mask-cosine"].blind
+    assert "gradcam[power=0.5]" not in one.methods and len(one.methods) == 3
+
+
+def test_the_page_answers_first_and_the_tables_hold_the_numbers(folder, findings):
+    page = Path(write_report(folder)).read_text("utf-8")
+    (one,) = findings.validity.settings
+    assert one.verdict.sentence.split(",")[0] in page and "Can the metrics be believed?" in page
+    assert {"validity.csv", "fooled_matrix.csv", "rescaled.csv"} <= set(findings.tables)
+    table = findings.tables["validity.csv"]
+    assert set(table["metric"]) == set(METRICS) and (table["images"] == 12).all()
+    assert "energy" in one.seeing and "energy" not in one.verdict.believed
+    matrix = findings.tables["fooled_matrix.csv"]
+    assert set(matrix["control"]) == {"random", "half", "ones", "centre", "edges"}
+
+
+def test_images_without_ground_truth_are_refused(photographs, tmp_path):
+    with pytest.raises(InvalidStudy, match=r"holds metrics against the ground truth, and .* has no masks"):
+        run(plan(datasets=[str(photographs)], target="predicted"), tmp_path / "out", workers=1)
+    with pytest.raises(InvalidStudy, match="input should be greater than or equal to 0"):
+        plan(power=-1)
