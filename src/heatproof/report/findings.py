@@ -11,6 +11,7 @@ from heatproof.errors import HeatproofError, InvalidStudy, UnknownName
 from heatproof.report import frames
 from heatproof.report.blocks import Answer, Section
 from heatproof.report.frames import Frame
+from heatproof.report.refinement_findings import SettingRefinement, refinement_findings
 from heatproof.report.robustness_findings import RobustnessFindings
 from heatproof.report.score_findings import ScoreFindings
 from heatproof.report.source import Source
@@ -76,6 +77,11 @@ class Findings:
     def validity(self) -> ValidityFindings | None:
         """Findings on the metrics themselves, held against the ground truth; None without one."""
         return None if self.scores is None else ValidityFindings.of(self.source, self.scores)
+
+    @cached_property
+    def refinement(self) -> list[SettingRefinement]:
+        """Findings on refined maps, for each model and dataset that has them."""
+        return refinement_findings(self.source, self.scores) if self.scores else []
 
     @cached_property
     def audits(self) -> list[AuditFindings]:

@@ -223,9 +223,8 @@ def validity(findings: Findings) -> Frame | None:
     found = findings.validity
     if found is None:
         return None
-    tables = [one.validity.table.assign(**one.setting._asdict(), accuracy=one.accuracy) for one in found.settings]
-    table = pd.concat(tables, ignore_index=True)
-    return table[["model", "dataset", *(name for name in table if name not in ("model", "dataset"))]]
+    facts = [{**one.setting._asdict(), "accuracy": one.accuracy} for one in found.settings]
+    return _joined([one.validity.table.assign(**fact) for one, fact in zip(found.settings, facts, strict=True)])
 
 
 def validity_over_models(findings: Findings) -> Frame | None:
@@ -249,3 +248,24 @@ def _of_settings(findings: Findings, part: str) -> Frame | None:
     lines = [{**one.setting._asdict(), **vars(each)} for one in (found.settings if found else ())
              for each in getattr(one, part)]  # fmt: skip
     return pd.DataFrame(lines) if lines else None
+
+
+# --- refined maps ---
+
+
+def refinement_arms(findings: Findings) -> Frame | None:
+    """Mean of every number of every arm (`score_tables.score_table`), over images that are classified right."""
+    return _joined([one.table.assign(dataset=one.setting.dataset) for one in findings.refinement])
+
+
+def refinement_gains(findings: Findings) -> Frame | None:
+    """What each refined map gains (`refinement.refinement_gains`)."""
+    return _joined([one.gains.assign(**one.setting._asdict()) for one in findings.refinement])
+
+
+def _joined(tables: list[Frame]) -> Frame | None:
+    """The tables below each other, model and dataset first; None without any."""
+    if not tables:
+        return None
+    table = pd.concat(tables, ignore_index=True)
+    return table[["model", "dataset", *(name for name in table if name not in ("model", "dataset"))]]

@@ -146,6 +146,13 @@ def bootstrap(
     return Replicates(point, values, seed, len(drawn))
 
 
+def resampled_means(each: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """Mean of `each` `(images, …)` in each resample, `(…, resamples)`; NaN counts as absent, and without any is NaN."""
+    known = ~np.isnan(each)
+    counts = known.astype(float).T @ drawn
+    return np.divide(np.where(known, each, 0).T @ drawn, counts, out=np.full_like(counts, np.nan), where=counts > 0)
+
+
 def weighted_medians(values: np.ndarray, drawn: np.ndarray, image: np.ndarray) -> np.ndarray:
     """Median of each resample `(resamples,)`: exactly `np.median` of the values repeated; NaN where it is empty."""
     result = np.full(drawn.shape[1], np.nan)

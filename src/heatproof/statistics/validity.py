@@ -12,7 +12,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from heatproof.rounding import ANSWER_STEP, largest, rounded
-from heatproof.statistics.intervals import blocks, multiplicities, percentiles
+from heatproof.statistics.intervals import blocks, multiplicities, percentiles, resampled_means
 from heatproof.statistics.paired import Comparison, PairTest, compared, tested
 from heatproof.statistics.score_tables import ARROWS, Directions, better, wide_scores
 
@@ -132,7 +132,11 @@ class _Points:
         every = np.ones((len(self.metric), 1))
         if way == WITHIN:
             each = self.within(coefficient)
-            return float(np.nanmean(each)) if (~np.isnan(each)).any() else np.nan, _means(each, self.drawn), _std(each)
+            return (
+                float(np.nanmean(each)) if (~np.isnan(each)).any() else np.nan,
+                resampled_means(each, self.drawn),
+                _std(each),
+            )
         found = self._pooled if way == POOLED else self._of_means
         return float(found(coefficient, every)[0]), found(coefficient, self.drawn), np.nan
 
@@ -149,9 +153,7 @@ class _Points:
 
     def _of_means(self, coefficient: str, drawn: np.ndarray) -> np.ndarray:
         """Correlation of the methods' means in each resample `(resamples,)`."""
-        counts = self.known.T.astype(float) @ drawn
-        means = [np.divide(np.where(self.known, part, 0).T @ drawn, counts, out=np.full_like(counts, np.nan),
-                           where=counts > 0) for part in (self.metric, self.truth)]  # fmt: skip
+        means = [resampled_means(part, drawn) for part in (self.metric, self.truth)]
         near = [rounded(part, largest(part, None), ANSWER_STEP) for part in means]
         whole = [~(np.isnan(near[0][:, i]) | np.isnan(near[1][:, i])) for i in range(drawn.shape[1])]
         return np.array([_correlation(near[0][here, i], near[1][here, i], coefficient) if here.sum() >= METHODS
@@ -202,12 +204,6 @@ def _side(values: np.ndarray, coefficient: str) -> Callable[[np.ndarray], np.nda
         return ((below + upto + 1) / 2)[group]
 
     return mid_ranks
-
-
-def _means(each: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-    known = ~np.isnan(each)
-    counts = known.astype(float) @ drawn
-    return np.divide(np.where(known, each, 0) @ drawn, counts, out=np.full_like(counts, np.nan), where=counts > 0)
 
 
 def _std(each: np.ndarray) -> float:

@@ -146,6 +146,7 @@ BUILT_IN = {
     "score": "heatproof.studies.score",
     "audit": "heatproof.studies.audit",
     "metric-validity": "heatproof.studies.metric_validity",
+    "refine": "heatproof.studies.refine",
 }
 
 _registered: dict[str, Study] = {}
