@@ -10,7 +10,6 @@ from heatproof.statistics.refinement import (
     ALL,
     DEEPEST,
     EVERY,
-    PRODUCT,
     SAME,
     Arm,
     arm_of,
@@ -19,6 +18,7 @@ from heatproof.statistics.refinement import (
     size_groups,
 )
 from heatproof.statistics.refinement_verdict import refinement_verdict
+from heatproof.statistics.special_rows import PRODUCT
 
 DIRECTIONS = {"arcc": "high", "complexity": "low", "mask-cosine": "high"}
 

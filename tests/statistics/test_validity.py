@@ -6,13 +6,13 @@ import pytest
 from scipy.stats import pearsonr, spearmanr
 
 from heatproof.statistics.intervals import multiplicities
+from heatproof.statistics.special_rows import TRUTH
 from heatproof.statistics.validity import (
     COEFFICIENTS,
     MEANS,
     PEARSON,
     POOLED,
     SPEARMAN,
-    TRUTH,
     WITHIN,
     metric_validity,
     over_models,

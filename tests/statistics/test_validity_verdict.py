@@ -8,7 +8,8 @@ import pandas as pd
 from heatproof.statistics.fooled_matrix import BOTH, FOOLED, UNTESTED, FooledCell
 from heatproof.statistics.paired import tested as paired_tests
 from heatproof.statistics.rescaled_maps import Rescaling
-from heatproof.statistics.validity import TRUTH, metric_validity
+from heatproof.statistics.special_rows import TRUTH
+from heatproof.statistics.validity import metric_validity
 from heatproof.statistics.validity_verdict import ValidityFacts, validity_verdict
 
 

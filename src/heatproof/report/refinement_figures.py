@@ -10,7 +10,8 @@ from heatproof.report.drawing import figure, house
 from heatproof.report.frames import Frame
 from heatproof.report.legend import below
 from heatproof.report.style import FAINT, styles
-from heatproof.statistics.refinement import PRODUCT, arm_of
+from heatproof.statistics.refinement import arm_of
+from heatproof.statistics.special_rows import PRODUCT
 
 
 @house()

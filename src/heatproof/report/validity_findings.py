@@ -15,7 +15,8 @@ from heatproof.statistics.fooling import MetricRanking, fooled
 from heatproof.statistics.paired import PairTest, tested
 from heatproof.statistics.rescaled_maps import Rescaling, is_rescaled, rescalings
 from heatproof.statistics.score_tables import ARROWS, better, wide_scores
-from heatproof.statistics.validity import TRUTH, Validity, metric_validity, over_models
+from heatproof.statistics.special_rows import TRUTH
+from heatproof.statistics.validity import Validity, metric_validity, over_models
 from heatproof.statistics.validity_verdict import ValidityFacts, ValidityVerdict, validity_verdict
 
 #: The family of the metrics that read the ground truth themselves.

@@ -14,9 +14,9 @@ from heatproof.rounding import ANSWER_STEP, largest, rounded
 from heatproof.statistics.intervals import multiplicities, percentiles, resampled_means
 from heatproof.statistics.paired import tested
 from heatproof.statistics.score_tables import ARROWS, Directions, better, wide_scores
+from heatproof.statistics.special_rows import PRODUCT
 
 REFINE, STAGE = "refine:", "stage:"
-PRODUCT = "product"
 #: What a refined map is compared with: the plain map of its own stage, and that of the deepest stage.
 SAME, DEEPEST = "same stage", "deepest stage"
 #: The mean over all base CAMs, image by image.

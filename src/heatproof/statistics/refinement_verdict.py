@@ -6,8 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from heatproof.statistics.refinement import ALL, DEEPEST, EVERY, PRODUCT, SAME, SIZES
-from heatproof.statistics.validity import IMAGES, TRUTH
+from heatproof.statistics.refinement import ALL, DEEPEST, EVERY, SAME, SIZES
+from heatproof.statistics.special_rows import PRODUCT, TRUTH
+from heatproof.statistics.validity import IMAGES
 from heatproof.statistics.wording import confidence, counted, listed, number
 
 #: The score by which refinement is judged, and the stability of a map under noise that keeps the prediction.

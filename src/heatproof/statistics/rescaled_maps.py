@@ -12,9 +12,7 @@ import pandas as pd
 from heatproof import spelling
 from heatproof.rounding import ANSWER_STEP, largest, rounded
 from heatproof.statistics.score_tables import score_rows, wide_scores
-
-#: The option that makes a rescaled map.
-POWER = "power"
+from heatproof.statistics.special_rows import POWER
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The metrics of rows that are no scores: what statistics and pages need of a map beside its scores."""
+"""Names in rows that statistics and studies share; imports nothing, as studies are declared without pandas."""
 
 #: Rows that hold the projection of a map on a fixed pattern, one for each image and method.
 PROJECTION = "map-projection"
@@ -8,3 +8,9 @@ PEAK = "map-peak"
 CURVE = "-curve"
 #: The name of the arm whose map is the ground truth itself: no method, and no control.
 GROUND_TRUTH = "ground-truth"
+#: The metric that measures the agreement of a map with the ground truth.
+TRUTH = "mask-cosine"
+#: The option of a method that raises its map to a power.
+POWER = "power"
+#: The operator of RefineCAM by default.
+PRODUCT = "product"

@@ -15,9 +15,8 @@ from heatproof.rounding import ANSWER_STEP, largest, rounded
 from heatproof.statistics.intervals import blocks, multiplicities, percentiles, resampled_means
 from heatproof.statistics.paired import Comparison, PairTest, compared, tested
 from heatproof.statistics.score_tables import ARROWS, Directions, better, wide_scores
+from heatproof.statistics.special_rows import TRUTH
 
-#: The metric that holds the ground truth.
-TRUTH = "mask-cosine"
 #: Over what a correlation is taken: all points of image × method; the methods of each image, averaged over the images;
 #: the means of the methods.
 POOLED, WITHIN, MEANS = WAYS = ("pooled", "within", "means")

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from heatproof.statistics.fooled_matrix import BY_MEANS, BY_RANKS, FooledCell, fooling_controls, untested_metrics
 from heatproof.statistics.paired import PairTest, is_worse
 from heatproof.statistics.rescaled_maps import Rescaling
-from heatproof.statistics.validity import IMAGES, METHODS, TRUTH, WITHIN, Validity
+from heatproof.statistics.special_rows import TRUTH
+from heatproof.statistics.validity import IMAGES, METHODS, WITHIN, Validity
 from heatproof.statistics.wording import LEARNT, confidence, counted, listed, number
 
 

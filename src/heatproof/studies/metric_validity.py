@@ -7,8 +7,7 @@ from pydantic import Field
 
 from heatproof import spelling
 from heatproof.errors import InvalidStudy
-from heatproof.statistics.rescaled_maps import POWER
-from heatproof.statistics.validity import TRUTH
+from heatproof.statistics.special_rows import POWER, TRUTH
 from heatproof.studies.score import STUDY as SCORE
 from heatproof.studies.score import ScorePlan, measures, with_metrics_named
 from heatproof.studies.settings import method_names

@@ -6,8 +6,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from heatproof.errors import InvalidStudy
-from heatproof.statistics.refinement import PRODUCT, arms_of
-from heatproof.statistics.validity import TRUTH
+from heatproof.statistics.special_rows import PRODUCT, TRUTH
 from heatproof.studies.cases import moved_and_held
 from heatproof.studies.noise_robustness import NoisePlan, fewer_severities, noisy_conditions, pair_measures
 from heatproof.studies.settings import method_names
@@ -66,6 +65,7 @@ def with_arms(plan: RefinePlan, datasets: Sequence[Any], models: Any) -> RefineP
         InvalidStudy: networks with another number of stages each, or with one, or a method that reads no layer.
     """
     from heatproof.attributions import requested
+    from heatproof.statistics.refinement import arms_of
 
     if flat := [one.name for one in requested(plan.methods) if not one.spatial or one.layers or one.refined]:
         raise InvalidStudy(

@@ -10,7 +10,8 @@ from heatproof.report.validity_figures import HEADINGS, validity_figure
 from heatproof.report.validity_findings import SettingValidity
 from heatproof.statistics.fooled_matrix import BOTH, BY_MEANS, BY_RANKS, FOOLED, UNTESTED, FooledCell
 from heatproof.statistics.paired import is_worse
-from heatproof.statistics.validity import PEARSON, SPEARMAN, TRUTH, WAYS, WITHIN
+from heatproof.statistics.special_rows import TRUTH
+from heatproof.statistics.validity import PEARSON, SPEARMAN, WAYS, WITHIN
 from heatproof.statistics.wording import LEARNT
 
 INTRODUCTION = (

@@ -8,7 +8,8 @@ from heatproof.report.findings import Findings
 from heatproof.report.numbers import NONE, number, percent, probability, with_interval
 from heatproof.report.refinement_figures import stages_figure
 from heatproof.report.refinement_findings import SettingRefinement
-from heatproof.statistics.refinement import ALL, PRODUCT, arm_of
+from heatproof.statistics.refinement import ALL, arm_of
+from heatproof.statistics.special_rows import PRODUCT
 from heatproof.statistics.wording import LEARNT
 
 INTRODUCTION = (
