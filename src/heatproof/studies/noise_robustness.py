@@ -40,6 +40,11 @@ class NoisePlan(Plan):
     segmenters: tuple[str, ...] = Field(
         ("quickshift",), description="quickshift, slic, felzenszwalb, grid; several give the segmenter ablation."
     )
+    boundaries: bool = Field(
+        False,
+        description="Also compare maps with the borders of the segments moved on purpose: by half a cell of a grid, "
+        "and through the middle of every segment of the first segmenter.",
+    )
     ties: Literal["b", "a", "stable"] = Field(
         "b", description="How equal ranks count in RBO: `b` (symmetric), `a`, or `stable` (by index)."
     )
@@ -92,6 +97,12 @@ class NoisePlan(Plan):
         return self
 
     @property
+    def all_segmenters(self) -> tuple[str, ...]:
+        """The segmenters, and with `boundaries` those whose borders are moved, each with what it is compared to."""
+        moved = (spelling.format("split", {"of": self.segmenters[0]}), "grid", "grid[shift=0.5]")
+        return once([*self.segmenters, *(moved if self.boundaries else ())])
+
+    @property
     def levels(self) -> int:
         """How many severities each perturbation has."""
         return len(self.calibrate) or len(self.severities)
@@ -113,7 +124,7 @@ def pair_measures(plan: NoisePlan) -> list[Measure]:
     given = {"ties": plan.ties, "p": plan.persistence}
     return [
         Measure(spelling.format(name, {k: {**given, "segmenter": segmenter}[k] for k in options}), name, segmenter)
-        for segmenter in plan.segmenters
+        for segmenter in plan.all_segmenters
         for name, options in PAIR_METRICS.items()
     ]
 
