@@ -102,7 +102,9 @@ def largest_change(found: pd.DataFrame, quantity: str) -> Any | None:
 def counts(found: pd.DataFrame, quantity: str) -> tuple[int, int, int]:
     """Of the real methods that have the figure: how many, and for how many it is significantly lower, and higher."""
     rows: Any = found[(found["quantity"] == quantity) & ~found["control"].astype(bool) & found["change"].notna()]
-    lower, higher = (int((rows["differs"].astype(bool) & way).sum()) for way in (rows["change"] < 0, rows["change"] > 0))
+    lower, higher = (
+        int((rows["differs"].astype(bool) & way).sum()) for way in (rows["change"] < 0, rows["change"] > 0)
+    )
     return len(rows), lower, higher
 
 

@@ -33,14 +33,14 @@ def medians(pairs: pd.DataFrame, resamples: int = 1000, seed: int = 0, level: fl
 
     All pairs with a value count, whether the prediction held or not.
     """
-    rows = []
+    rows, draws = [], _Draws(resamples, seed)
     for key, cell in pairs.groupby([*CELL, "severity"], sort=True, observed=True):
         about = dict(zip((*CELL, "severity"), key, strict=True))
         for measure in (name for name in MEASURES if name in cell):
             values: Any = cell.sort_values("image")[measure].dropna().to_numpy(np.float64)
             row = {"measure": measure, "n": len(values), "median": np.nan, "low": np.nan, "high": np.nan}
             if len(values):
-                found = _medians(values[:, None], resamples, seed, str(about["dataset"]))[0]
+                found = draws.medians(values[:, None], str(about["dataset"]))[0]
                 low, high = percentiles(found, len(values), level)
                 row |= {"median": float(np.median(values)), "low": low, "high": high}
             rows.append(about | row)
@@ -56,9 +56,10 @@ def steps(pairs: pd.DataFrame, resamples: int = 1000, seed: int = 0, level: floa
     medians fall. Controls have no p.
     """
     rows: list[dict[str, Any]] = []
+    draws = _Draws(resamples, seed)
     for key, cell in pairs.groupby(list(CELL), sort=True, observed=True):
         about = dict(zip(CELL, key, strict=True))
-        rows += [{**about, **step} for step in _steps(cell, bool(about["control"]), resamples, seed, level)]
+        rows += [{**about, **step} for step in _steps(cell, bool(about["control"]), draws, level)]
     frame = pd.DataFrame(rows, columns=list(STEPS))
     for _, part in frame.groupby(list(CELL[:4]), sort=False):
         frame.loc[part.index, "p_holm"] = holm(part["p"].to_numpy(np.float64))
@@ -66,7 +67,7 @@ def steps(pairs: pd.DataFrame, resamples: int = 1000, seed: int = 0, level: floa
     return frame.assign(case=falls & (frame["p_holm"].to_numpy(np.float64) < 1 - level))
 
 
-def _steps(cell: Any, control: bool, resamples: int, seed: int, level: float) -> Iterator[dict[str, Any]]:
+def _steps(cell: Any, control: bool, draws: "_Draws", level: float) -> Iterator[dict[str, Any]]:
     severities = sorted(cell["severity"].unique())
     wide = {s: cell[cell["severity"] == s].set_index("image")[["l1", "rbo"]].dropna() for s in severities}
     dataset = str(cell["dataset"].iloc[0])
@@ -76,7 +77,7 @@ def _steps(cell: Any, control: bool, resamples: int, seed: int, level: float) ->
         tails = []
         for name in ("l1", "rbo") if images else ():
             values = np.stack([wide[s].loc[images, name].to_numpy(np.float64) for s in (one, two)], 1)
-            drawn = _medians(values, resamples, seed, dataset)
+            drawn = draws.medians(values, dataset)
             moves = drawn[1] - drawn[0]
             low, high = percentiles(moves, len(images), level)
             row |= {name: float(np.diff(np.median(values, axis=0))[0]), f"{name}_low": low, f"{name}_high": high}
@@ -86,11 +87,20 @@ def _steps(cell: Any, control: bool, resamples: int, seed: int, level: float) ->
         yield row
 
 
-def _medians(values: np.ndarray, resamples: int, seed: int, dataset: str) -> np.ndarray:
-    """The medians of columns of values `(images, columns)` in the same resamples of the images."""
-    drawn = multiplicities(len(values), resamples, seed, f"similarity {dataset}")
-    rows = np.arange(len(values))
-    return np.array([weighted_medians(column, drawn, rows) for column in values.T])
+class _Draws:
+    """The resamples of a dataset's images, drawn once for each number of images."""
+
+    def __init__(self, resamples: int, seed: int):
+        self.resamples, self.seed = resamples, seed
+        self._drawn: dict[tuple[str, int], np.ndarray] = {}
+
+    def medians(self, values: np.ndarray, dataset: str) -> np.ndarray:
+        """The medians of columns of values `(images, columns)`, in the same resamples of the images."""
+        key = dataset, len(values)
+        if key not in self._drawn:
+            self._drawn = {key: multiplicities(len(values), self.resamples, self.seed, f"similarity {dataset}")}
+        rows = np.arange(len(values))
+        return np.array([weighted_medians(column, self._drawn[key], rows) for column in values.T])
 
 
 def _p_of_a_fall(before: np.ndarray, after: np.ndarray) -> float:

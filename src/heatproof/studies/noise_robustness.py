@@ -22,6 +22,20 @@ PAIR_METRICS: Mapping[str, tuple[str, ...]] = {
     "ssim": (),
     "cosine": (),
 }
+#: The tables of every study with noise, and those of the noise study's own checks.
+TABLES = {
+    "robustness.csv": "robustness",
+    "statistics.csv": "robustness_tests",
+    "truth.csv": "mask_cosine",
+    "pairs.parquet": "pairs",
+}
+CHECKS = {
+    "boundaries.csv": "boundaries",
+    "models.csv": "networks",
+    "rare_flips.csv": "rare_flips",
+    "similarity.csv": "similarity",
+    "similarity_steps.csv": "similarity_steps",
+}
 
 
 class NoisePlan(Plan):
@@ -155,13 +169,11 @@ STUDY = Study(
     settings=NoisePlan,
     conditions=noisy_conditions,
     measures=measures,
-    tables={
-        "robustness.csv": "robustness",
-        "statistics.csv": "robustness_tests",
-        "truth.csv": "mask_cosine",
-        "pairs.parquet": "pairs",
-    },
-    sections=("robustness_verdict", "robustness", "segmenters", "mask_cosine", "peaks", "gallery"),
+    tables={**TABLES, **CHECKS},
+    sections=(
+        *("robustness_verdict", "robustness", "networks", "segmenters", "boundaries", "rare_flips", "similarity"),
+        *("mask_cosine", "peaks", "gallery"),
+    ),
     cases=moved_and_held,
     check=without_attacks_on_values,
     cheaper=fewer_severities,

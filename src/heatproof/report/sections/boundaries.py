@@ -1,0 +1,59 @@
+"""What changes where the borders of segments are moved on purpose: a grid by half a cell, segments cut in two."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from heatproof.report.blocks import Heading, Section, Sheet, Text, sheet
+from heatproof.report.findings import Findings
+from heatproof.report.noise_checks import Beside
+from heatproof.report.numbers import number, probability, with_interval
+from heatproof.statistics.check_sentences import FIGURES, change_sentences
+
+TEXT = (
+    "Maps are compared segment by segment. Here the borders of the segments are moved on purpose, so that they cut "
+    "through objects: a grid is moved by half a cell, and every segment is cut in two through its middle, across its "
+    "longest axis. A segment's middle is not always the object's: segmenters see the image and no mask."
+)
+SHOWN = ("rm", "rm0", "kappa")
+
+
+def section(findings: Findings) -> Section | None:
+    """For each model, set of images and moved segmenter the sentences and the changes; None without any."""
+    checks = findings.noise_checks
+    if checks is None or not checks.boundaries:
+        return None
+    blocks: list[Any] = [Text(TEXT)]
+    for one in checks.boundaries:
+        whole, moved = one.before.segmenter, one.after.segmenter
+        blocks.append(Heading(f"{whole} and {moved}: {one.before.model} on {one.before.dataset}"))
+        blocks += map(Text, change_sentences(one.changes, whole, moved, checks.resamples))
+        blocks.append(change_sheet(one, whole, moved, SHOWN))
+    return Section(
+        id="boundaries",
+        title="Does it matter where segments end?",
+        nav="Borders",
+        blocks=blocks,
+        words=("Control", "RM (robustness metric)", "RM₀", "κ (kappa)", "95 % interval"),
+    )
+
+
+def change_sheet(one: Beside, before: str, after: str, quantities: tuple[str, ...]) -> Sheet:
+    """Each method's figures in two settings, and their difference with its interval and corrected p."""
+    header = ["method"]
+    for quantity in quantities:
+        header += [f"{FIGURES[quantity]}: {before}", after, "change", "p (Holm)"]
+    rows = [(method, *_cells(lines, quantities)) for method, lines in one.changes.groupby("method", sort=False)]
+    controls = set(one.changes.loc[one.changes["control"].astype(bool), "method"])
+    caption = (
+        "Mean over the perturbations that both have; the change with its 95 % interval, bootstrap by image, paired. Holm "
+        "over the methods; controls are not tested."
+    )
+    return sheet(caption, header, rows, controls=controls)
+
+
+def _cells(lines: Any, quantities: tuple[str, ...]) -> Iterator[str]:
+    found = lines.set_index("quantity")
+    for row in (found.loc[quantity] for quantity in quantities):
+        yield from (number(row["before"]), number(row["after"]))
+        yield with_interval(row["change"], row["low"], row["high"])
+        yield probability(row["p_holm"])

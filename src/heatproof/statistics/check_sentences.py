@@ -1,0 +1,174 @@
+"""What the noise study's own checks found, in sentences: what was compared, on how many images, corrected for what."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from heatproof.rounding import rounded
+from heatproof.statistics.rare_flips import WIDE, enough
+from heatproof.statistics.robustness import COMPUTED, RELIABLE
+from heatproof.statistics.robustness_changes import can_differ, counts, largest_change
+from heatproof.statistics.robustness_sentence import NAMES
+from heatproof.statistics.similarity import MEASURES
+from heatproof.statistics.wording import counted, number
+
+#: Paper N's claim, not published: RM of a standard and of an adversarially trained ResNet-50 differ by less.
+CLAIMED = 0.02
+FIGURES = {**NAMES, "kappa": "median κ"}
+
+
+def signed(value: float) -> str:
+    """`+0.12`, `−0.30`."""
+    text = number(value)
+    return f"+{text}" if text[:1] != "−" and text != "not known" else text
+
+
+def span(low: float, high: float) -> str:
+    """`95 % interval −0.05 to +0.01`."""
+    return f"95 % interval {signed(low)} to {signed(high)}"
+
+
+def change_sentences(found: pd.DataFrame, before: str, after: str, resamples: int) -> Iterator[str]:
+    """The largest change by RM and by RM₀ between two settings, how many methods change, and whether the order stays.
+
+    found: `robustness_changes.changes`.
+    """
+    for quantity in ("rm", "rm0"):
+        row = largest_change(found, quantity)
+        if row is None:
+            yield (
+                f"By {NAMES[quantity]} nothing can be compared: under no perturbation both {before} and {after} have "
+                f"{COMPUTED} changed and {COMPUTED} unchanged predictions for a method."
+            )
+            continue
+        methods, lower, higher = counts(found, quantity)
+        w = float(found.loc[found["quantity"] == quantity, "w"].iloc[0])
+        order = "" if np.isnan(w) else f" Kendall's W of the two orders of the methods is {number(w)}."
+        able = can_differ(found, quantity, resamples)
+        many = (
+            f"{lower} of {counted(methods, 'method')} {_are(lower)} significantly lower and {higher} higher"
+            if able
+            else f"no test can be significant with {counted(resamples, 'resample')} and {counted(methods, 'method')}"
+        )
+        yield (
+            f"By {NAMES[quantity]}, on {counted(int(row['images']), 'image')} under "
+            f"{counted(int(row['perturbations']), 'perturbation')}, {row['method']} changes most from {before} to {after}: "
+            f"{signed(row['change'])} ({span(row['low'], row['high'])}, bootstrap by image, paired). With {after}, {many} "
+            f"(5 %, Holm's correction over the {counted(methods, 'method')}).{order}"
+        )
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
+def network_sentences(
+    found: pd.DataFrame, flips: Mapping[str, float], before: str, after: str, resamples: int
+) -> Iterator[str]:
+    """Whether another network's predictions are steadier, and whether its maps are."""
+    if not flips["images"]:
+        yield f"The predictions of {before} and {after} cannot be compared: they share no image and condition."
+        return
+    rates = f"{number(flips['after'])} instead of {number(flips['before'])}"
+    about = f"flip rate {rates}; difference {signed(flips['change'])}, {span(flips['low'], flips['high'])}"
+    steady = {-1: "steadier than", 0: "not told from", 1: "less steady than"}[_way(flips)]
+    where = f"on {counted(int(flips['images']), 'image')} under {counted(int(flips['conditions']), 'condition')}"
+    yield f"The predictions of {after} are {steady} those of {before}, {where} ({about}, paired by image)."
+    yield from change_sentences(found, before, after, resamples)
+    row = largest_change(found, "rm")
+    if row is not None:
+        real = found[(found["quantity"] == "rm") & ~found["control"].astype(bool)].dropna(subset=["change"])
+        within = (real[["low", "high"]].abs().max(axis=1) <= CLAIMED).sum()
+        yield (
+            f"Suggested with paper N: RM of a standard and of an adversarially trained network differ by at most "
+            f"{CLAIMED:g}. Here the whole 95 % interval of the difference lies within ±{CLAIMED:g} for {within} of "
+            f"{counted(len(real), 'method')}."
+        )
+
+
+def _way(flips: Mapping[str, float]) -> int:
+    """Whether a difference is below or above 0 with its whole interval."""
+    low, high = rounded(np.array([flips["low"], flips["high"]]))
+    return int(low > 0) - int(high < 0)
+
+
+def rare_sentence(table: pd.DataFrame) -> str:
+    """From how many changed predictions on responsiveness tells something, of one setting of `rare_flips`."""
+    found: Any = table[table["method"] == ""].sort_values("changed")
+    methods = table.loc[(table["method"] != "") & ~table["control"].astype(bool), "method"].nunique()
+    images = int(found["images"].round().median())
+    where = f"among {counted(images, 'image')}, on the mean of {counted(methods, 'method')}"
+    if (least := enough(table)) is None:
+        most = found.iloc[-1]
+        return (
+            f"Even with {int(most['changed'])} changed predictions {where}, the 95 % interval of responsiveness is wider "
+            f"than {WIDE:g} ({number(most['responsiveness_width'])})."
+        )
+    line = found[found["changed"] == least].iloc[0]
+    told = ""
+    if not np.isnan(line["told_apart"]):
+        told = (
+            f" With {least}, {100 * line['told_apart']:.0f} % of the pairs of methods are told apart by responsiveness, "
+            "each pair by itself at 95 %, not corrected for the number of pairs."
+        )
+    if least == found["changed"].iloc[0]:
+        return f"With {least} changed predictions {where}, the 95 % interval of responsiveness is no wider than {WIDE:g}.{told}"
+    return (
+        f"Below about {least} changed predictions {where}, the 95 % interval of responsiveness is wider than {WIDE:g}: it "
+        f"hardly tells methods from one another, or from chance.{told}"
+    )
+
+
+def counts_sentence(table: pd.DataFrame) -> str:
+    """In how many conditions a study has enough changed predictions; `table`: rows of single severities of one setting."""
+    conditions: Any = table.groupby(["perturbation", "severity"])[["n", "flips"]].max()
+    few = conditions[["flips"]].assign(held=conditions["n"] - conditions["flips"]).min(axis=1)
+    none, shaky = int((few < COMPUTED).sum()), int(((few >= COMPUTED) & (few < RELIABLE)).sum())
+    return (
+        f"Of {counted(len(few), 'condition')}, {none} {'has' if none == 1 else 'have'} fewer than {COMPUTED} changed or "
+        f"unchanged predictions, so that responsiveness is not computed, and {shaky} "
+        f"{'has' if shaky == 1 else 'have'} fewer than {RELIABLE}, so that it is unreliable."
+    )
+
+
+def case_sentence(steps: pd.DataFrame) -> str:
+    """Whether N's case is seen: L1 says that maps are more alike at the next severity, RBO that they are less alike."""
+    real: Any = steps[~steps["control"].astype(bool) & steps["p"].notna()]
+    if real.empty:
+        return "Paper N's case cannot be looked for: there is one severity, or no image with values at two."
+    seen = real[real["case"].astype(bool)]
+    methods, images = real["method"].nunique(), int(real["images"].max())
+    tests = (
+        f"{counted(len(real), 'step')} from one severity to the next ({counted(methods, 'method')}, "
+        f"{counted(real['perturbation'].nunique(), 'perturbation')}, {counted(images, 'image')}; Wilcoxon's tests of both "
+        f"measures, one-sided, paired by image, Holm's correction over all {len(real)} steps, 5 %)"
+    )
+    if seen.empty:
+        return f"Paper N's case, L1 falls while RBO falls, is not seen in any of {tests}."
+    row = seen.loc[seen["l1"].idxmin()]
+    return (
+        f"Paper N's case, L1 falls while RBO falls, is seen in {len(seen)} of {tests}. The largest: {row['method']} under "
+        f"{row['perturbation']}, severity {row['severity']} to {row['next']}, L1 "
+        f"{_three(row['l1'])} (95 % interval {_three(row['l1_low'])} to {_three(row['l1_high'])}), RBO "
+        f"{_three(row['rbo'])} ({_three(row['rbo_low'])} to {_three(row['rbo_high'])})."
+    )
+
+
+def _three(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−")
+
+
+def agreement_sentence(correlations: pd.DataFrame) -> str:
+    """Which two measures agree most, and which least, over pairs."""
+    names = [name for name in MEASURES if name in correlations]
+    found = {(a, b): correlations.loc[a, b] for i, a in enumerate(names) for b in names[i + 1 :]}
+    found = {pair: float(value) for pair, value in found.items() if not np.isnan(value)}
+    if not found:
+        return "The measures cannot be compared: they have no pair of maps in common, or do not vary."
+    most, least = (way(found, key=lambda pair: (float(rounded(np.float64(found[pair]))), pair)) for way in (max, min))
+    return (
+        f"Over all pairs of maps, {most[0]} and {most[1]} agree most (rank correlation {number(found[most])}), "
+        f"{least[0]} and {least[1]} least ({number(found[least])})."
+    )
