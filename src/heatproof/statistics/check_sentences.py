@@ -20,9 +20,11 @@ FIGURES = {**NAMES, "kappa": "median κ"}
 
 
 def signed(value: float) -> str:
-    """`+0.12`, `−0.30`."""
-    text = number(value)
-    return f"+{text}" if text[:1] != "−" and text != "not known" else text
+    """`+0.123`, `−0.300`, `0.000`."""
+    if np.isnan(value):
+        return "not known"
+    near = round(value, 3) + 0.0
+    return f"{near:+.3f}".replace("-", "−") if near else "0.000"
 
 
 def span(low: float, high: float) -> str:
@@ -46,22 +48,28 @@ def change_sentences(found: pd.DataFrame, before: str, after: str, resamples: in
         methods, lower, higher = counts(found, quantity)
         w = float(found.loc[found["quantity"] == quantity, "w"].iloc[0])
         order = "" if np.isnan(w) else f" Kendall's W of the two orders of the methods is {number(w)}."
-        able = can_differ(found, quantity, resamples)
-        many = (
-            f"{lower} of {counted(methods, 'method')} {_are(lower)} significantly lower and {higher} higher"
-            if able
-            else f"no test can be significant with {counted(resamples, 'resample')} and {counted(methods, 'method')}"
-        )
         yield (
-            f"By {NAMES[quantity]}, on {counted(int(row['images']), 'image')} under "
-            f"{counted(int(row['perturbations']), 'perturbation')}, {row['method']} changes most from {before} to {after}: "
-            f"{signed(row['change'])} ({span(row['low'], row['high'])}, bootstrap by image, paired). With {after}, {many} "
-            f"(5 %, Holm's correction over the {counted(methods, 'method')}).{order}"
+            f"By {NAMES[quantity]}, on {counted(int(row['images']), 'image')} under {_kinds(found, row)}, "
+            f"{row['method']} changes most from {before} to {after}: {signed(row['change'])} "
+            f"({span(row['low'], row['high'])}, bootstrap by image, paired)."
         )
+        if can_differ(found, quantity, resamples):
+            yield (
+                f"With {after}, {NAMES[quantity]} is significantly lower for {lower} and higher for {higher} of "
+                f"{counted(methods, 'method')} (5 %, Holm's correction over the methods).{order}"
+            )
+        else:
+            yield (
+                f"No test of {NAMES[quantity]} can be significant with {counted(resamples, 'resample')} and Holm's "
+                f"correction over {counted(methods, 'method')}.{order}"
+            )
 
 
-def _are(count: int) -> str:
-    return "is" if count == 1 else "are"
+def _kinds(found: pd.DataFrame, row: Any) -> str:
+    """The perturbations that both settings have the figure under, and of how many."""
+    most, here = int(found["perturbations"].max()), int(row["perturbations"])
+    kinds = counted(here, "perturbation")
+    return kinds if here == most else f"{here} of {counted(most, 'perturbation')} (too few changed under the others)"
 
 
 def network_sentences(
@@ -100,35 +108,39 @@ def rare_sentence(table: pd.DataFrame) -> str:
     methods = table.loc[(table["method"] != "") & ~table["control"].astype(bool), "method"].nunique()
     images = int(found["images"].round().median())
     where = f"among {counted(images, 'image')}, on the mean of {counted(methods, 'method')}"
+    width = "the 95 % interval of responsiveness is"
     if (least := enough(table)) is None:
         most = found.iloc[-1]
         return (
-            f"Even with {int(most['changed'])} changed predictions {where}, the 95 % interval of responsiveness is wider "
-            f"than {WIDE:g} ({number(most['responsiveness_width'])})."
-        )
-    line = found[found["changed"] == least].iloc[0]
-    told = ""
-    if not np.isnan(line["told_apart"]):
-        told = (
-            f" With {least}, {100 * line['told_apart']:.0f} % of the pairs of methods are told apart by responsiveness, "
-            "each pair by itself at 95 %, not corrected for the number of pairs."
+            f"Even with {int(most['changed'])} changed predictions {where}, {width} wider than {WIDE:g} "
+            f"({number(most['responsiveness_width'])})."
         )
     if least == found["changed"].iloc[0]:
-        return f"With {least} changed predictions {where}, the 95 % interval of responsiveness is no wider than {WIDE:g}.{told}"
+        return f"With {least} changed predictions {where}, {width} no wider than {WIDE:g}.{_told_apart(found)}"
+    return f"Below about {least} changed predictions {where}, {width} wider than {WIDE:g}.{_told_apart(found)}"
+
+
+def _told_apart(found: Any) -> str:
+    """How many pairs of methods responsiveness tells apart at the fewest predictions for which it is computed."""
+    lines = found[(found["changed"] >= COMPUTED) & found["told_apart"].notna()]
+    if lines.empty:
+        return ""
+    share = lines["told_apart"].iloc[0]
+    pairs = "none" if not share else f"{100 * share:.0f} %"
     return (
-        f"Below about {least} changed predictions {where}, the 95 % interval of responsiveness is wider than {WIDE:g}: it "
-        f"hardly tells methods from one another, or from chance.{told}"
+        f" With {int(lines['changed'].iloc[0])} it tells {pairs} of the pairs of methods apart, each pair by itself at "
+        "95 %, not corrected for their number."
     )
 
 
 def counts_sentence(table: pd.DataFrame) -> str:
-    """In how many conditions a study has enough changed predictions; `table`: rows of single severities of one setting."""
+    """In how many conditions enough predictions changed; `table`: rows of single severities of one setting."""
     conditions: Any = table.groupby(["perturbation", "severity"])[["n", "flips"]].max()
     few = conditions[["flips"]].assign(held=conditions["n"] - conditions["flips"]).min(axis=1)
     none, shaky = int((few < COMPUTED).sum()), int(((few >= COMPUTED) & (few < RELIABLE)).sum())
     return (
-        f"Of {counted(len(few), 'condition')}, {none} {'has' if none == 1 else 'have'} fewer than {COMPUTED} changed or "
-        f"unchanged predictions, so that responsiveness is not computed, and {shaky} "
+        f"Of {counted(len(few), 'condition')}, {none} {'has' if none == 1 else 'have'} fewer than {COMPUTED} changed "
+        f"or unchanged predictions, so that responsiveness is not computed, and {shaky} "
         f"{'has' if shaky == 1 else 'have'} fewer than {RELIABLE}, so that it is unreliable."
     )
 
@@ -142,22 +154,17 @@ def case_sentence(steps: pd.DataFrame) -> str:
     methods, images = real["method"].nunique(), int(real["images"].max())
     tests = (
         f"{counted(len(real), 'step')} from one severity to the next ({counted(methods, 'method')}, "
-        f"{counted(real['perturbation'].nunique(), 'perturbation')}, {counted(images, 'image')}; Wilcoxon's tests of both "
-        f"measures, one-sided, paired by image, Holm's correction over all {len(real)} steps, 5 %)"
+        f"{counted(real['perturbation'].nunique(), 'perturbation')}, {counted(images, 'image')}; Wilcoxon's tests of "
+        f"both measures, one-sided, paired by image, Holm's correction over all {len(real)} steps, 5 %)"
     )
     if seen.empty:
         return f"Paper N's case, L1 falls while RBO falls, is not seen in any of {tests}."
     row = seen.loc[seen["l1"].idxmin()]
     return (
-        f"Paper N's case, L1 falls while RBO falls, is seen in {len(seen)} of {tests}. The largest: {row['method']} under "
-        f"{row['perturbation']}, severity {row['severity']} to {row['next']}, L1 "
-        f"{_three(row['l1'])} (95 % interval {_three(row['l1_low'])} to {_three(row['l1_high'])}), RBO "
-        f"{_three(row['rbo'])} ({_three(row['rbo_low'])} to {_three(row['rbo_high'])})."
+        f"Paper N's case, L1 falls while RBO falls, is seen in {len(seen)} of {tests}. The largest: {row['method']} "
+        f"under {row['perturbation']}, severity {row['severity']} to {row['next']}, L1 {signed(row['l1'])} "
+        f"({span(row['l1_low'], row['l1_high'])}), RBO {signed(row['rbo'])} ({span(row['rbo_low'], row['rbo_high'])})."
     )
-
-
-def _three(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "−")
 
 
 def agreement_sentence(correlations: pd.DataFrame) -> str:

@@ -4,6 +4,7 @@ N: as noise grew, L1 fell from .289 to .237, so that maps seemed more alike, whi
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,7 @@ def _steps(cell: Any, control: bool, draws: "_Draws", level: float) -> Iterator[
     severities = sorted(cell["severity"].unique())
     wide = {s: cell[cell["severity"] == s].set_index("image")[["l1", "rbo"]].dropna() for s in severities}
     dataset = str(cell["dataset"].iloc[0])
-    for one, two in zip(severities[:-1], severities[1:], strict=True):
+    for one, two in pairwise(severities):
         images = sorted(set(wide[one].index) & set(wide[two].index))
         row: dict[str, Any] = {"severity": one, "next": two, "images": len(images), "p": np.nan}
         tails = []

@@ -4,8 +4,8 @@ from typing import Any
 
 from heatproof.report.blocks import Heading, Section, Text, sheet
 from heatproof.report.findings import Findings
-from heatproof.report.numbers import number, percent, with_interval
-from heatproof.report.sections.boundaries import change_sheet
+from heatproof.report.numbers import number, percent
+from heatproof.report.sections.boundaries import change_sheet, change_text
 from heatproof.statistics.check_sentences import network_sentences
 
 TEXT = (
@@ -26,9 +26,8 @@ def section(findings: Findings) -> Section | None:
         blocks.append(Heading(f"{before} and {after} on {one.before.dataset}"))
         blocks += map(Text, network_sentences(one.changes, one.flips, before, after, checks.resamples))
         flips = one.flips
-        line = (number(flips["before"], 3), number(flips["after"], 3),
-                with_interval(flips["change"], flips["low"], flips["high"], 3),
-                *(percent(right.get((model, one.before.dataset), float("nan"))) for model in (before, after)))  # fmt: skip
+        known = [percent(right.get((name, one.before.dataset), float("nan"))) for name in (before, after)]
+        line = (number(flips["before"], 3), number(flips["after"], 3), change_text(flips), *known)
         header = ("", f"flip rate: {before}", after, "change", f"right on clean images: {before}", after)
         blocks.append(sheet("Predictions under noise, paired by image.", header, [("predictions", *line)]))
         blocks.append(change_sheet(one, before, after, ("rm", "rm0")))

@@ -15,9 +15,9 @@ from heatproof.statistics.check_sentences import counts_sentence, rare_sentence
 from heatproof.statistics.rare_flips import REPLAYS, WIDE, status
 
 TEXT = (
-    "Responsiveness compares predictions that changed with others that did not; where few changed, it is uncertain. How "
-    "uncertain is found from this study's own pairs of maps: in each condition so many changed pairs are drawn, and as "
-    f"many others as make up the number of images, both with replacement, {REPLAYS} times."
+    "Responsiveness compares predictions that changed with others that did not; where few changed, it is uncertain. "
+    "How uncertain is found from this study's own pairs of maps: in each condition so many changed pairs are "
+    f"drawn, and as many others as make up the number of images, both with replacement, {REPLAYS} times."
 )
 
 
@@ -57,8 +57,8 @@ def _blocks(findings: Findings, setting: RobustnessSetting, drawn: Frame, table:
         yield _drawn(drawn)
     else:
         yield Text(
-            "Nothing can be drawn: under no perturbation and severity did 10 predictions change and 20 hold, with an RBO "
-            "for every method."
+            "Nothing can be drawn: under no perturbation and severity did 10 predictions change and 20 hold, with an "
+            "RBO for every method."
         )
     if len(single):
         observed = _observed(single)
@@ -82,8 +82,8 @@ def _drawn(drawn: Frame) -> Sheet:
         "a study",
     )
     caption = (
-        "Mean width of the 95 % intervals over methods and conditions, the share of pairs of methods that responsiveness "
-        "tells apart (95 %, each by itself), and what a study does with so many."
+        "Mean width of the 95 % intervals over methods and conditions, the share of pairs of methods that "
+        "responsiveness tells apart (95 %, each by itself), and what a study does with so many."
     )
     return sheet(caption, header, rows, {6})
 

@@ -15,8 +15,9 @@ from heatproof.statistics.check_sentences import agreement_sentence, case_senten
 from heatproof.statistics.similarity import MEASURES
 
 TEXT = (
-    "RBO, κ, SSIM, Spearman and cosine are 1 for equal maps; L1 is a distance, 0 for equal maps. Paper N chose RBO because "
-    "in its data L1 fell from .289 to .237 as noise grew, as if maps became more alike, while RBO fell from .779 to .502."
+    "RBO, κ, SSIM, Spearman and cosine are 1 for equal maps; L1 is a distance, 0 for equal maps. Paper N chose RBO "
+    "because in its data L1 fell from .289 to .237 as noise grew, as if maps became more alike, while RBO fell from "
+    ".779 to .502."
 )
 NAMES = {"rbo": "RBO", "kappa": "κ", "l1": "L1", "ssim": "SSIM", "spearman": "Spearman", "cosine": "cosine"}
 
@@ -86,7 +87,7 @@ def _claims(found: RobustnessFindings, setting: RobustnessSetting, medians: Fram
         ("RBO at high noise", "near .5", high),
         ("RM under several segmenters", "within .02", _spread(found, setting)),
     ]
-    caption = "Claims suggested with paper N, which are not published, beside this study: to be checked, not true by themselves."
+    caption = "Claims suggested with paper N, not published, beside this study: to be checked, not true by themselves."
     return sheet(caption, ("claim", "N", "here"), lines, {1, 2})
 
 
