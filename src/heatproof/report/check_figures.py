@@ -12,6 +12,9 @@ from heatproof.report.style import FAINT, INK
 from heatproof.statistics.rare_flips import WIDE
 from heatproof.statistics.robustness import COMPUTED
 
+#: Shares in percent, on an axis with equal distances for equal ratios.
+TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
+
 
 @house()
 def rare_flips_figure(drawn: Frame, methods: Sequence[str], looks: Styles) -> Figure:
@@ -31,6 +34,8 @@ def rare_flips_figure(drawn: Frame, methods: Sequence[str], looks: Styles) -> Fi
     axis.axvline(100 * COMPUTED / float(mean["images"].mean()), color=FAINT, linewidth=1, linestyle="--")
     axis.set(xlabel="predictions changed, %", ylabel="width of the 95 % interval", xscale="log")
     axis.set_ylim(bottom=0)
+    low, high = axis.get_xlim()
+    axis.set_xticks([tick for tick in TICKS if low <= tick <= high])
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.xaxis.set_minor_formatter(NullFormatter())
     below(canvas, handles(methods, looks), 2)

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from heatproof.memo import cached_property
 from heatproof.report.frames import Frame
 from heatproof.report.robustness_findings import RobustnessFindings, RobustnessSetting
 from heatproof.statistics import rare_flips, similarity

@@ -12,6 +12,7 @@ from heatproof.statistics.robustness import COMPUTED, RELIABLE
 from heatproof.statistics.robustness_changes import can_differ, counts, largest_change
 from heatproof.statistics.robustness_sentence import NAMES
 from heatproof.statistics.similarity import MEASURES
+from heatproof.statistics.similarity import NAMES as MEASURED
 from heatproof.statistics.wording import counted, number
 
 #: Paper N's claim, not published: RM of a standard and of an adversarially trained ResNet-50 differ by less.
@@ -175,7 +176,8 @@ def agreement_sentence(correlations: pd.DataFrame) -> str:
     if not found:
         return "The measures cannot be compared: they have no pair of maps in common, or do not vary."
     most, least = (way(found, key=lambda pair: (float(rounded(np.float64(found[pair]))), pair)) for way in (max, min))
+    (one, two), (three, four) = ([MEASURED[name] for name in pair] for pair in (most, least))
     return (
-        f"Over all pairs of maps, {most[0]} and {most[1]} agree most (rank correlation {number(found[most])}), "
-        f"{least[0]} and {least[1]} least ({number(found[least])})."
+        f"Over all pairs of maps, {one} and {two} agree most (rank correlation {number(found[most])}), {three} and "
+        f"{four} least ({number(found[least])})."
     )

@@ -18,6 +18,8 @@ from heatproof.statistics.paired import differences, holm, signed_ranks
 #: The measures; of all but those in `DISTANCES` more is more alike.
 MEASURES = ("rbo", "kappa", "l1", "ssim", "spearman", "cosine")
 DISTANCES = ("l1",)
+#: The measures in sentences and tables.
+NAMES = {"rbo": "RBO", "kappa": "κ", "l1": "L1", "ssim": "SSIM", "spearman": "Spearman", "cosine": "cosine"}
 CELL = ("model", "dataset", "layer", "segmenter", "method", "control", "perturbation")
 #: Columns of the medians: one row per cell, severity and measure.
 MEDIANS = (*CELL, "severity", "measure", "n", "median", "low", "high")

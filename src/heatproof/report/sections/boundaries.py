@@ -45,7 +45,7 @@ def change_sheet(one: Beside, before: str, after: str, quantities: tuple[str, ..
     """Each method's figures in two settings, and their difference with its interval and corrected p."""
     header = ["method"]
     for quantity in quantities:
-        header += [f"{FIGURES[quantity]}: {before}", after, "change", "p (Holm)"]
+        header += [f"{FIGURES[quantity]}: {before} → {after}", "change", "p (Holm)"]
     rows = [(method, *_cells(lines, quantities)) for method, lines in one.changes.groupby("method", sort=False)]
     controls = set(one.changes.loc[one.changes["control"].astype(bool), "method"])
     caption = (
@@ -58,7 +58,7 @@ def change_sheet(one: Beside, before: str, after: str, quantities: tuple[str, ..
 def _cells(lines: Any, quantities: tuple[str, ...]) -> Iterator[str]:
     found = lines.set_index("quantity")
     for row in (found.loc[quantity] for quantity in quantities):
-        yield from (number(row["before"]), number(row["after"]))
+        yield f"{number(row['before'])} → {number(row['after'])}"
         yield change_text(row)
         yield probability(row["p_holm"])
 

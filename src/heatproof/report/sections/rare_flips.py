@@ -79,7 +79,7 @@ def _drawn(drawn: Frame) -> Sheet:
         "width of RM",
         "pairs told apart",
         "conditions",
-        "a study",
+        "in a study",
     )
     caption = (
         "Mean width of the 95 % intervals over methods and conditions, the share of pairs of methods that "

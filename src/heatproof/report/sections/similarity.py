@@ -12,14 +12,13 @@ from heatproof.report.noise_checks import NoiseChecks
 from heatproof.report.numbers import NONE, number, with_interval
 from heatproof.report.robustness_findings import RobustnessFindings, RobustnessSetting
 from heatproof.statistics.check_sentences import agreement_sentence, case_sentence
-from heatproof.statistics.similarity import MEASURES
+from heatproof.statistics.similarity import MEASURES, NAMES
 
 TEXT = (
     "RBO, κ, SSIM, Spearman and cosine are 1 for equal maps; L1 is a distance, 0 for equal maps. Paper N chose RBO "
     "because in its data L1 fell from .289 to .237 as noise grew, as if maps became more alike, while RBO fell from "
     ".779 to .502."
 )
-NAMES = {"rbo": "RBO", "kappa": "κ", "l1": "L1", "ssim": "SSIM", "spearman": "Spearman", "cosine": "cosine"}
 
 
 def section(findings: Findings) -> Section | None:
