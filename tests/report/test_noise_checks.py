@@ -1,10 +1,10 @@
 """The noise study's own checks on the page and in tables: there where rows hold something for them, absent else."""
 
+from collections.abc import Iterator
+
 import numpy as np
-import pandas as pd
 import pytest
 
-from heatproof.report import write_tables
 from heatproof.report.findings import Findings
 from heatproof.report.page import rendered
 from heatproof.report.sections import boundaries, networks, rare_flips, similarity
@@ -15,12 +15,12 @@ from . import synthetic
 from .reading import Page
 
 SMALL = {
-    "images": tuple(f"{i}.jpg" for i in range(60)),
+    "images": tuple(f"{i}.jpg" for i in range(40)),
     "perturbations": ("jpeg", "fgsm"),
     "severities": (2, 4),
     "methods": {"gradcam": 0.6, "layercam": 0.7},
     "gallery": 0,
-    "resamples": 60,
+    "resamples": 30,
 }
 MOVED = ("quickshift", "split[of=quickshift]", "grid", "grid[shift=0.5]")
 
@@ -30,9 +30,11 @@ def findings_in(folder, **changes) -> Findings:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Findings:
+def whole(tmp_path_factory) -> Iterator[Findings]:
     """Two networks, and segmenters with moved borders."""
-    return findings_in(tmp_path_factory.mktemp("whole"), models=("one", "two"), segmenters=MOVED)
+    found = findings_in(tmp_path_factory.mktemp("whole"), models=("one", "two"), segmenters=MOVED)
+    yield found
+    found.source.connection.close()
 
 
 def text_of(section) -> str:
@@ -46,7 +48,7 @@ def test_moved_borders_have_a_section_and_a_table(whole):
     assert len(table) == 2 * 2 * 5 * 4  # models, pairs, quantities, methods with controls
     made = boundaries.section(whole)
     assert made is not None and "Kendall's W of the two orders" in text_of(made)
-    assert "on 60 images under 2 perturbations" in text_of(made)
+    assert "on 40 images under 2 perturbations" in text_of(made)
     row = table[(table["quantity"] == "rm") & (table["method"] == "gradcam")].iloc[0]
     cell = whole.robustness.table  # type: ignore[union-attr]
     cell = cell[(cell["model"] == row["model"]) & (cell["method"] == "gradcam") & (cell["severity"] == "all")]
@@ -68,7 +70,7 @@ def test_networks_are_compared_on_the_same_images(whole):
         pairs[(pairs["method"] == "gradcam") & (pairs["segmenter"] == "quickshift")].groupby("model")["changed"].mean()
     )
     assert (flips["before"], flips["after"]) == pytest.approx((rates["one"], rates["two"]))
-    assert flips["low"] <= flips["change"] <= flips["high"] and flips["images"] == 60
+    assert flips["low"] <= flips["change"] <= flips["high"] and flips["images"] == 40
     made = networks.section(whole)
     assert made is not None and "The predictions of two are" in text_of(made)
     assert "under 4 conditions" in text_of(made) and "within ±0.02" in text_of(made)
@@ -76,7 +78,7 @@ def test_networks_are_compared_on_the_same_images(whole):
 
 def test_every_study_has_rare_flips_and_similarity(whole):
     table = whole.tables["rare_flips.csv"]
-    assert {10, 20} <= set(table["changed"]) and np.isfinite(table["responsiveness_width"]).all()
+    assert {3, 10} <= set(table["changed"]) and np.isfinite(table["responsiveness_width"]).all()
     made = rare_flips.section(whole)
     assert made is not None and "Of 4 conditions," in text_of(made)
     assert set(whole.tables["similarity.csv"]["measure"]) == {"rbo", "kappa", "l1", "ssim", "spearman", "cosine"}
@@ -117,10 +119,8 @@ def test_one_severity_and_no_usable_image(tmp_path):
     assert similarity.section(none) is not None and rare_flips.section(none) is not None
 
 
-def test_the_same_rows_give_the_same_tables(whole, tmp_path):
-    folder = whole.source.folder
-    write_tables(folder)
-    first = {path.name: path.read_bytes() for path in (folder / "tables").iterdir()}
-    write_tables(folder)
-    assert first == {path.name: path.read_bytes() for path in (folder / "tables").iterdir()}
-    assert isinstance(pd.read_csv(folder / "tables" / "models.csv"), pd.DataFrame)
+def test_the_same_rows_give_the_same_tables(tmp_path):
+    one = findings_in(tmp_path, segmenters=MOVED[:2], severities=(2, 3))
+    two = Findings(open_source(tmp_path))
+    for name in ("boundaries.csv", "rare_flips.csv", "similarity.csv", "similarity_steps.csv"):
+        assert one.tables[name].equals(two.tables[name])

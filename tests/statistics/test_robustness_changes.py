@@ -49,10 +49,19 @@ def beside(made, **more):
     return before, after
 
 
+def compared(before, after, resamples):
+    return changes(pooled(before, resamples=resamples), pooled(after, resamples=resamples))
+
+
+def largest(found, quantity):
+    row = largest_change(found, quantity)
+    return None if row is None else row["method"]
+
+
 def test_only_the_method_that_moved_is_told(made):
     before, after = beside(made)
-    found = changes(*(pooled(one, resamples=400) for one in (before, after)))
-    assert largest_change(found, "rm")["method"] == "b" and counts(found, "rm") == (3, 1, 0)
+    found = compared(before, after, 400)
+    assert largest(found, "rm") == "b" and counts(found, "rm") == (3, 1, 0)
     line = found[(found["quantity"] == "rm")].set_index("method")
     assert bool(line.loc["b", "differs"]) and not line.loc["a", "differs"]
     assert line.loc["a", ["change", "low", "high"]].tolist() == [0, 0, 0]
@@ -80,7 +89,7 @@ def slow_changes(before, after, method, resamples, dataset="pets"):
 
 def test_changes_as_by_loops(made):
     before, after = beside(made, seed=4)
-    found = changes(*(pooled(one, resamples=40) for one in (before, after)))
+    found = compared(before, after, 40)
     row = found[(found["quantity"] == "rm") & (found["method"] == "b")].iloc[0]
     point, moves = slow_changes(before, after, "b", 40)
     assert row["change"] == pytest.approx(point, abs=1e-9)
@@ -90,16 +99,16 @@ def test_changes_as_by_loops(made):
 
 def test_without_changed_predictions_there_is_a_consistency_and_no_rm(made):
     before, after = beside(made, flip=0.0)
-    found = changes(*(pooled(one, resamples=50) for one in (before, after)))
-    assert largest_change(found, "rm") is None and counts(found, "rm") == (0, 0, 0)
+    found = compared(before, after, 50)
+    assert largest(found, "rm") is None and counts(found, "rm") == (0, 0, 0)
     assert found.loc[found["quantity"] == "rm", "perturbations"].tolist() == [0] * 5
-    assert largest_change(found, "consistency")["method"] == "b"
+    assert largest(found, "consistency") == "b"
     assert not can_differ(found, "rm", 1000)
 
 
 def test_few_resamples_cannot_be_significant_for_many_methods(made):
     before, after = beside(made)
-    found = changes(*(pooled(one, resamples=40) for one in (before, after)))
+    found = compared(before, after, 40)
     assert can_differ(found, "rm", 1000) and not can_differ(found, "rm", 40)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from heatproof.errors import InvalidStudy
+from heatproof.statistics.robustness_changes import moved_borders
 from heatproof.studies.plan import checked_plan
 from heatproof.studies.studyfile import read_settings
 
@@ -111,3 +112,17 @@ def test_a_missing_file_is_said(tmp_path):
 def test_a_study_of_another_name_gets_the_known_ones():
     with pytest.raises(InvalidStudy, match="Did you mean 'noise-robustness'"):
         checked_plan({"study": "noise-robustnes", "models": "shapes", "datasets": "shapes"})
+
+
+def test_moved_borders_come_with_what_they_are_compared_to():
+    from heatproof.studies.noise_robustness import NoisePlan, pair_measures
+
+    base = {"models": [{"spec": "shapes"}], "datasets": [{"images": "shapes"}], "methods": ["gradcam"]}
+    plain = NoisePlan(**base, segmenters=["slic"])
+    moved = NoisePlan(**base, segmenters=["slic", "grid"], boundaries=True)
+    assert plain.all_segmenters == ("slic",)
+    assert moved.all_segmenters == ("slic", "grid", "split[of=slic]", "grid[shift=0.5]")
+    assert {one.segmenter for one in pair_measures(moved)} == set(moved.all_segmenters)
+    odd = NoisePlan(**base, segmenters=["grid[rows=3]"], boundaries=True)
+    assert odd.all_segmenters[1] == 'split[of="grid[rows=3]"]'
+    assert moved_borders(odd.all_segmenters) == [("grid[rows=3]", odd.all_segmenters[1]), ("grid", "grid[shift=0.5]")]

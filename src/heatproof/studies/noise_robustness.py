@@ -52,7 +52,7 @@ class NoisePlan(Plan):
         "`true` for .05, .15, .3 and .5.",
     )
     segmenters: tuple[str, ...] = Field(
-        ("quickshift",), description="quickshift, slic, felzenszwalb, grid; several give the segmenter ablation."
+        ("quickshift",), description="quickshift, slic, felzenszwalb, grid, split; several give the segmenter ablation."
     )
     boundaries: bool = Field(
         False,
