@@ -1,5 +1,7 @@
 """Widths of intervals at few changed predictions: as by loops, as by theory, and what is left out."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -24,8 +26,8 @@ def test_widths_as_by_loops(made, monkeypatch):
         "heatproof.statistics.rare_flips.drawn_pairs", lambda *given: kept.append(drawn_pairs(*given)) or kept[-1]
     )
     pairs = made({"a": 0.3, "b": 0.1}, images=50, kinds=1, severities=(1,))
-    found = rare_flips(pairs, replays=40)
-    line = found[(found["method"] == "b") & (found["changed"] == 5)].iloc[0]
+    found: Any = rare_flips(pairs, replays=40)
+    line: Any = found[(found["method"] == "b") & (found["changed"] == 5)].iloc[0]
     cell = pairs[pairs["method"] == "b"].sort_values("image")
     areas, products = [], []
     for weights in kept[1].T:  # 3, 5, 7, 10
@@ -41,8 +43,8 @@ def test_widths_as_by_loops(made, monkeypatch):
 def test_the_width_is_that_of_the_mann_whitney_statistic(made):
     """Without any relation the variance of the AUC is (m + n + 1) / (12 m n)."""
     pairs = made({"a": 0.0, "b": 0.0}, images=300, kinds=3, severities=(1, 2), seed=1)
-    found = rare_flips(pairs, replays=400)
-    mean = found[found["method"] == ""].set_index("changed")
+    found: Any = rare_flips(pairs, replays=400)
+    mean: Any = found[found["method"] == ""].set_index("changed")
     for changed in (10, 50):
         expected = 2 * 1.96 * np.sqrt(301 / (12 * changed * (300 - changed)))
         assert mean.loc[changed, "responsiveness_width"] == pytest.approx(expected, rel=0.15)
@@ -55,8 +57,8 @@ def test_the_width_is_that_of_the_mann_whitney_statistic(made):
 
 
 def test_methods_that_differ_are_told_apart_once_enough_predictions_change(made):
-    found = rare_flips(made({"a": 0.25, "b": 0.0}, images=120, kinds=2, severities=(1, 2)))
-    mean = found[found["method"] == ""].set_index("changed")
+    found: Any = rare_flips(made({"a": 0.25, "b": 0.0}, images=120, kinds=2, severities=(1, 2)))
+    mean: Any = found[found["method"] == ""].set_index("changed")
     assert mean.loc[30, "told_apart"] == 1.0 and mean.loc[3, "told_apart"] < 0.5
     assert found.loc[found["method"] != "", "told_apart"].isna().all()
 
@@ -71,9 +73,9 @@ def test_conditions_with_too_few_of_a_kind_are_left_out(made):
 
 
 def test_the_number_from_which_intervals_are_narrow(made):
-    found = rare_flips(made({"a": 0.3, "b": 0.1}, images=200))
+    found: Any = rare_flips(made({"a": 0.3, "b": 0.1}, images=200))
     least = enough(found)
-    mean = found[found["method"] == ""].set_index("changed")["responsiveness_width"]
+    mean: Any = found[found["method"] == ""].set_index("changed")["responsiveness_width"]
     assert least is not None and (mean[mean.index >= least] <= 0.2).all()
     assert mean[mean.index < least].iloc[-1] > 0.2 and enough(found, 0.01) is None and enough(found, 1.0) == 3
     sentence = rare_sentence(found)
@@ -83,6 +85,6 @@ def test_the_number_from_which_intervals_are_narrow(made):
 
 
 def test_the_counts_of_conditions(made):
-    table = robustness_table(made({"a": 0.3}, images=60, kinds=2, flip=0.02), resamples=20)
-    single = table[table["severity"] != "all"]
+    table: Any = robustness_table(made({"a": 0.3}, images=60, kinds=2, flip=0.02), resamples=20)
+    single: Any = table[table["severity"] != "all"]
     assert counts_sentence(single).startswith("Of 4 conditions, 4 have fewer than 10 changed or unchanged predictions")

@@ -1,5 +1,7 @@
 """Changes of figures between two settings: paired, corrected, and none without changed predictions."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -54,15 +56,15 @@ def compared(before, after, resamples):
 
 
 def largest(found, quantity):
-    row = largest_change(found, quantity)
+    row: Any = largest_change(found, quantity)
     return None if row is None else row["method"]
 
 
 def test_only_the_method_that_moved_is_told(made):
     before, after = beside(made)
-    found = compared(before, after, 400)
+    found: Any = compared(before, after, 400)
     assert largest(found, "rm") == "b" and counts(found, "rm") == (3, 1, 0)
-    line = found[(found["quantity"] == "rm")].set_index("method")
+    line: Any = found[(found["quantity"] == "rm")].set_index("method")
     assert bool(line.loc["b", "differs"]) and not line.loc["a", "differs"]
     assert line.loc["a", ["change", "low", "high"]].tolist() == [0, 0, 0]
     assert line.loc["b", "high"] < 0 and line.loc["b", "p_holm"] == pytest.approx(3 * line.loc["b", "p"])
@@ -89,8 +91,8 @@ def slow_changes(before, after, method, resamples, dataset="pets"):
 
 def test_changes_as_by_loops(made):
     before, after = beside(made, seed=4)
-    found = compared(before, after, 40)
-    row = found[(found["quantity"] == "rm") & (found["method"] == "b")].iloc[0]
+    found: Any = compared(before, after, 40)
+    row: Any = found[(found["quantity"] == "rm") & (found["method"] == "b")].iloc[0]
     point, moves = slow_changes(before, after, "b", 40)
     assert row["change"] == pytest.approx(point, abs=1e-9)
     assert (row["low"], row["high"]) == pytest.approx(percentiles(np.array(moves), 50), abs=1e-9)
@@ -99,7 +101,7 @@ def test_changes_as_by_loops(made):
 
 def test_without_changed_predictions_there_is_a_consistency_and_no_rm(made):
     before, after = beside(made, flip=0.0)
-    found = compared(before, after, 50)
+    found: Any = compared(before, after, 50)
     assert largest(found, "rm") is None and counts(found, "rm") == (0, 0, 0)
     assert found.loc[found["quantity"] == "rm", "perturbations"].tolist() == [0] * 5
     assert largest(found, "consistency") == "b"
@@ -108,7 +110,7 @@ def test_without_changed_predictions_there_is_a_consistency_and_no_rm(made):
 
 def test_few_resamples_cannot_be_significant_for_many_methods(made):
     before, after = beside(made)
-    found = compared(before, after, 40)
+    found: Any = compared(before, after, 40)
     assert can_differ(found, "rm", 1000) and not can_differ(found, "rm", 40)
 
 
@@ -117,7 +119,7 @@ def test_flip_rates_are_paired_by_image():
     first = pd.DataFrame(keys, columns=["image", "perturbation", "severity"])
     first["changed"] = pd.array([i % 2 == 0 for i in range(60)], dtype="boolean")
     second = first.assign(changed=pd.array([i % 4 == 0 for i in range(60)], dtype="boolean")).iloc[2:]
-    found = flip_rates(first, second, "pets", 200, 0)
+    found: Any = flip_rates(first, second, "pets", 200, 0)
     assert (found["images"], found["conditions"]) == (29, 2)
     assert found["before"] == 29 / 58 and found["after"] == 14 / 58 and found["change"] == pytest.approx(-15 / 58)
     drawn = multiplicities(29, 200, 0, "pets")

@@ -1,5 +1,7 @@
 """Six measures over severities: medians, rank correlations, and N's case of RBO against L1."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.stats import spearmanr, wilcoxon
@@ -23,7 +25,7 @@ def pairs(made):
 
 
 def test_medians_and_intervals_as_by_loops(pairs):
-    found = medians(pairs, resamples=50)
+    found: Any = medians(pairs, resamples=50)
     cell = pairs[(pairs["method"] == "n") & (pairs["perturbation"] == "kind0") & (pairs["severity"] == 2)]
     values = cell.sort_values("image")["l1"].to_numpy()
     row = found[(found["method"] == "n") & (found["perturbation"] == "kind0") & (found["severity"] == 2)]
@@ -35,17 +37,17 @@ def test_medians_and_intervals_as_by_loops(pairs):
 
 
 def test_the_case_is_found_where_it_is_and_nowhere_else(pairs):
-    found = steps(pairs, resamples=100)
+    found: Any = steps(pairs, resamples=100)
     assert found.loc[found["case"], "method"].tolist() == ["n", "n"]
     assert found.loc[found["control"], "p"].isna().all()
     row = found[found["case"]].iloc[0]
     assert row["l1_high"] < 0 and row["rbo_high"] < 0 and (row["severity"], row["next"], row["images"]) == (1, 2, 60)
     real = found[~found["control"]]
-    slow = []
+    slow: list[Any] = []
     for one in real.itertuples():
         cell = pairs[(pairs["method"] == one.method) & (pairs["perturbation"] == one.perturbation)]
         wide = cell.pivot(index="image", columns="severity", values=["l1", "rbo"])
-        tails = [wilcoxon(wide[name][1] - wide[name][2], alternative="greater")[1] for name in ("l1", "rbo")]
+        tails: Any = [wilcoxon(wide[name][1] - wide[name][2], alternative="greater")[1] for name in ("l1", "rbo")]
         slow.append(max(tails))
     assert real["p"].tolist() == pytest.approx(slow, rel=1e-3)
     assert real["p_holm"].tolist() == pytest.approx(holm(real["p"]).tolist())
@@ -58,7 +60,7 @@ def test_the_case_is_found_where_it_is_and_nowhere_else(pairs):
 
 
 def test_correlations_are_spearmans_with_distances_turned_round(pairs):
-    found = correlations(pairs)
+    found: Any = correlations(pairs)
     real = pairs[~pairs["control"]]
     assert found.loc["rbo", "l1"] == pytest.approx(spearmanr(real["rbo"], -real["l1"])[0], abs=1e-4)
     assert found.loc["l1", "cosine"] == pytest.approx(1) and found.loc["rbo", "rbo"] == pytest.approx(1)

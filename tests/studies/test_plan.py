@@ -1,11 +1,13 @@
 """Study files and settings: accepted values and error messages."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from heatproof.errors import InvalidStudy
 from heatproof.statistics.robustness_changes import moved_borders
+from heatproof.studies.noise_robustness import pair_measures
 from heatproof.studies.plan import checked_plan
 from heatproof.studies.studyfile import read_settings
 
@@ -115,14 +117,15 @@ def test_a_study_of_another_name_gets_the_known_ones():
 
 
 def test_moved_borders_come_with_what_they_are_compared_to():
-    from heatproof.studies.noise_robustness import NoisePlan, pair_measures
+    base = {"study": "noise-robustness", "models": "shapes", "datasets": "shapes"}
 
-    base = {"models": [{"spec": "shapes"}], "datasets": [{"images": "shapes"}], "methods": ["gradcam"]}
-    plain = NoisePlan(**base, segmenters=["slic"])
-    moved = NoisePlan(**base, segmenters=["slic", "grid"], boundaries=True)
-    assert plain.all_segmenters == ("slic",)
-    assert moved.all_segmenters == ("slic", "grid", "split[of=slic]", "grid[shift=0.5]")
-    assert {one.segmenter for one in pair_measures(moved)} == set(moved.all_segmenters)
-    odd = NoisePlan(**base, segmenters=["grid[rows=3]"], boundaries=True)
-    assert odd.all_segmenters[1] == 'split[of="grid[rows=3]"]'
-    assert moved_borders(odd.all_segmenters) == [("grid[rows=3]", odd.all_segmenters[1]), ("grid", "grid[shift=0.5]")]
+    def segmenters(names, **more):
+        plan: Any = checked_plan({**base, "segmenters": names, **more})
+        assert {one.segmenter for one in pair_measures(plan)} == set(plan.all_segmenters)
+        return plan.all_segmenters
+
+    assert segmenters(["slic"]) == ("slic",)
+    moved = segmenters(["slic", "grid"], boundaries=True)
+    assert moved == ("slic", "grid", "split[of=slic]", "grid[shift=0.5]")
+    odd = segmenters(["grid[rows=3]"], boundaries=True)
+    assert moved_borders(odd) == [("grid[rows=3]", odd[1]), ("grid", "grid[shift=0.5]")]

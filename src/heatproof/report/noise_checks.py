@@ -88,11 +88,11 @@ class NoiseChecks:
     ) -> Beside:
         """Of methods with equal maps in both settings one is compared."""
         equal = shared([self.found.equal[setting[:2]] for setting in (one, two)])
-        parts = [
+        before, after = (
             pooled(equal.kept(setting.of(self.found.pairs)), resamples=self.resamples, seed=self.seed)
             for setting in (one, two)
-        ]
-        return Beside(one, two, changes(*parts), flips or {})
+        )
+        return Beside(one, two, changes(before, after), flips or {})
 
     def _flips(self, one: RobustnessSetting, two: RobustnessSetting) -> dict[str, float]:
         names = ["image", "perturbation", "severity", "changed"]

@@ -68,7 +68,7 @@ def change_sentences(found: pd.DataFrame, before: str, after: str, resamples: in
 
 def _kinds(found: pd.DataFrame, row: Any) -> str:
     """The perturbations that both settings have the figure under, and of how many."""
-    most, here = int(found["perturbations"].max()), int(row["perturbations"])
+    most, here = max(map(int, found["perturbations"])), int(row["perturbations"])
     kinds = counted(here, "perturbation")
     return kinds if here == most else f"{here} of {counted(most, 'perturbation')} (too few changed under the others)"
 
@@ -88,7 +88,7 @@ def network_sentences(
     yield from change_sentences(found, before, after, resamples)
     row = largest_change(found, "rm")
     if row is not None:
-        real = found[(found["quantity"] == "rm") & ~found["control"].astype(bool)].dropna(subset=["change"])
+        real: Any = found[(found["quantity"] == "rm") & ~found["control"].astype(bool) & found["change"].notna()]
         within = (real[["low", "high"]].abs().max(axis=1) <= CLAIMED).sum()
         yield (
             f"Suggested with paper N: RM of a standard and of an adversarially trained network differ by at most "
@@ -105,7 +105,8 @@ def _way(flips: Mapping[str, float]) -> int:
 
 def rare_sentence(table: pd.DataFrame) -> str:
     """From how many changed predictions on responsiveness tells something, of one setting of `rare_flips`."""
-    found: Any = table[table["method"] == ""].sort_values("changed")
+    means: Any = table[table["method"] == ""]
+    found = means.sort_values("changed")
     methods = table.loc[(table["method"] != "") & ~table["control"].astype(bool), "method"].nunique()
     images = int(found["images"].round().median())
     where = f"among {counted(images, 'image')}, on the mean of {counted(methods, 'method')}"

@@ -42,7 +42,8 @@ def rare_flips(pairs: pd.DataFrame, seed: int = 0, replays: int = REPLAYS, level
     changed predictions, as in the tables of a study. Empty where no condition counts.
     """
     rows: list[dict[str, Any]] = []
-    for key, part in pairs.groupby(list(SETTING), sort=True, observed=True):
+    groups: Any = pairs.groupby(list(SETTING), sort=True, observed=True)
+    for key, part in groups:
         found = [line for cell in _conditions(part) for line in _replayed(cell, key, seed, replays, level)]
         frame = pd.DataFrame(found)
         for (changed, control, method), lines in _groups(frame):
@@ -64,7 +65,8 @@ def enough(table: pd.DataFrame, width: float = WIDE) -> int | None:
 
     table: the rows of one setting of `rare_flips`.
     """
-    found: Any = table[(table["method"] == "")].sort_values("changed")
+    means: Any = table[table["method"] == ""]
+    found = means.sort_values("changed")
     wide = rounded(found["responsiveness_width"].to_numpy(np.float64)) > width
     after = int(np.flatnonzero(wide)[-1]) + 1 if wide.any() else 0
     return int(found["changed"].iloc[after]) if after < len(found) else None

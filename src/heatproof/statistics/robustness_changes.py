@@ -63,7 +63,7 @@ def changes(before: Mapping[Cell, Replicates], after: Mapping[Cell, Replicates],
         frame = pd.DataFrame(rows, columns=list(CHANGES))
         real = ~frame["control"].astype(bool).to_numpy()
         together = np.full(len(frame), np.nan)
-        together[real] = holm(frame["p"].to_numpy(np.float64)[real])
+        together[real] = holm(list(frame["p"].to_numpy(np.float64)[real]))
         order = frame.loc[real, ["before", "after"]].to_numpy(np.float64).T
         frames.append(frame.assign(p_holm=together, differs=together < 1 - level, w=kendall_w(order).w))
     return pd.concat(frames, ignore_index=True)

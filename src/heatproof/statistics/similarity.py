@@ -37,7 +37,8 @@ def medians(pairs: pd.DataFrame, resamples: int = 1000, seed: int = 0, level: fl
     All pairs with a value count, whether the prediction held or not.
     """
     rows, draws = [], _Draws(resamples, seed)
-    for key, cell in pairs.groupby([*CELL, "severity"], sort=True, observed=True):
+    groups: Any = pairs.groupby([*CELL, "severity"], sort=True, observed=True)
+    for key, cell in groups:
         about = dict(zip((*CELL, "severity"), key, strict=True))
         for measure in (name for name in MEASURES if name in cell):
             values: Any = cell.sort_values("image")[measure].dropna().to_numpy(np.float64)
@@ -60,12 +61,13 @@ def steps(pairs: pd.DataFrame, resamples: int = 1000, seed: int = 0, level: floa
     """
     rows: list[dict[str, Any]] = []
     draws = _Draws(resamples, seed)
-    for key, cell in pairs.groupby(list(CELL), sort=True, observed=True):
+    groups: Any = pairs.groupby(list(CELL), sort=True, observed=True)
+    for key, cell in groups:
         about = dict(zip(CELL, key, strict=True))
         rows += [{**about, **step} for step in _steps(cell, bool(about["control"]), draws, level)]
     frame = pd.DataFrame(rows, columns=list(STEPS))
     for _, part in frame.groupby(list(CELL[:4]), sort=False):
-        frame.loc[part.index, "p_holm"] = holm(part["p"].to_numpy(np.float64))
+        frame.loc[part.index, "p_holm"] = holm(list(part["p"].astype(np.float64)))
     falls = (rounded(frame[["l1", "rbo"]].to_numpy(np.float64)) < 0).all(1)
     return frame.assign(case=falls & (frame["p_holm"].to_numpy(np.float64) < 1 - level))
 

@@ -48,7 +48,7 @@ def _blocks(found: RobustnessFindings, checks: NoiseChecks, setting: RobustnessS
     yield Text(agreement_sentence(correlations))
     yield _correlations(correlations)
     there = sorted(set(real["method"]))
-    method = verdict.best if verdict.best in there else there[0] if there else ""
+    method = str(verdict.best) if verdict.best in there else there[0] if there else ""
     rows = medians[medians["method"] == method]
     yield _medians(rows, method)
     others = [name for name in sorted(set(medians["method"])) if name != method]
