@@ -234,7 +234,14 @@ def settings_of(words: list[str], monkeypatch) -> dict:
 def test_the_example_commands_are_understood(monkeypatch):
     found = commands(README)
     runs = [settings_of(words, monkeypatch) for words in found if words[1] == "run"]
-    assert [plan["out"] for plan in runs] == ["out/resnet50", "out/mobilenet", "out/small", "out/calibrated", "out/validity", "out/refine"]
+    assert [plan["out"] for plan in runs] == [
+        "out/resnet50",
+        "out/mobilenet",
+        "out/small",
+        "out/calibrated",
+        "out/validity",
+        "out/refine",
+    ]
     assert runs[1]["models"][0]["checkpoint"] == "weights.safetensors"
     assert runs[1]["models"][0]["model_args"] == {"pad_type": "same"}
     assert runs[2]["perturbations"] == ("gaussian-noise", "jpeg", "fgsm")

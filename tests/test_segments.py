@@ -155,3 +155,45 @@ def test_photographs_get_about_120_segments(assets):
     for name, low, high in (("quickshift", 80, 135), ("slic", 90, 140), ("felzenszwalb", 112, 128)):
         found = counts(segment(x, name))
         assert found.min() >= low and found.max() <= high, (name, found.tolist())
+
+
+def test_a_shifted_grid_has_its_borders_in_the_middle_of_the_cells():
+    labels = segment(image(side=12), "grid[rows=2, columns=3, shift=0.5]")[0]
+    assert labels[0].tolist() == [0] * 2 + [1] * 4 + [2] * 4 + [3] * 2
+    assert labels[:, 0].tolist() == [0] * 3 + [4] * 6 + [8] * 3
+    assert torch.equal(segment(image(side=12), "grid[shift=0]"), segment(image(side=12), "grid"))
+    borders = segment(image(side=220), "grid[shift=0.5]")[0][0].diff().nonzero()[:, 0] + 1
+    assert borders.tolist() == list(range(10, 220, 20))  # a cell is 20 pixels
+    with pytest.raises(InvalidInput, match=r"in \[0, 1\)"):
+        segment(image(side=12), "grid[shift=1]")
+
+
+def slow_split(labels):
+    """Each segment cut through its centroid across its longest axis, one pixel at a time, by numpy's eigenvectors."""
+    halves = np.zeros(labels.shape, int)
+    for label in np.unique(labels):
+        pixels = np.argwhere(labels == label).astype(float)
+        centred = pixels - pixels.mean(0)
+        _, axes = np.linalg.eigh(centred.T @ centred)
+        along = axes[:, -1] if axes[1, -1] > 0 or (abs(axes[1, -1]) < 1e-12 and axes[0, -1] > 0) else -axes[:, -1]
+        for (y, x), place in zip(pixels.astype(int), centred, strict=True):
+            halves[y, x] = 2 * label + (round(float(place @ along), 6) > 0)
+    return halves
+
+
+def test_split_cuts_every_segment_across_its_longest_axis():
+    x = image(side=24)
+    wide = segment(x, 'split[of="grid[rows=2,columns=1]"]')[0]  # two rectangles, 24 wide and 12 high
+    assert wide[0].tolist() == [0] * 12 + [1] * 12 and wide[12].tolist() == [2] * 12 + [3] * 12
+    whole, halves = (segment(image(side=64), name)[0].numpy() for name in ("slic", "split[of=slic]"))
+    assert len(np.unique(halves)) == 2 * len(np.unique(whole))
+    slow = slow_split(whole)
+    assert np.array_equal(np.unique(slow, return_inverse=True)[1].reshape(slow.shape), halves)
+
+
+def test_split_leaves_single_pixels_whole_and_takes_quickshift_by_default():
+    assert torch.equal(segment(image(side=4), 'split[of="grid[rows=4,columns=4]"]')[0].unique(), torch.arange(16))
+    default, named = segment(image(side=64), "split"), segment(image(side=64), "split[of=quickshift]")
+    assert torch.equal(default, named)
+    with pytest.raises(UnknownName):
+        segment(image(side=8), "split[of=quikshift]")

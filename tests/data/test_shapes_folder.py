@@ -13,6 +13,7 @@ import heatproof
 from heatproof import cli
 from heatproof.data import Shapes, load_images, paper_shapes
 from heatproof.data.clutter import Scene
+from heatproof.data.shapes import demo_shapes, parsed_sizes
 from heatproof.data.shapes_card import card_of
 from heatproof.data.shapes_folder import write_shapes
 from heatproof.data.torch_dataset import ImageDataset
@@ -135,6 +136,16 @@ def test_another_size_has_the_papers_shapes_in_proportion():
     assert paper_shapes("val", size=128).shape_sizes == ((40, 50), (20, 24), (10, 12)) and paper_shapes("val").n == 64
 
 
+def test_sizes_of_shapes_are_written_as_ranges():
+    sizes = parsed_sizes("36-45, 24-29")
+    assert sizes == ((36, 45), (24, 29)) and parsed_sizes("") is None
+    given = paper_shapes("val", 2, 96, sizes)
+    assert given.fingerprint == demo_shapes("val", 2).fingerprint
+    for wrong in ("36", "36-45;24-29", "a-b", "36-45,"):
+        with pytest.raises(InvalidInput, match="such as 36-45,24-29"):
+            parsed_sizes(wrong)
+
+
 def test_a_torch_dataset_is_input_and_knows_its_masks():
     geometry = Geometry((64, 80), 70)
     shapes = Shapes("test", 6, **SMALL)
@@ -160,6 +171,9 @@ def test_the_command(tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(["data", "shapes", "--out", str(tmp_path / "t"), "--clutter", "shortcuts"])
     assert ended.value.code == 2 and "Did you mean 'shortcut'" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["data", "shapes", "--out", str(tmp_path / "u"), "--limit", "2", "--shape-sizes", "250-260"])
+    assert ended.value.code == 2 and "pairs between 5 and" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         cli.main(["data", "shapes", "--out", str(tmp_path / "t"), "--split", "all"])
     assert "one of train, val, test" in capsys.readouterr().err

@@ -19,7 +19,10 @@ def test_one_method_wins_and_rm_is_fooled_by_the_constant_control(made):
     assert found.by == "rm0" and "half" in found.fooled["rm"] and found.best == "good" and found.top == ("good",)
     assert "half" in found.fooled["consistency"] and found.fooled["rm0"] == ()
     assert found.sentence.startswith("On 60 images under 4 perturbations good holds up best (RM₀ ")
-    assert found.sentence.endswith("it beats each of the other 2 methods at 95 % confidence.")
+    assert found.sentence.endswith(
+        "it beats each of the other 2 methods at 95 % confidence (3 pairs of methods tested together at 5 %, by "
+        "Wilcoxon's test with Holm's correction and the bootstrap by image; both controls are worse than good)."
+    )
     assert found.comparison is not None and found.comparison.friedman.n == 8
     assert any(note.startswith("Fooled: ") and "RM (half); RM₀ decides" in note for note in found.notes)
     interval = found.figures["rm0"]["good"]
@@ -88,8 +91,8 @@ def test_of_few_images_no_sentence_speaks_of_confidence(made):
     methods = {"good": 0.5, "dull": 0.0}
     few, many = (judged(made(methods, images=n, kinds=4, base=0.45, flip=0.4)) for n in (49, 50))
     assert few.top == many.top == ("good",)
-    assert few.sentence.endswith("it beats the other method on these images.") and "confidence" not in few.sentence
-    assert many.sentence.endswith("it beats the other method at 95 % confidence.")
+    assert "it beats the other method on these images (1 pair of" in few.sentence and "confidence" not in few.sentence
+    assert "it beats the other method at 95 % confidence (1 pair of methods tested together at 5 %" in many.sentence
 
 
 def test_methods_that_cannot_be_told_apart(made):

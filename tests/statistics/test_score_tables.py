@@ -192,7 +192,7 @@ def test_the_verdict_counts_what_no_control_fooled():
     assert verdict.counted == ("road",) and verdict.fooled == {"deletion": ("random",)}
     assert verdict.sentence == (
         "On 30 images good comes out best by the 1 score that no control fooled: it beats the other method on these "
-        "images."
+        "images (1 pair of methods tested together at 5 %, by Wilcoxon's test by image with Holm's correction)."
     )
     assert "Fooled: 1 of 2 scores, deletion (by random)." in verdict.notes[0]
     assert not any("with more images" in note for note in verdict.notes)  # random is better than the best

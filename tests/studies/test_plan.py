@@ -1,10 +1,13 @@
 """Study files and settings: accepted values and error messages."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from heatproof.errors import InvalidStudy
+from heatproof.statistics.robustness_changes import moved_borders
+from heatproof.studies.noise_robustness import pair_measures
 from heatproof.studies.plan import checked_plan
 from heatproof.studies.studyfile import read_settings
 
@@ -111,3 +114,18 @@ def test_a_missing_file_is_said(tmp_path):
 def test_a_study_of_another_name_gets_the_known_ones():
     with pytest.raises(InvalidStudy, match="Did you mean 'noise-robustness'"):
         checked_plan({"study": "noise-robustnes", "models": "shapes", "datasets": "shapes"})
+
+
+def test_moved_borders_come_with_what_they_are_compared_to():
+    base = {"study": "noise-robustness", "models": "shapes", "datasets": "shapes"}
+
+    def segmenters(names, **more):
+        plan: Any = checked_plan({**base, "segmenters": names, **more})
+        assert {one.segmenter for one in pair_measures(plan)} == set(plan.all_segmenters)
+        return plan.all_segmenters
+
+    assert segmenters(["slic"]) == ("slic",)
+    moved = segmenters(["slic", "grid"], boundaries=True)
+    assert moved == ("slic", "grid", "split[of=slic]", "grid[shift=0.5]")
+    odd = segmenters(["grid[rows=3]"], boundaries=True)
+    assert moved_borders(odd) == [("grid[rows=3]", odd[1]), ("grid", "grid[shift=0.5]")]

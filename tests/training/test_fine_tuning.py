@@ -245,6 +245,9 @@ def test_the_command_trains_and_its_advice_loads_what_it_trained(tmp_path, capsy
     with pytest.raises(SystemExit) as ended:
         cli.main(f"fit {tmp_path} --model shapes --clutter others --out {tmp_path}/g".split())
     assert ended.value.code == 2 and "are for `shapes`" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        cli.main(f"fit {tmp_path} --model shapes --shape-sizes 36-45 --out {tmp_path}/h".split())
+    assert ended.value.code == 2 and "--shape-sizes are for `shapes`" in capsys.readouterr().err
 
 
 def test_a_network_that_has_not_learnt_says_so(tmp_path):

@@ -30,6 +30,7 @@ def shapes(
         ),
     ] = None,
     size: Annotated[int, typer.Option(help="Pixels of each side; shapes are scaled with it.")] = 256,
+    shape_sizes: Annotated[str, typer.Option(help=options.SHAPE_SIZES)] = "",
     clutter: Annotated[
         str,
         typer.Option(
@@ -40,14 +41,15 @@ def shapes(
     seed: Annotated[int, typer.Option(help="Another seed makes another set.")] = 0,
 ) -> None:
     """Shapes (paper R): circles, squares and triangles on busy backgrounds, with the ground truth as mask."""
-    from heatproof.data.shapes import paper_shapes
+    from heatproof.data.shapes import paper_shapes, parsed_sizes
     from heatproof.data.shapes_folder import write_shapes
     from heatproof.progress import progress_bar
 
     if limit is not None and limit < 1:
         raise InvalidInput(f"--limit must be at least 1. Got {limit}.")
     names = tuple(options.split(clutter) or ())
-    made = paper_shapes(split, limit, size, seed=seed, clutter=names, backgrounds=backgrounds)
+    sizes = parsed_sizes(shape_sizes)
+    made = paper_shapes(split, limit, size, sizes, seed=seed, clutter=names, backgrounds=backgrounds)
     with progress_bar() as bar:
         card = write_shapes(made, out, bar)
     print(f"{made.n} images of {len(made.class_names)} classes, their masks and labels.csv: {out}")

@@ -31,6 +31,7 @@ def fit(
         int | None, typer.Option(help="So many training images. By default 4096 of shapes, all of a folder.")
     ] = None,
     image_size: Annotated[int, typer.Option(help="Pixels of each side of an image of shapes.")] = 256,
+    shape_sizes: Annotated[str, typer.Option(help=options.SHAPE_SIZES)] = "",
     clutter: Annotated[str, typer.Option(help="Of shapes: several, others, occlusion, shortcut, with commas.")] = "",
     backgrounds: Annotated[Path | None, typer.Option(help="Of shapes: a folder of images for the backgrounds.")] = None,
     epochs: Annotated[int, typer.Option(help="At most so many passes over the training images.")] = 40,
@@ -46,6 +47,7 @@ def fit(
     """Fine-tune a network on Shapes, or on a folder of yours, so that ground truth applies to its maps."""
     import torch
 
+    from heatproof.data.shapes import parsed_sizes
     from heatproof.models import load_model
     from heatproof.progress import progress_bar
     from heatproof.seeds import seeded
@@ -58,9 +60,11 @@ def fit(
     device = options.values(OTHERS, given).get("device", "auto")
     if images == "shapes":
         names = tuple(options.split(clutter) or ())
-        sets = shapes_sets(limit, image_size, clutter=names, backgrounds=backgrounds)
-    elif clutter or backgrounds:
-        raise InvalidInput("--clutter and --backgrounds are for `shapes`. Leave them out for a folder.")
+        sets = shapes_sets(
+            limit, image_size, shape_sizes=parsed_sizes(shape_sizes), clutter=names, backgrounds=backgrounds
+        )
+    elif clutter or backgrounds or shape_sizes:
+        raise InvalidInput("--clutter, --backgrounds and --shape-sizes are for `shapes`. Leave them out for a folder.")
     else:
         sets = folder_sets(images, limit, seed)
     with seeded(torch.Generator().manual_seed(seed), torch.device("cpu")):  # random weights, where there are no others

@@ -8,6 +8,7 @@ machine (`data.shape_drawing`). Harder sets than paper R's: `data.clutter`.
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from heatproof.registry import unknown
 from heatproof.seeds import derived_seed
 
 SPLITS = ("train", "val", "test")
+#: Ranges of sizes in pixels: (smallest, largest), both included.
+Sizes = tuple[tuple[int, int], ...]
 #: The sizes of paper R, for 256 × 256 images: (smallest, largest) in pixels, both included.
 PAPER_SIZES = ((80, 99), (40, 49), (20, 24))
 #: The numbers of images of paper R.
@@ -50,7 +53,7 @@ class Shapes:
     split: str
     n: int
     size: int = 256
-    shape_sizes: tuple[tuple[int, int], ...] = PAPER_SIZES
+    shape_sizes: Sizes = PAPER_SIZES
     seed: int = 0
     backgrounds: str | Path | None = None
     title: str = ""
@@ -195,13 +198,30 @@ class Shapes:
         return [] if self.backgrounds is None else background_files(self.backgrounds, self.split)
 
 
-def paper_shapes(split: str = "test", n: int | None = None, size: int = 256, **more: Any) -> Shapes:
+def paper_shapes(
+    split: str = "test", n: int | None = None, size: int = 256, shape_sizes: Sizes | None = None, **more: Any
+) -> Shapes:
     """The set of paper R: its numbers of images and, for another size of images, its sizes of shapes in proportion.
 
-    `more`: further fields of `Shapes`.
+    `shape_sizes`: other sizes of shapes, see `parsed_sizes`. `more`: further fields of `Shapes`.
     """
-    sizes = tuple((max(5, round(low * size / 256)), max(5, round(high * size / 256))) for low, high in PAPER_SIZES)
+    scaled = tuple((max(5, round(low * size / 256)), max(5, round(high * size / 256))) for low, high in PAPER_SIZES)
+    sizes = scaled if shape_sizes is None else shape_sizes
     return Shapes(split, PAPER_IMAGES.get(split, 1) if n is None else n, size, sizes, **more)
+
+
+def parsed_sizes(text: str) -> Sizes | None:
+    """`36-45,24-29` as sizes of shapes, ((36, 45), (24, 29)); None for an empty text.
+
+    Raises:
+        InvalidInput: another form.
+    """
+    if not text.strip():
+        return None
+    found = [re.fullmatch(r"\s*(\d+)\s*-\s*(\d+)\s*", part) for part in text.split(",")]
+    if not all(found):
+        raise InvalidInput(f"Sizes of shapes must be ranges of pixels with commas, such as 36-45,24-29. Got {text!r}.")
+    return tuple((int(one[1]), int(one[2])) for one in found if one)
 
 
 def demo_shapes(split: str = "test", n: int | None = None, title: str = "") -> Shapes:

@@ -11,6 +11,7 @@ from heatproof.errors import HeatproofError, InvalidStudy, UnknownName
 from heatproof.report import frames
 from heatproof.report.blocks import Answer, Section
 from heatproof.report.frames import Frame
+from heatproof.report.noise_checks import NoiseChecks
 from heatproof.report.refinement_findings import SettingRefinement, refinement_findings
 from heatproof.report.robustness_findings import RobustnessFindings
 from heatproof.report.score_findings import ScoreFindings
@@ -67,6 +68,13 @@ class Findings:
     def robustness(self) -> RobustnessFindings | None:
         """Findings of pair metrics under noise; None without rows of one."""
         return RobustnessFindings.of(self.source)
+
+    @cached_property
+    def noise_checks(self) -> NoiseChecks | None:
+        """The noise study's own checks; None without rows of pair metrics under noise."""
+        if self.robustness is None:
+            return None
+        return NoiseChecks(self.robustness, int(self.plan.get("resamples") or 1000), int(self.plan.get("seed") or 0))
 
     @cached_property
     def scores(self) -> ScoreFindings | None:

@@ -1,6 +1,6 @@
 """Findings of pair metrics under noise: the robustness table, tests over conditions, the verdict of each setting."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from heatproof.statistics.agreement import Agreement, kendall_w, segmenter_agree
 from heatproof.statistics.equal_maps import EqualMaps, equal_maps, equal_pairs, shared
 from heatproof.statistics.intervals import multiplicities, percentiles, weighted_medians
 from heatproof.statistics.paired import Comparison, compared
+from heatproof.statistics.robustness_changes import moved_borders
 from heatproof.statistics.robustness_tables import image_blocks, rm_blocks, robustness_table
 from heatproof.statistics.robustness_verdict import Verdict, verdict_on
 
@@ -98,9 +99,7 @@ class RobustnessFindings:
             verdicts=verdicts,
             overall=overall,
             together=together,
-            agreement=segmenter_agreement(table, equal=equal)
-            if len({s.segmenter for s in settings}) > 1
-            else pd.DataFrame(),
+            agreement=_agreement(table, equal, {s.segmenter for s in settings}),
             equal=equal,
         )
 
@@ -124,6 +123,14 @@ def _settings(pairs: Frame, plan: Mapping) -> list[RobustnessSetting]:
     number = [{name: position for position, name in enumerate(names)} for names in order]
     key = lambda s: (number[2][s.segmenter], number[1][s.dataset], number[0][s.model], s.layer)  # noqa: E731
     return sorted((RobustnessSetting(*row) for row in found), key=key)
+
+
+def _agreement(table: Frame, equal: Mapping[tuple[str, str], EqualMaps], segmenters: Collection[str]) -> Frame:
+    """Agreement of the segmenters, without those that are another one with its borders moved; empty with one."""
+    moved = {pair.moved for pair in moved_borders(sorted(segmenters))}
+    if len(set(segmenters) - moved) < 2:
+        return pd.DataFrame()
+    return segmenter_agreement(table[~table["segmenter"].isin(moved)], equal=equal)
 
 
 def _of(settings: Sequence[RobustnessSetting], frame: Frame) -> Frame:
@@ -156,8 +163,13 @@ def _comparisons(pairs: Frame, table: Frame, equal: EqualMaps, verdict: Verdict 
 
 
 def average_ranks(findings: RobustnessFindings, setting: RobustnessSetting) -> Frame:
-    """Average rank by RM of each method (rows) under each segmenter (columns) of a setting's model and dataset."""
-    found = {other.segmenter: findings.comparisons[other].get("rm") for other in findings.alike(setting)}
+    """Average rank by RM of each method (rows) under each segmenter (columns) of a setting's model and dataset.
+
+    Without the segmenters that are another one with its borders moved.
+    """
+    alike = findings.alike(setting)
+    moved = {pair.moved for pair in moved_borders([one.segmenter for one in alike])}
+    found = {one.segmenter: findings.comparisons[one].get("rm") for one in alike if one.segmenter not in moved}
     frame = pd.DataFrame({name: c.ranks for name, c in found.items() if c is not None})
     return frame.dropna().sort_index()
 

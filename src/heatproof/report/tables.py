@@ -17,6 +17,7 @@ from heatproof.errors import StoreError
 from heatproof.files import write_atomically
 from heatproof.report.findings import Findings
 from heatproof.report.frames import Frame
+from heatproof.report.noise_checks import NoiseChecks, boundary_table, network_table
 from heatproof.report.robustness_findings import RobustnessFindings, RobustnessSetting
 from heatproof.report.score_findings import ScoreFindings
 from heatproof.statistics.paired import Comparison, is_worse
@@ -101,6 +102,37 @@ def pairs(findings: Findings) -> Frame:
 def mask_cosine(findings: Findings) -> Frame | None:
     """Median cosine of the reference maps with the masks; None without masks."""
     found = _robustness(findings).mask_cosine
+    return found if len(found) else None
+
+
+def _noise_checks(findings: Findings) -> NoiseChecks:
+    return _there(findings, findings.noise_checks, "pairs of maps")
+
+
+def boundaries(findings: Findings) -> Frame | None:
+    """What moved borders of segments change (`robustness_changes.changes`); None without such segmenters."""
+    return boundary_table(_noise_checks(findings).boundaries)
+
+
+def networks(findings: Findings) -> Frame | None:
+    """How the figures differ between networks on the same images; None with one network."""
+    return network_table(_noise_checks(findings).networks)
+
+
+def rare_flips(findings: Findings) -> Frame | None:
+    """The widths of intervals at few changed predictions (`statistics.rare_flips`); None where none can be drawn."""
+    found = _noise_checks(findings).rare_flips
+    return found if len(found) else None
+
+
+def similarity(findings: Findings) -> Frame:
+    """Median of every measure of a pair of maps, by method and condition (`statistics.similarity`)."""
+    return _noise_checks(findings).medians
+
+
+def similarity_steps(findings: Findings) -> Frame | None:
+    """The change of L1 and RBO from each severity to the next (`statistics.similarity`); None with one severity."""
+    found = _noise_checks(findings).steps
     return found if len(found) else None
 
 

@@ -15,10 +15,11 @@ from scipy.stats import norm, rankdata
 from scipy.stats import t as student
 
 from heatproof.errors import InvalidInput
+from heatproof.rounding import rounded
 from heatproof.seeds import derived_seed
 from heatproof.statistics.robustness import Robustness, both_kinds, ranked, robustness_of, used
 
-#: The quantities of a cell; the last two are responsiveness and RM₀ within severities.
+#: The quantities of a verdict; the last two are responsiveness and RM₀ within severities. A cell has κ besides.
 QUANTITIES = ("consistency", "responsiveness", "rm", "rm0", "within", "rm0_within")
 
 
@@ -99,6 +100,20 @@ def percentiles(values: np.ndarray, images: int, level: float = 0.95) -> tuple[f
     return float(low), float(high)
 
 
+def bootstrap_p(values: np.ndarray, images: int) -> float:
+    """Two-sided p of a difference of 0, from the resamples of the difference over so many images.
+
+    `1 − level` of the widest interval of `percentiles` that leaves 0 out, so that p < .05 where the 95 % interval does.
+    The tail is `(1 + k) / (1 + resamples)`, k the resamples on the other side of 0 or at it (Davison & Hinkley 1997,
+    §4.2.3), so p is never 0. NaN where `percentiles` gives none.
+    """
+    valid = rounded(values[~np.isnan(values)])
+    if len(valid) < len(values) / 2 or not len(valid) or images < 2:
+        return np.nan
+    tail = min(0.5, (1 + min((valid <= 0).sum(), (valid >= 0).sum())) / (1 + len(valid)))
+    return float(2 * student.sf(norm.isf(tail) / np.sqrt(images / (images - 1)), images - 1))
+
+
 def widening(images: int, level: float = 0.95) -> float:
     """By how much an interval from resamples of so few images is too narrow: `√(n / (n − 1)) t / z`, at least 1."""
     if images < 2:
@@ -142,6 +157,7 @@ def bootstrap(
         "rm0": middle * np.maximum(0, 2 * area - 1),  # np.maximum keeps NaN
         "within": inside,
         "rm0_within": middle * np.maximum(0, 2 * inside - 1),
+        "kappa": middle,
     }
     return Replicates(point, values, seed, len(drawn))
 

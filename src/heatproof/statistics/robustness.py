@@ -21,10 +21,10 @@ Fit = Literal["none", "paper"]
 class Robustness:
     """The quantities of a cell, higher is better; NaN where there are too few pairs.
 
-    All are in [0, 1], except rm0 and rm0_within, which are below 0 where κ is. n: pairs used; flips: those whose
+    All are in [0, 1], except kappa, rm0 and rm0_within, which can be below 0. n: pairs used; flips: those whose
     prediction changed. consistency: needs one unchanged pair. responsiveness, rm, rm0: need ten of each kind;
     `reliable`: there are twenty. within, rm0_within: responsiveness and RM₀ within the strata (severities), see
-    `stratified_auc`; NaN too where no stratum has both kinds.
+    `stratified_auc`; NaN too where no stratum has both kinds. kappa: median κ of unchanged pairs.
     """
 
     n: int
@@ -36,6 +36,7 @@ class Robustness:
     reliable: bool
     within: float
     rm0_within: float
+    kappa: float
 
     @property
     def reason(self) -> str:
@@ -81,6 +82,7 @@ def robustness_of(
         reliable=both_kinds(changed, RELIABLE),
         within=inside,
         rm0_within=float(middle * np.maximum(0, 2 * inside - 1)),
+        kappa=middle,
     )
 
 

@@ -3,12 +3,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from heatproof.statistics.intervals import Interval
 from heatproof.statistics.paired import Comparison
 from heatproof.statistics.robustness import COMPUTED, RELIABLE
 from heatproof.statistics.robustness_evidence import PooledCells
 from heatproof.statistics.robustness_tables import FooledCell
-from heatproof.statistics.wording import IMAGES, confidence, counted, left_out, listed, number
+from heatproof.statistics.wording import IMAGES, confidence, counted, left_out, listed, number, tested_together
 
 #: The names of quantities in sentences.
 NAMES = {
@@ -53,6 +55,22 @@ class RobustnessFacts:
         blocks = self.comparison.friedman.n if self.comparison else 0
         return confidence(self.images, blocks, self.evidence.level)
 
+    @property
+    def tests(self) -> str:
+        """The tests behind the verdict, what they are corrected for, and how the controls fare."""
+        methods = len(self.evidence.real)
+        by = "the bootstrap by image"
+        if self.comparison is not None and self.comparison.able:
+            by = f"Wilcoxon's test with Holm's correction and {by}"
+        told = tested_together(methods * (methods - 1) // 2, self.evidence.level, by)
+        figure = self.figures[self.by or DECIDING[-1]]
+        present = [name for name in self.evidence.controls if not np.isnan(figure[name].value)]
+        if not present or self.best is None:
+            return told
+        count = len(present)
+        them = "the control is" if count == 1 else f"{'both' if count == 2 else f'all {count}'} controls are"
+        return f"{told}; {them} worse than {self.best}"
+
 
 def sentence(about: RobustnessFacts) -> str:
     """One sentence for a reader who knows no statistics."""
@@ -88,12 +106,12 @@ def sentence(about: RobustnessFacts) -> str:
     if not rest and len(about.top) > 1:
         ends = [f"{m} {number(figure[m].value)}" for m in (about.top[0], about.top[-1])]
         by = f"by {NAMES[about.by]} (from {ends[0]} to {ends[1]})"
-        return f"{where} no method can be told from {about.best}, which is the best {by}."
+        return f"{where} no method can be told from {about.best}, which is the best {by} ({about.tests})."
     holds = "holds" if len(about.top) == 1 else "hold"
     told = _told(about.top, rest, about.sure)
     shaky = any(not evidence.cells[c][m].point.reliable for c in evidence.conditions for m in about.top)
     holds = f"seem{'s' if len(about.top) == 1 else ''} to hold" if shaky else holds
-    return f"{where} {listed(about.top)} {holds} up best ({NAMES[about.by]} {values}){told}."
+    return f"{where} {listed(about.top)} {holds} up best ({NAMES[about.by]} {values}){told} ({about.tests})."
 
 
 def _told(top: Sequence[str], rest: int, sure: str) -> str:

@@ -16,7 +16,7 @@ from heatproof.statistics.equal_maps import DISTINCT, EqualMaps
 from heatproof.statistics.fooling import MetricRanking
 from heatproof.statistics.paired import Comparison, compared
 from heatproof.statistics.score_tables import ARROWS, score_rows, wide_scores
-from heatproof.statistics.wording import IMAGES, confidence, counted, left_out, listed
+from heatproof.statistics.wording import IMAGES, confidence, counted, left_out, listed, tested_together
 
 #: Families that do not measure whether a map is right.
 ASIDE = ("complexity", "sensitivity", "sanity", "stability")
@@ -150,6 +150,13 @@ class _ScoreFacts:
     def sure(self) -> str:
         return confidence(self.images, self.images, self.level)
 
+    @property
+    def tests(self) -> str:
+        """The tests behind the verdict, and what they are corrected for."""
+        methods = len(self.ranks)
+        by = "Wilcoxon's test by image with Holm's correction"
+        return tested_together(methods * (methods - 1) // 2, self.level, by)
+
 
 def _sentence(about: _ScoreFacts) -> str:
     """One sentence for a reader who knows no statistics."""
@@ -170,14 +177,14 @@ def _sentence(about: _ScoreFacts) -> str:
     rest = len(about.ranks) - len(about.top)
     others = "the other method" if rest == 1 else f"each of the other {rest} methods"
     if len(about.top) == 1:
-        return f"{where} {about.top[0]} comes out best by {kept}: it beats {others} {about.sure}."
+        return f"{where} {about.top[0]} comes out best by {kept}: it beats {others} {about.sure} ({about.tests})."
     best, *near = about.top
     if rest == 0:
-        return f"{where} no method can be told from {best}, which ranks first by {kept}."
+        return f"{where} no method can be told from {best}, which ranks first by {kept} ({about.tests})."
     are = "the other method is" if rest == 1 else f"the other {rest} methods are"
     return (
         f"{where} {listed(about.top)} come out best by {kept}: {listed(near)} cannot be told from {best}, {are} worse "
-        f"than {best} {about.sure}."
+        f"than {best} {about.sure} ({about.tests})."
     )
 
 

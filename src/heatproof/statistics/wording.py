@@ -35,3 +35,8 @@ def left_out(methods: Sequence[str]) -> str:
 def counted(number: int, noun: str) -> str:
     """`1 image`, `1,200 images`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def tested_together(pairs: int, level: float, tests: str) -> str:
+    """`10 pairs of methods tested together at 5 %, by …`: what a verdict is corrected for."""
+    return f"{counted(pairs, 'pair')} of methods tested together at {round(100 * (1 - level), 6):g} %, by {tests}"

@@ -10,8 +10,7 @@ from typing import Any
 from pydantic import Field
 
 from heatproof.studies.cases import moved_and_held
-from heatproof.studies.noise_robustness import STUDY as NOISE
-from heatproof.studies.noise_robustness import NoisePlan, fewer_severities, noisy_conditions, pair_measures
+from heatproof.studies.noise_robustness import TABLES, NoisePlan, fewer_severities, noisy_conditions, pair_measures
 from heatproof.studies.score import STUDY as SCORE
 from heatproof.studies.study import Measure, Study
 
@@ -74,8 +73,14 @@ STUDY = Study(
     settings=AuditPlan,
     conditions=noisy_conditions,
     measures=measures,
-    tables={"audit.csv": "audit", **SCORE.tables, "score_statistics.csv": "score_tests", **NOISE.tables},
-    sections=("audit", "robustness", "segmenters", "mask_cosine", "scores", "peaks", "gallery"),
+    tables={
+        "audit.csv": "audit",
+        **SCORE.tables,
+        "score_statistics.csv": "score_tests",
+        **TABLES,
+        "boundaries.csv": "boundaries",
+    },
+    sections=("audit", "robustness", "segmenters", "boundaries", "mask_cosine", "scores", "peaks", "gallery"),
     cases=moved_and_held,
     check=with_cheap_methods,
     cheaper=fewer_severities,

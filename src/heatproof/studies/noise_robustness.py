@@ -22,6 +22,20 @@ PAIR_METRICS: Mapping[str, tuple[str, ...]] = {
     "ssim": (),
     "cosine": (),
 }
+#: The tables of every study with noise, and those of the noise study's own checks.
+TABLES = {
+    "robustness.csv": "robustness",
+    "statistics.csv": "robustness_tests",
+    "truth.csv": "mask_cosine",
+    "pairs.parquet": "pairs",
+}
+CHECKS = {
+    "boundaries.csv": "boundaries",
+    "models.csv": "networks",
+    "rare_flips.csv": "rare_flips",
+    "similarity.csv": "similarity",
+    "similarity_steps.csv": "similarity_steps",
+}
 
 
 class NoisePlan(Plan):
@@ -38,7 +52,12 @@ class NoisePlan(Plan):
         "`true` for .05, .15, .3 and .5.",
     )
     segmenters: tuple[str, ...] = Field(
-        ("quickshift",), description="quickshift, slic, felzenszwalb, grid; several give the segmenter ablation."
+        ("quickshift",), description="quickshift, slic, felzenszwalb, grid, split; several give the segmenter ablation."
+    )
+    boundaries: bool = Field(
+        False,
+        description="Also compare maps with the borders of the segments moved on purpose: by half a cell of a grid, "
+        "and through the middle of every segment of the first segmenter.",
     )
     ties: Literal["b", "a", "stable"] = Field(
         "b", description="How equal ranks count in RBO: `b` (symmetric), `a`, or `stable` (by index)."
@@ -92,6 +111,12 @@ class NoisePlan(Plan):
         return self
 
     @property
+    def all_segmenters(self) -> tuple[str, ...]:
+        """The segmenters, and with `boundaries` those whose borders are moved, each with what it is compared to."""
+        moved = (spelling.format("split", {"of": self.segmenters[0]}), "grid", "grid[shift=0.5]")
+        return once([*self.segmenters, *(moved if self.boundaries else ())])
+
+    @property
     def levels(self) -> int:
         """How many severities each perturbation has."""
         return len(self.calibrate) or len(self.severities)
@@ -113,7 +138,7 @@ def pair_measures(plan: NoisePlan) -> list[Measure]:
     given = {"ties": plan.ties, "p": plan.persistence}
     return [
         Measure(spelling.format(name, {k: {**given, "segmenter": segmenter}[k] for k in options}), name, segmenter)
-        for segmenter in plan.segmenters
+        for segmenter in plan.all_segmenters
         for name, options in PAIR_METRICS.items()
     ]
 
@@ -144,13 +169,11 @@ STUDY = Study(
     settings=NoisePlan,
     conditions=noisy_conditions,
     measures=measures,
-    tables={
-        "robustness.csv": "robustness",
-        "statistics.csv": "robustness_tests",
-        "truth.csv": "mask_cosine",
-        "pairs.parquet": "pairs",
-    },
-    sections=("robustness_verdict", "robustness", "segmenters", "mask_cosine", "peaks", "gallery"),
+    tables={**TABLES, **CHECKS},
+    sections=(
+        *("robustness_verdict", "robustness", "networks", "segmenters", "boundaries", "rare_flips", "similarity"),
+        *("mask_cosine", "peaks", "gallery"),
+    ),
     cases=moved_and_held,
     check=without_attacks_on_values,
     cheaper=fewer_severities,

@@ -1,0 +1,128 @@
+"""The noise study's own checks: moved borders, rare flips, RBO against L1, networks side by side. From rows alone."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from heatproof.report.frames import Frame
+from heatproof.report.robustness_findings import RobustnessFindings, RobustnessSetting
+from heatproof.statistics import rare_flips, similarity
+from heatproof.statistics.equal_maps import shared
+from heatproof.statistics.robustness_changes import CHANGES, Moved, changes, flip_rates, moved_borders
+from heatproof.statistics.robustness_tables import pooled
+
+#: The quantity of the rows that compare the share of changed predictions of two networks.
+FLIP_RATE = "flip rate"
+
+
+class Beside(NamedTuple):
+    """Two settings beside each other: their changes (`robustness_changes.CHANGES`), and of networks the flip rates."""
+
+    before: RobustnessSetting
+    after: RobustnessSetting
+    changes: Frame
+    flips: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class NoiseChecks:
+    """Checks that need no further pass of the network; each is made on first use."""
+
+    found: RobustnessFindings
+    resamples: int
+    seed: int
+
+    @cached_property
+    def boundaries(self) -> list[Beside]:
+        """Every main setting and pair of segmenters that differ in their borders alone."""
+        made = []
+        for setting in self.found.main:
+            there = {one.segmenter: one for one in self.found.alike(setting)}
+            for moved in moved_borders(list(there)):
+                made.append(self._beside(there[moved.whole], there[moved.moved]))
+        return made
+
+    @cached_property
+    def networks(self) -> list[Beside]:
+        """Every pair of models on the same images, in the order of the plan."""
+        main = self.found.main
+        return [
+            self._beside(one, two, self._flips(one, two))
+            for number, one in enumerate(main)
+            for two in main[number + 1 :]
+            if one.dataset == two.dataset and one.model != two.model
+        ]
+
+    @cached_property
+    def rare_flips(self) -> Frame:
+        """`rare_flips.rare_flips` of the main settings; of methods with equal maps one."""
+        parts = [self._pairs(setting) for setting in self.found.main]
+        return rare_flips.rare_flips(pd.concat(parts), self.seed)
+
+    @cached_property
+    def medians(self) -> Frame:
+        """`similarity.medians` of the main settings."""
+        return similarity.medians(self._main_pairs, self.resamples, self.seed)
+
+    @cached_property
+    def steps(self) -> Frame:
+        """`similarity.steps` of the main settings."""
+        return similarity.steps(self._main_pairs, self.resamples, self.seed)
+
+    def correlations(self, setting: RobustnessSetting) -> Frame:
+        """`similarity.correlations` of one setting."""
+        return similarity.correlations(self._pairs(setting))
+
+    @property
+    def _main_pairs(self) -> Frame:
+        return pd.concat([self._pairs(setting) for setting in self.found.main])
+
+    def _pairs(self, setting: RobustnessSetting) -> Frame:
+        return self.found.equal[setting[:2]].kept(setting.of(self.found.pairs))
+
+    def _beside(
+        self, one: RobustnessSetting, two: RobustnessSetting, flips: Mapping[str, float] | None = None
+    ) -> Beside:
+        """Of methods with equal maps in both settings one is compared."""
+        equal = shared([self.found.equal[setting[:2]] for setting in (one, two)])
+        before, after = (
+            pooled(equal.kept(setting.of(self.found.pairs)), resamples=self.resamples, seed=self.seed)
+            for setting in (one, two)
+        )
+        return Beside(one, two, changes(before, after), flips or {})
+
+    def _flips(self, one: RobustnessSetting, two: RobustnessSetting) -> dict[str, float]:
+        names = ["image", "perturbation", "severity", "changed"]
+        both = [setting.of(self.found.pairs)[names].dropna().drop_duplicates() for setting in (one, two)]
+        return flip_rates(*both, dataset=one.dataset, resamples=self.resamples, seed=self.seed)
+
+
+def boundary_table(made: list[Beside]) -> Frame | None:
+    """The changes under moved borders; None without any."""
+    return _table(made, lambda one: Moved(one.before.segmenter, one.after.segmenter)._asdict(), flips=False)
+
+
+def network_table(made: list[Beside]) -> Frame | None:
+    """The changes from each network to the next, with a row for the share of changed predictions; None without any."""
+    columns = lambda one: {"model": one.before.model, "other": one.after.model, "segmenter": one.before.segmenter}  # noqa: E731
+    return _table(made, columns, flips=True)
+
+
+def _table(made: list[Beside], columns: Any, flips: bool) -> Frame | None:
+    if not made:
+        return None
+    frames = []
+    for one in made:
+        about = {"model": one.before.model, "dataset": one.before.dataset} | columns(one)
+        more = [{"quantity": FLIP_RATE, **dict(_flip_row(one.flips))}] if flips else []
+        found = pd.concat([pd.DataFrame(more, columns=list(CHANGES)).astype(object), one.changes.astype(object)])
+        frames.append(found.assign(**about)[[*about, *CHANGES]])
+    return pd.concat(frames, ignore_index=True)
+
+
+def _flip_row(flips: Mapping[str, float]) -> Iterator[tuple[str, Any]]:
+    yield from ((name, flips[name]) for name in ("images", "before", "after", "change", "low", "high", "p"))
+    yield from (("method", ""), ("control", False))
