@@ -29,7 +29,7 @@ SHARE = 0.85
 #: The speed that each worker after the first adds; less than 1, because workers share the memory.
 EACH_FURTHER = 0.8
 #: Settings that a budget decides; a resumed study keeps them.
-DECIDED = ("limit", "severities")
+DECIDED = ("limit", "severities", "transformations")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from heatproof import targets
 from heatproof.ambient import neutral
 from heatproof.attributions.foreign import PLUGIN_METHODS
 from heatproof.engine import ResolvedMethod, chosen_layer, dry_run, needs_by_layer, refusals, resolve_layers
-from heatproof.errors import InvalidStudy, StoreError
+from heatproof.errors import InvalidInput, InvalidStudy, StoreError, UnknownName
 from heatproof.files import file_fingerprint
 from heatproof.locks import STUDIES, held
 from heatproof.metrics.foreign import PLUGIN_METRICS
@@ -35,6 +35,7 @@ from heatproof.quantities import of_variants
 from heatproof.studies.answers import all_values, refuse_attacks, with_outputs, with_tolerances
 from heatproof.studies.budget import within_budget
 from heatproof.studies.calibration import calibrated
+from heatproof.studies.changed_images import strength_of
 from heatproof.studies.class_labels import facts_about_classes, with_class_names
 from heatproof.studies.conditions import RANDOMISED, Condition
 from heatproof.studies.datasets import open_datasets
@@ -44,14 +45,13 @@ from heatproof.studies.given_maps import check_given, warn_of_missing
 from heatproof.studies.jobs import Dataset, Job, Setup, all_requests, target_rule
 from heatproof.studies.loading import StudyModels
 from heatproof.studies.machines import machines_of, this_machine
-from heatproof.studies.measurement import strength_of
 from heatproof.studies.measures import Measures
 from heatproof.studies.own_code import own_code, warn_of_failures
 from heatproof.studies.settings import Plan
 from heatproof.studies.store import Store
 from heatproof.studies.study import BUILT_IN, Study, study_named
 from heatproof.studies.worker_process import prepare
-from heatproof.transformations import TRANSFORMATIONS
+from heatproof.transformations import transformed
 
 #: Default number of images per pass on a GPU; small batches leave it idle.
 BATCH_ON_GPU = 64
@@ -170,11 +170,11 @@ def checked_study(study: Study, plan: Plan, datasets: Sequence[Dataset], models:
         InvalidInput: no labels for the target `label`, masks or maps of other images, no condition, an unknown section,
             a pair metric without a second condition, maps made beforehand with several conditions, a wrong option.
     """
-    if study.explains_labels(plan):
-        refuse_unlabelled(plan, datasets)
     for dataset in datasets:
         dataset.ground_truth.check()
     plan = study.called("check", study.check, plan, datasets, models) if study.check else plan
+    if study.explains_labels(plan):
+        refuse_unlabelled(plan, datasets)
     check_conditions(study.all_conditions(plan))
     refuse_attacks(plan, study.all_conditions(plan))
     plan = with_tolerances(plan, datasets, models) if len(study.all_conditions(plan)) > 1 else plan
@@ -213,13 +213,28 @@ def check_conditions(conditions: Sequence[Condition]) -> None:
         if condition.perturbation and condition.flip_rate is None:
             strength_of(condition)
         if condition.transformation:
-            TRANSFORMATIONS.parse(condition.transformation)
+            check_transformation(condition.transformation)
         if condition.target:
             targets.refuse_several(condition.target)
         if condition.checkpoint and not condition.checkpoint.is_file():
             raise InvalidStudy(
                 f"A model's state must be {RANDOMISED!r} or a checkpoint. There is no {condition.checkpoint}."
             )
+
+
+def check_transformation(spelling: str) -> None:
+    """Applies a transformation to a small grey image, as its options are checked where it is applied.
+
+    Raises:
+        UnknownName, InvalidInput: about its name or its options. Any other error on that image is ignored.
+    """
+    grey = torch.full((1, 3, 8, 8), 0.5)
+    try:
+        transformed(spelling, grey, [""], partners=lambda ids, generators: grey)
+    except (UnknownName, InvalidInput):
+        raise
+    except Exception:  # a transformation of the user's own may be for other images
+        return
 
 
 def fingerprint_of(condition: Condition) -> str:
