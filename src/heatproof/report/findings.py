@@ -10,6 +10,7 @@ from heatproof.class_names import name_of
 from heatproof.errors import HeatproofError, InvalidStudy, UnknownName
 from heatproof.report import frames
 from heatproof.report.blocks import Answer, Section
+from heatproof.report.condition_findings import ConditionFindings
 from heatproof.report.frames import Frame
 from heatproof.report.robustness_findings import RobustnessFindings
 from heatproof.report.score_findings import ScoreFindings
@@ -69,6 +70,11 @@ class Findings:
     def scores(self) -> ScoreFindings | None:
         """Findings of metrics on the reference images; None without rows of one."""
         return ScoreFindings.of(self.source)
+
+    @cached_property
+    def conditions(self) -> ConditionFindings | None:
+        """Findings of metrics under all conditions; None where there are scores under the reference alone."""
+        return ConditionFindings.of(self.source, self.scores)
 
     @cached_property
     def audits(self) -> list[AuditFindings]:
