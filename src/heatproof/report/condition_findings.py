@@ -91,13 +91,18 @@ class ConditionFindings:
         if scores is None or found is None or found["reference"].all():
             return None
         plan = source.plan
-        order = {"target": frames.names(plan.get("targets")), "transformation": frames.names(plan.get("transformations"))}
+        order = {
+            "target": frames.names(plan.get("targets")),
+            "transformation": frames.names(plan.get("transformations")),
+        }
         order |= {"method": list(scores.methods), "metric": list(scores.metrics)}
         found = _sorted(found, order)
         given = {"resamples": int(plan.get("resamples") or 1000), "seed": int(plan.get("seed") or 0)}
         confidences = frames.confidences(source.connection)
         settings = [
-            ConditionSetting(one.setting, one.setting.of(found), one.setting.of(confidences), scores.facts, one.equal, given)
+            ConditionSetting(
+                one.setting, one.setting.of(found), one.setting.of(confidences), scores.facts, one.equal, given
+            )
             for one in scores.settings
         ]
         return cls(settings, scores.metrics, scores.methods, scores.controls, scores.facts)

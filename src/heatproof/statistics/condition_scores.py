@@ -18,9 +18,10 @@ from heatproof.statistics.score_tables import Directions, score_table
 
 #: Columns of tables/targets.csv, after model and dataset.
 TARGETS = ("target", "method", "metric", "n", "mean", "std", "low", "high", "better", "flagged")
-#: Columns of tables/transformations.csv, after model and dataset. `variant` is one spelling, or `POOLED`: the mean of an
-#: image over all variants. `clean`: the mean under the reference, over the images of the test. `change`: the mean of the
-#: differences to the reference, by image. `differs`: whether p_holm is below 5 %.
+#: Columns of tables/transformations.csv, after model and dataset. `variant` is one spelling, or `POOLED`: the mean of
+#: an image over all variants. `clean`: the mean under the reference, over the images of the test. `change`: the mean of
+#: the differences to the reference, by image. `effect`: rank-biserial, above 0 where the score is higher than under the
+#: reference. `differs`: whether p_holm is below 5 %.
 TRANSFORMATIONS = (
     *("transformation", "variant", "method", "control", "metric", "better", "n", "mean", "low", "high", "flagged"),
     *("clean", "change", "pairs", "statistic", "p", "p_holm", "effect", "differs", "able"),
@@ -53,12 +54,12 @@ def target_table(rows: Frame, directions: Directions, *, resamples: int = 1000, 
 
     Mean, std and the 95 % bootstrap interval by image as in `score_table`.
     """
-    parts = [
+    parts: list[Any] = [
         score_table(under(rows, target, ""), directions, resamples=resamples, seed=seed).assign(target=target)
         for target, transformation in conditions_of(rows)
         if not transformation
     ]
-    return pd.concat(parts, ignore_index=True)[list(TARGETS)] if parts else pd.DataFrame(columns=list(TARGETS))
+    return pd.DataFrame(pd.concat(parts, ignore_index=True) if parts else [], columns=list(TARGETS))
 
 
 def transformation_table(
@@ -66,18 +67,20 @@ def transformation_table(
 ) -> pd.DataFrame:
     """Mean of every metric and method under each transformation, and whether it differs from the reference.
 
-    Wilcoxon's signed-rank test, paired by image. Holm's correction is over all methods and all variants of a metric, for
-    `POOLED` over all methods and transformations; the controls are corrected apart. Of methods with equal maps one is
-    tested, and the others have its test. `able`: whether the images are enough for a test of that family to be
+    Wilcoxon's signed-rank test, paired by image. Holm's correction is over all methods and all variants of a metric,
+    for `POOLED` over all methods and transformations; the controls are corrected apart. Of methods with equal maps one
+    is tested, and the others have its test. `able`: whether the images are enough for a test of that family to be
     significant. Columns TRANSFORMATIONS; empty without transformations.
     """
     reference: Any = rows[rows["reference"]]
-    parts = [_with_tests(variants, reference, directions, equal, {"resamples": resamples, "seed": seed})
+    parts: list[Any] = [_with_tests(variants, reference, directions, equal, {"resamples": resamples, "seed": seed})
              for variants in (by_variant(rows), pooled(rows)) if len(variants)]  # fmt: skip
-    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(TRANSFORMATIONS))
+    if not parts:
+        return pd.DataFrame(columns=list(TRANSFORMATIONS))
+    table: Any = pd.concat(parts, ignore_index=True)
     order = {one: position for position, one in enumerate(dict.fromkeys(table["transformation"]))}
-    place = table["transformation"].map(order)
-    return table.assign(place=place).sort_values("place", kind="stable")[list(TRANSFORMATIONS)].reset_index(drop=True)
+    table = table.assign(place=[order[one] for one in table["transformation"]])
+    return table.sort_values("place", kind="stable")[list(TRANSFORMATIONS)].reset_index(drop=True)
 
 
 def by_variant(rows: Frame) -> Frame:
@@ -91,9 +94,10 @@ def pooled(rows: Frame) -> Frame:
     """A row for each image, method, metric and kind of transformation: the mean over its variants, NaN if one lacks."""
     single = by_variant(rows)
     key = ["model", "dataset", "target", "transformation", "image", "method", "control", "metric"]
-    mean = single.groupby(key, sort=False, observed=True)["value"].agg(lambda values: values.mean(skipna=False))
-    flag = single.groupby(key, sort=False, observed=True)["flag"].max()
-    return mean.reset_index().assign(flag=flag.to_numpy(), variant=POOLED)
+    cells = single.groupby(key, sort=False, observed=True)
+    found = cells.agg(value=("value", "mean"), known=("value", "count"), rows=("value", "size"), flag=("flag", "max"))
+    found["value"] = found["value"].where(found["known"] == found["rows"])
+    return found.drop(columns=["known", "rows"]).reset_index().assign(variant=POOLED)
 
 
 def _with_tests(
@@ -123,12 +127,16 @@ def _tests(
     table: Frame, moved: Frame, clean: Frame, control: dict[str, bool], equal: EqualMaps
 ) -> Iterator[tuple[tuple, tuple[PairTest, float, bool]]]:
     """(metric, method, variant, kind) → the test, the mean of the reference, and whether it can be significant."""
-    keys = list(dict.fromkeys(table[["metric", "method", "variant", "transformation"]].itertuples(index=False, name=None)))
+    keys = list(
+        dict.fromkeys(table[["metric", "method", "variant", "transformation"]].itertuples(index=False, name=None))
+    )
     for metric in dict.fromkeys(key[0] for key in keys):
         for useless in (False, True):
             family = [k for k in keys if k[0] == metric and control[k[1]] is useless and equal.arm(k[1]) == k[1]]
             columns = [(_values(moved, key), _values(clean, key[:2])) for key in family]
-            for key, pair, test in zip(family, columns, tested(columns, [(k[2], "reference") for k in family]), strict=True):
+            for key, pair, test in zip(
+                family, columns, tested(columns, [(k[2], "reference") for k in family]), strict=True
+            ):
                 both = ~np.isnan(pair[0]) & ~np.isnan(pair[1])
                 mean = float(pair[1][both].mean()) if both.any() else np.nan
                 yield key, (test, mean, can_be_significant(test.n, len(family), 1 - ALPHA))
@@ -156,5 +164,7 @@ def fooled_table(rows: Frame, directions: Directions, equal: EqualMaps = DISTINC
         for one in fooled(under(rows, target, transformation), directions, equal=equal):
             line = {"target": target, "transformation": transformation, "metric": one.metric, "better": one.better}
             names = {"fooled_by": "; ".join(equal.named(one.fooled)), "ahead": "; ".join(equal.named(one.ahead))}
-            lines.append({**line, "n": one.n, "best": one.best, "fooled": bool(one.fooled), "tested": one.exposed, **names})
+            lines.append(
+                {**line, "n": one.n, "best": one.best, "fooled": bool(one.fooled), "tested": one.exposed, **names}
+            )
     return pd.DataFrame(lines, columns=list(FOOLED))

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from heatproof.rounding import rounded
 from heatproof.statistics.condition_scores import POOLED
 from heatproof.statistics.wording import IMAGES, counted, listed, number
 
@@ -12,7 +13,7 @@ Frame = Any
 
 @dataclass(frozen=True)
 class FidelityVerdict:
-    """The verdict on one model and set of images: one sentence, and notes on orders, controls, confidence and limits."""
+    """The verdict on one model and set of images: a sentence, and notes on orders, controls, confidence and limits."""
 
     sentence: str
     notes: tuple[str, ...]
@@ -49,7 +50,10 @@ def _sentence(tables: FidelityTables) -> str:
     compared = f"{counted(len(real), 'comparison')} of a method's score under {kinds} with its score on the same images"
     test = f"Wilcoxon's test by image at 5 %, corrected by Holm within each of the {counted(metrics, 'score')}"
     if not real["able"].any():
-        return f"{where} nothing can be told: {compared} as they are were made, and {tables.images} are too few ({test})."
+        return (
+            f"{where} it cannot be told whether the scores change under {kinds}: that many images are too few for any "
+            f"of the {counted(len(real), 'comparison')} to be significant ({test})."
+        )
     moved = int(real["differs"].sum())
     return f"{where}, {moved} of {compared} as they are differ significantly ({test})."
 
@@ -63,7 +67,8 @@ def _orders(tables: FidelityTables) -> Iterator[str]:
         rows = tables.rankings[(tables.rankings["test"] == test) & tables.rankings["w"].notna()]
         if not len(rows):
             continue
-        best, worst = (rows.iloc[int(position)] for position in (rows["w"].argmax(), rows["w"].argmin()))
+        ws = rounded(rows["w"].to_numpy())
+        best, worst = (rows.iloc[int(position)] for position in (ws.argmax(), ws.argmin()))
         text = f"most by {best['metric']} ({_w(best)})"
         if len(rows) > 1:
             text += f", least by {worst['metric']} ({_w(worst)})"
@@ -89,11 +94,11 @@ def _fooled(tables: FidelityTables) -> Iterator[str]:
     always, never = ([str(name) for name in share.index[share == end]] for end in (1.0, 0.0))
     conditions = len(told[["target", "transformation"]].drop_duplicates())
     over = f"over {counted(conditions, 'condition')}"
+    some = counted(len(share) - len(always) - len(never), "score")
+    all_of_them, none_of_them = (listed(names) if names else "no score" for names in (always, never))
     yield (
-        f"Fooled by a control {over}: {listed(always) if always else 'no score'} under all, "
-        f"{counted(len(share) - len(always) - len(never), 'score')} under some, {listed(never) if never else 'no score'} "
-        "under none (a control is not significantly worse than the best method: Wilcoxon's test by image, Holm over the "
-        "controls)."
+        f"Fooled by a control {over}: {all_of_them} under all, {some} under some, {none_of_them} under none (a control "
+        "is not significantly worse than the best method: Wilcoxon's test by image, Holm over the controls)."
     )
 
 
@@ -104,13 +109,13 @@ def _confidence(tables: FidelityTables) -> Iterator[str]:
     if not len(rows):
         return
     median = rows.groupby("metric", sort=False)["spearman"].median()
-    first = str(median.abs().idxmax())
+    first = str(rounded(median.abs()).idxmax())
     own = rows[rows["metric"] == first]
     sure = int(((own["low"] > 0) | (own["high"] < 0)).sum())
     yield (
         f"{first} goes most with the probability of the class: Spearman's correlation over the images is "
-        f"{number(float(median[first]))}, the median over the methods, and its 95 % interval is clear of 0 for {sure} of "
-        f"{counted(len(own), 'method')} (not corrected for the number of scores)."
+        f"{number(float(median[first]))}, the median over the methods, and its 95 % interval is clear of 0 for {sure} "
+        f"of {counted(len(own), 'method')} (not corrected for the number of scores)."
     )
 
 
@@ -118,15 +123,14 @@ def _limits(tables: FidelityTables) -> Iterator[str]:
     """What the numbers do not show."""
     table = tables.transformations
     if len(table):
-        single = table[table["variant"] != POOLED]
-        empty = single.groupby("variant", sort=False)["n"].sum()[
-            single.groupby("variant", sort=False)["mean"].agg(lambda values: values.isna().all())
-        ]
-        if len(empty):
-            yield f"Without any number: {listed([str(name) for name in empty.index])}; the reasons are under “What was run”."
-        yield (
-            "A score that changes with the image may follow a changed prediction: the class explained stays that of the "
-            "image as it is labelled or predicted there, and its probability falls."
-        )
+        known = table[table["variant"] != POOLED].groupby("variant", sort=False)["mean"].count()
+        if empty := [str(name) for name, count in known.items() if not count]:
+            yield f"Without any number: {listed(empty)}; the reasons are under “What was run”."
+        stays = {
+            "label": "the class explained stays the label, whatever the network predicts there",
+            "predicted": "the class explained is the prediction there, which may be another",
+        }
+        if tables.target in stays:
+            yield f"Under a transformation {stays[tables.target]}, so a changed score need not mean a worse map."
     if tables.images < IMAGES:
         yield f"Only {counted(tables.images, 'image')}: take this as an indication."

@@ -18,11 +18,23 @@ from heatproof.statistics.paired import friedman, holm
 from heatproof.statistics.score_tables import ARROWS, Directions, better, wide_scores
 
 #: Columns of tables/rankings.csv, after model and dataset. `test` is `friedman`, under one condition: do the methods
-#: differ (p_holm over the conditions of the metric), how far the images agree on the order (w), and the methods from best
-#: to worst by their average ranks; or `kendall-targets` and `kendall-transformations`: how far the conditions agree on
-#: the order of the methods' means (w, with a bootstrap interval by image), 1 where all have the same order.
+#: differ (p_holm over the conditions of the metric), how far the images agree on the order (w), and the methods from
+#: best to worst by their average ranks; or `kendall-targets` and `kendall-transformations`: how far the conditions
+#: agree on the order of the methods' means (w, with a bootstrap interval by image), 1 where all have the same order.
 RANKINGS = (
-    *("metric", "test", "target", "transformation", "methods", "conditions", "n", "dropped", "statistic", "p", "p_holm"),
+    *(
+        "metric",
+        "test",
+        "target",
+        "transformation",
+        "methods",
+        "conditions",
+        "n",
+        "dropped",
+        "statistic",
+        "p",
+        "p_holm",
+    ),
     *("w", "low", "high", "order"),
 )
 
@@ -61,7 +73,12 @@ def _friedman_lines(metric: str, wide: dict[tuple[str, str], Frame], methods: Se
     corrected = holm([test.p for test in found.values()])
     lines = []
     for ((target, transformation), test), p_holm in zip(found.items(), corrected, strict=True):
-        line: dict[str, Any] = {"metric": metric, "test": "friedman", "target": target, "transformation": transformation}
+        line: dict[str, Any] = {
+            "metric": metric,
+            "test": "friedman",
+            "target": target,
+            "transformation": transformation,
+        }
         line |= {"methods": len(methods), "n": test.n, "dropped": test.dropped, "statistic": test.statistic}
         ranks = sorted(zip(rounded(test.ranks), methods, strict=True)) if test.n else []
         lines.append(line | {"p": test.p, "p_holm": float(p_holm), "w": test.w,
@@ -94,7 +111,7 @@ def kendall_ws(scores: np.ndarray) -> np.ndarray:
     With mid-ranks r of m raters and R the sums over them, `W = Σ (R − R̄)² / (m ΣΣ (r − r̄)²)`, which is the usual
     formula with its correction for ties. NaN where a score is missing, or where every rater ties all items.
     """
-    ranks = rankdata(rounded(scores, largest(scores, 1)[:, None], ANSWER_STEP), axis=1)
+    ranks = rankdata(rounded(scores, largest(scores, 1), ANSWER_STEP), axis=1)
     ranks = ranks - ranks.mean(1, keepdims=True)
     between, within = (ranks.sum(0) ** 2).sum(0), len(ranks) * (ranks**2).sum((0, 1))
     known = ~np.isnan(scores).any((0, 1)) & (within > 1e-12)

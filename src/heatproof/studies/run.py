@@ -25,6 +25,7 @@ from heatproof.locks import STUDIES, held
 from heatproof.metrics.foreign import PLUGIN_METRICS
 from heatproof.models import Model
 from heatproof.models.capture import captured
+from heatproof.models.head import linear_head
 from heatproof.models.model_code import model_code
 from heatproof.models.preprocessing import preprocessing_facts
 from heatproof.models.row_checks import check_images, check_layers
@@ -38,6 +39,7 @@ from heatproof.studies.calibration import calibrated
 from heatproof.studies.changed_images import strength_of
 from heatproof.studies.class_labels import facts_about_classes, with_class_names
 from heatproof.studies.conditions import RANDOMISED, Condition
+from heatproof.studies.cost import Explained, passes_of_image, told
 from heatproof.studies.datasets import open_datasets
 from heatproof.studies.executors import Executor, Processes, Serial
 from heatproof.studies.gallery import write_gallery
@@ -129,6 +131,7 @@ def _run(
         plan, estimate = within_budget(bare, models, Store(folder), worker_count(workers, plan.threads, device))
         datasets = open_datasets(plan)
     jobs = all_jobs(plan, datasets)
+    cost = "" if isinstance(progress, Silent) else cost_in_words(study, plan, measures, datasets, checked)
     spread = not isinstance(executor or chosen_executor(workers, plan.threads, device, len(jobs)), Serial)
     plugins, declared = (exported_plugins(plan, measures), exported_study(study, plan)) if spread else ((), study)
     with Store(folder).opened() as store:
@@ -154,13 +157,27 @@ def _run(
             if not alone:
                 models.clear()  # workers load their own
             with how.running(partial(prepare, models=models if alone else None), setup) as map_jobs:
-                progress.stage(f"Measuring{estimate or ''}", len(jobs), len(jobs) - len(todo))
+                progress.stage(f"Measuring{estimate or ''}{cost}", len(jobs), len(jobs) - len(todo))
                 for _ in map_jobs(todo, progress.advance):
                     pass
                 write_gallery(store, setup, map_jobs, progress)
         finally:
             torch.set_num_threads(threads)
     return Done(Path(folder), len(todo), len(jobs) - len(todo))
+
+
+def cost_in_words(
+    study: Study, plan: Plan, measures: Measures, datasets: Sequence[Dataset], checked: Sequence["Checked"]
+) -> str:
+    """What an image costs under all models, in brackets; counted on a toy network before any work."""
+    masked, mosaics = any(one.masked for one in datasets), any(one.mosaics for one in datasets)
+    conditions, every = study.all_conditions(plan), all_requests(plan)
+    found = []
+    for model in checked:
+        able = [one for one in every if one.key not in model.refused]
+        explained = Explained(able, model.channels, model.linear)
+        found.append(passes_of_image(explained, measures, conditions, masked, mosaics))
+    return told(found)
 
 
 def checked_study(study: Study, plan: Plan, datasets: Sequence[Dataset], models: StudyModels) -> tuple[Any, Measures]:
@@ -315,6 +332,8 @@ class Checked:
 
     label: str
     layer: str
+    channels: int
+    linear: bool
     classes: int
     class_names: list[str] | None
     fingerprint: str
@@ -342,6 +361,9 @@ def checked_model(plan: Plan, index: int, models: StudyModels, conditions: Seque
     with model.evaluating():
         found = captured(model, x, layers, gradients=graph)
         logits = found.logits.detach()
+        shown = found.activations(layer).detach() if layer in layers else None
+        channels = 1 if shown is None else shown.shape[1]
+        linear = shown is not None and linear_head(model.module, shown, logits, model.precision) is not None
         if graph:
             found.gradients_of(found.logits[:, 0], graph)
     for state in dict.fromkeys(condition.state for condition in conditions):
@@ -357,8 +379,8 @@ def checked_model(plan: Plan, index: int, models: StudyModels, conditions: Seque
     wanted = plan.models[index]
     code = model_code(model, wanted.spec)
     return Checked(
-        wanted.label, layer, logits.shape[1], model.classes, model.fingerprint, code, refused, seen, named,
-        model.named_by_images,
+        wanted.label, layer, channels, linear, logits.shape[1], model.classes, model.fingerprint, code, refused, seen,
+        named, model.named_by_images,
     )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Methods × metrics for each class explained, in the layout of paper F, and F's own numbers beside ours."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from heatproof.report.blocks import Details, Heading, Section, Sheet, Text, sheet
@@ -14,8 +14,8 @@ from heatproof.statistics.score_tables import ARROWS
 
 TEXT = (
     "The mean of each score over the images as they are, with the 95 % interval by image, for each class that is "
-    "explained. Columns as in paper F, so that higher is better in all of them: AI is average-increase, AD average-drop, "
-    "AG average-gain, I insertion, D deletion-mean, all in per cent; mono is monotonicity-correlation."
+    "explained. Columns as in paper F, so that higher is better in all of them: AI is average-increase, AD "
+    "average-drop, AG average-gain, I insertion, D deletion-mean, all in per cent; mono is monotonicity-correlation."
 )
 
 
@@ -57,7 +57,7 @@ def section(findings: Findings) -> Iterator[Section]:
 def _blocks(found: ConditionFindings, one: ConditionSetting) -> Iterator[Any]:
     yield Text(f"{one.setting.model} · {one.setting.dataset}", "kind")
     there = set(one.targets["metric"])
-    columns = [column for column in COLUMNS if column.metric in there]
+    columns = list(_columns(found.metrics, there))
     others = [metric for metric in found.metrics if metric in there - {column.metric for column in columns}]
     if columns:
         yield Text(TEXT)
@@ -70,6 +70,14 @@ def _blocks(found: ConditionFindings, one: ConditionSetting) -> Iterator[Any]:
             yield Details(f"The other scores for the class {target}", [_others(target, found, cells, others)])
     if columns and one.target == "label" and (beside := _beside(found, one, columns, FIDELITY)):
         yield from beside
+
+
+def _columns(metrics: Sequence[str], there: Collection[str]) -> Iterator[PaperColumn]:
+    """The columns of F whose metric there is, also with other options."""
+    for column in COLUMNS:
+        named = [metric for metric in metrics if metric in there and head(metric) == column.metric]
+        if named:
+            yield column._replace(metric=column.metric if column.metric in named else named[0])
 
 
 def _paper_sheet(
@@ -120,8 +128,8 @@ def _beside(
     if not lines:
         return []
     text = (
-        f"{table.source}: {table.about}. Networks, images and their number differ from ours, and so may the options of a "
-        "method, so compare the order of the methods and the size of the numbers, no single number."
+        f"{table.source}: {table.about}. Networks, images and their number differ from ours, and so may the options of "
+        "methods and scores, so compare the order of the methods and the size of the numbers, no single number."
     )
     header = ("method", "of", *(column.name for column in columns))
     return [Heading("The paper's numbers beside ours"), Text(text), sheet("Ours and the paper's", header, lines, {1})]
