@@ -53,7 +53,7 @@ def told(parts: Iterable[Passes]) -> str:
 
 @dataclass(frozen=True)
 class Explained:
-    """The methods applicable to a network, the channels of the layer explained, and whether the head behind is linear."""
+    """The methods applicable to a network, the channels of the layer explained, and whether a linear head follows."""
 
     requests: Sequence[Request]
     channels: int

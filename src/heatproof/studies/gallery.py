@@ -200,6 +200,8 @@ def _pixels(x: torch.Tensor) -> np.ndarray:
 
 
 def _bytes(found: Explanation, key: str, size: tuple[int, ...]) -> np.ndarray:
+    if key not in found.methods:  # it has no map of an image of this size
+        return np.zeros(size, np.uint8)
     shown = _sized(found.display(key)[:1, None], size)[0, 0]  # type: ignore[index]
     return (shown * 255).round().byte().cpu().numpy()
 

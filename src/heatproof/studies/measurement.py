@@ -7,6 +7,7 @@ missing map or mask becomes a flagged row.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,9 @@ from heatproof.engine import (
     ResolvedMethod,
     evaluate,
     explanation,
+    needs_by_layer,
 )
-from heatproof.errors import InvalidImage, NotApplicable
+from heatproof.errors import InvalidImage, LayerError, ModelError, NotApplicable
 from heatproof.flags import FINE, Flag, Reason, first_flags
 from heatproof.memo import cached_property
 from heatproof.metrics.localisation import peak_on_mask
@@ -35,7 +37,7 @@ from heatproof.models.other_size import size_refusal
 from heatproof.perturbations import psnr
 from heatproof.rounding import top_class
 from heatproof.statistics.special_rows import CURVE, PEAK, PROJECTION
-from heatproof.studies.answers import changed
+from heatproof.studies.answers import changed, correctness, non_finite
 from heatproof.studies.changed_images import ChangedImages, strength_of
 from heatproof.studies.conditions import INTACT, Condition
 from heatproof.studies.jobs import Dataset, ImageBlock, options_hash, target_rule
@@ -75,11 +77,16 @@ def of_maps(maps: Stored) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Explained:
-    """The images of a part of a job under one condition, and their maps."""
+    """The images of a part of a job under one condition, and their maps.
+
+    methods: those that have maps here; `refused`: why the others of the study have none.
+    """
 
     condition: Condition
     batch: Batch
     found: Explanation
+    methods: Sequence[ResolvedMethod]
+    refused: str = ""
 
     @property
     def x(self) -> torch.Tensor:
@@ -132,33 +139,38 @@ class Measurement:
         """Explains and measures the images under one condition; its rows are in `rows`."""
         self.rows = Rows()
         explained = self._possible(number)
-        found = self.reference.found if explained is None else explained.found
-        raw = [found.raw[method.key] for method in self.stored] if len(self.conditions) > 1 else []
-        raw = [torch.full_like(one, torch.nan) for one in raw] if explained is None else raw
+        raw = [self._raw(explained, method) for method in self.stored] if len(self.conditions) > 1 else []
         kept.add_raw(raw)
         if explained is not None:
             self._measure(explained, kept, advance)
         if self.finished is not None:
             self.finished.add_rows(number, self.rows, raw, kept.display)
 
-    def _possible(self, number: int) -> Explained | None:
-        """The images under a condition; None, with flagged rows, where they cannot be transformed like that.
+    def _raw(self, explained: Explained | None, method: ResolvedMethod) -> torch.Tensor:
+        """The raw maps of a method under a condition; NaN where it has none."""
+        blank = torch.full_like(self.reference.found.raw[method.key], torch.nan)
+        return blank if explained is None else explained.found.raw.get(method.key, blank)
 
-        A network may not take images of another size, and a set may have no other image to mix with.
+    def _possible(self, number: int) -> Explained | None:
+        """The images under a condition, with flagged rows for the methods that have no maps there; None for all.
+
+        A network may not take images of another size, its layer may have one position there, and a set may have no
+        other image to mix with.
         """
         condition = self.conditions[number]
         try:
-            return self.explained(condition)
-        except NotApplicable as error:
+            explained, why = self.explained(condition), ""
+        except ModelError as error:
             if not (number and condition.transformation):
                 raise
-            why = str(Flag.of_error(error, Reason.NOT_APPLICABLE))
-        about = {**condition.columns, "value": np.nan, "flag": why}
-        for measure, _ in self._measures_due(False):
-            for method in self.methods:
+            explained, why = None, str(Flag.of_error(error, Reason.NOT_APPLICABLE))
+        able = {method.key for method in explained.methods} if explained is not None else set()
+        about = {**condition.columns, "value": np.nan, "flag": why or (explained.refused if explained else "")}
+        for measure, _ in self._measures_due(not number):
+            for method in (one for one in self.methods if one.key not in able):
                 own = {"metric": measure.column, "segmenter": measure.segmenter}
                 self.rows.add(self.block.ids, **about, **at_layers(method), **own)
-        return None
+        return explained
 
     def _cost(self, number: int) -> float:
         """Rough cost of a condition in passes; a metric that is no pair's runs the network again for each method."""
@@ -191,14 +203,27 @@ class Measurement:
         return self.reference if condition == self.conditions[0] else self._explained(condition)
 
     def _explained(self, condition: Condition) -> Explained:
-        first = condition == self.conditions[0]
-        finished = self._finished(condition)
         model, x = self.models(condition.state), self.changed_images.under(condition)
         if x.shape != self.x.shape and (why := size_refusal(model, tuple(x.shape[1:]))):
             raise NotApplicable(why)
+        explain = partial(self._with_maps, condition, model, x)
+        try:
+            return explain(self.methods)
+        except LayerError as error:  # at another size the layer may have one position alone
+            if x.shape == self.x.shape:
+                raise
+            free = [method for method in self.methods if not any(one.kept for one in needs_by_layer([method]).values())]
+            if not free:
+                raise
+            return explain(free, str(Flag.of_error(error, Reason.NOT_APPLICABLE)))
+
+    def _with_maps(
+        self, condition: Condition, model: Model, x: torch.Tensor, methods: Sequence[ResolvedMethod], refused: str = ""
+    ) -> Explained:
+        first, finished = condition == self.conditions[0], self._finished(condition)
         batch = Batch.of(
             model,
-            self.methods,
+            methods,
             x,
             target_rule=self._rule(condition, model),
             ids=self.block.ids,
@@ -207,7 +232,8 @@ class Measurement:
             labels=self.block.labels,
             clean=None if first else self.clean_class,
         )
-        return Explained(condition, batch, explanation(batch, self.methods, survive=True, finished=finished))
+        found = explanation(batch, methods, survive=True, finished=finished)
+        return Explained(condition, batch, found, methods, refused)
 
     def _rule(self, condition: Condition, model: Model) -> Rule:
         """The rule for the class explained; an image without a label has its prediction, in rows that are flagged."""
@@ -280,10 +306,12 @@ class Measurement:
         due = self._measures_due(first)
         given = [self._given_maps(maps) for maps in self.dataset.given] if first else []
         if due:
-            columns = {m.key: at_layers(m) for m in self.methods} | {m.name: of_maps(m) for m in self.dataset.given}
+            columns = {m.key: at_layers(m) for m in explained.methods} | {
+                m.name: of_maps(m) for m in self.dataset.given
+            }
             scores = evaluate(
                 explained.batch,
-                self.methods,
+                explained.methods,
                 list({request.key: request for _, request in due}.values()),
                 given=[maps for maps, _ in given],
                 ground_truth=self.ground_truth(explained.condition) if any(needs_mask(r) for _, r in due) else None,
@@ -306,7 +334,7 @@ class Measurement:
                 maps, flags = explained.found.display(method.key), explained.found.flags[method.key]
                 self._add_projections(maps, flags, {**about, **at_layers(method)})
                 self._add_peaks(maps, flags, {**about, **at_layers(method)})
-        if not due or not (self.methods or given):
+        if not due or not (explained.methods or given):
             advance(1.0)
 
     def _image_rows(self, explained: Explained, about: Mapping[str, Any], first: bool) -> None:
@@ -462,18 +490,3 @@ def repeated(values: Sequence[Any], times: int) -> list[Any]:
 def numbers(values: torch.Tensor) -> np.ndarray:
     """A tensor as float64 numpy."""
     return values.detach().double().cpu().numpy()
-
-
-def non_finite(logits: torch.Tensor) -> list[Flag]:
-    """A flag for each image on which the model gives NaN or infinity."""
-    fine = torch.isfinite(logits).all(1).tolist()
-    return [FINE if ok else Flag(Reason.NO_ANSWER) for ok in fine]
-
-
-def correctness(logits: torch.Tensor, labels: Sequence[int | None]) -> dict[str, Any]:
-    """1 if the prediction is the label, else 0; NaN and flagged without a label, flagged with non-finite logits."""
-    predicted = top_class(logits).tolist()
-    known = [label is not None for label in labels]
-    values = [float(p == label) if ok else float("nan") for p, label, ok in zip(predicted, labels, known, strict=True)]
-    flags = [FINE if ok else Flag(Reason.UNUSABLE, "no label") for ok in known]
-    return {"value": values, "flag": first_flags(flags, non_finite(logits))}
