@@ -34,12 +34,11 @@ def transformations_figure(
     for metric, axis in zip(metrics, panels, strict=True):
         here, before = single[single["metric"] == metric], clean[clean["metric"] == metric].set_index("method")["mean"]
         for method in methods:
-            rows = here[here["method"] == method]
-            if method in before.index:
-                axis.plot(0, before[method], look_marker(looks[method]), color=looks[method].color, markersize=4)
-            for kind in dict.fromkeys(rows["transformation"]):
-                of = rows[rows["transformation"] == kind]
-                _line(axis, [places[one] for one in of["variant"]], of["mean"].to_numpy(float), looks[method])
+            at, means = [0.0], [float(before.get(method, np.nan))]
+            for _, of in here[here["method"] == method].groupby("transformation", sort=False):
+                at += [np.nan, *(places[one] for one in of["variant"])]  # a gap between two kinds
+                means += [np.nan, *of["mean"]]
+            _line(axis, at, np.array(means, float), looks[method])
         _kinds(axis, single, places)
         axis.set_title(metric.replace("$", r"\$"))
     if key:
@@ -63,11 +62,6 @@ def confidence_figure(
     if key:
         below(canvas, handles(methods, looks), 2 * columns)
     return canvas
-
-
-def look_marker(look: Style) -> str:
-    """The marker of a method."""
-    return look.marker
 
 
 def _panels(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
