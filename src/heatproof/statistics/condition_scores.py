@@ -91,8 +91,18 @@ def by_variant(rows: Frame) -> Frame:
 
 
 def pooled(rows: Frame) -> Frame:
-    """A row for each image, method, metric and kind of transformation: the mean over its variants, NaN if one lacks."""
+    """A row for each image, method, metric and kind of transformation: the mean over its variants, NaN if one lacks.
+
+    A variant under which a method has no number by a metric for any image, as under a size that its layer is too coarse
+    for, is left out.
+    """
     single = by_variant(rows)
+    known = single.groupby(["model", "dataset", "method", "metric", "variant"], observed=True)["value"].transform(
+        "count"
+    )
+    single = single[
+        (known > 0) | (single["value"].groupby([single["method"], single["metric"]]).transform("count") == 0)
+    ]
     key = ["model", "dataset", "target", "transformation", "image", "method", "control", "metric"]
     cells = single.groupby(key, sort=False, observed=True)
     found = cells.agg(value=("value", "mean"), known=("value", "count"), rows=("value", "size"), flag=("flag", "max"))

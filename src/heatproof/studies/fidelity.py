@@ -159,7 +159,7 @@ STUDY = Study(
         **SCORE.tables,
     },
     sections=(
-        *("fidelity_verdict", "fidelity_targets", "fidelity_transformations", "fidelity_confidence"),
+        *("fidelity_verdict", "score_verdict", "fidelity_targets", "fidelity_transformations", "fidelity_confidence"),
         *("scores", "peaks", "gallery"),
     ),
     cases=best_and_worst,

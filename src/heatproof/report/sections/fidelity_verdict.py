@@ -14,9 +14,7 @@ def section(findings: Findings) -> Section | None:
         return None
     first = found.settings[0].scores
     count = len(first[["target", "transformation"]].drop_duplicates())
-    return Section(
-        answers=list(_answers(found)), facts=[("Scores", str(len(found.metrics))), ("Conditions", str(count))]
-    )
+    return Section(answers=list(_answers(found)), facts=[("Conditions", str(count))])
 
 
 def _answers(found: ConditionFindings) -> Iterator[Answer]:
