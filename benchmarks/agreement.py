@@ -26,7 +26,7 @@ from heatproof.metrics import METRICS
 from heatproof.metrics.metric_request import parsed_metric
 from heatproof.models import Model
 from heatproof.perturbations import PERTURBATIONS, Perturber
-from heatproof.studies.measurement import loss_gradient
+from heatproof.studies.changed_images import loss_gradient
 from heatproof.transformations import TRANSFORMATIONS, transformed
 
 SOURCE = str(Path(heatproof.__file__).parent)
@@ -310,7 +310,9 @@ def perturbations(log: Log, subject: Subject, device: str) -> None:
     for kind in TRANSFORMATIONS:
         ids = [str(i) for i in range(len(subject.x))]
         log.item(f"transformation {kind}", lambda kind=kind, ids=ids: _changed(
-            lambda model: transformed(kind, subject.x.to(model.device), ids), subject, device))  # fmt: skip
+            lambda model: transformed(kind, subject.x.to(model.device), ids,
+                                      partners=lambda ids, generators: subject.x.flip(0)),
+            subject, device))  # fmt: skip
 
 
 def _perturbed(model: Model, x: torch.Tensor, kind: str) -> torch.Tensor:

@@ -17,7 +17,7 @@ from heatproof.attributions import ATTRIBUTIONS
 from heatproof.metrics.metric_request import parsed_metric
 from heatproof.models import Model, wrap
 from heatproof.perturbations import PERTURBATIONS, Perturber
-from heatproof.studies.measurement import loss_gradient
+from heatproof.studies.changed_images import loss_gradient
 from heatproof.studies.plan import checked_plan
 from heatproof.studies.run import run
 from heatproof.transformations import TRANSFORMATIONS, transformed
@@ -91,7 +91,7 @@ def test_a_changed_image_stays_on_the_device(kind):
 
     def changed(device: str) -> torch.Tensor:
         if kind in TRANSFORMATIONS:
-            return transformed(kind, x.to(device), ids)
+            return transformed(kind, x.to(device), ids, partners=lambda ids, generators: x.flip(0))
         model, images = model_on(device), x.to(device)
         clean = model.logits(images).argmax(1).detach()
         return Perturber(images, ids, 0, lambda some: loss_gradient(model, some, clean), model.logits).apply(kind, 3)

@@ -34,6 +34,7 @@ class Log:
     def stage(self, name: str, total: float, done: float = 0) -> None:
         """Begins a stage of `total` units (0: unknown), of which `done` are finished already."""
         self._name, self._total, self._done, self._said, self._began = name, total - done, 0.0, 0, time.monotonic()
+        self._name = name.partition(" (")[0]  # what stands in brackets is said once
         sys.stderr.write(f"{name} …\n")
 
     def advance(self, units: float) -> None:

@@ -150,6 +150,7 @@ QUANTITIES: Mapping[str, Quantity] = {
     ),
     "generator": _still("method metric perturbation transformation", "one seeded generator per image"),
     "ids": _still("method metric", "the names of the images"),
+    "partner": _still("transformation", "another image of the same set for each, (N, C, H, W)"),
     "condition": _still("method", "what was done to the images, as text: empty or `clean` where nothing was"),
     "loss_gradient": _of("perturbation", "images → gradient of the cross-entropy to the clean prediction", runs=True),
     "clean_gradient": _of(

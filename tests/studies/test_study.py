@@ -360,22 +360,24 @@ def test_rows_and_seeds_name_a_checkpoint_not_where_it_lies(photographs, tmp_pat
 
 
 def test_an_image_without_a_label_is_no_case_where_the_label_is_explained(photographs, tmp_path):
-    """Whether the study's own target asks for the label, or one of its conditions alone."""
+    """It is set aside where all conditions explain the label; where some do, it is kept for the others."""
     from heatproof.studies import jobs, loading
     from heatproof.studies.worker import Worker
 
     names = sorted(path.name for path in photographs.iterdir())
     labels = tmp_path / "labels.csv"
     labels.write_text("file,class_index\n" + "".join(f"{name},1\n" for name in names[1:]))
-    for conditions in ([CLEAN], [CLEAN, Condition(target="label")]):
-        study = declared(conditions=lambda plan, conditions=conditions: conditions)
-        plan = Plan(study="mine", models="shapes", datasets={"images": str(photographs), "labels": str(labels)})
+    for target, others in (("predicted", []), ("predicted", [Condition(target="label")]), ("label", [])):
+        study = declared(conditions=lambda plan, others=others: [CLEAN, *others])
+        given = {"images": str(photographs), "labels": str(labels)}
+        plan = Plan(study="mine", models="shapes", datasets=given, target=target)
         setup = jobs.Setup(plan, ("stage4",), run.open_datasets(plan), "", "", "cpu", declared=study)
         worker = Worker(setup, loading.StudyModels(plan, "cpu"))
         block = worker.block(0, 0, range(len(names)), most=2)
-        labelled = len(conditions) > 1
-        assert block.ids == (names[1:3] if labelled else names[:2])
-        assert block.failed == ({names[0]: "no label"} if labelled else {})
+        aside = target == "label"
+        assert block.ids == (names[1:3] if aside else names[:2])
+        assert block.failed == ({names[0]: "no label"} if aside else {})
+        assert block.unlabelled == ({} if aside else {names[0]: "no label"})
 
 
 def test_settings_of_ones_own_are_given_on_the_command_line(photographs, tmp_path, capsys):

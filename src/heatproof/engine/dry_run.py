@@ -62,11 +62,11 @@ def plugin_failures(
     return found
 
 
-def toy(images: int) -> tuple[Model, torch.Tensor]:
-    """An untrained network of three classes, the same every time, and images for it."""
+def toy(images: int, channels: int = 4) -> tuple[Model, torch.Tensor]:
+    """An untrained network of three classes and so many channels, the same every time, and images for it."""
     generator = torch.Generator().manual_seed(0)
     with seeded(generator, torch.device("cpu")):  # layers take their first weights from the global generator
-        layers = nn.Conv2d(3, 4, 3, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+        layers = nn.Conv2d(3, channels, 3, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 3)
     network = nn.Sequential(*layers).float()
     x = torch.rand(images, 3, SIDE, SIDE, generator=generator)
     return wrap(network, size=SIDE, layer=LAYER, device="cpu"), x

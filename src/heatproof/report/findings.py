@@ -10,6 +10,7 @@ from heatproof.class_names import name_of
 from heatproof.errors import HeatproofError, InvalidStudy, UnknownName
 from heatproof.report import frames
 from heatproof.report.blocks import Answer, Section
+from heatproof.report.condition_findings import ConditionFindings
 from heatproof.report.frames import Frame
 from heatproof.report.noise_checks import NoiseChecks
 from heatproof.report.refinement_findings import SettingRefinement, refinement_findings
@@ -90,6 +91,11 @@ class Findings:
     def refinement(self) -> list[SettingRefinement]:
         """Findings on refined maps, for each model and dataset that has them."""
         return refinement_findings(self.source, self.scores) if self.scores else []
+
+    @cached_property
+    def conditions(self) -> ConditionFindings | None:
+        """Findings of metrics under all conditions; None where there are scores under the reference alone."""
+        return ConditionFindings.of(self.source, self.scores)
 
     @cached_property
     def audits(self) -> list[AuditFindings]:

@@ -194,6 +194,39 @@ def correct_images(rows: duckdb.DuckDBPyConnection) -> Frame:
     ).df()
 
 
+def condition_scores(rows: duckdb.DuckDBPyConnection) -> Frame:
+    """One row per image, method and metric under every condition that is the reference or has no perturbation.
+
+    Columns as SCORES, with `transformation` and `reference`. Conditions with another state of the model are left out.
+
+    Raises:
+        StoreError: a score is stored twice, as by two studies in one folder.
+    """
+    key = (*SCORE, "transformation", "reference")
+    columns = ", ".join(key)
+    frame: Frame = rows.execute(
+        f"""SELECT {columns}, any_value(value) AS value,
+                   coalesce(string_agg(DISTINCT flag, '; ' ORDER BY flag) FILTER (flag <> ''), '') AS flag,
+                   count(*) AS copies
+            FROM rows WHERE method <> '' AND {SHOWN} AND NOT suffix(metric, '{CURVE}')
+                 AND (reference OR (perturbation = '' AND state = ''))
+            GROUP BY {columns} ORDER BY {columns}"""
+    ).df()
+    _refuse_copies(frame, frame["copies"] != 1, key, "image, method, metric and condition")
+    return frame[[*key, "value", "flag"]].astype({"value": "float64", "control": "bool", "reference": "bool"})
+
+
+def confidences(rows: duckdb.DuckDBPyConnection) -> Frame:
+    """The probability of each class explained on the images as they are: model, dataset, target, image, value."""
+    key = "model, dataset, target, image"
+    return rows.execute(
+        f"""SELECT {key}, any_value(value)::DOUBLE AS value FROM rows
+            WHERE method = '' AND metric = 'probability' AND flag = '' AND isfinite(value)
+                  AND transformation = '' AND perturbation = '' AND state = ''
+            GROUP BY {key} ORDER BY {key}"""
+    ).df()
+
+
 def projections(rows: duckdb.DuckDBPyConnection) -> Frame:
     """The projection of each map on the reference images: model, dataset, image, method, control, value."""
     key = "model, dataset, image, method, control"

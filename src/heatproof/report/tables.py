@@ -301,3 +301,43 @@ def _joined(tables: list[Frame]) -> Frame | None:
         return None
     table = pd.concat(tables, ignore_index=True)
     return table[["model", "dataset", *(name for name in table if name not in ("model", "dataset"))]]
+
+
+# --- scores under several conditions ---
+
+
+def _of_conditions(findings: Findings, name: str) -> Frame:
+    """One table of every model and dataset, in one frame."""
+    found = _there(findings, findings.conditions, "scores under several conditions")
+    parts = []
+    for one in found.settings:
+        table = getattr(one, name)
+        parts.append(table.assign(**one.setting._asdict())[[*one.setting._fields, *table.columns]])
+    return pd.concat(parts, ignore_index=True)
+
+
+def targets(findings: Findings) -> Frame:
+    """Mean of every metric and method for each class explained (`statistics.condition_scores`)."""
+    return _of_conditions(findings, "targets")
+
+
+def transformations(findings: Findings) -> Frame | None:
+    """Mean of every metric and method under each transformation, with tests; None without transformations."""
+    found = _of_conditions(findings, "transformations")
+    return found if len(found) else None
+
+
+def confidence(findings: Findings) -> Frame:
+    """Correlation of every metric with the confidence, by method (`statistics.confidence`)."""
+    return _of_conditions(findings, "confidence")
+
+
+def rankings(findings: Findings) -> Frame | None:
+    """Tests of the order of the methods under and between conditions (`statistics.orders`); None for one method."""
+    found = _of_conditions(findings, "rankings")
+    return found if len(found) else None
+
+
+def fooled_by_condition(findings: Findings) -> Frame:
+    """The controls that fool each metric under each condition (`statistics.condition_scores`)."""
+    return _of_conditions(findings, "fooled")

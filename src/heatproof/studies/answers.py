@@ -1,12 +1,14 @@
 """What a model answers, and when that has changed: another class, or a value that moved by more than a tolerance."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from heatproof import targets
 from heatproof.data.sampling import sampled
 from heatproof.errors import InvalidStudy, warn
+from heatproof.flags import FINE, Flag, Reason, first_flags
 from heatproof.models import Model
 from heatproof.perturbations import PERTURBATIONS
 from heatproof.rounding import ANSWER_STEP, rounded, top_class
@@ -117,3 +119,18 @@ def refuse_attacks(plan: Plan, conditions: Sequence[Condition]) -> None:
             f"{attacks[0]!r} leads away from a predicted class, and the outputs of {values} are values. Leave it out "
             "of `perturbations`."
         )
+
+
+def non_finite(logits: torch.Tensor) -> list[Flag]:
+    """A flag for each image on which the model gives NaN or infinity."""
+    fine = torch.isfinite(logits).all(1).tolist()
+    return [FINE if ok else Flag(Reason.NO_ANSWER) for ok in fine]
+
+
+def correctness(logits: torch.Tensor, labels: Sequence[int | None]) -> dict[str, Any]:
+    """1 if the prediction is the label, else 0; NaN and flagged without a label, flagged with non-finite logits."""
+    predicted = top_class(logits).tolist()
+    known = [label is not None for label in labels]
+    values = [float(p == label) if ok else float("nan") for p, label, ok in zip(predicted, labels, known, strict=True)]
+    flags = [FINE if ok else Flag(Reason.UNUSABLE, "no label") for ok in known]
+    return {"value": values, "flag": first_flags(flags, non_finite(logits))}

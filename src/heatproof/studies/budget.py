@@ -18,6 +18,7 @@ from heatproof.studies.loading import StudyModels
 from heatproof.studies.measurement import Measurement
 from heatproof.studies.measures import Measures
 from heatproof.studies.store import Store
+from heatproof.studies.study import ALL
 from heatproof.studies.worker import Worker
 
 #: Images of each dataset that are measured together.
@@ -29,7 +30,7 @@ SHARE = 0.85
 #: The speed that each worker after the first adds; less than 1, because workers share the memory.
 EACH_FURTHER = 0.8
 #: Settings that a budget decides; a resumed study keeps them.
-DECIDED = ("limit", "severities")
+DECIDED = ("limit", "severities", "transformations")
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def measured_cost(setup: Setup, models: StudyModels) -> Cost:
     """Seconds per image of each dataset under all models, estimated from a few images.
 
     Only parts are timed: every method explains once, the first method is scored by every metric, and the cheapest other
-    condition is measured. Each part is multiplied by how often it occurs.
+    condition is measured. Each part is multiplied by how often it occurs, a metric of all conditions by their number.
 
     Raises:
         InvalidStudy: a dataset with no image that can be measured.
@@ -144,7 +145,6 @@ def _seconds_of_image(whole: Measurement) -> float:
     reference, *others = whole.conditions
     asked = [(measure, request) for measure, request in whole.measures.taken if not request.parts]
     due = [(measure, request) for measure, request in asked if not request.paired]
-    again, once = ([one for one in due if one[1].having("explains") is explains] for explains in (True, False))
 
     def seconds(methods: Sequence[ResolvedMethod], taken: list[Any], conditions: Sequence[Condition]) -> float:
         part = Measurement(whole.plan, whole.dataset, whole.models, methods, whole.layer, Measures(taken), whole.block,
@@ -156,11 +156,19 @@ def _seconds_of_image(whole: Measurement) -> float:
     seconds(whole.methods[:1], [], [reference])  # warm-up: what a first call loads is no part of the cost
     each = [seconds([method], [], [reference]) for method in whole.methods]
     together = seconds(whole.methods, [], [reference])
-    total = together
-    if each:
+
+    def scored(taken: list[Any]) -> float:
+        """Seconds for these measures of all methods under one condition."""
+        again, once = ([one for one in taken if one[1].having("explains") is explains] for explains in (True, False))
+        if not each:
+            return 0.0
         first = whole.methods[:1]
-        total += len(each) * max(0.0, seconds(first, once, [reference]) - each[0]) if once else 0.0
-        total += sum(each) / each[0] * max(0.0, seconds(first, again, [reference]) - each[0]) if again else 0.0
+        found = len(each) * max(0.0, seconds(first, once, [reference]) - each[0]) if once else 0.0
+        return found + (sum(each) / each[0] * max(0.0, seconds(first, again, [reference]) - each[0]) if again else 0.0)
+
+    everywhere = [one for one in due if one[0].conditions == ALL]
+    total = together + scored([one for one in due if one not in everywhere])
+    total += (1 + len(others)) * scored(everywhere)
     if others:
         cheapest = min(others, key=lambda condition: condition.cost)
         pairs = [one for one in asked if one[1].paired]

@@ -14,10 +14,10 @@ from heatproof.models import Model
 from heatproof.perturbations import Perturber, calibrate
 from heatproof.rounding import top_class
 from heatproof.studies.answers import changed
+from heatproof.studies.changed_images import loss_gradient
 from heatproof.studies.conditions import Condition
 from heatproof.studies.jobs import Dataset, ImageBlock, open_block, target_rule
 from heatproof.studies.loading import StudyModels
-from heatproof.studies.measurement import loss_gradient
 from heatproof.studies.settings import Plan
 from heatproof.studies.store import Store
 from heatproof.targets import resolved

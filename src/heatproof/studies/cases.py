@@ -125,3 +125,44 @@ def _kinds(rows: Any, sign: float, metric: str) -> list[tuple[str, str, dict[Any
         why = {at: f"{metric}: {row['method']} {row['value']:.2f}, {best} {row['own']:.2f}" for at, row in lines}
         found.append(("fooled", "A control does better than the best method", why, [at for at, _ in lines]))
     return found
+
+
+def best_and_worst(connection: Any, plan: Any) -> list[Case]:
+    """The best and the worst image of each metric under the reference, by the mean over the real methods.
+
+    An image that is the best, or the worst, by several metrics is one case. A metric that gives all images the same
+    has none.
+    """
+    from heatproof.metrics.metric_request import requested_metrics
+
+    found: dict[tuple[Any, ...], list[str]] = {}
+    for request in requested_metrics(plan.metrics):
+        rows: Any = connection.execute(
+            "SELECT model, dataset, image, avg(value) AS value FROM (SELECT * FROM rows WHERE reference AND metric = ? "
+            "AND method <> '' AND NOT control AND flag = '' AND isfinite(value) ORDER BY ALL) "
+            "SEMI JOIN kept USING (dataset, image) GROUP BY model, dataset, image ORDER BY model, dataset, image",
+            [request.key],
+        ).df()  # fmt: skip
+        for (model, dataset), here in rows.groupby(["model", "dataset"], sort=False):
+            for kind, image, value in _ends(here, 1.0 if request.better == "high" else -1.0):
+                found.setdefault((kind, model, dataset, image), []).append(f"{request.key} {value:.3g}")
+    order = sorted(found, key=lambda key: key[0])  # the best first; each in the order of the metrics
+    return [_of_metrics(*key, told=found[key]) for key in order]
+
+
+def _ends(rows: Any, sign: float) -> list[tuple[str, str, float]]:
+    """(kind, image, value) of the best and the worst of some images; equal ones by name."""
+    from heatproof.rounding import ANSWER_STEP, largest, rounded
+
+    values = rows["value"].to_numpy()
+    near = sign * rounded(values, largest(values, None), ANSWER_STEP)
+    if near.min() == near.max():
+        return []
+    ends = (("best", int(near.argmax())), ("worst", int(near.argmin())))
+    return [(kind, str(rows["image"].iloc[position]), float(values[position])) for kind, position in ends]
+
+
+def _of_metrics(kind: str, model: str, dataset: str, image: str, told: list[str]) -> Case:
+    names = [one.rpartition(" ")[0] for one in told]
+    why = f"{', '.join(told)} (mean over the methods)"
+    return Case(kind, f"The {kind} image by {', '.join(names)}", why, model, dataset, image)

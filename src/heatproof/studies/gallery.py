@@ -123,7 +123,8 @@ def entry_and_arrays(worker: Worker, store: Store, drawing: CaseFile) -> tuple[d
     shown = [first, *(one for one in others if one.name in case.conditions)]
     masks: dict[str, Any] = {}
     if measurement.dataset.masked:
-        masks["masks"] = np.stack([measurement.ground_truth(one)[0].cpu().numpy() for one in shown])
+        found = [measurement.ground_truth(one)[:1, None] for one in shown]
+        masks["masks"] = np.stack([_sized(one, tuple(found[0].shape[2:]))[0, 0].bool().cpu().numpy() for one in found])
     kept = None if case.conditions else _kept_maps(worker, store, job, case.image)
     if kept is not None:
         methods, maps = kept
@@ -133,9 +134,10 @@ def entry_and_arrays(worker: Worker, store: Store, drawing: CaseFile) -> tuple[d
         seen = [measurement.explained(condition) for condition in shown]
         requests = [method.request for method in measurement.methods if not method.request.entry.traits["control"]]
         columns = [_column(one, measurement) for one in seen]
-        pixels = [_pixels(one.x) for one in seen]
+        size = tuple(seen[0].x.shape[2:])
+        pixels = [_pixels(_sized(one.x, size)) for one in seen]
         methods = [request.name for request in requests]
-        maps = np.stack([[_bytes(one.found, request.key) for one in seen] for request in requests])
+        maps = np.stack([[_bytes(one.found, request.key, size) for one in seen] for request in requests])
     return {**entry, "methods": methods, "columns": columns}, {"images": np.stack(pixels), "maps": maps, **masks}
 
 
@@ -197,5 +199,13 @@ def _pixels(x: torch.Tensor) -> np.ndarray:
     return as_seen(x[0]).cpu().numpy()
 
 
-def _bytes(found: Explanation, key: str) -> np.ndarray:
-    return (found.display(key)[0] * 255).round().byte().cpu().numpy()  # type: ignore[index]
+def _bytes(found: Explanation, key: str, size: tuple[int, ...]) -> np.ndarray:
+    if key not in found.methods:  # it has no map of an image of this size
+        return np.zeros(size, np.uint8)
+    shown = _sized(found.display(key)[:1, None], size)[0, 0]  # type: ignore[index]
+    return (shown * 255).round().byte().cpu().numpy()
+
+
+def _sized(shown: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
+    """Images or maps `(1, C, h, w)` in the size of the reference's, beside which they are drawn."""
+    return shown if tuple(shown.shape[2:]) == size else torch.nn.functional.interpolate(shown.float(), size)

@@ -107,7 +107,8 @@ class Setup:
 class ImageBlock:
     """The images of a job that could be opened, `x` `(n, C, H, W)`.
 
-    failed: image → why it cannot be used. sizes: (height, width) of the image files.
+    failed: image → why it cannot be used. sizes: (height, width) of the image files. unlabelled: image → why it has no
+    label that could be explained; other classes of it can be.
     """
 
     x: torch.Tensor
@@ -116,9 +117,11 @@ class ImageBlock:
     indices: list[int]
     failed: dict[str, str]
     sizes: list[tuple[int, int]] = field(default_factory=list)
+    unlabelled: Mapping[str, str] = field(default_factory=dict)
 
     def __getitem__(self, rows: slice) -> "ImageBlock":
-        return ImageBlock(self.x[rows], self.ids[rows], self.labels[rows], self.indices[rows], {}, self.sizes[rows])
+        ids, labels, indices = self.ids[rows], self.labels[rows], self.indices[rows]
+        return ImageBlock(self.x[rows], ids, labels, indices, {}, self.sizes[rows], self.unlabelled)
 
 
 def open_block(
@@ -128,7 +131,7 @@ def open_block(
 
     labelled: whether an image needs a label. most: stop after opening this many.
     """
-    tensors, sizes, kept, failed = [], [], [], {}
+    tensors, sizes, kept, failed, unlabelled = [], [], [], {}, {}
     match = label_match(images, model.classes)
     for index in indices:
         if len(kept) == most:
@@ -137,15 +140,13 @@ def open_block(
         if identity in images.flags:
             failed[identity] = images.flags[identity]
             continue
-        if labelled and label is None:
-            failed[identity] = "no label"
-            continue
-        if labelled and model.classes is not None and label is not None and label >= len(model.classes):
-            failed[identity] = f"label {label} is not among the model's {len(model.classes)} classes"
-            continue
+        if why := _no_label(label, model):
+            (failed if labelled else unlabelled)[identity] = why
+            if labelled:
+                continue
         try:
             image: Any = images.open(index)
-            tensors.append(_input_of(image, model))
+            tensors.append(input_of(image, model))
         except InvalidImage as error:
             failed[identity] = images.flags.get(identity) or str(error)
             continue
@@ -153,10 +154,19 @@ def open_block(
         kept.append(index)
     x = torch.stack(tensors) if tensors else torch.empty(0, *model.input_shape)
     ids, labels = [images.ids[i] for i in kept], [match(images.labels[i]) for i in kept]
-    return ImageBlock(x, ids, labels, kept, failed, sizes)
+    return ImageBlock(x, ids, labels, kept, failed, sizes, unlabelled)
 
 
-def _input_of(image: Any, model: Model) -> torch.Tensor:
+def _no_label(label: int | None, model: Model) -> str:
+    """Why the label cannot be explained; empty where it can."""
+    if label is None:
+        return "no label"
+    if model.classes is not None and label >= len(model.classes):
+        return f"label {label} is not among the model's {len(model.classes)} classes"
+    return ""
+
+
+def input_of(image: Any, model: Model) -> torch.Tensor:
     """The network's input `(C, h, w)`; InvalidImage for a tensor of another shape, as tensors are never resized."""
     if not isinstance(image, torch.Tensor):
         return model.geometry.image(image)

@@ -1,7 +1,8 @@
 """The maps that a job stores beside its rows, in `maps/KEY.npz`.
 
     values, scale      raw maps at layer resolution under every condition, half precision: `values × scale`,
-                       `(methods, conditions, n, *spatial)`, of the methods that read the study's own layer
+                       `(methods, conditions, n, *spatial)`, of the methods that read the study's own layer; NaN
+                       under conditions that give the network images of another size
     display            display maps of some images, uint8 `(methods, n, h, w)`, 255 for 1, for a study with one
                        condition: its gallery then needs no network
 
@@ -49,7 +50,7 @@ def arrays(parts: Sequence[KeptMaps]) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
     raw = [part for part in parts if part.raw]
     if raw:
-        whole = max((one.shape[1:] for part in raw for maps in part.raw for one in maps), key=math.prod)
+        whole = max((one.shape[1:] for part in raw for one in part.raw[0]), key=math.prod)  # of the reference
         packed = [[half_precision(maps, whole) for maps in part.raw] for part in raw]
         for position, name in enumerate(("values", "scale")):
             found[name] = np.concatenate([np.stack([one[position] for one in part], 1) for part in packed], 2)
@@ -67,7 +68,7 @@ def arrays(parts: Sequence[KeptMaps]) -> dict[str, np.ndarray]:
 def half_precision(maps: Sequence[torch.Tensor], whole: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """The maps divided by their largest magnitudes, float16 `(methods, n, *spatial)`; the magnitudes `(methods, n)`.
 
-    A map of another shape is that of a method that failed, and becomes NaN.
+    A map of another shape is that of a method that failed, or of an image of another size, and becomes NaN.
     """
     blank = torch.full((len(maps[0]), *whole), torch.nan)
     raw = torch.stack([one if one.shape == blank.shape else blank for one in maps])

@@ -7,6 +7,7 @@ missing map or mask becomes a flagged row.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,17 +25,20 @@ from heatproof.engine import (
     ResolvedMethod,
     evaluate,
     explanation,
+    needs_by_layer,
 )
-from heatproof.errors import InvalidImage
+from heatproof.errors import InvalidImage, LayerError, ModelError, NotApplicable
 from heatproof.flags import FINE, Flag, Reason, first_flags
 from heatproof.memo import cached_property
 from heatproof.metrics.localisation import peak_on_mask
 from heatproof.metrics.metric_request import MetricRequest
 from heatproof.models import Model
-from heatproof.perturbations import Perturber, psnr, strength_at
+from heatproof.models.other_size import size_refusal
+from heatproof.perturbations import psnr
 from heatproof.rounding import top_class
 from heatproof.statistics.special_rows import CURVE, GROUND_TRUTH, PEAK, PROJECTION
-from heatproof.studies.answers import changed
+from heatproof.studies.answers import changed, correctness, non_finite
+from heatproof.studies.changed_images import ChangedImages, strength_of
 from heatproof.studies.conditions import INTACT, Condition
 from heatproof.studies.jobs import Dataset, ImageBlock, options_hash, target_rule
 from heatproof.studies.maps import KeptMaps
@@ -44,8 +48,8 @@ from heatproof.studies.projections import projections
 from heatproof.studies.rows import Rows
 from heatproof.studies.settings import Plan
 from heatproof.studies.study import Measure
+from heatproof.targets import Rule
 from heatproof.tensors import NEARLY_ONE_COLOUR, contrast
-from heatproof.transformations import transformed
 
 #: Scores are stored with this many decimals, so that equal maps tie exactly and rounding noise decides no rank.
 DECIMALS = 12
@@ -73,11 +77,16 @@ def of_maps(name: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Explained:
-    """The images of a part of a job under one condition, and their maps."""
+    """The images of a part of a job under one condition, and their maps.
+
+    methods: those that have maps here; `refused`: why the others of the study have none.
+    """
 
     condition: Condition
     batch: Batch
     found: Explanation
+    methods: Sequence[ResolvedMethod]
+    refused: str = ""
 
     @property
     def x(self) -> torch.Tensor:
@@ -105,7 +114,6 @@ class Measurement:
     finished: PartialBatch | None = None
     tolerance: float | str | None = None
     rows: Rows = field(default_factory=Rows, init=False)
-    _perturbers: dict[str, Perturber] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.model = self.models(INTACT)
@@ -130,18 +138,44 @@ class Measurement:
     def _of_condition(self, number: int, kept: KeptMaps, advance: Callable[[float], None]) -> None:
         """Explains and measures the images under one condition; its rows are in `rows`."""
         self.rows = Rows()
-        explained = self.explained(self.conditions[number])
-        raw = [explained.found.raw[method.key] for method in self.stored] if len(self.conditions) > 1 else []
+        explained = self._possible(number)
+        raw = [self._raw(explained, method) for method in self.stored] if len(self.conditions) > 1 else []
         kept.add_raw(raw)
-        self._measure(explained, kept, advance)
+        if explained is not None:
+            self._measure(explained, kept, advance)
         if self.finished is not None:
             self.finished.add_rows(number, self.rows, raw, kept.display)
 
+    def _raw(self, explained: Explained | None, method: ResolvedMethod) -> torch.Tensor:
+        """The raw maps of a method under a condition; NaN where it has none."""
+        blank = torch.full_like(self.reference.found.raw[method.key], torch.nan)
+        return blank if explained is None else explained.found.raw.get(method.key, blank)
+
+    def _possible(self, number: int) -> Explained | None:
+        """The images under a condition, with flagged rows for the methods that have no maps there; None for all.
+
+        A network may not take images of another size, its layer may have one position there, and a set may have no
+        other image to mix with.
+        """
+        condition = self.conditions[number]
+        try:
+            explained, why = self.explained(condition), ""
+        except ModelError as error:
+            if not (number and condition.transformation):
+                raise
+            explained, why = None, str(Flag.of_error(error, Reason.NOT_APPLICABLE))
+        able = {method.key for method in explained.methods} if explained is not None else set()
+        about = {**condition.columns, "value": np.nan, "flag": why or (explained.refused if explained else "")}
+        for measure, _ in self._measures_due(not number):
+            for method in (one for one in self.methods if one.key not in able):
+                own = {"metric": measure.column, "segmenter": measure.segmenter}
+                self.rows.add(self.block.ids, **about, **at_layers(method), **own)
+        return explained
+
     def _cost(self, number: int) -> float:
-        """Rough cost of a condition in passes; a metric on the reference runs the network again for each method."""
-        if number:
-            return self.conditions[number].cost
-        return 1.0 + 8.0 * len(self._measures_due(True)) * len(self.methods)
+        """Rough cost of a condition in passes; a metric that is no pair's runs the network again for each method."""
+        scored = sum(not request.paired for _, request in self._measures_due(not number))
+        return self.conditions[number].cost + 8.0 * scored * len(self.methods)
 
     def _nothing_kept(self) -> KeptMaps:
         one = len(self.conditions) == 1
@@ -169,50 +203,57 @@ class Measurement:
         return self.reference if condition == self.conditions[0] else self._explained(condition)
 
     def _explained(self, condition: Condition) -> Explained:
-        first = condition == self.conditions[0]
-        finished = self._finished(condition)
-        model = self.models(condition.state)
+        model, x = self.models(condition.state), self.changed_images.under(condition)
+        if x.shape != self.x.shape and (why := size_refusal(model, tuple(x.shape[1:]))):
+            raise NotApplicable(why)
+        explain = partial(self._with_maps, condition, model, x)
+        try:
+            return explain(self.methods)
+        except LayerError as error:  # at another size the layer may have one position alone
+            if x.shape == self.x.shape:
+                raise
+            free = [method for method in self.methods if not any(one.kept for one in needs_by_layer([method]).values())]
+            if not free:
+                raise
+            return explain(free, str(Flag.of_error(error, Reason.NOT_APPLICABLE)))
+
+    def _with_maps(
+        self, condition: Condition, model: Model, x: torch.Tensor, methods: Sequence[ResolvedMethod], refused: str = ""
+    ) -> Explained:
+        first, finished = condition == self.conditions[0], self._finished(condition)
         batch = Batch.of(
             model,
-            self.methods,
-            self._images(condition),
-            target_rule=target_rule(condition.target or self.plan.target, model.classes),
+            methods,
+            x,
+            target_rule=self._rule(condition, model),
             ids=self.block.ids,
             seed=self.plan.seed,
             condition=condition.name or ("clean" if len(self.conditions) > 1 else ""),
             labels=self.block.labels,
             clean=None if first else self.clean_class,
         )
-        return Explained(condition, batch, explanation(batch, self.methods, survive=True, finished=finished))
+        found = explanation(batch, methods, survive=True, finished=finished)
+        return Explained(condition, batch, found, methods, refused)
+
+    def _rule(self, condition: Condition, model: Model) -> Rule:
+        """The rule for the class explained; an image without a label has its prediction, in rows that are flagged."""
+        rule = target_rule(condition.target or self.plan.target, model.classes)
+        if rule != "label" or not self.block.unlabelled:
+            return rule
+        labels = [None if one in self.block.unlabelled else label
+                  for one, label in zip(self.block.ids, self.block.labels, strict=True)]  # fmt: skip
+        predicted = lambda logits: top_class(logits).tolist()  # noqa: E731
+        return lambda logits: [p if c is None else c for p, c in zip(predicted(logits), labels, strict=True)]
 
     def _finished(self, condition: Condition) -> PartialCondition | None:
         """What is known of the images under a condition."""
         return None if self.finished is None else self.finished.condition(list(self.conditions).index(condition))
 
-    def _images(self, condition: Condition) -> torch.Tensor:
-        """The images transformed, then perturbed; attacks lead away from the prediction under the reference."""
-        if not condition.perturbation:
-            return self._transformed(condition.transformation)
-        with self.model.evaluating():
-            return self._perturber(condition).apply(
-                condition.perturbation, condition.level, extrapolate=condition.calibrated
-            )
-
-    def _transformed(self, name: str) -> torch.Tensor:
-        return transformed(name, self.x, self.block.ids, self.plan.seed) if name else self.x
-
-    def _perturber(self, condition: Condition) -> Perturber:
-        """One perturber for all conditions of a transformation, so that they share intermediate results."""
-        name = condition.transformation
-        if name not in self._perturbers:
-            x = self._transformed(name)
-            self._perturbers[name] = Perturber(
-                x, self.block.ids, self.plan.seed, self._loss_gradient, self.model.logits
-            )
-        return self._perturbers[name]
-
-    def _loss_gradient(self, images: torch.Tensor) -> torch.Tensor:
-        return loss_gradient(self.model, images, self.clean_class)
+    @cached_property
+    def changed_images(self) -> ChangedImages:
+        """The images under every condition."""
+        clean = lambda: self.clean_class  # noqa: E731
+        return ChangedImages(self.model, self.x, self.block, self.dataset.images, self.plan.seed, clean)
 
     @cached_property
     def clean_class(self) -> torch.Tensor:
@@ -235,10 +276,22 @@ class Measurement:
         """Why an image has no prediction under the reference, `FINE` if it has one."""
         return non_finite(self.reference.found.logits)
 
+    def unusable(self, condition: Condition) -> list[Flag]:
+        """Why an image has no rows under a condition: no prediction under the reference, or no label to explain."""
+        if (condition.target or self.plan.target) != "label" or not self.block.unlabelled:
+            return self.no_prediction
+        why = [self.block.unlabelled.get(one, "") for one in self.block.ids]
+        return first_flags(self.no_prediction, [Flag(Reason.UNUSABLE, text) if text else FINE for text in why])
+
     @cached_property
     def reference_maps(self) -> ReferenceMaps:
         """The maps of all methods under the reference, prepared for many pairs."""
         return ReferenceMaps.of(self.reference.x, self.reference.found)
+
+    def _paired(self, explained: Explained) -> ReferenceMaps | None:
+        """The reference maps for pairs; None under the reference itself, and where the images have another size."""
+        own = explained is self.reference or explained.x.shape != self.x.shape
+        return None if own else self.reference_maps
 
     # --- rows ---
 
@@ -248,25 +301,27 @@ class Measurement:
         about = {**explained.condition.columns, **self._prediction(explained), "reference": first}
         if explained.condition.perturbation:
             about["strength"] = strength_of(explained.condition)
+        absent = self.unusable(explained.condition)
         self._image_rows(explained, about, first)
         due = self._measures_due(first)
         given = self._all_given() if first else []
         if due:
-            columns = {m.key: at_layers(m) for m in self.methods} | {maps.key: of_maps(maps.key) for maps, _ in given}
+            columns = {m.key: at_layers(m) for m in explained.methods}
+            columns |= {maps.key: of_maps(maps.key) for maps, _ in given}
             scores = evaluate(
                 explained.batch,
-                self.methods,
+                explained.methods,
                 list({request.key: request for _, request in due}.values()),
                 given=[maps for maps, _ in given],
                 ground_truth=self.ground_truth(explained.condition) if any(needs_mask(r) for _, r in due) else None,
-                reference=None if first or not any(request.paired for _, request in due) else self.reference_maps,
+                reference=self._paired(explained) if any(request.paired for _, request in due) else None,
                 found=explained.found,
                 survive=True,
                 finished=self._finished(explained.condition),
             )
             reasons = {maps.key: why for maps, why in given}
             for one in scores:
-                self._add(one, due, {**about, **columns[one.method]}, reasons.get(one.method))
+                self._add(one, due, {**about, **columns[one.method]}, absent, reasons.get(one.method))
                 if first and one.method != GROUND_TRUTH:
                     self._add_projections(one.maps, one.flags, {**about, **columns[one.method]})
                     self._add_peaks(one.maps, one.flags, {**about, **columns[one.method]})
@@ -278,13 +333,13 @@ class Measurement:
                 maps, flags = explained.found.display(method.key), explained.found.flags[method.key]
                 self._add_projections(maps, flags, {**about, **at_layers(method)})
                 self._add_peaks(maps, flags, {**about, **at_layers(method)})
-        if not due or not (self.methods or given):
+        if not due or not (explained.methods or given):
             advance(1.0)
 
     def _image_rows(self, explained: Explained, about: Mapping[str, Any], first: bool) -> None:
         """Adds rows about the images: PSNR, whether they are classified right, the class explained, its probability."""
         ids, found, batch = self.block.ids, explained.found, explained.batch
-        flags = first_flags(self.no_prediction, non_finite(found.logits))
+        flags = first_flags(self.unusable(explained.condition), non_finite(found.logits))
         if not first and explained.x.shape == self.x.shape:
             self.rows.add(ids, **about, metric="psnr", value=numbers(psnr(self.x, explained.x)), flag=flags)
         if any(label is not None for label in self.block.labels) and not batch.model.of_values:
@@ -295,8 +350,11 @@ class Measurement:
             self.rows.add([ids[row]], **own, metric="contrast", value=spans[row], flag=Flag(Reason.ONE_COLOUR))
         answer = batch.model.probabilities(found.logits).gather(1, found.target[:, None])[:, 0]
         name = "value" if batch.model.of_values else "probability"
-        self.rows.add(ids, **about, metric="target-class", value=numbers(found.target), flag=flags)
-        self.rows.add(ids, **about, metric=name, value=numbers(answer).round(DECIMALS), flag=flags)
+        missing = [bool(flag) for flag in self.unusable(explained.condition)]
+        for metric, values in (("target-class", found.target), (name, answer)):
+            known = numbers(values).round(DECIMALS)
+            known[missing] = np.nan
+            self.rows.add(ids, **about, metric=metric, value=known, flag=flags)
 
     def _prediction(self, explained: Explained) -> dict[str, Any]:
         """Columns with the predictions under the reference and this condition; null where logits are not finite.
@@ -323,26 +381,28 @@ class Measurement:
         one: MethodScores,
         due: Sequence[tuple[Measure, MetricRequest]],
         about: Mapping[str, Any],
+        absent: Sequence[Flag],
         unusable: Sequence[Flag] | None,
     ) -> None:
         """Adds the rows of one method: every measure, each followed by the points of the curve behind it."""
         outcomes = {outcome.metric: outcome for outcome in one.outcomes}
         for measure, request in due:
             outcome = outcomes[request.key]
-            flags = first_flags(self.no_prediction, self._flags(outcome, request, unusable))
+            missing = first_flags(absent, self.unusable(self.conditions[0])) if request.paired else absent
+            flags = first_flags(missing, self._flags(outcome, request, unusable))
             values = numbers(outcome.values).round(DECIMALS)
-            values[[bool(flag) for flag in self.no_prediction]] = np.nan
+            values[[bool(flag) for flag in missing]] = np.nan
             segmented = request.paired and "segmenter" in request.options
             count = self.reference_maps.counts(request.options["segmenter"]) if segmented else 0
             columns = {**about, "segmenter": measure.segmenter}
             self.rows.add(self.block.ids, **columns, metric=measure.column, value=values, flag=flags, n=count)
-            if outcome.curve is not None:
+            if outcome.curve is not None and (about["reference"] or measure.curves):
                 self._add_curve(outcome.curve, f"{measure.column}{CURVE}", columns, flags)
 
     def _add_projections(self, maps: torch.Tensor, flags: Sequence[Any], about: Mapping[str, Any]) -> None:
         """Adds a row for each map of one method, by which methods with equal maps are recognised."""
         values = numbers(projections(maps)).round(DECIMALS)
-        known = first_flags(self.no_prediction, flags)
+        known = first_flags(self.unusable(self.conditions[0]), flags)
         values[[bool(flag) for flag in known]] = np.nan
         self.rows.add(self.block.ids, **about, metric=PROJECTION, value=values, flag=known)
 
@@ -350,7 +410,7 @@ class Measurement:
         """Adds a row for each image with a mask: whether the highest pixel of the map of one method lies on it."""
         if not self.dataset.masked:
             return
-        masks, known = self._masks[0], first_flags(self.no_prediction, flags)
+        masks, known = self._masks[0], first_flags(self.unusable(self.conditions[0]), flags)
         values = peak_on_mask(maps, masks, known).tolist()
         rows = [row for row, there in enumerate(masks.flatten(1).any(1).tolist()) if there]
         own = {
@@ -426,16 +486,7 @@ class Measurement:
 
     def ground_truth(self, condition: Condition) -> torch.Tensor:
         """The masks, transformed like the images under a condition."""
-        masks = self._masks[0]
-        if not condition.transformation:
-            return masks
-        images = masks[:, None].to(self.x).expand(-1, self.x.shape[1], -1, -1)
-        return transformed(condition.transformation, images, self.block.ids, self.plan.seed, mask=True)[:, 0] > 0.5
-
-
-def strength_of(condition: Condition) -> float:
-    """The main parameter of the perturbation, in its own unit."""
-    return strength_at(condition.perturbation, condition.level, extrapolate=condition.calibrated)
+        return self.changed_images.masks(self._masks[0], condition)
 
 
 def repeated(values: Sequence[Any], times: int) -> list[Any]:
@@ -446,26 +497,3 @@ def repeated(values: Sequence[Any], times: int) -> list[Any]:
 def numbers(values: torch.Tensor) -> np.ndarray:
     """A tensor as float64 numpy."""
     return values.detach().double().cpu().numpy()
-
-
-def non_finite(logits: torch.Tensor) -> list[Flag]:
-    """A flag for each image on which the model gives NaN or infinity."""
-    fine = torch.isfinite(logits).all(1).tolist()
-    return [FINE if ok else Flag(Reason.NO_ANSWER) for ok in fine]
-
-
-def correctness(logits: torch.Tensor, labels: Sequence[int | None]) -> dict[str, Any]:
-    """1 if the prediction is the label, else 0; NaN and flagged without a label, flagged with non-finite logits."""
-    predicted = top_class(logits).tolist()
-    known = [label is not None for label in labels]
-    values = [float(p == label) if ok else float("nan") for p, label, ok in zip(predicted, labels, known, strict=True)]
-    flags = [FINE if ok else Flag(Reason.UNUSABLE, "no label") for ok in known]
-    return {"value": values, "flag": first_flags(flags, non_finite(logits))}
-
-
-def loss_gradient(model: Model, images: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
-    """d cross-entropy to the clean prediction / d images; summed over the batch, so that images do not mix."""
-    with model.evaluating(), torch.enable_grad():
-        images = images.detach().requires_grad_()
-        loss = torch.nn.functional.cross_entropy(model.logits(images), clean, reduction="sum")
-        return torch.autograd.grad(loss, images)[0]

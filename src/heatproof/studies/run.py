@@ -19,12 +19,13 @@ from heatproof import targets
 from heatproof.ambient import neutral
 from heatproof.attributions.foreign import PLUGIN_METHODS
 from heatproof.engine import ResolvedMethod, chosen_layer, dry_run, needs_by_layer, refusals, resolve_layers
-from heatproof.errors import InvalidStudy, StoreError
+from heatproof.errors import InvalidInput, InvalidStudy, StoreError, UnknownName
 from heatproof.files import file_fingerprint
 from heatproof.locks import STUDIES, held
 from heatproof.metrics.foreign import PLUGIN_METRICS
 from heatproof.models import Model
 from heatproof.models.capture import captured
+from heatproof.models.head import linear_head
 from heatproof.models.model_code import model_code
 from heatproof.models.preprocessing import preprocessing_facts
 from heatproof.models.row_checks import check_images, check_layers
@@ -35,8 +36,10 @@ from heatproof.quantities import of_variants
 from heatproof.studies.answers import all_values, refuse_attacks, with_outputs, with_tolerances
 from heatproof.studies.budget import within_budget
 from heatproof.studies.calibration import calibrated
+from heatproof.studies.changed_images import strength_of
 from heatproof.studies.class_labels import facts_about_classes, with_class_names
 from heatproof.studies.conditions import RANDOMISED, Condition
+from heatproof.studies.cost import Explained, passes_of_image, told
 from heatproof.studies.datasets import open_datasets
 from heatproof.studies.executors import Executor, Processes, Serial
 from heatproof.studies.gallery import write_gallery
@@ -44,14 +47,13 @@ from heatproof.studies.given_maps import check_given, warn_of_missing
 from heatproof.studies.jobs import Dataset, Job, Setup, all_requests, target_rule
 from heatproof.studies.loading import StudyModels
 from heatproof.studies.machines import machines_of, this_machine
-from heatproof.studies.measurement import strength_of
 from heatproof.studies.measures import Measures
 from heatproof.studies.own_code import own_code, warn_of_failures
 from heatproof.studies.settings import Plan
 from heatproof.studies.store import Store
 from heatproof.studies.study import BUILT_IN, Study, study_named
 from heatproof.studies.worker_process import prepare
-from heatproof.transformations import TRANSFORMATIONS
+from heatproof.transformations import transformed
 
 #: Default number of images per pass on a GPU; small batches leave it idle.
 BATCH_ON_GPU = 64
@@ -129,6 +131,7 @@ def _run(
         plan, estimate = within_budget(bare, models, Store(folder), worker_count(workers, plan.threads, device))
         datasets = open_datasets(plan)
     jobs = all_jobs(plan, datasets)
+    cost = "" if isinstance(progress, Silent) else cost_in_words(study, plan, measures, datasets, checked)
     spread = not isinstance(executor or chosen_executor(workers, plan.threads, device, len(jobs)), Serial)
     plugins, declared = (exported_plugins(plan, measures), exported_study(study, plan)) if spread else ((), study)
     with Store(folder).opened() as store:
@@ -154,13 +157,30 @@ def _run(
             if not alone:
                 models.clear()  # workers load their own
             with how.running(partial(prepare, models=models if alone else None), setup) as map_jobs:
-                progress.stage(f"Measuring{estimate or ''}", len(jobs), len(jobs) - len(todo))
+                progress.stage(f"Measuring{estimate or ''}{cost}", len(jobs), len(jobs) - len(todo))
                 for _ in map_jobs(todo, progress.advance):
                     pass
                 write_gallery(store, setup, map_jobs, progress)
         finally:
             torch.set_num_threads(threads)
     return Done(Path(folder), len(todo), len(jobs) - len(todo))
+
+
+def cost_in_words(
+    study: Study, plan: Plan, measures: Measures, datasets: Sequence[Dataset], checked: Sequence["Checked"]
+) -> str:
+    """What an image costs under all models, in brackets; counted on a toy network before any work."""
+    masked, mosaics = any(one.masked for one in datasets), any(one.mosaics for one in datasets)
+    conditions, every = study.all_conditions(plan), all_requests(plan)
+    found = []
+    for model in checked:
+        able = [one for one in every if one.key not in model.refused]
+        explained = Explained(able, model.channels, model.linear)
+        try:
+            found.append(passes_of_image(explained, measures, conditions, masked, mosaics))
+        except Exception as error:  # what fails on a small image may well run on those of the study
+            return f" (passes not counted: {type(error).__name__})"
+    return told(found)
 
 
 def checked_study(study: Study, plan: Plan, datasets: Sequence[Dataset], models: StudyModels) -> tuple[Any, Measures]:
@@ -170,11 +190,11 @@ def checked_study(study: Study, plan: Plan, datasets: Sequence[Dataset], models:
         InvalidInput: no labels for the target `label`, masks or maps of other images, no condition, an unknown section,
             a pair metric without a second condition, maps made beforehand with several conditions, a wrong option.
     """
-    if study.explains_labels(plan):
-        refuse_unlabelled(plan, datasets)
     for dataset in datasets:
         dataset.ground_truth.check()
     plan = study.called("check", study.check, plan, datasets, models) if study.check else plan
+    if study.explains_labels(plan):
+        refuse_unlabelled(plan, datasets)
     check_conditions(study.all_conditions(plan))
     refuse_attacks(plan, study.all_conditions(plan))
     plan = with_tolerances(plan, datasets, models) if len(study.all_conditions(plan)) > 1 else plan
@@ -213,13 +233,28 @@ def check_conditions(conditions: Sequence[Condition]) -> None:
         if condition.perturbation and condition.flip_rate is None:
             strength_of(condition)
         if condition.transformation:
-            TRANSFORMATIONS.parse(condition.transformation)
+            check_transformation(condition.transformation)
         if condition.target:
             targets.refuse_several(condition.target)
         if condition.checkpoint and not condition.checkpoint.is_file():
             raise InvalidStudy(
                 f"A model's state must be {RANDOMISED!r} or a checkpoint. There is no {condition.checkpoint}."
             )
+
+
+def check_transformation(spelling: str) -> None:
+    """Applies a transformation to a small grey image, as its options are checked where it is applied.
+
+    Raises:
+        UnknownName, InvalidInput: about its name or its options. Any other error on that image is ignored.
+    """
+    grey = torch.full((1, 3, 8, 8), 0.5)
+    try:
+        transformed(spelling, grey, [""], partners=lambda ids, generators: grey)
+    except (UnknownName, InvalidInput):
+        raise
+    except Exception:  # a transformation of the user's own may be for other images
+        return
 
 
 def fingerprint_of(condition: Condition) -> str:
@@ -300,6 +335,8 @@ class Checked:
 
     label: str
     layer: str
+    channels: int
+    linear: bool
     classes: int
     class_names: list[str] | None
     fingerprint: str
@@ -327,6 +364,9 @@ def checked_model(plan: Plan, index: int, models: StudyModels, conditions: Seque
     with model.evaluating():
         found = captured(model, x, layers, gradients=graph)
         logits = found.logits.detach()
+        shown = found.activations(layer).detach() if layer in layers else None
+        channels = 1 if shown is None else shown.shape[1]
+        linear = shown is not None and linear_head(model.module, shown, logits, model.precision) is not None
         if graph:
             found.gradients_of(found.logits[:, 0], graph)
     for state in dict.fromkeys(condition.state for condition in conditions):
@@ -342,8 +382,8 @@ def checked_model(plan: Plan, index: int, models: StudyModels, conditions: Seque
     wanted = plan.models[index]
     code = model_code(model, wanted.spec)
     return Checked(
-        wanted.label, layer, logits.shape[1], model.classes, model.fingerprint, code, refused, seen, named,
-        model.named_by_images,
+        wanted.label, layer, channels, linear, logits.shape[1], model.classes, model.fingerprint, code, refused, seen,
+        named, model.named_by_images,
     )  # fmt: skip
 
 

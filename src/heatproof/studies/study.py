@@ -28,6 +28,7 @@ class Measure(NamedTuple):
     metric: its spelling. column: its name in the rows, the spelling by default. segmenter: the rows' column of that
     name. conditions: `REFERENCE`, `OTHERS` or `ALL`; by default metrics of pairs are taken on all conditions but the
     reference, and other metrics on the reference alone. optional: left out on datasets without the masks that it needs.
+    curves: whether the points of its curve are kept under the other conditions as they are under the reference.
     """
 
     metric: str
@@ -35,6 +36,7 @@ class Measure(NamedTuple):
     segmenter: str = ""
     conditions: str = ""
     optional: bool = False
+    curves: bool = True
 
 
 def only_clean(plan: Any) -> Sequence[Condition]:
@@ -136,8 +138,15 @@ class Study:
             ) from error
 
     def explains_labels(self, plan: Plan) -> bool:
-        """Whether the label is the target under any condition; images without a label are then flagged."""
-        return "label" in (plan.target, *(condition.target for condition in self.all_conditions(plan)))
+        """Whether the label is the target under any condition; there images without a label are flagged."""
+        return "label" in self._targets(plan)
+
+    def needs_labels(self, plan: Plan) -> bool:
+        """Whether the label is the target under all conditions, so that images without a label cannot be used."""
+        return self._targets(plan) == {"label"}
+
+    def _targets(self, plan: Plan) -> set[str]:
+        return {condition.target or plan.target for condition in self.all_conditions(plan)}
 
 
 #: Study → the module that declares it, as `STUDY`.
@@ -147,6 +156,7 @@ BUILT_IN = {
     "audit": "heatproof.studies.audit",
     "metric-validity": "heatproof.studies.metric_validity",
     "refine": "heatproof.studies.refine",
+    "fidelity": "heatproof.studies.fidelity",
 }
 
 _registered: dict[str, Study] = {}

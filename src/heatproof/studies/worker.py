@@ -63,7 +63,7 @@ class Worker:
 
     def block(self, model: int, dataset: int, indices: Iterable[int], most: int | None = None) -> ImageBlock:
         """These images of a dataset as input of the model at that index, at most `most` of them; see `open_block`."""
-        labelled = self.study.explains_labels(self.plan)
+        labelled = self.study.needs_labels(self.plan)
         return open_block(self.setup.datasets[dataset].images, indices, self.models(model), labelled, most)
 
     def measurement(self, job: Job, block: ImageBlock, finished: PartialBatch | None = None) -> Measurement:

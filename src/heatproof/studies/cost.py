@@ -1,0 +1,170 @@
+"""What a study costs, told before it starts: the passes through the network that an image needs.
+
+The engine itself is run on one small image and a toy network with as many channels as the layer explained, and the
+passes are counted. So what is shared between methods and metrics is counted once, as in the study. What depends on the
+image's size (the squares of `occlusion`, superpixels) or on layers before the last is an estimate.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from heatproof.attributions import Request, requested
+from heatproof.engine import Batch, ReferenceMaps, ResolvedMethod, evaluate, explanation, resolve_layers, toy
+from heatproof.engine.dry_run import LAYER
+from heatproof.errors import HeatproofError
+from heatproof.metrics.metric_request import MetricRequest
+from heatproof.models import Model
+from heatproof.quantities import having
+from heatproof.quiet import ignored_warnings
+from heatproof.studies.conditions import Condition
+from heatproof.studies.measures import Measures
+
+#: The toy's layer after which its head is linear.
+POOLED = "1"
+#: The most channels of the toy's layer: more would take longer to count than they tell.
+CHANNELS = 2048
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Forward and backward passes of one image; `unknown`: methods whose passes could not be counted."""
+
+    forward: float = 0.0
+    backward: float = 0.0
+    unknown: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        without = f", without {', '.join(self.unknown)}" if self.unknown else ""
+        return f"about {self.forward:,.0f} forward and {self.backward:,.0f} backward passes an image{without}"
+
+
+def told(parts: Iterable[Passes]) -> str:
+    """The passes that an image needs under all models, as a text in brackets."""
+    every = list(parts)
+    unknown = tuple(dict.fromkeys(name for one in every for name in one.unknown))
+    together = Passes(sum(one.forward for one in every), sum(one.backward for one in every), unknown)
+    return f" ({together})"
+
+
+@dataclass(frozen=True)
+class Explained:
+    """The methods applicable to a network, the channels of the layer explained, and whether a linear head follows."""
+
+    requests: Sequence[Request]
+    channels: int
+    linear: bool
+
+
+def passes_of_image(
+    explained: Explained,
+    measures: Measures,
+    conditions: Sequence[Condition],
+    masked: bool = False,
+    mosaics: bool = False,
+) -> Passes:
+    """The passes that one image needs under all conditions of a study.
+
+    `masked`, `mosaics`: whether the images have masks, and are mosaics, so that metrics of these are taken.
+    """
+    first, *others = conditions
+    found = Counted()
+    toy_batch = ToyBatch.of(explained)
+    for number, of_kind in enumerate(([first], others)):
+        if of_kind:
+            due = [request for _, request in measures.at(not number, masked, mosaics) if not request.parts]
+            found += toy_batch.passes(list({one.key: one for one in due}.values())) * len(of_kind)
+    attacks = sum(condition.cost - 1 for condition in conditions) / 2  # each step is a forward and a backward pass
+    return Passes(found.forward + attacks, found.backward + attacks, tuple(toy_batch.unknown))
+
+
+@dataclass(frozen=True)
+class ToyBatch:
+    """One image of the toy network, and the methods that run on it; `unknown`: those that name a layer of their own."""
+
+    model: Model
+    x: torch.Tensor
+    methods: Sequence[ResolvedMethod]
+    unknown: Sequence[str]
+
+    @classmethod
+    def of(cls, explained: Explained) -> "ToyBatch":
+        """The toy with the channels of the layer explained."""
+        model, x = toy(1, min(CHANNELS, max(1, explained.channels)))
+        layer, methods, unknown = (POOLED if explained.linear else LAYER), [], []
+        for request in explained.requests:
+            try:
+                methods += resolve_layers(model, [request], layer)
+            except HeatproofError:  # it names a layer of the study's own network
+                unknown.append(request.name)
+        return cls(model, x, methods, unknown)
+
+    def passes(self, due: Sequence[MetricRequest]) -> "Counted":
+        """Of all methods together, with these metrics.
+
+        A metric that explains again makes each method's own passes as often as it explains, which is counted for one.
+        """
+        again, once = (
+            [one for one in due if bool(having(one.entry.needs, "explains")) is kind] for kind in (True, False)
+        )
+        found = self._run(self.methods, once)
+        if again and self.methods:
+            quick = resolve_layers(self.model, requested(["eigencam"]), LAYER)
+            explanations = self._run(quick, again).forward - self._run(quick, []).forward
+            for method in self.methods:
+                found += self._run([method], []) * explanations
+        return found
+
+    def _run(self, methods: Sequence[ResolvedMethod], due: Sequence[MetricRequest]) -> "Counted":
+        x, reference, given = self.x, None, {"ids": ["toy"], "condition": "clean"}
+        if any(request.paired for request in due):
+            first = explanation(Batch.of(self.model, methods, x, **given), methods, survive=True)
+            x, reference = x.flip(3), ReferenceMaps.of(x, first)
+        mask = torch.zeros(1, *x.shape[2:], dtype=torch.bool)
+        mask[:, 8:24, 8:24] = True
+        batch = Batch.of(self.model, methods, x, **given)
+        with ignored_warnings(), counted(self.model.module) as found:
+            maps = explanation(batch, methods, survive=True)
+            for _ in evaluate(batch, methods, due, ground_truth=mask, reference=reference, found=maps, survive=True):
+                pass
+        return found
+
+
+@dataclass
+class Counted:
+    """Rows that went through a network, forwards and backwards."""
+
+    forward: float = 0.0
+    backward: float = 0.0
+
+    def __add__(self, other: "Counted") -> "Counted":
+        return Counted(self.forward + other.forward, self.backward + other.backward)
+
+    def __mul__(self, times: float) -> "Counted":
+        return Counted(self.forward * times, self.backward * times)
+
+
+@contextmanager
+def counted(module: nn.Module) -> Iterator[Counted]:
+    """Counts the images that go through a network; the hook is removed at the end."""
+    found = Counted()
+
+    def seen(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        rows = len(inputs[0])
+        found.forward += rows
+        if isinstance(output, torch.Tensor) and output.requires_grad:
+            output.register_hook(lambda gradient: _add_backward(found, rows))
+
+    handle = module.register_forward_hook(seen)
+    try:
+        yield found
+    finally:
+        handle.remove()
+
+
+def _add_backward(found: Counted, rows: int) -> None:
+    found.backward += rows
