@@ -89,7 +89,7 @@ def test_every_study_has_rare_flips_and_similarity(whole):
 
 def test_the_page_holds_them(whole):
     page = Page(rendered(whole)[0])
-    for name in ("boundaries", "networks", "rare-flips", "similarity"):
+    for name in ("boundaries", "networks", "few-changes", "similarity"):
         assert any(attributes.get("id") == name for _, attributes in page.tags)
     assert "not published, beside this study" in page.text and "one segmenter" not in page.text
 

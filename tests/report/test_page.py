@@ -128,7 +128,7 @@ def test_the_same_rows_give_the_same_bytes(hostile, tmp_path):
     }
     assert all((hostile / "figures" / f"{one.name}.svg").read_text("utf-8") == svg(one.draw()) for one in drawings)
     tables = sorted((hostile / "tables").iterdir())
-    assert len(tables) == 4
+    assert len(tables) == 7
     for path in tables:
         assert (tmp_path / "tables" / path.name).read_bytes() == path.read_bytes(), path.name
 

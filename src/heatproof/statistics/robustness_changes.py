@@ -36,7 +36,7 @@ class Moved(NamedTuple):
 def moved_borders(segmenters: Sequence[str]) -> list[Moved]:
     """The pairs among some segmenters of which one is the other with its borders moved: `grid[shift=…]`, `split`."""
     found = []
-    for name in segmenters:
+    for name in filter(None, segmenters):  # a study without segments has an empty name
         parts = spelling.parse(name)
         rest = {key: value for key, value in parts.options.items() if key != "shift"}
         whole = str(parts.options.get("of", "quickshift")) if parts.name == "split" else spelling.format("grid", rest)

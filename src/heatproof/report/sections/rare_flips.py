@@ -33,7 +33,7 @@ def section(findings: Findings) -> Section | None:
         suffix = findings.suffix(position, len(found.main), setting.model)
         blocks += _blocks(findings, setting, setting.of(checks.rare_flips), setting.of(found.table), suffix)
     return Section(
-        id="rare-flips",
+        id="few-changes",
         title="How many changed predictions are needed?",
         nav="Rare flips",
         blocks=blocks,
