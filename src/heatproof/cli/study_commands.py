@@ -129,6 +129,8 @@ def start(plan: Any, folder: Path, workers: int | None, no_report: bool) -> None
         bar.stage("Tables and statistics" if no_report else "Tables, statistics and page", 0)
     kept = f", {done.kept} were there already" if done.kept else ""
     print(f"{done.ran} {'job' if done.ran == 1 else 'jobs'} done{kept}.")
+    if done.passes is not None:
+        print(done.passes)
     _report(folder, page=not no_report)
 
 

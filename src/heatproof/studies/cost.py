@@ -42,13 +42,37 @@ class Passes:
         without = f", without {', '.join(self.unknown)}" if self.unknown else ""
         return f"about {self.forward:,.0f} forward and {self.backward:,.0f} backward passes an image{without}"
 
+    def __add__(self, other: "Passes") -> "Passes":
+        unknown = tuple(dict.fromkeys((*self.unknown, *other.unknown)))
+        return Passes(self.forward + other.forward, self.backward + other.backward, unknown)
+
+    def __mul__(self, times: float) -> "Passes":
+        return Passes(self.forward * times, self.backward * times, self.unknown)
+
+
+@dataclass(frozen=True)
+class PassesMade:
+    """The passes that a run made, beside those that its images needed by the count made before it."""
+
+    made: Passes
+    needed: Passes
+
+    def __str__(self) -> str:
+        parts = [
+            f"{made:,.0f} {name} made, {needed:,.0f} told beforehand ({made / needed:.2f})"
+            for name, made, needed in (
+                ("forward", self.made.forward, self.needed.forward),
+                ("backward", self.made.backward, self.needed.backward),
+            )
+            if needed
+        ]
+        without = f"; not told: {', '.join(self.needed.unknown)}" if self.needed.unknown else ""
+        return f"Passes of an image: {', '.join(parts)}{without}."
+
 
 def told(parts: Iterable[Passes]) -> str:
     """The passes that an image needs under all models, as a text in brackets."""
-    every = list(parts)
-    unknown = tuple(dict.fromkeys(name for one in every for name in one.unknown))
-    together = Passes(sum(one.forward for one in every), sum(one.backward for one in every), unknown)
-    return f" ({together})"
+    return f" ({sum(parts, Passes())})"
 
 
 @dataclass(frozen=True)

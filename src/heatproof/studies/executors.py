@@ -22,7 +22,7 @@ Prepare = Callable[[Any], Callable[[Any, Callable[[float], None]], str]]
 Advance = Callable[[float], None]
 
 
-Map = Callable[[Sequence[Any], Advance], Iterator[str]]
+Map = Callable[[Sequence[Any], Advance], Iterator[Any]]
 
 
 class Executor(Protocol):
@@ -38,7 +38,7 @@ class Serial:
     def running(self, prepare: Prepare, setup: Any) -> Iterator[Map]:
         """Gives `map`; `advance` is called with fractions of a job, which add up to 1 for each job."""
 
-        def serial(jobs: Sequence[Any], advance: Advance) -> Iterator[str]:
+        def serial(jobs: Sequence[Any], advance: Advance) -> Iterator[Any]:
             run = prepare(setup) if jobs else None
             for job in jobs:
                 assert run is not None
@@ -70,7 +70,7 @@ class Processes:
             _end(pool)
 
 
-def _map_in_pool(pool: ProcessPoolExecutor, counter: Any, jobs: Sequence[Any], advance: Advance) -> Iterator[str]:
+def _map_in_pool(pool: ProcessPoolExecutor, counter: Any, jobs: Sequence[Any], advance: Advance) -> Iterator[Any]:
     seen = counter.value
     with _without_interrupts():
         pending = {pool.submit(_work, job) for job in jobs}
@@ -110,7 +110,7 @@ def _end(pool: ProcessPoolExecutor) -> None:
         process.join(timeout=5)
 
 
-_run: Callable[[Any, Advance], str] | None = None
+_run: Callable[[Any, Advance], Any] | None = None
 _advance: Advance | None = None
 _failed: Exception | None = None
 
@@ -132,7 +132,7 @@ def _start(prepare: Prepare, setup: Any, counter: Any, parent: int) -> None:
     _advance = advance
 
 
-def _work(job: Any) -> str:
+def _work(job: Any) -> Any:
     if _failed is not None:
         raise _failed
     assert _run is not None and _advance is not None

@@ -36,6 +36,14 @@ class Job(NamedTuple):
         return f"m{self.model:02d}-d{self.dataset:02d}-{self.start:07d}"
 
 
+class JobDone(NamedTuple):
+    """A finished job: its key, and the images that it sent through the network, forwards and backwards."""
+
+    key: str
+    forward: float
+    backward: float
+
+
 @dataclass(frozen=True)
 class Dataset:
     """The images of one dataset, not opened yet, with the masks and the maps made beforehand that go with them.

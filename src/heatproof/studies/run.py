@@ -39,12 +39,12 @@ from heatproof.studies.calibration import calibrated
 from heatproof.studies.changed_images import strength_of
 from heatproof.studies.class_labels import facts_about_classes, with_class_names
 from heatproof.studies.conditions import RANDOMISED, Condition
-from heatproof.studies.cost import Explained, passes_of_image, told
+from heatproof.studies.cost import Explained, Passes, PassesMade, passes_of_image, told
 from heatproof.studies.datasets import open_datasets
 from heatproof.studies.executors import Executor, Processes, Serial
 from heatproof.studies.gallery import write_gallery
 from heatproof.studies.given_maps import check_given, warn_of_missing
-from heatproof.studies.jobs import Dataset, Job, Setup, all_requests, target_rule
+from heatproof.studies.jobs import Dataset, Job, JobDone, Setup, all_requests, target_rule
 from heatproof.studies.loading import StudyModels
 from heatproof.studies.machines import machines_of, this_machine
 from heatproof.studies.measures import Measures
@@ -68,11 +68,12 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class Done:
-    """The result of a run: the folder, how many jobs it ran and how many were done already."""
+    """The result of a run: the folder, how many jobs it ran and how many were done already, the passes it made."""
 
     folder: Path
     ran: int
     kept: int
+    passes: PassesMade | None = None
 
 
 @neutral()
@@ -131,7 +132,7 @@ def _run(
         plan, estimate = within_budget(bare, models, Store(folder), worker_count(workers, plan.threads, device))
         datasets = open_datasets(plan)
     jobs = all_jobs(plan, datasets)
-    cost = "" if isinstance(progress, Silent) else cost_in_words(study, plan, measures, datasets, checked)
+    costs = [] if isinstance(progress, Silent) else image_costs(study, plan, measures, datasets, checked)
     spread = not isinstance(executor or chosen_executor(workers, plan.threads, device, len(jobs)), Serial)
     plugins, declared = (exported_plugins(plan, measures), exported_study(study, plan)) if spread else ((), study)
     with Store(folder).opened() as store:
@@ -157,19 +158,26 @@ def _run(
             if not alone:
                 models.clear()  # workers load their own
             with how.running(partial(prepare, models=models if alone else None), setup) as map_jobs:
+                cost = told(costs) if costs else ""
                 progress.stage(f"Measuring{estimate or ''}{cost}", len(jobs), len(jobs) - len(todo))
-                for _ in map_jobs(todo, progress.advance):
-                    pass
+                finished = list(map_jobs(todo, progress.advance))
                 write_gallery(store, setup, map_jobs, progress)
         finally:
             torch.set_num_threads(threads)
-    return Done(Path(folder), len(todo), len(jobs) - len(todo))
+    passes = passes_made(finished, todo, costs) if costs and todo else None
+    return Done(Path(folder), len(todo), len(jobs) - len(todo), passes)
 
 
-def cost_in_words(
+def passes_made(finished: Sequence[JobDone], jobs: Sequence[Job], costs: Sequence[Passes]) -> PassesMade:
+    """The passes of some finished jobs, beside those that their images needed."""
+    made = sum((Passes(one.forward, one.backward) for one in finished), Passes())
+    return PassesMade(made, sum((costs[job.model] * (job.stop - job.start) for job in jobs), Passes()))
+
+
+def image_costs(
     study: Study, plan: Plan, measures: Measures, datasets: Sequence[Dataset], checked: Sequence["Checked"]
-) -> str:
-    """What an image costs under all models, in brackets; counted on a toy network before any work."""
+) -> list[Passes]:
+    """What an image costs under each model, counted on a toy network before any work; empty where that fails."""
     masked, mosaics = any(one.masked for one in datasets), any(one.mosaics for one in datasets)
     conditions, every = study.all_conditions(plan), all_requests(plan)
     found = []
@@ -179,8 +187,9 @@ def cost_in_words(
         try:
             found.append(passes_of_image(explained, measures, conditions, masked, mosaics))
         except Exception as error:  # what fails on a small image may well run on those of the study
-            return f" (passes not counted: {type(error).__name__})"
-    return told(found)
+            warn(f"The passes that an image needs could not be counted: {type(error).__name__}.")
+            return []
+    return found
 
 
 def checked_study(study: Study, plan: Plan, datasets: Sequence[Dataset], models: StudyModels) -> tuple[Any, Measures]:

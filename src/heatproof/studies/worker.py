@@ -11,8 +11,9 @@ from typing import Any
 from heatproof.engine import ResolvedMethod, halved, resolve_layers
 from heatproof.statistics.special_rows import PROJECTION
 from heatproof.studies.conditions import Condition
+from heatproof.studies.cost import counted
 from heatproof.studies.executors import Advance
-from heatproof.studies.jobs import Dataset, ImageBlock, Job, Setup, all_requests, open_block
+from heatproof.studies.jobs import Dataset, ImageBlock, Job, JobDone, Setup, all_requests, open_block
 from heatproof.studies.loading import StudyModels
 from heatproof.studies.maps import KeptMaps, arrays
 from heatproof.studies.measurement import Measurement, of_maps, of_method
@@ -33,8 +34,13 @@ class Worker:
         self.measures = Measures.of(self.study, setup.plan)
         self._methods: dict[int, list[ResolvedMethod]] = {}
 
-    def __call__(self, job: Job, advance: Advance) -> str:
-        """Writes the job's shard and returns its key."""
+    def __call__(self, job: Job, advance: Advance) -> JobDone:
+        """Writes the job's shard, and counts the passes through the network as loaded."""
+        with counted(self.models(job.model).module) as passes:
+            self._write(job, advance)
+        return JobDone(job.key, passes.forward, passes.backward)
+
+    def _write(self, job: Job, advance: Advance) -> None:
         dataset, conditions = self.setup.datasets[job.dataset], self.conditions(job)
         block = self.block(job.model, job.dataset, range(job.start, job.stop))
         store, rows, kept = Store(self.setup.folder), self._common_rows(job), []
@@ -59,7 +65,6 @@ class Worker:
                 kept.append(part_maps)
         store.write_shard(job.key, rows.table(), arrays(kept))
         finished.remove()
-        return job.key
 
     def block(self, model: int, dataset: int, indices: Iterable[int], most: int | None = None) -> ImageBlock:
         """These images of a dataset as input of the model at that index, at most `most` of them; see `open_block`."""

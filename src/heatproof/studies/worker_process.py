@@ -13,7 +13,7 @@ from heatproof.studies.loading import StudyModels
 from heatproof.studies.worker import Worker
 
 
-def prepare(setup: Setup, models: StudyModels | None = None) -> Callable[[Any, Advance], str]:
+def prepare(setup: Setup, models: StudyModels | None = None) -> Callable[[Any, Advance], Any]:
     """The function with which a worker does jobs and draws cases; sets the plan's number of threads.
 
     models: those already loaded in this process; by default the worker loads its own.
@@ -22,7 +22,7 @@ def prepare(setup: Setup, models: StudyModels | None = None) -> Callable[[Any, A
     imported(setup.plugins)
     worker = Worker(setup, models)
 
-    def work(job: Job | CaseFile, advance: Advance) -> str:
+    def work(job: Job | CaseFile, advance: Advance) -> Any:
         return worker(job, advance) if isinstance(job, Job) else draw(worker, job, advance)
 
     return work
