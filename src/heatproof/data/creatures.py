@@ -25,7 +25,7 @@ from heatproof.data.creature_drawing import (
     Pose,
     drawn_figure,
 )
-from heatproof.data.parts import Parts, PartTable
+from heatproof.data.part_images import Parts, PartTable
 from heatproof.data.shape_drawing import dead_leaves
 from heatproof.errors import InvalidInput
 from heatproof.memo import cached_property
@@ -187,7 +187,7 @@ class Creatures:
 
 @dataclass(frozen=True)
 class Creature:
-    """One image and its parts; obeys `data.parts.PartImage`. `layers` are drawn one over the other."""
+    """One image and its parts; obeys `data.part_images.PartImage`. `layers` are drawn one over the other."""
 
     label: int
     background: np.ndarray

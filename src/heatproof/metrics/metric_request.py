@@ -71,6 +71,11 @@ class MetricRequest:
         return bool(self.entry.traits.get("mosaics"))
 
     @property
+    def of_parts(self) -> bool:
+        """Whether it needs images made of removable parts."""
+        return "parts" in self.entry.needs
+
+    @property
     def refusal_of_values(self) -> str:
         """Why it has no meaning for a network of values, as a phrase; empty where it has one."""
         traits = self.entry.traits
@@ -113,6 +118,7 @@ def requested_metrics(
     reference: bool = True,
     values: bool = False,
     mosaics: bool = True,
+    parted: bool = True,
 ) -> list[MetricRequest]:
     """`"road"`, `["arcc", "fidelity"]`, `"all"` or `{"road": {"ties": "block"}}` → requests, each once.
 
@@ -123,6 +129,8 @@ def requested_metrics(
         values: whether the network is one of values. Metrics that need a probability are then left out of families and
             of `DEFAULT_METRICS`, with a warning, and are an error by name.
         mosaics: whether the images may be mosaics. If not, metrics that need those are left out of families.
+        parted: whether the images may be made of removable parts. If not, metrics that need those are left out of
+            families.
 
     Raises:
         NotApplicable: a metric that needs a probability, of a network of values.
@@ -143,7 +151,7 @@ def requested_metrics(
                 if _family(text):
                     continue
                 raise InvalidInput(NO_REFERENCE.format(request.key))
-            if request.of_mosaics and not mosaics and _family(text):
+            if ((request.of_mosaics and not mosaics) or (request.of_parts and not parted)) and _family(text):
                 continue
             if values and (why := request.refusal_of_values):
                 if not (_family(text) or metrics is DEFAULT_METRICS):

@@ -20,6 +20,7 @@ from heatproof.engine import (
     GivenMaps,
     MethodScores,
     Outcome,
+    PartImages,
     ReferenceMaps,
     ResolvedMethod,
     evaluate,
@@ -39,6 +40,7 @@ from heatproof.studies.conditions import INTACT, Condition
 from heatproof.studies.jobs import Dataset, ImageBlock, options_hash, target_rule
 from heatproof.studies.maps import KeptMaps
 from heatproof.studies.measures import Measures, needs_mask
+from heatproof.studies.part_sets import images_by_parts
 from heatproof.studies.partial import PartialBatch, PartialCondition
 from heatproof.studies.projections import projections
 from heatproof.studies.rows import Rows
@@ -263,6 +265,7 @@ class Measurement:
                 found=explained.found,
                 survive=True,
                 finished=self._finished(explained.condition),
+                part_images=self.part_images(explained.condition),
             )
             reasons = {maps.key: why for maps, why in given}
             for one in scores:
@@ -423,6 +426,11 @@ class Measurement:
             return masks
         images = masks[:, None].to(self.x).expand(-1, self.x.shape[1], -1, -1)
         return transformed(condition.transformation, images, self.block.ids, self.plan.seed, mask=True)[:, 0] > 0.5
+
+    def part_images(self, condition: Condition) -> PartImages | None:
+        """The images by their parts; None where they have none, and under a condition that changes the images."""
+        changed = bool(condition.transformation or condition.perturbation)
+        return None if changed else images_by_parts(self.dataset.images, self.block.indices, self.model.classes)
 
 
 def strength_of(condition: Condition) -> float:

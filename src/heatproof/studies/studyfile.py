@@ -74,7 +74,7 @@ def _anchored_maps(method: Any, folder: Path) -> Any:
 
 
 def _a_name(images: str) -> bool:
-    return images.partition(":")[0] in ("shapes", "torchvision", "mosaic")
+    return images.partition(":")[0] in NAMED_SETS
 
 
 def _lines(text: str) -> dict[str, int]:
