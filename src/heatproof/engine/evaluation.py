@@ -14,7 +14,7 @@ from heatproof.engine.checked_output import checked_values
 from heatproof.engine.explanation import Explanation, explanation
 from heatproof.engine.image_scores import ImageScores, MapScores
 from heatproof.engine.memory import out_of_memory
-from heatproof.engine.part_answers import PartImages
+from heatproof.engine.part_answers import PartAnswers
 from heatproof.engine.references import Pairs, ReferenceMaps
 from heatproof.engine.resolved_methods import ResolvedMethod
 from heatproof.engine.saturation import WATCHED, SeenProbabilities
@@ -88,7 +88,7 @@ def evaluate(
     survive: bool = False,
     upsample: str = "bilinear",
     finished: FinishedScores | None = None,
-    part_images: PartImages | None = None,
+    parts: PartAnswers | None = None,
 ) -> Iterator[MethodScores]:
     """Explains a batch with all methods together, and scores each method's maps with all metrics.
 
@@ -101,13 +101,13 @@ def evaluate(
         survive: a metric that raises gives NaN and a flag that says why, in place of an error; running out of memory
             and invalid options are always errors.
         finished: outcomes of this batch that are known, and where new ones are kept.
-        part_images: the images by their parts, for metrics of parts.
+        parts: the parts of the images, for metrics of parts.
     """
     if any(of_variants(request.entry.needs) for request in metrics):
         check_images(batch.model, tuple(batch.x.shape[1:]), len(batch.x), variants=True)
     found = found or explanation(batch, methods, survive=survive, upsample=upsample)
     scored = _scored(
-        ImageScores(batch, ground_truth, part_images),
+        ImageScores(batch, ground_truth, parts),
         methods, metrics, given, reference, reference_images, found, survive, upsample, finished,
     )  # fmt: skip
     while True:
@@ -220,7 +220,7 @@ class _Evaluation:
         if located and self.images.ground_truth is None:
             return _without(key, request, [Flag(Reason.NO_MASKS)] * count)
 
-        if "parts" in entry.needs and self.images.part_images is None:
+        if "parts" in entry.needs and self.images.parts is None:
             return _without(key, request, [Flag(Reason.NO_PARTS)] * count)
 
         watched = self._watched(request, scores.maps)

@@ -14,7 +14,7 @@ import torch
 from heatproof import masking, seeds
 from heatproof.engine.batch import Batch, Network
 from heatproof.engine.explanation import explanation
-from heatproof.engine.part_answers import PartAnswers, PartImages
+from heatproof.engine.part_answers import PartAnswers
 from heatproof.engine.resolved_methods import ResolvedMethod
 from heatproof.errors import InvalidInput, NotApplicable
 from heatproof.memo import cached_property
@@ -36,12 +36,12 @@ class ImageScores:
     Attributes:
         batch: images, model and target, one for each image; its own forward pass is used and then freed.
         ground_truth: `(N, *spatial)` bool, where the object is; None where that is not known.
-        part_images: the same images by their parts; None where they are not made of parts.
+        parts: the parts of the images, and the network's answers without some; None where they are not made of parts.
     """
 
     batch: Batch
     ground_truth: torch.Tensor | None = None
-    part_images: PartImages | None = None
+    parts: PartAnswers | None = None
     shared: dict[str, dict[Any, Any]] = field(default_factory=dict, init=False)  # metric → what it keeps
     _memo: dict[Any, Any] = field(default_factory=dict, init=False)
 
@@ -130,12 +130,6 @@ class ImageScores:
         if self.ground_truth is None:
             return torch.zeros((len(self.x), *self.x.shape[2:]), dtype=torch.bool, device=self.x.device)
         return self.ground_truth.to(self.x.device).bool()
-
-    @cached_property
-    def parts(self) -> PartAnswers:
-        """The parts of the images, and the network's answers without some of them, each asked for once."""
-        assert self.part_images is not None
-        return PartAnswers(self.model, self.x, self.logits, self.part_images)
 
 
 class MapScores:

@@ -94,9 +94,11 @@ class PartAnswers:
                 except InvalidImage as error:
                     self._known[row, gone] = Flag(Reason.NO_PART_IMAGE, str(error), error)
             if made:
-                z = self.model.normalise(torch.stack(list(made.values())).to(self.x))
+                with self.model.evaluating(), torch.no_grad():
+                    z = self.model.normalise(torch.stack(list(made.values())).to(self.x))
+                    answers = self.model.of_normalised(z).double()
                 self.passes += len(made)
-                self._known.update(zip(made, self.model.of_normalised(z).detach().double(), strict=True))
+                self._known.update(zip(made, answers, strict=True))
 
 
 class PartView:

@@ -108,8 +108,7 @@ def part_distractibility(maps: torch.Tensor, logits: torch.Tensor, target: torch
     important = _important(maps, parts)
     points = torch.full(important.shape[:2], torch.nan, dtype=torch.float64, device=maps.device)
     for row, (drops, whole) in enumerate(_drops(logits, target, parts)):
-        small = rounded(drops.abs() - IRRELEVANT * whole.abs(), largest(logits[row].double()), ANSWER_STEP) < 0
-        irrelevant = (small | (drops < 0)).double()
+        irrelevant = _irrelevant(drops, whole, logits[row]).double()
         if not drops.isnan().any() and irrelevant.any():
             points[row] = 1 - important[row, :, : len(drops)].double() @ irrelevant / irrelevant.sum()
     return _curve(torch.where(parts.readable[:, None], points, torch.nan))
@@ -173,6 +172,19 @@ def part_contrastivity(
     return values
 
 
+def background_independence(logits: torch.Tensor, target: torch.Tensor, parts: Any) -> torch.Tensor:
+    """The share of an image's distractors that are irrelevant to the network, `(N,)` float64; it needs no map.
+
+    Irrelevant as for `part-distractibility`. NaN without a distractor, and where an image without one is missing.
+    """
+    count, found = len(parts.table.parts), []
+    for row, (drops, whole) in enumerate(_drops(logits, target, parts)):
+        irrelevant = _irrelevant(drops, whole, logits[row])[count:].double()
+        fine = len(irrelevant) and not drops[count:].isnan().any()
+        found.append(irrelevant.mean() if fine else torch.full_like(whole, torch.nan))
+    return torch.stack(found)
+
+
 def part_weights(maps: torch.Tensor, regions: torch.Tensor) -> torch.Tensor:
     """The share of each map `(N, H, W)` in each region `(N, M, H, W)`, `(N, M)` float64; 0 for a map of zeros."""
     flat, inside = maps.flatten(1).double(), regions.flatten(2).double()
@@ -197,6 +209,11 @@ def _same_prediction(logits: torch.Tensor, parts: Any, removed: torch.Tensor) ->
     same = (top_class(answers) == top_class(logits.double())[torch.tensor(rows, device=answers.device)]).double()
     same = torch.where(answers.isnan().any(1), torch.nan, same).view(removed.shape[:2])
     return torch.where(parts.readable[:, None], same, torch.nan)
+
+
+def _irrelevant(drops: torch.Tensor, whole: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """Whether each removal moves the logit by less than 5 % of it, or raises it."""
+    return (rounded(drops.abs() - IRRELEVANT * whole.abs(), largest(logits.double()), ANSWER_STEP) < 0) | (drops < 0)
 
 
 def _drops(

@@ -11,6 +11,7 @@ from heatproof.errors import HeatproofError, InvalidStudy, UnknownName
 from heatproof.report import frames
 from heatproof.report.blocks import Answer, Section
 from heatproof.report.frames import Frame
+from heatproof.report.part_findings import PartFindings
 from heatproof.report.robustness_findings import RobustnessFindings
 from heatproof.report.score_findings import ScoreFindings
 from heatproof.report.source import Source
@@ -69,6 +70,11 @@ class Findings:
     def scores(self) -> ScoreFindings | None:
         """Findings of metrics on the reference images; None without rows of one."""
         return ScoreFindings.of(self.source)
+
+    @cached_property
+    def parts(self) -> PartFindings | None:
+        """Findings of the metrics of parts; None without a validation set."""
+        return PartFindings.of(self.source)
 
     @cached_property
     def audits(self) -> list[AuditFindings]:

@@ -11,7 +11,7 @@ import pandas as pd
 from heatproof.errors import StoreError
 from heatproof.report.source import open_source
 from heatproof.statistics.peaks import Peaks
-from heatproof.statistics.special_rows import CURVE, PEAK, PROJECTION
+from heatproof.statistics.special_rows import CURVE, PARTS, PEAK, PROJECTION
 from heatproof.studies.store import SAME_TARGET
 
 #: A pandas DataFrame. Any to the type checker, as pandas' annotations let every selection be a Series.
@@ -199,11 +199,11 @@ def peaks(rows: duckdb.DuckDBPyConnection, model: str, dataset: str) -> dict[str
 
 
 def curves(rows: duckdb.DuckDBPyConnection) -> Frame:
-    """The points of all curves: model, dataset, image, method, metric (`NAME-curve`), strength, value."""
+    """The points of all curves but those of parts, over thresholds: model, dataset, image, method, metric (`NAME-curve`), strength, value."""
     columns = "model, dataset, image, method, metric, strength"
     return rows.execute(
         f"""SELECT {columns}, any_value(value)::DOUBLE AS value FROM rows
-            WHERE {REFERENCE} AND suffix(metric, '{CURVE}') AND flag = '' GROUP BY {columns} ORDER BY {columns}"""
+            WHERE {REFERENCE} AND suffix(metric, '{CURVE}') AND NOT starts_with(metric, '{PARTS}') AND flag = '' GROUP BY {columns} ORDER BY {columns}"""
     ).df()
 
 

@@ -17,9 +17,11 @@ from heatproof.errors import StoreError
 from heatproof.files import write_atomically
 from heatproof.report.findings import Findings
 from heatproof.report.frames import Frame
+from heatproof.report.part_findings import PartFindings
 from heatproof.report.robustness_findings import RobustnessFindings, RobustnessSetting
 from heatproof.report.score_findings import ScoreFindings
 from heatproof.statistics.paired import Comparison, is_worse
+from heatproof.statistics.part_scores import image_part_scores
 
 #: Columns of the tests of a noise study. `test` is friedman (statistic, p, w), average-rank (first; rank, and Nemenyi's
 #: critical distance), wilcoxon (first against second; p_holm, effect > 0 where first is better, and whether the two can
@@ -213,3 +215,26 @@ def score_tests(findings: Findings) -> Frame:
             line |= {field: getattr(test, field) for field in ("first", "second", "n", "ties", "statistic", "p")}
             lines.append(line | {"p_holm": test.p_holm, "effect": test.effect, "worse": is_worse(test, one.level)})
     return pd.DataFrame(lines, columns=list(SCORE_TESTS))
+
+
+# --- parts ---
+
+
+def _parts(findings: Findings) -> PartFindings:
+    return _there(findings, findings.parts, "scores of parts")
+
+
+def parts(findings: Findings) -> Frame:
+    """Completeness, correctness, contrastivity and score of every method (`statistics.part_scores`)."""
+    return _parts(findings).table
+
+
+def part_thresholds(findings: Findings) -> Frame:
+    """The threshold of every method, and the value of its objective on the validation set."""
+    return _parts(findings).thresholds
+
+
+def part_images(findings: Findings) -> Frame:
+    """The part metrics of every test image and method, at the threshold of the method, and their sums."""
+    found = _parts(findings).values
+    return found.merge(image_part_scores(found), on=["model", "dataset", "image", "method", "control"])

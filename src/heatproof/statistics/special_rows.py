@@ -4,5 +4,9 @@
 PROJECTION = "map-projection"
 #: Rows that hold whether the highest pixel lies on the ground truth, for each image with a mask and each method.
 PEAK = "map-peak"
+#: Rows without a method that hold on how many of an image's distractors the network does not depend.
+BACKGROUND = "background-independence"
 #: Points of a metric's curve are stored under its key with this suffix, the share removed or restored in `strength`.
 CURVE = "-curve"
+#: The metrics of parts begin with this; along their curves `strength` is a threshold.
+PARTS = "part-"

@@ -20,7 +20,7 @@ from heatproof.engine import (
     GivenMaps,
     MethodScores,
     Outcome,
-    PartImages,
+    PartAnswers,
     ReferenceMaps,
     ResolvedMethod,
     evaluate,
@@ -31,10 +31,11 @@ from heatproof.flags import FINE, Flag, Reason, first_flags
 from heatproof.memo import cached_property
 from heatproof.metrics.localisation import peak_on_mask
 from heatproof.metrics.metric_request import MetricRequest
+from heatproof.metrics.part_checks import background_independence
 from heatproof.models import Model
 from heatproof.perturbations import Perturber, psnr, strength_at
 from heatproof.rounding import top_class
-from heatproof.statistics.special_rows import CURVE, PEAK, PROJECTION
+from heatproof.statistics.special_rows import BACKGROUND, CURVE, PEAK, PROJECTION
 from heatproof.studies.answers import changed
 from heatproof.studies.conditions import INTACT, Condition
 from heatproof.studies.jobs import Dataset, ImageBlock, options_hash, target_rule
@@ -253,6 +254,7 @@ class Measurement:
         self._image_rows(explained, about, first)
         due = self._measures_due(first)
         given = [self._given_maps(maps) for maps in self.dataset.given] if first else []
+        parts = self.part_answers(explained) if any(request.of_parts for _, request in due) else None
         if due:
             columns = {m.key: at_layers(m) for m in self.methods} | {m.name: of_maps(m) for m in self.dataset.given}
             scores = evaluate(
@@ -265,7 +267,7 @@ class Measurement:
                 found=explained.found,
                 survive=True,
                 finished=self._finished(explained.condition),
-                part_images=self.part_images(explained.condition),
+                parts=parts,
             )
             reasons = {maps.key: why for maps, why in given}
             for one in scores:
@@ -276,6 +278,8 @@ class Measurement:
                 if kept.shown:
                     kept.add_display(columns[one.method]["method"], one.maps[self._gallery_rows])
                 advance(1 / len(columns))
+        if parts is not None and first:
+            self._add_background(parts, explained, about)
         if first and not due:
             for method in self.methods:
                 maps, flags = explained.found.display(method.key), explained.found.flags[method.key]
@@ -427,10 +431,21 @@ class Measurement:
         images = masks[:, None].to(self.x).expand(-1, self.x.shape[1], -1, -1)
         return transformed(condition.transformation, images, self.block.ids, self.plan.seed, mask=True)[:, 0] > 0.5
 
-    def part_images(self, condition: Condition) -> PartImages | None:
-        """The images by their parts; None where they have none, and under a condition that changes the images."""
-        changed = bool(condition.transformation or condition.perturbation)
-        return None if changed else images_by_parts(self.dataset.images, self.block.indices, self.model.classes)
+    def part_answers(self, explained: Explained) -> PartAnswers | None:
+        """The parts of the images; None where they have none, and under a condition that changes the images."""
+        condition = explained.condition
+        if condition.transformation or condition.perturbation or not self.dataset.parted:
+            return None
+        given = images_by_parts(self.dataset.images, self.block.indices, self.model.classes)
+        return PartAnswers(explained.batch.model, explained.x, explained.found.logits, given)
+
+    def _add_background(self, parts: PartAnswers, explained: Explained, about: Mapping[str, Any]) -> None:
+        """Adds a row for each image: the share of its distractors on which the network does not depend."""
+        values = background_independence(explained.found.logits, explained.found.target, parts.view())
+        flags = [FINE if value == value else Flag(Reason.UNDEFINED, "no distractor, or an image without one is missing")
+                 for value in values.tolist()]  # fmt: skip
+        counts = [len(names) - len(parts.given.table.parts) for names in parts.things]
+        self.rows.add(self.block.ids, **about, metric=BACKGROUND, value=numbers(values), flag=flags, n=counts)
 
 
 def strength_of(condition: Condition) -> float:

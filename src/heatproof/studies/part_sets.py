@@ -9,8 +9,8 @@ from heatproof.engine import PartImages
 from heatproof.errors import InvalidInput
 
 
-def images_by_parts(images: Any, indices: Sequence[int], classes: Sequence[str] | None) -> PartImages | None:
-    """These images by their parts; None where the set is not made of parts.
+def images_by_parts(images: Any, indices: Sequence[int], classes: Sequence[str] | None) -> PartImages:
+    """These images of a set that is made of parts, with their parts.
 
     classes: the names of the network's classes; the classes of the set are matched with them as labels are.
 
@@ -18,8 +18,7 @@ def images_by_parts(images: Any, indices: Sequence[int], classes: Sequence[str] 
         InvalidInput: a class of the set that the network has not.
     """
     table = part_table(images)
-    if table is None:
-        return None
+    assert table is not None
     match = label_match(images, classes)
     outputs = [match(label) for label in range(len(table.classes))]
     count = len(classes) if classes is not None else len(outputs)

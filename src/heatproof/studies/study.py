@@ -145,6 +145,7 @@ BUILT_IN = {
     "noise-robustness": "heatproof.studies.noise_robustness",
     "score": "heatproof.studies.score",
     "audit": "heatproof.studies.audit",
+    "parts": "heatproof.studies.parts",
 }
 
 _registered: dict[str, Study] = {}

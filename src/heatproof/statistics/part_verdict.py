@@ -1,0 +1,105 @@
+"""The verdict of the study of parts: which methods weigh the parts of an object as the network does, in plain words."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from heatproof.statistics.equal_maps import DISTINCT, EqualMaps
+from heatproof.statistics.fooling import MetricRanking, fooled
+from heatproof.statistics.part_scores import SUMS
+from heatproof.statistics.wording import IMAGES, confidence, counted, listed, number
+
+#: With fewer right predictions the parts are no ground truth for what the network uses.
+ACCURACY = 0.9
+
+
+@dataclass(frozen=True)
+class PartVerdict:
+    """The verdict on one model and one test set.
+
+    applies: whether the network is right often enough. rankings: sum of `SUMS` → the methods ranked by it.
+    """
+
+    sentence: str
+    notes: tuple[str, ...]
+    applies: bool
+    rankings: dict[str, MetricRanking]
+
+
+def part_verdict(
+    scores: pd.DataFrame, accuracy: float, validation: str, equal: EqualMaps = DISTINCT
+) -> PartVerdict:
+    """The verdict on the `image_part_scores` of one model and one test set.
+
+    accuracy: share of right predictions, NaN where there are no labels. validation: the set of the thresholds.
+    """
+    long: pd.DataFrame = scores.melt(["model", "dataset", "image", "method", "control"], SUMS, "metric")
+    rankings = {one.metric: one for one in fooled(long, dict.fromkeys(SUMS, "high"), equal=equal)}
+    applies = not accuracy < ACCURACY
+    images = int(scores["image"].nunique())
+    if not applies:
+        sentence = (
+            f"The ground truth does not apply: the network is right on {100 * accuracy:.0f} % of "
+            f"{counted(images, 'image')}, and {100 * ACCURACY:.0f} % are needed before the parts that make a class can "
+            "stand for what the network uses. The numbers below are no verdict on the methods."
+        )
+        return PartVerdict(sentence, (), False, rankings)
+    judged = rankings["score"]
+    notes = (*equal.notes(), *_notes(judged, images, validation))
+    return PartVerdict(_sentence(judged, images), notes, True, rankings)
+
+
+def _sentence(judged: MetricRanking, images: int) -> str:
+    """What was compared, on how many images, at which level, and which controls are not worse."""
+    where = f"On {counted(images, 'image')}"
+    if judged.best is None:
+        return f"{where} there is no verdict: no image has completeness, correctness and contrastivity for any method."
+    how = "by the mean of completeness, correctness and contrastivity"
+    real = [name for name in judged.means if name not in judged.controls]
+    rest, sure = len(real) - len(judged.top), confidence(judged.n, judged.whole, judged.level)
+    if len(real) == 1:
+        told = f"there is one method, {judged.best}, with {number(judged.means[judged.best])} {how}"
+    elif not judged.ranked:
+        told = f"nothing can be told for sure: {judged.best} ranks first {how}, which may be chance"
+    elif len(judged.top) == 1:
+        others = "the other method" if rest == 1 else f"each of the other {rest} methods"
+        told = f"{judged.best} comes out best {how} ({number(judged.means[judged.best])}): it beats {others} {sure}"
+    elif rest == 0:
+        told = f"no method can be told from {judged.best}, which ranks first {how}"
+    else:
+        told = f"{listed(judged.top)} share the top {how}; the other {rest} are worse than {judged.best} {sure}"
+    return f"{where} {told}. {_controls(judged)}"
+
+
+def _controls(judged: MetricRanking) -> str:
+    if not judged.controls:
+        return "No control was run."
+    if not judged.exposed:
+        return "There are too few images to say whether a control is worse."
+    if judged.fooled:
+        return f"Not significantly worse than {judged.best}, though useless on purpose: {listed(judged.fooled)}."
+    return f"All {counted(len(judged.controls), 'control')} are worse."
+
+
+def _notes(judged: MetricRanking, images: int, validation: str) -> Iterator[str]:
+    comparison = judged.comparison
+    pairs = len(comparison.pairs) if comparison else 0
+    fakes: Sequence[str] = [name for name in judged.tests if name in judged.controls]
+    if pairs or fakes:
+        corrected = " and over ".join(
+            [*([counted(pairs, "pair") + " of methods"] if pairs else []),
+             *([counted(len(fakes), "control")] if fakes else [])]
+        )  # fmt: skip
+        yield (
+            f"Wilcoxon's test, paired by image, on the {counted(judged.n, 'image')} that have all three values; "
+            f"corrected by Holm over {corrected}."
+        )
+    yield f"The threshold above which a part is important was chosen on {validation}, for each method."
+    if judged.n < images:
+        yield (
+            f"{images - judged.n} of {counted(images, 'image')} do not count in the tests: they are misclassified, have "
+            "nothing irrelevant, or their logits do not follow the parts of two other classes."
+        )
+    if images < IMAGES:
+        yield f"Only {counted(images, 'image')}: take this as an indication."
