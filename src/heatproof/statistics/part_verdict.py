@@ -7,7 +7,6 @@ import pandas as pd
 
 from heatproof.statistics.equal_maps import DISTINCT, EqualMaps
 from heatproof.statistics.fooling import MetricRanking, fooled
-from heatproof.statistics.part_scores import SUMS
 from heatproof.statistics.wording import IMAGES, confidence, counted, listed, number
 
 #: With fewer right predictions the parts are no ground truth for what the network uses.
@@ -18,13 +17,13 @@ ACCURACY = 0.9
 class PartVerdict:
     """The verdict on one model and one test set.
 
-    applies: whether the network is right often enough. rankings: sum of `SUMS` → the methods ranked by it.
+    applies: whether the network is right often enough. ranking: the methods by the score, with the tests.
     """
 
     sentence: str
     notes: tuple[str, ...]
     applies: bool
-    rankings: dict[str, MetricRanking]
+    ranking: MetricRanking
 
 
 def part_verdict(
@@ -34,8 +33,8 @@ def part_verdict(
 
     accuracy: share of right predictions, NaN where there are no labels. validation: the set of the thresholds.
     """
-    long: pd.DataFrame = scores.melt(["model", "dataset", "image", "method", "control"], SUMS, "metric")
-    rankings = {one.metric: one for one in fooled(long, dict.fromkeys(SUMS, "high"), equal=equal)}
+    rows = scores.assign(metric="score", value=scores["score"])
+    (judged,) = fooled(rows, {"score": "high"}, equal=equal)
     applies = not accuracy < ACCURACY
     images = int(scores["image"].nunique())
     if not applies:
@@ -44,10 +43,9 @@ def part_verdict(
             f"{counted(images, 'image')}, and {100 * ACCURACY:.0f} % are needed before the parts that make a class can "
             "stand for what the network uses. The numbers below are no verdict on the methods."
         )
-        return PartVerdict(sentence, (), False, rankings)
-    judged = rankings["score"]
+        return PartVerdict(sentence, (), False, judged)
     notes = (*equal.notes(), *_notes(judged, images, validation))
-    return PartVerdict(_sentence(judged, images), notes, True, rankings)
+    return PartVerdict(_sentence(judged, images), notes, True, judged)
 
 
 def _sentence(judged: MetricRanking, images: int) -> str:
