@@ -64,7 +64,7 @@ def funnybirds(folder: Path, count: int = 8) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     classes = [{"class_idx": label, "parts": dict(zip(PARTS, row, strict=True))} for label, row in enumerate(CLASSES)]
     scenes = [{"class_idx": i % 4, "bg_objects": "3,1,", "camera_distance": 700} for i in range(count)]
-    for name, content in (("classes", classes), ("parts", dict.fromkeys(PARTS, [{}, {}])), ("dataset_test", scenes)):
+    for name, content in (("classes", classes), ("parts", {key: [{}, {}] for key in PARTS}), ("dataset_test", scenes)):
         (folder / f"{name}.json").write_text(json.dumps(content))
     for i in range(count):
         label, name = i % 4, f"{i:06d}"

@@ -107,7 +107,11 @@ def at(outcome, threshold: float) -> float:
         ({"a": 0.25, "b": 0.25, "c": 0.25, "d": 0.25}, 0.3, (0, 0, 0, 1)),  # none important
         ({"a": 0.6, "c": 0.4}, 0.3, (1, 1, 0, 1)),  # a and c are enough, and so are b and d
         ({"a": 0.9}, 0.3, (0.5, 0, 0, 1)),  # one of two; with a alone, A ties with T
-        ({"a": 0.2, "b": 0.2, "e": 0.6}, 0.1, (0.5, 0, 0, 0.5)),  # a and b are A's as well; e of e and f is called important
+        (
+            {"a": 0.2, "b": 0.2, "e": 0.6},
+            0.1,
+            (0.5, 0, 0, 0.5),
+        ),  # a and b are A's as well; e of e and f is called important
         ({"e": 0.4, "f": 0.6}, 0.3, (0, 0, 0, 0)),
     ],
 )

@@ -1,9 +1,9 @@
 """Creatures: a body with horns, wings, tail, legs and eyes, whose variants are the class, and objects beside it.
 
-After FunnyBirds (Hesse et al. 2023), without a download. Twelve classes have three variants of five parts: two classes
-share at most two parts, every variant belongs to four classes, so the evidence for a class is two parts or three. Class,
-pose and colours, background and distractors come from four separate random streams, and every split has streams of its
-own. Any parts and distractors can be left out; every other pixel stays the same.
+After FunnyBirds (Hesse et al. 2023), without a download. Twelve classes have three variants of five parts. Two classes
+share at most two parts, and every variant belongs to four classes, so the evidence for a class is two or three parts.
+Class, pose and colours, background and distractors come from four separate random streams, and every split has streams
+of its own. Any parts and distractors can be left out; every other pixel stays the same.
 """
 
 import hashlib

@@ -66,7 +66,9 @@ class FunnyBirds:
         """
         where = Path(folder)
         table = _table(where)
-        scenes = tuple(_scene(one, i, len(table.classes)) for i, one in enumerate(_read(where, "dataset_test.json", list)))
+        scenes = tuple(
+            _scene(one, i, len(table.classes)) for i, one in enumerate(_read(where, "dataset_test.json", list))
+        )
         for name in ("test", "test_part_map", "test_interventions"):
             if not (where / name).is_dir():
                 raise _other_layout(where, f"there is no folder {name}")
@@ -76,13 +78,21 @@ class FunnyBirds:
             raise _other_layout(where, "dataset_test.json names no image")
         return cls(where, rows, table, scenes, title or f"funnybirds{f'-{which}' if which else ''}")
 
-    @cached_property
+    @property
     def ids(self) -> list[str]:
         """`CLASS/000007.png`, as below `test`."""
+        return self._ids
+
+    @property
+    def labels(self) -> list[int | None]:
+        return self._labels
+
+    @cached_property
+    def _ids(self) -> list[str]:
         return [f"{self.scenes[row][0]}/{row:06d}.png" for row in self.rows]
 
     @cached_property
-    def labels(self) -> list[int | None]:
+    def _labels(self) -> list[int | None]:
         return [self.scenes[row][0] for row in self.rows]
 
     @property
@@ -93,9 +103,13 @@ class FunnyBirds:
     def flags(self) -> dict[str, str]:
         return {}
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """A hash of the scenes, the classes, and the sizes of the images' files."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         sizes = [path.stat().st_size if path.is_file() else -1 for path in map(self._file, range(len(self.rows)))]
         content = (self.rows, self.part_table, self.scenes, sizes)
         return hashlib.blake2b(repr(content).encode(), digest_size=16).hexdigest()
@@ -119,7 +133,7 @@ class FunnyBirds:
         return self.folder / "test" / self.ids[i]
 
     def __getstate__(self) -> dict[str, Any]:
-        return without_caches(self, ("ids", "labels", "fingerprint"))
+        return without_caches(self, ("_ids", "_labels", "_fingerprint"))
 
 
 @dataclass(frozen=True)

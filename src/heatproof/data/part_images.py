@@ -46,7 +46,9 @@ class PartTable:
                 f"{len(self.classes)}."
             )
         if wrong := [row for row in self.classes if len(row) != len(self.parts)]:
-            raise InvalidInput(f"Every class must have {len(self.parts)} parts, {', '.join(self.parts)}. Got {wrong[0]}.")
+            raise InvalidInput(
+                f"Every class must have {len(self.parts)} parts, {', '.join(self.parts)}. Got {wrong[0]}."
+            )
         if len(set(self.classes)) < len(self.classes):
             raise InvalidInput("Every class must have a combination of parts of its own. Got one twice.")
 

@@ -28,9 +28,7 @@ THRESHOLDS = tuple(np.linspace(0.01, 0.5, 80).tolist())
 #: A part is irrelevant where its removal moves the output by less than this share of it, or raises it.
 IRRELEVANT = 0.05
 
-part_metric = partial(
-    metric, family="parts", better="high", range=(0, 1), degenerate=0, values="it compares classes"
-)
+part_metric = partial(metric, family="parts", better="high", range=(0, 1), degenerate=0, values="it compares classes")
 
 
 @part_metric(
@@ -201,7 +199,7 @@ def _important(maps: torch.Tensor, parts: Any, count: int | None = None) -> torc
 
 
 def _same_prediction(logits: torch.Tensor, parts: Any, removed: torch.Tensor) -> torch.Tensor:
-    """`(N, thresholds)`: 1 where the prediction without the parts `removed` `(N, thresholds, P)` is that of the image."""
+    """`(N, thresholds)`: 1 where the prediction is the image's without the parts `removed` `(N, thresholds, P)`."""
     names, which = parts.table.parts, removed.tolist()
     chosen = [[frozenset(n for n, gone in zip(names, at, strict=True) if gone) for at in one] for one in which]
     rows = [row for row, one in enumerate(chosen) for _ in one]

@@ -15,13 +15,13 @@ import torch
 from PIL import Image
 
 from heatproof.data import ImageFolder, Images, load_images
-from heatproof.data.loading import DRAWN_SETS
 from heatproof.data.class_matching import label_match, names_for
 from heatproof.data.folder import labelled_from_file
 from heatproof.data.image_opener import open_pixels
 from heatproof.data.image_paths import matching_files, printable
 from heatproof.data.inputs import Inputs
 from heatproof.data.labels import read_labels
+from heatproof.data.loading import DRAWN_SETS
 from heatproof.data.sampling import sample_text, sampled
 from heatproof.data.streams import Stream
 from heatproof.engine.call import model_inputs

@@ -199,11 +199,15 @@ def peaks(rows: duckdb.DuckDBPyConnection, model: str, dataset: str) -> dict[str
 
 
 def curves(rows: duckdb.DuckDBPyConnection) -> Frame:
-    """The points of all curves but those of parts, over thresholds: model, dataset, image, method, metric (`NAME-curve`), strength, value."""
+    """The points of all curves: model, dataset, image, method, metric (`NAME-curve`), strength, value.
+
+    Without those of parts, which go over thresholds (`part_findings`).
+    """
     columns = "model, dataset, image, method, metric, strength"
     return rows.execute(
         f"""SELECT {columns}, any_value(value)::DOUBLE AS value FROM rows
-            WHERE {REFERENCE} AND suffix(metric, '{CURVE}') AND NOT starts_with(metric, '{PARTS}') AND flag = '' GROUP BY {columns} ORDER BY {columns}"""
+            WHERE {REFERENCE} AND suffix(metric, '{CURVE}') AND NOT starts_with(metric, '{PARTS}') AND flag = ''
+            GROUP BY {columns} ORDER BY {columns}"""
     ).df()
 
 

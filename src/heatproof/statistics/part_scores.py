@@ -81,9 +81,10 @@ def part_score_table(
     are 95 % bootstrap intervals by image, the same draws for every method.
     """
     lines = []
-    chosen = {(row.model, row.method): row.threshold for row in thresholds.itertuples()}
+    chosen = thresholds.set_index(["model", "method"])["threshold"].to_dict()
+    frame: Any = values
     names = [*CHECKS, CORRECTNESS, CONTRASTIVITY]
-    for (model, dataset), cell in values.groupby(["model", "dataset"], sort=False):
+    for (model, dataset), cell in frame.groupby(["model", "dataset"], sort=False):
         images = sorted(cell["image"].unique())
         drawn = multiplicities(len(images), resamples, seed, f"parts {dataset}")
         for (method, control), own in cell.groupby(["method", "control"], sort=False):

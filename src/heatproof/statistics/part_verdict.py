@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from heatproof.statistics.equal_maps import DISTINCT, EqualMaps
 from heatproof.statistics.fooling import MetricRanking, fooled
+from heatproof.statistics.paired import by_mean
+from heatproof.statistics.part_scores import SUMS
 from heatproof.statistics.wording import IMAGES, confidence, counted, listed, number
 
 #: With fewer right predictions the parts are no ground truth for what the network uses.
@@ -26,9 +29,7 @@ class PartVerdict:
     ranking: MetricRanking
 
 
-def part_verdict(
-    scores: pd.DataFrame, accuracy: float, validation: str, equal: EqualMaps = DISTINCT
-) -> PartVerdict:
+def part_verdict(scores: pd.DataFrame, accuracy: float, validation: str, equal: EqualMaps = DISTINCT) -> PartVerdict:
     """The verdict on the `image_part_scores` of one model and one test set.
 
     accuracy: share of right predictions, NaN where there are no labels. validation: the set of the thresholds.
@@ -36,7 +37,8 @@ def part_verdict(
     rows = scores.assign(metric="score", value=scores["score"])
     (judged,) = fooled(rows, {"score": "high"}, equal=equal)
     applies = not accuracy < ACCURACY
-    images = int(scores["image"].nunique())
+    frame: Any = scores
+    images = int(frame["image"].nunique())
     if not applies:
         sentence = (
             f"The ground truth does not apply: the network is right on {100 * accuracy:.0f} % of "
@@ -44,7 +46,7 @@ def part_verdict(
             "stand for what the network uses. The numbers below are no verdict on the methods."
         )
         return PartVerdict(sentence, (), False, judged)
-    notes = (*equal.notes(), *_notes(judged, images, validation))
+    notes = (*_components(scores, equal), *equal.notes(), *_notes(judged, images, validation))
     return PartVerdict(_sentence(judged, images), notes, True, judged)
 
 
@@ -66,7 +68,8 @@ def _sentence(judged: MetricRanking, images: int) -> str:
     elif rest == 0:
         told = f"no method can be told from {judged.best}, which ranks first {how}"
     else:
-        told = f"{listed(judged.top)} share the top {how}; the other {rest} are worse than {judged.best} {sure}"
+        are = "the other method is" if rest == 1 else f"the other {rest} methods are"
+        told = f"{listed(judged.top)} share the top {how}; {are} worse than {judged.best} {sure}"
     return f"{where} {told}. {_controls(judged)}"
 
 
@@ -77,7 +80,25 @@ def _controls(judged: MetricRanking) -> str:
         return "There are too few images to say whether a control is worse."
     if judged.fooled:
         return f"Not significantly worse than {judged.best}, though useless on purpose: {listed(judged.fooled)}."
-    return f"All {counted(len(judged.controls), 'control')} are worse."
+    if len(judged.controls) == 1:
+        return f"The control, {judged.controls[0]}, is worse."
+    return f"All {len(judged.controls)} controls are worse."
+
+
+def _components(scores: pd.DataFrame, equal: EqualMaps) -> Iterator[str]:
+    """The parts of the score by which a control is not worse than the best real method."""
+    told = []
+    for name in SUMS[:-1]:
+        rows: Any = scores.assign(metric=name, value=scores[name])
+        means: Any = equal.kept(rows[~rows["control"]]).groupby("method")["value"].mean()
+        best = by_mean(means.to_numpy()[None], list(means.index))[:1]
+        (judged,) = fooled(rows[rows["control"] | rows["method"].isin(best)], {name: "high"}, equal=equal)
+        told += [f"{name} by {listed(judged.fooled)} (against {judged.best})"] if judged.fooled else []
+    if told:
+        yield (
+            f"Alone, these parts of the score are fooled: {'; '.join(told)}. These controls do not depend on the "
+            "network, and are not significantly worse than the best method there."
+        )
 
 
 def _notes(judged: MetricRanking, images: int, validation: str) -> Iterator[str]:
@@ -96,8 +117,8 @@ def _notes(judged: MetricRanking, images: int, validation: str) -> Iterator[str]
     yield f"The threshold above which a part is important was chosen on {validation}, for each method."
     if judged.n < images:
         yield (
-            f"{images - judged.n} of {counted(images, 'image')} do not count in the tests: they are misclassified, have "
-            "nothing irrelevant, or their logits do not follow the parts of two other classes."
+            f"{images - judged.n} of {counted(images, 'image')} do not count in the tests: they are misclassified, "
+            "have nothing irrelevant, or their logits do not follow the parts of two other classes."
         )
     if images < IMAGES:
         yield f"Only {counted(images, 'image')}: take this as an indication."

@@ -28,4 +28,6 @@ def images_by_parts(images: Any, indices: Sequence[int], classes: Sequence[str] 
             "cannot be matched. Take a network trained on these images."
         )
     found: list[PartImage | None] = [part_image(images, index) for index in indices]
-    return PartImages([one for one in found if one is not None], table, [int(one) for one in outputs if one is not None])
+    return PartImages(
+        [one for one in found if one is not None], table, [int(one) for one in outputs if one is not None]
+    )

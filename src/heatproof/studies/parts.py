@@ -22,18 +22,19 @@ class PartsPlan(Plan):
 
     study: str = "parts"
     models: tuple[ModelPlan, ...] = Field(
-        (ModelPlan(spec="creatures"),), description="One model or a list, trained on these images. Default: creatures."
+        (ModelPlan.model_validate({"spec": "creatures"}),),
+        description="One model or a list, trained on these images. Default: creatures.",
     )
     datasets: tuple[DatasetPlan, ...] = Field(
-        (DatasetPlan(images="creatures"), DatasetPlan(images="creatures:val")),
+        tuple(DatasetPlan.model_validate({"images": name}) for name in ("creatures", "creatures:val")),
         description="Test sets and their validation set, made of removable parts: `creatures` and `creatures:val` (the "
         "default), or `funnybirds-test:FOLDER` and `funnybirds-val:FOLDER`.",
     )
     methods: tuple[str, ...] = Field(METHODS, description="Methods; see `heatproof list methods`.")
     validation: str = Field(
         "",
-        description="The set on which the threshold of every method is chosen, by its name in the results. Default: the "
-        "last of the sets.",
+        description="The set on which the threshold of every method is chosen, by its name in the results. Default: "
+        "the last of the sets.",
     )
 
 

@@ -22,14 +22,14 @@ CURVES = (
 )
 MEANINGS = (
     ("Completeness", "Half of (sufficiency + preservation + deletion) / 3 + distractibility."),
-    ("Sufficiency (CSDC)", "The largest share of a set of parts that makes the class alone, among the important parts."),
+    ("Sufficiency (CSDC)", "The largest share of a set of parts that suffices for the class, among the important."),
     ("Preservation (PC)", "The prediction stays when all unimportant parts are removed."),
     ("Deletion (DC)", "The prediction changes when all important parts are removed."),
     ("Distractibility (D)", "One minus the share of what does not matter to the network that the map calls important."),
     ("Correctness", "Spearman's correlation of the parts' shares of the map with the drops of the logit when each part "
      "is removed, from 0 (reversed) over 0.5 (chance) to 1."),
-    ("Contrastivity", "The maps of two other classes follow the parts that each shares with the image; 0 for a map that "
-     "ignores the class."),
+    ("Contrastivity", "The maps of two other classes follow the parts that each shares with the image; 0 for a map "
+     "that ignores the class."),
     ("Score", "The mean of completeness, correctness and contrastivity."),
 )  # fmt: skip
 
@@ -56,9 +56,8 @@ def section(findings: Findings) -> Iterator[Section]:
 
 
 def _facts(found: PartFindings, setting: Setting) -> Iterator[tuple[str, str]]:
-    """What describes the network, not the maps."""
-    yield "The network's accuracy", percent(found.accuracy.get(setting, float("nan")))
-    yield "Its background independence", percent(found.independence.get(setting, float("nan")))
+    """What describes the network, not the maps; its accuracy is among the facts of every page."""
+    yield "The network's background independence", percent(found.independence.get(setting, float("nan")))
 
 
 def _blocks(findings: Findings, found: PartFindings, setting: Setting, suffix: str) -> Iterator[Any]:
