@@ -4,15 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from heatproof.statistics.part_scores import (
-    CHECKS,
-    CONTRASTIVITY,
-    CORRECTNESS,
-    chosen_thresholds,
-    image_part_scores,
-    part_score_table,
-)
+from heatproof.statistics.part_scores import chosen_thresholds, image_part_scores, part_score_table
 from heatproof.statistics.part_verdict import part_verdict
+from heatproof.statistics.special_rows import CHECKS, CONTRASTIVITY, CORRECTNESS
 
 METHODS = {"good": False, "bad": False, "fake": True}
 

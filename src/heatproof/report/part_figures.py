@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 from heatproof.report.drawing import figure, house
 from heatproof.report.frames import Frame
 from heatproof.report.legend import Styles, below, handles, method_axis, width_beside
-from heatproof.statistics.part_scores import CHECKS, SUMS
+from heatproof.statistics.part_scores import SUMS
+from heatproof.statistics.special_rows import CHECKS
 
 
 @house()

@@ -8,16 +8,9 @@ from heatproof.report import frames
 from heatproof.report.frames import REFERENCE, Frame
 from heatproof.report.source import Source
 from heatproof.statistics.equal_maps import equal_maps
-from heatproof.statistics.part_scores import (
-    CHECKS,
-    CONTRASTIVITY,
-    CORRECTNESS,
-    chosen_thresholds,
-    image_part_scores,
-    part_score_table,
-)
+from heatproof.statistics.part_scores import chosen_thresholds, image_part_scores, part_score_table
 from heatproof.statistics.part_verdict import PartVerdict, part_verdict
-from heatproof.statistics.special_rows import BACKGROUND, CURVE
+from heatproof.statistics.special_rows import BACKGROUND, CHECKS, CONTRASTIVITY, CORRECTNESS, CURVE
 
 Setting = tuple[str, str]
 

@@ -13,10 +13,8 @@ import pandas as pd
 
 from heatproof.rounding import ANSWER_STEP, rounded
 from heatproof.statistics.intervals import multiplicities, percentiles
+from heatproof.statistics.special_rows import CHECKS, CONTRASTIVITY, CORRECTNESS
 
-#: CSDC, PC, DC and D, which depend on the threshold.
-CHECKS = ("part-sufficiency", "part-preservation", "part-deletion", "part-distractibility")
-CORRECTNESS, CONTRASTIVITY = "part-correctness", "part-contrastivity"
 #: The parts of the score, and the score.
 SUMS = ("completeness", "correctness", "contrastivity", "score")
 #: Columns of tables/thresholds.csv.

@@ -10,3 +10,6 @@ BACKGROUND = "background-independence"
 CURVE = "-curve"
 #: The metrics of parts begin with this; along their curves `strength` is a threshold.
 PARTS = "part-"
+#: Of these CSDC, PC, DC and D, which depend on the threshold, and the two others.
+CHECKS = ("part-sufficiency", "part-preservation", "part-deletion", "part-distractibility")
+CORRECTNESS, CONTRASTIVITY = "part-correctness", "part-contrastivity"

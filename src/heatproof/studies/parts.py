@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import Field
 
 from heatproof.errors import InvalidStudy
-from heatproof.statistics.part_scores import CHECKS, CONTRASTIVITY, CORRECTNESS
+from heatproof.statistics.special_rows import CHECKS, CONTRASTIVITY, CORRECTNESS
 from heatproof.studies.cases import telling_parts
 from heatproof.studies.settings import DatasetPlan, ModelPlan, Plan
 from heatproof.studies.study import Study

@@ -9,7 +9,8 @@ from heatproof.report.frames import Frame
 from heatproof.report.numbers import NONE, number, percent, with_interval
 from heatproof.report.part_figures import part_scores_figure, threshold_figure
 from heatproof.report.part_findings import PartFindings, Setting
-from heatproof.statistics.part_scores import CHECKS, SUMS
+from heatproof.statistics.part_scores import SUMS
+from heatproof.statistics.special_rows import CHECKS
 
 TEXT = (
     "The class of these images follows from their parts, and every part can be removed. So it is known which parts are "
