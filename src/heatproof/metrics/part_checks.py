@@ -121,7 +121,7 @@ def part_distractibility(maps: torch.Tensor, logits: torch.Tensor, target: torch
     source="Hesse et al. 2023 (FunnyBirds), section 4.2",
 )
 def part_correctness(maps: torch.Tensor, logits: torch.Tensor, target: torch.Tensor, parts: Any) -> torch.Tensor:
-    """Single deletion: does a part with more weight in the map matter more to the network? `(ρ + 1) / 2`.
+    """Single deletion: whether a part with more weight in the map matters more to the network, `(ρ + 1) / 2`.
 
     ρ is Spearman's correlation, over the parts, of their weights with the drop of the target's logit when the part is
     removed; ties have their mean rank. In [0, 1], higher is better; .5 is chance, and stated where all parts have one
@@ -145,7 +145,7 @@ def part_correctness(maps: torch.Tensor, logits: torch.Tensor, target: torch.Ten
 def part_contrastivity(
     x: torch.Tensor, maps: torch.Tensor, logits: torch.Tensor, explain: Callable, parts: Any
 ) -> torch.Tensor:
-    """Target sensitivity: do the maps of two other classes A and B follow the parts that they share with the image?
+    """Target sensitivity: whether the maps of two other classes A and B follow the parts they share with the image.
 
     A and B each share two parts with the image's class, none of them the same. Half a point where A's parts weigh more
     in A's map than in B's, half where B's weigh more in B's map. 0, .5 or 1, higher is better; a map that ignores the
