@@ -8,8 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+import heatproof
 from heatproof import report
-from heatproof.errors import InvalidStudy
+from heatproof.data import load_images
+from heatproof.errors import InvalidInput, InvalidStudy
 from heatproof.models import wrap
 from heatproof.models.shapesnet import shapesnet
 from heatproof.statistics.special_rows import BACKGROUND
@@ -83,6 +85,24 @@ def test_settings_that_make_no_sense_are_refused(settings, message, tmp_path):
     plan = checked_plan({**COMMON, "limit": 4, **settings})
     with pytest.raises(InvalidStudy, match=message):
         run(plan, tmp_path / "out", workers=1)
+
+
+def test_a_network_of_other_classes_is_refused(tmp_path):
+    plan = checked_plan({**COMMON, "models": "shapes", "limit": 2})
+    with pytest.raises(InvalidInput, match="must have the 12 classes of creatures"):
+        run(plan, tmp_path / "out", workers=1)
+
+
+def test_a_score_study_takes_the_family_where_there_are_parts(tmp_path):
+    common = {"study": "score", "models": "creatures", "methods": ["gradcam"], "controls": "none", "limit": 2}
+    run(checked_plan({**common, "datasets": "creatures", "metrics": ["parts"]}), tmp_path / "out", workers=1)
+    rows = rows_of(tmp_path / "out")
+    assert rows[rows["metric"] == "part-correctness"]["value"].notna().all()
+    other = {**common, "models": "shapes", "datasets": "shapes", "metrics": ["parts", "complexity"]}
+    run(checked_plan(other), tmp_path / "on", workers=1)
+    assert not rows_of(tmp_path / "on")["metric"].str.startswith("part-").any()
+    with pytest.raises(InvalidInput, match="'parts' needs images made of parts"):
+        heatproof.score(heatproof.load_model("creatures"), load_images("shapes", limit=1), "gradcam", "parts")
 
 
 def test_a_network_that_is_often_wrong_is_marked(tmp_path):

@@ -33,6 +33,11 @@ NO_REFERENCE = (
     "noise-robustness, where the clean images are the reference."
 )
 
+NO_PARTS = (
+    "{!r} needs images made of parts that can be removed. Got none. Run the study parts, or score on creatures "
+    "or funnybirds:FOLDER."
+)
+
 
 @dataclass(frozen=True)
 class MetricRequest:
@@ -143,6 +148,7 @@ def requested_metrics(
         raise InvalidInput(f"Expected at least one metric. Got none. Known: {', '.join(METRICS)}.")
     found: dict[str, MetricRequest] = {}
     left: dict[str, str] = {}
+    whole: list[str] = []  # families without their metrics of parts
     for text in spellings:
         if not isinstance(text, str):
             raise InvalidInput(f"Metrics must be names, or a mapping from name to options. Got {type(text).__name__}.")
@@ -151,7 +157,10 @@ def requested_metrics(
                 if _family(text):
                     continue
                 raise InvalidInput(NO_REFERENCE.format(request.key))
-            if ((request.of_mosaics and not mosaics) or (request.of_parts and not parted)) and _family(text):
+            if request.of_mosaics and not mosaics and _family(text):
+                continue
+            if request.of_parts and not parted and _family(text):
+                whole += [text]
                 continue
             if values and (why := request.refusal_of_values):
                 if not (_family(text) or metrics is DEFAULT_METRICS):
@@ -166,6 +175,8 @@ def requested_metrics(
         warn(left_out_of_values(left))
     if not found and left:
         raise NotApplicable(f"No metric asked for has a meaning for a network of values. {left_out_of_values(left)}")
+    if not found and whole:
+        raise InvalidInput(NO_PARTS.format(whole[0]))
     if not found:
         raise InvalidInput(NO_REFERENCE.format(", ".join(spellings)))
     return list(found.values())

@@ -43,6 +43,7 @@ def with_validation(plan: PartsPlan, datasets: Sequence[Any], models: Any) -> Pa
 
     Raises:
         InvalidStudy: images without parts, one set only, another name, or images in both kinds of sets.
+        InvalidInput: a network without the classes of the images.
     """
     labels = [one.label for one in plan.datasets]
     for one, dataset in zip(plan.datasets, datasets, strict=True):
@@ -66,7 +67,17 @@ def with_validation(plan: PartsPlan, datasets: Sequence[Any], models: Any) -> Pa
                 f"The images of {name} must not be among those of {label}: the thresholds are chosen on them. Take "
                 "disjoint sets, such as funnybirds-test:FOLDER and funnybirds-val:FOLDER."
             )
+    _check_classes(plan, datasets, models)
     return plan.model_copy(update={"validation": name})
+
+
+def _check_classes(plan: PartsPlan, datasets: Sequence[Any], models: Any) -> None:
+    """InvalidInput where a network has not the classes of the images."""
+    from heatproof.studies.part_sets import images_by_parts
+
+    for number in range(len(plan.models)):
+        for dataset in datasets:
+            images_by_parts(dataset.images, [], models(number).classes)
 
 
 def _overlap(one: Any, other: Any) -> bool:
