@@ -22,6 +22,8 @@ class Reason(Enum):
     MADE_ELSEWHERE = "needs the method, and these maps were made elsewhere"
     NO_MASKS = "no masks were given"
     NO_MASK = "there is no mask of this image"
+    NO_PARTS = "these images are not made of parts that can be removed"
+    NO_PART_IMAGE = "an image or a mask of its parts is missing"
     NO_REFERENCE = "there is no reference map"
     NOT_APPLICABLE = "not applicable"
     UNDEFINED = "the formula has no value here"

@@ -143,6 +143,10 @@ QUANTITIES: Mapping[str, Quantity] = {
     "model": _of("metric", "the classifier", runs=True),
     "values": _still("metric", "whether the network is one of values, whose score of the target is no probability"),
     "mask": _still("metric", "ground truth, (N, H, W)"),
+    "parts": _of(
+        "metric", "the parts of the images: where they are, and rows, removed parts → logits without them, (M, K)",
+        runs=True, of_classes=True,
+    ),
     "segments": _still("metric", "segmenter → label maps, (N, H, W)"),
     "seed": _still("metric", "of the study"),
     "shared": _still(

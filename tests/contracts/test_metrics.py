@@ -33,7 +33,9 @@ from .. import nets
 
 HEIGHT, WIDTH = 24, 20
 NAMES = [name for name, entry in METRICS.items() if not entry.traits.get("foreign")]
-SCORED = [name for name in NAMES if not METRICS[name].traits.get("parts")]
+#: They need images made of parts; `tests/metrics/test_part_checks.py` holds them to the same.
+PARTED = [name for name in NAMES if "parts" in METRICS[name].needs]
+SCORED = [name for name in NAMES if not METRICS[name].traits.get("parts") and name not in PARTED]
 
 #: Options with which a metric that runs the network often stays affordable here, or has something to tell apart.
 QUICK: dict[str, dict[str, Any]] = {
@@ -44,7 +46,8 @@ QUICK: dict[str, dict[str, Any]] = {
     "sensitivity-n": {"samples": 10, "steps": 4},
 }
 
-every_metric = pytest.mark.parametrize("name", NAMES)
+every_metric = pytest.mark.parametrize("name", [name for name in NAMES if name not in PARTED])
+every_entry = pytest.mark.parametrize("name", NAMES)
 every_scored = pytest.mark.parametrize("name", SCORED)
 
 
@@ -280,7 +283,7 @@ def test_an_image_without_an_answer_is_flagged_and_its_neighbours_are_not(name, 
         torch.testing.assert_close(outcome.values[keep], expected[method].outcomes[-1].values[keep], **close)
 
 
-@every_metric
+@every_entry
 def test_the_catalogue_says_what_a_reader_must_know(name):
     entry = METRICS[name]
     assert entry.summary.endswith(".") and entry.source, "one sentence, and what to cite"
@@ -294,7 +297,7 @@ def test_the_catalogue_says_what_a_reader_must_know(name):
     assert json.loads(json.dumps(facts)) == facts
 
 
-@every_metric
+@every_entry
 def test_bad_options_are_refused_with_the_name_of_the_option(name):
     with pytest.raises(UnknownName, match="no_such_option"):
         parsed_metric(f"{name}[no_such_option=1]")

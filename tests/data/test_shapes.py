@@ -239,7 +239,9 @@ def accuracy(count: int) -> float:
 def test_the_bundled_network_was_trained_on_this_generator_and_knows_it():
     card = json.loads(CARD.read_text())
     assert card["classes"] == list(CLASSES) and card["test_accuracy"] >= 0.97
-    assert card["training"]["generator"] == demo_shapes("test", 12).pixel_hash(), "train again: scripts/train_shapes.py"
+    assert card["training"]["generator"] == demo_shapes("test", 12).pixel_hash(), (
+        "train again: scripts/train_bundled.py shapes"
+    )
     assert CARD.with_suffix(".safetensors").stat().st_size <= 1.5e6
     assert accuracy(120) >= 0.95
 

@@ -13,7 +13,7 @@ from heatproof.cli import options, scoretable
 from heatproof.cli.options import settings_of, values, with_settings
 from heatproof.errors import InvalidInput, InvalidStudy
 from heatproof.studies.settings import DatasetPlan, ModelPlan
-from heatproof.studies.study import all_studies, study_named
+from heatproof.studies.study import all_studies, study_named, study_names
 
 MODEL = settings_of(ModelPlan, without=("spec", "name"))
 DATASET = settings_of(DatasetPlan, without=("images", "name"))
@@ -24,7 +24,7 @@ ANY = settings_of(*(study.settings for study in all_studies()), without=ELSEWHER
 SCORE = settings_of(study_named("score").settings, without=ELSEWHERE)
 AUDIT = settings_of(study_named("audit").settings, without=ELSEWHERE)
 #: Names that stand for a set of images.
-NAMED_IMAGES = ("shapes", "torchvision", "mosaic")
+NAMED_IMAGES = ("shapes", "creatures", "torchvision", "mosaic", "funnybirds", "funnybirds-val", "funnybirds-test")
 
 
 @with_settings(MODEL, DATASET, ANY)
@@ -56,7 +56,7 @@ def run(
     if folder is None:
         raise InvalidStudy("--out must name a folder for the results. Got none. Example: --out out/first.")
     for needed, key in (("--model", "models"), ("--images", "datasets")):
-        if not settings.get(key):
+        if not settings.get(key) and not _has_default(settings.get("study"), key):
             raise InvalidStudy(f"{needed} must say what to study. Got none. Try {needed} shapes.")
     plan = _plan(settings, foreign, running.option, lines, source)
     start(plan, Path(folder), file_workers if running.workers is None else running.workers, running.no_report)
@@ -199,7 +199,6 @@ def _study_settings(study: str) -> tuple[dict[str, Any], dict[str, int], str]:
     """The settings of a study file, or of a study's name alone."""
     from heatproof.plugins import PYTHON
     from heatproof.registry import unknown
-    from heatproof.studies.study import study_names
     from heatproof.studies.studyfile import read_settings
 
     if study in study_names() or study.startswith(PYTHON):
@@ -208,6 +207,11 @@ def _study_settings(study: str) -> tuple[dict[str, Any], dict[str, int], str]:
         settings, lines = read_settings(study)
         return settings, lines, study
     raise unknown("study (or study file)", study, study_names())
+
+
+def _has_default(study: Any, setting: str) -> bool:
+    """Whether a study has a value of its own for a setting that others need."""
+    return study in study_names() and not study_named(str(study)).settings.model_fields[setting].is_required()
 
 
 def _models(settings: dict[str, Any], specs: list[str] | None, given: dict[str, Any]) -> dict[str, Any]:

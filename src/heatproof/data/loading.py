@@ -9,8 +9,12 @@ from heatproof.data.sampling import limited
 from heatproof.errors import InvalidInput
 from heatproof.registry import unknown
 
+#: FunnyBirds' test images: all, every fifth (for validation), and the others.
+FUNNYBIRDS = ("funnybirds", "funnybirds-val", "funnybirds-test")
 #: What comes before the colon in the name of a set of images.
-NAMED_SETS = ("shapes", "torchvision", "mosaic")
+NAMED_SETS = ("shapes", "creatures", "torchvision", "mosaic", *FUNNYBIRDS)
+#: Of these, the names of sets that are drawn.
+DRAWN_SETS = ("shapes", "creatures")
 
 
 def load_images(
@@ -26,7 +30,9 @@ def load_images(
 ) -> Images:
     """Images, in the order of their ids.
 
-    `images` is a folder, `shapes` or `shapes:SPLIT` (the demo's images, with masks), `torchvision:NAME`
+    `images` is a folder, `shapes` or `shapes:SPLIT` (the demo's images, with masks), `creatures`
+    or `creatures:SPLIT` (images made of removable parts), `funnybirds:FOLDER` (the test images of FunnyBirds;
+    `funnybirds-val:FOLDER` is every fifth of them, `funnybirds-test:FOLDER` the others), `torchvision:NAME`
     (test data of that name under `root`, fetched only with `download=True`), or `mosaic:` before one of these: mosaics
     of 2 × 2 labelled images of different classes, with the target's cell as mask. A folder called `shapes` is
     `./shapes`. A folder's labels come from the CSV `labels` (`file,class_index`), else from its subfolders
@@ -47,11 +53,11 @@ def load_images(
 
 
 def is_set(images: str | os.PathLike) -> bool:
-    """Whether a text or path is a folder, or names a set of images: `shapes`, `torchvision:NAME`, `mosaic:FOLDER`."""
+    """Whether a text or path is a folder, or names a set of images: `shapes`, `torchvision:NAME` and so on."""
     if Path(images).is_dir():
         return True
     kind, colon, _ = images.partition(":") if isinstance(images, str) else ("", "", "")
-    return kind in NAMED_SETS and (kind == "shapes" or bool(colon)) and not Path(images).exists()
+    return kind in NAMED_SETS and (kind in DRAWN_SETS or bool(colon)) and not Path(images).exists()
 
 
 def _all_images(
@@ -66,7 +72,7 @@ def _all_images(
         from heatproof.data.mosaics import Mosaics
 
         return Mosaics(_all_images(rest, labels, root, download, None), title=name or "")
-    if kind not in ("shapes", "torchvision"):
+    if kind not in NAMED_SETS:
         return images_from_folder(Path(images), labels, name)
     if labels is not None:
         raise InvalidInput(f"`labels` must be left out for {images!r}, which has labels of its own. Got {labels}.")
@@ -74,12 +80,19 @@ def _all_images(
         from heatproof.data.named import named_images
 
         return named_images(rest, root, download, name)
-    return _shapes(rest or "test", name)
+    if kind in FUNNYBIRDS:
+        from heatproof.data.funnybirds import FunnyBirds
+
+        return FunnyBirds.of(rest, kind.partition("-")[2], name or "")
+    return _drawn(kind, rest or "test", name)
 
 
-def _shapes(split: str, name: str | None) -> Images:
+def _drawn(kind: str, split: str, name: str | None) -> Images:
+    from heatproof.data.creatures import IMAGES, demo_creatures
     from heatproof.data.shapes import DEMO_IMAGES, demo_shapes
 
-    if split not in DEMO_IMAGES:
-        raise unknown("split of shapes", split, DEMO_IMAGES)
-    return demo_shapes(split, title=name or "")
+    splits = DEMO_IMAGES if kind == "shapes" else IMAGES
+    if split not in splits:
+        raise unknown(f"split of {kind}", split, splits)
+    title = name or ""
+    return demo_shapes(split, title=title) if kind == "shapes" else demo_creatures(split, title=title)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from heatproof.data.folder import ImageFolder
 from heatproof.data.images import Images
+from heatproof.data.part_images import PartImage, PartTable, part_image, part_table
 from heatproof.errors import InvalidInput
 from heatproof.memo import cached_property
 from heatproof.pixels import Pixels
@@ -125,3 +126,12 @@ class ImageSubset:
     def mask(self, i: int) -> np.ndarray | None:
         """Where the object is in image `i` of the subset."""
         return self.source.mask(self.rows[i])
+
+    @property
+    def part_table(self) -> PartTable | None:
+        """The classes by their parts; None where the images are not made of parts."""
+        return part_table(self.source)
+
+    def parts(self, i: int) -> PartImage | None:
+        """The parts of image `i` of the subset."""
+        return part_image(self.source, self.rows[i])

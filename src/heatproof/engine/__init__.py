@@ -11,6 +11,7 @@ from heatproof.engine.evaluation import GivenMaps, MethodScores, Outcome, compos
 from heatproof.engine.explaining import Maps, explain
 from heatproof.engine.explanation import Explanation, explanation
 from heatproof.engine.memory import halved, out_of_memory
+from heatproof.engine.part_answers import PartAnswers, PartImages
 from heatproof.engine.references import ReferenceMaps
 from heatproof.engine.resolved_methods import (
     ResolvedMethod,
@@ -30,6 +31,8 @@ __all__ = [
     "Maps",
     "MethodScores",
     "Outcome",
+    "PartAnswers",
+    "PartImages",
     "ReferenceMaps",
     "ResolvedMethod",
     "Row",

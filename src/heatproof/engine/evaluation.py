@@ -14,6 +14,7 @@ from heatproof.engine.checked_output import checked_values
 from heatproof.engine.explanation import Explanation, explanation
 from heatproof.engine.image_scores import ImageScores, MapScores
 from heatproof.engine.memory import out_of_memory
+from heatproof.engine.part_answers import PartAnswers
 from heatproof.engine.references import Pairs, ReferenceMaps
 from heatproof.engine.resolved_methods import ResolvedMethod
 from heatproof.engine.saturation import WATCHED, SeenProbabilities
@@ -87,6 +88,7 @@ def evaluate(
     survive: bool = False,
     upsample: str = "bilinear",
     finished: FinishedScores | None = None,
+    parts: PartAnswers | None = None,
 ) -> Iterator[MethodScores]:
     """Explains a batch with all methods together, and scores each method's maps with all metrics.
 
@@ -99,13 +101,15 @@ def evaluate(
         survive: a metric that raises gives NaN and a flag that says why, in place of an error; running out of memory
             and invalid options are always errors.
         finished: outcomes of this batch that are known, and where new ones are kept.
+        parts: the parts of the images, for metrics of parts.
     """
     if any(of_variants(request.entry.needs) for request in metrics):
         check_images(batch.model, tuple(batch.x.shape[1:]), len(batch.x), variants=True)
     found = found or explanation(batch, methods, survive=survive, upsample=upsample)
     scored = _scored(
-        batch, methods, metrics, given, ground_truth, reference, reference_images, found, survive, upsample, finished
-    )
+        ImageScores(batch, ground_truth, parts),
+        methods, metrics, given, reference, reference_images, found, survive, upsample, finished,
+    )  # fmt: skip
     while True:
         # Not around a `yield`: the caller's thread would keep the network, and the caller's modes would be changed.
         with neutral(), batch.model.evaluating(), torch.no_grad():
@@ -116,11 +120,10 @@ def evaluate(
 
 
 def _scored(
-    batch: Batch,
+    images: ImageScores,
     methods: Sequence[ResolvedMethod],
     metrics: Sequence[MetricRequest],
     given: Sequence[GivenMaps],
-    ground_truth: torch.Tensor | None,
     reference: ReferenceMaps | None,
     reference_images: torch.Tensor | None,
     found: Explanation,
@@ -129,8 +132,7 @@ def _scored(
     finished: FinishedScores | None,
 ) -> Iterator[MethodScores]:
     """As `evaluate`, in its modes."""
-    images = ImageScores(batch, ground_truth)
-    batch.release()
+    images.batch.release()
     evaluation = _Evaluation(images, metrics, survive, finished)
     display = {m.key: found.display(m.key, upsample).detach() for m in methods} if evaluation.paired else {}
     pairs = Pairs(reference, display) if display and reference is not None else None
@@ -218,12 +220,18 @@ class _Evaluation:
         if located and self.images.ground_truth is None:
             return _without(key, request, [Flag(Reason.NO_MASKS)] * count)
 
+        if "parts" in entry.needs and self.images.parts is None:
+            return _without(key, request, [Flag(Reason.NO_PARTS)] * count)
+
         watched = self._watched(request, scores.maps)
+        missing: list[Flag] = [FINE] * count
 
         def work() -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]:
             given = scores.given(entry.needs, entry.name)
             given = given if watched is None else watched.given(given)
-            return checked_values(entry(given, request.options), request.key, count)
+            values = checked_values(entry(given, request.options), request.key, count)
+            missing[:] = given["parts"].missing if "parts" in given else missing
+            return values
 
         found = self._guarded(key, request, work)
         if isinstance(found, Flag):
@@ -241,7 +249,8 @@ class _Evaluation:
         if watched is not None:
             still = [Flag(Reason.SATURATED) if one else FINE for one in watched.saturated]
             known = first_flags(known, still)
-        return _flag_values(key, request, values, known, curve)
+        absent = [flag if math.isnan(value) else FINE for flag, value in zip(missing, values.tolist(), strict=True)]
+        return _flag_values(key, request, values, first_flags(known, absent), curve)
 
     def _watched(self, request: MetricRequest, maps: torch.Tensor) -> SeenProbabilities | None:
         """The record of the probabilities that a metric sees; None where it can see none.

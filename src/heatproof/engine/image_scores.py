@@ -14,8 +14,10 @@ import torch
 from heatproof import masking, seeds
 from heatproof.engine.batch import Batch, Network
 from heatproof.engine.explanation import explanation
+from heatproof.engine.part_answers import PartAnswers, PartView
 from heatproof.engine.resolved_methods import ResolvedMethod
 from heatproof.errors import InvalidInput, NotApplicable
+from heatproof.flags import Reason
 from heatproof.memo import cached_property
 from heatproof.metrics import curves, information, road, sensitivity
 from heatproof.models import Model
@@ -35,10 +37,12 @@ class ImageScores:
     Attributes:
         batch: images, model and target, one for each image; its own forward pass is used and then freed.
         ground_truth: `(N, *spatial)` bool, where the object is; None where that is not known.
+        parts: the parts of the images, and the network's answers without some; None where they are not made of parts.
     """
 
     batch: Batch
     ground_truth: torch.Tensor | None = None
+    parts: PartAnswers | None = None
     shared: dict[str, dict[Any, Any]] = field(default_factory=dict, init=False)  # metric → what it keeps
     _memo: dict[Any, Any] = field(default_factory=dict, init=False)
 
@@ -127,6 +131,12 @@ class ImageScores:
         if self.ground_truth is None:
             return torch.zeros((len(self.x), *self.x.shape[2:]), dtype=torch.bool, device=self.x.device)
         return self.ground_truth.to(self.x.device).bool()
+
+    def part_view(self) -> PartView:
+        """The parts of the images, as one metric sees them."""
+        if self.parts is None:
+            raise InvalidInput(f"{Reason.NO_PARTS.value.capitalize()}.")
+        return self.parts.view()
 
 
 class MapScores:
@@ -309,6 +319,7 @@ SUPPLIERS: Mapping[str, Callable[[MapScores, str], Any]] = {
     "shifts": lambda at, _: at.shifts,
     "values": lambda at, _: at.of_images.model.of_values,
     "mask": lambda at, _: at.of_images.mask,
+    "parts": lambda at, _: at.of_images.part_view(),
     "segments": lambda at, _: at.of_images.segments,
     "generator": lambda at, metric: at.of_images.generators(metric),
     "ids": lambda at, _: at.of_images.batch.names,

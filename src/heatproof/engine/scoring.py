@@ -200,7 +200,7 @@ def score(
 def _wanted(metrics: Any, images: Any, masks: Any, reference: Any, values: bool) -> list[MetricRequest]:
     """The metrics; of families without those that mean something on mosaics alone, where no image is one."""
     mosaics = of_mosaics(images)
-    wanted = requested_metrics(metrics, reference=reference is not None, mosaics=mosaics, values=values)
+    wanted = requested_metrics(metrics, reference=reference is not None, mosaics=mosaics, values=values, parted=False)
     name = images if isinstance(images, str) else images.name if isinstance(images, Images) else ""
     known = not mosaics and name.partition(":")[0] in ("shapes", "torchvision")
     if known and (played := [one.key for one in wanted if one.of_mosaics]):

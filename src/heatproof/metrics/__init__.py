@@ -16,6 +16,7 @@ from heatproof.metrics import (
     information,
     localisation,
     monotonicity,
+    part_checks,
     road,
     sanity,
     sensitivity,

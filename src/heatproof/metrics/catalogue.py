@@ -19,6 +19,7 @@ FAMILIES = {
     "sensitivity": "does the map stay when the image hardly moves?",
     "localisation": "does the map show the object? Needs masks or boxes",
     "sanity": "does the map change with the network and the class?",
+    "parts": "does the map weigh the parts of the object as the network does? Needs images made of removable parts",
     "stability": "is the map like that of the clean image? Needs reference maps",
 }
 

@@ -33,6 +33,11 @@ NO_REFERENCE = (
     "noise-robustness, where the clean images are the reference."
 )
 
+NO_PARTS = (
+    "{!r} needs images made of parts that can be removed. Got none. Run the study parts, or score on creatures "
+    "or funnybirds:FOLDER."
+)
+
 
 @dataclass(frozen=True)
 class MetricRequest:
@@ -69,6 +74,11 @@ class MetricRequest:
     def of_mosaics(self) -> bool:
         """Whether it means something on mosaics alone; elsewhere it repeats another metric."""
         return bool(self.entry.traits.get("mosaics"))
+
+    @property
+    def of_parts(self) -> bool:
+        """Whether it needs images made of removable parts."""
+        return "parts" in self.entry.needs
 
     @property
     def refusal_of_values(self) -> str:
@@ -113,6 +123,7 @@ def requested_metrics(
     reference: bool = True,
     values: bool = False,
     mosaics: bool = True,
+    parted: bool = True,
 ) -> list[MetricRequest]:
     """`"road"`, `["arcc", "fidelity"]`, `"all"` or `{"road": {"ties": "block"}}` → requests, each once.
 
@@ -123,6 +134,8 @@ def requested_metrics(
         values: whether the network is one of values. Metrics that need a probability are then left out of families and
             of `DEFAULT_METRICS`, with a warning, and are an error by name.
         mosaics: whether the images may be mosaics. If not, metrics that need those are left out of families.
+        parted: whether the images may be made of removable parts. If not, metrics that need those are left out of
+            families.
 
     Raises:
         NotApplicable: a metric that needs a probability, of a network of values.
@@ -135,6 +148,7 @@ def requested_metrics(
         raise InvalidInput(f"Expected at least one metric. Got none. Known: {', '.join(METRICS)}.")
     found: dict[str, MetricRequest] = {}
     left: dict[str, str] = {}
+    whole: list[str] = []  # families without their metrics of parts
     for text in spellings:
         if not isinstance(text, str):
             raise InvalidInput(f"Metrics must be names, or a mapping from name to options. Got {type(text).__name__}.")
@@ -144,6 +158,9 @@ def requested_metrics(
                     continue
                 raise InvalidInput(NO_REFERENCE.format(request.key))
             if request.of_mosaics and not mosaics and _family(text):
+                continue
+            if request.of_parts and not parted and _family(text):
+                whole += [text]
                 continue
             if values and (why := request.refusal_of_values):
                 if not (_family(text) or metrics is DEFAULT_METRICS):
@@ -158,6 +175,8 @@ def requested_metrics(
         warn(left_out_of_values(left))
     if not found and left:
         raise NotApplicable(f"No metric asked for has a meaning for a network of values. {left_out_of_values(left)}")
+    if not found and whole:
+        raise InvalidInput(NO_PARTS.format(whole[0]))
     if not found:
         raise InvalidInput(NO_REFERENCE.format(", ".join(spellings)))
     return list(found.values())

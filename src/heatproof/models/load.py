@@ -1,4 +1,4 @@
-"""A model by its name: `timm:…`, `torchvision:…`, `hf:…`, `python:…` or `shapes`."""
+"""A model by its name: `timm:…`, `torchvision:…`, `hf:…`, `python:…`, `shapes` or `creatures`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +24,7 @@ FORMS: Mapping[str, str] = {
     "hf:NAME_OR_PATH": "transformers' image classifiers by hub name or local folder (extra hf)",
     "python:PACKAGE.MODULE:FACTORY": "a function that returns an nn.Module, called with the model arguments",
     "shapes": "the small bundled network, trained on six synthetic shapes",
+    "creatures": "the same network, trained on twelve creatures made of removable parts",
 }
 
 
@@ -153,8 +154,8 @@ def chosen_device(device: str | torch.device) -> torch.device:
 
 def _source(spec: str) -> tuple[Source, str]:
     prefix, colon, rest = str(spec).partition(":")
-    if spec == "shapes":
-        return model_sources.shapes_model, ""
+    if spec in model_sources.BUNDLED:
+        return model_sources.bundled_model, ""
     if colon and rest and prefix in _SOURCES:
         return _SOURCES[prefix], rest
     raise _no_form(str(spec))
@@ -164,7 +165,7 @@ def _no_form(spec: str) -> UnknownName:
     import timm
     from torchvision import models
 
-    near = nearest(spec, ["shapes"])
+    near = nearest(spec, list(model_sources.BUNDLED))
     near += [f"timm:{n}" for n in nearest(spec, timm.list_models(), 2)]
     near += [f"torchvision:{n}" for n in nearest(spec, models.list_models(module=models), 1)]
     near = [] if ":" in spec else near

@@ -163,23 +163,28 @@ def python_model(request: ModelRequest) -> Found:
 # --- the bundled network ---
 
 
-def shapes_model(request: ModelRequest) -> Found:
-    """`shapes`: the small network that comes with heatproof, trained on the six shapes."""
+#: Bundled network → the files that hold it in `models/weights`, and its number of classes.
+BUNDLED = {"shapes": ("shapesnet", 6), "creatures": ("creatures", 12)}
+
+
+def bundled_model(request: ModelRequest) -> Found:
+    """`shapes` or `creatures`: the small networks that come with heatproof."""
     from heatproof.models.checkpoint import load_weights
     from heatproof.models.shapesnet import shapesnet
 
     folder = resources.files("heatproof.models") / "weights"
-    settings = folder / "shapesnet.json"
+    file, classes = BUNDLED[request.spec]
+    settings = folder / f"{file}.json"
     if not settings.is_file():
         raise ModelError("Expected the bundled network's files. They are not installed; reinstall heatproof.")
     config = json.loads(settings.read_text(encoding="utf-8"))
     try:
-        module = shapesnet(**request.args)
+        module = shapesnet(**{"classes": classes, **request.args})
     except TypeError as error:
         raise _bad_arguments(request, error) from error
     if request.pretrained:
-        with resources.as_file(folder / "shapesnet.safetensors") as file:
-            load_weights(module, file, request.spec)
+        with resources.as_file(folder / f"{file}.safetensors") as weights:
+            load_weights(module, weights, request.spec)
     size = height_width(config["size"])
     return module, Preprocessing(
         per_channel("mean", config["mean"]),

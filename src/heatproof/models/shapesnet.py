@@ -1,4 +1,4 @@
-"""The bundled network: a four-stage ResNet small enough to ship (0.31 million weights)."""
+"""The bundled networks: a four-stage ResNet small enough to ship (0.31 million weights)."""
 
 import torch
 from torch import nn
@@ -42,7 +42,9 @@ class ShapesNet(nn.Module):
 
 
 def shapesnet(classes: int = 6) -> nn.Module:
-    """The architecture with random weights, in training mode; `load_model("shapes")` loads it with trained weights."""
+    """The architecture with random weights, in training mode; `load_model("shapes")` and
+    `load_model("creatures")` load it with trained weights.
+    """
     return ShapesNet(classes)
 
 

@@ -21,6 +21,7 @@ from heatproof.data.image_opener import open_pixels
 from heatproof.data.image_paths import matching_files, printable
 from heatproof.data.inputs import Inputs
 from heatproof.data.labels import read_labels
+from heatproof.data.loading import DRAWN_SETS
 from heatproof.data.sampling import sample_text, sampled
 from heatproof.data.streams import Stream
 from heatproof.engine.call import model_inputs
@@ -173,14 +174,14 @@ def _sources_of_path(item: str | os.PathLike, model: Model) -> Iterable[ImageSou
     path = Path(item)
     if path.is_file():
         return [_file(item, model)]
-    if path.is_dir() and not (isinstance(item, str) and re.fullmatch(r"shapes", item)):
+    if path.is_dir() and not (isinstance(item, str) and item in DRAWN_SETS):
         files = cast(ImageFolder, load_images(path))
         labels, how = _classes(files, model)
         return [
             replace(_file(file, model), label=label, place=(id, own), matching=how)
             for id, file, label, own in zip(files.ids, files.paths, labels, files.labels, strict=True)
         ]
-    if isinstance(item, str) and item.partition(":")[0] == "shapes":
+    if isinstance(item, str) and item.partition(":")[0] in DRAWN_SETS:
         images = load_images(item)
         return [
             ImageSource(
@@ -196,7 +197,7 @@ def _sources_of_path(item: str | os.PathLike, model: Model) -> Iterable[ImageSou
     if matches := matching_files(item):
         return [_file(match, model) for match in matches]
     raise InvalidInput(
-        "Images must be files, folders, patterns such as 'photos/*.jpg', or `shapes`. "
+        "Images must be files, folders, patterns such as 'photos/*.jpg', `shapes` or `creatures`. "
         f"There is no {printable(str(item))}."
     )
 

@@ -13,6 +13,7 @@ from heatproof.report.blocks import Answer, Section
 from heatproof.report.condition_findings import ConditionFindings
 from heatproof.report.frames import Frame
 from heatproof.report.noise_checks import NoiseChecks
+from heatproof.report.part_findings import PartFindings
 from heatproof.report.refinement_findings import SettingRefinement, refinement_findings
 from heatproof.report.robustness_findings import RobustnessFindings
 from heatproof.report.score_findings import ScoreFindings
@@ -96,6 +97,11 @@ class Findings:
     def conditions(self) -> ConditionFindings | None:
         """Findings of metrics under all conditions; None where there are scores under the reference alone."""
         return ConditionFindings.of(self.source, self.scores)
+
+    @cached_property
+    def parts(self) -> PartFindings | None:
+        """Findings of the metrics of parts; None without a validation set."""
+        return PartFindings.of(self.source)
 
     @cached_property
     def audits(self) -> list[AuditFindings]:

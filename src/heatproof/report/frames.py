@@ -11,7 +11,7 @@ import pandas as pd
 from heatproof.errors import StoreError
 from heatproof.report.source import open_source
 from heatproof.statistics.peaks import Peaks
-from heatproof.statistics.special_rows import CURVE, GROUND_TRUTH, PEAK, PROJECTION
+from heatproof.statistics.special_rows import CURVE, GROUND_TRUTH, PARTS, PEAK, PROJECTION
 from heatproof.studies.store import SAME_TARGET
 
 #: A pandas DataFrame. Any to the type checker, as pandas' annotations let every selection be a Series.
@@ -250,11 +250,15 @@ def peaks(rows: duckdb.DuckDBPyConnection, model: str, dataset: str) -> dict[str
 
 
 def curves(rows: duckdb.DuckDBPyConnection) -> Frame:
-    """The points of all curves: model, dataset, image, method, metric (`NAME-curve`), strength, value."""
+    """The points of all curves: model, dataset, image, method, metric (`NAME-curve`), strength, value.
+
+    Without those of parts, which go over thresholds (`part_findings`).
+    """
     columns = "model, dataset, image, method, metric, strength"
     return rows.execute(
         f"""SELECT {columns}, any_value(value)::DOUBLE AS value FROM rows
-            WHERE {REFERENCE} AND suffix(metric, '{CURVE}') AND flag = '' GROUP BY {columns} ORDER BY {columns}"""
+            WHERE {REFERENCE} AND suffix(metric, '{CURVE}') AND NOT starts_with(metric, '{PARTS}') AND flag = ''
+            GROUP BY {columns} ORDER BY {columns}"""
     ).df()
 
 

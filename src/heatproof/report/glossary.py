@@ -17,6 +17,11 @@ FAMILIES: dict[str, tuple[str, str]] = {
         "The map is compared with a mask of the object. Where the model uses the background, a map can be right about "
         "the model and still lie beside the object.",
     ),
+    "parts": (
+        "Does the map weigh the parts of the object as the model does?",
+        "These images are made of parts that can be removed one by one, so it is known how much each part matters to "
+        "the model. Images without some parts were among those that the model was trained on.",
+    ),
     "sensitivity": (
         "Does the map stay when the image hardly changes?",
         "A map that ignores the image is the most stable of all, so a stable map need not be right.",

@@ -18,9 +18,11 @@ from heatproof.files import write_atomically
 from heatproof.report.findings import Findings
 from heatproof.report.frames import Frame
 from heatproof.report.noise_checks import NoiseChecks, boundary_table, network_table
+from heatproof.report.part_findings import PartFindings
 from heatproof.report.robustness_findings import RobustnessFindings, RobustnessSetting
 from heatproof.report.score_findings import ScoreFindings
 from heatproof.statistics.paired import Comparison, is_worse
+from heatproof.statistics.part_scores import image_part_scores
 
 #: Columns of the tests of a noise study. `test` is friedman (statistic, p, w), average-rank (first; rank, and Nemenyi's
 #: critical distance), wilcoxon (first against second; p_holm, effect > 0 where first is better, and whether the two can
@@ -341,3 +343,26 @@ def rankings(findings: Findings) -> Frame | None:
 def fooled_by_condition(findings: Findings) -> Frame:
     """The controls that fool each metric under each condition (`statistics.condition_scores`)."""
     return _of_conditions(findings, "fooled")
+
+
+# --- parts ---
+
+
+def _parts(findings: Findings) -> PartFindings:
+    return _there(findings, findings.parts, "scores of parts")
+
+
+def parts(findings: Findings) -> Frame:
+    """Completeness, correctness, contrastivity and score of every method (`statistics.part_scores`)."""
+    return _parts(findings).table
+
+
+def part_thresholds(findings: Findings) -> Frame:
+    """The threshold of every method, and the value of its objective on the validation set."""
+    return _parts(findings).thresholds
+
+
+def part_images(findings: Findings) -> Frame:
+    """The part metrics of every test image and method, at the threshold of the method, and their sums."""
+    found = _parts(findings).values
+    return found.merge(image_part_scores(found), on=["model", "dataset", "image", "method", "control"])

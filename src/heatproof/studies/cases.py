@@ -77,15 +77,24 @@ def telling_scores(connection: Any, plan: Any) -> list[Case]:
 
     requests = requested_metrics(plan.metrics)
     lead = next((request for request in requests if request.family == "composite"), requests[0])
+    return _telling(connection, lead.key, lead.better)
+
+
+def telling_parts(connection: Any, plan: Any) -> list[Case]:
+    """As `telling_scores`, by the correctness of the parts, on the test sets."""
+    return [case for case in _telling(connection, "part-correctness", "high") if case.dataset != plan.validation]
+
+
+def _telling(connection: Any, metric: str, better: str) -> list[Case]:
     rows: Any = connection.execute(
         "SELECT model, dataset, image, method, control, value FROM rows SEMI JOIN kept USING (dataset, image) "
         "WHERE metric = ? AND method <> '' AND flag = '' AND isfinite(value) ORDER BY ALL",
-        [lead.key],
+        [metric],
     ).df()  # fmt: skip
     if rows.empty:
         return []
     cases: list[Case] = []
-    kinds = _kinds(rows, 1.0 if lead.better == "high" else -1.0, lead.key)
+    kinds = _kinds(rows, 1.0 if better == "high" else -1.0, metric)
     count = len(rows.drop_duplicates(["model", "dataset", "image"]))
     each = min(EACH, -(-count // max(1, len(kinds))))  # a few images are shared out, so that every kind has some
     for kind, title, why, order in kinds:

@@ -13,6 +13,7 @@ from heatproof.data import Images
 from heatproof.data.class_matching import label_match
 from heatproof.data.images import without_caches
 from heatproof.data.mosaics import of_mosaics
+from heatproof.data.part_images import made_of_parts
 from heatproof.errors import InvalidImage
 from heatproof.memo import cached_property
 from heatproof.models import Model
@@ -75,6 +76,11 @@ class Dataset:
     def mosaics(self) -> bool:
         """Whether the images are mosaics."""
         return of_mosaics(self.images)
+
+    @property
+    def parted(self) -> bool:
+        """Whether the images are made of parts that can be removed."""
+        return made_of_parts(self.images)
 
     @cached_property
     def given(self) -> list[Stored]:

@@ -14,35 +14,38 @@ import numpy as np
 import torch
 
 from heatproof.attributions import Request
-from heatproof.attributions.stored import Stored, as_map, fitted
 from heatproof.engine import (
     Batch,
     Explanation,
     GivenMaps,
     MethodScores,
     Outcome,
+    PartAnswers,
     ReferenceMaps,
     ResolvedMethod,
     evaluate,
     explanation,
     needs_by_layer,
 )
-from heatproof.errors import InvalidImage, LayerError, ModelError, NotApplicable
+from heatproof.errors import LayerError, ModelError, NotApplicable
 from heatproof.flags import FINE, Flag, Reason, first_flags
 from heatproof.memo import cached_property
 from heatproof.metrics.localisation import peak_on_mask
 from heatproof.metrics.metric_request import MetricRequest
+from heatproof.metrics.part_checks import background_independence
 from heatproof.models import Model
 from heatproof.models.other_size import size_refusal
 from heatproof.perturbations import psnr
 from heatproof.rounding import top_class
-from heatproof.statistics.special_rows import CURVE, GROUND_TRUTH, PEAK, PROJECTION
+from heatproof.statistics.special_rows import BACKGROUND, CURVE, GROUND_TRUTH, PEAK, PROJECTION
 from heatproof.studies.answers import changed, correctness, non_finite
+from heatproof.studies.beside_images import Flagged, maps_beside, masks_of
 from heatproof.studies.changed_images import ChangedImages, strength_of
 from heatproof.studies.conditions import INTACT, Condition
 from heatproof.studies.jobs import Dataset, ImageBlock, options_hash, target_rule
 from heatproof.studies.maps import KeptMaps
 from heatproof.studies.measures import Measures, needs_mask
+from heatproof.studies.part_sets import images_by_parts
 from heatproof.studies.partial import PartialBatch, PartialCondition
 from heatproof.studies.projections import projections
 from heatproof.studies.rows import Rows
@@ -304,7 +307,8 @@ class Measurement:
         absent = self.unusable(explained.condition)
         self._image_rows(explained, about, first)
         due = self._measures_due(first)
-        given = self._all_given() if first else []
+        given = self._maps_beside() if first else []
+        parts = self.part_answers(explained) if any(request.of_parts for _, request in due) else None
         if due:
             columns = {m.key: at_layers(m) for m in explained.methods}
             columns |= {maps.key: of_maps(maps.key) for maps, _ in given}
@@ -318,6 +322,7 @@ class Measurement:
                 found=explained.found,
                 survive=True,
                 finished=self._finished(explained.condition),
+                parts=parts,
             )
             reasons = {maps.key: why for maps, why in given}
             for one in scores:
@@ -328,6 +333,8 @@ class Measurement:
                 if kept.shown and one.method != GROUND_TRUTH:
                     kept.add_display(columns[one.method]["method"], one.maps[self._gallery_rows])
                 advance(1 / len(columns))
+        if parts is not None and first:
+            self._add_background(parts, explained, about)
         if first and not due:
             for method in self.methods:
                 maps, flags = explained.found.display(method.key), explained.found.flags[method.key]
@@ -446,47 +453,35 @@ class Measurement:
 
     # --- what comes with the images ---
 
-    def _all_given(self) -> list[tuple[GivenMaps, list[Flag]]]:
+    def _maps_beside(self) -> list[tuple[GivenMaps, list[Flag]]]:
         """Maps made beforehand, and the ground truth as a map where the study scores it."""
-        found = [self._given_maps(maps) for maps in self.dataset.given]
-        if self.plan.scores_ground_truth and self.dataset.masked:
-            masks, flags = self._masks
-            found.append((GivenMaps(GROUND_TRUTH, masks.to(self.x), [bool(flag) for flag in flags]), flags))
-        return found
-
-    def _given_maps(self, maps: Stored) -> tuple[GivenMaps, list[Flag]]:
-        """The maps made beforehand for these images, NaN where none can be used, and the reasons."""
-        found, reasons, absent = [], [], []
-        for row, (identity, size) in enumerate(zip(self.block.ids, self.block.sizes, strict=True)):
-            one, reason = None, FINE
-            try:
-                one = as_map(maps(identity), size, self.model.geometry)
-                if one is not None:
-                    one = fitted(one[None], self.x[row : row + 1], "display", maps.name)[0]
-            except InvalidImage as error:
-                one, reason = None, Flag(Reason.NO_MAP, f"its map cannot be used: {error}", error)
-            absent.append(one is None)
-            reasons.append(reason)
-            found.append(self.x.new_full(self.x.shape[2:], torch.nan) if one is None else one)
-        return GivenMaps(maps.name, torch.stack(found), absent), reasons
+        truth = self._masks if self.plan.scores_ground_truth and self.dataset.masked else None
+        return maps_beside(self.dataset, self.block, self.model.geometry, self.x, truth)
 
     @cached_property
-    def _masks(self) -> tuple[torch.Tensor, list[Flag]]:
+    def _masks(self) -> Flagged:
         """The masks, empty where there is none that can be used, and the reasons."""
-        geometry, masks, flags = self.model.geometry, [], []
-        for index, size in zip(self.block.indices, self.block.sizes, strict=True):
-            mask, why = None, Flag(Reason.NO_MASK)
-            try:
-                mask = self.dataset.ground_truth.mask(index, geometry, size)
-            except InvalidImage as error:
-                why = Flag(Reason.NO_MASK, f"its mask cannot be used: {error}", error)
-            flags.append(why if mask is None else FINE)
-            masks.append(torch.zeros(geometry.size, dtype=torch.bool) if mask is None else mask)
-        return torch.stack(masks), flags
+        return masks_of(self.dataset, self.block, self.model.geometry)
 
     def ground_truth(self, condition: Condition) -> torch.Tensor:
         """The masks, transformed like the images under a condition."""
         return self.changed_images.masks(self._masks[0], condition)
+
+    def part_answers(self, explained: Explained) -> PartAnswers | None:
+        """The parts of the images; None where they have none, and under a condition that changes the images."""
+        condition = explained.condition
+        if condition.transformation or condition.perturbation or not self.dataset.parted:
+            return None
+        given = images_by_parts(self.dataset.images, self.block.indices, self.model.classes)
+        return PartAnswers(explained.batch.model, explained.x, explained.found.logits, given)
+
+    def _add_background(self, parts: PartAnswers, explained: Explained, about: Mapping[str, Any]) -> None:
+        """Adds a row for each image: the share of its distractors on which the network does not depend."""
+        values = background_independence(explained.found.logits, explained.found.target, parts.view())
+        flags = [FINE if value == value else Flag(Reason.UNDEFINED, "no distractor, or an image without one is missing")
+                 for value in values.tolist()]  # fmt: skip
+        counts = [len(names) - len(parts.given.table.parts) for names in parts.things]
+        self.rows.add(self.block.ids, **about, metric=BACKGROUND, value=numbers(values), flag=flags, n=counts)
 
 
 def repeated(values: Sequence[Any], times: int) -> list[Any]:

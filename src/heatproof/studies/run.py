@@ -19,7 +19,7 @@ from heatproof import targets
 from heatproof.ambient import neutral
 from heatproof.attributions.foreign import PLUGIN_METHODS
 from heatproof.engine import ResolvedMethod, chosen_layer, dry_run, needs_by_layer, refusals, resolve_layers
-from heatproof.errors import InvalidInput, InvalidStudy, StoreError, UnknownName
+from heatproof.errors import InvalidInput, InvalidStudy, StoreError, UnknownName, warn
 from heatproof.files import file_fingerprint
 from heatproof.locks import STUDIES, held
 from heatproof.metrics.foreign import PLUGIN_METRICS

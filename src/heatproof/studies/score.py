@@ -94,7 +94,9 @@ class ScorePlan(Plan):
     def given_maps(self) -> tuple[MapsPlan, ...]:
         return self.maps
 
-    def chosen_metrics(self, masked: bool, mosaics: bool, values: bool = False) -> tuple[list[str], list[str]]:
+    def chosen_metrics(
+        self, masked: bool, mosaics: bool, values: bool = False, parted: bool = True
+    ) -> tuple[list[str], list[str]]:
         """The metrics with families resolved and options applied, parts of composites first; and the metrics left out.
 
         Those for want of masks; a warning names those that networks of values have not.
@@ -102,6 +104,8 @@ class ScorePlan(Plan):
         Args:
             masked: whether any image has a mask; if not, metrics that need one are left out of families.
             mosaics: whether any image is a mosaic; if not, metrics that need those are left out.
+            parted: whether any image is made of removable parts; if not, metrics that need those are left out of
+                families.
             values: whether all models are networks of values; then metrics that need a probability are left out of
                 families and of the default.
 
@@ -118,7 +122,8 @@ class ScorePlan(Plan):
             unnamed = family or "metrics" not in self.model_fields_set
             for request in requested_metrics([spelling], parts=False, reference=False):
                 unmasked = family and not masked and "mask" in request.entry.needs
-                if unmasked or (request.of_mosaics and not mosaics):
+                unparted = family and not parted and request.of_parts
+                if unmasked or unparted or (request.of_mosaics and not mosaics):
                     left.append(request.key)
                     continue
                 if values and (why := request.refusal_of_values):
@@ -185,7 +190,9 @@ def with_metrics_named(plan: ScorePlan, datasets: Sequence[Any], models: Any) ->
 
     values = all(one.output == "value" for one in plan.models)
     masked, mosaics = any(one.masked for one in datasets), any(one.mosaics for one in datasets)
-    chosen, left = plan.chosen_metrics(masked, mosaics, values)
+    parted = any(one.parted for one in datasets)
+    chosen, left = plan.chosen_metrics(masked, mosaics, values, parted)
+    left = [key for key in left if parted or not parsed_metric(key).of_parts] if chosen else left
     of_mosaics = [] if mosaics else [key for key in left if parsed_metric(key).of_mosaics]
     if masked or not chosen:
         left = [key for key in left if key not in of_mosaics]

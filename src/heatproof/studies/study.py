@@ -157,6 +157,7 @@ BUILT_IN = {
     "metric-validity": "heatproof.studies.metric_validity",
     "refine": "heatproof.studies.refine",
     "fidelity": "heatproof.studies.fidelity",
+    "parts": "heatproof.studies.parts",
 }
 
 _registered: dict[str, Study] = {}

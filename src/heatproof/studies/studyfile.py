@@ -9,6 +9,8 @@ import yaml
 from heatproof.errors import InvalidStudy
 from heatproof.studies.settings import listed, maps_given
 
+NAMED_SETS = ("shapes", "creatures", "torchvision", "mosaic", "funnybirds", "funnybirds-val", "funnybirds-test")
+
 #: The fields of a study file that hold paths.
 PATHS: Mapping[str, tuple[str, ...]] = {
     "models": ("checkpoint", "classes"),
@@ -74,7 +76,7 @@ def _anchored_maps(method: Any, folder: Path) -> Any:
 
 
 def _a_name(images: str) -> bool:
-    return images.partition(":")[0] in ("shapes", "torchvision", "mosaic")
+    return images.partition(":")[0] in NAMED_SETS  # as in data.loading, which loads torch
 
 
 def _lines(text: str) -> dict[str, int]:
