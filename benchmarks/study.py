@@ -18,7 +18,7 @@ from heatproof.engine import batch as engine
 from heatproof.models import Model, load_model
 from heatproof.models.capture import Captured
 from heatproof.perturbations import PERTURBATIONS, Perturber
-from heatproof.studies import measurement, worker
+from heatproof.studies import changed_images, measurement, worker
 from heatproof.studies.datasets import open_datasets
 from heatproof.studies.jobs import Job, Setup, all_requests
 from heatproof.studies.loading import StudyModels
@@ -37,7 +37,7 @@ PLACES: Sequence[tuple[Any, str, str]] = (
     (worker, "open_block", "opening images"),
     (references, "segment", "segments"),
     (Perturber, "apply", "perturbation arithmetic"),
-    (measurement, "loss_gradient", "attack passes"),
+    (changed_images, "loss_gradient", "attack passes"),
     (engine, "captured", "forward passes"),
     (Captured, "gradients_of", "head backward passes"),
     (measurement, "explanation", "maps"),
@@ -148,7 +148,7 @@ def _twins(watch: Stopwatch, floor: dict[str, Timing], split: Split) -> Sequence
             z = batch.model.normalise(batch.x)
             floor["head"].run(lambda: head_pass(split.trunk, split.head, z))
 
-    return [(measurement, "loss_gradient", full), (measurement, "explanation", head)]
+    return [(changed_images, "loss_gradient", full), (measurement, "explanation", head)]
 
 
 def summary(plan: NoisePlan, job: JobTimes) -> Result:

@@ -161,6 +161,7 @@ def test_metrics_without_a_meaning_are_refused_by_name_and_left_out_of_families(
     refused = {name for name in METRICS if METRICS[name].traits.get("values", "same") not in ("same", "units")}
     assert refused == {
         "adcc", "arcc", "average-drop", "average-gain", "sufficiency", "irof", "sic", "aic", "random-logit",
+        *(name for name in METRICS if name.startswith("part-")),
     }  # fmt: skip
     for name in sorted(refused):
         with pytest.raises(NotApplicable, match=f"{name}' has no meaning for a network of values"):

@@ -58,16 +58,13 @@ class PassesMade:
     needed: Passes
 
     def __str__(self) -> str:
-        parts = [
-            f"{made:,.0f} {name} made, {needed:,.0f} told beforehand ({made / needed:.2f})"
-            for name, made, needed in (
-                ("forward", self.made.forward, self.needed.forward),
-                ("backward", self.made.backward, self.needed.backward),
-            )
-            if needed
-        ]
+        sides = (
+            ("forward", self.made.forward, self.needed.forward),
+            ("backward", self.made.backward, self.needed.backward),
+        )
+        told = [f"{made:,.0f} {name} (told: {needed:,.0f})" for name, made, needed in sides if needed]
         without = f"; not told: {', '.join(self.needed.unknown)}" if self.needed.unknown else ""
-        return f"Passes of an image: {', '.join(parts)}{without}."
+        return f"Passes of an image: {', '.join(told)}{without}."
 
 
 def told(parts: Iterable[Passes]) -> str:

@@ -15,8 +15,8 @@ TEXT = (
     "Maps are compared segment by segment. Here the borders of the segments are moved on purpose, so that they cut "
     "through objects: a grid is moved by half a cell, and every segment is cut in two through its middle, across its "
     "longest axis. A segment's middle is not always the object's: segmenters see the image and no mask. Segments that "
-    "are cut in two are twice as many, and RBO falls with their number alone. So a lower RM there need not come from "
-    "where the borders are; Kendall's W says whether the order of the methods changes."
+    "are cut in two are twice as many, and the chance level of RBO falls with their number. So a lower RM there need "
+    "not come from where the borders are; Kendall's W says whether the order of the methods changes."
 )
 SHOWN = ("rm", "rm0", "kappa")
 
