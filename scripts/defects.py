@@ -19,12 +19,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from reference_defects import DEFECTS, Defect, Lab  # noqa: E402
-from reference_defects.arms import RESAMPLES, Arms, summary  # noqa: E402
+from reference_defects import DEFECTS, Defect, Lab
+from reference_defects.arms import RESAMPLES, Arms, summary
 
-import heatproof  # noqa: E402
-from heatproof.data import Shapes, demo_shapes, paper_shapes  # noqa: E402
-from heatproof.errors import HeatproofError  # noqa: E402
+import heatproof
+from heatproof.data import Shapes, demo_shapes, paper_shapes
+from heatproof.errors import HeatproofError
 
 SETS = {"shapes": demo_shapes, "paper-shapes": paper_shapes}
 
@@ -59,14 +59,18 @@ def rows_of(one: Defect, lab: Lab, resamples: int = RESAMPLES) -> Iterator[Row]:
     nan = float("nan")
     about = {"network": lab.model.name, "images": lab.images.name, "seed": lab.seed}
     if one.arms is None:
-        yield Row(one.name, one.where, "—", nan, nan, nan, nan, nan, 0, 0, **about, note=f"not switched on: {one.why_not}")
+        yield Row(
+            one.name, one.where, "—", nan, nan, nan, nan, nan, 0, 0, **about, note=f"not switched on: {one.why_not}"
+        )
         return
     try:
         for arms in one.arms(lab):
             yield _row(one, arms, about, lab.seed, resamples)
     except HeatproofError as error:
         first = str(error).partition("\n")[0]
-        yield Row(one.name, one.where, "—", nan, nan, nan, nan, nan, 0, 0, **about, note=f"not on this network: {first}")
+        yield Row(
+            one.name, one.where, "—", nan, nan, nan, nan, nan, 0, 0, **about, note=f"not on this network: {first}"
+        )
 
 
 def _row(one: Defect, arms: Arms, about: dict, seed: int, resamples: int) -> Row:
@@ -81,17 +85,21 @@ def markdown(rows: Sequence[Row]) -> str:
              "|---|---|---|---|---|---|---|---|"]  # fmt: skip
     for row in rows:
         count = str(row.n) if row.n == row.n_on else f"{row.n} → {row.n_on}"
-        cells = (f"`{row.defect}`", row.where, row.quantity, number(row.off), number(row.on),
-                 f"{number(row.difference, True)} [{number(row.low, True)}, {number(row.high, True)}]", count, row.note)  # fmt: skip
+        change = f"{number(row.difference, True)} [{number(row.low, True)}, {number(row.high, True)}]"
+        arms = (number(row.off), number(row.on), change)
+        cells = (f"`{row.defect}`", row.where, row.quantity, *arms, count, row.note)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 
 
 def number(value: float, signed: bool = False) -> str:
-    """Three decimals; a dash for NaN."""
+    """Three decimals, one digit where that would be 0 (`2e-05`); a dash for NaN."""
     if value != value:
         return "—"
-    return f"{round(value, 3) + 0.0:+.3f}" if signed else f"{round(value, 3) + 0.0:.3f}"
+    sign = "+" if signed else ""
+    if 0 < abs(value) < 0.0005:
+        return f"{value:{sign}.0e}"
+    return f"{value + 0.0:{sign}.3f}"
 
 
 def sentence(row: Row) -> str:
@@ -99,8 +107,8 @@ def sentence(row: Row) -> str:
     if row.n == 0:
         return f"{row.defect}: {row.note}."
     verdict = "moves" if row.moves else "does not move" if row.low == row.low else "has no interval for"
-    return (f"{row.defect} {verdict} {row.quantity}: {number(row.off)} → {number(row.on)}, difference "
-            f"{number(row.difference, True)} [{number(row.low, True)}, {number(row.high, True)}], n = {row.n_on}.")  # fmt: skip
+    change = f"difference {number(row.difference, True)} [{number(row.low, True)}, {number(row.high, True)}]"
+    return f"{row.defect} {verdict} {row.quantity}: {number(row.off)} → {number(row.on)}, {change}, n = {row.n_on}."
 
 
 def write(rows: Sequence[Row], folder: Path, name: str) -> None:

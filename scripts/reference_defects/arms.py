@@ -82,7 +82,8 @@ def summary(arms: Arms, seed: int = 0, resamples: int = RESAMPLES) -> Summary:
 
     Both arms see the same resamples, so the difference is paired by image.
     """
-    off, on = (np.asarray(values, dtype=np.float64) for values in (arms.off, arms.on))
+    # Rounded, so that the rounding of another processor is no difference.
+    off, on = (np.round(np.asarray(values, dtype=np.float64), 6) for values in (arms.off, arms.on))
     if off.shape != on.shape or off.ndim != 1:
         raise ValueError(f"Arms must have one value for each image. Got {off.shape} and {on.shape}.")
     if arms.paired:

@@ -78,7 +78,7 @@ class Lab:
         return mask_cosine(maps, self.mask).nan_to_num(0.0)
 
     def cropping(self) -> "Lab":
-        """The same network with a resize to 8/7 of the input and a centre crop, where its own geometry does not crop."""
+        """The same network with a resize to 8/7 and a centre crop, where its own geometry does not crop."""
         own = self.model.geometry
         if own.resize not in (None, own.size[0]):
             return self
@@ -87,12 +87,9 @@ class Lab:
 
 
 def agreement(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """Cosine of two display maps of each image, `(N,)`; 0 where one of them is degenerate."""
-    return cosine(one, other).nan_to_num(0.0)
-
-
-def in_batches(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, size: int) -> torch.Tensor:
-    return torch.cat([function(part) for part in x.split(size)])
+    """Cosine of two display maps of each image, `(N,)`: NaN where `one` is degenerate, 0 where only `other` is."""
+    usable = one.flatten(1).any(1)
+    return torch.where(usable, cosine(one, other).nan_to_num(0.0), torch.nan)
 
 
 @contextmanager

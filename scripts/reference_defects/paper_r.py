@@ -1,4 +1,4 @@
-"""Defects of the code of paper R (Domeniconi et al. 2026): its data, RefineCAM's coherency, dropped maps, ShapleyCAM."""
+"""Defects of the code of paper R (Domeniconi et al. 2026): data, coherency, dropped maps, ShapleyCAM."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -8,22 +8,27 @@ import numpy as np
 import timm
 import torch
 from PIL import Image
-from reference_defects.arms import Arms, defect, gap
-from reference_defects.lab import Lab, agreement
 from scipy.stats import spearmanr
 
 import heatproof
 from heatproof import masking
 from heatproof.attributions.refine import refined
 from heatproof.data import Shapes
-from heatproof.errors import LayerError
 from heatproof.metrics.coherency import pearson
 from heatproof.metrics.composites import harmonic
 from heatproof.metrics.localisation import mask_cosine
 from heatproof.rounding import rounded
 from heatproof.tensors import minmax
+from reference_defects.arms import Arms, defect, gap
+from reference_defects.lab import Lab, agreement
 
 R = "paper R's code"
+#: Networks with GELU and LayerNorm, and a layer of each: before the last LayerNorm, before a residual block, of tokens.
+RANDOM = (
+    ("convnext_atto", "@stages.3.blocks.1"),
+    ("convnext_atto", "@stages.3.blocks.0"),
+    ("vit_tiny_patch16_224", "@blocks.11.norm1"),
+)
 CAMS = ("gradcam", "layercam", "refine:layercam")
 
 
@@ -203,19 +208,20 @@ def shapleycam_without_hessian(lab: Lab) -> Iterator[Arms]:
         yield Arms(f"cosine with the whole ShapleyCAM, {where} of {lab.model.name}", agreement(off, off),
                    agreement(off, on))  # fmt: skip
         yield Arms(f"mask-cosine of shapleycam, {where} of {lab.model.name}", lab.cosine(off), lab.cosine(on))
-    for name in ("convnext_atto", "vit_tiny_patch16_224"):
+    for name, layer in RANDOM:
         few = random_network(lab.few(16), name)
-        off, on = shapley_arms(few, "", target="predicted")
-        usable = off.flatten(1).any(1)
-        yield Arms(f"cosine with the whole ShapleyCAM, last layer of {name}", *(
-            torch.where(usable, agreement(off, one), torch.nan) for one in (off, on)),
-            note="random weights, seeded: GELU and LayerNorm")  # fmt: skip
+        for target in ("predicted", "least"):
+            off, on = (maps.flatten(1).double() for maps in shapley_arms(few, layer, target, raw=True))
+            alike = [torch.cosine_similarity(off, one) for one in (off, on)]
+            title = f"cosine of signed maps with the whole ShapleyCAM, {layer[1:]} of {name}, target {target}"
+            yield Arms(title, *alike, note="random weights, seeded: GELU and LayerNorm")
 
 
-def shapley_arms(lab: Lab, layer: str, target: str = "label") -> tuple[torch.Tensor, torch.Tensor]:
-    """Display maps of ShapleyCAM, and of Grad-CAM of its utility `y + log p`."""
+def shapley_arms(lab: Lab, layer: str, target: str = "label", raw: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    """Maps of ShapleyCAM, and of Grad-CAM of its utility `y + log p`."""
     whole, rest = f"shapleycam{layer}", f"gradcam{layer}"
-    return lab.explain(whole, target=target)[whole], lab.explain(rest, target=target, output=utility)[rest]
+    more = {"target": target, "raw": raw}
+    return lab.explain(whole, **more)[whole], lab.explain(rest, output=utility, **more)[rest]
 
 
 def utility(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -231,12 +237,7 @@ def random_network(lab: Lab, name: str) -> Lab:
         module = timm.create_model(name, pretrained=False, num_classes=6)
         for parameter in module.parameters():
             torch.nn.init.normal_(parameter, std=0.05) if parameter.dim() > 1 else torch.nn.init.uniform_(parameter)
-    model = heatproof.wrap(module, mean=0.5, std=0.5, size=224, name=name)
-    try:
-        model.last_layer  # noqa: B018  (found by a pass of the network)
-    except LayerError as error:
-        raise LayerError(f"{name} must have a layer to explain. {error}") from error
-    return replace(lab, model=model)
+    return replace(lab, model=heatproof.wrap(module, mean=0.5, std=0.5, size=224, name=name))
 
 
 gap(
