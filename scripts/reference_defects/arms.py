@@ -1,7 +1,7 @@
 """What a defect is, what its two arms are, and how their difference is summed up."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ class Arms:
     quantity: str
     off: Any
     on: Any
+    _: KW_ONLY
     paired: bool = True
     note: str = ""
 

@@ -116,7 +116,7 @@ def _spearman(one: np.ndarray, other: np.ndarray) -> float:
     known = ~np.isnan(one) & ~np.isnan(other)
     if known.sum() < 3 or np.ptp(one[known]) == 0 or np.ptp(other[known]) == 0:
         return float("nan")
-    return float(spearmanr(one[known], other[known]).statistic)
+    return float(spearmanr(one[known], other[known])[0])  # type: ignore[arg-type]
 
 
 def _has(lab: Lab, layer: str) -> bool:
