@@ -214,7 +214,10 @@ def shapleycam_without_hessian(lab: Lab) -> Iterator[Arms]:
             off, on = (maps.flatten(1).double() for maps in shapley_arms(few, layer, target, raw=True))
             alike = [torch.cosine_similarity(off, one) for one in (off, on)]
             title = f"cosine of signed maps with the whole ShapleyCAM, {layer[1:]} of {name}, target {target}"
-            yield Arms(title, *alike, note="random weights, seeded: GELU and LayerNorm")
+            note = "random weights, seeded: GELU and LayerNorm"
+            yield Arms(title, *alike, note=note)
+            title = f"norm of ShapleyCAM's map as a multiple of Grad-CAM's, {layer[1:]} of {name}, target {target}"
+            yield Arms(title, off.norm(dim=1) / on.norm(dim=1), torch.ones(few.n), note=note)
 
 
 def shapley_arms(lab: Lab, layer: str, target: str = "label", raw: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
