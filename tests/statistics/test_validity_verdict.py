@@ -45,6 +45,24 @@ def test_the_best_metric_is_named_and_the_rest_sorted_out():
     assert "Holm over 10 pairs of metrics, and over 4 metrics" in notes and "energy" not in notes
 
 
+def test_a_metric_that_few_images_have_does_not_order_the_others():
+    """On most images the sparse metric is constant; on the few others the better metric happens to be the worse."""
+    generator = np.random.default_rng(1)
+    rows = []
+    for image in range(60):
+        truth = generator.permutation(5) / 5
+        odd = image < 3
+        values = {TRUTH: truth, "good": -truth if odd else truth + 0.1 * generator.random(5)}
+        values |= {"fair": truth + generator.random(5), "sparse": generator.random(5) if odd else np.zeros(5)}
+        rows += [(f"{image:02d}", f"m{m}", name, one[m]) for name, one in values.items() for m in range(5)]
+    frame = pd.DataFrame(rows, columns=["image", "method", "metric", "value"]).assign(control=False)
+    metrics = ["good", "fair", "sparse"]
+    validity = metric_validity(frame, dict.fromkeys([TRUTH, *metrics], "high"), resamples=100)
+    cells = [FooledCell(m, "ones", "m0", 60, 0.1, 0.0, 0.0, BOTH, False) for m in metrics]
+    found = validity_verdict(ValidityFacts("set", validity, cells, (), {}, frozenset(), 5, 1, 60, 60, 1.0))
+    assert found.believed == ("good", "fair") and found.top == ("good",)
+
+
 def test_a_metric_that_agrees_less_may_be_believed_too():
     found = validity_verdict(facts())
     assert (found.believed, found.top) == (("good", "fair"), ("good",))
