@@ -86,7 +86,7 @@ def test_too_few_methods_or_images():
 
 
 def test_the_notes_on_rescaled_maps_the_ground_truth_and_wrong_predictions():
-    moved = [Rescaling(name, "cam", "cam[power=0.5]", 9, 0.5, 0.4, most, float(most == 0))
+    moved = [Rescaling(name, "cam", "cam[power=0.5]", 9, 0.5, 0.4, most, float(most == 0), most)
              for name, most in (("good", 0.0), ("noise", 0.2), (TRUTH, 0.1))]  # fmt: skip
     high = np.linspace(1, 2, 60)
     truth = {one.first: one for one in paired_tests([(high, high - 1)], [("fair", "ground truth")])}

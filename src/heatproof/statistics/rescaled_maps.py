@@ -11,8 +11,12 @@ import pandas as pd
 
 from heatproof import spelling
 from heatproof.rounding import ANSWER_STEP, largest, rounded
+from heatproof.statistics.equal_maps import DIFFERENT
 from heatproof.statistics.score_tables import score_rows, wide_scores
 from heatproof.statistics.special_rows import POWER
+
+#: The mean change, as a share of the span over the images, up to which a metric counts as unmoved.
+STILL = 0.01
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,8 @@ class Rescaling:
     """One metric, of a method's maps and of the same maps rescaled, over `n` images.
 
     plain, rescaled: the means. most: the largest change on an image. same: the share of images without any change.
+    moved: the mean change, as a share of the span of the plain values; NaN where these are fewer than `DIFFERENT`
+    different numbers, which may be equal by chance.
     """
 
     metric: str
@@ -30,11 +36,15 @@ class Rescaling:
     rescaled: float
     most: float
     same: float
+    moved: float
 
     @property
     def blind(self) -> bool:
-        """Whether the metric changed on no image."""
-        return self.same == 1
+        """Whether the metric hardly changed: by at most `STILL` of its span on average.
+
+        Rounding to six digits makes a few pixels tie in one map and not in the other, so not all changes are 0.
+        """
+        return self.moved <= STILL
 
 
 def base_of(method: str) -> str:
@@ -62,6 +72,9 @@ def rescalings(scores: pd.DataFrame) -> list[Rescaling]:
             if len(pair):
                 moves = rounded(np.abs(pair[:, 1] - pair[:, 0]), largest(pair, None), ANSWER_STEP)
                 (plain, rescaled), most = pair.mean(0), float(moves.max())
-                facts = float(plain), float(rescaled), most, float((moves == 0).mean())
+                near = rounded(pair[:, 0], largest(pair, None), ANSWER_STEP)
+                told = len(np.unique(near)) >= DIFFERENT
+                moved = float(moves.mean() / (near.max() - near.min())) if told else np.nan
+                facts = float(plain), float(rescaled), most, float((moves == 0).mean()), moved
                 found.append(Rescaling(str(metric), base_of(arm), arm, len(pair), *facts))
     return found
