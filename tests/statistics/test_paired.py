@@ -12,7 +12,7 @@ from statsmodels.stats.multitest import multipletests
 
 from heatproof.errors import InvalidInput
 from heatproof.statistics.agreement import cliques, kendall_w, nemenyi_distance, segmenter_agreement
-from heatproof.statistics.paired import compared, friedman, holm, is_worse, signed_ranks, wilcoxon_pairs
+from heatproof.statistics.paired import by_mean, compared, friedman, holm, is_worse, signed_ranks, wilcoxon_pairs
 
 
 def values(blocks=30, methods=5, seed=0, ties=False):
@@ -203,3 +203,15 @@ def test_worse_takes_both_the_corrected_p_and_the_direction():
     (test,) = wilcoxon_pairs(np.stack([good, bad], 1), ["good", "bad"])
     (turned,) = wilcoxon_pairs(np.stack([bad, good], 1), ["bad", "good"])
     assert is_worse(test, 0.95) and not is_worse(turned, 0.95) and not is_worse(test, 1 - test.p_holm / 2)
+
+
+def test_a_method_with_few_values_does_not_order_the_others():
+    """It has values on three of forty blocks, where the better of the other two happens to be the worse."""
+    good, fair = np.linspace(0.6, 0.9, 40), np.linspace(0.3, 0.6, 40)
+    good[:3], few = 0.1, np.full(40, np.nan)
+    few[:3] = 0.5
+    frame = pd.DataFrame({"good": good, "fair": fair, "few": few})
+    assert compared(frame).order == ("good", "fair", "few")
+    assert compared(frame).best == "good"
+    half = frame.assign(few=np.where(np.arange(40) < 20, 0.5, np.nan))
+    assert compared(half).order[0] == "good" and by_mean(half.to_numpy(), ["good", "fair", "few"])[1] == "few"

@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -25,11 +25,10 @@ from heatproof.data.creature_drawing import (
     Pose,
     drawn_figure,
 )
+from heatproof.data.drawn_images import DrawnImages
 from heatproof.data.part_images import Parts, PartTable
 from heatproof.data.shape_drawing import dead_leaves
 from heatproof.errors import InvalidInput
-from heatproof.memo import cached_property
-from heatproof.seeds import derived_seed
 
 KINDS = ("horns", "wings", "tail", "legs", "eyes")
 #: Class → the variant of each kind: a code in which two classes share at most two parts.
@@ -56,11 +55,14 @@ class Layer(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Creatures:
+class Creatures(DrawnImages):
     """`n` images of one split, each drawn when it is opened; obeys `heatproof.data.Images` and can be pickled.
 
     `title` replaces the name `creatures:SPLIT`. Raises InvalidInput for a split that does not exist or a size below 48.
     """
+
+    kind_of_set: ClassVar[str] = "creatures"
+    classes: ClassVar[tuple[str, ...]] = NAMES
 
     split: str
     n: int
@@ -77,49 +79,10 @@ class Creatures:
             raise InvalidInput(f"`size` must be at least 48 pixels, as parts are a tenth of it. Got {self.size}.")
 
     @property
-    def name(self) -> str:
-        return self.title or f"creatures:{self.split}"
-
-    @property
-    def ids(self) -> list[str]:
-        return self._ids
-
-    @property
-    def labels(self) -> list[int | None]:
-        """Every twelve images in a row hold each class once, in an order drawn from the class stream."""
-        return self._labels
-
-    @cached_property
-    def _ids(self) -> list[str]:
-        return [f"{self.split}/{i:05d}" for i in range(self.n)]
-
-    @cached_property
-    def _labels(self) -> list[int | None]:
-        blocks = (self._stream("class", f"{self.split}/{b}") for b in range(math.ceil(self.n / len(CODE))))
-        orders = (np.argsort(stream.random(len(CODE)), kind="stable") for stream in blocks)
-        labels: list[int | None] = [int(label) for order in orders for label in order]
-        return labels[: self.n]
-
-    @property
-    def class_names(self) -> list[str]:
-        return list(NAMES)
-
-    @property
-    def flags(self) -> dict[str, str]:
-        return {}
-
-    @property
     def fingerprint(self) -> str:
         """A hash of the settings."""
         settings = ("creatures", self.split, self.n, self.size, self.seed)
         return hashlib.blake2b(repr(settings).encode(), digest_size=16).hexdigest()
-
-    def pixel_hash(self) -> str:
-        """A hash of every pixel: it changes when the generator no longer makes the training images."""
-        digest = hashlib.blake2b(digest_size=16)
-        for i in range(self.n):
-            digest.update(self.open(i).tobytes())
-        return digest.hexdigest()
 
     def open(self, i: int) -> Image.Image:
         """Image `i`, RGB, `size` × `size`."""
@@ -180,9 +143,6 @@ class Creatures:
                 covers = drawn_figure(figure, self.size, Pose(*place, radius, 2 * math.pi * u[2]))
                 found.append(Layer(f"distractor-{number}", covers, colour))
         return found
-
-    def _stream(self, thing: str, item: str) -> np.random.Generator:
-        return np.random.Generator(np.random.PCG64(derived_seed(self.seed, item, f"creatures {thing}")))
 
 
 @dataclass(frozen=True)

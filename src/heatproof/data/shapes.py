@@ -12,19 +12,19 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
 
 from heatproof.data.clutter import KINDS, Painter, Scene
+from heatproof.data.drawn_images import DrawnImages
 from heatproof.data.image_opener import has_image_header, open_image
 from heatproof.data.image_paths import image_files, printable
 from heatproof.data.shape_drawing import CLASSES, dead_leaves, drawn, margin, standing_out
 from heatproof.errors import InvalidInput, warn
 from heatproof.memo import cached_property
 from heatproof.registry import unknown
-from heatproof.seeds import derived_seed
 
 SPLITS = ("train", "val", "test")
 #: Ranges of sizes in pixels: (smallest, largest), both included.
@@ -39,7 +39,7 @@ DEMO_IMAGES = {"train": 8192, "val": 256, "test": 600}
 
 
 @dataclass(frozen=True)
-class Shapes:
+class Shapes(DrawnImages):
     """`n` images of one split, each generated when it is opened; obeys `heatproof.data.Images` and can be pickled.
 
     `shape_sizes` are (smallest, largest) pixel ranges, one of them drawn for each image: the diameter of a
@@ -49,6 +49,9 @@ class Shapes:
     `shapes:SPLIT`. Raises InvalidInput for a split that does not exist or a shape that cannot fit, UnknownName for an
     unknown clutter.
     """
+
+    kind_of_set: ClassVar[str] = "shapes"
+    classes: ClassVar[tuple[str, ...]] = CLASSES
 
     split: str
     n: int
@@ -76,51 +79,12 @@ class Shapes:
                 )
 
     @property
-    def name(self) -> str:
-        return self.title or f"shapes:{self.split}"
-
-    @property
-    def ids(self) -> list[str]:
-        return self._ids
-
-    @property
-    def labels(self) -> list[int | None]:
-        """Every six images in a row hold each class once, in an order drawn from the class stream."""
-        return self._labels
-
-    @cached_property
-    def _ids(self) -> list[str]:
-        return [f"{self.split}/{i:05d}" for i in range(self.n)]
-
-    @cached_property
-    def _labels(self) -> list[int | None]:
-        blocks = (self._stream("class", f"{self.split}/{b}") for b in range(math.ceil(self.n / len(CLASSES))))
-        orders = (np.argsort(stream.random(len(CLASSES)), kind="stable") for stream in blocks)
-        labels: list[int | None] = [int(label) for order in orders for label in order]
-        return labels[: self.n]
-
-    @property
-    def class_names(self) -> list[str]:
-        return list(CLASSES)
-
-    @property
-    def flags(self) -> dict[str, str]:
-        return {}
-
-    @property
     def fingerprint(self) -> str:
         """A hash of the settings, and of the background files where there are some."""
         files = [digest for digest, _ in self.photographs]
         settings = (self.split, self.n, self.size, tuple(map(tuple, self.shape_sizes)), self.seed, files)
         settings += (tuple(sorted(self.clutter)),) if self.clutter else ()
         return hashlib.blake2b(repr(settings).encode(), digest_size=16).hexdigest()
-
-    def pixel_hash(self) -> str:
-        """A hash of every pixel: it changes when the generator no longer makes the training images."""
-        digest = hashlib.blake2b(digest_size=16)
-        for i in range(self.n):
-            digest.update(self.open(i).tobytes())
-        return digest.hexdigest()
 
     def open(self, i: int) -> Image.Image:
         """Image `i`, RGB, `size` × `size`."""
@@ -188,9 +152,6 @@ class Shapes:
         edge = margin(size)
         room = self.size - 2 * edge
         return size, (edge + u[2] * room, edge + u[3] * room), u[4] * 2 * math.pi
-
-    def _stream(self, thing: str, item: str) -> np.random.Generator:
-        return np.random.Generator(np.random.PCG64(derived_seed(self.seed, item, f"shapes {thing}")))
 
     @cached_property
     def photographs(self) -> list[tuple[str, Path]]:

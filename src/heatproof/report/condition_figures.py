@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from heatproof.report.drawing import figure, house
+from heatproof.report.drawing import house, panel_grid
 from heatproof.report.frames import Frame
 from heatproof.report.legend import Styles, below, handles
 from heatproof.report.style import FAINT, Style
@@ -28,7 +28,7 @@ def transformations_figure(
     `table` holds rows of tables/transformations.csv of one model and dataset, `clean` those of tables/targets.csv for
     the class of the reference.
     """
-    canvas, panels = _panels(len(metrics), columns, 4.4, 2.7)
+    canvas, panels = panel_grid(len(metrics), columns, 4.4, 2.7)
     single = table[table["variant"] != POOLED]
     places = _places(single)
     for metric, axis in zip(metrics, panels, strict=True):
@@ -51,7 +51,7 @@ def confidence_figure(
     bins: Frame, metrics: Sequence[str], methods: Sequence[str], looks: Styles, columns: int = 3, key: bool = True
 ) -> Figure:
     """Each method's mean score over images of like confidence, one panel per metric."""
-    canvas, panels = _panels(len(metrics), columns, 3.1, 2.6)
+    canvas, panels = panel_grid(len(metrics), columns, 3.1, 2.6)
     for metric, axis in zip(metrics, panels, strict=True):
         here = bins[bins["metric"] == metric]
         for method in methods:
@@ -62,16 +62,6 @@ def confidence_figure(
     if key:
         below(canvas, handles(methods, looks), 2 * columns)
     return canvas
-
-
-def _panels(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    columns = max(1, min(columns, count))
-    rows = -(-count // columns)
-    canvas = figure(width * columns, height * rows)
-    axes = list(canvas.subplots(rows, columns, squeeze=False).ravel())
-    for axis in axes[count:]:
-        axis.remove()
-    return canvas, axes[:count]
 
 
 def _places(single: Frame) -> dict[str, float]:

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 import matplotlib
 import numpy as np
 from markupsafe import escape
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -88,6 +89,17 @@ def figure(width: float, height: float) -> Figure:
     It has the resolution of both formats from the start: the layout would reserve room for a legend of another one.
     """
     return Figure(figsize=(width, height), dpi=POINTS, layout="constrained")
+
+
+def panel_grid(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """`count` equal panels, at most `columns` abreast; no panel is left empty."""
+    columns = max(1, min(columns, count))
+    rows = -(-count // columns) if count else 1
+    canvas = figure(width * columns, height * rows)
+    axes = list(canvas.subplots(rows, columns, squeeze=False).ravel())
+    for axis in axes[count:]:
+        axis.remove()
+    return canvas, axes[:count]
 
 
 def svg(canvas: Figure) -> str:

@@ -227,6 +227,16 @@ def confidences(rows: duckdb.DuckDBPyConnection) -> Frame:
     ).df()
 
 
+def classified_right(frame: Frame, right: Frame) -> tuple[Frame, float | None]:
+    """The rows whose image is classified right, and the accuracy; all rows and None where there are no labels.
+
+    frame, right (`correct_images`): of one model and dataset.
+    """
+    if not len(right):
+        return frame, None
+    return frame[frame["image"].isin(right.loc[right["right"], "image"])], float(right["right"].mean())
+
+
 def projections(rows: duckdb.DuckDBPyConnection) -> Frame:
     """The projection of each map on the reference images: model, dataset, image, method, control, value."""
     key = "model, dataset, image, method, control"

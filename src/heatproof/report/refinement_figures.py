@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from heatproof.report.drawing import figure, house
+from heatproof.report.drawing import house, panel_grid
 from heatproof.report.frames import Frame
 from heatproof.report.legend import below
 from heatproof.report.style import FAINT, styles
@@ -28,13 +28,8 @@ def stages_figure(table: Frame, metrics: Sequence[str], ways: Mapping[str, str],
     bases = list(dict.fromkeys(base for base, _, _ in lines))
     looks = styles(bases, ())
     stages = sorted({stage for points in lines.values() for stage, _ in points})
-    columns = max(1, min(columns, len(metrics)))
-    rows = -(-len(metrics) // columns)
-    canvas = figure(2.9 * columns, 2.5 * rows)
-    axes = list(canvas.subplots(rows, columns, squeeze=False).ravel())
-    for axis in axes[len(metrics) :]:
-        axis.remove()
-    for metric, axis in zip(metrics, axes, strict=False):
+    canvas, axes = panel_grid(len(metrics), columns, 2.9, 2.5)
+    for metric, axis in zip(metrics, axes, strict=True):
         for (base, refined, name), points in lines.items():
             if name != metric:
                 continue

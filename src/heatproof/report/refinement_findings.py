@@ -47,8 +47,7 @@ def refinement_findings(source: Source, scores: ScoreFindings) -> list[SettingRe
         here, known = one.setting.of(every), one.setting.of(right)
         if not any(arm_of(str(name)) for name in here["method"].unique()):
             continue
-        accuracy = float(known["right"].mean()) if len(known) else None
-        used = here if accuracy is None else here[here["image"].isin(known.loc[known["right"], "image"])]
+        used, accuracy = frames.classified_right(here, known)
         used = used[used["metric"].isin(SHOWN)]
         facts = {**scores.facts, STABILITY: {"better": "high"}}
         areas = one.setting.of(truth)

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from heatproof.report.drawing import figure, house
+from heatproof.report.drawing import figure, house, panel_grid
 from heatproof.report.frames import Frame
 from heatproof.report.legend import Styles, below, handles, method_axis, named, width_beside
 from heatproof.report.style import CHANGED, FAINT, INK, UNCHANGED, Style, styles
@@ -34,7 +34,7 @@ def robustness_figure(
     pooled = table[table["severity"].astype(str) == "all"]
     kinds = list(dict.fromkeys(pooled["perturbation"]))
     width = max(3.3, width_beside(methods, looks, 1.7))
-    canvas, panels = _panels(len(kinds), columns, width, height=0.75 + 0.23 * len(methods))
+    canvas, panels = panel_grid(len(kinds), columns, width, height=0.75 + 0.23 * len(methods))
     for kind, axis in zip(kinds, panels, strict=True):
         rows = pooled[pooled["perturbation"] == kind].set_index("method")
         for position, method in enumerate(methods):
@@ -227,14 +227,3 @@ def heatmap_figure(table: Frame, methods: Sequence[str], looks: Styles, quantity
     axis.set_xticks(range(len(kinds)), kinds, rotation=40, ha="right", rotation_mode="anchor")
     axis.set_yticks(range(len(methods)), [named(m, looks) for m in methods])
     return canvas
-
-
-def _panels(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """`count` equal panels, at most `columns` abreast; no panel is left empty."""
-    columns = max(1, min(columns, count))
-    rows = -(-count // columns) if count else 1
-    canvas = figure(width * columns, height * rows)
-    axes = list(canvas.subplots(rows, columns, squeeze=False).ravel())
-    for axis in axes[count:]:
-        axis.remove()
-    return canvas, axes[:count]

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from heatproof.report.drawing import figure, house
+from heatproof.report.drawing import figure, house, panel_grid
 from heatproof.report.frames import Frame
 from heatproof.report.legend import Styles, below, handles
 from heatproof.report.style import FAINT, INK, Style
@@ -40,12 +40,8 @@ def curves_figure(
     `curves` holds rows of tables/curves.csv of one model and dataset.
     """
     columns = max(1, min(columns, len(metrics)))
-    rows = -(-len(metrics) // columns)
-    canvas = figure(3.6 * columns, 2.9 * rows)
-    axes = list(canvas.subplots(rows, columns, squeeze=False).ravel())
-    for axis in axes[len(metrics) :]:
-        axis.remove()
-    for metric, axis in zip(metrics, axes, strict=False):
+    canvas, axes = panel_grid(len(metrics), columns, 3.6, 2.9)
+    for metric, axis in zip(metrics, axes, strict=True):
         of = curves[curves["metric"] == metric]
         for method in methods:
             _curve(axis, of[of["method"] == method].sort_values("at"), looks[method])

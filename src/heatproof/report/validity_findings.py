@@ -68,8 +68,7 @@ def _setting(
     one: SettingScores, scores: ScoreFindings, right: Frame, truth: Frame, given: Mapping[str, int]
 ) -> SettingValidity:
     every = one.setting.of(scores.scores)
-    accuracy = float(right["right"].mean()) if len(right) else None
-    used = every if accuracy is None else every[every["image"].isin(right.loc[right["right"], "image"])]
+    used, accuracy = frames.classified_right(every, right)
     arms: Any = one.equal.kept(used[~used["method"].map(is_rescaled)])
     real = arms[~arms["control"]]
     judged = {ranking.metric: ranking for ranking in fooled(arms, scores.facts)}

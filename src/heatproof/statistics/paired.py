@@ -64,9 +64,9 @@ class PairTest:
 class Comparison:
     """Several methods compared on the same blocks; methods in the order of the columns.
 
-    apart: the pairs of methods that differ significantly. best: the method with the best mean over the complete
-    blocks, or over all blocks without a complete one; None without any value. able: whether the blocks are enough for
-    every pair to be significant, if all its differences have one sign. order: methods by their means, the best first.
+    apart: the pairs of methods that differ significantly. best: the method with the best mean (`by_mean`); None
+    without any value. able: whether the blocks are enough for every pair to be significant, if all its differences have
+    one sign. order: methods by their means, the best first.
     distance: Nemenyi's critical difference of average ranks at `alpha`, for reference only.
     """
 
@@ -134,17 +134,27 @@ def compared(
 
 
 def by_mean(values: np.ndarray, methods: Sequence[str]) -> tuple[str, ...]:
-    """The methods by their means over the complete blocks (all blocks, without one), highest first, equal ones by name.
+    """The methods by their means, highest first, equal ones by name; those without any value are left out.
 
-    Methods without any value are left out.
+    Means are over the blocks that all methods have, so that none gains by having easy blocks alone. A method with a
+    value in less than half of the blocks comes after the others and has no part in these: it must not decide by a few
+    blocks how the others stand. Where no block is complete, means are over the blocks that each method has.
     """
+    counts = (~np.isnan(values)).sum(0)
+    most = [i for i in range(len(methods)) if counts[i] and 2 * counts[i] >= (~np.isnan(values)).any(1).sum()]
+    few = [i for i in range(len(methods)) if counts[i] and i not in most]
+    return (*_by_shared_mean(values, methods, most), *_by_shared_mean(values, methods, few))
+
+
+def _by_shared_mean(values: np.ndarray, methods: Sequence[str], chosen: Sequence[int]) -> tuple[str, ...]:
+    if not chosen:
+        return ()
+    values = values[:, list(chosen)]
     whole = values[~np.isnan(values).any(1)]
-    values = whole if len(whole) else values
-    known = [i for i in range(len(methods)) if not np.isnan(values[:, i]).all()]
-    means = {methods[i]: float(np.nanmean(values[:, i])) for i in known}
-    size = largest(np.array([*means.values(), 0.0]), None)
-    near = {name: float(rounded(np.float64(mean), size, ANSWER_STEP)) for name, mean in means.items()}
-    return tuple(sorted(near, key=lambda name: (-near[name], name)))
+    found = np.nanmean(whole if len(whole) else values, axis=0)
+    near = rounded(found, largest(found, None), ANSWER_STEP)
+    means = {methods[i]: float(mean) for i, mean in zip(chosen, near, strict=True)}
+    return tuple(sorted(means, key=lambda name: (-means[name], name)))
 
 
 def can_be_significant(n: int, tests: int, level: float, one_sided: bool = False) -> bool:

@@ -3,9 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from heatproof.rounding import ANSWER_STEP, rounded
 from heatproof.statistics.fooled_matrix import BY_MEANS, BY_RANKS, FooledCell, fooling_controls, untested_metrics
 from heatproof.statistics.paired import PairTest, is_worse
 from heatproof.statistics.rescaled_maps import Rescaling
@@ -67,9 +64,8 @@ def validity_verdict(facts: ValidityFacts) -> ValidityVerdict:
     tests = facts.validity.above_chance
     agreeing = [m for m in facts.metrics if m in tests and is_worse(tests[m], facts.level)]
     against = tuple(m for m in facts.metrics if m in tests and is_worse(tests[m].turned, facts.level))
-    means = {m: float(rounded(np.float64(facts.validity.value(m)["value"]), 1.0, ANSWER_STEP)) for m in agreeing}
-    order = sorted(agreeing, key=lambda m: (-means[m], m))  # each by all its images: few may have every metric
-    believed = tuple(m for m in order if m not in fooled and m not in untested)
+    order = facts.validity.comparison.order if facts.validity.comparison else tuple(agreeing)
+    believed = tuple(m for m in order if m in agreeing and m not in fooled and m not in untested)
     apart = facts.validity.comparison.apart if facts.validity.comparison else frozenset()
     top = tuple(m for m in believed if frozenset((believed[0], m)) not in apart)
     applies = facts.accuracy is None or facts.accuracy >= LEARNT

@@ -7,7 +7,7 @@ image's size (the squares of `occlusion`, superpixels) or on layers before the l
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,28 +26,27 @@ from heatproof.studies.measures import Measures
 
 #: The toy's layer after which its head is linear.
 POOLED = "1"
+#: The toy's layers, for methods that combine several.
+BOTH = (LAYER, POOLED)
 #: The most channels of the toy's layer: more would take longer to count than they tell.
 CHANNELS = 2048
 
 
 @dataclass(frozen=True)
 class Passes:
-    """Forward and backward passes of one image; `unknown`: methods whose passes could not be counted."""
+    """Forward and backward passes of one image."""
 
     forward: float = 0.0
     backward: float = 0.0
-    unknown: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        without = f", without {', '.join(self.unknown)}" if self.unknown else ""
-        return f"about {self.forward:,.0f} forward and {self.backward:,.0f} backward passes an image{without}"
+        return f"about {self.forward:,.0f} forward and {self.backward:,.0f} backward passes an image"
 
     def __add__(self, other: "Passes") -> "Passes":
-        unknown = tuple(dict.fromkeys((*self.unknown, *other.unknown)))
-        return Passes(self.forward + other.forward, self.backward + other.backward, unknown)
+        return Passes(self.forward + other.forward, self.backward + other.backward)
 
     def __mul__(self, times: float) -> "Passes":
-        return Passes(self.forward * times, self.backward * times, self.unknown)
+        return Passes(self.forward * times, self.backward * times)
 
 
 @dataclass(frozen=True)
@@ -63,8 +62,7 @@ class PassesMade:
             ("backward", self.made.backward, self.needed.backward),
         )
         told = [f"{made:,.0f} {name} (told: {needed:,.0f})" for name, made, needed in sides if needed]
-        without = f"; not told: {', '.join(self.needed.unknown)}" if self.needed.unknown else ""
-        return f"Passes of an image: {', '.join(told)}{without}."
+        return f"Passes of an image: {', '.join(told)}."
 
 
 def told(parts: Iterable[Passes]) -> str:
@@ -100,29 +98,28 @@ def passes_of_image(
             due = [request for _, request in measures.at(not number, masked, mosaics) if not request.parts]
             found += toy_batch.passes(list({one.key: one for one in due}.values())) * len(of_kind)
     attacks = sum(condition.cost - 1 for condition in conditions) / 2  # each step is a forward and a backward pass
-    return Passes(found.forward + attacks, found.backward + attacks, tuple(toy_batch.unknown))
+    return Passes(found.forward + attacks, found.backward + attacks)
 
 
 @dataclass(frozen=True)
 class ToyBatch:
-    """One image of the toy network, and the methods that run on it; `unknown`: those that name a layer of their own."""
+    """One image of the toy network, and the methods that run on it, those that name layers on the toy's own."""
 
     model: Model
     x: torch.Tensor
     methods: Sequence[ResolvedMethod]
-    unknown: Sequence[str]
 
     @classmethod
     def of(cls, explained: Explained) -> "ToyBatch":
         """The toy with the channels of the layer explained."""
         model, x = toy(1, min(CHANNELS, max(1, explained.channels)))
-        layer, methods, unknown = (POOLED if explained.linear else LAYER), [], []
+        layer, methods = (POOLED if explained.linear else LAYER), []
         for request in explained.requests:
             try:
                 methods += resolve_layers(model, [request], layer)
             except HeatproofError:  # it names a layer of the study's own network
-                unknown.append(request.name)
-        return cls(model, x, methods, unknown)
+                methods += resolve_layers(model, [replace(request, layers=BOTH if request.refined else ())], layer)
+        return cls(model, x, methods)
 
     def passes(self, due: Sequence[MetricRequest]) -> "Counted":
         """Of all methods together, with these metrics.
