@@ -13,8 +13,10 @@ from heatproof.report import frames, write_report
 from heatproof.report.findings import Findings
 from heatproof.report.source import open_source
 from heatproof.statistics.special_rows import GROUND_TRUTH
+from heatproof.studies.cases import telling_scores
 from heatproof.studies.plan import checked_plan
 from heatproof.studies.run import run
+from heatproof.studies.store import connect
 
 METHODS = ["gradcam", "eigencam", "input-x-gradient"]
 METRICS = ["average-gain", "complexity", "road", "insertion[steps=4]", "energy"]
@@ -88,6 +90,16 @@ def test_the_page_answers_first_and_the_tables_hold_the_numbers(folder, findings
     assert "energy" in one.seeing and "energy" not in one.verdict.believed
     matrix = findings.tables["fooled_matrix.csv"]
     assert set(matrix["control"]) == {"random", "half", "ones", "centre", "edges"}
+
+
+def test_the_gallery_takes_the_ground_truth_for_no_method(folder):
+    """Without a composite the first metric leads, and by the energy inside no map beats the mask itself."""
+    made = plan(metrics=["energy"])
+    connection = connect(folder)
+    kept = connection.execute("SELECT DISTINCT dataset, image FROM rows").df()
+    connection.register("kept", kept)
+    found = telling_scores(connection, made)
+    assert found and not any(GROUND_TRUTH in case.why for case in found)
 
 
 def test_images_without_ground_truth_are_refused(photographs, tmp_path):

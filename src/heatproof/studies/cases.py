@@ -5,6 +5,7 @@ The connection has two tables: `rows`, and `kept`, the (dataset, image) that can
 
 from typing import Any, NamedTuple
 
+from heatproof.statistics.special_rows import GROUND_TRUTH
 from heatproof.studies.store import SAME_TARGET
 
 #: The most images of one kind.
@@ -88,7 +89,7 @@ def telling_parts(connection: Any, plan: Any) -> list[Case]:
 def _telling(connection: Any, metric: str, better: str) -> list[Case]:
     rows: Any = connection.execute(
         "SELECT model, dataset, image, method, control, value FROM rows SEMI JOIN kept USING (dataset, image) "
-        "WHERE metric = ? AND method <> '' AND flag = '' AND isfinite(value) ORDER BY ALL",
+        f"WHERE metric = ? AND method NOT IN ('', '{GROUND_TRUTH}') AND flag = '' AND isfinite(value) ORDER BY ALL",
         [metric],
     ).df()  # fmt: skip
     if rows.empty:
