@@ -99,6 +99,14 @@ def test_an_exact_comparison_of_floats_fails_where_the_tolerance_holds(lab):
     same(arms.on, np.zeros(2))
 
 
+def test_one_map_for_both_classes_scores_nothing(lab):
+    found = arms_of(lab, "contrastivity-one-map")
+    for method in ("gradcam", "refine:layercam"):
+        arms = found[f"part-contrastivity of {method}"]
+        assert np.nanmean(np.asarray(arms.off)) > 0.5
+        assert np.nanmax(np.asarray(arms.on)) == 0
+
+
 def test_hand_made_arms():
     from reference_defects.arms import Arms, summary
     from reference_defects.compared_libraries import batch_scaled, undivided

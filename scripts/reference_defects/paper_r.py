@@ -1,8 +1,9 @@
-"""Defects of the code of paper R (Domeniconi et al. 2026): data, coherency, dropped maps, ShapleyCAM."""
+"""Defects of the code of paper R (Domeniconi et al. 2026): data, coherency, dropped maps, ShapleyCAM, parts."""
 
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import timm
@@ -14,12 +15,16 @@ import heatproof
 from heatproof import masking
 from heatproof.attributions.refine import refined
 from heatproof.data import Shapes
+from heatproof.data.creatures import demo_creatures
+from heatproof.engine import PartAnswers
 from heatproof.metrics.coherency import pearson
 from heatproof.metrics.composites import harmonic
 from heatproof.metrics.localisation import mask_cosine
+from heatproof.metrics.part_checks import part_contrastivity
 from heatproof.rounding import rounded
+from heatproof.studies.part_sets import images_by_parts
 from heatproof.tensors import minmax
-from reference_defects.arms import Arms, defect, gap
+from reference_defects.arms import Arms, defect
 from reference_defects.lab import Lab, agreement
 
 R = "paper R's code"
@@ -243,9 +248,28 @@ def random_network(lab: Lab, name: str) -> Lab:
     return replace(lab, model=heatproof.wrap(module, mean=0.5, std=0.5, size=224, name=name))
 
 
-gap(
+@defect(
     "contrastivity-one-map",
     f"{R}, FunnyBirds",
-    "contrastivity uses one map for both classes",
-    "the procedural creatures are not in this version, and the score has no arms without parts",
+    "contrastivity explains the image's class alone, and its map stands for both other classes",
 )
+def contrastivity_one_map(lab: Lab) -> Iterator[Arms]:
+    model = lab.model if lab.model.name == "creatures" else heatproof.load_model("creatures", device="cpu")
+    images = demo_creatures("test", lab.n)
+    labels = [int(label) for label in images.labels if label is not None]
+    x = torch.stack([model.geometry.image(images.open(i)) for i in range(images.n)])
+    with model.evaluating(), torch.no_grad():
+        logits = model.of_normalised(model.normalise(x))
+    parts = PartAnswers(model, x, logits, images_by_parts(images, range(images.n), model.classes)).view()
+    for method in (*CAMS, "integrated-gradients[steps=10]", "eigencam"):
+
+        def own(seen: torch.Tensor, target: torch.Tensor, method: str = method, **_: Any) -> torch.Tensor:
+            return heatproof.explain(model, seen, method, target=target, seed=lab.seed, batch_size=lab.batch)[method]
+
+        maps = own(x, torch.tensor(labels))
+
+        def one(seen: torch.Tensor, rows: torch.Tensor, maps: torch.Tensor = maps, **_: Any) -> torch.Tensor:
+            return maps[rows]
+
+        off, on = (part_contrastivity(x, maps, logits, explain, parts) for explain in (own, one))
+        yield Arms(f"part-contrastivity of {method}", off, on, note="the bundled network of creatures")

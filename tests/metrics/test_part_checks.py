@@ -180,7 +180,7 @@ def test_contrastivity_of_hand_made_maps(first, second, expected):
 
 
 def test_one_map_for_both_classes_scores_nothing():
-    """A published reimplementation compares the parts of A and B in one map, so a map that ignores the class scores."""
+    """Paper R's code gives both classes the map of the image's own class: every method then scores 0."""
     same = {"a": 0.5, "b": 0.3, "c": 0.1, "d": 0.1}
     assert contrastivity(of_class({A: same, B: same}, [])) == 0.0
 
