@@ -259,6 +259,8 @@ def test_gradient_shap_of_a_square():
         (lambda m, z: ours.Saliency(m).attribute_future(z), NotImplementedError, "take `attribute`"),
         (lambda m, z: ours.Attribution("gradcan", m), UnknownName, "Did you mean 'gradcam'"),
         (lambda m, z: ours.Attribution("xgradcam", m, ep=1), UnknownName, "Did you mean 'eps'"),
+        (lambda m, z: ours.Attribution("gradcam", m, power=0.5), InvalidInput, "`power` rescales .* display maps"),
+        (lambda m, z: ours.Attribution("gradcam", m).attribute(z, 1, power=0.5), InvalidInput, "`power` rescales"),
         (lambda m, z: ours.Attribution("gradcam", m).attribute(z, 1, baselines=0), UnknownName, "option of 'gradcam'"),
     ],
 )

@@ -366,6 +366,7 @@ def test_maps_of_zeros_are_said(z):
         (lambda m: ours.GradCAM(m, []), InvalidInput, "at least one module"),
         (lambda m: ours.GradCAM(m, [nn.ReLU()]), LayerError, "part of Plain"),
         (lambda m: ours.GradCAM("m", [m.two]), InvalidInput, "must be a torch.nn.Module"),
+        (lambda m: ours.GradCAM(m, [m.two], power=0.5), InvalidInput, "`power` rescales .* display maps"),
         (lambda m: ours.GradCAM(m, [m.two], ep=1), UnknownName, "option of 'gradcam'"),
         (lambda m: ours.AblationCAM(m, [m.two], ratio_channels_to_ablate=0.5), NotApplicable, "must be 1"),
         (lambda m: ours.RefineCAM(m, [m.two]), InvalidInput, "at least two target layers"),

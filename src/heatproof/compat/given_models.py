@@ -11,7 +11,7 @@ from torch import nn
 
 from heatproof import targets as rules
 from heatproof.ambient import ordinary
-from heatproof.attributions import requested
+from heatproof.attributions import Request, requested
 from heatproof.engine import explain
 from heatproof.errors import InvalidInput, InvalidTarget, LayerError
 from heatproof.explained_output import Output
@@ -208,6 +208,21 @@ def raw_maps(
         torch.cat([logits for _, logits in parts]),
         parts[0][0].layers,
     )
+
+
+def unscaled(method: str, options: Mapping[str, Any]) -> Request:
+    """The request for a method whose maps an adapter gives in the peer's own form, not as display maps.
+
+    Raises:
+        InvalidInput: `power`, which rescales a display map.
+    """
+    (request,) = requested({method: options})
+    if request.power != 1:
+        raise InvalidInput(
+            f"`power` rescales heatproof's display maps, which this adapter does not give. Got {request.power:g}: "
+            "raise the returned map to it, or use heatproof.explain."
+        )
+    return request
 
 
 def as_rule(target: Any, count: int) -> Any:

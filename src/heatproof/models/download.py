@@ -39,7 +39,8 @@ def no_weights(spec: str, cache: str | Path, reason: object) -> ModelError:
     return ModelError(
         f"Expected to get the pretrained weights of {spec}. They could not be had: "
         f"{(lines[0] if lines else type(reason).__name__).rstrip('.')}.{where} {instead}, or load it once on a "
-        f"connected machine and copy the cache, {cache}."
+        f"connected machine and copy the cache, {cache}. To train it from random weights, `pretrained` must be false "
+        "(--model-arg pretrained=false)."
     )
 
 

@@ -5,9 +5,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from heatproof.attributions import requested
 from heatproof.compat.captum.base import Attribution
-from heatproof.compat.given_models import Wanted, as_rule, checked, raw_maps
+from heatproof.compat.given_models import Wanted, as_rule, checked, raw_maps, unscaled
 from heatproof.errors import InvalidInput, NotApplicable
 from heatproof.models import resolve_layer
 from heatproof.models.model import bare
@@ -23,7 +22,7 @@ class NamedAttribution(Attribution):
         if not isinstance(model, nn.Module):
             raise InvalidInput(f"`model` must be a torch.nn.Module. Got {type(model).__name__}.")
         super().__init__(model)
-        (self._request,) = requested({method: options})
+        self._request = unscaled(method, options)
         self.method, self.model, self.options = method, model, options
         self.layer = "auto" if layer is None else resolve_layer(bare(model), layer)
 
@@ -42,6 +41,7 @@ class NamedAttribution(Attribution):
         if isinstance(target, torch.Tensor) and target.numel() == 1:
             target = int(target)
         chosen = {self.method: {**self.options, **options}}
+        unscaled(self.method, chosen[self.method])
         found = raw_maps(self.model, some, chosen, Wanted(as_rule(target, len(some))), self.layer)
         raw = found.raw[self.method]
         return raw if found.forms[self.method] == "rgb" else raw[:, None]

@@ -10,7 +10,7 @@ from torch import nn
 
 from heatproof.ambient import neutral
 from heatproof.attributions import display_maps, flags, requested
-from heatproof.compat.given_models import Wanted, checked, raw_maps
+from heatproof.compat.given_models import Wanted, checked, raw_maps, unscaled
 from heatproof.compat.pytorch_grad_cam.observed_grids import observed
 from heatproof.compat.pytorch_grad_cam.smoothing import smoothed
 from heatproof.compat.pytorch_grad_cam.utils.model_targets import class_and_output
@@ -64,7 +64,7 @@ class BaseCAM:
         self.reshape_transform = reshape_transform
         self.options = {**self.settings, **options}
         self.outputs: torch.Tensor | None = None
-        (self._request,) = requested({self.method: self.options})
+        self._request = unscaled(self.method, self.options)
         self._layers = [resolve_layer(bare(model), layer) for layer in self.target_layers]
         if self._request.spatial and not self._layers:
             raise InvalidInput("`target_layers` must name at least one module. Got none.")

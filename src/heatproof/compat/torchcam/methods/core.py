@@ -8,9 +8,8 @@ import torch
 from torch import nn
 
 from heatproof.ambient import neutral
-from heatproof.attributions import requested
 from heatproof.attributions.cam import BASES
-from heatproof.compat.given_models import AsGiven, Reshape, Wanted, as_rule, number, raw_maps
+from heatproof.compat.given_models import AsGiven, Reshape, Wanted, as_rule, number, raw_maps, unscaled
 from heatproof.compat.torchcam.methods.user_graph import Pass, PassKeeper, disconnected
 from heatproof.errors import InvalidInput, InvalidTarget, InvalidType, NoGradient
 from heatproof.models import resolve_layer
@@ -64,7 +63,7 @@ class Extractor:
         self.model, self.reshape_transform = model, reshape_transform
         self.options = {**self.settings, **options}
         if self.method:
-            requested({self.method: self.options})
+            unscaled(self.method, self.options)
         self.target_names = _names_of(model, target_layer, input_shape)
         self._hooks_enabled = enable_hooks
         keeper = PassKeeper(model, self.target_names, self.method in BASES, lambda: self._hooks_enabled)
