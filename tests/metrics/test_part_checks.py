@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import spearmanr
 from torch import nn
 
 import heatproof
@@ -268,6 +269,40 @@ def test_the_checks_are_those_of_the_slow_reference(creatures):
         for outcome in one.outcomes:
             np.testing.assert_allclose(outcome.curve[1][0], slow[outcome.metric], atol=1e-9)
             assert float(outcome.values[0]) == pytest.approx(slow[outcome.metric].mean(), abs=1e-9)
+
+
+def test_correctness_and_contrastivity_are_those_of_the_slow_reference(creatures):
+    model, images, x = creatures
+    found, _ = scored(creatures, [0, 1], ("layercam", "gradcam"), ["part-correctness", "part-contrastivity"])
+    for method, one in found.items():
+        values = {outcome.metric: outcome.values for outcome in one.outcomes}
+        for i in range(2):
+            image = images.parts(i)
+            parts, label = list(image.table.parts), image.label
+
+            def logit(gone, which, image=image):
+                z = model.normalise(model.geometry.image(image.without(frozenset(gone)))[None])
+                with torch.no_grad():
+                    return float(model.of_normalised(z)[0, which])
+
+            weights = slow_weights(one.maps[i].double().numpy(), image.masks())
+            drops = [logit([], label) - logit([name], label) for name in parts]
+            correlation = spearmanr(drops, [weights[name] for name in parts]).statistic
+            assert float(values["part-correctness"][i]) == pytest.approx((correlation + 1) / 2, abs=1e-9)
+
+            codes = image.table.classes
+            shared = {other: {n for n, a, b in zip(parts, code, codes[label], strict=True) if a == b}
+                      for other, code in enumerate(codes) if other != label}  # fmt: skip
+            a, b = next((a, b) for a, b in itertools.combinations(shared, 2)
+                        if len(shared[a]) == len(shared[b]) == 2 and not shared[a] & shared[b])  # fmt: skip
+            assert logit(shared[a], a) < logit(shared[b], a) and logit(shared[b], b) < logit(shared[a], b)
+            of = {}
+            for other in (a, b):
+                again = heatproof.explain(model, x[i : i + 1], method, target=other)[method][0]
+                inside = slow_weights(again.double().numpy(), image.masks())
+                of[other] = {mine: sum(inside[name] for name in shared[mine]) for mine in (a, b)}
+            points = [of[a][a] > of[b][a], of[b][b] > of[a][b]]
+            assert float(values["part-contrastivity"][i]) == np.mean(points)
 
 
 def test_batches_of_any_size_give_the_same_rows(creatures, monkeypatch):

@@ -95,6 +95,19 @@ def test_a_missing_variant_leaves_the_image_out_of_the_pooled_test(rows):
     assert pooled["crop"] == IMAGES - 1 and pooled["rotation"] == IMAGES
 
 
+def test_a_variant_without_any_number_has_no_part_in_the_pooled_mean(rows):
+    """As under a size that a layer is too coarse for."""
+    some = rows.copy()
+    gone = (some["transformation"] == TURNED[1]) & (some["method"] == "good")
+    nothing = (some["method"] == "fair") & (some["transformation"] != "")
+    some.loc[gone | nothing, "value"] = np.nan
+    table = transformation_table(some, FACTS, resamples=50)
+    crops = table[(table["variant"] == POOLED) & (table["transformation"] == "crop") & (table["metric"] == "gain")]
+    crops = crops.set_index("method")
+    assert crops.loc["good", "mean"] == pytest.approx(values(rows, TURNED[0], "good").mean())
+    assert crops.loc["good", "n"] == IMAGES and crops.loc["fair", "n"] == 0
+
+
 def test_methods_with_equal_maps_are_one_test(rows):
     twin = pd.concat([rows, rows[rows["method"] == "good"].assign(method="twin")], ignore_index=True)
     equal = EqualMaps((("good", "twin"),), IMAGES)

@@ -97,12 +97,10 @@ def pooled(rows: Frame) -> Frame:
     for, is left out.
     """
     single = by_variant(rows)
-    known = single.groupby(["model", "dataset", "method", "metric", "variant"], observed=True)["value"].transform(
-        "count"
-    )
-    single = single[
-        (known > 0) | (single["value"].groupby([single["method"], single["metric"]]).transform("count") == 0)
-    ]
+    arm = ["method", "metric"]
+    of_variant = single.groupby([*arm, "variant"], observed=True)["value"].transform("count")
+    of_all = single.groupby(arm, observed=True)["value"].transform("count")
+    single = single[(of_variant > 0) | (of_all == 0)]
     key = ["model", "dataset", "target", "transformation", "image", "method", "control", "metric"]
     cells = single.groupby(key, sort=False, observed=True)
     found = cells.agg(value=("value", "mean"), known=("value", "count"), rows=("value", "size"), flag=("flag", "max"))
