@@ -105,7 +105,8 @@ def test_a_variant_without_any_number_has_no_part_in_the_pooled_mean(rows):
     crops = table[(table["variant"] == POOLED) & (table["transformation"] == "crop") & (table["metric"] == "gain")]
     crops = crops.set_index("method")
     assert crops.loc["good", "mean"] == pytest.approx(values(rows, TURNED[0], "good").mean())
-    assert crops.loc["good", "n"] == IMAGES and crops.loc["fair", "n"] == 0
+    assert crops.loc["good", "pairs"] == IMAGES and crops.loc["fair", "pairs"] == 0
+    assert np.isnan(crops.loc["fair", "mean"])
 
 
 def test_methods_with_equal_maps_are_one_test(rows):
