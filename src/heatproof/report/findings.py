@@ -269,10 +269,6 @@ class Findings:
                 )
         yield from made
 
-    def suffix(self, number: int, count: int, name: str) -> str:
-        """The end of the anchors and figure names of one of `count` settings; empty for a single one."""
-        return "" if count == 1 else f"-{number + 1:02d}-{frames.slug(name)}"
-
     def images(self, dataset: str) -> str:
         """How many images of a dataset were used, and how a limit chose them, as `98 of 100 (photos)`."""
         total = frames.count_images(self.rows, dataset)

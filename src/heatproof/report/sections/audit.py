@@ -4,10 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from heatproof.report.blocks import Answer, Details, Heading, Legend, Section, Text, sheet
+from heatproof.report.blocks import Details, Heading, Legend, Section, Text, sheet
 from heatproof.report.findings import Findings
 from heatproof.report.gallery import DrawnCase, cases
 from heatproof.report.numbers import number, probability
+from heatproof.report.places import places
 from heatproof.statistics.audit import FAIL, OPEN, PASS, QUESTIONS, AuditFindings, Finding
 
 #: The most examples of the recommended method.
@@ -61,17 +62,16 @@ class Examples:
 
 def section(findings: Findings) -> Iterator[Section]:
     """A section for each model and dataset."""
-    several = len(findings.audits) > 1
     drawn = cases(findings.source.folder)
-    for position, one in enumerate(findings.audits):
-        where = f"{one.model} on {one.dataset}"
-        yield Section(
-            id=f"audit{findings.suffix(position, len(findings.audits), one.model)}",
-            title=f"Which method passes what: {where}" if several else "Which method passes what",
-            nav=where if several else "Verdict",
+    for place, one in places(findings.audits, lambda one: (one.model, one.dataset)):
+        yield place.section(
+            "audit",
+            "Which method passes what",
+            "Verdict",
+            place.where,
             blocks=list(_blocks(findings, one, drawn)),
-            answers=[Answer(one.sentence, one.notes, where if several else "")],
-            facts=list(_budget(findings)) if position == 0 else (),
+            answers=[place.answer(one)],
+            facts=list(_budget(findings)) if place.first else (),
             words=("Control", "Flagged"),
         )
 

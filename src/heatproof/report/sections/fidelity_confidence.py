@@ -9,6 +9,7 @@ from heatproof.report.condition_findings import ConditionFindings, ConditionSett
 from heatproof.report.findings import Findings
 from heatproof.report.legend import legend_figure
 from heatproof.report.numbers import NONE, interval, number
+from heatproof.report.places import places
 
 FIGURE = (
     "Each score against the probability that the network gives the class explained, on the images as they are: means "
@@ -25,18 +26,15 @@ TABLE = (
 def section(findings: Findings) -> Iterator[Section]:
     """A section for each model and dataset with probabilities."""
     found = findings.conditions
-    for position, one in enumerate(found.settings if found else ()):
+    for place, one in places(found.settings if found else ()):
         assert found is not None
         if not len(one.bins):
             continue
-        suffix = findings.suffix(position, len(found.settings), one.setting.model)
-        where = f"{one.setting.model} on {one.setting.dataset}"
-        several = len(found.settings) > 1
-        yield Section(
-            id=f"confidence{suffix}",
-            title="Do the scores follow the confidence?" + (f" {where}" if several else ""),
-            nav=f"Confidence: {where}" if several else "Confidence",
-            blocks=list(_blocks(findings, found, one, suffix)),
+        yield place.section(
+            "confidence",
+            "Do the scores follow the confidence?",
+            "Confidence",
+            blocks=list(_blocks(findings, found, one, place.suffix)),
             words=("Score (metric)", "Control", "95 % interval"),
         )
 

@@ -7,6 +7,7 @@ from heatproof.report.blocks import Details, Heading, Section, Sheet, Text, shee
 from heatproof.report.condition_findings import ConditionFindings, ConditionSetting
 from heatproof.report.findings import Findings
 from heatproof.report.numbers import NONE, number
+from heatproof.report.places import places
 from heatproof.report.published import FIDELITY, PublishedTable
 from heatproof.report.score_grids import in_percent
 from heatproof.spelling import head
@@ -41,14 +42,12 @@ COLUMNS = (
 def section(findings: Findings) -> Iterator[Section]:
     """A section for each model and dataset."""
     found = findings.conditions
-    for position, one in enumerate(found.settings if found else ()):
+    for place, one in places(found.settings if found else ()):
         assert found is not None
-        where = f"{one.setting.model} on {one.setting.dataset}"
-        several = len(found.settings) > 1
-        yield Section(
-            id=f"targets{findings.suffix(position, len(found.settings), one.setting.model)}",
-            title="The scores by class explained" + (f": {where}" if several else ""),
-            nav=f"Classes: {where}" if several else "Classes",
+        yield place.section(
+            "targets",
+            "The scores by class explained",
+            "Classes",
             blocks=list(_blocks(found, one)),
             words=("Score (metric)", "Control", "95 % interval"),
         )

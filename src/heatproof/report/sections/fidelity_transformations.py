@@ -10,6 +10,7 @@ from heatproof.report.condition_findings import ConditionFindings, ConditionSett
 from heatproof.report.findings import Findings
 from heatproof.report.legend import legend_figure
 from heatproof.report.numbers import NONE, number, probability
+from heatproof.report.places import places
 from heatproof.statistics.condition_scores import POOLED
 from heatproof.statistics.wording import number as signed
 
@@ -37,16 +38,13 @@ FOOLED = (
 def section(findings: Findings) -> Iterator[Section]:
     """A section for each model and dataset."""
     found = findings.conditions
-    for position, one in enumerate(found.settings if found else ()):
+    for place, one in places(found.settings if found else ()):
         assert found is not None
-        suffix = findings.suffix(position, len(found.settings), one.setting.model)
-        where = f"{one.setting.model} on {one.setting.dataset}"
-        several = len(found.settings) > 1
-        yield Section(
-            id=f"conditions{suffix}",
-            title="Do the scores hold under other conditions?" + (f" {where}" if several else ""),
-            nav=f"Conditions: {where}" if several else "Conditions",
-            blocks=list(_blocks(findings, found, one, suffix)),
+        yield place.section(
+            "conditions",
+            "Do the scores hold under other conditions?",
+            "Conditions",
+            blocks=list(_blocks(findings, found, one, place.suffix)),
             words=("Score (metric)", "Control", "Fooled (⚑)", "95 % interval", "Friedman, Kendall's W"),
         )
 

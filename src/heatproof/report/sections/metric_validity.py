@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from heatproof.report.blocks import Answer, Details, Drawing, Figures, Heading, Legend, Section, Text, sheet
+from heatproof.report.blocks import Details, Drawing, Figures, Heading, Legend, Section, Text, sheet
 from heatproof.report.findings import Findings
 from heatproof.report.numbers import number, percent, probability, with_interval
+from heatproof.report.places import places
 from heatproof.report.validity_figures import HEADINGS, validity_figure
 from heatproof.report.validity_findings import SettingValidity
 from heatproof.statistics.fooled_matrix import BOTH, BY_MEANS, BY_RANKS, FOOLED, UNTESTED, FooledCell
@@ -53,18 +54,14 @@ KNOWN_GOOD = (
 def section(findings: Findings) -> Iterator[Section]:
     """A section for each model and dataset."""
     found = findings.validity
-    count = len(found.settings) if found else 0
-    for number_, one in enumerate(found.settings if found else ()):
-        where = f"{one.setting.model} on {one.setting.dataset}"
-        suffix = findings.suffix(number_, count, one.setting.model)
-        last = number_ == count - 1
-        yield Section(
-            id=f"validity{suffix}",
-            title="Can the metrics be believed?" if count == 1 else f"Can the metrics be believed? {where}",
-            nav="Metrics" if count == 1 else f"Metrics: {where}",
-            blocks=[*_blocks(one, suffix), *(_models(findings) if last else ())],
-            answers=[Answer(one.verdict.sentence, one.verdict.notes, where if count > 1 else "")],
-            warnings=list(_warnings(one, where)),
+    for place, one in places(found.settings if found else ()):
+        yield place.section(
+            "validity",
+            "Can the metrics be believed?",
+            "Metrics",
+            blocks=[*_blocks(one, place.suffix), *(_models(findings) if place.last else ())],
+            answers=[place.answer(one.verdict)],
+            warnings=list(_warnings(one, place.where)),
             words=("Score (metric)", "Control", "Fooled (⚑)", "95 % interval"),
         )
 

@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from typing import Any
 
-from heatproof.report.blocks import Answer, Details, Drawing, Figures, Heading, Section, Text, sheet
+from heatproof.report.blocks import Details, Drawing, Figures, Heading, Section, Text, sheet
 from heatproof.report.findings import Findings
 from heatproof.report.frames import Frame
 from heatproof.report.numbers import NONE, number, percent, with_interval
 from heatproof.report.part_figures import part_scores_figure, threshold_figure
 from heatproof.report.part_findings import PartFindings, Setting
+from heatproof.report.places import places
 from heatproof.statistics.part_scores import SUMS
 from heatproof.statistics.special_rows import CHECKS
 
@@ -38,21 +39,21 @@ MEANINGS = (
 def section(findings: Findings) -> Iterator[Section]:
     """A section for each model and test set."""
     found = findings.parts
-    for place, (setting, verdict) in enumerate(found.verdicts.items() if found else ()):
+    for place, setting in places(found.verdicts if found else (), lambda one: one):
         assert found is not None
-        several = len(found.verdicts) > 1
-        where = " on ".join(setting)
-        suffix = findings.suffix(place, len(found.verdicts), setting[0])
-        yield Section(
-            id=f"parts{suffix}",
-            title="Do the maps weigh the parts?" + (f" {where}" if several else ""),
-            nav=f"Parts: {where}" if several else "Parts",
-            blocks=list(_blocks(findings, found, setting, suffix)),
-            answers=[Answer(verdict.sentence, verdict.notes, where if several else "")],
-            warnings=[] if verdict.applies else [f"{where}: the ground truth does not apply to this network."],
-            facts=[(name + (f", {where}" if several else ""), text) for name, text in _facts(found, setting)],
+        verdict = found.verdicts[setting]
+        yield place.section(
+            "parts",
+            "Do the maps weigh the parts?",
+            "Parts",
+            blocks=list(_blocks(findings, found, setting, place.suffix)),
+            answers=[place.answer(verdict)],
+            warnings=[] if verdict.applies else [f"{place.where}: the ground truth does not apply to this network."],
+            facts=[
+                (name + (f", {place.where}" if place.several else ""), text) for name, text in _facts(found, setting)
+            ],
             words=("Heatmap", "Control", "95 % interval", "Flagged"),
-            definitions=[("The scores of this page", MEANINGS)] if place == 0 else (),
+            definitions=[("The scores of this page", MEANINGS)] if place.first else (),
         )
 
 

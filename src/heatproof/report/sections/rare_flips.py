@@ -10,6 +10,7 @@ from heatproof.report.check_figures import rare_flips_figure
 from heatproof.report.findings import Findings
 from heatproof.report.frames import Frame
 from heatproof.report.numbers import NONE, number, percent
+from heatproof.report.places import places
 from heatproof.report.robustness_findings import RobustnessSetting
 from heatproof.statistics.check_sentences import counts_sentence, rare_sentence
 from heatproof.statistics.rare_flips import REPLAYS, WIDE, status
@@ -27,11 +28,10 @@ def section(findings: Findings) -> Section | None:
     if found is None or checks is None:
         return None
     blocks: list[Any] = [Text(TEXT)]
-    for position, setting in enumerate(found.main):
-        if len(found.main) > 1:
-            blocks.append(Heading(f"{setting.model} on {setting.dataset}"))
-        suffix = findings.suffix(position, len(found.main), setting.model)
-        blocks += _blocks(findings, setting, setting.of(checks.rare_flips), setting.of(found.table), suffix)
+    for place, setting in places(found.main, lambda one: one):
+        if place.several:
+            blocks.append(Heading(place.where))
+        blocks += _blocks(findings, setting, setting.of(checks.rare_flips), setting.of(found.table), place.suffix)
     return Section(
         id="few-changes",
         title="How many changed predictions are needed?",

@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from heatproof.report.blocks import Answer, Drawing, Figures, Heading, Section, Text, sheet
+from heatproof.report.blocks import Drawing, Figures, Heading, Section, Text, sheet
 from heatproof.report.findings import Findings
 from heatproof.report.numbers import NONE, number, percent, probability, with_interval
+from heatproof.report.places import places
 from heatproof.report.refinement_figures import stages_figure
 from heatproof.report.refinement_findings import SettingRefinement
 from heatproof.statistics.refinement import ALL, arm_of
@@ -41,22 +42,19 @@ BESIDE = (
 
 def section(findings: Findings) -> Iterator[Section]:
     """A section for each model and dataset."""
-    found = findings.refinement
-    for position, one in enumerate(found):
-        where = f"{one.setting.model} on {one.setting.dataset}"
-        suffix = findings.suffix(position, len(found), one.setting.model)
+    for place, one in places(findings.refinement):
         warnings = []
         if one.accuracy is not None and one.accuracy < LEARNT:
             warnings = [
-                f"{where}: {percent(one.accuracy)} of the images are classified right, {percent(LEARNT)} are needed "
-                "for their ground truth to say something about maps."
+                f"{place.where}: {percent(one.accuracy)} of the images are classified right, {percent(LEARNT)} are "
+                "needed for their ground truth to say something about maps."
             ]
-        yield Section(
-            id=f"refinement{suffix}",
-            title="What does refinement gain?" if len(found) == 1 else f"What does refinement gain? {where}",
-            nav="Refinement" if len(found) == 1 else f"Refinement: {where}",
-            blocks=list(_blocks(findings, one, suffix)),
-            answers=[Answer(one.verdict.sentence, one.verdict.notes, where if len(found) > 1 else "")],
+        yield place.section(
+            "refinement",
+            "What does refinement gain?",
+            "Refinement",
+            blocks=list(_blocks(findings, one, place.suffix)),
+            answers=[place.answer(one.verdict)],
             warnings=warnings,
             words=("Score (metric)", "Control", "95 % interval"),
         )

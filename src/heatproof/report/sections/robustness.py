@@ -15,6 +15,7 @@ from heatproof.report.findings import Findings
 from heatproof.report.frames import Frame, left_out
 from heatproof.report.legend import legend_figure
 from heatproof.report.numbers import NONE, interval, number, percent, with_interval
+from heatproof.report.places import places
 from heatproof.report.robustness_findings import BLOCKS, RobustnessFindings, RobustnessSetting
 from heatproof.statistics.robustness_sentence import NAMES as VERDICT_NAMES
 from heatproof.statistics.robustness_tables import FOOLS
@@ -45,15 +46,14 @@ def section(findings: Findings) -> Iterator[Section]:
         by = found.together.by if found.together else None
         blocks = list(comparison_blocks(_comparisons(found.overall, "-together", by), findings.looks))
         yield Section("together", "All models and images together", blocks, nav="All together", words=WORDS)
-    for position, setting in enumerate(found.main):
-        suffix = findings.suffix(position, len(found.main), setting.model)
-        where = f"{setting.model} on {setting.dataset}"
-        several, beside = len(found.main) > 1, "scores" in findings.section_names
-        yield Section(
-            id=f"result{suffix}",
-            title=f"Robustness of each method: {where}" if several else "Robustness of each method",
-            nav=(f"Noise: {where}" if beside else where) if several else "Noise" if beside else "Results",
-            blocks=list(_blocks(findings, found, setting, suffix)),
+    beside = "scores" in findings.section_names
+    for place, setting in places(found.main, lambda one: one):
+        yield place.section(
+            "result",
+            "Robustness of each method",
+            "Noise" if beside else "Results",
+            "" if beside else place.where,
+            blocks=list(_blocks(findings, found, setting, place.suffix)),
             words=(
                 *("Heatmap", "Perturbation, severity", "RBO (rank-biased overlap)", "Consistency", "Responsiveness"),
                 *("RM (robustness metric)", "κ (kappa)", "RM₀", "Within severities", "Control", "Fooled (⚑)"),

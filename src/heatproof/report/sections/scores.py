@@ -11,6 +11,7 @@ from heatproof.report.findings import Findings
 from heatproof.report.frames import slug
 from heatproof.report.glossary import FAMILIES
 from heatproof.report.legend import legend_figure
+from heatproof.report.places import places
 from heatproof.report.score_figures import agreement_figure, curves_figure
 from heatproof.report.score_findings import ScoreFindings, SettingScores
 from heatproof.report.score_grids import Families, Family, definitions, families, legend, ordered, overview
@@ -37,25 +38,24 @@ ALL = "mean rank over the scores"
 def section(findings: Findings) -> Iterator[Section]:
     """A section for each model and dataset."""
     found = findings.scores
-    for number, one in enumerate(found.settings if found else ()):
+    beside = "-scores" if "robustness" in findings.section_names else ""  # two sections may not share their anchors
+    for place, one in places(found.settings if found else ()):
         assert found is not None
-        count = len(found.settings)
-        beside = "-scores" if "robustness" in findings.section_names else ""  # two sections may not share their anchors
-        suffix = f"{beside}{findings.suffix(number, count, one.setting.model)}"
-        where = f"{one.setting.model} on {one.setting.dataset}"
+        suffix = f"{beside}{place.suffix}"
         shown = list(families(findings, one, ordered(found, one), suffix))
         anchors = [(family.id, family.id.removeprefix("family-").capitalize()) for family in shown]
-        yield Section(
-            id=f"result{suffix}",
-            title="The methods by all scores" if count == 1 else f"The methods by all scores: {where}",
-            nav=("Scores" if beside else "Results") if count == 1 else f"Scores: {where}" if beside else where,
+        yield place.section(
+            f"result{beside}",
+            "The methods by all scores",
+            "Scores" if beside else "Results",
+            "" if beside else place.where,
             blocks=list(_blocks(findings, found, one, shown, suffix)),
-            anchors=anchors if count == 1 and not beside else (),
+            anchors=() if place.several or beside else anchors,
             words=(
                 *("Heatmap", "Score (metric)", "Control", "Fooled (⚑)", "★ and bold", "95 % interval", "Flagged"),
                 *("Mean rank over the scores", *WORDS),
             ),
-            definitions=list(definitions(found)) if number == 0 else (),
+            definitions=list(definitions(found)) if place.first else (),
         )
 
 
