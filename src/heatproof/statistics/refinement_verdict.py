@@ -9,7 +9,7 @@ import pandas as pd
 from heatproof.statistics.refinement import ALL, DEEPEST, EVERY, SAME, SIZES
 from heatproof.statistics.special_rows import PRODUCT, TRUTH
 from heatproof.statistics.validity import IMAGES
-from heatproof.statistics.wording import confidence, counted, listed, number
+from heatproof.statistics.wording import confidence, counted, images_of, listed, number
 
 #: The score by which refinement is judged, and the stability of a map under noise that keeps the prediction.
 SCORE, STABILITY = "arcc", "kappa under noise"
@@ -33,7 +33,7 @@ def refinement_verdict(
     whole = _rows(gains, SCORE, DEEPEST)
     if images < IMAGES or whole.empty:
         why = f"at least {IMAGES} images are needed" if images < IMAGES else "no refined map has a score"
-        return RefinementVerdict(f"On {counted(images, 'image')} of {dataset} nothing is computed: {why}.", ())
+        return RefinementVerdict(f"On {images_of(images, dataset)} nothing is computed: {why}.", ())
     better, worse = _sides(whole, level)
     bases = counted(len(whole), "base CAM")
     sure = confidence(images, images, level)
@@ -41,7 +41,7 @@ def refinement_verdict(
     lowered = [f"lowers {'it' if better else SCORE} for {listed(worse)}"] if worse else []
     what = " and ".join(raised + lowered) or f"changes {SCORE} for none of them significantly"
     sentence = (
-        f"On {counted(images, 'image')} of {dataset}, against the map of the deepest stage, which is usually shown, "
+        f"On {images_of(images, dataset)}, against the map of the deepest stage, which is usually shown, "
         f"refining {bases} over all stages {what} {sure}{_mean(gains, SCORE, DEEPEST)}."
     )
     return RefinementVerdict(sentence, tuple(_notes(gains, left, level)))

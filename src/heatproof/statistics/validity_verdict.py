@@ -8,7 +8,7 @@ from heatproof.statistics.paired import PairTest, is_worse
 from heatproof.statistics.rescaled_maps import Rescaling
 from heatproof.statistics.special_rows import TRUTH
 from heatproof.statistics.validity import IMAGES, METHODS, WITHIN, Validity
-from heatproof.statistics.wording import LEARNT, confidence, counted, listed, number
+from heatproof.statistics.wording import LEARNT, confidence, counted, images_of, listed, number
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def validity_verdict(facts: ValidityFacts) -> ValidityVerdict:
 
 
 def _sentence(facts: ValidityFacts, believed: Sequence[str], top: Sequence[str], applies: bool) -> str:
-    where = f"On {counted(facts.used, 'image')} of {facts.dataset}, over {counted(facts.methods, 'method')},"
+    where = f"On {images_of(facts.used, facts.dataset)}, over {counted(facts.methods, 'method')},"
     if not applies:
         return (
             f"The network classifies {100 * (facts.accuracy or 0):.0f} % of these images right: it has not learnt "

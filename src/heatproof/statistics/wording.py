@@ -37,6 +37,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def images_of(number: int, dataset: str) -> str:
+    """`24 images of shapes`; `24 images` where the set has no other name."""
+    return counted(number, "image") + ("" if dataset == "images" else f" of {dataset}")
+
+
 def tested_together(pairs: int, level: float, tests: str) -> str:
     """`10 pairs of methods tested together at 5 %, by …`: what a verdict is corrected for."""
     return f"{counted(pairs, 'pair')} of methods tested together at {round(100 * (1 - level), 6):g} %, by {tests}"
