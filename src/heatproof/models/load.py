@@ -1,4 +1,4 @@
-"""A model by its name: `timm:…`, `torchvision:…`, `hf:…`, `python:…`, `shapes` or `creatures`."""
+"""A model by its name: `timm:…`, `torchvision:…`, `hf:…`, `python:…`, or a bundled network."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +24,7 @@ FORMS: Mapping[str, str] = {
     "hf:NAME_OR_PATH": "transformers' image classifiers by hub name or local folder (extra hf)",
     "python:PACKAGE.MODULE:FACTORY": "a function that returns an nn.Module, called with the model arguments",
     "shapes": "the small bundled network, trained on six synthetic shapes",
+    "shapes-vit": "a small bundled vision transformer, trained on the same shapes",
     "creatures": "the same network, trained on twelve creatures made of removable parts",
 }
 

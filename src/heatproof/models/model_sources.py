@@ -160,26 +160,30 @@ def python_model(request: ModelRequest) -> Found:
     return made, own_preprocessing(made)
 
 
-# --- the bundled network ---
+# --- the bundled networks ---
 
 
-#: Bundled network → the files that hold it in `models/weights`, and its number of classes.
-BUNDLED = {"shapes": ("shapesnet", 6), "creatures": ("creatures", 12)}
+#: Bundled network → the files that hold it in `models/weights`, its function in `models.shapesnet`, its classes.
+BUNDLED = {
+    "shapes": ("shapesnet", "shapesnet", 6),
+    "shapes-vit": ("shapes_vit", "small_vit", 6),
+    "creatures": ("creatures", "shapesnet", 12),
+}
 
 
 def bundled_model(request: ModelRequest) -> Found:
-    """`shapes` or `creatures`: the small networks that come with heatproof."""
+    """A small network that comes with heatproof."""
+    from heatproof.models import shapesnet
     from heatproof.models.checkpoint import load_weights
-    from heatproof.models.shapesnet import shapesnet
 
     folder = resources.files("heatproof.models") / "weights"
-    file, classes = BUNDLED[request.spec]
+    file, network, classes = BUNDLED[request.spec]
     settings = folder / f"{file}.json"
     if not settings.is_file():
         raise ModelError("Expected the bundled network's files. They are not installed; reinstall heatproof.")
     config = json.loads(settings.read_text(encoding="utf-8"))
     try:
-        module = shapesnet(**{"classes": classes, **request.args})
+        module = getattr(shapesnet, network)(**{"classes": classes, **request.args})
     except TypeError as error:
         raise _bad_arguments(request, error) from error
     if request.pretrained:
