@@ -33,6 +33,7 @@ class Quantity:
         targeted: another class gives another value.
         of_classes: it holds an output of every class, which a callable `output` does not have.
         explains: it makes further maps with the method under test, so maps made elsewhere do not have it.
+        truth: it holds the ground truth, or a part of it.
     """
 
     what: str
@@ -47,15 +48,16 @@ class Quantity:
     targeted: bool = False
     of_classes: bool = False
     explains: bool = False
+    truth: bool = False
 
 
 def _of(users: str, what: str, per: str = "batch", **facts: bool | int) -> Quantity:
     return Quantity(what, frozenset(users.split()), per, **facts)  # type: ignore[arg-type]
 
 
-def _still(users: str, what: str, per: str = "batch") -> Quantity:
+def _still(users: str, what: str, per: str = "batch", **facts: bool | int) -> Quantity:
     """A quantity that does not depend on the network."""
-    return _of(users, what, per, asks=False)
+    return _of(users, what, per, asks=False, **facts)
 
 
 QUANTITIES: Mapping[str, Quantity] = {
@@ -142,10 +144,10 @@ QUANTITIES: Mapping[str, Quantity] = {
     "reduced": _still("metric", "the map and its reference, each reduced to 56² for SSIM", "pair"),
     "model": _of("metric", "the classifier", runs=True),
     "values": _still("metric", "whether the network is one of values, whose score of the target is no probability"),
-    "mask": _still("metric", "ground truth, (N, H, W)"),
+    "mask": _still("metric", "ground truth, (N, H, W)", truth=True),
     "parts": _of(
         "metric", "the parts of the images: where they are, and rows, removed parts → logits without them, (M, K)",
-        runs=True, of_classes=True,
+        runs=True, of_classes=True, truth=True,
     ),
     "segments": _still("metric", "segmenter → label maps, (N, H, W)"),
     "seed": _still("metric", "of the study"),

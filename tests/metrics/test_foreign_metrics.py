@@ -115,6 +115,26 @@ def test_what_a_function_asks_for_besides(model, x):
     assert not METRICS["mine"].options
 
 
+def test_which_metrics_read_the_ground_truth():
+    """Those that name the mask or the parts of the object, or have such a part; of arrays those that look at it."""
+
+    def masked(model, x_batch, y_batch, a_batch, s_batch=None):
+        return torch.zeros(len(x_batch))
+
+    heatproof.register_metric("masked", masked, better="high", family="fidelity")
+    heatproof.register_metric("drop", drop_of_brightest, better="high")
+    composite("both", parts={"a": "energy", "b": "road"}, better="high", range=(0, 1), source="here")(_both)
+    for name in ("energy", "grid-pointing-game", "part-deletion", "part-correctness", "masked", "both"):
+        assert parsed_metric(name).facts()["reads_truth"], name
+    for name in ("drop", "road", "arcc", "complexity"):
+        assert not parsed_metric(name).facts()["reads_truth"], name
+
+
+def _both(a, b):
+    """Half of each."""
+    return (a + b) / 2
+
+
 @pytest.mark.parametrize("one_by_one", [False, True])
 def test_a_function_that_explains_again(model, x, one_by_one):
     """The method under test, at other images and at another network."""

@@ -36,6 +36,7 @@ class ForeignMetric:
     one_by_one: bool = False
     parts: tuple[tuple[str, str], ...] = ()  # of a composite
     foreign: bool = True  # not one of those that a family stands for
+    reads_truth: bool | None = None  # whether it looks at the mask; None: where it names a quantity that holds it
 
 
 _NEEDS = ("z", "target", "maps", "mask", "network", "model", "generator")

@@ -37,7 +37,7 @@ QUANTUS = "quantus:"
 ALSO = ("s_batch", "explain_func", "explain_func_kwargs", "channel_first", "device")
 
 #: Attributes by which a function may describe itself: `fn.better = "low"`.
-SAID = ("better", "range", "family", "passes", "source", "degenerate", "undefined", "one_by_one")
+SAID = ("better", "range", "family", "passes", "source", "degenerate", "undefined", "one_by_one", "reads_truth")
 
 
 def register_metric(
@@ -120,13 +120,16 @@ def _file(recipe: ForeignMetric) -> None:
         found = recipe.function
     else:
         found = _in_quantus_style(recipe)
+        masked = "s_batch" in [p.name for p in parameters_of(recipe.function)]
+        recipe = replace(recipe, reads_truth=masked if recipe.reads_truth is None else recipe.reads_truth)
     if recipe.better not in BETTER:
         hint = ' Write `function.better = "high"` or "low" below it.' if PLUGIN_METRICS.by_name(recipe.name) else ""
         raise InvalidInput(f"`better` of {recipe.name!r} must be 'high' or 'low'. Got {recipe.better!r}.{hint}")
     low, high = recipe.range
     details: dict[str, Any] = {"family": recipe.family, "better": recipe.better, "range": (low, high),
         "passes": recipe.passes, "degenerate": recipe.degenerate, "undefined": recipe.undefined,
-        "source": recipe.source, "aliases": recipe.aliases, "foreign": recipe.foreign}  # fmt: skip
+        "source": recipe.source, "aliases": recipe.aliases, "foreign": recipe.foreign,
+        "reads_truth": recipe.reads_truth}  # fmt: skip
     filed = partial(composite, parts=dict(recipe.parts)) if recipe.parts else metric
     filed(recipe.name, **details)(found)
 

@@ -81,6 +81,16 @@ class MetricRequest:
         return "parts" in self.entry.needs
 
     @property
+    def reads_truth(self) -> bool:
+        """Whether it, or a part of it, reads the ground truth: masks, or the parts of the object.
+
+        A metric of arrays names the mask whether it looks at it or not, so it says it by a trait (`arrays`).
+        """
+        own = self.entry.traits.get("reads_truth")
+        seen = bool(having(self.entry.needs, "truth")) if own is None else bool(own)
+        return seen or any(part.reads_truth for part in self.parts.values())
+
+    @property
     def refusal_of_values(self) -> str:
         """Why it has no meaning for a network of values, as a phrase; empty where it has one."""
         traits = self.entry.traits
@@ -112,6 +122,7 @@ class MetricRequest:
             "family": self.family,
             "summary": self.entry.summary.replace("probability", "value") if values else self.entry.summary,
             "source": self.entry.source,
+            "reads_truth": self.reads_truth,
             "parts": [part.key for part in self.parts.values()],
         }
 

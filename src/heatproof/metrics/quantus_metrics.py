@@ -98,6 +98,7 @@ def described(recipe: ForeignMetric) -> tuple[ForeignMetric, Any]:
         source=f"Quantus, {kind.__name__}" if recipe.source == "foreign" else recipe.source,
         undefined="no mask, or no number from Quantus" if localises else "no number from Quantus",
         one_by_one=True,
+        reads_truth=localises or category not in CATEGORIES,
     )
     again = any(base.__name__ in EXPLAINS for base in kind.__mro__)
     summary = f"{' '.join(str(getattr(kind, 'name', kind.__name__)).split())}, as Quantus computes it."
