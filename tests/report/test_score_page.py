@@ -240,3 +240,20 @@ def test_a_folder_without_scores_is_refused(tmp_path):
 )
 def test_the_decimals_of_a_column_follow_its_intervals(largest, width, expected):
     assert decimals(largest, width) == expected
+
+
+def test_the_arm_that_metric_validity_adds_is_shown_and_not_ranked(tmp_path):
+    """It has the best scores: with the setting `power` it is no method, without it it is the best one."""
+    methods = {"gradcam": 0.5, "layercam": 0.45, "gradcam[power=0.5]": 0.95}
+    for name, settings in (("asked", {}), ("added", {"power": 0.5})):
+        folder = synthetic_scores.study(tmp_path / name, **SMALL, methods=methods)
+        plan = json.loads((folder / "study.json").read_text())
+        (folder / "study.json").write_text(json.dumps(plan | settings))
+        found = Findings(open_source(folder))
+        (one,) = found.scores.settings
+        best = {ranking.best for ranking in one.rankings.values()}
+        ranked = set(one.verdict.ranks)
+        assert ("gradcam[power=0.5]" in best) == ("gradcam[power=0.5]" in ranked) == (name == "asked")
+        assert ("gradcam[power=0.5]" in set(found.tables["fooled.csv"]["best"])) == (name == "asked")
+        assert "gradcam[power=0.5]" in set(found.tables["scores.csv"]["method"])
+        assert ("one rescaled map" in rendered(found)[0]) == (name == "added")

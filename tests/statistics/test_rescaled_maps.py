@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from heatproof.statistics.rescaled_maps import base_of, is_rescaled, rescalings
+from heatproof.statistics.rescaled_maps import added_arm, base_of, is_rescaled, rescalings
 
 
 def test_the_base_of_a_rescaled_map():
@@ -38,3 +38,10 @@ def test_a_metric_of_ranks_is_blind_and_one_of_values_is_not():
     assert value.moved == pytest.approx(0.4 / 12 / 0.7, abs=1e-4)
     assert (value.plain, value.rescaled) == (pytest.approx(plain.mean()), pytest.approx(plain.mean() + 0.4 / 12))
     assert not binary.blind and np.isnan(binary.moved)  # equal by chance, or not: it cannot be told
+
+
+def test_only_the_arm_that_a_study_adds_is_no_method():
+    methods = ["gradcam[steps=3]", "layercam[power=0.5]", "gradcam[power=0.5,steps=3]"]
+    assert added_arm({"methods": methods, "power": 0.5}) == "gradcam[power=0.5,steps=3]"
+    assert added_arm({"methods": methods}) == added_arm({"methods": methods, "power": 0}) == ""
+    assert added_arm({"methods": methods[1:], "power": 0.5}) == added_arm({"methods": methods[:2], "power": 0.5}) == ""

@@ -114,9 +114,10 @@ def _facts(findings: Findings) -> Iterator[tuple[str, str]]:
     yield "Images", "; ".join(map(findings.images, datasets))
     if len(findings.correct):
         yield "Right on these images", "; ".join(_correct(findings))
-    real = len(findings.methods) - len(findings.controls)
+    aside = bool(findings.scores and findings.scores.aside)
+    real = len(findings.methods) - len(findings.controls) - aside
     controls = f"and {counted(len(findings.controls), 'control')}" if findings.controls else "no control"
-    yield "Methods", f"{real}, {controls}"
+    yield "Methods", f"{real}, {controls}{', and one rescaled map' if aside else ''}"
     explained = [target for (target,) in distinct(findings.rows, "target")]
     values = [model for model in findings.plan.get("models") or [] if model.get("output") == "value"]
     if not values:

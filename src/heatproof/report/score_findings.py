@@ -14,6 +14,7 @@ from heatproof.statistics.equal_maps import EqualMaps, equal_maps
 from heatproof.statistics.fooling import MetricRanking, fooled
 from heatproof.statistics.metric_agreement import metric_agreement
 from heatproof.statistics.paired import Comparison
+from heatproof.statistics.rescaled_maps import added_arm
 from heatproof.statistics.score_tables import COLUMNS as SCORE_COLUMNS
 from heatproof.statistics.score_tables import curve_table, score_table
 from heatproof.statistics.score_verdict import ScoreVerdict, score_verdicts
@@ -52,7 +53,10 @@ class SettingScores:
 
 @dataclass(frozen=True)
 class ScoreFindings:
-    """The numbers behind tables and figures. `facts`: metric → better, range, family, summary."""
+    """The numbers behind tables and figures. `facts`: metric → better, range, family, summary.
+
+    aside: an arm that is shown and takes no part in rankings, verdict, agreement and tests (`added_arm`); or empty.
+    """
 
     scores: Frame
     table: Frame
@@ -61,6 +65,7 @@ class ScoreFindings:
     metrics: Sequence[str]
     facts: Mapping[str, Mapping[str, Any]]
     settings: Sequence[SettingScores]
+    aside: str = ""
 
     @classmethod
     def of(cls, source: Source) -> "ScoreFindings | None":
@@ -79,15 +84,16 @@ class ScoreFindings:
         points, maps = frames.curves(source.connection), frames.projections(source.connection)
         found = {(model, dataset) for model, dataset in scores[["model", "dataset"]].itertuples(index=False)}
         order = [frames.ordered(scores[name], frames.names(plan.get(f"{name}s"))) for name in ScoreSetting._fields]
+        aside = added_arm(plan)
         settings = [
-            _setting_scores(ScoreSetting(model, dataset), scores, points, maps, methods, facts, given)
+            _setting_scores(ScoreSetting(model, dataset), scores, points, maps, methods, facts, given, aside)
             for dataset in order[1]
             for model in order[0]
             if (model, dataset) in found
         ]
         tables = [one.table.assign(dataset=one.setting.dataset) for one in settings]
         table = pd.concat(tables, ignore_index=True)[["model", "dataset", *SCORE_COLUMNS[1:]]]
-        return cls(scores, table, methods, controls, metrics, facts, settings)
+        return cls(scores, table, methods, controls, metrics, facts, settings, aside)
 
     def family(self, metric: str) -> str:
         """The family of a metric, empty if it is not known."""
@@ -109,18 +115,20 @@ def _setting_scores(
     methods: Sequence[str],
     facts: Mapping[str, Any],
     given: dict[str, Any],
+    aside: str,
 ) -> SettingScores:
-    here = setting.of(scores)
-    equal = equal_maps(setting.of(maps), here, methods)
-    judged = fooled(here, facts, equal=equal)
+    here, maps = setting.of(scores), setting.of(maps)
+    ranked: Any = here[here["method"] != aside]
+    equal = equal_maps(maps[maps["method"] != aside], ranked, [method for method in methods if method != aside])
+    judged = fooled(ranked, facts, equal=equal)
     families = {metric: str(fact.get("family") or "") for metric, fact in facts.items()}
-    verdict = score_verdicts(here, judged, families, equal)
+    verdict = score_verdicts(ranked, judged, families, equal)
     return SettingScores(
         setting=setting,
         table=score_table(here, facts, **given),
         rankings={one.metric: one for one in judged},
         verdict=verdict[0] if verdict else None,
-        agreement=metric_agreement(here, facts, equal),
+        agreement=metric_agreement(ranked, facts, equal),
         curves=curve_table(setting.of(points), **given),
         comparisons=dict(_comparisons(judged, verdict[0].counted if verdict else (), facts)),
         equal=equal,

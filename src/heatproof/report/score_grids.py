@@ -233,6 +233,8 @@ def legend(scores: ScoreFindings, one: SettingScores) -> Iterator[tuple[str, str
         yield "⚑", "fooled: this control cannot be told from the best method. The column is grey and not counted."
     if scores.controls:
         yield "control", "a map that is useless on purpose; it should come last."
+    if scores.aside:
+        yield scores.aside, "the first method's map rescaled, to see what scores read; it is no method, and not ranked."
 
 
 def overview(scores: ScoreFindings, one: SettingScores) -> Sheet | None:
@@ -260,11 +262,13 @@ def overview(scores: ScoreFindings, one: SettingScores) -> Sheet | None:
 
 
 def ordered(scores: ScoreFindings, one: SettingScores) -> list[str]:
-    """Real methods by mean rank over the scores, then as in the plan; controls last."""
+    """Real methods by mean rank over the scores, then as in the plan; then an arm that is not ranked; controls last."""
     ranks = one.equal.spread(one.verdict.ranks) if one.verdict else {}
     there = set(one.table["method"])
     names = [method for method in scores.methods if method in there]
-    return sorted(names, key=lambda m: (m in scores.controls, ranks.get(m, math.inf), names.index(m)))
+    return sorted(
+        names, key=lambda m: (m in scores.controls, m == scores.aside, ranks.get(m, math.inf), names.index(m))
+    )
 
 
 def captions(scores: ScoreFindings, one: SettingScores, most: int = 3) -> list[str]:

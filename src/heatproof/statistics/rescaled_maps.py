@@ -3,6 +3,7 @@
 `METHOD[power=p]` has the map of METHOD raised to the power p: the same order of the pixels, other values.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,20 @@ def base_of(method: str) -> str:
 def is_rescaled(method: str) -> bool:
     """Whether the method's maps are a rescaling of another's."""
     return POWER in spelling.parse(method).options
+
+
+def added_arm(plan: Mapping[str, Any]) -> str:
+    """The arm that a study with the setting `power` adds: its first method's map rescaled; empty without one.
+
+    plan: the settings by name (`methods`, `power`). The arm shows what metrics see, and is no method to be ranked. A
+    rescaled map under another name, or in a study without that setting, is a method like any other.
+    """
+    methods = [str(name) for name in plan.get("methods") or ()]
+    if not methods or not plan.get("power") or is_rescaled(methods[0]):
+        return ""
+    first = spelling.parse(methods[0])
+    arm = spelling.format(first.name, {**first.options, POWER: plan["power"]}, first.layers)
+    return arm if arm in methods else ""
 
 
 def rescalings(scores: pd.DataFrame) -> list[Rescaling]:

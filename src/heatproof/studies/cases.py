@@ -75,10 +75,11 @@ def telling_scores(connection: Any, plan: Any) -> list[Case]:
     controls that beat the best method by most.
     """
     from heatproof.metrics.metric_request import requested_metrics
+    from heatproof.statistics.rescaled_maps import added_arm
 
     requests = requested_metrics(plan.metrics)
     lead = next((request for request in requests if request.family == "composite"), requests[0])
-    return _telling(connection, lead.key, lead.better)
+    return _telling(connection, lead.key, lead.better, added_arm(vars(plan)))
 
 
 def telling_parts(connection: Any, plan: Any) -> list[Case]:
@@ -86,11 +87,12 @@ def telling_parts(connection: Any, plan: Any) -> list[Case]:
     return [case for case in _telling(connection, "part-correctness", "high") if case.dataset != plan.validation]
 
 
-def _telling(connection: Any, metric: str, better: str) -> list[Case]:
+def _telling(connection: Any, metric: str, better: str, aside: str = "") -> list[Case]:
+    """`aside`: an arm that is no method."""
     rows: Any = connection.execute(
         "SELECT model, dataset, image, method, control, value FROM rows SEMI JOIN kept USING (dataset, image) "
-        f"WHERE metric = ? AND method NOT IN ('', '{GROUND_TRUTH}') AND flag = '' AND isfinite(value) ORDER BY ALL",
-        [metric],
+        f"WHERE metric = ? AND method NOT IN ('', '{GROUND_TRUTH}', ?) AND flag = '' AND isfinite(value) ORDER BY ALL",
+        [metric, aside],
     ).df()  # fmt: skip
     if rows.empty:
         return []
