@@ -14,7 +14,7 @@ from heatproof.statistics.fooled_matrix import (
     UNTESTED,
     fooled_matrix,
     fooling_controls,
-    untested_metrics,
+    untested_controls,
 )
 from heatproof.statistics.fooling import fooled
 from heatproof.statistics.mean_test import mean_p
@@ -82,8 +82,10 @@ def test_apart_fooled_better_and_too_few():
     assert fooling_controls(list(found.values())) == {"gain": ("better", "same")}
     few = cells(rows(best=best[:4], worse=best[:4] - 0.3))
     assert few["worse"].verdict == UNTESTED
-    assert untested_metrics(list(few.values()), ["gain", "other"]) == ("gain", "other")
-    assert untested_metrics(list(found.values()), ["gain"]) == ()
+    names = ("worse",)
+    assert untested_controls(list(few.values()), ["gain", "other"], names) == {"gain": names, "other": names}
+    assert untested_controls(list(found.values()), ["gain"], ("worse", "same")) == {}
+    assert untested_controls(list(found.values()), ["gain"], ("worse", "ones")) == {"gain": ("ones",)}
 
 
 def test_a_metric_of_which_low_is_good():

@@ -51,7 +51,8 @@ def test_the_three_ways_are_scipys(metric, coefficient):
     one, truth, scipy = wide(rows, metric), wide(rows, TRUTH), SCIPY[coefficient]
     known = ~np.isnan(one)
     each = [scipy(a[k], b[k]).statistic for a, b, k in zip(one, truth, known, strict=True)]
-    columns = [(one[known[:, j], j].mean(), truth[known[:, j], j].mean()) for j in range(one.shape[1])]
+    whole = known.all(1)
+    columns = [(one[whole, j].mean(), truth[whole, j].mean()) for j in range(one.shape[1])]
     expected = {
         POOLED: scipy(one[known], truth[known]).statistic,
         WITHIN: np.mean(each),
@@ -61,7 +62,7 @@ def test_the_three_ways_are_scipys(metric, coefficient):
         row = found.value(metric, way, coefficient)
         assert row["value"] == pytest.approx(value, abs=1e-4)
         assert row["low"] <= row["value"] <= row["high"]
-        assert (row["images"], row["methods"], row["why"]) == (14, 5, "")
+        assert (row["images"], row["methods"], row["why"]) == (whole.sum() if way == MEANS else 14, 5, "")
     assert found.value(metric, WITHIN, coefficient)["std"] == pytest.approx(np.std(each, ddof=1), abs=1e-4)
 
 
@@ -131,3 +132,57 @@ def test_mean_and_deviation_over_models():
     values = [t.set_index(["metric", "way", "coefficient"]).loc[("good", POOLED, SPEARMAN), "value"] for t in tables]
     assert (found["mean"], found["std"]) == (pytest.approx(np.mean(values)), pytest.approx(np.std(values, ddof=1)))
     assert found["models"] == 3
+
+
+def by_hand(images, values):
+    """Rows of the methods A, B, C: (image, method) → (metric, truth)."""
+    rows = [(f"{i:02d}", m, name, value) for i in range(images) for m in "ABC"
+            for name, value in zip(("good", TRUTH), values(i, m), strict=True)]  # fmt: skip
+    return pd.DataFrame(rows, columns=["image", "method", "metric", "value"]).assign(control=False)
+
+
+def test_means_of_methods_are_over_the_images_that_all_have():
+    """A is the best everywhere and lacks the images with high values, which would make its mean the lowest."""
+    size = {"A": 0.3, "B": 0.2, "C": 0.1}
+    values = lambda i, m: (np.nan if m == "A" and i < 10 else size[m] + (i < 10), size[m])  # noqa: E731
+    found = metric_validity(by_hand(20, values), DIRECTIONS, resamples=100)
+    assert found.value("good", MEANS)["value"] == pytest.approx(1) and found.value("good", MEANS)["images"] == 10
+    few = metric_validity(by_hand(19, values), DIRECTIONS, resamples=100).value("good", MEANS)
+    assert np.isnan(few["value"]) and "9 of at least 10 images have a value for every method" in few["why"]
+
+
+@pytest.mark.parametrize("moving", [5, 12])
+def test_the_images_of_a_correlation_within_images_are_those_that_have_one(moving):
+    size = {"A": 0.3, "B": 0.2, "C": 0.1}
+    rows = by_hand(20, lambda i, m: (size[m] if i < moving else 0.5, size[m] + i / 100))
+    found = metric_validity(rows, DIRECTIONS, resamples=100)
+    within = found.value("good", WITHIN)
+    assert found.value("good", POOLED)["images"] == 20 and within["images"] == moving
+    assert ("5 of at least 10 images have a correlation" in within["why"]) == (moving == 5)
+    assert ("good" in found.above_chance) == (moving == 12)
+
+
+def test_a_family_holds_only_metrics_that_can_be_significant_and_do_not_read_the_truth():
+    generator = np.random.default_rng(0)
+    names = [f"m{i}" for i in range(30)]
+    found = []
+    for image in range(10):
+        truth = generator.permutation(4) / 4
+        found += [(f"{image:02d}", f"a{j}", name, truth[j]) for name in [TRUTH, *names] for j in range(4)]
+    frame = pd.DataFrame(found, columns=["image", "method", "metric", "value"]).assign(control=False)
+    directions = dict.fromkeys([TRUTH, *names], "high")
+    tests = metric_validity(frame, directions, seeing={"m0"}, resamples=20).above_chance
+    assert len(tests) == 25 and "m0" not in tests and all(test.p_holm < 0.05 for test in tests.values())
+
+
+def test_images_without_ground_truth_are_not_counted():
+    rows = by_hand(20, lambda i, m: (ord(m) + i, np.nan if i < 4 else ord(m)))
+    assert metric_validity(rows, DIRECTIONS, resamples=20).known == 16
+
+
+@pytest.mark.parametrize("coefficient", COEFFICIENTS)
+def test_an_image_on_which_all_methods_tie_has_no_correlation(coefficient):
+    """The mean of 0.1, 0.1 and 0.1 is not 0.1."""
+    size = {"A": 0.3, "B": 0.2, "C": 0.1}
+    rows = by_hand(20, lambda i, m: (size[m] if i < 12 else 0.1, size[m]))
+    assert metric_validity(rows, DIRECTIONS, resamples=20).value("good", WITHIN, coefficient)["images"] == 12

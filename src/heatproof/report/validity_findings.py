@@ -13,22 +13,22 @@ from heatproof.report.source import Source
 from heatproof.statistics.fooled_matrix import FooledCell, fooled_matrix
 from heatproof.statistics.fooling import MetricRanking, fooled
 from heatproof.statistics.paired import PairTest, tested
-from heatproof.statistics.rescaled_maps import Rescaling, is_rescaled, rescalings
+from heatproof.statistics.rescaled_maps import Rescaling, rescalings
 from heatproof.statistics.score_tables import ARROWS, better, wide_scores
 from heatproof.statistics.special_rows import TRUTH
 from heatproof.statistics.validity import Validity, metric_validity, over_models
 from heatproof.statistics.validity_verdict import ValidityFacts, ValidityVerdict, validity_verdict
 
-#: The family of the metrics that read the ground truth themselves.
-SEEING = "localisation"
+#: The families of metrics that read the ground truth, for folders whose facts do not say which metrics do.
+SEEING = ("localisation", "parts")
 
 
 @dataclass(frozen=True)
 class SettingValidity:
     """The findings of one model and set of images, over the images that the network classifies right.
 
-    methods: those that take part, rescaled maps and all but the first of equal maps left out. truth: metric → the test
-    of the best method against the ground truth as a map. truth_means: metric → the ground truth's own mean score.
+    methods: those that take part, the added rescaled map and all but the first of equal maps left out. truth: metric →
+    the test of the best method against the ground truth as a map. truth_means: metric → the ground truth's mean score.
     """
 
     setting: ScoreSetting
@@ -64,18 +64,23 @@ class ValidityFindings:
         return cls(settings, _over_models(settings))
 
 
+def reads_truth(scores: ScoreFindings, metric: str) -> bool:
+    """Whether a metric reads the ground truth, so that its agreement with it says nothing."""
+    return bool(scores.facts.get(metric, {}).get("reads_truth", scores.family(metric) in SEEING))
+
+
 def _setting(
     one: SettingScores, scores: ScoreFindings, right: Frame, truth: Frame, given: Mapping[str, int]
 ) -> SettingValidity:
     every = one.setting.of(scores.scores)
     used, accuracy = frames.classified_right(every, right)
-    arms: Any = one.equal.kept(used[~used["method"].map(is_rescaled)])
+    arms: Any = one.equal.kept(used[used["method"] != scores.aside])
     real = arms[~arms["control"]]
     judged = {ranking.metric: ranking for ranking in fooled(arms, scores.facts)}
-    validity = metric_validity(real, scores.facts, **given)
+    seeing = frozenset(metric for metric in scores.metrics if reads_truth(scores, metric))
+    validity = metric_validity(real, scores.facts, seeing=seeing, **given)
     cells = [cell for cell in fooled_matrix(arms, judged) if cell.metric != TRUTH]
     truth = truth[truth["image"].isin(used["image"])]
-    seeing = frozenset(metric for metric in scores.metrics if scores.family(metric) == SEEING)
     facts = ValidityFacts(
         one.setting.dataset,
         validity,
@@ -84,10 +89,11 @@ def _setting(
         _truth_tests(real, truth, judged, scores.facts),
         seeing,
         real["method"].nunique(),
-        arms.loc[arms["control"], "method"].nunique(),
+        list(dict.fromkeys(arms.loc[arms["control"], "method"])),
         used["image"].nunique(),
         every["image"].nunique(),
         accuracy,
+        0 if accuracy is None else len(set(every["image"]) - set(right["image"])),
     )
     means = truth.groupby("metric")["value"].mean()
     return SettingValidity(

@@ -84,7 +84,10 @@ def fooling_controls(cells: Sequence[FooledCell]) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def untested_metrics(cells: Sequence[FooledCell], metrics: Sequence[str]) -> tuple[str, ...]:
-    """The metrics of which it is not known whether a control fools them."""
-    known = {cell.metric for cell in cells if cell.verdict != UNTESTED}
-    return tuple(metric for metric in metrics if metric not in known)
+def untested_controls(
+    cells: Sequence[FooledCell], metrics: Sequence[str], controls: Sequence[str]
+) -> dict[str, tuple[str, ...]]:
+    """Metric → the controls of which it is not known whether they fool it; only metrics with such a control."""
+    known = {(cell.metric, cell.control) for cell in cells if cell.verdict != UNTESTED}
+    found = {metric: tuple(name for name in controls if (metric, name) not in known) for metric in metrics}
+    return {metric: names for metric, names in found.items() if names}

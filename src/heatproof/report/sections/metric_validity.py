@@ -114,11 +114,25 @@ def _correlations(one: SettingValidity, order: Sequence[str], coefficient: str) 
         cells = [one.validity.value(metric, way, coefficient) for way in WAYS]
         figures = [with_interval(cell["value"], cell["low"], cell["high"]) for cell in cells]
         spread = one.validity.value(metric, WITHIN, coefficient)["std"]
-        why = next((str(cell["why"]) for cell in cells if cell["why"]), "")
+        why = _why_not(cells)
         told = why or ("reads the ground truth" if metric in one.seeing else "")
-        lines.append((metric, *figures, number(spread), str(int(cells[0]["images"])), told))
-    header = ("metric", *(HEADINGS[way] for way in WAYS), "std over images", "images", "")
-    return sheet(f"{coefficient.capitalize()}'s correlation with the ground truth", header, lines, {6})
+        lines.append((metric, *figures, number(spread), _counts(cells), told))
+    header = ("metric", *(HEADINGS[way] for way in WAYS), "std over images", "images of each number", "")
+    return sheet(f"{coefficient.capitalize()}'s correlation with the ground truth", header, lines, {5, 6})
+
+
+def _counts(cells: Sequence[Any]) -> str:
+    """The images of each number, once where they are the same."""
+    counts = [str(int(cell["images"])) for cell in cells]
+    return counts[0] if len(set(counts)) == 1 else " · ".join(counts)
+
+
+def _why_not(cells: Sequence[Any]) -> str:
+    """Why numbers are missing; of which, where some are there."""
+    missing = {str(cell["way"]): str(cell["why"]) for cell in cells if cell["why"]}
+    if len(missing) == len(cells) and len(set(missing.values())) == 1:
+        return next(iter(missing.values()))
+    return "; ".join(f"{HEADINGS[way]} {why}" for way, why in missing.items())
 
 
 def _matrix(one: SettingValidity, order: Sequence[str], controls: Sequence[str]) -> Any:
