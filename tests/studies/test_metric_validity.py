@@ -1,5 +1,6 @@
 """The study of metrics, on the bundled network and Shapes: its numbers are those of direct calls."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ from heatproof.data.shapes import demo_shapes
 from heatproof.errors import InvalidStudy
 from heatproof.report import frames, write_report
 from heatproof.report.findings import Findings
+from heatproof.report.sections.metric_validity import _counts, _why_not
 from heatproof.report.source import open_source
+from heatproof.report.validity_findings import reads_truth
 from heatproof.statistics.special_rows import GROUND_TRUTH
 from heatproof.studies.cases import telling_scores
 from heatproof.studies.plan import checked_plan
@@ -112,3 +115,28 @@ def test_images_without_ground_truth_are_refused(photographs, tmp_path):
         run(plan(datasets=[str(photographs)], target="predicted"), tmp_path / "out", workers=1)
     with pytest.raises(InvalidStudy, match="input should be greater than or equal to 0"):
         plan(power=-1)
+
+
+def test_the_gallery_and_the_page_take_the_added_map_for_no_method(folder):
+    made = plan(methods=[*METHODS, "gradcam[power=0.5]"], metrics=["complexity"])
+    connection = connect(folder)
+    connection.register("kept", connection.execute("SELECT DISTINCT dataset, image FROM rows").df())
+    found = telling_scores(connection, made)
+    assert found and not any("power" in case.why for case in found)
+    assert "3, and 5 controls, and one rescaled map" in Path(write_report(folder)).read_text("utf-8")
+
+
+def test_metrics_of_masks_and_of_parts_read_the_ground_truth(findings):
+    """By their facts; by their family where a folder has none."""
+    facts = {"mine": {"family": "fidelity", "reads_truth": True}, "part-deletion": {"family": "parts"},
+             "road": {"family": "road", "reads_truth": False}}  # fmt: skip
+    scores = replace(findings.scores, facts=facts)
+    assert [reads_truth(scores, metric) for metric in facts] == [True, True, False]
+
+
+def test_every_number_is_shown_with_its_images():
+    cells = [{"way": way, "images": images, "why": why}
+             for way, images, why in (("pooled", 12, ""), ("within", 5, "few"), ("means", 12, ""))]  # fmt: skip
+    assert (_counts(cells), _why_not(cells)) == ("12 · 5 · 12", "methods of each image: few")
+    same = [{**cell, "images": 9, "why": "few"} for cell in cells]
+    assert (_counts(same), _why_not(same)) == ("9", "few")

@@ -132,7 +132,7 @@ def _why_not(cells: Sequence[Any]) -> str:
     missing = {str(cell["way"]): str(cell["why"]) for cell in cells if cell["why"]}
     if len(missing) == len(cells) and len(set(missing.values())) == 1:
         return next(iter(missing.values()))
-    return "; ".join(f"{HEADINGS[way]} {why}" for way, why in missing.items())
+    return "; ".join(f"{HEADINGS[way]}: {why}" for way, why in missing.items())
 
 
 def _matrix(one: SettingValidity, order: Sequence[str], controls: Sequence[str]) -> Any:
