@@ -238,6 +238,7 @@ def test_a_torchvision_dataset(tmp_path):
     (tmp_path / "oxford-iiit-pet/images/pug_2.jpg").write_text("words")
     with pytest.raises(InvalidImage, match=r"^OxfordIIITPet/000001: is broken"):
         images.open(1)
+    assert len(images.fingerprint) == 32, "it stops nothing"
 
 
 def test_named_datasets_that_cannot_be_had(tmp_path, monkeypatch):

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from heatproof.data import load_images
+from heatproof.data.items import read_items
 from heatproof.data.part_images import made_of_parts
-from heatproof.errors import InvalidImage, InvalidInput
+from heatproof.errors import HeatproofWarning, InvalidImage, InvalidInput
 
 from .funnybirds_folder import CLASSES, PARTS, funnybirds, rectangle, scene
 
@@ -99,3 +100,10 @@ def test_a_folder_without_interventions_is_refused(folder):
     (folder / "test_interventions").rename(folder / "interventions")
     with pytest.raises(InvalidInput, match="no folder test_interventions"):
         load_images(f"funnybirds:{folder}")
+
+
+def test_a_missing_part_map_leaves_the_image_without_a_mask(folder):
+    (folder / "test_part_map" / "0" / "000000.png").unlink()
+    with pytest.warns(HeatproofWarning, match=r"The mask of 0/000000\.png is left out: there is no .*000000\.png"):
+        items = list(read_items(load_images(f"funnybirds:{folder}")))
+    assert items[0].mask is None and items[0].image is not None and items[1].mask is not None

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -14,9 +15,14 @@ from heatproof.data import load_images
 from heatproof.errors import InvalidInput, InvalidStudy
 from heatproof.models import wrap
 from heatproof.models.shapesnet import shapesnet
+from heatproof.progress import Log
 from heatproof.statistics.special_rows import BACKGROUND
+from heatproof.studies.cost import Passes, PassesMade
+from heatproof.studies.ground_truth import GroundTruth
+from heatproof.studies.part_cost import SAMPLES, part_samples
 from heatproof.studies.plan import checked_plan
 from heatproof.studies.run import run
+from heatproof.studies.settings import DatasetPlan
 
 from ..data.funnybirds_folder import funnybirds
 
@@ -129,8 +135,7 @@ def test_the_birds_folder_runs_and_a_missing_file_is_a_flagged_row(tmp_path, mon
     (folder / "test_part_map" / "2" / "000002.png").unlink()
     (folder / "test" / "3" / "000003.png").unlink()
     monkeypatch.setattr("heatproof.studies.loading.load_model", lambda *a, **k: bird_network())
-    sets = [f"funnybirds-test:{folder}", f"funnybirds-val:{folder}"]
-    datasets = [{"images": one, "name": one.partition(":")[0]} for one in sets]
+    datasets = [f"funnybirds-val:{folder}", f"funnybirds-test:{folder}"]
     plan = checked_plan({**COMMON, "methods": ["gradcam"], "models": "creatures", "datasets": datasets})
     run(plan, tmp_path / "out", workers=1)
     rows = rows_of(tmp_path / "out")
@@ -141,5 +146,77 @@ def test_the_birds_folder_runs_and_a_missing_file_is_a_flagged_row(tmp_path, mon
     assert flags["0/000000.png"] == flags["0/000004.png"] == ""
     values = rows[rows["metric"] == "part-correctness"].set_index("image")["value"]
     assert values.notna().tolist() == (flags == "").tolist()
-    report.write_tables(tmp_path / "out")
-    assert len(pd.read_csv(tmp_path / "out" / "tables" / "parts.csv")) == 1
+    assert report.write_tables(tmp_path / "out").plan["validation"] == "birds:val"
+    assert pd.read_csv(tmp_path / "out" / "tables" / "parts.csv")["dataset"].tolist() == ["birds:test"]
+
+
+def test_the_first_part_map_may_be_missing_too(tmp_path, monkeypatch):
+    folder = funnybirds(tmp_path / "birds", 6)
+    for name in ("0/000000", "1/000001"):
+        (folder / "test_part_map" / f"{name}.png").unlink()
+    monkeypatch.setattr("heatproof.studies.loading.load_model", lambda *a, **k: bird_network())
+    datasets = [f"funnybirds-test:{folder}", f"funnybirds-val:{folder}"]
+    plan = checked_plan({**COMMON, "methods": ["gradcam"], "models": "creatures", "datasets": datasets})
+    done = run(plan, tmp_path / "out", workers=1, progress=Log())
+    assert done.passes is not None and done.passes.needed.forward > 0
+    rows = rows_of(tmp_path / "out")
+    flags = rows[rows["metric"] == "part-correctness"].set_index("image")["flag"]
+    assert all(f"test_part_map/{name}.png" in flags[f"{name}.png"] for name in ("0/000000", "1/000001"))
+    assert (flags == "").sum() == 4
+
+
+def test_the_passes_told_are_about_those_made(tmp_path):
+    plan = checked_plan({**COMMON, "controls": "all", "limit": 6, "batch_size": 6})
+    done = run(plan, tmp_path / "out", workers=1, progress=Log())
+    assert done.passes is not None and done.passes.images == 12
+    made, needed = done.passes.made, done.passes.needed
+    assert 1 / 1.25 < made.forward / needed.forward < 1.25 and 1 / 1.25 < made.backward / needed.backward < 1.25
+    text = str(PassesMade(Passes(412, 0), Passes(400, 0), 2))
+    assert text == "Passes of 2 images together: 412 forward, told 400 (made / told: 1.03)."
+
+
+def test_the_count_looks_at_images_that_can_be_read(tmp_path):
+    folder = funnybirds(tmp_path / "birds", 12)
+    assert part_samples(load_images("shapes", limit=2)) == []
+    (folder / "test_part_map" / "0" / "000000.png").unlink()
+    (folder / "test" / "1" / "000001.png").unlink()
+    rows = [one.row for one in part_samples(load_images(f"funnybirds:{folder}"))]
+    assert len(rows) == SAMPLES and len(set(rows)) == SAMPLES and not {0, 1} & set(rows)
+
+
+@pytest.mark.parametrize(
+    ("images", "label", "validates"),
+    [
+        ("funnybirds-test:/x/fb", "fb:test", False),
+        ("funnybirds-val:/x/fb", "fb:val", True),
+        ("funnybirds:/x/fb", "fb", False),
+        ("mosaic:/x/fb", "mosaic:fb", False),
+        ("mosaic:funnybirds-val:/x/fb", "mosaic:fb:val", False),
+        ("creatures:val", "creatures:val", True),
+        ("/x/fb", "fb", False),
+        ("photos", "photos", False),
+    ],
+)
+def test_sets_of_one_folder_have_names_of_their_own(images, label, validates):
+    one = DatasetPlan.model_validate({"images": images})
+    assert (one.label, one.validates) == (label, validates)
+
+
+def test_whether_a_set_has_masks_does_not_depend_on_its_first_image(tmp_path):
+    folder = funnybirds(tmp_path / "birds", 4)
+    (folder / "test_part_map" / "0" / "000000.png").unlink()
+    images = load_images(f"funnybirds:{folder}")
+    assert GroundTruth(None, images).known
+
+    class Late:
+        """Masks from the second image on."""
+
+        ids = ("a", "b")
+
+        def mask(self, i):
+            return None if i == 0 else images.mask(1)
+
+    late: Any = Late()
+    assert GroundTruth(None, late).known
+    late.mask = lambda i: None
+    assert not GroundTruth(None, late).known

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from heatproof.class_names import name_text
 from heatproof.data.images import Images
-from heatproof.errors import InvalidInput
+from heatproof.errors import InvalidImage, InvalidInput, warn
 from heatproof.pixels import Pixels
 
 #: Keys of a mapping that hold its image, its label and its name, in the order tried.
@@ -108,8 +108,13 @@ def _of_images(images: Images) -> Iterator[Item]:
             opened = images.open(i)
         except InvalidInput as error:
             yield Item(label=label, id=id, flag=images.flags.get(id) or str(error))
-        else:
-            yield Item(opened, label, id, mask=images.mask(i))
+            continue
+        try:
+            mask = images.mask(i)
+        except InvalidImage as error:
+            warn(f"The mask of {id} is left out: {error}.")
+            mask = None
+        yield Item(opened, label, id, mask=mask)
 
 
 def by_index(source: Any) -> bool:

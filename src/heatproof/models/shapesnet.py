@@ -1,5 +1,7 @@
 """The bundled networks: a four-stage ResNet (0.31 million weights) and a vision transformer (0.49)."""
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -56,7 +58,7 @@ def small_vit(classes: int = 6) -> nn.Module:
     """
     import timm
 
-    small = {"img_size": 64, "patch_size": 2, "embed_dim": 96, "depth": 4, "num_heads": 3}
+    small: dict[str, Any] = {"img_size": 64, "patch_size": 2, "embed_dim": 96, "depth": 4, "num_heads": 3}
     return timm.create_model("vit_tiny_r_s16_p8_224", pretrained=False, num_classes=classes, **small)
 
 

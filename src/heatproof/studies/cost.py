@@ -2,7 +2,8 @@
 
 The engine itself is run on one small image and a toy network with as many channels as the layer explained, and the
 passes are counted. So what is shared between methods and metrics is counted once, as in the study. What depends on the
-image's size (the squares of `occlusion`, superpixels) or on layers before the last is an estimate.
+image's size (the squares of `occlusion`, superpixels) or on layers before the last is an estimate. So is which sets
+of parts the metrics of parts remove, as it depends on the maps; there some of the study's own images are taken.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,15 +15,27 @@ import torch
 from torch import nn
 
 from heatproof.attributions import Request, requested
-from heatproof.engine import Batch, ReferenceMaps, ResolvedMethod, evaluate, explanation, resolve_layers, toy
+from heatproof.data.part_images import PartImage
+from heatproof.engine import (
+    Batch,
+    PartAnswers,
+    ReferenceMaps,
+    ResolvedMethod,
+    evaluate,
+    explanation,
+    resolve_layers,
+    toy,
+)
 from heatproof.engine.dry_run import LAYER
 from heatproof.errors import HeatproofError
 from heatproof.metrics.metric_request import MetricRequest
 from heatproof.models import Model
 from heatproof.quantities import having
 from heatproof.quiet import ignored_warnings
+from heatproof.statistics.wording import counted as counted_text
 from heatproof.studies.conditions import Condition
 from heatproof.studies.measures import Measures
+from heatproof.studies.part_cost import FollowedParts
 
 #: The toy's layer after which its head is linear.
 POOLED = "1"
@@ -51,18 +64,23 @@ class Passes:
 
 @dataclass(frozen=True)
 class PassesMade:
-    """The passes that a run made, beside those that its images needed by the count made before it."""
+    """The passes that a run made for `images` images, beside those that they needed by the count made before it."""
 
     made: Passes
     needed: Passes
+    images: int
 
     def __str__(self) -> str:
         sides = (
             ("forward", self.made.forward, self.needed.forward),
             ("backward", self.made.backward, self.needed.backward),
         )
-        told = [f"{made:,.0f} {name} (told: {needed:,.0f})" for name, made, needed in sides if needed]
-        return f"Passes of an image: {', '.join(told)}."
+        told = [
+            f"{made:,.0f} {name}, told {needed:,.0f}" + (f" (made / told: {made / needed:.2f})" if needed else "")
+            for name, made, needed in sides
+            if made or needed
+        ]
+        return f"Passes of {counted_text(self.images, 'image')} together: {'; '.join(told)}."
 
 
 def told(parts: Iterable[Passes]) -> str:
@@ -85,10 +103,12 @@ def passes_of_image(
     conditions: Sequence[Condition],
     masked: bool = False,
     mosaics: bool = False,
+    parts: Sequence[PartImage] = (),
 ) -> Passes:
     """The passes that one image needs under all conditions of a study.
 
-    `masked`, `mosaics`: whether the images have masks, and are mosaics, so that metrics of these are taken.
+    `masked`, `mosaics`: whether the images have masks, and are mosaics, so that metrics of these are taken. `parts`:
+    some of the images, where they are made of parts; what they need is their mean.
     """
     first, *others = conditions
     found = Counted()
@@ -96,7 +116,13 @@ def passes_of_image(
     for number, of_kind in enumerate(([first], others)):
         if of_kind:
             due = [request for _, request in measures.at(not number, masked, mosaics) if not request.parts]
-            found += toy_batch.passes(list({one.key: one for one in due}.values())) * len(of_kind)
+            due = list({one.key: one for one in due}.values())
+            whole = not any(condition.transformation or condition.perturbation for condition in of_kind)
+            if whole and parts and any(request.of_parts for request in due):
+                each = [toy_batch.made_of_parts(one).passes(due) for one in parts]
+                found += sum(each, Counted()) * (len(of_kind) / len(each))
+            else:
+                found += toy_batch.passes(due) * len(of_kind)
     attacks = sum(condition.cost - 1 for condition in conditions) / 2  # each step is a forward and a backward pass
     return Passes(found.forward + attacks, found.backward + attacks)
 
@@ -108,6 +134,7 @@ class ToyBatch:
     model: Model
     x: torch.Tensor
     methods: Sequence[ResolvedMethod]
+    parts: PartAnswers | None = None
 
     @classmethod
     def of(cls, explained: Explained) -> "ToyBatch":
@@ -121,6 +148,11 @@ class ToyBatch:
                 methods += resolve_layers(model, [replace(request, layers=BOTH if request.refined else ())], layer)
         return cls(model, x, methods)
 
+    def made_of_parts(self, image: PartImage) -> "ToyBatch":
+        """The toy on an image with parts; without some of them each image is run once."""
+        x, parts = FollowedParts.of(self.model, image)
+        return replace(self, x=x, parts=parts)
+
     def passes(self, due: Sequence[MetricRequest]) -> "Counted":
         """Of all methods together, with these metrics.
 
@@ -131,11 +163,19 @@ class ToyBatch:
         )
         found = self._run(self.methods, once)
         if again and self.methods:
-            quick = resolve_layers(self.model, requested(["eigencam"]), LAYER)
+            quick, before = resolve_layers(self.model, requested(["eigencam"]), LAYER), self._without_parts
             explanations = self._run(quick, again).forward - self._run(quick, []).forward
+            of_parts = self._without_parts - before
+            found += Counted(of_parts)
+            explanations -= of_parts
             for method in self.methods:
                 found += self._run([method], []) * explanations
         return found
+
+    @property
+    def _without_parts(self) -> int:
+        """How many images with something removed have been run so far."""
+        return self.parts.passes if self.parts is not None else 0
 
     def _run(self, methods: Sequence[ResolvedMethod], due: Sequence[MetricRequest]) -> "Counted":
         x, reference, given = self.x, None, {"ids": ["toy"], "condition": "clean"}
@@ -147,8 +187,13 @@ class ToyBatch:
         batch = Batch.of(self.model, methods, x, **given)
         with ignored_warnings(), counted(self.model.module) as found:
             maps = explanation(batch, methods, survive=True)
-            for _ in evaluate(batch, methods, due, ground_truth=mask, reference=reference, found=maps, survive=True):
+            for _ in evaluate(
+                batch, methods, due, ground_truth=mask, reference=reference, found=maps, survive=True, parts=self.parts
+            ):
                 pass
+            if self.parts is not None and any(request.of_parts for request in due):
+                things = [frozenset([name]) for name in self.parts.things[0]]  # as the network's own figure asks
+                self.parts.answers([0] * len(things), things)
         return found
 
 

@@ -27,10 +27,8 @@ class GroundTruth:
 
     @property
     def known(self) -> bool:
-        """Whether there are masks; of a dataset's own, whether the first image has one."""
-        if self.masks is None:
-            return bool(self.images.ids) and self.images.mask(0) is not None
-        return any(map(self._there, self.images.ids))
+        """Whether some image has a mask, also one that cannot be read."""
+        return any(map(self._there, range(len(self.images.ids))))
 
     def check(self) -> None:
         """Checks masks from a path before any work.
@@ -44,11 +42,13 @@ class GroundTruth:
                 f"{len(self.images.ids)} images has one in {self.masks}."
             )
 
-    def _there(self, identity: str) -> bool:
+    def _there(self, index: int) -> bool:
         try:
-            return self._folder().mask(identity, (1, 1)) is not None
-        except InvalidImage:  # there is a mask, of another size
+            own = self.masks is None
+            found = self.images.mask(index) if own else self._folder().mask(self.images.ids[index], (1, 1))
+        except InvalidImage:  # there is a mask, of another size, or one that cannot be read
             return True
+        return found is not None
 
     def _folder(self) -> Masks:
         if self._loaded is None:

@@ -34,7 +34,7 @@ class PartsPlan(Plan):
     validation: str = Field(
         "",
         description="The set on which the threshold of every method is chosen, by its name in the results. Default: "
-        "the last of the sets.",
+        "the one that is a validation set by its name (`creatures:val`, `funnybirds-val:FOLDER`), else the last.",
     )
 
 
@@ -57,7 +57,8 @@ def with_validation(plan: PartsPlan, datasets: Sequence[Any], models: Any) -> Pa
             f"The study parts needs a test set and a validation set. Got {labels[0]} alone. Name both, such as "
             "creatures and creatures:val."
         )
-    name = plan.validation or labels[-1]
+    named = [one.label for one in plan.datasets if one.validates]
+    name = plan.validation or (named[0] if len(named) == 1 else labels[-1])
     if name not in labels:
         raise InvalidStudy(f"`validation` must be one of {', '.join(labels)}. Got {name!r}.")
     chosen = datasets[labels.index(name)]

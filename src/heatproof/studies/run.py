@@ -49,6 +49,7 @@ from heatproof.studies.loading import StudyModels
 from heatproof.studies.machines import machines_of, this_machine
 from heatproof.studies.measures import Measures
 from heatproof.studies.own_code import own_code, warn_of_failures
+from heatproof.studies.part_cost import part_samples
 from heatproof.studies.settings import Plan
 from heatproof.studies.store import Store
 from heatproof.studies.study import BUILT_IN, Study, study_named
@@ -171,7 +172,8 @@ def _run(
 def passes_made(finished: Sequence[JobDone], jobs: Sequence[Job], costs: Sequence[Passes]) -> PassesMade:
     """The passes of some finished jobs, beside those that their images needed."""
     made = sum((Passes(one.forward, one.backward) for one in finished), Passes())
-    return PassesMade(made, sum((costs[job.model] * (job.stop - job.start) for job in jobs), Passes()))
+    images = sum({(job.dataset, job.start): job.stop - job.start for job in jobs}.values())
+    return PassesMade(made, sum((costs[job.model] * (job.stop - job.start) for job in jobs), Passes()), images)
 
 
 def image_costs(
@@ -180,12 +182,13 @@ def image_costs(
     """What an image costs under each model, counted on a toy network before any work; empty where that fails."""
     masked, mosaics = any(one.masked for one in datasets), any(one.mosaics for one in datasets)
     conditions, every = study.all_conditions(plan), all_requests(plan)
+    parts = next((part_samples(one.images) for one in datasets if one.parted), [])
     found = []
     for model in checked:
         able = [one for one in every if one.key not in model.refused]
         explained = Explained(able, model.channels, model.linear)
         try:
-            found.append(passes_of_image(explained, measures, conditions, masked, mosaics))
+            found.append(passes_of_image(explained, measures, conditions, masked, mosaics, parts))
         except Exception as error:  # what fails on a small image may well run on those of the study
             warn(f"The passes that an image needs could not be counted: {type(error).__name__}.")
             return []

@@ -182,9 +182,15 @@ class DatasetPlan(Strict):
         """Its name in the rows: `name`, else the folder's name; `images` for a list of files."""
         if self.name or not isinstance(self.images, str):
             return self.name or "images"
-        if self.images.startswith("given:"):
-            return self.images.removeprefix("given:")
-        return Path(self.images).name if "/" in self.images or "\\" in self.images else self.images
+        return _label_of(self.images)
+
+    @property
+    def validates(self) -> bool:
+        """Whether it is a validation set by what is written: `creatures:val`, `funnybirds-val:FOLDER`."""
+        from heatproof.data.loading import NAMED_SETS
+
+        kind, _, rest = self.images.partition(":") if isinstance(self.images, str) else ("", "", "")
+        return kind in NAMED_SETS and (kind.endswith("-val") or rest == "val")
 
 
 class MapsPlan(Strict):
@@ -303,6 +309,21 @@ class Plan(Strict):
     def scores_ground_truth(self) -> bool:
         """Whether the ground truth itself is scored too, as a map, where an image has a mask."""
         return False
+
+
+def _label_of(images: str) -> str:
+    """A folder's name; with what is taken of it, where a set is named: `birds:val` for `funnybirds-val:/data/birds`."""
+    from heatproof.data.loading import FUNNYBIRDS
+
+    kind, colon, rest = images.partition(":")
+    if colon and kind == "given":
+        return rest
+    if colon and kind == "mosaic":
+        return f"mosaic:{_label_of(rest)}"
+    if colon and kind in FUNNYBIRDS:
+        which = kind.partition("-")[2]
+        return f"{_label_of(rest)}{f':{which}' if which else ''}"
+    return Path(images).name if "/" in images or "\\" in images else images
 
 
 def checked_tolerance(value: Any) -> Any:
