@@ -55,6 +55,8 @@ def shapes(
     print(f"{made.n} images of {len(made.class_names)} classes, their masks and labels.csv: {out}")
     for check in card.checks:
         print(f"{'passed' if check.passed else 'FAILED'}: {check.what}: {check.value:.3g} (limit {check.limit:.3g})")
+    if card.skipped:
+        print(f"not computed: {card.skipped}")
     print(f"Data card: {out / 'card.md'}")
     if not card.passed:
         raise InvalidInput("A check of the data card failed: the ground truth of this set cannot be trusted.")

@@ -70,13 +70,13 @@ def open_image(
     return as_bytes(rgb(open_pixels(path, max_pixels), window, background))
 
 
-def has_image_header(path: str | os.PathLike) -> bool:
-    """Whether a file begins as an image that Pillow knows; nothing is decoded."""
+def header_size(path: str | os.PathLike) -> tuple[int, int] | None:
+    """Width and height from the head of an image file that Pillow knows, else None; nothing is decoded."""
     try:
         with Image.open(path) as image:
-            return min(image.size) > 0
+            return image.size if min(image.size) > 0 else None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return False
+        return None
 
 
 def open_grey(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:

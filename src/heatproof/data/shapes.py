@@ -19,7 +19,7 @@ from PIL import Image
 
 from heatproof.data.clutter import KINDS, Painter, Scene
 from heatproof.data.drawn_images import DrawnImages
-from heatproof.data.image_opener import has_image_header, open_image
+from heatproof.data.image_opener import header_size, open_image
 from heatproof.data.image_paths import image_files, printable
 from heatproof.data.shape_drawing import CLASSES, dead_leaves, drawn, margin, standing_out
 from heatproof.errors import InvalidInput, warn
@@ -156,7 +156,7 @@ class Shapes(DrawnImages):
     @cached_property
     def photographs(self) -> list[tuple[str, Path]]:
         """Content hash and path of the images that backgrounds are cut from; none where they are procedural."""
-        return [] if self.backgrounds is None else background_files(self.backgrounds, self.split)
+        return [] if self.backgrounds is None else background_files(self.backgrounds, self.split, self.size)
 
 
 def paper_shapes(
@@ -190,23 +190,28 @@ def demo_shapes(split: str = "test", n: int | None = None, title: str = "") -> S
     return Shapes(split, DEMO_IMAGES.get(split, 1) if n is None else n, **DEMO, title=title)
 
 
-def background_files(folder: str | Path, split: str) -> list[tuple[str, Path]]:
+def background_files(folder: str | Path, split: str, size: int = 0) -> list[tuple[str, Path]]:
     """(content hash, path) of the images in `folder` for `split`: ⅕ test, ⅒ val, the rest train.
 
     Files are shared out in the order of their content's hash and a content counts once, so copies of a
-    image under two names cannot land in two splits. Files that are no images are left out, with a warning.
+    image under two names cannot land in two splits. Files that are no images are left out, with a warning. There is
+    a warning too where the split has one image alone, and where images are smaller than `size`, the side to be filled.
 
     Raises:
         InvalidInput: fewer than three different images.
     """
     by_content: dict[str, Path] = {}
     strange: list[Path] = []
+    small: set[Path] = set()
     if not Path(folder).is_dir():
         raise InvalidInput(f"`backgrounds` must be a folder of images. There is no folder {printable(folder)}.")
     for path in image_files(Path(folder)):
-        if not has_image_header(path):
+        found = header_size(path)
+        if found is None:
             strange.append(path)
             continue
+        if min(found) < size:
+            small.add(path)
         by_content.setdefault(hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest(), path)
     files = sorted(by_content.items())
     if strange:
@@ -219,8 +224,18 @@ def background_files(folder: str | Path, split: str) -> list[tuple[str, Path]]:
         )
     test = max(1, len(files) // 5)
     val = max(1, len(files) // 10)
-    parts = {"test": files[:test], "val": files[test : test + val], "train": files[test + val :]}
-    return parts[split]
+    mine = {"test": files[:test], "val": files[test : test + val], "train": files[test + val :]}[split]
+    if enlarged := sum(path in small for _, path in mine):
+        warn(
+            f"{enlarged} of the {len(mine)} backgrounds for `{split}` are smaller than the images, {size} pixels, and "
+            "are enlarged, which blurs them. Give larger ones, or smaller images."
+        )
+    if len(mine) == 1:
+        warn(
+            f"`{split}` has one background for all its images, as {printable(folder)} holds {len(files)}. With at "
+            "least 20 every split has several."
+        )
+    return mine
 
 
 def _photograph(files: list[Path], size: int, stream: np.random.Generator) -> np.ndarray:

@@ -24,6 +24,8 @@ _COMPARED = 48
 #: Images on which the geometries are checked.
 _ALIGNED = 24
 #: Below this probability under chance a probe is said to know the class.
+#: The fewest images of each class for a probe.
+_EACH = 10
 _LEVEL = 0.01
 #: A value of the network's input that differs by more has changed.
 _VISIBLE = 0.1
@@ -52,10 +54,11 @@ class Check:
 
 @dataclass(frozen=True)
 class Card:
-    """What is in a set of Shapes, and its checks."""
+    """What is in a set of Shapes, and its checks; `skipped`: the check that is not computed, and why."""
 
     facts: Mapping[str, Any]
     checks: tuple[Check, ...]
+    skipped: str = ""
 
     @property
     def passed(self) -> bool:
@@ -64,7 +67,7 @@ class Card:
 
     def as_json(self) -> dict[str, Any]:
         """For `card.json`."""
-        return {**self.facts, "checks": [asdict(check) for check in self.checks]}
+        return {**self.facts, "checks": [asdict(check) for check in self.checks], "not_computed": self.skipped}
 
     def text(self) -> str:
         """For people, as Markdown."""
@@ -73,6 +76,7 @@ class Card:
             f"| {'passed' if check.passed else '**failed**'} | {check.what} | {check.value:.3g} | {check.limit:.3g} |"
             for check in self.checks
         ]
+        checks += [f"| not computed | {self.skipped} | | |"] if self.skipped else []
         head = ["", "| | check | value | limit |", "|---|---|---|---|"]
         return "\n".join(["# Shapes: data card", "", "| | |", "|---|---|", *rows, *head, *checks, ""])
 
@@ -113,7 +117,9 @@ def card_of(shapes: Shapes, advance: Callable[[float], None] = lambda _: None) -
     }
     stacked = {clue: np.stack([one[clue] for one in clues]) for clue in clues[0]}
     probed = independence(stacked, np.array(shapes.labels[:count], int), len(names))
-    return Card(facts, (*probed, disjointness(shapes, backgrounds), *map(_alignment, shares, shares.values())))
+    skipped = "" if probed else f"class-background independence: fewer than {_EACH} images of each class"
+    checks = (*probed, disjointness(shapes, backgrounds), *map(_alignment, shares, shares.values()))
+    return Card(facts, checks, skipped)
 
 
 def checked_images(shapes: Shapes) -> int:
@@ -125,10 +131,10 @@ def independence(clues: Mapping[str, np.ndarray], labels: np.ndarray, classes: i
     """Probes that see images without the pixels that decide the class must be at chance.
 
     Kernel ridge regressions on each of the `clues`, name → `(N, D)`, fitted on the first half and tested on the second.
-    The limit is the accuracy that guessing reaches once in 100 sets, by any of the probes. None for fewer than ten
-    images of each class.
+    The limit is the accuracy that guessing reaches once in 100 sets, by any of the probes. None for fewer than
+    `_EACH` images of each class.
     """
-    if len(labels) < 10 * classes:
+    if len(labels) < _EACH * classes:
         return []
     half, chance = len(labels) // 2, 1 / classes
     count = len(labels) - half

@@ -53,6 +53,8 @@ def part_verdict(scores: pd.DataFrame, accuracy: float, validation: str, equal: 
 def _sentence(judged: MetricRanking, images: int) -> str:
     """What was compared, on how many images, at which level, and which controls are not worse."""
     where = f"On {counted(images, 'image')}"
+    if judged.best is not None and judged.n < images:
+        where = f"On the {counted(judged.n, 'image')} of {images:,} that have all three values"
     if judged.best is None:
         return f"{where} there is no verdict: no image has completeness, correctness and contrastivity for any method."
     how = "by the mean of completeness, correctness and contrastivity"
@@ -118,7 +120,8 @@ def _notes(judged: MetricRanking, images: int, validation: str) -> Iterator[str]
     if judged.n < images:
         yield (
             f"{images - judged.n} of {counted(images, 'image')} do not count in the tests: they are misclassified, "
-            "have nothing irrelevant, or their logits do not follow the parts of two other classes."
+            "have nothing irrelevant, or their logits do not follow the parts of two other classes. The score in the "
+            "table is the mean of its parts, each over all images that have it, as in the paper."
         )
     if images < IMAGES:
         yield f"Only {counted(images, 'image')}: take this as an indication."
