@@ -18,6 +18,9 @@ from heatproof.errors import InvalidInput
 from heatproof.rounding import ANSWER_STEP, largest, rounded
 from heatproof.statistics.agreement import cliques, nemenyi_distance
 
+#: With fewer methods an order of them is not tested; with fewer images no test of them is computed.
+LEAST_METHODS, LEAST_IMAGES = 3, 10
+
 
 @dataclass(frozen=True)
 class Friedman:
