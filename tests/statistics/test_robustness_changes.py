@@ -133,7 +133,9 @@ def test_flip_rates_are_paired_by_image():
 
 
 def test_two_methods_have_no_w_of_their_orders(made):
-    before, after = (frame[frame["method"] != "c"] for frame in beside(made))
+    three = beside(made)
+    assert "Kendall's W of the two orders" in " ".join(change_sentences(compared(*three, 200), "one", "two", 200))
+    before, after = (frame[frame["method"] != "c"] for frame in three)
     found = compared(before, after, 200)
     assert found["w"].isna().all()
     told = " ".join(change_sentences(found, "one", "two", 200))
