@@ -123,17 +123,42 @@ def test_methods_with_equal_maps_are_one_test(rows):
         pd.testing.assert_series_equal(found, expected)
 
 
+def with_third(rows):
+    """A third method, worse than the others by .2 everywhere."""
+    worse = rows[rows["method"] == "fair"].assign(method="poor")
+    step = np.where(worse["metric"] == "gain", -0.2, 0.2)
+    return pd.concat([rows, worse.assign(value=worse["value"] + step)], ignore_index=True)
+
+
 def test_orders_hold_where_the_means_have_one_order(rows):
-    table = ranking_table(rows, FACTS, resamples=200)
+    three = with_third(rows)
+    table = ranking_table(three, FACTS, resamples=200)
     friedmans = table[table["test"] == "friedman"]
-    assert len(friedmans) == 2 * 5 and set(friedmans["order"]) == {"good; fair"} and (friedmans["p_holm"] < 0.001).all()
+    assert len(friedmans) == 2 * 5 and set(friedmans["order"]) == {"good; fair; poor"}
+    assert (friedmans["p_holm"] < 0.001).all()
     for test, conditions in (("kendall-targets", 2), ("kendall-transformations", 4)):
         found = table[table["test"] == test]
         assert list(found["w"]) == [1.0, 1.0] and set(found["conditions"]) == {conditions}
-    turned = rows.assign(value=np.where(rows["transformation"] == TURNED[2], 1 - rows["value"], rows["value"]))
+    turned = three.assign(value=np.where(three["transformation"] == TURNED[2], 1 - three["value"], three["value"]))
     last = ranking_table(turned, FACTS, resamples=200)
     w = last[last["test"] == "kendall-transformations"]["w"].iloc[0]
-    assert w == pytest.approx(kendall_w(np.array([[2, 1], [2, 1], [2, 1], [1, 2]])).w)
+    assert w == pytest.approx(kendall_w(np.array([[3, 2, 1], [3, 2, 1], [3, 2, 1], [1, 2, 3]])).w)
+
+
+def test_two_methods_or_nine_images_have_no_test_of_their_order(rows):
+    numbers = ["statistic", "p", "p_holm", "w", "low", "high"]
+    three = with_third(rows)
+    known = pd.DataFrame({"target": "label", "image": [f"{i:02d}" for i in range(IMAGES)],
+                          "value": np.linspace(0.1, 0.9, IMAGES)})  # fmt: skip
+    for few in (rows, three[three["image"] < "09"]):
+        table = ranking_table(few, FACTS, resamples=50)
+        assert len(table) == 2 * (5 + 2) and table[numbers].isna().to_numpy().all()
+        parts = (transformation_table(few, FACTS, resamples=50), table, confidence_table(few, known, resamples=50),
+                 fooled_table(few, FACTS))  # fmt: skip
+        notes = " ".join(fidelity_verdict(FidelityTables(*parts, few["image"].nunique(), "label")).notes)
+        assert "is not computed" in notes and "at least 3 methods and 10 images are needed" in notes
+        assert "Kendall's W" not in notes
+    assert ranking_table(three[three["image"] < "10"], FACTS, resamples=50)["w"].notna().all()
 
 
 def test_kendalls_w_of_many_columns_is_that_of_each():

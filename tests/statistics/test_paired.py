@@ -88,6 +88,12 @@ def test_equal_methods_and_no_blocks():
     assert math.isnan(empty.pairs[0].p_holm)
 
 
+def test_two_methods_have_no_friedman_test():
+    found = friedman(values(20, 2))
+    assert math.isnan(found.statistic) and math.isnan(found.p) and math.isnan(found.w)
+    assert found.n == 20 and found.ranks.sum() == pytest.approx(3)
+
+
 def test_incomplete_blocks_are_dropped_and_counted():
     table = values(20, 3)
     holes = np.vstack([table, [[1.0, np.nan, 2.0], [np.nan] * 3]])

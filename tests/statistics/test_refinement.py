@@ -1,5 +1,7 @@
 """What refinement gains: arms by their spelling, gains held against loops, sizes, and the sentence."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,6 +23,7 @@ from heatproof.statistics.refinement_verdict import refinement_verdict
 from heatproof.statistics.special_rows import PRODUCT
 
 DIRECTIONS = {"arcc": "high", "complexity": "low", "mask-cosine": "high"}
+STABLE = DIRECTIONS | {"kappa under noise": "high"}
 
 
 def test_arms_and_their_spellings():
@@ -94,19 +97,64 @@ def test_the_interval_is_that_of_the_mean_by_image():
     assert row["high"] - row["low"] == pytest.approx(2 * 2.0 * error, rel=0.1)
 
 
+def verdict(frame, images, **more):
+    groups = {f"{i:02d}": ("small", "medium", "large")[i % 3] for i in range(images)}
+    return refinement_verdict(refinement_gains(frame, STABLE, groups, resamples=200), "set", images, **more)
+
+
 def test_the_sentence_names_what_rises_and_falls():
-    frame = scores(60, gain=0.2, metrics=("arcc", "mask-cosine"))
-    groups = {f"{i:02d}": ("small", "medium", "large")[i % 3] for i in range(60)}
-    found = refinement_verdict(refinement_gains(frame, DIRECTIONS, groups, resamples=200), "set", 60, left=2)
-    assert "On 60 images of set" in found.sentence
-    assert "refining 2 base CAMs over all stages raises arcc for a and b at 95 % confidence" in found.sentence
-    assert "(by +0.21 on average, 95 % interval 0.2" in found.sentence
+    found = verdict(scores(60, gain=0.2, metrics=("arcc", "mask-cosine")), 60, left=2)
+    assert "On 60 images of set" in found.sentence and found.applies
+    assert "refining 2 base CAMs over all stages raises arcc for a (+0.21, 95 % interval 0.2" in found.sentence
+    assert "at 95 % confidence; the mean gain over all 2 base CAMs is +0.21, 95 % interval 0.2" in found.sentence
     notes = " ".join(found.notes)
-    assert "ground truth rises for a and b" in notes and "for small objects" in notes and "for large objects" in notes
+    assert "ground truth rises for a (+0.21" in notes and "20 images) for the small" in notes
     assert "2 images that the network classifies wrong are left out" in notes and "Holm" in notes
-    worse = refinement_verdict(refinement_gains(scores(60, gain=-0.2), DIRECTIONS, resamples=200), "set", 60)
-    assert "lowers arcc for a and b" in worse.sentence
-    none = refinement_verdict(refinement_gains(scores(60, seed=1), DIRECTIONS, resamples=200), "set", 60)
-    assert "for none of them significantly" in none.sentence
-    few = refinement_verdict(refinement_gains(scores(5), DIRECTIONS, resamples=200), "set", 5)
-    assert "nothing is computed: at least 10 images" in few.sentence
+    assert "lowers arcc for a (−0.21" in verdict(scores(60, gain=-0.2), 60).sentence
+    assert "changes arcc significantly for no single one of them" in verdict(scores(60, seed=1), 60).sentence
+    assert "nothing is computed: at least 10 images" in verdict(scores(5), 5).sentence
+
+
+def test_a_number_beside_a_cam_is_that_cams():
+    """One of two CAMs loses .6, the other nothing: the mean, −.3, is said to be that of both."""
+    frame = scores(60, metrics=("arcc", "kappa under noise"))
+    for base, loss in (("a", 0.6), ("b", 0.0)):
+        plain = frame[frame["method"] == f"{base}@stage:2"].set_index(["image", "metric"])["value"]
+        rows = frame["method"] == f"refine:{base}@stage:1"
+        keys = pd.MultiIndex.from_frame(frame.loc[rows, ["image", "metric"]])
+        frame.loc[rows, "value"] = plain.loc[keys].to_numpy() - loss
+    found = verdict(frame, 60)
+    assert "lowers arcc for a (−0.60, 95 % interval −0.60 to −0.60) at 95" in found.sentence
+    assert "the mean gain over all 2 base CAMs is −0.30," in found.sentence and "b (" not in found.sentence
+    (stable,) = [note for note in found.notes if note.startswith("Under noise")]
+    assert "the maps are less stable for a (−0.60," in stable
+    assert "the mean gain over all 2 base CAMs is −0.30" in stable
+
+
+def test_too_few_images_for_a_test_are_no_proof_of_no_cost():
+    """Stability falls on all six images that have it: its interval leaves 0 out, and no test can say so."""
+    frame = scores(13, gain=-0.2, metrics=("arcc", "kappa under noise"))
+    frame = frame[(frame["metric"] == "arcc") | (frame["image"] < "06")]
+    table: Any = refinement_gains(frame, STABLE, resamples=200)
+    few = table[table["metric"] == "kappa under noise"]
+    assert few[["p", "p_holm", "effect"]].isna().to_numpy().all() and (few["n"] == 6).all() and few["low"].notna().all()
+    (stable,) = [note for note in verdict(frame, 13).notes if note.startswith("Under noise")]
+    assert "it cannot be told whether stability changes; no test is computed (6 images, at least 10 are" in stable
+    assert "−0.21, 95 % interval" in stable and stable.endswith("on 6 images.") and "no cost" not in stable
+    one: Any = scores(11, gain=0.2, metrics=("arcc",))
+    one = one[one["method"].str.contains("a@")]
+    many = pd.concat([one.assign(method=one["method"].str.replace("a@", f"a{k}@")) for k in range(60)])
+    found = verdict(many, 11)
+    assert "cannot be told to change arcc; no test can be significant (11 images are too few for" in found.sentence
+
+
+def test_the_ground_truth_of_images_that_are_not_learnt_does_not_apply():
+    frame = scores(60, gain=0.2, metrics=("arcc", "mask-cosine"))
+    found = verdict(frame, 60, left=20, accuracy=0.75)
+    assert not found.applies and found.sentence.startswith("The network classifies 75 % of 80 images of set right: it")
+    assert "their ground truth does not apply to its maps" in found.sentence
+    assert not any("cosine" in note for note in found.notes)
+    assert verdict(frame, 60, left=1, accuracy=0.98).applies
+    blind = verdict(frame[frame["metric"] == "arcc"], 60, left=20, accuracy=0.75)
+    assert blind.applies and "ground truth" not in blind.sentence
+    assert not verdict(frame[frame["image"] < "05"], 5, left=20, accuracy=0.2).applies

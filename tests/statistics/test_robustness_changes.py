@@ -8,6 +8,7 @@ import pytest
 from scipy.stats import norm
 from scipy.stats import t as student
 
+from heatproof.statistics.check_sentences import change_sentences
 from heatproof.statistics.intervals import bootstrap_p, multiplicities, percentiles
 from heatproof.statistics.robustness import auc
 from heatproof.statistics.robustness_changes import (
@@ -129,3 +130,13 @@ def test_flip_rates_are_paired_by_image():
     assert (found["low"], found["high"]) == pytest.approx(percentiles(per_image @ drawn / 29, 29))
     assert flip_rates(first, first, "pets", 50, 0)["p"] == 1.0
     assert flip_rates(first, first.iloc[:0], "pets", 50, 0)["images"] == 0
+
+
+def test_two_methods_have_no_w_of_their_orders(made):
+    three = beside(made)
+    assert "Kendall's W of the two orders" in " ".join(change_sentences(compared(*three, 200), "one", "two", 200))
+    before, after = (frame[frame["method"] != "c"] for frame in three)
+    found = compared(before, after, 200)
+    assert found["w"].isna().all()
+    told = " ".join(change_sentences(found, "one", "two", 200))
+    assert "Kendall's W is not computed: 2 methods, at least 3 are needed." in told and "two orders" not in told

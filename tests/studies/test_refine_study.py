@@ -4,6 +4,7 @@ import pytest
 
 from heatproof.errors import InvalidStudy
 from heatproof.report.findings import Findings
+from heatproof.report.page import context
 from heatproof.report.source import open_source
 from heatproof.studies.plan import checked_plan
 from heatproof.studies.run import run
@@ -59,6 +60,11 @@ def test_the_findings_are_made_of_the_rows(folder):
         "Maps refined from the shallowest stage; all stages and operators are in refinement.csv",
         "ARCC by operator",
     ]
+
+
+def test_the_page_names_every_layer_that_is_explained(folder):
+    facts = dict(context(Findings(open_source(folder)))["facts"])
+    assert facts["Layers explained"].startswith("stage1, stage2, stage3, stage4") and "Layer explained" not in facts
 
 
 def test_what_cannot_be_refined_is_refused(tmp_path):

@@ -8,7 +8,7 @@ from heatproof.report.blocks import Details, Drawing, Figures, Heading, Text, sh
 from heatproof.report.numbers import number, probability
 from heatproof.report.rank_figure import rank_figure
 from heatproof.report.style import Style
-from heatproof.statistics.paired import Comparison
+from heatproof.statistics.paired import LEAST_METHODS, Comparison
 
 #: Words of the glossary that these blocks use.
 WORDS = ("Average rank", "Friedman, Kendall's W", "Cannot be told apart")
@@ -92,6 +92,8 @@ def _several(tests: Sequence[Tested]) -> str:
 def _friedman(comparison: Comparison) -> str:
     """The test in one line, for the top of the diagram."""
     test, p = comparison.friedman, probability(comparison.friedman.p)
+    if (count := len(comparison.methods)) < LEAST_METHODS:
+        return f"Friedman's test is not computed: {count} methods, at least {LEAST_METHODS} are needed"
     equals = p if p.startswith("<") else f"= {p}"
     return f"Friedman χ² = {number(test.statistic, 1)}, p {equals}; Kendall's W = {number(test.w)}"
 

@@ -8,7 +8,7 @@ from heatproof.files import write_atomically
 from heatproof.flags import SATURATED
 from heatproof.report.blocks import Drawing, Section, Sheet, drawings_in, sheet
 from heatproof.report.findings import Findings
-from heatproof.report.frames import distinct, one_coloured
+from heatproof.report.frames import distinct, layers_of, one_coloured
 from heatproof.report.glossary import WORDS
 from heatproof.report.numbers import percent
 from heatproof.report.preprocessing import preprocessing_text
@@ -110,7 +110,12 @@ def _facts(findings: Findings) -> Iterator[tuple[str, str]]:
     models, datasets = (list(dict.fromkeys(names)) for names in zip(*findings.settings, strict=True))
     yield "Model" if len(models) == 1 else "Models", ", ".join(models)
     layers = [layer for (layer,) in distinct(findings.rows, "layer") if layer]
-    yield "Layer explained", ", ".join(layers) or "the image"
+    read = {one for model in models for one in layers_of(findings.rows, model).values() if one}
+    if layers or not read:
+        yield "Layer explained", ", ".join(layers) or "the image"
+    else:
+        names = sorted({layer for one in read for layer in one.split("+")})
+        yield ("Layer explained" if len(names) == 1 else "Layers explained"), ", ".join(names)
     yield "Images", "; ".join(map(findings.images, datasets))
     if len(findings.correct):
         yield "Right on these images", "; ".join(_correct(findings))

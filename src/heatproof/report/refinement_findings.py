@@ -62,7 +62,7 @@ def refinement_findings(source: Source, scores: ScoreFindings) -> list[SettingRe
                 one.setting,
                 score_table(used, facts, **given),
                 gains,
-                refinement_verdict(gains, one.setting.dataset, images, left),
+                refinement_verdict(gains, one.setting.dataset, images, left, accuracy=accuracy),
                 [metric for metric in SHOWN if metric in set(used["metric"])],
                 frames.layers_of(source.connection, one.setting.model),
                 accuracy,

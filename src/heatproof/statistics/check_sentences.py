@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from heatproof.rounding import rounded
+from heatproof.statistics.paired import LEAST_METHODS
 from heatproof.statistics.rare_flips import WIDE, enough
 from heatproof.statistics.robustness import COMPUTED, RELIABLE
 from heatproof.statistics.robustness_changes import can_differ, counts, largest_change
@@ -49,6 +50,8 @@ def change_sentences(found: pd.DataFrame, before: str, after: str, resamples: in
         methods, lower, higher = counts(found, quantity)
         w = float(found.loc[found["quantity"] == quantity, "w"].iloc[0])
         order = "" if np.isnan(w) else f" Kendall's W of the two orders of the methods is {number(w)}."
+        if methods < LEAST_METHODS:
+            order = f" Kendall's W is not computed: {counted(methods, 'method')}, at least {LEAST_METHODS} are needed."
         yield (
             f"By {NAMES[quantity]}, on {counted(int(row['images']), 'image')} under {_kinds(found, row)}, "
             f"{row['method']} changes most from {before} to {after}: {signed(row['change'])} "

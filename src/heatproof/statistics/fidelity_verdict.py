@@ -6,6 +6,7 @@ from typing import Any
 
 from heatproof.rounding import rounded
 from heatproof.statistics.condition_scores import POOLED
+from heatproof.statistics.paired import LEAST_IMAGES, LEAST_METHODS
 from heatproof.statistics.wording import IMAGES, counted, listed, number
 
 Frame = Any
@@ -59,7 +60,16 @@ def _sentence(tables: FidelityTables) -> str:
 
 
 def _orders(tables: FidelityTables) -> Iterator[str]:
-    """How far conditions agree on the order of the methods, the highest and the lowest W."""
+    """How far conditions agree on the order of the methods, the highest and the lowest W; or why that is not known."""
+    table = tables.rankings
+    if len(table) and table["w"].isna().all():
+        methods, images = int(table["methods"].max()), int(table["n"].max())
+        if methods < LEAST_METHODS or images < LEAST_IMAGES:
+            yield (
+                f"Whether the order of the methods is kept is not computed: {counted(methods, 'method')} on "
+                f"{counted(images, 'image')}, and at least {LEAST_METHODS} methods and "
+                f"{LEAST_IMAGES} images are needed."
+            )
     for test, what in (
         ("kendall-transformations", "as they are and transformed"),
         ("kendall-targets", "for the classes explained"),
@@ -74,12 +84,13 @@ def _orders(tables: FidelityTables) -> Iterator[str]:
             text += f", least by {worst['metric']} ({_w(worst)})"
         yield (
             f"The order of the {counted(int(best['methods']), 'method')} is kept on images {what}, over "
-            f"{counted(int(best['conditions']), 'condition')}: {text}; Kendall's W, 1 is the same order."
+            f"{counted(int(best['conditions']), 'condition')}: {text}; Kendall's W, 1 is the same order; "
+            "over images drawn anew orders agree less, so the span lies mostly below W."
         )
 
 
 def _w(row: Any) -> str:
-    span = "" if row["low"] != row["low"] else f", 95 % interval {number(row['low'])} to {number(row['high'])}"
+    span = "" if row["low"] != row["low"] else f", {number(row['low'])} to {number(row['high'])} over images drawn anew"
     return f"W {number(row['w'])}{span}"
 
 

@@ -14,7 +14,7 @@ from heatproof.rounding import ANSWER_STEP, largest, rounded
 from heatproof.statistics.condition_scores import conditions_of, under
 from heatproof.statistics.equal_maps import DISTINCT, EqualMaps
 from heatproof.statistics.intervals import multiplicities, percentiles
-from heatproof.statistics.paired import friedman, holm
+from heatproof.statistics.paired import LEAST_IMAGES, LEAST_METHODS, friedman, holm
 from heatproof.statistics.score_tables import ARROWS, Directions, better, wide_scores
 
 #: Columns of tables/rankings.csv, after model and dataset. `test` is `friedman`, under one condition: do the methods
@@ -44,7 +44,10 @@ Frame = Any
 def ranking_table(
     rows: Frame, directions: Directions, equal: EqualMaps = DISTINCT, *, resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Every test of the order of the methods, columns RANKINGS; empty with fewer than two methods."""
+    """Every test of the order of the methods, columns RANKINGS; empty with fewer than two methods.
+
+    Statistics and W are NaN with fewer than `LEAST_METHODS` methods or `LEAST_IMAGES` images.
+    """
     real: Any = equal.kept(rows[~rows["control"].astype(bool)])
     methods = list(dict.fromkeys(real.loc[real["value"].notna(), "method"]))
     conditions, lines = conditions_of(real), []
@@ -70,7 +73,7 @@ def ranking_table(
 
 def _friedman_lines(metric: str, wide: dict[tuple[str, str], Frame], methods: Sequence[str]) -> list[dict[str, Any]]:
     found = {one: friedman(values.to_numpy(np.float64)) for one, values in wide.items()}
-    corrected = holm([test.p for test in found.values()])
+    corrected = holm([test.p if test.n >= LEAST_IMAGES else np.nan for test in found.values()])
     lines = []
     for ((target, transformation), test), p_holm in zip(found.items(), corrected, strict=True):
         line: dict[str, Any] = {
@@ -79,22 +82,31 @@ def _friedman_lines(metric: str, wide: dict[tuple[str, str], Frame], methods: Se
             "target": target,
             "transformation": transformation,
         }
-        line |= {"methods": len(methods), "n": test.n, "dropped": test.dropped, "statistic": test.statistic}
+        line |= {"methods": len(methods), "n": test.n, "dropped": test.dropped}
         ranks = sorted(zip(rounded(test.ranks), methods, strict=True)) if test.n else []
-        lines.append(line | {"p": test.p, "p_holm": float(p_holm), "w": test.w,
-                             "order": "; ".join(method for _, method in ranks)})  # fmt: skip
+        tested = {"statistic": test.statistic, "p": test.p, "p_holm": float(p_holm), "w": test.w}
+        if test.n < LEAST_IMAGES:
+            tested = dict.fromkeys(tested, np.nan)
+        lines.append(line | tested | {"order": "; ".join(method for _, method in ranks)})
     return lines
 
 
 def _agreement(wide: Sequence[Frame], resamples: int, seed: int) -> dict[str, Any]:
-    """Kendall's W of the orders of the methods' means under several conditions, and its interval."""
+    """Kendall's W of the orders of the methods' means under several conditions, and the span of its resamples.
+
+    The means of a resample are noisier than the means, so its orders agree less: the span lies mostly below W, and is
+    no interval of confidence for it.
+    """
     images = sorted(set().union(*(values.index for values in wide)))
     values = np.stack([one.reindex(images).to_numpy(np.float64) for one in wide])
+    count = values.shape[2]
+    counts = {"methods": count, "conditions": len(wide), "n": len(images)}
+    if count < LEAST_METHODS or len(images) < LEAST_IMAGES:
+        return {**counts, "w": np.nan, "low": np.nan, "high": np.nan}
     drawn = multiplicities(len(images), resamples, seed, "orders")
     point = kendall_ws(_means(values, np.ones((len(images), 1))))[0]
     low, high = percentiles(kendall_ws(_means(values, drawn)), len(images))
-    count = values.shape[2]
-    return {"methods": count, "conditions": len(wide), "n": len(images), "w": point, "low": low, "high": high}
+    return {**counts, "w": point, "low": low, "high": high}
 
 
 def _means(values: np.ndarray, drawn: np.ndarray) -> np.ndarray:

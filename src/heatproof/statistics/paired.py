@@ -18,14 +18,17 @@ from heatproof.errors import InvalidInput
 from heatproof.rounding import ANSWER_STEP, largest, rounded
 from heatproof.statistics.agreement import cliques, nemenyi_distance
 
+#: With fewer methods an order of them is not tested; with fewer images no test of them is computed.
+LEAST_METHODS, LEAST_IMAGES = 3, 10
+
 
 @dataclass(frozen=True)
 class Friedman:
     """Friedman's test over `n` complete blocks (`dropped` were incomplete), and Kendall's W in [0, 1].
 
     ranks: average rank of each method, 1 = best. statistic: chi-squared with k − 1 degrees of freedom,
-    corrected for ties. w: how alike the blocks rank the methods, 1 = all the same. Fewer than two blocks,
-    or blocks in which all methods tie: NaN.
+    corrected for ties. w: how alike the blocks rank the methods, 1 = all the same. Fewer than two blocks or
+    three methods, or blocks in which all methods tie: NaN.
     """
 
     statistic: float
@@ -163,7 +166,7 @@ def can_be_significant(n: int, tests: int, level: float, one_sided: bool = False
 
 
 def friedman(values: np.ndarray) -> Friedman:
-    """Friedman's test with ties on `(blocks, methods)`, higher is better; k = 2 is allowed (the sign test's square).
+    """Friedman's test with ties on `(blocks, methods)`, higher is better; statistic, p and w need `LEAST_METHODS`.
 
     `χ² = [12 / (N k (k+1)) Σ R_j² − 3 N (k+1)] / [1 − Σ (t³ − t) / (N k (k² − 1))]`, `W = χ² / (N (k − 1))`.
     """
@@ -175,7 +178,7 @@ def friedman(values: np.ndarray) -> Friedman:
     tied = sum((counts**3 - counts).sum() for counts in (np.unique(row, return_counts=True)[1] for row in ranks))
     correction = 1 - tied / (n * k * (k**2 - 1))
     average = ranks.mean(0)
-    if n < 2 or correction <= 1e-12:
+    if n < 2 or k < LEAST_METHODS or correction <= 1e-12:
         return Friedman(np.nan, np.nan, np.nan, average, n, dropped)
     spread = 12 / (n * k * (k + 1)) * (ranks.sum(0) ** 2).sum() - 3 * n * (k + 1)
     statistic = max(0.0, float(spread / correction))

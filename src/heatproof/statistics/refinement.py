@@ -12,7 +12,7 @@ import pandas as pd
 from heatproof import spelling
 from heatproof.rounding import ANSWER_STEP, largest, rounded
 from heatproof.statistics.intervals import multiplicities, percentiles, resampled_means
-from heatproof.statistics.paired import tested
+from heatproof.statistics.paired import LEAST_IMAGES, tested
 from heatproof.statistics.score_tables import ARROWS, Directions, better, wide_scores
 from heatproof.statistics.special_rows import PRODUCT
 
@@ -94,7 +94,8 @@ def refinement_gains(
     scores: image, method, metric, value of one model and set of images. `plain` and `refined` are means; `gain` is the
     mean difference, positive where the refined map is better, with its 95 % interval (bootstrap by image). `p` is that
     of Wilcoxon's signed-rank test, `p_holm` corrected over all bases, stages and operators of the same metric,
-    comparison and size. Rows of the base `EVERY` are means over the bases. groups: image → size of its ground truth.
+    comparison and size; with fewer than `LEAST_IMAGES` images no test is computed, and p and effect are NaN.
+    Rows of the base `EVERY` are means over the bases. groups: image → size of its ground truth.
     """
     frame: Any = scores
     images = sorted(frame["image"].unique())
@@ -140,7 +141,8 @@ def _lines(
 ) -> list[tuple[Any, ...]]:
     known = [np.where(member & ~np.isnan(one) & ~np.isnan(other), 0.0, np.nan) for _, one, other in pairs]
     sides = [(sign * (one + k), sign * (other + k)) for (_, one, other), k in zip(pairs, known, strict=True)]
-    bases = [i for i, (arm, _, _) in enumerate(pairs) if arm.base != EVERY]
+    enough = [int((~np.isnan(first - second)).sum()) >= LEAST_IMAGES for first, second in sides]
+    bases = [i for i, (arm, _, _) in enumerate(pairs) if arm.base != EVERY and enough[i]]
     tests = dict(zip(bases, tested([sides[i] for i in bases], [("", "")] * len(bases)), strict=True))
     lines = []
     for i, (arm, _, _) in enumerate(pairs):
@@ -149,7 +151,8 @@ def _lines(
         n = int((~np.isnan(moves)).sum())
         means = [float(np.nanmean(side)) if n else np.nan for side in (second * sign, first * sign, moves)]
         bounds = percentiles(resampled_means(moves, drawn), n, level) if n else (np.nan, np.nan)
-        test = tests.get(i) or tested([(first, second)], [("", "")])[0]
-        corrected = test.p_holm if i in tests else np.nan
-        lines.append((*arm, *about, n, *means, *bounds, test.p, corrected, test.effect))
+        test = tests.get(i) or (tested([(first, second)], [("", "")])[0] if enough[i] else None)
+        corrected = tests[i].p_holm if i in tests else np.nan
+        p, effect = (np.nan, np.nan) if test is None else (test.p, test.effect)
+        lines.append((*arm, *about, n, *means, *bounds, p, corrected, effect))
     return lines

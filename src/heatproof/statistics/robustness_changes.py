@@ -13,12 +13,13 @@ from heatproof import spelling
 from heatproof.rounding import rounded
 from heatproof.statistics.agreement import kendall_w
 from heatproof.statistics.intervals import Replicates, bootstrap_p, multiplicities, percentiles
-from heatproof.statistics.paired import holm
+from heatproof.statistics.paired import LEAST_METHODS, holm
 from heatproof.statistics.robustness_tables import Cell
 
 #: The figures that are compared, in the order of tables.
 FIGURES = ("rm", "rm0", "consistency", "responsiveness", "kappa")
-#: Columns of a frame of changes. `change` is `after − before`. w: Kendall's W of the two orders of the real methods.
+#: Columns of a frame of changes. `change` is `after − before`. w: Kendall's W of the two orders of the real methods,
+#: NaN with fewer than three.
 CHANGES = (
     *("quantity", "method", "control", "perturbations", "images", "before", "after"),
     *("change", "low", "high", "p", "p_holm", "differs", "w"),
@@ -65,7 +66,9 @@ def changes(before: Mapping[Cell, Replicates], after: Mapping[Cell, Replicates],
         together = np.full(len(frame), np.nan)
         together[real] = holm(list(frame["p"].to_numpy(np.float64)[real]))
         order = frame.loc[real, ["before", "after"]].to_numpy(np.float64).T
-        frames.append(frame.assign(p_holm=together, differs=together < 1 - level, w=kendall_w(order).w))
+        orders = kendall_w(order)
+        w = orders.w if orders.items >= LEAST_METHODS else np.nan
+        frames.append(frame.assign(p_holm=together, differs=together < 1 - level, w=w))
     return pd.concat(frames, ignore_index=True)
 
 

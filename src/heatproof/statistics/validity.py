@@ -14,7 +14,15 @@ from scipy.stats import rankdata
 
 from heatproof.rounding import ANSWER_STEP, largest, rounded
 from heatproof.statistics.intervals import blocks, multiplicities, percentiles, resampled_means
-from heatproof.statistics.paired import Comparison, PairTest, can_be_significant, compared, tested
+from heatproof.statistics.paired import (
+    LEAST_IMAGES,
+    LEAST_METHODS,
+    Comparison,
+    PairTest,
+    can_be_significant,
+    compared,
+    tested,
+)
 from heatproof.statistics.score_tables import ARROWS, Directions, better, wide_scores
 from heatproof.statistics.special_rows import TRUTH
 
@@ -23,7 +31,7 @@ from heatproof.statistics.special_rows import TRUTH
 POOLED, WITHIN, MEANS = WAYS = ("pooled", "within", "means")
 PEARSON, SPEARMAN = COEFFICIENTS = ("pearson", "spearman")
 #: With fewer, nothing is computed.
-METHODS, IMAGES = 3, 10
+METHODS, IMAGES = LEAST_METHODS, LEAST_IMAGES
 #: Columns of `Validity.table`.
 COLUMNS = ("metric", "way", "coefficient", "value", "std", "low", "high", "images", "methods", "why")
 

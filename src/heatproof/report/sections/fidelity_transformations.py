@@ -25,7 +25,9 @@ CHANGES = (
 )
 ORDERS = (
     "Is the order of the methods the same under other conditions? Kendall's W of the orders of their means, 1 where "
-    "all conditions have the same order, with a 95 % interval by image; controls are left out. Beside it: under how "
+    "all conditions have the same order; in brackets the central 95 % of W over images drawn anew. These lie mostly "
+    "below W, as the means of drawn images are noisier. With fewer than three methods or ten images neither W nor "
+    "Friedman's test is computed. Controls are left out. Beside it: under how "
     "many conditions Friedman's test finds a difference between methods at all (5 %, corrected by Holm for the "
     "conditions): where it finds none, an order may be chance."
 )

@@ -44,10 +44,11 @@ def section(findings: Findings) -> Iterator[Section]:
     """A section for each model and dataset."""
     for place, one in places(findings.refinement):
         warnings = []
-        if one.accuracy is not None and one.accuracy < LEARNT:
+        if not one.verdict.applies:
             warnings = [
-                f"{place.where}: {percent(one.accuracy)} of the images are classified right, {percent(LEARNT)} are "
-                "needed for their ground truth to say something about maps."
+                f"{place.where}: {percent(one.accuracy or 0)} of the images are classified right, {percent(LEARNT)} "
+                "are needed. The ground truth does not apply to a network that has not learnt it: the cosine with it "
+                "says nothing of maps. `heatproof fit` trains a network on such images."
             ]
         yield place.section(
             "refinement",
