@@ -5,7 +5,6 @@ import math
 import pickle
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.stats import chi2_contingency
 
-import heatproof.models.shapesnet as network
 from heatproof.data import Images, Shapes, demo_shapes, load_images
 from heatproof.data.shape_drawing import CLASSES, NEAR, dead_leaves, drawn
 from heatproof.data.shapes import DEMO, SPLITS, background_files
@@ -23,7 +21,6 @@ from heatproof.errors import InvalidInput, UnknownName
 from heatproof.geometry import Geometry
 
 SMALL = {"size": 48, "shape_sizes": ((14, 22),)}
-CARD = Path(network.__file__).parent / "weights" / "shapesnet.json"
 
 
 def content(pixels: np.ndarray) -> str:
@@ -111,7 +108,7 @@ def test_backgrounds_are_disjoint_between_splits():
 def test_folder_backgrounds_are_disjoint_by_content(tmp_path):
     """Each background file has a colour of its own, and five are there twice, under other names."""
     for k in range(20):
-        Image.new("RGB", (60, 40), (12 * k, 255 - 12 * k, 7)).save(tmp_path / f"b{k}.png")
+        Image.new("RGB", (60, 50), (12 * k, 255 - 12 * k, 7)).save(tmp_path / f"b{k}.png")
     for k in range(5):
         (tmp_path / f"copy{k}.png").write_bytes((tmp_path / f"b{k}.png").read_bytes())
     digests = {split: {digest for digest, _ in background_files(tmp_path, split)} for split in SPLITS}

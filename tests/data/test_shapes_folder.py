@@ -112,7 +112,7 @@ def test_the_card_sees_a_fault(kind, fault):
 
 def test_backgrounds_that_are_no_images_are_left_out(tmp_path):
     for k in range(6):
-        Image.new("RGB", (40, 40), (40 * k, 9, 9)).save(tmp_path / f"{k}.png")
+        Image.new("RGB", (96, 96), (40 * k, 9, 9)).save(tmp_path / f"{k}.png")
     (tmp_path / "x.jpg").write_text("no image")
     with pytest.warns(HeatproofWarning, match=r"Backgrounds that cannot be opened are left out: .*x\.jpg"):
         shapes = Shapes("train", 4, backgrounds=tmp_path, **SMALL)
@@ -123,6 +123,25 @@ def test_backgrounds_that_are_no_images_are_left_out(tmp_path):
         (tmp_path / f"{k}.png").unlink()
     with pytest.warns(HeatproofWarning), pytest.raises(InvalidInput, match="at least 3 different images"):
         Shapes("train", 4, backgrounds=tmp_path, **SMALL).background(0)
+
+
+def test_small_or_few_backgrounds_are_said(tmp_path):
+    for k in range(6):
+        Image.new("RGB", (96, 40 if k % 2 else 96), (40 * k, 9, 9)).save(tmp_path / f"{k}.png")
+    with pytest.warns(HeatproofWarning) as said:
+        assert len(Shapes("test", 4, backgrounds=tmp_path, **SMALL).photographs) == 1
+        assert len(Shapes("train", 4, backgrounds=tmp_path, **SMALL).photographs) == 4
+    told = [str(one.message) for one in said]
+    assert any(one.startswith("`test` has one background for all its images") for one in told)
+    small = [one for one in told if "are smaller than the images, 96 pixels" in one]
+    assert sum(int(one.split()[0]) for one in small) in (2, 3), "of the five of both splits"
+
+
+def test_a_card_of_few_images_says_that_no_probe_looked(tmp_path):
+    card = write_shapes(Shapes("val", 6, **SMALL), tmp_path / "few")
+    assert card.skipped == "class-background independence: fewer than 10 images of each class"
+    assert f"| not computed | {card.skipped} |" in card.text() and card.as_json()["not_computed"] == card.skipped
+    assert not card_of(Shapes("test", 60, **SMALL)).skipped
 
 
 def test_what_is_refused_leaves_no_folder(tmp_path):
