@@ -241,6 +241,8 @@ def test_the_example_commands_are_understood(monkeypatch):
         "out/calibrated",
         "out/validity",
         "out/refine",
+        "out/parts",
+        "out/fidelity",
     ]
     assert runs[1]["models"][0]["checkpoint"] == "weights.safetensors"
     assert runs[1]["models"][0]["model_args"] == {"pad_type": "same"}

@@ -125,6 +125,15 @@ def test_backgrounds_that_are_no_images_are_left_out(tmp_path):
         Shapes("train", 4, backgrounds=tmp_path, **SMALL).background(0)
 
 
+def test_the_folder_itself_is_no_set_of_images_and_of_masks(tmp_path):
+    write_shapes(Shapes("val", 2, **SMALL), tmp_path / "set")
+    with pytest.raises(InvalidInput, match=r"set holds images and their masks\. Give .*set/images .*labels\.csv"):
+        load_images(tmp_path / "set")
+    assert len(load_images(tmp_path / "set" / "images").ids) == 2
+    (tmp_path / "set" / "masks").rename(tmp_path / "set" / "cats")
+    assert load_images(tmp_path / "set").class_names == ["cats", "images"], "two classes, as their folders say"
+
+
 def test_small_or_few_backgrounds_are_said(tmp_path):
     for k in range(6):
         Image.new("RGB", (96, 40 if k % 2 else 96), (40 * k, 9, 9)).save(tmp_path / f"{k}.png")

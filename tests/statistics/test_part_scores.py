@@ -96,7 +96,7 @@ def test_an_image_without_a_part_of_the_score_has_no_score():
 def test_the_verdict_says_what_was_compared():
     found = part_verdict(image_part_scores(values(80)), 0.98, "val")
     assert found.sentence.startswith(
-        "On the 77 images of 80 that have all three values good comes out best by the mean of completeness, correctness and"
+        "On the 77 images of 80 that have all three values good comes out best by the mean of completeness, correctness"
     )
     assert "at 95 % confidence" in found.sentence and found.sentence.endswith("The control, fake, is worse.")
     assert found.applies

@@ -172,7 +172,7 @@ def test_the_passes_told_are_about_those_made(tmp_path):
     made, needed = done.passes.made, done.passes.needed
     assert 1 / 1.25 < made.forward / needed.forward < 1.25 and 1 / 1.25 < made.backward / needed.backward < 1.25
     text = str(PassesMade(Passes(412, 0), Passes(400, 0), 2))
-    assert text == "Passes of 2 images together: 412 forward, told 400 (made / told: 1.03)."
+    assert text == "Passes of 2 images: 412 forward (1.03 × the 400 told)."
 
 
 def test_the_count_looks_at_images_that_can_be_read(tmp_path):

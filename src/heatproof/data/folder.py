@@ -70,6 +70,7 @@ def images_from_folder(folder: Path, labels: str | os.PathLike | None = None, na
         )
     if medical := next((name for name in files if name.lower().endswith(ENDINGS)), None):
         refuse_without_pydicom(medical)  # before any work
+    _refuse_masks_among(folder, list(files))
     class_names, known = _class_folders(folder, list(files))
     missing: set[str] = set()
     labels_by = ""
@@ -115,6 +116,19 @@ def _by_id(folder: Path) -> dict[str, Path]:
     if len(files) != len(paths):  # a literal `\\xe9` beside the byte it stands for
         raise InvalidInput(f"File names must differ when printed. Two in {printable(folder)} do not: rename one.")
     return files
+
+
+def _refuse_masks_among(folder: Path, ids: list[str]) -> None:
+    """A folder of `images` and their `masks`, as `heatproof data shapes` writes it, is no set of two classes."""
+    kinds = {kind: {Path(id).stem for id in ids if id.startswith(f"{kind}/")} for kind in ("images", "masks")}
+    if not kinds["images"] & kinds["masks"] or len(subfolders(folder)) != 2:
+        return
+    there = printable(folder)
+    labels = f", its labels {there}/labels.csv (--labels)" if (folder / "labels.csv").is_file() else ""
+    raise InvalidInput(
+        f"`images` must be a folder of images alone. {there} holds images and their masks. Give {there}/images as the "
+        f"images, and {there}/masks as their masks (--masks){labels}."
+    )
 
 
 def _class_folders(folder: Path, ids: list[str]) -> tuple[list[str] | None, dict[str, int]]:

@@ -76,11 +76,11 @@ class PassesMade:
             ("backward", self.made.backward, self.needed.backward),
         )
         told = [
-            f"{made:,.0f} {name}, told {needed:,.0f}" + (f" (made / told: {made / needed:.2f})" if needed else "")
+            f"{made:,.0f} {name} ({f'{made / needed:.2f} × the {needed:,.0f}' if needed else 'none'} told)"
             for name, made, needed in sides
             if made or needed
         ]
-        return f"Passes of {counted_text(self.images, 'image')} together: {'; '.join(told)}."
+        return f"Passes of {counted_text(self.images, 'image')}: {', '.join(told)}."
 
 
 def told(parts: Iterable[Passes]) -> str:

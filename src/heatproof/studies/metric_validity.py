@@ -57,8 +57,8 @@ def with_rescaled_map(plan: ValidityPlan, datasets: Sequence[Any], models: Any) 
     """
     if bare := [one.settings.label for one in datasets if not one.masked]:
         raise InvalidStudy(
-            f"metric-validity holds metrics against the ground truth, and {bare[0]!r} has no masks. Give --masks, or "
-            "images with a ground truth: `shapes`, or a folder of `heatproof data shapes`."
+            f"metric-validity holds metrics against the ground truth, and {bare[0]!r} has no masks. Give --masks (of "
+            "`heatproof data shapes --out D`: --images D/images --masks D/masks --labels D/labels.csv), or `shapes`."
         )
     found: Any = with_metrics_named(plan, datasets, models)
     asked = spelling.parse(plan.methods[0]) if plan.methods and plan.power else None
