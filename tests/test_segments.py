@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from heatproof import segments
-from heatproof.errors import HeatproofWarning, InvalidInput, UnknownName
+from heatproof.errors import HeatproofWarning, InvalidInput, NotApplicable, UnknownName
 from heatproof.segments import SEGMENTERS, counts, segment
 
 
@@ -38,13 +38,13 @@ def image(n=1, side=64, seed=0):
 
 @pytest.mark.parametrize("name", list(SEGMENTERS))
 def test_labels_run_without_gaps_and_images_do_not_mix(name):
-    x = image(3)
-    together = segment(x, name)
+    x, mask = image(3), object_in(64, 20, 12, 20, 30).expand(3, -1, -1)
+    together = segment(x, name, mask=mask)
     assert together.dtype == torch.int64 and together.shape == (3, 64, 64)
     for i, labels in enumerate(together):
         assert torch.unique(labels).tolist() == list(range(int(counts(labels[None])[0])))
         segments._memory.clear()
-        assert torch.equal(segment(x[i : i + 1], name)[0], labels)
+        assert torch.equal(segment(x[i : i + 1], name, mask=mask[:1])[0], labels)
     assert not torch.equal(together[0], together[1]) or name == "grid"
 
 
@@ -197,3 +197,43 @@ def test_split_leaves_single_pixels_whole_and_takes_quickshift_by_default():
     assert torch.equal(default, named)
     with pytest.raises(UnknownName):
         segment(image(side=8), "split[of=quikshift]")
+
+
+def object_in(side: int, top: int, left: int, height: int, width: int) -> torch.Tensor:
+    mask = torch.zeros(1, side, side, dtype=torch.bool)
+    mask[:, top : top + height, left : left + width] = True
+    return mask
+
+
+def test_split_object_cuts_the_segments_that_touch_the_object_through_its_centre():
+    x, name = image(side=24), 'split-object[of="grid[rows=3,columns=3]"]'
+    labels = segment(x, name, mask=object_in(24, 2, 1, 4, 14))[0]  # rows 2–5, columns 1–14: its centre is at 7.5
+    whole = segment(x, "grid[rows=3,columns=3]")[0]
+    assert len(labels.unique()) == 9, "the line at column 7.5 is a border of the grid: nothing is cut"
+    labels = segment(x, name, mask=object_in(24, 2, 1, 4, 10))[0]  # centre 5.5; touches the first two cells
+    assert len(labels.unique()) == 10 and torch.equal(labels[8:].unique(), torch.arange(4, 10))
+    first = labels[:8, :8]
+    assert len(first[:, :6].unique()) == 1 and len(first[:, 6:].unique()) == 1 and first[0, 5] != first[0, 6]
+    assert len(labels[:8, 8:16].unique()) == 1, "it lies beyond the line as a whole"
+    tall = segment(x, name, mask=object_in(24, 1, 2, 10, 4))[0]  # its longest axis is vertical: cut across it
+    assert len(tall[:6, :8].unique()) == 1 and tall[5, 0] != tall[6, 0]
+    assert all(len(whole[labels == label].unique()) == 1 for label in labels.unique()), "segments are cut, never joined"
+
+
+def test_split_object_needs_masks_of_the_right_shape():
+    x = image(side=24)
+    with pytest.raises(NotApplicable, match="'split-object' cuts at the object, so it needs masks"):
+        segment(x, "split-object")
+    for wrong in (torch.ones(1, 24, 24), torch.ones(1, 8, 8, dtype=torch.bool)):
+        with pytest.raises(InvalidInput, match="`mask` must be bool"):
+            segment(x, "split-object", mask=wrong)
+    with pytest.raises(InvalidInput, match="needs no masks"):
+        segment(x, "split-object[of=split-object]", mask=torch.ones(1, 24, 24, dtype=torch.bool))
+    assert counts(segment(x, "split-object", mask=torch.zeros(1, 24, 24, dtype=torch.bool))).tolist() == [1]
+
+
+def test_split_object_of_another_mask_is_another_label_map():
+    x = image(side=24)
+    one, two = (segment(x, "split-object[of=slic]", mask=object_in(24, 4, left, 8, 8)) for left in (2, 12))
+    assert not torch.equal(one, two)
+    assert torch.equal(one, segment(x, "split-object[of=slic]", mask=object_in(24, 4, 2, 8, 8)))

@@ -144,7 +144,7 @@ QUANTITIES: Mapping[str, Quantity] = {
     "reduced": _still("metric", "the map and its reference, each reduced to 56² for SSIM", "pair"),
     "model": _of("metric", "the classifier", runs=True),
     "values": _still("metric", "whether the network is one of values, whose score of the target is no probability"),
-    "mask": _still("metric", "ground truth, (N, H, W)", truth=True),
+    "mask": _still("metric segmenter", "ground truth, (N, H, W)", truth=True),
     "parts": _of(
         "metric", "the parts of the images: where they are, and rows, removed parts → logits without them, (M, K)",
         runs=True, of_classes=True, truth=True,

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from heatproof.errors import HeatproofWarning, InvalidInput
+from heatproof.errors import HeatproofWarning, InvalidInput, NotApplicable
 from heatproof.registry import Registry
 from heatproof.rounding import rounded
 
@@ -52,26 +52,39 @@ def segment(
     name: str = "quickshift",
     options: Mapping[str, Any] | None = None,
     folder: str | os.PathLike | None = None,
+    mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Label maps `(N, H, W)` int64 of images `x` `(N, C, H, W)` in [0, 1]; labels run from 0 to n − 1.
 
     Images of another number of channels than three are segmented as grey images: by the mean of their channels.
     `name` may carry options, as `quickshift[kernel=3]`; `options` come on top. `folder`: where label maps are
-    also kept on disk, shared by processes and runs. The result depends on nothing but image and settings.
-    Errors: UnknownName for a segmenter or an option; InvalidInput for images of another shape or range.
+    also kept on disk, shared by processes and runs. `mask`: where the objects are, `(N, H, W)` bool, for segmenters
+    that need it. The result depends on nothing but image, mask and settings.
+    Errors: UnknownName for a segmenter or an option; InvalidInput for images or masks of another shape or range;
+    NotApplicable for a segmenter that needs masks where there are none.
     """
     entry, spelled = SEGMENTERS.parse(name)
     settings = entry.checked_options({**spelled, **(options or {})})
     _check(x)
     x = x if x.shape[1] == 3 else x.mean(1, keepdim=True).expand(-1, 3, -1, -1)
     images = x.detach().to("cpu", torch.float32).permute(0, 2, 3, 1).contiguous().numpy()
-    labels = [_cached_segments(image, entry.name, settings, folder) for image in images]
+    masks: list[np.ndarray | None] = [None] * len(images)
+    if needs_mask(name):
+        masks = list(_checked_masks(mask, x, entry.name))
+    labels = [
+        _cached_segments(image, entry.name, settings, folder, one) for image, one in zip(images, masks, strict=True)
+    ]
     return torch.from_numpy(np.stack(labels).astype(np.int64)).to(x.device)
 
 
 def counts(segments: torch.Tensor) -> torch.Tensor:
     """How many segments each label map of `(N, H, W)` has, `(N,)` int64."""
     return segments.flatten(1).amax(1) + 1
+
+
+def needs_mask(name: str) -> bool:
+    """Whether a segmenter, by its spelling, needs to know where the objects are."""
+    return "mask" in SEGMENTERS.parse(name)[0].needs
 
 
 @SEGMENTERS.register("quickshift", source="Vedaldi & Soatto 2008; paper N")
@@ -145,22 +158,49 @@ def grid(x, *, rows=11, columns=11, shift=0.0):
 def split(x, *, of="quickshift"):
     """The segments of another segmenter, each cut in two through its centroid, across its longest axis.
 
-    A segment that covers an object is so cut through the object's centre. Segmenters see the image and no mask: an
-    object of several segments is not cut at its own centre. A segment of one pixel stays whole. `of`: the other
-    segmenter, with options in brackets or not, `split[of=slic]`.
+    A segment that covers an object is so cut through the object's centre; an object of several segments is not cut at
+    its own centre, for that see `split-object`. A segment of one pixel stays whole. `of`: the other segmenter, with
+    options in brackets or not, `split[of=slic]`.
     """
+    whole = _whole_segments(x, of)
+    return 2 * whole + _far_half(whole)
+
+
+@SEGMENTERS.register("split-object", source="ours, after paper N's question about borders that cut through objects")
+def split_object(x, mask, *, of="quickshift"):
+    """The segments of another segmenter, those that touch the object cut along a line through the object's centre.
+
+    The line goes through the centroid of the object's mask, across its longest axis. Segments without a pixel of the
+    object stay whole, so there are hardly more segments than before. `of`: the other segmenter, with options in
+    brackets or not, `split-object[of=slic]`.
+    """
+    whole = _whole_segments(x, of)
+    touched = np.isin(whole, whole[mask])
+    return 2 * whole + (touched & _far_half(np.zeros_like(whole), mask))
+
+
+def _whole_segments(x: np.ndarray, of: str) -> np.ndarray:
+    """The segments of another segmenter that sees the image alone, int64."""
     entry, options = SEGMENTERS.parse(of)
-    whole = _cached_segments(x.astype(np.float32), entry.name, entry.checked_options(options), None).astype(np.int64)
-    down, across = (part.ravel() for part in np.indices(whole.shape))
-    labels = whole.ravel()
-    pixels = np.bincount(labels)
-    from_centre = [part - (np.bincount(labels, part) / pixels)[labels] for part in (down, across)]
-    dy, dx = from_centre
-    squares, others, mixed = (np.bincount(labels, part) for part in (dx * dx, dy * dy, dx * dy))
+    if "mask" in entry.needs:
+        raise InvalidInput(f"`of` must be a segmenter that needs no masks. Got {of!r}.")
+    return _cached_segments(x.astype(np.float32), entry.name, entry.checked_options(options), None).astype(np.int64)
+
+
+def _far_half(groups: np.ndarray, counting: np.ndarray | None = None) -> np.ndarray:
+    """Where a pixel lies beyond the line through its group's centroid, across the group's longest axis: bool.
+
+    groups: labels `(H, W)`. counting: the pixels that decide centroid and axis; all by default, and at least one.
+    """
+    down, across = (part.ravel() for part in np.indices(groups.shape))
+    labels, weights = groups.ravel(), np.ones(groups.size) if counting is None else counting.ravel().astype(np.float64)
+    pixels = np.bincount(labels, weights)
+    dy, dx = (part - (np.bincount(labels, weights * part) / pixels)[labels] for part in (down, across))
+    squares, others, mixed = (np.bincount(labels, weights * part) for part in (dx * dx, dy * dy, dx * dy))
     size = np.maximum(squares + others, 1.0)
     angle = 0.5 * np.arctan2(rounded(2 * mixed / size), rounded((squares - others) / size))
     beyond = rounded(dx * np.cos(angle)[labels] + dy * np.sin(angle)[labels]) > 0
-    return (2 * labels + beyond).reshape(whole.shape)
+    return beyond.reshape(groups.shape)
 
 
 def _felzenszwalb(x: np.ndarray, scale: float, sigma: float, min_size: int) -> np.ndarray:
@@ -184,11 +224,30 @@ def _check(x: torch.Tensor) -> None:
         raise InvalidInput(f"`x` must lie in [0, 1], not normalised. Got {low:.3g} to {high:.3g}.")
 
 
+def _checked_masks(mask: torch.Tensor | None, x: torch.Tensor, name: str) -> np.ndarray:
+    """`(N, H, W)` bool."""
+    if mask is None:
+        raise NotApplicable(f"The segmenter {name!r} cuts at the object, so it needs masks. Got none.")
+    shape = (len(x), *x.shape[2:])
+    if mask.dtype != torch.bool or tuple(mask.shape) != shape:
+        raise InvalidInput(f"`mask` must be bool {shape}. Got {mask.dtype} {tuple(mask.shape)}.")
+    return mask.detach().cpu().numpy()
+
+
 def _cached_segments(
-    image: np.ndarray, name: str, settings: Mapping[str, Any], folder: str | os.PathLike | None
+    image: np.ndarray,
+    name: str,
+    settings: Mapping[str, Any],
+    folder: str | os.PathLike | None,
+    mask: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The label map from memory, else from `folder`, else computed and stored in both."""
-    key = _key(image, name, settings)
+    """The label map from memory, else from `folder`, else computed and stored in both.
+
+    An empty mask gives a single segment: there is nothing to cut at.
+    """
+    if mask is not None and not mask.any():
+        return np.zeros(image.shape[:2], np.uint8)
+    key = _key(image, name, settings, mask)
     with _lock:
         if key in _memory:
             _memory.move_to_end(key)
@@ -196,7 +255,9 @@ def _cached_segments(
     path = Path(folder) / f"{key}.npy" if folder is not None else None
     labels = _read_segments(path, image.shape[:2]) if path else None
     if labels is None:
-        labels = _contiguous(SEGMENTERS[name].function(image.astype(np.float64), **settings))
+        given = {"x": image.astype(np.float64), "mask": mask}
+        entry = SEGMENTERS[name]
+        labels = _contiguous(entry.function(*(given[need] for need in entry.needs), **settings))
         if path:
             _write(path, labels)
     with _lock:
@@ -212,10 +273,11 @@ def _contiguous(labels: np.ndarray) -> np.ndarray:
     return inverse.reshape(labels.shape).astype(np.min_scalar_type(len(unique) - 1))
 
 
-def _key(image: np.ndarray, name: str, settings: Mapping[str, Any]) -> str:
-    """A hash of the pixels, the settings and the versions that decide the result."""
+def _key(image: np.ndarray, name: str, settings: Mapping[str, Any], mask: np.ndarray | None) -> str:
+    """A hash of the pixels, the mask, the settings and the versions that decide the result."""
     about = f"{VERSION}|{_SKIMAGE}|{name}|{sorted(settings.items())!r}|{image.shape}"
-    return hashlib.blake2b(about.encode() + image.tobytes(), digest_size=16).hexdigest()
+    masked = b"" if mask is None else mask.tobytes()
+    return hashlib.blake2b(about.encode() + image.tobytes() + masked, digest_size=16).hexdigest()
 
 
 def _read_segments(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:

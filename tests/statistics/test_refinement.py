@@ -13,6 +13,7 @@ from heatproof.statistics.refinement import (
     DEEPEST,
     EVERY,
     SAME,
+    SIZES,
     Arm,
     arm_of,
     arms_of,
@@ -39,8 +40,8 @@ def test_arms_and_their_spellings():
 
 def test_sizes_are_thirds_and_equal_sizes_stay_together():
     groups = size_groups({f"{i}": size for i, size in enumerate([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])})
-    assert list(groups.values()) == ["small", "small", "medium", "medium", "large", "large"]
-    assert set(size_groups({f"{i}": 0.2 for i in range(9)}).values()) == {"small"}
+    assert list(groups.values()) == [size for size in SIZES for _ in range(2)]
+    assert set(size_groups({f"{i}": 0.2 for i in range(9)}).values()) == {SIZES[0]}
     assert size_groups({"a": 1.0, "b": 2.0}) == {}
 
 
@@ -61,12 +62,12 @@ def scores(images=20, seed=0, metrics=("arcc", "complexity"), gain=None):
 def test_gains_are_those_of_a_loop():
     frame = scores()
     frame.loc[(frame["image"] == "03") & (frame["method"] == "a@stage:1"), "value"] = np.nan
-    groups = {f"{i:02d}": "small" if i < 8 else "large" for i in range(20)}
+    groups = {f"{i:02d}": SIZES[0] if i < 8 else SIZES[2] for i in range(20)}
     table = refinement_gains(frame, DIRECTIONS, groups, resamples=200)
     wide = frame.pivot(index="image", columns=["metric", "method"], values="value")
     for metric, sign in (("arcc", 1), ("complexity", -1)):
         for against, stage in ((SAME, 1), (DEEPEST, 2)):
-            for size, names in ((ALL, list(groups)), ("large", [i for i, g in groups.items() if g == "large"])):
+            for size, names in ((ALL, list(groups)), (SIZES[2], [i for i, g in groups.items() if g == SIZES[2]])):
                 here = table[(table["metric"] == metric) & (table["against"] == against) & (table["size"] == size)]
                 raw = []
                 for base in ("a", "b"):
@@ -98,7 +99,7 @@ def test_the_interval_is_that_of_the_mean_by_image():
 
 
 def verdict(frame, images, **more):
-    groups = {f"{i:02d}": ("small", "medium", "large")[i % 3] for i in range(images)}
+    groups = {f"{i:02d}": SIZES[i % 3] for i in range(images)}
     return refinement_verdict(refinement_gains(frame, STABLE, groups, resamples=200), "set", images, **more)
 
 
@@ -108,7 +109,7 @@ def test_the_sentence_names_what_rises_and_falls():
     assert "refining 2 base CAMs over all stages raises arcc for a (+0.21, 95 % interval 0.2" in found.sentence
     assert "at 95 % confidence; the mean gain over all 2 base CAMs is +0.21, 95 % interval 0.2" in found.sentence
     notes = " ".join(found.notes)
-    assert "ground truth rises for a (+0.21" in notes and "20 images) for the small" in notes
+    assert "ground truth rises for a (+0.21" in notes and "20 images) for the smallest third" in notes
     assert "2 images that the network classifies wrong are left out" in notes and "Holm" in notes
     assert "lowers arcc for a (−0.21" in verdict(scores(60, gain=-0.2), 60).sentence
     assert "changes arcc significantly for no single one of them" in verdict(scores(60, seed=1), 60).sentence

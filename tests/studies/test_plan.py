@@ -126,6 +126,7 @@ def test_moved_borders_come_with_what_they_are_compared_to():
 
     assert segmenters(["slic"]) == ("slic",)
     moved = segmenters(["slic", "grid"], boundaries=True)
-    assert moved == ("slic", "grid", "split[of=slic]", "grid[shift=0.5]")
+    assert moved == ("slic", "grid", "split[of=slic]", "split-object[of=slic]", "grid[shift=0.5]")
     odd = segmenters(["grid[rows=3]"], boundaries=True)
-    assert moved_borders(odd) == [("grid[rows=3]", odd[1]), ("grid", "grid[shift=0.5]")]
+    of_first = [("grid[rows=3]", one) for one in odd[1:3]]
+    assert moved_borders(odd) == [*of_first, ("grid", "grid[shift=0.5]")]

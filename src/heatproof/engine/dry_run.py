@@ -22,7 +22,7 @@ from heatproof.seeds import seeded
 
 #: The side of the toy's image: large enough for every default, and small enough to be fast.
 SIDE = 32
-#: The toy's only layer with positions.
+#: The toy's first layer.
 LAYER = "0"
 
 
@@ -62,12 +62,17 @@ def plugin_failures(
     return found
 
 
-def toy(images: int, channels: int = 4) -> tuple[Model, torch.Tensor]:
-    """An untrained network of three classes and so many channels, the same every time, and images for it."""
+def toy(images: int, channels: int = 4, depth: int = 1) -> tuple[Model, torch.Tensor]:
+    """An untrained network of three classes and so many channels, the same every time, and images for it.
+
+    Its layers with positions are named 0 to `depth`; the last is followed by pooling and a linear head.
+    """
     generator = torch.Generator().manual_seed(0)
     with seeded(generator, torch.device("cpu")):  # layers take their first weights from the global generator
-        layers = nn.Conv2d(3, channels, 3, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 3)
-    network = nn.Sequential(*layers).float()
+        first = nn.Conv2d(3, channels, 3, 4)
+        head = nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 3)
+        deeper = [nn.Conv2d(channels, channels, 1, groups=channels) for _ in range(depth - 1)]
+    network = nn.Sequential(first, *deeper, *head).float()
     x = torch.rand(images, 3, SIDE, SIDE, generator=generator)
     return wrap(network, size=SIDE, layer=LAYER, device="cpu"), x
 

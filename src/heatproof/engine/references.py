@@ -22,23 +22,27 @@ class ReferenceMaps:
         x: the reference images, whose segments are used.
         maps: method → display maps, on the device.
         flags: method → why each map is degenerate or missing.
+        mask: where the objects are, `(N, *spatial)` bool, for segmenters that need it.
     """
 
     x: torch.Tensor
     maps: Mapping[str, torch.Tensor]
     flags: Mapping[str, Sequence[Flag]]
+    mask: torch.Tensor | None = None
     _segments: dict[str, torch.Tensor] = field(default_factory=dict, init=False)
 
     @classmethod
-    def of(cls, x: torch.Tensor, found: Explanation, upsample: str = "bilinear") -> "ReferenceMaps":
+    def of(
+        cls, x: torch.Tensor, found: Explanation, upsample: str = "bilinear", mask: torch.Tensor | None = None
+    ) -> "ReferenceMaps":
         """The maps of an explanation of the reference images `x`, one target for each."""
         maps = {key: found.display(key, upsample).detach() for key in found.methods}
-        return cls(x, maps, found.flags)  # type: ignore[arg-type] - no lists: one target for each image
+        return cls(x, maps, found.flags, mask)  # type: ignore[arg-type] - no lists: one target for each image
 
     def segments(self, segmenter: str) -> torch.Tensor:
         """Label maps `(N, H, W)` of the reference images."""
         if segmenter not in self._segments:
-            self._segments[segmenter] = segment(within_unit(self.x.nan_to_num(0)), segmenter)
+            self._segments[segmenter] = segment(within_unit(self.x.nan_to_num(0)), segmenter, mask=self.mask)
         return self._segments[segmenter]
 
     @cached_property

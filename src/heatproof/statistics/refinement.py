@@ -22,7 +22,7 @@ SAME, DEEPEST = "same stage", "deepest stage"
 #: The mean over all base CAMs, image by image.
 EVERY = "(mean of all)"
 ALL = "all"
-SIZES = ("small", "medium", "large")
+SIZES = ("smallest third", "middle third", "largest third")
 #: Columns of `refinement_gains`.
 COLUMNS = (
     *("base", "stage", "operator", "metric", "against", "size", "n", "plain", "refined", "gain", "low", "high"),
@@ -71,7 +71,7 @@ def arms_of(bases: Sequence[str], stages: int, operators: Sequence[str]) -> list
 
 
 def size_groups(sizes: Mapping[str, float]) -> dict[str, str]:
-    """Image → small, medium or large: thirds of the images by the size of their ground truth, equal sizes together."""
+    """Image → its third of the images by the size of the ground truth, one of `SIZES`; equal sizes together."""
     if len(sizes) < len(SIZES):
         return {}
     names = sorted(sizes)

@@ -15,6 +15,7 @@ from heatproof.statistics.agreement import kendall_w
 from heatproof.statistics.intervals import Replicates, bootstrap_p, multiplicities, percentiles
 from heatproof.statistics.paired import LEAST_METHODS, holm
 from heatproof.statistics.robustness_tables import Cell
+from heatproof.statistics.special_rows import HALVED
 
 #: The figures that are compared, in the order of tables.
 FIGURES = ("rm", "rm0", "consistency", "responsiveness", "kappa")
@@ -35,13 +36,14 @@ class Moved(NamedTuple):
 
 
 def moved_borders(segmenters: Sequence[str]) -> list[Moved]:
-    """The pairs among some segmenters of which one is the other with its borders moved: `grid[shift=…]`, `split`."""
+    """The pairs of segmenters of which one is the other with its borders moved: `grid[shift=…]` and `HALVED`."""
     found = []
     for name in filter(None, segmenters):  # a study without segments has an empty name
         parts = spelling.parse(name)
         rest = {key: value for key, value in parts.options.items() if key != "shift"}
-        whole = str(parts.options.get("of", "quickshift")) if parts.name == "split" else spelling.format("grid", rest)
-        if whole in segmenters and (parts.name == "split" or (parts.name == "grid" and "shift" in parts.options)):
+        halved = parts.name in HALVED
+        whole = str(parts.options.get("of", "quickshift")) if halved else spelling.format("grid", rest)
+        if whole in segmenters and (halved or (parts.name == "grid" and "shift" in parts.options)):
             found.append(Moved(whole, name))
     return found
 

@@ -16,6 +16,8 @@ TRUTH = "mask-cosine"
 POWER = "power"
 #: The operator of RefineCAM by default.
 PRODUCT = "product"
+#: Segmenters that cut the segments of another in two: through their own middle, and through that of the object.
+HALVED = ("split", "split-object")
 #: The metrics of parts begin with this; along their curves `strength` is a threshold.
 PARTS = "part-"
 #: Of these CSDC, PC, DC and D, which depend on the threshold, and the two others.

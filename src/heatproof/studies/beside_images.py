@@ -28,6 +28,15 @@ def masks_of(dataset: Dataset, block: ImageBlock, geometry: Geometry) -> Flagged
     return torch.stack(masks), flags
 
 
+def without_object(found: Flagged) -> list[Flag]:
+    """Why an image has no object to cut at: no mask, or an empty one; `FINE` if it has one."""
+    masks, flags = found
+    empty = Flag(Reason.NO_MASK, "its mask is empty")
+    return [
+        flag or (FINE if any_ else empty) for flag, any_ in zip(flags, masks.flatten(1).any(1).tolist(), strict=True)
+    ]
+
+
 def maps_beside(
     dataset: Dataset, block: ImageBlock, geometry: Geometry, x: torch.Tensor, truth: Flagged | None = None
 ) -> list[tuple[GivenMaps, list[Flag]]]:

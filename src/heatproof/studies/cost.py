@@ -6,9 +6,9 @@ image's size (the squares of `occlusion`, superpixels) or on layers before the l
 of parts the metrics of parts remove, as it depends on the maps; there some of the study's own images are taken.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -27,7 +27,6 @@ from heatproof.engine import (
     toy,
 )
 from heatproof.engine.dry_run import LAYER
-from heatproof.errors import HeatproofError
 from heatproof.metrics.metric_request import MetricRequest
 from heatproof.models import Model
 from heatproof.quantities import having
@@ -37,10 +36,6 @@ from heatproof.studies.conditions import Condition
 from heatproof.studies.measures import Measures
 from heatproof.studies.part_cost import FollowedParts
 
-#: The toy's layer after which its head is linear.
-POOLED = "1"
-#: The toy's layers, for methods that combine several.
-BOTH = (LAYER, POOLED)
 #: The most channels of the toy's layer: more would take longer to count than they tell.
 CHANNELS = 2048
 
@@ -90,11 +85,15 @@ def told(parts: Iterable[Passes]) -> str:
 
 @dataclass(frozen=True)
 class Explained:
-    """The methods applicable to a network, the channels of the layer explained, and whether a linear head follows."""
+    """The methods applicable to a network, the channels of the layer explained, and whether a linear head follows.
+
+    layers: method → how many layers it reads, of those that combine several.
+    """
 
     requests: Sequence[Request]
     channels: int
     linear: bool
+    layers: Mapping[str, int] = field(default_factory=dict)
 
 
 def passes_of_image(
@@ -129,7 +128,7 @@ def passes_of_image(
 
 @dataclass(frozen=True)
 class ToyBatch:
-    """One image of the toy network, and the methods that run on it, those that name layers on the toy's own."""
+    """One image of the toy network, and the methods that run on it, on as many layers as on the study's network."""
 
     model: Model
     x: torch.Tensor
@@ -139,13 +138,15 @@ class ToyBatch:
     @classmethod
     def of(cls, explained: Explained) -> "ToyBatch":
         """The toy with the channels of the layer explained."""
-        model, x = toy(1, min(CHANNELS, max(1, explained.channels)))
-        layer, methods = (POOLED if explained.linear else LAYER), []
+        depth = max(explained.layers.values(), default=1)
+        model, x = toy(1, min(CHANNELS, max(1, explained.channels)), depth)
+        # The head is linear after the toy's last layer, not after the one before it.
+        names = [str(number) for number in range(depth + 1)][bool(explained.linear) :][:depth]
+        methods = []
         for request in explained.requests:
-            try:
-                methods += resolve_layers(model, [request], layer)
-            except HeatproofError:  # it names a layer of the study's own network
-                methods += resolve_layers(model, [replace(request, layers=BOTH if request.refined else ())], layer)
+            several = explained.layers.get(request.key, 1)
+            own = replace(request, layers=tuple(names[-several:]) if several > 1 else ())
+            methods += resolve_layers(model, [own], names[-1])
         return cls(model, x, methods)
 
     def made_of_parts(self, image: PartImage) -> "ToyBatch":

@@ -165,5 +165,6 @@ STUDY = Study(
     cases=best_and_worst,
     check=with_known_labels,
     cheaper=fewer_variants,
+    batch=2,
     source="Zhang, Torres & Hermanns 2024 (ACML)",
 )

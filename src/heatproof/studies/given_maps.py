@@ -4,13 +4,24 @@ from collections.abc import Sequence
 
 from heatproof.attributions.stored import Stored
 from heatproof.data.image_paths import names_for
-from heatproof.errors import InvalidImage, InvalidInput, warn
+from heatproof.errors import InvalidImage, InvalidInput, InvalidStudy, warn
 from heatproof.studies.jobs import Dataset
 from heatproof.studies.measures import Measures, needs_mask
 
 
 def warn_of_missing(measures: Measures, datasets: Sequence[Dataset]) -> None:
-    """Warns of metrics without values because there are no masks, and of those left out because there is no mosaic."""
+    """Warns of metrics without values because there are no masks, and of those left out because there is no mosaic.
+
+    Raises:
+        InvalidStudy: a segmenter that cuts at the masks, and a dataset without.
+    """
+    for measure, request in measures.taken:
+        for name in (one.settings.label for one in datasets if not one.masked):
+            if request.paired and needs_mask(request) and not measure.optional:
+                raise InvalidStudy(
+                    f"The segmenter {measure.segmenter!r} cuts at the object, so it needs masks. Got none for {name}: "
+                    "give --masks, or take another segmenter."
+                )
     of_mosaics = [request.key for _, request in measures.taken if request.of_mosaics]
     without = [dataset.settings.label for dataset in datasets if not dataset.mosaics]
     if of_mosaics and without:

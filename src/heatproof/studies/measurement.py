@@ -39,7 +39,7 @@ from heatproof.perturbations import psnr
 from heatproof.rounding import top_class
 from heatproof.statistics.special_rows import BACKGROUND, CURVE, GROUND_TRUTH, PEAK, PROJECTION
 from heatproof.studies.answers import changed, correctness, non_finite
-from heatproof.studies.beside_images import Flagged, maps_beside, masks_of
+from heatproof.studies.beside_images import Flagged, maps_beside, masks_of, without_object
 from heatproof.studies.changed_images import ChangedImages, strength_of
 from heatproof.studies.conditions import INTACT, Condition
 from heatproof.studies.jobs import Dataset, ImageBlock, options_hash, target_rule
@@ -289,7 +289,8 @@ class Measurement:
     @cached_property
     def reference_maps(self) -> ReferenceMaps:
         """The maps of all methods under the reference, prepared for many pairs."""
-        return ReferenceMaps.of(self.reference.x, self.reference.found)
+        masks = self._masks[0] if self.dataset.masked else None
+        return ReferenceMaps.of(self.reference.x, self.reference.found, mask=masks)
 
     def _paired(self, explained: Explained) -> ReferenceMaps | None:
         """The reference maps for pairs; None under the reference itself, and where the images have another size."""
@@ -396,6 +397,8 @@ class Measurement:
         for measure, request in due:
             outcome = outcomes[request.key]
             missing = first_flags(absent, self.unusable(self.conditions[0])) if request.paired else absent
+            if request.paired and needs_mask(request):  # segments are cut at the mask
+                missing = first_flags(missing, without_object(self._masks))
             flags = first_flags(missing, self._flags(outcome, request, unusable))
             values = numbers(outcome.values).round(DECIMALS)
             values[[bool(flag) for flag in missing]] = np.nan

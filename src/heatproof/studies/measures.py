@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from heatproof.errors import InvalidStudy
 from heatproof.metrics.metric_request import MetricRequest, requested_metrics
+from heatproof.segments import needs_mask as segmenter_needs_mask
 from heatproof.studies.settings import Plan
 from heatproof.studies.study import ALL, OTHERS, REFERENCE, Measure, Study
 
@@ -72,5 +73,8 @@ class Measures:
 
 
 def needs_mask(request: MetricRequest) -> bool:
-    """Whether a metric needs a mask."""
-    return "mask" in request.entry.needs
+    """Whether a metric needs a mask, or compares maps in segments that need one."""
+    if "mask" in request.entry.needs:
+        return True
+    segmenter = request.options.get("segmenter")
+    return isinstance(segmenter, str) and segmenter_needs_mask(segmenter)

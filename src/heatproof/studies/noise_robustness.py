@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from heatproof import spelling
+from heatproof.statistics.special_rows import HALVED
 from heatproof.studies.cases import moved_and_held
 from heatproof.studies.conditions import CLEAN, Condition
 from heatproof.studies.settings import Plan, canonical, once, some
@@ -52,12 +53,14 @@ class NoisePlan(Plan):
         "`true` for .05, .15, .3 and .5.",
     )
     segmenters: tuple[str, ...] = Field(
-        ("quickshift",), description="quickshift, slic, felzenszwalb, grid, split; several give the segmenter ablation."
+        ("quickshift",),
+        description="quickshift, slic, felzenszwalb, grid, split, split-object; several give the segmenter ablation.",
     )
     boundaries: bool = Field(
         False,
         description="Also compare maps with the borders of the segments moved on purpose: by half a cell of a grid, "
-        "and through the middle of every segment of the first segmenter.",
+        "through the middle of every segment of the first segmenter, and through the objects' centres where there are "
+        "masks.",
     )
     ties: Literal["b", "a", "stable"] = Field(
         "b", description="How equal ranks count in RBO: `b` (symmetric), `a`, or `stable` (by index)."
@@ -113,7 +116,8 @@ class NoisePlan(Plan):
     @property
     def all_segmenters(self) -> tuple[str, ...]:
         """The segmenters, and with `boundaries` those whose borders are moved, each with what it is compared to."""
-        moved = (spelling.format("split", {"of": self.segmenters[0]}), "grid", "grid[shift=0.5]")
+        of = {"of": self.segmenters[0]}
+        moved = (*(spelling.format(name, of) for name in HALVED), "grid", "grid[shift=0.5]")
         return once([*self.segmenters, *(moved if self.boundaries else ())])
 
     @property
@@ -134,10 +138,15 @@ def noisy_conditions(plan: NoisePlan) -> list[Condition]:
 
 
 def pair_measures(plan: NoisePlan) -> list[Measure]:
-    """The metrics of a map and its clean map, under every segmenter."""
+    """The metrics of a map and its clean map, under every segmenter; one that needs masks only where there are any."""
     given = {"ties": plan.ties, "p": plan.persistence}
     return [
-        Measure(spelling.format(name, {k: {**given, "segmenter": segmenter}[k] for k in options}), name, segmenter)
+        Measure(
+            spelling.format(name, {k: {**given, "segmenter": segmenter}[k] for k in options}),
+            name,
+            segmenter,
+            optional=segmenter not in plan.segmenters,
+        )
         for segmenter in plan.all_segmenters
         for name, options in PAIR_METRICS.items()
     ]

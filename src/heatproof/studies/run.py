@@ -186,7 +186,7 @@ def image_costs(
     found = []
     for model in checked:
         able = [one for one in every if one.key not in model.refused]
-        explained = Explained(able, model.channels, model.linear)
+        explained = Explained(able, model.channels, model.linear, model.layers_read)
         try:
             found.append(passes_of_image(explained, measures, conditions, masked, mosaics, parts))
         except Exception as error:  # what fails on a small image may well run on those of the study
@@ -343,12 +343,16 @@ def refuse_unlabelled(plan: Plan, datasets: Sequence[Dataset]) -> None:
 
 @dataclass(frozen=True)
 class Checked:
-    """Facts of a model that was loaded and run once."""
+    """Facts of a model that was loaded and run once.
+
+    layers_read: method → how many layers it reads, of those that combine several.
+    """
 
     label: str
     layer: str
     channels: int
     linear: bool
+    layers_read: Mapping[str, int]
     classes: int
     class_names: list[str] | None
     fingerprint: str
@@ -393,9 +397,10 @@ def checked_model(plan: Plan, index: int, models: StudyModels, conditions: Seque
     seen = preprocessing_facts(model.preprocessing)
     wanted = plan.models[index]
     code = model_code(model, wanted.spec)
+    read = {method.key: len(method.layers) for method in methods if len(method.layers) > 1}
     return Checked(
-        wanted.label, layer, channels, linear, logits.shape[1], model.classes, model.fingerprint, code, refused, seen,
-        named, model.named_by_images,
+        wanted.label, layer, channels, linear, read, logits.shape[1], model.classes, model.fingerprint, code, refused,
+        seen, named, model.named_by_images,
     )  # fmt: skip
 
 
