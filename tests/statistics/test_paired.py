@@ -177,6 +177,8 @@ def test_agreement_of_segmenters():
     found = segmenter_agreement(pd.DataFrame(rows))
     assert found.loc[0, ["segmenters", "methods"]].tolist() == [3, 3]
     assert found.loc[0, "w"] == pytest.approx(kendall_w(np.array([[3, 2, 1], [3, 2, 1], [3, 1, 2]])).w)
+    two = segmenter_agreement(pd.DataFrame([row for row in rows if row["method"] in ("a", "b")]))
+    assert two["methods"].tolist() == [2] and two["w"].isna().all() and two["p"].isna().all(), "two are too few"
 
 
 def test_wrong_arguments_are_named():

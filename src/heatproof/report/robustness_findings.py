@@ -13,7 +13,7 @@ from heatproof.report.source import Source
 from heatproof.statistics.agreement import Agreement, kendall_w, segmenter_agreement
 from heatproof.statistics.equal_maps import EqualMaps, equal_maps, equal_pairs, shared
 from heatproof.statistics.intervals import multiplicities, percentiles, weighted_medians
-from heatproof.statistics.paired import Comparison, compared
+from heatproof.statistics.paired import LEAST_METHODS, Comparison, compared
 from heatproof.statistics.robustness_changes import moved_borders
 from heatproof.statistics.robustness_tables import image_blocks, rm_blocks, robustness_table
 from heatproof.statistics.robustness_verdict import Verdict, verdict_on
@@ -175,8 +175,8 @@ def average_ranks(findings: RobustnessFindings, setting: RobustnessSetting) -> F
 
 
 def rank_agreement(ranks: Frame) -> Agreement:
-    """Kendall's W of the segmenters' average ranks."""
-    return kendall_w(-ranks.to_numpy(np.float64).T)
+    """Kendall's W of the segmenters' average ranks; NaN with fewer than `LEAST_METHODS` methods."""
+    return kendall_w(-ranks.to_numpy(np.float64).T, LEAST_METHODS)
 
 
 def mask_cosine_table(masks: Frame, resamples: int, seed: int) -> Frame:

@@ -13,6 +13,9 @@ from heatproof.errors import InvalidInput
 from heatproof.rounding import ANSWER_STEP, largest, rounded
 from heatproof.statistics.equal_maps import DISTINCT, EqualMaps
 
+#: With fewer methods an order of them is not tested.
+LEAST_METHODS = 3
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -27,18 +30,18 @@ class Agreement:
     items: int
 
 
-def kendall_w(scores: np.ndarray) -> Agreement:
+def kendall_w(scores: np.ndarray, least: int = 2) -> Agreement:
     """`W = 12 S / (m² (n³ − n) − m T)` of scores `(raters, items)`: S squared deviations of the rank sums, T ties.
 
-    Items without a score from some rater are left out. p from `m (n − 1) W`, chi-squared with n − 1 degrees
-    of freedom.
+    Items without a score from some rater are left out; with fewer than `least` W is not computed. p from
+    `m (n − 1) W`, chi-squared with n − 1 degrees of freedom.
     """
     scores = np.asarray(scores, np.float64)
     if scores.ndim != 2:
         raise InvalidInput(f"`scores` must be (raters, items). Got shape {scores.shape}.")
     scores = scores[:, ~np.isnan(scores).any(0)]
     m, n = scores.shape
-    if m < 2 or n < 2:
+    if m < 2 or n < max(2, least):
         return Agreement(np.nan, np.nan, m, n)
     ranks = rankdata(rounded(scores, largest(scores), ANSWER_STEP), axis=1)
     counts = [np.unique(row, return_counts=True)[1] for row in ranks]
@@ -60,15 +63,15 @@ def segmenter_agreement(
     """Kendall's W of the method rankings across segmenters, one row per model, dataset, layer, perturbation, severity.
 
     `table`: see `robustness_tables.robustness_table`. Columns: the five keys, segmenters, methods, w, p (NaN with one
-    segmenter). Controls are left out by default: they are at the ends of every ranking and would raise W. `equal`:
-    (model, dataset) → methods with equal maps, which count as one.
+    segmenter or fewer than `LEAST_METHODS` methods). Controls are left out by default: they are at the ends
+    of every ranking and would raise W. `equal`: (model, dataset) → methods with equal maps, which count as one.
     """
     keys = ["model", "dataset", "layer", "perturbation", "severity"]
     kept: Any = table if controls else table[~table["control"].astype(bool)]
     rows = []
     for key, cell in kept.groupby(keys, sort=True):
         scores = equal.get(key[:2], DISTINCT).kept(cell).pivot(index="segmenter", columns="method", values=value)
-        found = kendall_w(scores.to_numpy(np.float64))
+        found = kendall_w(scores.to_numpy(np.float64), LEAST_METHODS)
         rows.append((*key, found.raters, found.items, found.w, found.p))
     return pd.DataFrame(rows, columns=[*keys, "segmenters", "methods", "w", "p"])
 

@@ -16,10 +16,10 @@ from scipy.stats import chi2, rankdata, wilcoxon
 
 from heatproof.errors import InvalidInput
 from heatproof.rounding import ANSWER_STEP, largest, rounded
-from heatproof.statistics.agreement import cliques, nemenyi_distance
+from heatproof.statistics.agreement import LEAST_METHODS, cliques, nemenyi_distance
 
-#: With fewer methods an order of them is not tested; with fewer images no test of them is computed.
-LEAST_METHODS, LEAST_IMAGES = 3, 10
+#: With fewer images no test of methods is computed.
+LEAST_IMAGES = 10
 
 
 @dataclass(frozen=True)

@@ -68,8 +68,7 @@ def changes(before: Mapping[Cell, Replicates], after: Mapping[Cell, Replicates],
         together = np.full(len(frame), np.nan)
         together[real] = holm(list(frame["p"].to_numpy(np.float64)[real]))
         order = frame.loc[real, ["before", "after"]].to_numpy(np.float64).T
-        orders = kendall_w(order)
-        w = orders.w if orders.items >= LEAST_METHODS else np.nan
+        w = kendall_w(order, LEAST_METHODS).w
         frames.append(frame.assign(p_holm=together, differs=together < 1 - level, w=w))
     return pd.concat(frames, ignore_index=True)
 

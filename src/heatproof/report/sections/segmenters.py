@@ -5,11 +5,14 @@ from heatproof.report.findings import Findings
 from heatproof.report.numbers import number, probability
 from heatproof.report.robustness_figures import segmenters_figure
 from heatproof.report.robustness_findings import average_ranks, rank_agreement
+from heatproof.statistics.paired import LEAST_METHODS
+from heatproof.statistics.wording import counted
 
 TEXT = (
     "Maps are compared part by part, and the parts depend on how the image is cut. Kendall's W says how far the "
     "ranking of the methods by RM stays the same whichever way it is cut: 1 is the same ranking, 0 none."
 )
+NOT_COMPUTED = f"Kendall's W is not computed: {{}}, at least {LEAST_METHODS} are needed"
 
 
 def section(findings: Findings) -> Section | None:
@@ -24,7 +27,10 @@ def section(findings: Findings) -> Section | None:
             continue
         where = f"{setting.model} on {setting.dataset}"
         caption = f"Average rank by RM under each segmenter: {where}. Horizontal lines mean that segmenters agree."
-        note = f"Kendall's W of the average ranks = {number(rank_agreement(ranks).w)}"
+        agreement = rank_agreement(ranks)
+        note = f"Kendall's W of the average ranks = {number(agreement.w)}"
+        if agreement.items < LEAST_METHODS:
+            note = NOT_COMPUTED.format(counted(agreement.items, "method"))
         draw = lambda ranks=ranks, note=note: segmenters_figure(ranks, findings.looks, note)  # noqa: E731
         drawings.append(Drawing(f"segmenters-{position + 1:02d}", caption, draw))
     pooled = found.agreement[found.agreement["severity"].astype(str) == "all"]
@@ -33,7 +39,10 @@ def section(findings: Findings) -> Section | None:
         for r in pooled.itertuples()
     ]
     header = ("perturbation", "model", "images", "segmenters", "methods", "W", "p (W = 0)")
-    table = sheet("Agreement of the segmenters, all severities together", header, lines, {1, 2})
+    fewest = int(pooled["methods"].min()) if len(pooled) else 0
+    caption = "Agreement of the segmenters, all severities together"
+    caption += f". {NOT_COMPUTED.format(counted(fewest, 'method'))}" if fewest < LEAST_METHODS else ""
+    table = sheet(caption, header, lines, {1, 2})
     return Section(
         id="segmenters",
         title="Does the way of cutting the image matter?",
