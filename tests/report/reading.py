@@ -26,7 +26,7 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         if not self._style:
-            self.text += data
+            self.text += data.replace("\u00a0", " ")
 
     def all(self, tag):
         return [attributes for name, attributes in self.tags if name == tag]

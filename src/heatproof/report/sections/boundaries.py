@@ -46,12 +46,12 @@ def change_sheet(one: Beside, before: str, after: str, quantities: tuple[str, ..
     """Each method's figures in two settings, and their difference with its interval and corrected p."""
     header = ["method"]
     for quantity in quantities:
-        header += [f"{FIGURES[quantity]}: {before} → {after}", "change", "p (Holm)"]
+        header += [FIGURES[quantity], "change", "p (Holm)"]
     rows = [(method, *_cells(lines, quantities)) for method, lines in one.changes.groupby("method", sort=False)]
     controls = set(one.changes.loc[one.changes["control"].astype(bool), "method"])
     caption = (
-        "Mean over the perturbations that both have; the change with its 95 % interval, bootstrap by image, paired. "
-        "Holm's correction over the methods; controls are not tested."
+        f"{before} → {after}: mean over the perturbations that both have; the change with its 95 % interval, bootstrap "
+        "by image, paired. Holm's correction over the methods; controls are not tested."
     )
     return sheet(caption, header, rows, controls=controls)
 
