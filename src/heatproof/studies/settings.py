@@ -356,7 +356,7 @@ def refuse_twice(kind: str, labels: Sequence[str]) -> None:
     """ValueError if two have the same name, as their rows could not be told apart."""
     twice = {label for label in labels if labels.count(label) > 1}
     if twice:
-        raise ValueError(f"{kind}: {min(twice)!r} is there twice. Give each a `name` of its own")
+        raise ValueError(f"{kind}: {min(twice)!r} is there twice. Give each a `name` of its own in a study file")
 
 
 def spelled(value: Any, whose: str) -> Any:
