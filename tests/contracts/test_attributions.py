@@ -75,7 +75,7 @@ def model_of(net, device: str = "cpu") -> Model:
 
 @cache
 def shared_model(net) -> Model:
-    """One model of a network for the tests that read maps only; `traces` of the others shows that a call alters none."""
+    """One model of a network for the tests that read maps only; that a call alters none has a test of its own."""
     return model_of(net)
 
 
