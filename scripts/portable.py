@@ -3,6 +3,7 @@
     python scripts/portable.py                     every setting, one after the other
     python scripts/portable.py --setting NAME      one of them; `--list` prints the names
     python scripts/portable.py --today             one, drawn by the date: each comes up within as many days
+    python scripts/portable.py --today --whole     all tests: the numerical ones under it, the others under the ordinary
 
 Paths and options of pytest may follow; paths replace the numerical tests: `--setting NAME tests/metrics -x`.
 Sums in another order are rounded differently, so whatever is ranked must be rounded first; a test that fails
@@ -12,9 +13,11 @@ here and passes elsewhere has found a place where it is not.
 import argparse
 import datetime
 import os
+import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +45,8 @@ SETTINGS: dict[str, dict[str, str]] = {
 ORDINARY = "plain-1"
 #: Processes that share the tests; each has the threads of the setting.
 WORKERS = 2
+#: What pytest counts, in the order of its summary.
+OUTCOMES = ("failed", "passed", "skipped", "deselected", "xfailed", "xpassed", "warning", "error")
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,19 @@ def run(setting: str, arguments: Sequence[str]) -> Result:
     return Result(setting, process.returncode, last, time.monotonic() - started)
 
 
+def total(results: Sequence[Result]) -> str:
+    """The summaries added up, in pytest's form; a run that ended without a failed test in its summary is an error."""
+    counts: Counter[str] = Counter()
+    for result in results:
+        found = {name: int(n) for n, name in re.findall(rf"(\d+) ({'|'.join(OUTCOMES)})", result.summary)}
+        if result.status and not found.keys() & {"failed", "error"}:
+            found["error"] = 1
+        counts.update(found)
+    parts = [f"{counts[name]} {name}{'s' * (name in OUTCOMES[-2:] and counts[name] > 1)}" for name in OUTCOMES]
+    seconds = sum(result.seconds for result in results)
+    return f"{', '.join(part for part in parts if part[:2] != '0 ')} in {seconds:.2f}s"
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Runs the settings asked for; 1 if a test failed under any."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
@@ -91,6 +109,7 @@ def main(words: Sequence[str] | None = None) -> int:
     which.add_argument("--setting", choices=SETTINGS, help="one setting by its name")
     which.add_argument("--today", action="store_true", help="one setting, drawn by the date (UTC)")
     which.add_argument("--list", action="store_true", help="print the names and run nothing")
+    parser.add_argument("--whole", action="store_true", help="then the other tests under the ordinary setting")
     asked, rest = parser.parse_known_args(words)
     if asked.list:
         print(*SETTINGS, sep="\n")
@@ -98,8 +117,14 @@ def main(words: Sequence[str] | None = None) -> int:
     today = drawn(datetime.datetime.now(datetime.UTC).date())
     names = [asked.setting] if asked.setting else [today] if asked.today else list(SETTINGS)
     named = any((ROOT / word.split("::")[0]).exists() for word in rest if not word.startswith("-"))
+    if named and asked.whole:
+        parser.error("--whole is all tests: name no paths with it.")
     results = [run(name, (*rest, *(() if named else TESTS))) for name in names]
+    if asked.whole:
+        results.append(run(ORDINARY, (*rest, *(f"--ignore={name}" for name in TESTS))))
     print(*results, sep="\n", flush=True)
+    if asked.whole:
+        print(total(results), flush=True)
     return int(any(result.status for result in results))
 
 

@@ -4,6 +4,7 @@ Machines that run these tests need no GPU; `scripts/gpu.py` compares numbers on 
 on tensors of a subclass: forward derivatives (`fullgrad` of curved networks), and the gradient of `unbind` (DeepFool).
 """
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -66,20 +67,28 @@ def model_on(device: str) -> Model:
     return wrap(net, size=(metrics.HEIGHT, metrics.WIDTH), layer="two", device=device)
 
 
-@pytest.mark.parametrize("name", metrics.NAMES)
-@pytest.mark.parametrize("given", ["on the CPU", "on the device"])
-def test_a_metric_stays_on_the_device_wherever_its_maps_and_masks_are(name, given):
-    def scored(device: str, where: str) -> Any:
-        x, maps, masks = (make(2).to(where) for make in (metrics.images, metrics.smooth_maps, metrics.masks))
-        paired = parsed_metric(name).paired
-        reference = dict.fromkeys(("gradcam", "given"), metrics.reference_maps(metrics.smooth_maps(2)).to(where))
-        asked = {name: metrics.QUICK.get(name, {})}
-        more: dict[str, Any] = {"masks": masks, **({"reference": reference} if paired else {})}
-        return heatproof.score(model_on(device), x, {"gradcam": None, "given": maps}, asked, **more)
+def scored(name: str, device: str, where: str) -> Any:
+    """The metric on two images by a model on `device`, with maps and masks `where`."""
+    x, maps, masks = (make(2).to(where) for make in (metrics.images, metrics.smooth_maps, metrics.masks))
+    paired = parsed_metric(name).paired
+    reference = dict.fromkeys(("gradcam", "given"), metrics.reference_maps(metrics.smooth_maps(2)).to(where))
+    asked = {name: metrics.QUICK.get(name, {})}
+    more: dict[str, Any] = {"masks": masks, **({"reference": reference} if paired else {})}
+    return heatproof.score(model_on(device), x, {"gradcam": None, "given": maps}, asked, **more)
 
-    expected = scored("cpu", "cpu")
+
+@cache
+def scored_here(name: str) -> Any:
+    """On the CPU, without an accelerator."""
+    return scored(name, "cpu", "cpu")
+
+
+@pytest.mark.parametrize("given", ["on the CPU", "on the device"])
+@pytest.mark.parametrize("name", metrics.NAMES)
+def test_a_metric_stays_on_the_device_wherever_its_maps_and_masks_are(name, given):
+    expected = scored_here(name)
     with accelerator():
-        found = scored("cuda", "cpu" if given == "on the CPU" else "cuda")
+        found = scored(name, "cuda", "cpu" if given == "on the CPU" else "cuda")
     assert [row.flag for row in found.rows] == [row.flag for row in expected.rows]
     values, wanted = ([row.value for row in scores.rows] for scores in (found, expected))
     torch.testing.assert_close(torch.tensor(values), torch.tensor(wanted), **CLOSE)

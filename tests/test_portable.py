@@ -89,6 +89,29 @@ def test_this_process_has_the_threads_it_was_given():
     assert {pool["num_threads"] for pool in threadpool_info()} <= {1, threads}
 
 
-def test_ci_runs_the_setting_of_the_day_and_ends_with_all_tests():
+def test_ci_runs_lint_and_every_test_once():
     lines = [line for line in (ROOT / ".ci" / "run").read_text("utf-8").splitlines() if line.startswith("made ")]
-    assert [line.split(" ||")[0] for line in lines] == ["made lint", "made test-portable ARGS=--today", "made test"]
+    assert [line.split(" ||")[0] for line in lines] == ["made lint", 'made test-portable ARGS="--today --whole"']
+
+
+def test_the_whole_is_the_numerical_tests_under_the_setting_and_the_others_under_the_ordinary(
+    portable, monkeypatch, capsys
+):
+    asked: list = []
+    ends = iter([(0, "90 passed, 2 skipped in 9.00s"), (1, "1 failed, 7 passed, 1 skipped, 2 warnings in 1.00s")])
+    monkeypatch.setattr(
+        portable, "run", lambda *given: asked.append(given) or portable.Result(given[0], *next(ends), 5)
+    )
+    assert portable.main(["--setting", "aten-default-2", "--whole", "-x"]) == 1
+    assert asked == [
+        ("aten-default-2", ("-x", *portable.TESTS)),
+        (portable.ORDINARY, ("-x", *(f"--ignore={name}" for name in portable.TESTS))),
+    ]
+    with pytest.raises(SystemExit):
+        portable.main(["--today", "--whole", "tests/metrics"])
+    assert capsys.readouterr().out.splitlines()[-1] == "1 failed, 97 passed, 3 skipped, 2 warnings in 10.00s"
+
+
+def test_a_run_that_breaks_off_is_an_error_of_the_whole(portable):
+    results = [portable.Result("plain-1", *end, 1.0) for end in ((0, "3 passed in 1.00s"), (3, "INTERNALERROR> no"))]
+    assert portable.total(results) == "3 passed, 1 error in 2.00s"

@@ -4,6 +4,7 @@ registered."""
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from heatproof.errors import NotApplicable
 from heatproof.models import Model, wrap
 
 from .. import nets
-from .test_attributions import SIDE, asked, model_of, network_for
+from .test_attributions import SIDE, asked, model_of, network_for, shared_model
 from .test_metrics import NAMES
 from .test_metrics import QUICK as QUICK_METRICS
 
@@ -82,9 +83,19 @@ def rounded(module: nn.Module) -> nn.Module:
     return twin
 
 
+def images() -> torch.Tensor:
+    return nets.images(3, SIDE, 12)
+
+
 @pytest.fixture
 def x() -> torch.Tensor:
-    return nets.images(3, SIDE, 12)
+    return images()
+
+
+@cache
+def plain_map(name: str) -> torch.Tensor:
+    """The raw maps of a method in no special state. To be read only."""
+    return explain(model_of(network_for(name)), images(), asked(name), raw=True)[name]
 
 
 every_state = pytest.mark.parametrize("state", STATES)
@@ -94,8 +105,7 @@ every_state = pytest.mark.parametrize("state", STATES)
 def test_every_method_gives_the_same_maps(state, x):
     """Those of images that were made in that state too."""
     for name in METHODS:
-        model = model_of(network_for(name))
-        expected = explain(model, x, asked(name), raw=True)[name]
+        model, expected = shared_model(network_for(name)), plain_map(name)
         with STATES[state]():
             found = explain(model_of_fresh(name, state), x, asked(name), raw=True)[name]
             shown = explain(model, x, asked(name))
@@ -158,9 +168,7 @@ def test_under_autocast_every_method_explains_the_network_that_runs_there(x):
             assert name in ("fullgrad", "cam"), name
         else:
             torch.testing.assert_close(found[name], expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
-        assert torch.equal(
-            explain(model, x, asked(name), raw=True)[name], explain(model_of(net), x, asked(name), raw=True)[name]
-        )
+        assert torch.equal(explain(model, x, asked(name), raw=True)[name], plain_map(name)), name
 
 
 def test_under_autocast_every_metric_scores_the_network_that_runs_there(told_apart):

@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,12 @@ def model_of() -> Model:
     return wrap(nets.told_apart(nets.seeded(nets.Signed), WIDTH), size=(HEIGHT, WIDTH), layer="two")
 
 
+@cache
+def shared_model() -> Model:
+    """One such model for the tests that read values only; that a call alters nothing has a test of its own."""
+    return model_of()
+
+
 def images(count: int = 4) -> torch.Tensor:
     return nets.images(count, HEIGHT, WIDTH, seed=8)  # of which the network says more than of what `sic` starts from
 
@@ -83,7 +90,7 @@ def results(
     name: str, x: torch.Tensor, maps: torch.Tensor | None, ids: list[str], truth: torch.Tensor | None, **more: Any
 ) -> dict[str, MethodScores]:
     """The metric on `gradcam`, and on maps given by hand where it can."""
-    model = more.pop("model", None) or model_of()
+    model = more.pop("model", None) or shared_model()
     methods = resolve_layers(model, requested(["gradcam"]), "two")
     settings = {"ids": ids, "seed": more.pop("seed", 3)}
     batch = Batch.of(model, methods, x, **settings)
@@ -111,6 +118,17 @@ def values(name: str, x: torch.Tensor, maps: torch.Tensor | None, ids: list[str]
     return {method: one.outcomes[-1].values for method, one in results(name, x, maps, ids, truth, **more).items()}
 
 
+@cache
+def sound(name: str) -> dict[str, MethodScores]:
+    """Method → its scores on the four images together: what several tests look at or compare with. To be read only."""
+    return results(name, images(), smooth_maps(), IDS, masks())
+
+
+def sound_values(name: str) -> dict[str, torch.Tensor]:
+    """Method → `(4,)` of those."""
+    return {method: one.outcomes[-1].values for method, one in sound(name).items()}
+
+
 def again(name: str) -> bool:
     """Whether the metric, or a part of it, must explain again."""
     request = parsed_metric(name)
@@ -126,9 +144,9 @@ IDS = [f"cat {i}" for i in range(4)]
 
 
 @every_metric
-def test_values_are_finite_and_inside_the_declared_range(name, x):
+def test_values_are_finite_and_inside_the_declared_range(name):
     low, high = bounds(METRICS[name].traits["range"])
-    found = results(name, x, smooth_maps(), IDS, masks())
+    found = sound(name)
     for method, one in found.items():
         outcome = one.outcomes[-1]
         if method == "given" and again(name):
@@ -145,10 +163,10 @@ def test_values_are_finite_and_inside_the_declared_range(name, x):
 
 
 @every_metric
-def test_it_tells_some_maps_apart(name, x):
+def test_it_tells_some_maps_apart(name):
     """A constant would pass most tests."""
     method = "gradcam" if again(name) else "given"
-    found = values(name, x, smooth_maps(), IDS, masks())[method]
+    found = sound_values(name)[method]
     if METRICS[name].traits["range"] == (0, 1) and set(found.tolist()) <= {0.0, 1.0}:
         pytest.skip("yes or no")
     assert len({round(v, 9) for v in found.tolist()}) > 1, found
@@ -157,7 +175,7 @@ def test_it_tells_some_maps_apart(name, x):
 @every_metric
 def test_batch_equals_single_in_any_order_and_any_chunks(name, x, monkeypatch):
     maps, truth = smooth_maps(), masks()
-    together = values(name, x, maps, IDS, truth)
+    together = sound_values(name)
     single = [values(name, x[i : i + 1], maps[i : i + 1], IDS[i : i + 1], truth[i : i + 1]) for i in range(4)]
     turned = values(name, x.flip(0), maps.flip(0), IDS[::-1], truth.flip(0))
     monkeypatch.setattr(passes, "CPU_ROWS", 3)
@@ -219,7 +237,7 @@ def test_the_last_bits_decide_nothing(name, x):
 @every_metric
 def test_the_same_seed_gives_the_same_values_bit_for_bit(name, x):
     maps, truth = smooth_maps(), masks()
-    first = values(name, x, maps, IDS, truth)
+    first = sound_values(name)
     torch.rand(3)
     np.random.rand(3)
     model = model_of()
@@ -251,7 +269,7 @@ def test_a_map_that_says_nothing_is_flagged_and_not_praised(name, empty, x):
     if again(name):
         return  # what a method gives for its own degenerate map is tested with it
     entry, truth, maps = METRICS[name], masks(), smooth_maps()
-    expected = values(name, x, maps, IDS, truth)["given"]
+    expected = sound_values(name)["given"]
     maps[1] = empty
     maps[1, 0, 0] = math.nan if math.isnan(empty) else empty
     if math.isnan(empty):
@@ -275,7 +293,7 @@ def test_an_image_without_an_answer_is_flagged_and_its_neighbours_are_not(name, 
     broken = x.clone()
     broken[2] = math.nan
     maps, truth = smooth_maps(), masks()
-    expected, found = results(name, x, maps, IDS, truth), results(name, broken, maps, IDS, truth)
+    expected, found = sound(name), results(name, broken, maps, IDS, truth)
     for method, one in found.items():
         outcome, keep = one.outcomes[-1], [0, 1, 3]
         assert outcome.flags[2] and outcome.values[2].isnan()

@@ -103,11 +103,15 @@ class Sharing(Shapes):
 
 
 @pytest.mark.parametrize(
-    ("kind", "fault"),
-    [(Leaking, "class-background independence"), (Shifted, "mask alignment"), (Sharing, "split disjointness")],
+    ("kind", "images", "fault"),
+    [
+        (Leaking, 240, "class-background independence"),
+        (Shifted, 60, "mask alignment"),
+        (Sharing, 60, "split disjointness"),
+    ],
 )
-def test_the_card_sees_a_fault(kind, fault):
-    assert failed(card_of(kind("test", 240, **SMALL))) == {fault}
+def test_the_card_sees_a_fault(kind, images, fault):
+    assert failed(card_of(kind("test", images, **SMALL))) == {fault}
 
 
 def test_backgrounds_that_are_no_images_are_left_out(tmp_path):

@@ -12,7 +12,16 @@ from statsmodels.stats.multitest import multipletests
 
 from heatproof.errors import InvalidInput
 from heatproof.statistics.agreement import cliques, kendall_w, nemenyi_distance, segmenter_agreement
-from heatproof.statistics.paired import by_mean, compared, friedman, holm, is_worse, signed_ranks, wilcoxon_pairs
+from heatproof.statistics.paired import (
+    MOST_EXACT_TIED,
+    by_mean,
+    compared,
+    friedman,
+    holm,
+    is_worse,
+    signed_ranks,
+    wilcoxon_pairs,
+)
 
 
 def values(blocks=30, methods=5, seed=0, ties=False):
@@ -69,6 +78,18 @@ def test_wilcoxon_is_scipys_with_holm(seed):
     assert [t.p for t in found] == pytest.approx(raw)
     assert [t.p_holm for t in found] == pytest.approx(multipletests(raw, method="holm")[1])
     assert found[0].ties == 6 and found[0].n == 25 and (found[0].first, found[0].second) == ("a", "b")
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 8, 13, 14, 50, 51])
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_p_of_any_number_of_differences_is_scipys(n, tied):
+    """Exact, by all signs, and by the normal law: each where SciPy takes it."""
+    generator = np.random.default_rng(n)
+    for shift in (0.0, 0.4, 1.5) if n != MOST_EXACT_TIED else (0.4,):  # SciPy takes a second there
+        moves = generator.standard_normal(n) + shift
+        if tied:
+            moves = np.sign(moves) * np.ceil(3 * np.abs(moves))
+        assert signed_ranks(moves)[1] == pytest.approx(wilcoxon(moves).pvalue, rel=1e-12, abs=1e-15)
 
 
 def test_the_effect_is_rank_biserial():

@@ -45,6 +45,12 @@ def findings(folder):
     return Findings(open_source(folder))
 
 
+@pytest.fixture(scope="module")
+def page(folder) -> str:
+    """Its page."""
+    return Path(write_report(folder)).read_text("utf-8")
+
+
 def test_the_scores_are_those_of_heatproof_score(findings):
     shown = findings.scores.scores
     images = sorted(shown["image"].unique())[:3]
@@ -85,8 +91,7 @@ def test_rescaled_maps_show_which_metrics_read_ranks_alone(findings):
     assert {r.best for r in findings.scores.settings[0].rankings.values()} <= set(METHODS)
 
 
-def test_the_page_answers_first_and_the_tables_hold_the_numbers(folder, findings):
-    page = Path(write_report(folder)).read_text("utf-8")
+def test_the_page_answers_first_and_the_tables_hold_the_numbers(page, findings):
     (one,) = findings.validity.settings
     assert one.verdict.sentence.split(",")[0] in page and "Can the metrics be believed?" in page
     assert {"validity.csv", "fooled_matrix.csv", "rescaled.csv"} <= set(findings.tables)
@@ -117,13 +122,13 @@ def test_images_without_ground_truth_are_refused(photographs, tmp_path):
         plan(power=-1)
 
 
-def test_the_gallery_and_the_page_take_the_added_map_for_no_method(folder):
+def test_the_gallery_and_the_page_take_the_added_map_for_no_method(folder, page):
     made = plan(methods=[*METHODS, "gradcam[power=0.5]"], metrics=["complexity"])
     connection = connect(folder)
     connection.register("kept", connection.execute("SELECT DISTINCT dataset, image FROM rows").df())
     found = telling_scores(connection, made)
     assert found and not any("power" in case.why for case in found)
-    assert "3, and 5 controls, and one rescaled map" in Path(write_report(folder)).read_text("utf-8")
+    assert "3, and 5 controls, and one rescaled map" in page
 
 
 def test_metrics_of_masks_and_of_parts_read_the_ground_truth(findings):

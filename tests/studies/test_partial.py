@@ -65,15 +65,30 @@ def passes(monkeypatch):
     return Passes
 
 
+@pytest.fixture
+def undisturbed(photographs, passes, shared_folder):
+    """Kind of study → the images that its job shows to networks, and its files, of one run for all tests."""
+
+    def of(kind: str) -> tuple[int, dict[str, bytes]]:
+        def made(folder: Path) -> None:
+            run.run(small(photographs, kind), folder / "study", workers=1)
+            (folder / "passes.txt").write_text(str(passes.job))
+
+        folder = shared_folder(f"job-{kind}", made)
+        passes.seen = 0
+        return int((folder / "passes.txt").read_text()), files(folder / "study")
+
+    return of
+
+
 @pytest.mark.parametrize(
     ("kind", "share", "again"), [("score", 0.3, 0.9), ("score", 0.75, 0.5), ("noise", 0.6, 0.7), ("audit", 0.9, 0.6)]
 )
 def test_a_job_stopped_anywhere_goes_on_from_there_and_ends_with_the_same_bytes(
-    photographs, tmp_path, passes, monkeypatch, kind, share, again
+    photographs, tmp_path, passes, undisturbed, monkeypatch, kind, share, again
 ):
     plan = small(photographs, kind)
-    run.run(plan, tmp_path / "whole", workers=1)
-    whole, expected = passes.job, files(tmp_path / "whole")
+    whole, expected = undisturbed(kind)
     monkeypatch.setattr(partial, "EVERY", 0.0)
     out, passes.seen, passes.most = tmp_path / "out", 0, int(share * whole)
     with pytest.raises(Killed):
@@ -86,11 +101,12 @@ def test_a_job_stopped_anywhere_goes_on_from_there_and_ends_with_the_same_bytes(
     assert passes.job < again * whole, "what was done is not done again"
 
 
-def test_a_stopped_job_may_be_stopped_again_and_every_stop_brings_it_on(photographs, tmp_path, passes, monkeypatch):
+def test_a_stopped_job_may_be_stopped_again_and_every_stop_brings_it_on(
+    photographs, tmp_path, passes, undisturbed, monkeypatch
+):
     plan = small(photographs, "score")
-    run.run(plan, tmp_path / "whole", workers=1)
+    (whole, expected), kept = undisturbed("score"), []
     monkeypatch.setattr(partial, "EVERY", 0.0)
-    whole, kept = passes.job, []
     for _ in range(20):
         passes.seen, passes.most = 0, int(0.4 * whole)
         try:
@@ -99,7 +115,7 @@ def test_a_stopped_job_may_be_stopped_again_and_every_stop_brings_it_on(photogra
         except Killed:
             kept.append(len(list(tmp_path.glob("out/partial/*/*.npz"))))
     assert 1 <= len(kept) < 6 and kept == sorted(set(kept))
-    assert files(tmp_path / "out") == files(tmp_path / "whole")
+    assert files(tmp_path / "out") == expected
 
 
 def test_nothing_is_written_by_a_job_that_is_short(photographs, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Legends of methods, in a figure or as a figure of their own, and axes with methods as labels."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -61,10 +62,16 @@ def columns(labels: Sequence[Line2D], room: float, most: int) -> int:
 
 def text_width(text: str, size: float) -> float:
     """The width of a line in inches, in the font of the figures at `size` points."""
+    return size * _width_of_a_point(text) / 72
+
+
+@lru_cache(maxsize=4096)
+def _width_of_a_point(text: str) -> float:
+    """The width in points at one point; asked of a name by every figure, and slow, as it follows every curve."""
     if not text.strip():
         return 0.0
-    path = TextPath((0, 0), text.replace("$", r"\$"), size=size, prop=FontProperties(family="DejaVu Sans"))
-    return float(path.get_extents().width) / 72
+    path = TextPath((0, 0), text.replace("$", r"\$"), size=1, prop=FontProperties(family="DejaVu Sans"))
+    return float(path.get_extents().width)
 
 
 def handles(methods: Sequence[str], looks: Styles) -> list[Line2D]:
