@@ -22,6 +22,7 @@ import typer
 from heatproof import targets
 from heatproof.attributions import ATTRIBUTIONS
 from heatproof.cli import app
+from heatproof.cli.listing import interval
 from heatproof.metrics import FAMILIES, METRICS
 from heatproof.metrics.catalogue import SAME, UNITS
 from heatproof.metrics.composites import PAIR_COMPOSITES
@@ -31,6 +32,7 @@ from heatproof.registry import Entry
 from heatproof.segments import SEGMENTERS
 from heatproof.studies.settings import DatasetPlan, MapsPlan, ModelPlan, Plan
 from heatproof.studies.study import all_studies
+from heatproof.traps import METHOD_TRAPS, METRIC_TRAPS
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 NOTE = "<!-- Written by scripts/make_docs.py: change docstrings or help texts, then run `make docs`. -->"
@@ -145,6 +147,8 @@ NaN below ten changed or ten unchanged predictions. Source: paper N; κ and RM�
                 for name, one in PAIR_COMPOSITES.items()
             ),
         ),
+        "Known to mislead ([the runs](claims.md)):",
+        "\n".join(f"- `{name}`: {' '.join(METRIC_TRAPS[name])}" for name in PAIR_COMPOSITES if name in METRIC_TRAPS),
         """## Metrics from elsewhere
 
 `heatproof.register_metric(name, function, better="high")` files a function; `python:package.module:function` and
@@ -281,7 +285,15 @@ def method_row(entry: Entry) -> tuple[str, ...]:
 def section(entry: Entry, level: str = "##") -> str:
     """A heading, the other spellings, and the docstring."""
     also = [f"Also `{'`, `'.join(entry.aliases)}`."] if entry.aliases else []
-    return "\n\n".join([f"{level} {entry.name}", *also, prose(entry)])
+    known = traps_of(entry)
+    traps = ["Known to mislead ([the runs](claims.md)):", "\n".join(f"- {one}" for one in known)] if known else []
+    return "\n\n".join([f"{level} {entry.name}", *also, prose(entry), *traps])
+
+
+def traps_of(entry: Entry) -> Sequence[str]:
+    """What is known to mislead in a method or a metric."""
+    found = METRIC_TRAPS if METRICS.get(entry.name) is entry else METHOD_TRAPS
+    return found.get(entry.name, ())
 
 
 #: A line that starts an item of `Args:` or `Raises:`: names, and what is said of them.
@@ -400,11 +412,6 @@ def _default(field: Any) -> str:
         return "(required)"
     value = field.get_default(call_default_factory=True)
     return "" if value in (None, (), {}) else f"`{_value(value)}`"
-
-
-def interval(low: float | None, high: float | None) -> str:
-    """`[0, 1]`, `[0, ∞)`."""
-    return f"{'(−∞' if low is None else f'[{low:g}'}, {'∞)' if high is None else f'{high:g}]'}"
 
 
 def _value(value: Any) -> str:

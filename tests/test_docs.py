@@ -127,7 +127,7 @@ def test_every_command_and_option_is_documented():
         text = section(f"heatproof {name}", page)
         shown = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "300", "TERM": "dumb"}).output
         options = set(re.findall(r"(?<![\w`-])--[a-z-]+", shown.split("Options", 1)[1].split("Example")[0]))
-        assert options > {"--help"} or name == "report"
+        assert options > {"--help"} or name in ("report", "why")
         assert not [option for option in options - {"--help"} if f"`{option}" not in text], name
     assert set(study_names()) <= coded(page)
     assert set(Plan.model_fields) <= coded(section("Study files", page))

@@ -27,6 +27,7 @@ FLOORS = {
             "targets",
             "explained_output",
             "quantities",
+            "traps",
             "flags",
             "files",
             "plugins",

@@ -9,7 +9,16 @@ from typing import Annotated
 import typer
 
 import heatproof
-from heatproof.cli import check_command, data_commands, explain_commands, fit_command, listing, study_commands
+from heatproof.cli import (
+    check_command,
+    data_commands,
+    explain_commands,
+    fit_command,
+    layers_command,
+    listing,
+    study_commands,
+    why,
+)
 from heatproof.errors import HeatproofError, InvalidInput, UnknownName
 
 app = typer.Typer(
@@ -133,4 +142,8 @@ app.command(
     "The same command again goes on where it was stopped."
 )(fit_command.fit)
 app.add_typer(data_commands.app, name="data")
+app.command(epilog="Example: `heatproof layers timm:resnet18 --model-arg pretrained=false --like layer4`")(
+    layers_command.layers
+)
+app.command(epilog="Example: `heatproof why adcc`")(why.why)
 app.command(name="list", epilog="Example: `heatproof list methods --json`")(listing.list_)

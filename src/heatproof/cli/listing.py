@@ -104,7 +104,7 @@ def _print_metrics(entries: Sequence[dict[str, Any]], like: str) -> None:
 
     columns = ["", "name", "range", "network passes", "summary", "options", "source"]
     cells = {
-        entry["name"]: ["↑" if entry["better"] == "high" else "↓", entry["name"], _interval(*entry["range"]),
+        entry["name"]: ["↑" if entry["better"] == "high" else "↓", entry["name"], interval(*entry["range"]),
                         entry["passes"], entry["summary"], _cell(entry["options"]), entry["source"]]
         for entry in entries
     }  # fmt: skip
@@ -116,7 +116,7 @@ def _print_metrics(entries: Sequence[dict[str, Any]], like: str) -> None:
             print_table(columns, rows, widths)
             print()
     composites = {name: one for name, one in PAIR_COMPOSITES.items() if like.lower() in name}
-    rows = [["↑", name, _interval(*one.range), one.summary] for name, one in composites.items()]
+    rows = [["↑", name, interval(*one.range), one.summary] for name, one in composites.items()]
     if rows:
         print("composites of pairs: one value for a method under a perturbation; see tables/robustness.csv of a study")
         print_table(["", "name", "range", "summary"], rows)
@@ -124,7 +124,7 @@ def _print_metrics(entries: Sequence[dict[str, Any]], like: str) -> None:
     print("↑ higher is better, ↓ lower is better. Also python:module:function, and quantus:NAME where it is installed.")
 
 
-def _interval(low: float | None, high: float | None) -> str:
+def interval(low: float | None, high: float | None) -> str:
     """`[0, 1]`, `[0, ∞)`."""
     start = "(−∞" if low is None else f"[{low:g}"
     return f"{start}, {'∞)' if high is None else f'{high:g}]'}"

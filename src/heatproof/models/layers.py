@@ -22,6 +22,7 @@ left out.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from torch import nn
 
@@ -81,10 +82,41 @@ def _stages(model: Classifier) -> tuple[list[str], list[ProbeRecord]]:
     return [], records
 
 
-def nameable_calls(model: Classifier) -> list[str]:
+class NameableLayer(NamedTuple):
+    """A layer that can be explained.
+
+    kind: its class. shape: channels and grid of its output. stage: `stage:2` for the second stage, empty for none.
+    default: whether it is explained where none is named.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    stage: str
+    default: bool
+
+
+def nameable_layers(model: Classifier, layers: Layers) -> list[NameableLayer]:
     """The layers with positions that can be named, shallow → deep; of one that runs several times its first call."""
-    usable = [r for r in probe(model) if r.rows is Rows.IMAGES and r.layout is not None and r.call == 0]
-    return [f"{record.name}#0" if record.calls > 1 else record.name for record in usable]
+    stages = {name: f"stage:{number}" for number, name in enumerate(layers.stages, 1)}
+    found = []
+    for record in _nameable(model):
+        assert record.layout is not None and record.shape is not None
+        channels = record.shape[1 if record.layout.kind == "channels-first" else -1]
+        name = f"{record.name}#0" if record.calls > 1 else record.name
+        shape = (channels, *record.layout.grid)
+        stage, default = stages.get(record.name, ""), record.name == layers.last
+        found.append(NameableLayer(name, type(record.module).__name__, shape, stage, default))
+    return found
+
+
+def nameable_calls(model: Classifier) -> list[str]:
+    """The names of `nameable_layers`."""
+    return [f"{record.name}#0" if record.calls > 1 else record.name for record in _nameable(model)]
+
+
+def _nameable(model: Classifier) -> list[ProbeRecord]:
+    return [r for r in probe(model) if r.rows is Rows.IMAGES and r.layout is not None and r.call == 0]
 
 
 def _none_found(model: Classifier, records: list[ProbeRecord]) -> str:
