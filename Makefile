@@ -22,8 +22,8 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
 	@echo 'Extra arguments go in ARGS, as in: make test ARGS="-k rbo -x". Another Python: make test PYTHON=python3.12'
 
-demo: $(SYNC) ## a whole study in about two minutes: prints the verdict and where the page is
-	$(BIN)/heatproof run noise-robustness --model shapes --images shapes --limit 60 --out out/demo $(ARGS)
+demo: $(SYNC) ## maps of photographs and an audit, in about two minutes: says where the page is
+	$(BIN)/heatproof demo --out out/demo $(ARGS)
 
 test: $(SYNC) ## all tests, shared by WORKERS processes of one thread
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)

@@ -9,7 +9,15 @@ from typing import Annotated
 import typer
 
 import heatproof
-from heatproof.cli import check_command, data_commands, explain_commands, fit_command, listing, study_commands
+from heatproof.cli import (
+    check_command,
+    data_commands,
+    demo_command,
+    explain_commands,
+    fit_command,
+    listing,
+    study_commands,
+)
 from heatproof.errors import HeatproofError, InvalidInput, UnknownName
 
 app = typer.Typer(
@@ -19,7 +27,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Try it: `heatproof run noise-robustness --model shapes --images shapes --limit 60 --out out/demo`",
+    epilog="Try it: `heatproof demo --out out/demo`",
 )
 
 INTERRUPTED = 130
@@ -103,6 +111,9 @@ def _common(
     _debug = debug
 
 
+app.command(
+    epilog="Example: `heatproof demo --out out/demo`. The same command again goes on where it was stopped."
+)(demo_command.demo)
 app.command(
     epilog="Example: `heatproof run noise-robustness --model timm:resnet18 --images photos/ --out out/resnet18`. "
     "The same command again finishes what is missing."
