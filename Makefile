@@ -16,14 +16,14 @@ unexport PYTHONPATH PYTHONHOME
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-portable bench gpu lint docs lock clean
+.PHONY: help demo test test-portable bench gpu lint docs lock dist clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
 	@echo 'Extra arguments go in ARGS, as in: make test ARGS="-k rbo -x". Another Python: make test PYTHON=python3.12'
 
-demo: $(SYNC) ## a whole study in about two minutes: prints the verdict and where the page is
-	$(BIN)/heatproof run noise-robustness --model shapes --images shapes --limit 60 --out out/demo $(ARGS)
+demo: $(SYNC) ## maps of photographs and an audit, in about two minutes: says where the page is
+	$(BIN)/heatproof demo --out out/demo $(ARGS)
 
 test: $(SYNC) ## all tests, shared by WORKERS processes of one thread
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
@@ -49,8 +49,14 @@ lock: $(BIN)/uv ## work out requirements.lock again: names, versions and markers
 	$(UV) pip compile --all-extras --universal --python-version 3.11 --no-annotate --no-header \
 		--no-emit-index-url -o requirements.lock pyproject.toml $(ARGS)
 
+dist: $(SYNC) ## wheel and source archive in dist/, with their tests and `twine check` (needs the network)
+	rm -rf dist
+	$(UV) build --out-dir dist
+	$(UV) tool run twine check --strict dist/*
+	$(BIN)/python -m pytest tests/test_packaging.py $(ARGS)
+
 clean: ## remove the environment, caches and the demo's results
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis out/demo
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis out/demo dist
 	find src tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # The environment is what the lock says, and nothing else; `sync` leaves pip and uv where they are.

@@ -15,7 +15,7 @@ def called(capsys, *arguments: str) -> tuple[int, str, str]:
     return int(stopped.value.code or 0), out, err
 
 
-@pytest.mark.parametrize("command", ["run", "explain", "report", "query", "list"])
+@pytest.mark.parametrize("command", ["demo", "run", "explain", "report", "query", "list"])
 def test_every_command_has_help_with_an_example(capsys, command):
     code, out, _ = called(capsys, command, "--help")
     assert code == 0
@@ -25,7 +25,7 @@ def test_every_command_has_help_with_an_example(capsys, command):
 def test_help_lists_every_command_and_says_how_to_try_it(capsys):
     code, out, _ = called(capsys, "--help")
     assert code == 0
-    for command in ("run", "explain", "report", "query", "list", "--debug", "--version", "--images shapes"):
+    for command in ("run", "explain", "report", "query", "list", "--debug", "--version", "demo --out out/demo"):
         assert command in out
 
 

@@ -49,7 +49,7 @@ _lock = threading.Lock()
 def calibrate(
     model: Model | nn.Module,
     images: Any,
-    out: str | os.PathLike | None = None,
+    out: str | os.PathLike[str] | None = None,
     *,
     layer: str | nn.Module = "auto",
     batch_size: int = BATCH,

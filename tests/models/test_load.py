@@ -1,4 +1,4 @@
-"""Models by name: the five forms, their preprocessing beside the libraries' own, and every way to go wrong."""
+"""Models by name: every form, their preprocessing beside the libraries' own, and every way to go wrong."""
 
 import socket
 import sys
@@ -124,8 +124,10 @@ def test_a_device_that_is_not_there_is_refused(device) -> None:
 
 
 @pytest.mark.parametrize("spec", ["resnet18", "keras:resnet18", "timm:", "", ":", "shapes:"])
-def test_a_form_that_does_not_exist_lists_the_five(spec: str) -> None:
-    with pytest.raises(UnknownName, match=r"timm:NAME, torchvision:NAME, hf:NAME_OR_PATH, python:.*, shapes"):
+def test_a_form_that_does_not_exist_lists_them_all(spec: str) -> None:
+    with pytest.raises(
+        UnknownName, match=r"timm:NAME, torchvision:NAME, hf:NAME_OR_PATH, pypi:NAME, python:.*, shapes"
+    ):
         load_model(spec)
 
 

@@ -12,6 +12,7 @@ import heatproof
 from heatproof.cli import (
     check_command,
     data_commands,
+    demo_command,
     explain_commands,
     fit_command,
     layers_command,
@@ -28,7 +29,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Try it: `heatproof run noise-robustness --model shapes --images shapes --limit 60 --out out/demo`",
+    epilog="Try it: `heatproof demo --out out/demo`",
 )
 
 INTERRUPTED = 130
@@ -112,6 +113,9 @@ def _common(
     _debug = debug
 
 
+app.command(epilog="Example: `heatproof demo --out out/demo`. The same command again goes on where it was stopped.")(
+    demo_command.demo
+)
 app.command(
     epilog="Example: `heatproof run noise-robustness --model timm:resnet18 --images photos/ --out out/resnet18`. "
     "The same command again finishes what is missing."

@@ -36,7 +36,7 @@ OtherSettings = Annotated[
 Workers = Annotated[int | None, typer.Option(help="Processes; changes no number. Default: one per core, one on a GPU.")]
 Out = Annotated[Path | None, typer.Option(help="The folder for the results.")]
 NoReport = Annotated[bool, typer.Option("--no-report", help="Rows and tables only.")]
-SPECS = "timm:NAME, torchvision:NAME, hf:NAME_OR_PATH, python:package.module:factory, shapes."
+SPECS = "timm:NAME, torchvision:NAME, hf:NAME_OR_PATH, pypi:efficientnet-lite0, python:package.module:factory, shapes."
 #: How sizes of shapes are given.
 SHAPE_SIZES = "Of shapes: ranges of their sizes in pixels, as 36-45,24-29 (the demo's, of 96). By default as paper R."
 Models = Annotated[list[str] | None, typer.Option(help=f"{SPECS} Repeatable.")]

@@ -118,8 +118,8 @@ def report(folder: Annotated[Path, typer.Argument(help="The --out folder of `hea
     _report(folder)
 
 
-def start(plan: Any, folder: Path, workers: int | None, no_report: bool) -> None:
-    """Runs a study to its end, and writes its tables and page."""
+def start(plan: Any, folder: Path, workers: int | None, no_report: bool) -> Any:
+    """Runs a study to its end, and writes its tables and page; returns its findings."""
     from heatproof import progress
     from heatproof.studies.run import run as run_study
 
@@ -131,10 +131,10 @@ def start(plan: Any, folder: Path, workers: int | None, no_report: bool) -> None
     print(f"{done.ran} {'job' if done.ran == 1 else 'jobs'} done{kept}.")
     if done.passes is not None:
         print(done.passes)
-    _report(folder, page=not no_report)
+    return _report(folder, page=not no_report)
 
 
-def _report(folder: Path, page: bool = True) -> None:
+def _report(folder: Path, page: bool = True) -> Any:
     from heatproof import report as reports
 
     findings = reports.write_tables(folder)
@@ -152,6 +152,7 @@ def _report(folder: Path, page: bool = True) -> None:
         print(line)
     print()
     print(f"Report: {reports.write_page(findings)}" if page else f"Tables: {folder / 'tables'}")
+    return findings
 
 
 def _peaks(findings: Any) -> Iterator[str]:

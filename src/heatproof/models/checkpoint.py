@@ -55,6 +55,34 @@ def load_weights(module: nn.Module, path: str | Path, name: str) -> None:
     module.load_state_dict(fitting, strict=False)
 
 
+def load_in_order(module: nn.Module, weights: Mapping[str, torch.Tensor], name: str, source: str) -> None:
+    """Loads weights that have other names than the module's, but the same order; cast to the module's dtypes.
+
+    Raises ModelError where their number differs, or a tensor's shape or the last part of its name (`weight`,
+    `running_mean`): the first that differs is named.
+    """
+    expected = module.state_dict()
+    pairs = list(zip(weights, expected, strict=False))
+    unlike = [pair for pair in pairs if not _alike(*pair, weights, expected)]
+    problems = [f"{len(weights)} tensors for {len(expected)}"] if len(weights) != len(expected) else []
+    if unlike:
+        theirs, ours = unlike[0]
+        problems += [f"{theirs} is {_size(weights[theirs])} in the file, {ours} {_size(expected[ours])} in the model"]
+        problems += [f"{len(unlike) - 1} more are unlike"] if len(unlike) > 1 else []
+    if problems:
+        raise ModelError(
+            f"Expected the weights of {name}, in order. Got {source}, which differs: {'; '.join(problems)}. Leave out "
+            "model arguments that change the architecture (num_classes, in_chans …); without any, reinstall what holds "
+            "the file."
+        )
+    module.load_state_dict({ours: weights[theirs] for theirs, ours in pairs})
+
+
+def _alike(theirs: str, ours: str, weights: _Shapes, expected: _Shapes) -> bool:
+    same_role = theirs.rpartition(".")[2] == ours.rpartition(".")[2]
+    return same_role and weights[theirs].shape == expected[ours].shape
+
+
 def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     """The tensors of a safetensors file, or of a torch file read with `weights_only=True`."""
     file = Path(path).expanduser()

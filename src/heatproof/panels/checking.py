@@ -151,7 +151,7 @@ class Check:
     def _sheet(self) -> Any:
         return seen_sheet(self.model, self.preprocessing, self.predictions, self._seen, self.classes)
 
-    def save(self, folder: str | os.PathLike) -> Path:
+    def save(self, folder: str | os.PathLike[str]) -> Path:
         """Writes `check.csv` and `seen.png`; returns the picture's path. The table can be a reference elsewhere."""
         target, text = Path(folder), io.StringIO()
         self.table.to_csv(text, index=False)
@@ -181,8 +181,8 @@ def check(
     model: Model | nn.Module,
     images: Any,
     *,
-    reference: str | os.PathLike | None = None,
-    labels: Sequence[int | None] | str | os.PathLike | None = None,
+    reference: str | os.PathLike[str] | None = None,
+    labels: Sequence[int | None] | str | os.PathLike[str] | None = None,
     limit: int | None = None,
     sampling: str = "stratified",
     seed: int = 0,

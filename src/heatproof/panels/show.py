@@ -116,7 +116,7 @@ class Gallery:
 
     def save(
         self,
-        folder: str | os.PathLike,
+        folder: str | os.PathLike[str],
         *,
         dpi: float | None = None,
         formats: Sequence[str] | None = None,
@@ -259,7 +259,7 @@ def show(
     options: Options | None = None,
     output: explained_output.Output = "logit",
     upsample: str = "bilinear",
-    labels: Sequence[int | str | None] | str | os.PathLike | None = None,
+    labels: Sequence[int | str | None] | str | os.PathLike[str] | None = None,
     masks: Any = None,
     seed: int = 0,
     batch_size: int | None = None,
@@ -369,7 +369,7 @@ def _facts(work: MapSettings, found: Sequence[ImageSource], sample: str) -> tupl
 
 @neutral()
 def explained_into(
-    folder: str | os.PathLike,
+    folder: str | os.PathLike[str],
     job: ShowRequest,
     progress: Any,
     command: str = "",
