@@ -219,7 +219,7 @@ def _notes(about: _ScoreFacts, families: Mapping[str, str]):
     if about.ranks and len(about.ranks) > 1:
         yield (
             "Who is best is decided by the mean rank over the scores, image by image, each family counting once"
-            + (f"; {listed(aside)} are shown but not counted, as a small or stable map can be wrong." if aside else ".")
+            + (f"; scores of {listed(aside)} are shown but not counted, as a small or stable map can be wrong." if aside else ".")
         )
     if about.images < about.given and about.images:
         without = about.given - about.images

@@ -91,8 +91,8 @@ def _arms(findings: Findings, one: SettingRefinement) -> Any:
     for method in order:
         rows = [wide.get((method, metric)) for metric in one.metrics]
         cells = [NONE if row is None else f"{number(row.mean)} ± {number(row.std)}" for row in rows]
-        lines.append((method, one.layers.get(method, "").replace("+", " + "), *cells))
-    header = ("map", "layers", *one.metrics)
+        lines.append((method, one.layers.get(method, "").partition("+")[0], *cells))
+    header = ("map", "from layer", *one.metrics)
     return sheet("Mean ± standard deviation over images", header, lines, {1}, findings.controls)
 
 
