@@ -3,6 +3,10 @@
 PYTHON  ?= python3
 ARGS    ?=
 WORKERS ?= 2
+# `NUMERICS=today`: the numerical tests run as another processor computes, another one each day. .ci/run asks for it.
+NUMERICS ?=
+TODAY    := scripts/portable.py --today --whole
+ORDINARY  = -m pytest -n $(WORKERS) --dist worksteal
 
 BIN  := .venv/bin
 SYNC := .venv/.synced
@@ -26,7 +30,7 @@ demo: $(SYNC) ## maps of photographs and an audit, in about two minutes: says wh
 	$(BIN)/heatproof demo --out out/demo $(ARGS)
 
 test: $(SYNC) ## all tests, shared by WORKERS processes of one thread
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+	$(BIN)/python $(if $(filter today,$(NUMERICS)),$(TODAY),$(ORDINARY)) $(ARGS)
 
 test-portable: $(SYNC) ## the numerical tests as other processors compute: ARGS=--list names the settings
 	$(BIN)/python scripts/portable.py $(ARGS)

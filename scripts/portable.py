@@ -47,6 +47,8 @@ ORDINARY = "plain-1"
 WORKERS = 2
 #: What pytest counts, in the order of its summary.
 OUTCOMES = ("failed", "passed", "skipped", "deselected", "xfailed", "xpassed", "warning", "error")
+#: The last line of pytest. Libraries may print more when the process ends.
+SUMMARY = re.compile(rf"\d+ (?:{'|'.join(OUTCOMES)})s?\b.* in [\d.]+s|no tests ran")
 
 
 @dataclass(frozen=True)
@@ -78,14 +80,14 @@ def environment(setting: str, outside: Mapping[str, str]) -> dict[str, str]:
 def run(setting: str, arguments: Sequence[str]) -> Result:
     """Runs pytest with these arguments under a setting; its output is passed on line by line."""
     print(f"portable: {setting}: {' '.join(f'{k}={v}' for k, v in SETTINGS[setting].items())}", flush=True)
-    started, last = time.monotonic(), "no output"
+    started, last = time.monotonic(), "no summary"
     command = [sys.executable, "-m", "pytest", "-n", str(WORKERS), "--dist", "worksteal", *arguments]
     with subprocess.Popen(command, cwd=ROOT, env=environment(setting, os.environ), stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:  # fmt: skip
         assert process.stdout
         for line in process.stdout:
             print(line, end="", flush=True)
-            last = line.strip() or last
+            last = line.strip() if SUMMARY.search(line) else last
     return Result(setting, process.returncode, last, time.monotonic() - started)
 
 

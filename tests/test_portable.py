@@ -91,7 +91,7 @@ def test_this_process_has_the_threads_it_was_given():
 
 def test_ci_runs_lint_and_every_test_once():
     lines = [line for line in (ROOT / ".ci" / "run").read_text("utf-8").splitlines() if line.startswith("made ")]
-    assert [line.split(" ||")[0] for line in lines] == ["made lint", 'made test-portable ARGS="--today --whole"']
+    assert [line.split(" ||")[0] for line in lines] == ["made lint", "made test NUMERICS=today"]
 
 
 def test_the_whole_is_the_numerical_tests_under_the_setting_and_the_others_under_the_ordinary(
@@ -115,3 +115,11 @@ def test_the_whole_is_the_numerical_tests_under_the_setting_and_the_others_under
 def test_a_run_that_breaks_off_is_an_error_of_the_whole(portable):
     results = [portable.Result("plain-1", *end, 1.0) for end in ((0, "3 passed in 1.00s"), (3, "INTERNALERROR> no"))]
     assert portable.total(results) == "3 passed, 1 error in 2.00s"
+
+
+def test_what_libraries_print_at_the_end_is_no_summary(portable, tmp_path):
+    (tmp_path / "test_toy.py").write_text(
+        "import atexit\natexit.register(print, 'See https://example.org: 2 passed')\n\ndef test_one():\n    pass\n"
+    )
+    found = portable.run("plain-1", (str(tmp_path / "test_toy.py"), "-n", "0", "-p", "no:cacheprovider"))
+    assert found.status == 0 and found.summary.startswith("1 passed")

@@ -217,9 +217,10 @@ def _notes(about: _ScoreFacts, families: Mapping[str, str]):
         {families.get(one.metric, "") for one in about.rankings if one.metric not in about.counted} & set(ASIDE)
     )
     if about.ranks and len(about.ranks) > 1:
+        shown = f"; scores of {listed(aside)} are shown but not counted, as a small or stable map can be wrong"
         yield (
             "Who is best is decided by the mean rank over the scores, image by image, each family counting once"
-            + (f"; scores of {listed(aside)} are shown but not counted, as a small or stable map can be wrong." if aside else ".")
+            f"{shown if aside else ''}."
         )
     if about.images < about.given and about.images:
         without = about.given - about.images
