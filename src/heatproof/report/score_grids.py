@@ -255,7 +255,7 @@ def overview(scores: ScoreFindings, one: SettingScores) -> Sheet | None:
         )
     count = len(verdict.counted)
     which = ["that no control fooled"] if scores.controls else []
-    which += ["that ask whether a map is right"] if not set(groups) & set(ASIDE) else []
+    which += [f"that ask{'s' if count == 1 else ''} whether a map is right"] if not set(groups) & set(ASIDE) else []
     over = f"{counted(count, 'score') if count > 1 else 'one score'} {' and '.join(which)}".rstrip()
     beside = "Beside it: by how many of them a method is best, or cannot be told from the best."
     return sheet(f"Mean rank over the {over}; 1 is best. {beside}", header, lines)
