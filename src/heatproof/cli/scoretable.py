@@ -62,7 +62,7 @@ def print_scores(findings: Any) -> None:
     for one in scores.settings:
         if len(scores.settings) > 1:
             console.print(f"\n[bold]{_plain(one.setting.model)} on {_plain(one.setting.dataset)}[/]")
-        families = list(score_grids.families(findings, one, score_grids.ordered(scores, one)))
+        families = findings.labelled(list(score_grids.families(findings, one, score_grids.ordered(scores, one))))
         _print(console, families)
         console.print()
         for mark, meaning in score_grids.legend(scores, one):

@@ -48,6 +48,7 @@ from heatproof.studies.jobs import Dataset, Job, JobDone, Setup, all_requests, t
 from heatproof.studies.loading import StudyModels
 from heatproof.studies.machines import machines_of, this_machine
 from heatproof.studies.measures import Measures
+from heatproof.studies.naming import with_names
 from heatproof.studies.own_code import own_code, warn_of_failures
 from heatproof.studies.part_cost import part_samples
 from heatproof.studies.settings import Plan
@@ -205,6 +206,7 @@ def checked_study(study: Study, plan: Plan, datasets: Sequence[Dataset], models:
     for dataset in datasets:
         dataset.ground_truth.check()
     plan = study.called("check", study.check, plan, datasets, models) if study.check else plan
+    plan = with_names(plan, study)
     if study.explains_labels(plan):
         refuse_unlabelled(plan, datasets)
     check_conditions(study.all_conditions(plan))

@@ -27,10 +27,12 @@ from heatproof.files import friendly_os_errors, write_atomically
 
 #: What a run says about names of classes. Names given later replace those of an earlier run.
 NAMES = ("class_names", "labels_matched", "labelled_class")
+#: What pages and tests are made with beside the rows. Those given later replace those of an earlier run.
+PRESENTED = ("labels", "reference")
 #: The same, and what a run adds on another machine.
-RENEWED = (*NAMES, "machines")
+RENEWED = (*NAMES, *PRESENTED, "machines")
 #: Settings that may differ between two runs of one study: the numbers do not depend on them.
-FREE = ("command", "workers", "executor", "metric_facts", "estimate", "samples", "machines", *NAMES)
+FREE = ("command", "workers", "executor", "metric_facts", "estimate", "samples", "machines", *NAMES, *PRESENTED)
 #: The columns of rows that tell conditions apart.
 CONDITION_COLUMNS = ("perturbation", "severity", "transformation", "target", "state")
 #: SQL: whether a row explains the class that the reference explains; true where there is no reference.
