@@ -13,6 +13,7 @@ from heatproof.cli import options, scoretable
 from heatproof.cli.options import Running, settings_of, values, with_settings
 from heatproof.errors import InvalidInput, InvalidStudy
 from heatproof.paper_table import checked_spread
+from heatproof.studies.archive import NAME, read_archive, refuse_itself, refuse_missing
 from heatproof.studies.settings import DatasetPlan, ModelPlan
 from heatproof.studies.study import all_studies, study_named, study_names
 
@@ -30,7 +31,13 @@ NAMED_IMAGES = ("shapes", "creatures", "torchvision", "mosaic", "funnybirds", "f
 
 @with_settings(MODEL, DATASET, ANY)
 def run(
-    study: Annotated[str, typer.Argument(help="A study's name (see `heatproof list studies`), or a YAML study file.")],
+    study: Annotated[
+        str,
+        typer.Argument(
+            help="A study's name (see `heatproof list studies`), a YAML study file, or a folder of results, whose "
+            "study is repeated into --out."
+        ),
+    ],
     model: options.Models = None,
     images: options.Images = None,
     given: Any = None,
@@ -47,6 +54,7 @@ def run(
     """Run a study: rows, tables, statistics, a gallery and a page, in one folder; resumable."""
     foreign = options.methods_from(running.method_from)
     settings, lines, source = _study_settings(study)
+    repeated = Path(study) if Path(study).is_dir() and study not in study_names() else None
     settings.update(_models(settings, model, values(MODEL, given)))
     settings.update(_datasets_of_folders(images, values(DATASET, given)))
     settings.update({**values(ANY, given), **options.pairs(setting or [], "--setting")})
@@ -56,6 +64,9 @@ def run(
     folder = running.out or file_out
     if folder is None:
         raise InvalidStudy("--out must name a folder for the results. Got none. Example: --out out/first.")
+    if repeated is not None:
+        refuse_itself(repeated, Path(folder))
+        refuse_missing(settings, repeated)
     for needed, key in (("--model", "models"), ("--images", "datasets")):
         if not settings.get(key) and not _has_default(settings.get("study"), key):
             raise InvalidStudy(f"{needed} must say what to study. Got none. Try {needed} shapes.")
@@ -216,13 +227,15 @@ def _default_methods(settings: Mapping[str, Any]) -> Sequence[str]:
 
 
 def _study_settings(study: str) -> tuple[dict[str, Any], dict[str, int], str]:
-    """The settings of a study file, or of a study's name alone."""
+    """The settings of a study file, of a folder of results, or of a study's name alone."""
     from heatproof.plugins import PYTHON
     from heatproof.registry import unknown
     from heatproof.studies.studyfile import read_settings
 
     if study in study_names() or study.startswith(PYTHON):
         return {"study": study}, {}, ""
+    if Path(study).is_dir():
+        return *read_archive(Path(study)), str(Path(study) / NAME)
     if study.endswith((".yaml", ".yml")) or Path(study).is_file():
         settings, lines = read_settings(study)
         return settings, lines, study

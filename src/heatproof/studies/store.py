@@ -1,6 +1,7 @@
 """A results folder: the plan, one Parquet shard per finished job, an OS lock that dies with its process.
 
     DIR/study.json        the plan as resolved; a different plan is refused
+    DIR/study.yaml        the same as a study file, to be run again (see `archive`)
     DIR/rows/KEY.parquet  the rows of one job: a job is done when its shard is there
     DIR/maps/KEY.npz      its maps (see `maps`)
     DIR/partial/KEY/      what is done of a job that is not (see `partial`)
