@@ -45,14 +45,13 @@ class StudyResults:
     tables: dict[str, Any] = field(repr=False)
     page: Path
     folder: Path
-    findings: Findings | None = field(default=None, repr=False)
 
     def paper_tables(self, spread: str = "none") -> list[PaperTable]:
-        """The tables of the page that a paper prints, each with a name of its own.
+        """The tables of the page that a paper prints, each with a name of its own, made from the folder anew.
 
         spread: beside the mean of a score `none`, its 95 % `interval`, or `std`, the deviation over the images.
         """
-        return paper_tables(self.findings or Findings(open_source(self.folder)), spread)
+        return paper_tables(Findings(open_source(self.folder)), spread)
 
     def to_latex(self, spread: str = "none") -> str:
         r"""All of them for LaTeX with `\usepackage{booktabs}`, each below a comment with its name."""
@@ -99,7 +98,7 @@ def run(
     folder = finished(study, model, images, given, out, workers, progress, settings, normalised)
     findings = write_tables(folder)
     sentences = [answer.sentence for answer in findings.answers]
-    return StudyResults(sentences, dict(findings.tables), write_page(findings), folder, findings)
+    return StudyResults(sentences, dict(findings.tables), write_page(findings), folder)
 
 
 def finished(
