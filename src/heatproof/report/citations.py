@@ -11,6 +11,8 @@ from heatproof.paper_table import latex
 WILCOXON, HOLM, FRIEDMAN, INTERVALS = (
     *("wilcoxon1945individual", "holm1979simple", "friedman1937use", "hesterberg2015bootstrap"),
 )
+#: The entry of the robustness metric.
+ROBUSTNESS = "sarkar2025noise"
 #: The words for a target that is a rule.
 TARGETS = {
     "predicted": "the predicted class",
@@ -142,8 +144,8 @@ def _statistics(plan: Mapping[str, Any], found: Citations) -> Iterator[str]:
     )
     if plan.get("perturbations"):
         yield (
-            "By the robustness metric the pairs are tested over the conditions (perturbation and severity), and two "
-            "methods differ only where simultaneous bootstrap bounds by image find a difference too."
+            f"By the robustness metric{found.cite(ROBUSTNESS)} the pairs are tested over the conditions (perturbation and "
+            "severity), and two methods differ only where simultaneous bootstrap bounds by image find a difference too."
         )
     if reference := plan.get("reference"):
         called = (plan.get("labels") or {}).get(reference, reference)
