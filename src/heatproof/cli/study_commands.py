@@ -13,7 +13,6 @@ from heatproof.cli import options, scoretable
 from heatproof.cli.options import Running, settings_of, values, with_settings
 from heatproof.errors import InvalidInput, InvalidStudy
 from heatproof.paper_table import checked_spread
-from heatproof.studies.archive import NAME, read_archive, refuse_itself, refuse_missing
 from heatproof.studies.settings import DatasetPlan, ModelPlan
 from heatproof.studies.study import all_studies, study_named, study_names
 
@@ -65,6 +64,8 @@ def run(
     if folder is None:
         raise InvalidStudy("--out must name a folder for the results. Got none. Example: --out out/first.")
     if repeated is not None:
+        from heatproof.studies.archive import refuse_itself, refuse_missing
+
         refuse_itself(repeated, Path(folder))
         refuse_missing(settings, repeated)
     for needed, key in (("--model", "models"), ("--images", "datasets")):
@@ -235,6 +236,8 @@ def _study_settings(study: str) -> tuple[dict[str, Any], dict[str, int], str]:
     if study in study_names() or study.startswith(PYTHON):
         return {"study": study}, {}, ""
     if Path(study).is_dir():
+        from heatproof.studies.archive import NAME, read_archive
+
         return *read_archive(Path(study)), str(Path(study) / NAME)
     if study.endswith((".yaml", ".yml")) or Path(study).is_file():
         settings, lines = read_settings(study)

@@ -144,8 +144,9 @@ def _statistics(plan: Mapping[str, Any], found: Citations) -> Iterator[str]:
     )
     if plan.get("perturbations"):
         yield (
-            f"By the robustness metric{found.cite(ROBUSTNESS)} the pairs are tested over the conditions (perturbation and "
-            "severity), and two methods differ only where simultaneous bootstrap bounds by image find a difference too."
+            f"By the robustness metric{found.cite(ROBUSTNESS)} the pairs are tested over the conditions (perturbation "
+            "and severity), and two methods differ only where simultaneous bootstrap bounds by image find a difference "
+            "too."
         )
     if reference := plan.get("reference"):
         called = (plan.get("labels") or {}).get(reference, reference)
