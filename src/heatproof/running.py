@@ -94,7 +94,7 @@ def run(
         InvalidInput, ModelError, UnknownName …: before any work. StoreError: `out` cannot be used.
     """
     given = {"labels": labels, "masks": masks}
-    settings |= {"labels": dict(method_labels)} if method_labels else {}
+    settings["method_labels"] = method_labels
     folder = finished(study, model, images, given, out, workers, progress, settings, normalised)
     findings = write_tables(folder)
     sentences = [answer.sentence for answer in findings.answers]
@@ -117,6 +117,7 @@ def finished(
 
     if workers < 1:
         raise InvalidInput(f"`workers` must be at least 1. Got {workers}.")
+    settings |= {"labels": dict(names)} if (names := settings.pop("method_labels", None)) else {}
     own = {"study": "the study itself", "models": "`model`", "datasets": "`images`"}
     for name in own.keys() & settings.keys():
         kind = "an audit" if study == "audit" else "a study in one call"
