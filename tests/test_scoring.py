@@ -6,9 +6,12 @@ from torch import nn
 
 import heatproof
 from heatproof import passes
+from heatproof.data import load_images
+from heatproof.errors import InvalidInput, UnknownName
 from heatproof.models import Model, wrap
 
 from . import nets
+from .latex_reading import read_table
 
 HEIGHT, WIDTH, COUNT = 28, 20, 2  # 28 steps divide the pixels
 
@@ -82,3 +85,23 @@ def test_inserting_by_the_reversed_map_is_deleting_read_backwards():
     _, back = found.curves["reversed", "insertion[fill=black]"]
     torch.testing.assert_close(back, gone.flip(1), rtol=1e-6, atol=1e-8)
     assert gone.std(1).min() > 1e-4, "the curve moves"
+
+
+def test_scores_as_a_table_of_a_paper():
+    images = load_images("shapes", limit=12)
+    metrics = ["average-drop", "complexity"]
+    found = heatproof.score(heatproof.load_model("shapes"), images, ["gradcam", "hirescam", "eigencam"], metrics,
+                            controls=True)  # fmt: skip
+    table = read_table(found.to_latex(spread="interval", labels={"gradcam": "Grad_CAM"}, caption="Ours & theirs."))
+    assert table.caption.startswith(r"Ours \& theirs. Mean over 12 images, with the 95 \% interval")
+    assert [row[0] for row in table.rows[:4]] == ["method", r"Grad\_CAM", "hirescam", "eigencam"]
+    means = found.table.set_index(["method", "metric"])["mean"]
+    assert all(f"{100 * means[name, 'complexity']:.1f}" in row[2] for name, row in
+               zip(["gradcam", "hirescam", "eigencam"], table.rows[1:4], strict=True))  # fmt: skip
+    assert r"Grad\_CAM = hirescam: equal maps, one method in the tests." in table.notes
+    assert (r"\textbf" in table.rows[1][2]) == (r"\textbf" in table.rows[2][2])
+    assert "| Grad\\_CAM |" in found.to_markdown(labels={"gradcam": "Grad_CAM"})
+    with pytest.raises(UnknownName, match="Did you mean 'gradcam'"):
+        found.to_latex(labels={"gradcan": "x"})
+    with pytest.raises(InvalidInput, match="`spread` must be"):
+        found.to_latex(spread="sem")

@@ -1,7 +1,7 @@
 """`heatproof.audit`: which heatmap may be shown for a model on some images, and how far it can be trusted."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ def audit(
     workers: int = 1,
     progress: bool = True,
     normalised: bool = False,
+    method_labels: Mapping[str, str] | None = None,
     **settings: Any,
 ) -> Audit:
     """Tests which heatmap may be shown for a classifier on some images, and how far it can be trusted.
@@ -71,6 +72,7 @@ def audit(
         out: the results folder, by default a new temporary one. Repeating the call computes only what is missing.
         methods: by default eight, or seven without Ablation-CAM if that would run the network for every channel.
         workers: processes; several need the spec of a model, and `if __name__ == "__main__":` in a script.
+        method_labels: method → display name on the page, in figures and in LaTeX.
         settings: any other setting of the study `audit` (docs/commands.md) and of its model (`checkpoint`, `layer`, …).
             `output="value"` for a network whose outputs are numbers in units of their own; `tolerance` is then the
             change of the value that counts as a change of the answer.
@@ -78,7 +80,7 @@ def audit(
     Raises:
         InvalidInput, ModelError, UnknownName …: before any work. StoreError: `out` cannot be used.
     """
-    more = {"methods": methods, "budget": budget, **settings}
+    more = {"methods": methods, "budget": budget, "method_labels": method_labels, **settings}
     given = {"labels": labels, "masks": masks}
     folder = finished("audit", model, images, given, out, workers, progress, more, normalised)
     return Audit.of(write_tables(folder))

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,12 @@ from heatproof.engine.call import input_form
 from heatproof.errors import InvalidInput
 from heatproof.locks import STUDIES, held
 from heatproof.models import Model, load_model
+from heatproof.paper_table import PaperTable
 from heatproof.progress import progress_bar
 from heatproof.report import write_page, write_tables
+from heatproof.report.findings import Findings
+from heatproof.report.paper_tables import paper_tables
+from heatproof.report.source import open_source
 from heatproof.studies.datasets import GIVEN_IMAGES
 from heatproof.studies.loading import GIVEN, GIVEN_MODELS
 from heatproof.studies.plan import checked_plan
@@ -42,6 +46,21 @@ class StudyResults:
     page: Path
     folder: Path
 
+    def paper_tables(self, spread: str = "none") -> list[PaperTable]:
+        """The tables of the page that a paper prints, each with a name of its own, made from the folder anew.
+
+        spread: beside the mean of a score `none`, its 95 % `interval`, or `std`, the deviation over the images.
+        """
+        return paper_tables(Findings(open_source(self.folder)), spread)
+
+    def to_latex(self, spread: str = "none") -> str:
+        r"""All of them for LaTeX with `\usepackage{booktabs}`, each below a comment with its name."""
+        return "\n".join(f"% {table.name}\n{table.to_latex()}" for table in self.paper_tables(spread))
+
+    def to_markdown(self, spread: str = "none") -> str:
+        """All of them in GitHub's Markdown."""
+        return "\n".join(table.to_markdown() for table in self.paper_tables(spread))
+
 
 def run(
     study: str,
@@ -54,6 +73,7 @@ def run(
     workers: int = 1,
     progress: bool = True,
     normalised: bool = False,
+    method_labels: Mapping[str, str] | None = None,
     **settings: Any,
 ) -> StudyResults:
     """Runs a study on one model and one set of images, and writes its tables and its page.
@@ -67,12 +87,14 @@ def run(
         out: the results folder, by default a new temporary one. Repeating the call computes only what is missing.
         workers: processes; several need the spec of a model, a folder or files, and `if __name__ == "__main__":`.
         normalised: tensors are normalised with the model's mean and std; see `heatproof.explain`.
+        method_labels: method → display name on the page, in figures and in LaTeX (`labels` in study files).
         settings: any other setting of the study (docs/commands.md) and of its model (`checkpoint`, `layer`, …).
 
     Raises:
         InvalidInput, ModelError, UnknownName …: before any work. StoreError: `out` cannot be used.
     """
     given = {"labels": labels, "masks": masks}
+    settings["method_labels"] = method_labels
     folder = finished(study, model, images, given, out, workers, progress, settings, normalised)
     findings = write_tables(folder)
     sentences = [answer.sentence for answer in findings.answers]
@@ -95,6 +117,7 @@ def finished(
 
     if workers < 1:
         raise InvalidInput(f"`workers` must be at least 1. Got {workers}.")
+    settings |= {"labels": dict(names)} if (names := settings.pop("method_labels", None)) else {}
     own = {"study": "the study itself", "models": "`model`", "datasets": "`images`"}
     for name in own.keys() & settings.keys():
         kind = "an audit" if study == "audit" else "a study in one call"

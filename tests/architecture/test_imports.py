@@ -40,6 +40,9 @@ FLOORS = {
             "locks",
             "ambient",
             "quiet",
+            "paper_table",
+            "display_names",
+            "bibliography",
         ),
         0,
     ),
@@ -64,6 +67,7 @@ WITHOUT_TORCH = ("report", "view", "statistics")
 READ_BY_REPORTS = (
     *("report", "view", "statistics", "studies.store", "studies.study"),
     *("class_names", "errors", "files", "flags", "registry", "seeds", "spelling"),
+    *("paper_table", "display_names", "bibliography"),
 )
 HEAVY = ("torch", "torchvision", "timm", "transformers", "skimage", "scipy", "pandas", "matplotlib", "duckdb")
 LONGEST = 500

@@ -13,8 +13,8 @@ from heatproof.errors import StoreError
 from heatproof.report import write_report, write_tables
 from heatproof.report.findings import Findings
 from heatproof.report.page import rendered
-from heatproof.report.score_grids import decimals, in_percent
 from heatproof.report.source import open_source
+from heatproof.statistics.score_grid import decimals, in_percent
 from heatproof.statistics.score_tables import COLUMNS
 
 from . import synthetic_scores

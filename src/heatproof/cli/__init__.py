@@ -11,6 +11,7 @@ import typer
 import heatproof
 from heatproof.cli import (
     check_command,
+    cite_command,
     data_commands,
     demo_command,
     explain_commands,
@@ -118,7 +119,7 @@ app.command(epilog="Example: `heatproof demo --out out/demo`. The same command a
 )
 app.command(
     epilog="Example: `heatproof run noise-robustness --model timm:resnet18 --images photos/ --out out/resnet18`. "
-    "The same command again finishes what is missing."
+    "The same command again finishes what is missing. `heatproof run out/resnet18 --out out/again` repeats a study."
 )(study_commands.run)
 app.command(
     epilog="Example: `heatproof explain shapes --limit 6 --model shapes --methods gradcam,refine:layercam "
@@ -136,7 +137,11 @@ app.command(
     epilog="Example: `heatproof audit --model shapes --images shapes --limit 24 --segmenter grid --out out/audit`. "
     "`--budget 10` takes as many images as fit into ten minutes."
 )(study_commands.audit)
-app.command(epilog="Example: `heatproof report out/resnet18`")(study_commands.report)
+app.command(
+    epilog="Example: `heatproof report out/resnet18 --latex paper/tables --reference layercam --label "
+    "layercam='LayerCAM (ours)'`"
+)(study_commands.report)
+app.command(epilog="Example: `heatproof cite out/resnet18 --out paper`")(cite_command.cite)
 app.command(
     epilog="Example: `heatproof query out/resnet18 \"select method, median(value) from rows where metric = 'rbo' "
     'and not changed group by method"`'

@@ -35,6 +35,16 @@ OtherSettings = Annotated[
 ]
 Workers = Annotated[int | None, typer.Option(help="Processes; changes no number. Default: one per core, one on a GPU.")]
 Out = Annotated[Path | None, typer.Option(help="The folder for the results.")]
+Latex = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER", help="Also write the tables of the page for LaTeX (booktabs), a .tex file for each."
+    ),
+]
+Spread = Annotated[
+    str,
+    typer.Option(help="In LaTeX beside a mean: none, interval (95 %), or std, the deviation over the images."),
+]
 NoReport = Annotated[bool, typer.Option("--no-report", help="Rows and tables only.")]
 SPECS = "timm:NAME, torchvision:NAME, hf:NAME_OR_PATH, pypi:efficientnet-lite0, python:package.module:factory, shapes."
 #: How sizes of shapes are given.
@@ -50,6 +60,8 @@ class Running(NamedTuple):
     workers: Workers = None
     out: Out = None
     no_report: NoReport = False
+    latex: Latex = None
+    spread: Spread = "none"
 
 
 Images = Annotated[
@@ -58,7 +70,13 @@ Images = Annotated[
 ]
 
 #: Settings whose option has a name in the singular → that name.
-SINGULAR = {"segmenters": "segmenter", "metric_options": "metric_option", "model_args": "model_arg"}
+SINGULAR = {
+    **{"segmenters": "segmenter", "metric_options": "metric_option", "model_args": "model_arg"},
+    "labels": "label",  # of methods; a set of images has --labels, which are text
+}
+
+#: How the values of some settings are written.
+METAVARS = {"metric_options": "METRIC.OPTION=VALUE", "labels": "METHOD=NAME"}
 
 
 class OptionSetting(NamedTuple):
@@ -70,7 +88,7 @@ class OptionSetting(NamedTuple):
     @property
     def parameter(self) -> str:
         """The name of the command's parameter."""
-        return SINGULAR.get(self.name, self.name)
+        return self.name if self.kind[0] == "text" else SINGULAR.get(self.name, self.name)
 
     @property
     def option(self) -> str:
@@ -110,9 +128,7 @@ class OptionSetting(NamedTuple):
         """The command's parameter, for typer."""
         kind = self.kind[0]
         several = kind in ("pairs", "maps")
-        metavar = {"pairs": "KEY=VALUE", "maps": "[NAME=]PATH"}.get(kind)
-        if self.name == "metric_options":
-            metavar = "METRIC.OPTION=VALUE"
+        metavar = METAVARS.get(self.name) or {"pairs": "KEY=VALUE", "maps": "[NAME=]PATH"}.get(kind)
         plain: Any = {"flag": bool, "int": int, "float": float}.get(kind, list[str] if several else str)
         repeatable = " Repeatable." if several else ""
         option = typer.Option(self.option, help=f"{self.help}{repeatable}", metavar=metavar)
@@ -128,6 +144,8 @@ class OptionSetting(NamedTuple):
             return None
         if self.name == "metric_options":
             return method_options(value, self.option, "deletion.steps=56")
+        if self.name == "labels" and kind == "pairs":
+            return display_names(value, self.option)
         if kind == "pairs":
             return pairs(value, self.option)
         if kind == "names":
@@ -220,6 +238,19 @@ def pairs(arguments: Sequence[str], name: str) -> dict[str, Any]:
         if not equals or not key:
             raise InvalidInput(f"{name} must be KEY=VALUE. Got {argument!r}.")
         found[key.strip()] = scalar(value)
+    return found
+
+
+def display_names(arguments: Sequence[str] | None, option: str = "--label") -> dict[str, str]:
+    """`METHOD=NAME` arguments; an equals sign in brackets belongs to the method, and the name is text as it stands."""
+    found: dict[str, str] = {}
+    for argument in arguments or []:
+        match = re.fullmatch(r"((?:[^=\[\]]|\[[^\]]*\])+)=(.+)", argument, re.DOTALL)
+        if not match:
+            raise InvalidInput(f"{option} must be METHOD=NAME, as layercam='LayerCAM (ours)'. Got {argument!r}.")
+        if match[1].strip() in found:
+            raise InvalidInput(f"{option} must name each method once. Got {match[1].strip()!r} twice.")
+        found[match[1].strip()] = match[2].strip()
     return found
 
 

@@ -37,13 +37,14 @@ def print_audit(findings: Any) -> None:
         questions = list(dict.fromkeys(name for given in one.findings.values() for name in given))
         table = Table("", *questions, box=None, pad_edge=False, header_style="bold")
         table.columns[0].no_wrap = True
-        table.columns[0].min_width = max(map(len, one.findings), default=0)
+        called = {method: findings.labels.get(method, method) for method in one.findings}
+        table.columns[0].min_width = max(map(len, called.values()), default=0)
         for column in table.columns[1:]:
             column.justify = "center"
         for method, given in one.findings.items():
             cells = [marks.get(given[name].answer, "?") if name in given else "–" for name in questions]
             style = "bold" if method == one.recommended else ""
-            table.add_row(_plain(method), *cells, style=style)
+            table.add_row(_plain(called[method]), *cells, style=style)
         if len(findings.audits) > 1:
             console.print(f"\n[bold]{_plain(one.model)} on {_plain(one.dataset)}[/]")
         console.print(table)
@@ -62,7 +63,7 @@ def print_scores(findings: Any) -> None:
     for one in scores.settings:
         if len(scores.settings) > 1:
             console.print(f"\n[bold]{_plain(one.setting.model)} on {_plain(one.setting.dataset)}[/]")
-        families = list(score_grids.families(findings, one, score_grids.ordered(scores, one)))
+        families = findings.labelled(list(score_grids.families(findings, one, score_grids.ordered(scores, one))))
         _print(console, families)
         console.print()
         for mark, meaning in score_grids.legend(scores, one):

@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from heatproof.cli import options, scoretable
-from heatproof.cli.options import settings_of, values, with_settings
+from heatproof.cli.options import Running, settings_of, values, with_settings
 from heatproof.errors import InvalidInput, InvalidStudy
+from heatproof.paper_table import checked_spread
 from heatproof.studies.settings import DatasetPlan, ModelPlan
 from heatproof.studies.study import all_studies, study_named, study_names
 
@@ -29,7 +30,13 @@ NAMED_IMAGES = ("shapes", "creatures", "torchvision", "mosaic", "funnybirds", "f
 
 @with_settings(MODEL, DATASET, ANY)
 def run(
-    study: Annotated[str, typer.Argument(help="A study's name (see `heatproof list studies`), or a YAML study file.")],
+    study: Annotated[
+        str,
+        typer.Argument(
+            help="A study's name (see `heatproof list studies`), a YAML study file, or a folder of results, whose "
+            "study is repeated into --out."
+        ),
+    ],
     model: options.Models = None,
     images: options.Images = None,
     given: Any = None,
@@ -46,6 +53,7 @@ def run(
     """Run a study: rows, tables, statistics, a gallery and a page, in one folder; resumable."""
     foreign = options.methods_from(running.method_from)
     settings, lines, source = _study_settings(study)
+    repeated = Path(study) if Path(study).is_dir() and study not in study_names() else None
     settings.update(_models(settings, model, values(MODEL, given)))
     settings.update(_datasets_of_folders(images, values(DATASET, given)))
     settings.update({**values(ANY, given), **options.pairs(setting or [], "--setting")})
@@ -55,11 +63,16 @@ def run(
     folder = running.out or file_out
     if folder is None:
         raise InvalidStudy("--out must name a folder for the results. Got none. Example: --out out/first.")
+    if repeated is not None:
+        from heatproof.studies.archive import refuse_itself, refuse_missing
+
+        refuse_itself(repeated, Path(folder))
+        refuse_missing(settings, repeated)
     for needed, key in (("--model", "models"), ("--images", "datasets")):
         if not settings.get(key) and not _has_default(settings.get("study"), key):
             raise InvalidStudy(f"{needed} must say what to study. Got none. Try {needed} shapes.")
     plan = _plan(settings, foreign, running.option, lines, source)
-    start(plan, Path(folder), file_workers if running.workers is None else running.workers, running.no_report)
+    start(plan, Path(folder), file_workers if running.workers is None else running.workers, running)
 
 
 @with_settings(MODEL, DATASET, SCORE)
@@ -97,7 +110,7 @@ def _start(
     images: list[str],
     model: list[str] | None,
     given: Any,
-    running: options.Running,
+    running: Running,
 ) -> None:
     """Runs a study that has a command of its own."""
     for name, value, example in (
@@ -110,34 +123,49 @@ def _start(
     settings = {"study": study, **_models({}, model, values(MODEL, given)), **values(known, given)}
     settings["datasets"] = datasets_of(images, values(DATASET, given))
     plan = _plan(settings, options.methods_from(running.method_from), running.option)
-    start(plan, Path(str(running.out)), running.workers, running.no_report)
+    start(plan, Path(str(running.out)), running.workers, running)
 
 
-def report(folder: Annotated[Path, typer.Argument(help="The --out folder of `heatproof run`.")]) -> None:
-    """Write the tables, the figures and the page of a study again, from its rows alone."""
-    _report(folder)
+def report(
+    folder: Annotated[Path, typer.Argument(help="The --out folder of `heatproof run`.")],
+    latex: options.Latex = None,
+    spread: options.Spread = "none",
+    label: Annotated[
+        list[str] | None,
+        typer.Option(metavar="METHOD=NAME", help="A display name, beside those of the study. Repeatable."),
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(metavar="METHOD", help="The method to compare every other with.")
+    ] = None,
+) -> None:
+    """Write the tables, the figures and the page of a study again, from its rows alone; and tables for LaTeX."""
+    checked_spread(spread)
+    _report(folder, Running(latex=latex, spread=spread), options.display_names(label), reference)
 
 
-def start(plan: Any, folder: Path, workers: int | None, no_report: bool) -> Any:
+def start(plan: Any, folder: Path, workers: int | None, running: Running) -> Any:
     """Runs a study to its end, and writes its tables and page; returns its findings."""
+    checked_spread(running.spread)
     from heatproof import progress
     from heatproof.studies.run import run as run_study
 
     command = shlex.join(["heatproof", *sys.argv[1:]])
     with progress.progress_bar() as bar:
         done = run_study(plan, folder, workers=workers, progress=bar, command=command)
-        bar.stage("Tables and statistics" if no_report else "Tables, statistics and page", 0)
+        bar.stage("Tables and statistics" if running.no_report else "Tables, statistics and page", 0)
     kept = f", {done.kept} were there already" if done.kept else ""
     print(f"{done.ran} {'job' if done.ran == 1 else 'jobs'} done{kept}.")
     if done.passes is not None:
         print(done.passes)
-    return _report(folder, page=not no_report)
+    return _report(folder, running)
 
 
-def _report(folder: Path, page: bool = True) -> Any:
+def _report(
+    folder: Path, running: Running, labels: Mapping[str, str] | None = None, reference: str | None = None
+) -> Any:
     from heatproof import report as reports
 
-    findings = reports.write_tables(folder)
+    findings = reports.write_tables(folder, labels=labels, reference=reference)
     for dataset, sample in (findings.plan.get("samples") or {}).items():
         print(f"Images: {sample} ({dataset}).")
     for where, how in (findings.plan.get("labels_matched") or {}).items():
@@ -151,7 +179,10 @@ def _report(folder: Path, page: bool = True) -> Any:
     for line in _peaks(findings):
         print(line)
     print()
-    print(f"Report: {reports.write_page(findings)}" if page else f"Tables: {folder / 'tables'}")
+    print(f"Tables: {folder / 'tables'}" if running.no_report else f"Report: {reports.write_page(findings)}")
+    if running.latex is not None:
+        files = reports.write_latex(findings, running.latex, running.spread)
+        print(f"LaTeX: {len(files)} {'table' if len(files) == 1 else 'tables'} in {running.latex}")
     return findings
 
 
@@ -160,6 +191,7 @@ def _peaks(findings: Any) -> Iterator[str]:
     for model, dataset in findings.settings:
         where = f"{model} on {dataset}: " if len(findings.settings) > 1 else ""
         for number, sentence in enumerate(findings.peak_sentences(model, dataset)):
+            sentence = findings.labelled(sentence)
             yield sentence if number else f"\n{where}{sentence}"
 
 
@@ -197,13 +229,17 @@ def _default_methods(settings: Mapping[str, Any]) -> Sequence[str]:
 
 
 def _study_settings(study: str) -> tuple[dict[str, Any], dict[str, int], str]:
-    """The settings of a study file, or of a study's name alone."""
+    """The settings of a study file, of a folder of results, or of a study's name alone."""
     from heatproof.plugins import PYTHON
     from heatproof.registry import unknown
     from heatproof.studies.studyfile import read_settings
 
     if study in study_names() or study.startswith(PYTHON):
         return {"study": study}, {}, ""
+    if Path(study).is_dir():
+        from heatproof.studies.archive import NAME, read_archive
+
+        return *read_archive(Path(study)), str(Path(study) / NAME)
     if study.endswith((".yaml", ".yml")) or Path(study).is_file():
         settings, lines = read_settings(study)
         return settings, lines, study

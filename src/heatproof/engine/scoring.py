@@ -16,6 +16,7 @@ from heatproof.data.images import Images
 from heatproof.data.inputs import Inputs
 from heatproof.data.mosaics import of_mosaics
 from heatproof.data.streams import Stream
+from heatproof.display_names import checked_labels
 from heatproof.engine.call import Call, as_model, model_inputs, of_output
 from heatproof.engine.dry_run import dry_run
 from heatproof.engine.evaluation import GivenMaps, MethodScores, evaluate, unusable
@@ -102,6 +103,41 @@ class Scores:
         better = {metric: facts["better"] for metric, facts in self.facts.items()}
         return score_table(self.to_pandas().assign(model=self.model), better)
 
+    def to_latex(
+        self, *, spread: str = "none", labels: Mapping[str, str] | None = None, caption: str = "", name: str = "scores"
+    ) -> str:
+        r"""The means as a table of a paper, methods × metrics, for LaTeX with `\usepackage{booktabs}`.
+
+        The best mean of a metric is bold; what is not significantly different from it (Wilcoxon's test by image with
+        Holm's correction) is marked. Caption and notes say so.
+
+        Args:
+            spread: beside each mean `none`, its 95 % `interval`, or `std`, the standard deviation over the images.
+            labels: method → display name.
+            caption: the first sentence of the caption. name: the end of the label, `tab:NAME`.
+
+        Raises:
+            UnknownName: a method in `labels` that was not scored. InvalidInput: another spread, or one name for two.
+        """
+        return self._paper_table(spread, labels, caption, name).to_latex()
+
+    def to_markdown(
+        self, *, spread: str = "none", labels: Mapping[str, str] | None = None, caption: str = "", name: str = "scores"
+    ) -> str:
+        """The same table as `to_latex` in GitHub's Markdown."""
+        return self._paper_table(spread, labels, caption, name).to_markdown()
+
+    def _paper_table(self, spread: str, labels: Mapping[str, str] | None, caption: str, name: str) -> Any:
+        from heatproof.statistics.paper_scores import score_paper_table, scores_of
+
+        frame = self.to_pandas()
+        frame = frame.assign(control=frame["method"].isin(_controls(self.methods)))
+        source = scores_of(frame, self.facts, self.table, self.methods)
+        return score_paper_table(
+            source, self.methods, self.metrics, name=name, caption=caption or f"Scores of heatmaps of {self.model}.",
+            spread=spread, labels=checked_labels(labels or {}, self.methods),
+        )  # fmt: skip
+
     def __len__(self) -> int:
         return len(self.images)
 
@@ -111,8 +147,12 @@ class Scores:
     def _repr_html_(self) -> str:
         from heatproof.statistics.score_tables import html_table
 
-        controls = [key for key in self.methods if key in ATTRIBUTIONS and ATTRIBUTIONS[key].traits["control"]]
-        return html_table(self.table, controls=controls)
+        return html_table(self.table, controls=_controls(self.methods))
+
+
+def _controls(methods: Iterable[str]) -> list[str]:
+    """Those of some methods that are controls."""
+    return [key for key in methods if key in ATTRIBUTIONS and ATTRIBUTIONS[key].traits["control"]]
 
 
 @neutral()

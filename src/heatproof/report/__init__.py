@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from heatproof.report.frames import pairs
-    from heatproof.report.report_files import write_page, write_report, write_tables
+    from heatproof.report.report_files import write_latex, write_page, write_report, write_tables
 
-_HOMES = dict.fromkeys(("write_page", "write_report", "write_tables"), "report_files") | {"pairs": "frames"}
+_HOMES = dict.fromkeys(("write_latex", "write_page", "write_report", "write_tables"), "report_files") | {
+    "pairs": "frames"
+}
 
-__all__ = ["pairs", "write_page", "write_report", "write_tables"]
+__all__ = ["pairs", "write_latex", "write_page", "write_report", "write_tables"]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,6 +12,7 @@ from heatproof.report import frames
 from heatproof.report.blocks import Answer, Section
 from heatproof.report.condition_findings import ConditionFindings
 from heatproof.report.frames import Frame
+from heatproof.report.labelling import labelled
 from heatproof.report.noise_checks import NoiseChecks
 from heatproof.report.part_findings import PartFindings
 from heatproof.report.refinement_findings import SettingRefinement, refinement_findings
@@ -158,7 +159,16 @@ class Findings:
     @cached_property
     def looks(self) -> dict[str, Style]:
         """How each method is drawn in every figure."""
-        return styles(self.methods, self.controls)
+        return styles(self.methods, self.controls, self.labels)
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """Method → what pages, figures and LaTeX call it, for methods with a display name."""
+        return dict(self.plan.get("labels") or {})
+
+    def labelled(self, value: Any) -> Any:
+        """A text or blocks with the display names of methods."""
+        return labelled(value, self.labels)
 
     def class_names(self, model: str) -> list[str]:
         """The names of a model's classes by index; none where they are not known."""
@@ -241,7 +251,7 @@ class Findings:
     @cached_property
     def sections(self) -> list[Section]:
         """The sections of the page, in order."""
-        return [section for made in self.study.sections for section in self._sections_of(made)]
+        return [self.labelled(section) for made in self.study.sections for section in self._sections_of(made)]
 
     @property
     def answers(self) -> list[Answer]:

@@ -19,6 +19,7 @@ from PIL import Image
 
 from heatproof.class_names import named
 from heatproof.errors import StoreError
+from heatproof.report.labelling import labelled
 from heatproof.report.overlay import Look, outlined, overlay
 
 #: Perceptually uniform and safe for colour-blind readers; the map weighs half, the image half.
@@ -55,15 +56,18 @@ class DrawnCase:
     masked: bool = False
 
 
-def cases(folder: Path) -> list[DrawnCase]:
-    """The cases of a study folder, in the order stored; none without a gallery. StoreError if damaged."""
+def cases(folder: Path, labels: Mapping[str, str] | None = None) -> list[DrawnCase]:
+    """The cases of a study folder, in the order stored; none without a gallery. StoreError if damaged.
+
+    labels: method → display name, for texts; the methods of cases and rows keep their names.
+    """
     index = folder / "gallery" / "index.json"
     if not index.is_file():
         return []
     try:
         entries = json.loads(index.read_text(encoding="utf-8"))
         side = _side(sum((1 + len(e["methods"])) * len(e["columns"]) for e in entries))
-        return [_case(folder / "gallery", entry, side) for entry in entries]
+        return [_case(folder / "gallery", entry, side, labels or {}) for entry in entries]
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise StoreError(
             f"The gallery of {str(folder)!r} cannot be read ({type(error).__name__}: {error}). "
@@ -75,7 +79,8 @@ def _side(tiles: int) -> int:
     return next((side for count, side in SIDES if tiles <= count), 64)
 
 
-def _case(folder: Path, entry: Mapping[str, Any], side: int) -> DrawnCase:
+def _case(folder: Path, entry: Mapping[str, Any], side: int, labels: Mapping[str, str]) -> DrawnCase:
+    entry = {**entry, **{name: labelled(entry[name], labels) for name in ("title", "why") if name in entry}}
     with np.load(folder / Path(entry["file"]).name, allow_pickle=False) as arrays:
         images, maps = arrays["images"], arrays["maps"]
         masks = list(arrays["masks"]) if "masks" in arrays else [None] * len(images)
@@ -86,7 +91,7 @@ def _case(folder: Path, entry: Mapping[str, Any], side: int) -> DrawnCase:
     rows = [GalleryRow("", tuple(_tile(one, f"Image, {_where(c)}") for one, c in zip(whole, columns, strict=True)))]
     for method, layers in zip(entry["methods"], maps, strict=True):
         tiles = [
-            _tile(_overlay(one, layer, mask), f"{method}, {_where(column)}")
+            _tile(_overlay(one, layer, mask), f"{labels.get(method, method)}, {_where(column)}")
             for one, layer, mask, column in zip(small, layers, masks, columns, strict=True)
         ]
         rows.append(GalleryRow(method, tuple(tiles)))

@@ -90,8 +90,8 @@ def handles(methods: Sequence[str], looks: Styles) -> list[Line2D]:
 
 
 def named(method: str, looks: Styles) -> str:
-    """The method's name with dollar signs escaped (matplotlib reads them as mathematics); controls are marked."""
-    return method.replace("$", r"\$") + (" (control)" if looks[method].control else "")
+    """What the method is called, dollar signs escaped (matplotlib reads them as mathematics); controls are marked."""
+    return (looks[method].label or method).replace("$", r"\$") + (" (control)" if looks[method].control else "")
 
 
 def width_beside(methods: Sequence[str], looks: Styles, plot: float) -> float:

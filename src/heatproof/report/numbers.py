@@ -2,14 +2,9 @@
 
 import pandas as pd
 
-NONE = "–"
+from heatproof.statistics.numbers import NONE, number
 
-
-def number(value: float, digits: int = 2) -> str:
-    """`0.62`; a dash for NaN; a proper minus sign."""
-    if value is None or pd.isna(value):
-        return NONE
-    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
+__all__ = ["NONE", "interval", "number", "percent", "probability", "with_interval"]
 
 
 def percent(value: float) -> str:

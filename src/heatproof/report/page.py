@@ -21,6 +21,7 @@ SETTINGS = (
     *(
         "masks",
         "labels",
+        "reference",
         "ties",
         "persistence",
         "resamples",
@@ -142,7 +143,7 @@ def _facts(findings: Findings) -> Iterator[tuple[str, str]]:
     for model, dataset in findings.settings:
         where = f" ({model} on {dataset})" if len(findings.settings) > 1 else ""
         for sentence in findings.peak_sentences(model, dataset)[:1]:
-            yield f"Peak{where}", sentence.removesuffix(".")
+            yield f"Peak{where}", findings.labelled(sentence).removesuffix(".")
 
 
 def _correct(findings: Findings) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -62,6 +62,7 @@ class RobustnessFindings:
     together: Verdict | None
     agreement: Frame
     equal: Mapping[tuple[str, str], EqualMaps]
+    reference: str = ""
 
     @classmethod
     def of(cls, source: Source) -> "RobustnessFindings | None":
@@ -75,7 +76,12 @@ class RobustnessFindings:
         settings = _settings(pairs, plan)
         several = len({setting[:2] for setting in settings}) > 1
         first = [setting for setting in settings if setting.segmenter == settings[0].segmenter]
-        given = {"segmenter": first[0].segmenter, "resamples": resamples, "seed": seed}
+        given: dict[str, Any] = {
+            "segmenter": first[0].segmenter,
+            "resamples": resamples,
+            "seed": seed,
+            "reference": str(plan.get("reference") or ""),
+        }
         masks = frames.mask_cosines(rows)
         methods = frames.ordered(pairs["method"], frames.names(plan.get("methods")))
         equal = _equal(pairs, frames.projections(rows), methods)
@@ -101,6 +107,7 @@ class RobustnessFindings:
             together=together,
             agreement=_agreement(table, equal, {s.segmenter for s in settings}),
             equal=equal,
+            reference=given["reference"],
         )
 
     @property

@@ -1,7 +1,7 @@
 """Findings of metrics on the reference images: means, rankings by metric, the verdict, agreement, curves."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -14,6 +14,7 @@ from heatproof.statistics.equal_maps import EqualMaps, equal_maps
 from heatproof.statistics.fooling import MetricRanking, fooled
 from heatproof.statistics.metric_agreement import metric_agreement
 from heatproof.statistics.paired import Comparison
+from heatproof.statistics.reference_tests import ReferenceTests, score_reference_tests
 from heatproof.statistics.rescaled_maps import added_arm
 from heatproof.statistics.score_tables import COLUMNS as SCORE_COLUMNS
 from heatproof.statistics.score_tables import curve_table, score_table
@@ -39,6 +40,7 @@ class SettingScores:
     """The findings of one setting: means, rankings by metric, verdict, agreement of metrics, curves, rank tests.
 
     `equal`: the methods with equal maps, of which one is in the rankings, the verdict, the agreement and the tests.
+    `reference`: quantity → the tests of the plan's reference against every other method, where there is one.
     """
 
     setting: ScoreSetting
@@ -49,6 +51,7 @@ class SettingScores:
     curves: Frame
     comparisons: Mapping[str, Comparison]
     equal: EqualMaps
+    reference: Mapping[str, ReferenceTests] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class ScoreFindings:
     """The numbers behind tables and figures. `facts`: metric → better, range, family, summary.
 
     aside: an arm that is shown and takes no part in rankings, verdict, agreement and tests (`added_arm`); or empty.
+    reference: the method that is compared with every other; or empty.
     """
 
     scores: Frame
@@ -66,6 +70,7 @@ class ScoreFindings:
     facts: Mapping[str, Mapping[str, Any]]
     settings: Sequence[SettingScores]
     aside: str = ""
+    reference: str = ""
 
     @classmethod
     def of(cls, source: Source) -> "ScoreFindings | None":
@@ -84,16 +89,16 @@ class ScoreFindings:
         points, maps = frames.curves(source.connection), frames.projections(source.connection)
         found = {(model, dataset) for model, dataset in scores[["model", "dataset"]].itertuples(index=False)}
         order = [frames.ordered(scores[name], frames.names(plan.get(f"{name}s"))) for name in ScoreSetting._fields]
-        aside = added_arm(plan)
+        aside, reference = added_arm(plan), str(plan.get("reference") or "")
         settings = [
-            _setting_scores(ScoreSetting(model, dataset), scores, points, maps, methods, facts, given, aside)
+            _setting_scores(ScoreSetting(model, dataset), scores, points, maps, methods, facts, given, aside, reference)
             for dataset in order[1]
             for model in order[0]
             if (model, dataset) in found
         ]
         tables = [one.table.assign(dataset=one.setting.dataset) for one in settings]
         table = pd.concat(tables, ignore_index=True)[["model", "dataset", *SCORE_COLUMNS[1:]]]
-        return cls(scores, table, methods, controls, metrics, facts, settings, aside)
+        return cls(scores, table, methods, controls, metrics, facts, settings, aside, reference)
 
     def family(self, metric: str) -> str:
         """The family of a metric, empty if it is not known."""
@@ -116,6 +121,7 @@ def _setting_scores(
     facts: Mapping[str, Any],
     given: dict[str, Any],
     aside: str,
+    reference: str,
 ) -> SettingScores:
     here, maps = setting.of(scores), setting.of(maps)
     ranked: Any = here[here["method"] != aside]
@@ -123,15 +129,17 @@ def _setting_scores(
     judged = fooled(ranked, facts, equal=equal)
     families = {metric: str(fact.get("family") or "") for metric, fact in facts.items()}
     verdict = score_verdicts(ranked, judged, families, equal)
+    rankings, first = {one.metric: one for one in judged}, verdict[0] if verdict else None
     return SettingScores(
         setting=setting,
         table=score_table(here, facts, **given),
-        rankings={one.metric: one for one in judged},
-        verdict=verdict[0] if verdict else None,
+        rankings=rankings,
+        verdict=first,
         agreement=metric_agreement(ranked, facts, equal),
         curves=curve_table(setting.of(points), **given),
-        comparisons=dict(_comparisons(judged, verdict[0].counted if verdict else (), facts)),
+        comparisons=dict(_comparisons(judged, first.counted if first else (), facts)),
         equal=equal,
+        reference=score_reference_tests(ranked, rankings, first, families, reference, equal) if reference else {},
     )
 
 

@@ -5,74 +5,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import pandas as pd
-
 from heatproof.report.blocks import Sheet, sheet
 from heatproof.report.findings import Findings
 from heatproof.report.frames import slug
 from heatproof.report.glossary import FAMILIES
 from heatproof.report.numbers import NONE, number
 from heatproof.report.score_findings import ScoreFindings, SettingScores
-from heatproof.spelling import head
-from heatproof.statistics.fooling import MetricRanking
+from heatproof.statistics.score_grid import GridSource, ScoreGrid, in_percent, positions
 from heatproof.statistics.score_tables import ARROWS
 from heatproof.statistics.score_verdict import ASIDE, ranking_sentence
 from heatproof.statistics.wording import counted
 
 #: The columns that fit on a page; a family with more is split into tables of equal width.
 ABREAST = 9
-
-
-@dataclass(frozen=True)
-class ScoreCell:
-    """A method's mean by one metric; if there is none, `text` is a dash and `note` the reason."""
-
-    text: str
-    interval: str = ""
-    note: str = ""
-    best: bool = False
-    top: bool = False
-    fools: bool = False
-    dim: bool = False
-
-
-@dataclass(frozen=True)
-class Column:
-    """One metric: its arrow, its unit, and the controls that fool it."""
-
-    metric: str
-    arrow: str
-    unit: str
-    decimals: int
-    fooled: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """The metric without its options."""
-        return head(self.metric)
-
-    @property
-    def options(self) -> str:
-        """The options in brackets, empty without any."""
-        return self.metric[len(self.name) :]
-
-
-@dataclass(frozen=True)
-class GridRow:
-    """One method across the metrics of a table."""
-
-    method: str
-    control: bool
-    cells: tuple[ScoreCell, ...]
-
-
-@dataclass(frozen=True)
-class ScoreGrid:
-    """Methods × some metrics of one family."""
-
-    label: str
-    columns: tuple[Column, ...]
-    rows: tuple[GridRow, ...]
 
 
 @dataclass(frozen=True)
@@ -102,17 +47,25 @@ def families(findings: Findings, one: SettingScores, methods: Sequence[str], suf
     scores: Any = findings.scores
     there = list(dict.fromkeys(one.table["metric"]))
     known = set(one.table.loc[one.table["mean"].notna(), "metric"])
+    source = grid_source(findings, one)
     for family in dict.fromkeys(scores.family(metric) for metric in there):
         metrics = [metric for metric in there if scores.family(metric) == family]
         title, text = FAMILIES.get(family, (family or "Other scores", ""))
         name = slug(family or "other")
         shown = [metric for metric in metrics if metric in known]
-        grids = tuple(_grid(findings, one, methods, part, f"{title} ({name})") for part in _parts(shown))
+        grids = tuple(source.grid(methods, part, f"{title} ({name})") for part in _parts(shown))
         judged = [one.rankings[metric] for metric in shown if metric in one.rankings]
         empty = tuple(_without(findings, [metric for metric in metrics if metric not in known]))
         fooled = sum(bool(each.fooled) for each in judged)
         sentences = tuple(ranking_sentence(each) for each in judged)
         yield Family(f"family-{name}{suffix}", title, text, grids, sentences, fooled, len(shown), empty)
+
+
+def grid_source(findings: Findings, one: SettingScores) -> GridSource:
+    """What the grids of one setting are made from."""
+    scores: Any = findings.scores
+    aside = int((findings.flagged["dataset"] == one.setting.dataset).sum())
+    return GridSource(one.table, one.rankings, scores.facts, one.equal, scores.controls, aside)
 
 
 def _without(findings: Findings, metrics: Sequence[str]) -> Iterator[str]:
@@ -133,94 +86,11 @@ def _parts(metrics: Sequence[str]) -> list[Sequence[str]]:
     return [metrics[start : start + size] for start in range(0, len(metrics), size)]
 
 
-def _grid(
-    findings: Findings, one: SettingScores, methods: Sequence[str], metrics: Sequence[str], label: str
-) -> ScoreGrid:
-    scores: Any = findings.scores
-    means = {(row.method, row.metric): row for row in one.table.itertuples()}
-    columns = [_column(metric, scores, one) for metric in metrics]
-    aside = int((findings.flagged["dataset"] == one.setting.dataset).sum())
-    rows = tuple(
-        GridRow(
-            method,
-            method in scores.controls,
-            tuple(
-                _cell(
-                    means.get((method, column.metric)),
-                    one.rankings.get(column.metric),
-                    column,
-                    method,
-                    one.equal.arm(method),
-                    aside,
-                )
-                for column in columns
-            ),
-        )
-        for method in methods
-    )
-    return ScoreGrid(label, tuple(columns), rows)
-
-
-def _column(metric: str, scores: ScoreFindings, one: SettingScores) -> Column:
-    fact, judged = scores.facts.get(metric, {}), one.rankings.get(metric)
-    arrow, percent = ARROWS.get(str(fact.get("better")), ""), in_percent(fact)
-    positions = _positions(one, fact, metric)
-    return Column(metric, arrow, "%" if percent else "", positions, one.equal.named(judged.fooled) if judged else ())
-
-
-def _positions(one: SettingScores, fact: Mapping[str, Any], metric: str) -> int:
-    """The decimals of a metric's column."""
-    rows = one.table[one.table["metric"] == metric]
-    widths = rows["high"] - rows["low"]
-    width = float(widths[widths > 0].median())
-    if in_percent(fact):
-        return max(1, _shown(100 * width))
-    return decimals(float(rows["mean"].abs().max()), width)
-
-
-def decimals(largest: float, width: float = math.nan) -> int:
-    """The number of decimals, 0 to 6, with which the largest mean of a column has three significant digits.
-
-    As many more as it takes for an interval of that width, the median of the column, to have ends that differ: values
-    with an offset (59.21, 59.24) have more than three.
-    """
-    if not math.isfinite(largest) or largest <= 0:
-        return max(3, _shown(width))
-    return max(min(max(2 - math.floor(math.log10(largest)), 0), 6), _shown(width))
-
-
-def _shown(width: float) -> int:
-    """The number of decimals, 0 to 6, that shows the first digit of a width; 0 without one."""
-    if not math.isfinite(width) or width <= 0:
-        return 0
-    return min(max(-math.floor(math.log10(width)), 0), 6)
-
-
-def in_percent(fact: Mapping[str, Any]) -> bool:
-    """Whether a page shows the metric in percent: if its range is 0 to 1."""
-    return list(fact.get("range") or ()) == [0, 1]
-
-
 def value_text(one: SettingScores, fact: Mapping[str, Any], metric: str, value: float) -> str:
     """One value as the page writes it outside a table, with the decimals of its column."""
     if in_percent(fact):
-        return f"{number(100 * value, _positions(one, fact, metric))} %" if value == value else NONE
-    return number(value, _positions(one, fact, metric))
-
-
-def _cell(row: Any, judged: MetricRanking | None, column: Column, method: str, arm: str, aside: int) -> ScoreCell:
-    """`arm`: the method that stands for it in the tests. `aside`: images set aside for every method."""
-    if row is None:
-        return ScoreCell(NONE, note="not measured")
-    flags = f"{row.flagged - aside} of {row.n - aside} flagged" if row.flagged > aside else ""
-    if pd.isna(row.mean):
-        return ScoreCell(NONE, note=flags or "no number")
-    mean, low, high = (number((100 if column.unit else 1) * v, column.decimals) for v in (row.mean, row.low, row.high))
-    span = "" if pd.isna(row.low) else f"{low} to {high}" if "−" in low + high else f"{low}–{high}"
-    fooled = bool(column.fooled)
-    best = bool(judged and judged.best == arm and not fooled)
-    top = bool(judged and arm in judged.top and not fooled and judged.ranked)
-    return ScoreCell(mean, span, flags, best, top or best, method in column.fooled, fooled)
+        return f"{number(100 * value, positions(one.table, fact, metric))} %" if value == value else NONE
+    return number(value, positions(one.table, fact, metric))
 
 
 def legend(scores: ScoreFindings, one: SettingScores) -> Iterator[tuple[str, str]]:

@@ -4,8 +4,8 @@ The hues are those of Okabe & Ito 2008 (safe for colour-blind readers) without t
 paper, and without the black, which is the ink. Controls are grey and dashed whatever their number.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -24,17 +24,24 @@ UNCHANGED, CHANGED = "#0072b2", "#d55e00"
 
 @dataclass(frozen=True)
 class Style:
-    """How one method is drawn."""
+    """How one method is drawn; `label`: what it is called, by default its name."""
 
     color: str
     marker: str
     line: Any
     control: bool = False
+    label: str = ""
 
 
-def styles(methods: Sequence[str], controls: Iterable[str]) -> dict[str, Style]:
+def styles(
+    methods: Sequence[str], controls: Iterable[str], labels: Mapping[str, str] | None = None
+) -> dict[str, Style]:
     """A style for every method; real methods take hues in the order given, controls greys."""
-    controls = set(controls)
+    found = _styles(methods, set(controls))
+    return {method: replace(look, label=(labels or {}).get(method, "")) for method, look in found.items()}
+
+
+def _styles(methods: Sequence[str], controls: set[str]) -> dict[str, Style]:
     real = [m for m in methods if m not in controls]
     grey = [m for m in methods if m in controls]
     looks = [Style(hue, MARKERS[i % len(MARKERS)], line) for i, (line, hue) in enumerate(product(LINES, HUES))]

@@ -21,12 +21,14 @@ from heatproof.report.noise_checks import NoiseChecks, boundary_table, network_t
 from heatproof.report.part_findings import PartFindings
 from heatproof.report.robustness_findings import RobustnessFindings, RobustnessSetting
 from heatproof.report.score_findings import ScoreFindings
-from heatproof.statistics.paired import Comparison, is_worse
+from heatproof.statistics.paired import Comparison, PairTest, differs, is_worse
 from heatproof.statistics.part_scores import image_part_scores
+from heatproof.statistics.reference_tests import ALL_SCORES, ReferenceTests
 
 #: Columns of the tests of a noise study. `test` is friedman (statistic, p, w), average-rank (first; rank, and Nemenyi's
 #: critical distance), wilcoxon (first against second; p_holm, effect > 0 where first is better, and whether the two can
-#: be told `apart`) or kendall-segmenters (w of the method rankings over segmenters, of one perturbation and severity).
+#: be told `apart`), kendall-segmenters (w of the method rankings over segmenters, of one perturbation and severity), or
+#: reference (the plan's reference as first against every other method, Holm's correction over these).
 #: Of methods with equal maps the first is here.
 ROBUSTNESS_TESTS = (
     *("model", "dataset", "layer", "segmenter", "quantity", "test", "perturbation", "severity", "first", "second"),
@@ -36,10 +38,14 @@ ROBUSTNESS_TESTS = (
 TOGETHER = "(all)"
 #: Columns of tables/fooled.csv: a row per metric. `top` and `fooled_by` are names with a semicolon between.
 FOOLED = ("model", "dataset", "metric", "family", "better", "n", "best", "top", "fooled", "fooled_by", "tested")
-#: Columns of the tests of a score study: Wilcoxon's test of the best real method against every other, by metric.
+#: Columns of the tests of a score study. `test` is friedman (statistic, p, w), average-rank (first; rank), wilcoxon
+#: (first against second, Holm's correction over all pairs of real methods, or over the controls; `worse`: whether the
+#: second is significantly worse, `apart`: whether either is), or reference (the plan's reference against every other
+#: method, Holm's correction over these). `metric` is a metric, or the mean rank over the scores, which
+#: decides the verdict.
 SCORE_TESTS = (
-    *("model", "dataset", "metric", "first", "second", "control", "n", "ties"),
-    *("statistic", "p", "p_holm", "effect", "worse"),
+    *("model", "dataset", "metric", "test", "first", "second", "control", "n", "dropped", "ties"),
+    *("statistic", "p", "p_holm", "effect", "worse", "apart", "w", "rank"),
 )
 
 #: Columns of tables/audit.csv: the answer to a question, and the test of each metric behind it. `p` is corrected by
@@ -147,6 +153,12 @@ def robustness_tests(findings: Findings) -> Frame:
         for quantity, comparison in found.comparisons[setting].items()
         for row in _tests(comparison)
     ]
+    rows += [
+        {**setting._asdict(), "quantity": quantity, **row}
+        for setting, verdict in found.verdicts.items()
+        for quantity, one in verdict.references.items()
+        for row in _reference_lines(one)
+    ]
     together = RobustnessSetting(TOGETHER, TOGETHER, TOGETHER, found.settings[0].segmenter)._asdict()
     for quantity, comparison in found.overall.items():
         rows += [{**together, "quantity": quantity, **row} for row in _tests(comparison)]
@@ -239,14 +251,50 @@ def fooled(findings: Findings) -> Frame:
 
 
 def score_tests(findings: Findings) -> Frame:
-    """The best real method against every other, by metric, columns SCORE_TESTS."""
+    """All pairs of methods, the best against the controls, and the reference, by metric, columns SCORE_TESTS."""
     lines = []
-    for one in (judged for setting in _scores(findings).settings for judged in setting.rankings.values()):
-        for name, test in one.tests.items():
-            line = {"model": one.model, "dataset": one.dataset, "metric": one.metric, "control": name in one.controls}
-            line |= {field: getattr(test, field) for field in ("first", "second", "n", "ties", "statistic", "p")}
-            lines.append(line | {"p_holm": test.p_holm, "effect": test.effect, "worse": is_worse(test, one.level)})
-    return pd.DataFrame(lines, columns=list(SCORE_TESTS))
+    for setting in _scores(findings).settings:
+        here = setting.setting._asdict()
+        verdict = setting.verdict
+        if verdict is not None and verdict.comparison is not None:
+            every = _ranked_tests(verdict.comparison, verdict.level)
+            lines += [{**here, "metric": ALL_SCORES, **line} for line in every]
+        for one in setting.rankings.values():
+            every = [] if one.comparison is None else list(_ranked_tests(one.comparison, one.level))
+            every += [{**_pair_line(test, one.level), "control": True}
+                      for name, test in one.tests.items() if name in one.controls]  # fmt: skip
+            lines += [{**here, "metric": one.metric, **line} for line in every]
+        for quantity, found in setting.reference.items():
+            lines += [{**here, "metric": quantity, **line} for line in _reference_lines(found)]
+    types = {"n": "Int64", "dropped": "Int64", "ties": "Int64", "worse": "boolean", "apart": "boolean"}
+    return pd.DataFrame(lines, columns=list(SCORE_TESTS)).astype(types)
+
+
+def _ranked_tests(comparison: Comparison, level: float) -> Iterator[dict[str, Any]]:
+    """Friedman's test, average ranks, and all pairs, the method with the better mean first."""
+    test, order = comparison.friedman, {name: place for place, name in enumerate(comparison.order)}
+    counts = {"n": test.n, "dropped": test.dropped, "control": False}
+    yield {"test": "friedman", "statistic": test.statistic, "p": test.p, "w": test.w, **counts}
+    for method, rank in comparison.ranks.items():
+        yield {"test": "average-rank", "first": method, "rank": rank, **counts}
+    last = len(order)
+    for pair in comparison.pairs:
+        turned = order.get(pair.second, last) < order.get(pair.first, last)
+        yield {**_pair_line(pair.turned if turned else pair, level), "control": False}
+
+
+def _pair_line(test: PairTest, level: float) -> dict[str, Any]:
+    names = ("first", "second", "n", "ties", "statistic", "p", "p_holm", "effect")
+    line = {"test": "wilcoxon", **{name: getattr(test, name) for name in names}}
+    return line | {"worse": is_worse(test, level), "apart": differs(test, level)}
+
+
+def _reference_lines(found: ReferenceTests) -> Iterator[dict[str, Any]]:
+    """The reference against every other method; `apart` and `worse` as they were decided."""
+    names = ("first", "second", "n", "ties", "statistic", "p", "p_holm", "effect")
+    for other, test in found.tests.items():
+        line = {"test": "reference", "control": False, **{name: getattr(test, name) for name in names}}
+        yield line | {"worse": other in found.better, "apart": other not in found.open}
 
 
 # --- metrics against the ground truth ---

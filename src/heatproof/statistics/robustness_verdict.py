@@ -19,9 +19,10 @@ from heatproof.rounding import rounded
 from heatproof.statistics.equal_maps import EqualMaps, equal_pairs
 from heatproof.statistics.intervals import QUANTITIES, Interval, Replicates
 from heatproof.statistics.paired import Comparison, compared
+from heatproof.statistics.reference_tests import ReferenceTests, reference_tests
 from heatproof.statistics.robustness_evidence import PooledCells, highest_first
 from heatproof.statistics.robustness_sentence import DECIDING, RobustnessFacts, notes, sentence
-from heatproof.statistics.robustness_tables import Cell, fooled_cells, pooled, rm_blocks
+from heatproof.statistics.robustness_tables import Cell, fooled_cells, image_blocks, pooled, rm_blocks
 
 #: Quantities by which every real method is compared with every control.
 BESIDE = ("consistency", "within")
@@ -44,7 +45,8 @@ class Verdict:
     controls). support: quantity of `BESIDE` → method → images behind it: those with a pair whose prediction held; for
     `within` the fewer of these and of those with a pair whose prediction changed. comparisons: "rm" and "rm0" → the
     tests over blocks, with the pairs that can be told apart (RM₀ within severities if that decided); none without
-    blocks. notes: remarks beside the sentence.
+    blocks. references: "rm", "rm0" and "rbo" → the tests of the reference against every other method, where there is a
+    reference. notes: remarks beside the sentence.
     """
 
     sentence: str
@@ -61,6 +63,7 @@ class Verdict:
     support: Mapping[str, Mapping[str, int]]
     controls: tuple[str, ...]
     comparisons: Mapping[str, Comparison]
+    references: Mapping[str, ReferenceTests]
     equal: EqualMaps
     n: int
     images: int
@@ -84,11 +87,13 @@ def verdict_on(
     seed: int = 0,
     level: float = 0.95,
     equal: EqualMaps | None = None,
+    reference: str = "",
 ) -> Verdict:
     """The verdict on the pairs of a study, or of a part of it (one model, say), and their robustness table.
 
     With several segmenters only one is used (they share images and predictions): `segmenter`, else quickshift,
-    else the first. `equal`: the methods that are one arm; by default those whose values are equal in all pairs.
+    else the first. `reference`: a method to compare with every other. `equal`: the methods that are one arm; by default
+    those whose values are equal in all pairs.
     Errors: InvalidInput for frames without the columns of `robustness_tables.robustness_table`.
     """
     names = sorted(pairs["segmenter"].astype(str).unique())
@@ -106,6 +111,7 @@ def verdict_on(
     behind = {q: {m: equal.named(_ahead(one, m, q)) for m in one.real} for q, one in having.items()}
     by = next((q for q in DECIDING if q in fooled and not fooled[q]), None)
     ranks_by = by or DECIDING[-1]
+    references = dict(_references(evidence, pairs, table, ranks_by, equal.arm(reference))) if reference else {}
     comparisons = dict(_comparisons(evidence, table, ranks_by)) if len(evidence.real) > 1 else {}
     best, top = _top(evidence, figures[ranks_by], comparisons, ranks_by) if fooled else (None, ())
     if best and not rounded(np.float64(figures["within"][best].low - 0.5)) > 0:
@@ -130,6 +136,7 @@ def verdict_on(
         support=_spread(equal, _support(pairs)),
         controls=equal.named(evidence.controls),
         comparisons=comparisons,
+        references=references,
         equal=equal,
         n=sum(found.point.n for cell in evidence.cells.values() for found in cell.values()),
         images=images,
@@ -209,6 +216,18 @@ def _comparisons(evidence: PooledCells, table: pd.DataFrame, by: str):
         found = compared(blocks, alpha=1 - evidence.level)
         apart = evidence.apart(quantity)
         yield name, replace(found, apart=apart & found.apart if found.able else apart)
+
+
+def _references(evidence: PooledCells, pairs: pd.DataFrame, table: pd.DataFrame, by: str, reference: str):
+    """The tests of a reference against every other method, by RM and RM₀ as `_comparisons`, and by RBO over images."""
+    others = [name for name in evidence.real if name != reference]
+    both = [*((reference, name) for name in others), *((name, reference) for name in others)]
+    for name, quantity in (("rm", "rm"), ("rm0", "rm0_within" if by == "rm0_within" else "rm0")):
+        found = reference_tests(rm_blocks(table, quantity), reference, level=evidence.level)
+        if found is not None and reference in evidence.real:
+            yield name, found.confirmed(evidence.separated(both, quantity))
+    if (found := reference_tests(image_blocks(pairs, "rbo"), reference, level=evidence.level)) is not None:
+        yield "rbo", found
 
 
 def _top(

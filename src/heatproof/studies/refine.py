@@ -57,6 +57,10 @@ class RefinePlan(NoisePlan):
     def scores_ground_truth(self) -> bool:
         return True
 
+    @classmethod
+    def makes_methods(cls) -> bool:
+        return True
+
 
 def with_arms(plan: RefinePlan, datasets: Sequence[Any], models: Any) -> RefinePlan:
     """The plan with every base CAM at every stage, plain and refined, in place of the base CAMs.

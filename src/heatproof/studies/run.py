@@ -34,6 +34,7 @@ from heatproof.plugins import PYTHON
 from heatproof.progress import Silent
 from heatproof.quantities import of_variants
 from heatproof.studies.answers import all_values, refuse_attacks, with_outputs, with_tolerances
+from heatproof.studies.archive import write_archive
 from heatproof.studies.budget import within_budget
 from heatproof.studies.calibration import calibrated
 from heatproof.studies.changed_images import strength_of
@@ -48,6 +49,7 @@ from heatproof.studies.jobs import Dataset, Job, JobDone, Setup, all_requests, t
 from heatproof.studies.loading import StudyModels
 from heatproof.studies.machines import machines_of, this_machine
 from heatproof.studies.measures import Measures
+from heatproof.studies.naming import with_names
 from heatproof.studies.own_code import own_code, warn_of_failures
 from heatproof.studies.part_cost import part_samples
 from heatproof.studies.settings import Plan
@@ -117,6 +119,7 @@ def _run(
     if workers is not None and workers < 1:
         raise InvalidStudy(f"`workers` must be at least 1. Got {workers}.")
     progress.stage("Loading models and images", 0)
+    given = plan
     study, device = study_named(plan.study), resolved_device(plan.device)
     plan = plan.model_copy(update={"device": device, "batch_size": plan.batch_size or default_batch(study, device)})
     datasets = open_datasets(plan)
@@ -147,6 +150,7 @@ def _run(
         unfinished = any(job.key not in store.done() for job in jobs)
         facts["machines"] = machines_of(store, this_machine(device, plan.threads), unfinished)
         store.begin(facts)
+        write_archive(store.folder, given, plan)
         threads = torch.get_num_threads()
         try:
             strengths = calibrated(store, plan, study.all_conditions(plan), datasets, models, progress)
@@ -205,6 +209,7 @@ def checked_study(study: Study, plan: Plan, datasets: Sequence[Dataset], models:
     for dataset in datasets:
         dataset.ground_truth.check()
     plan = study.called("check", study.check, plan, datasets, models) if study.check else plan
+    plan = with_names(plan, study)
     if study.explains_labels(plan):
         refuse_unlabelled(plan, datasets)
     check_conditions(study.all_conditions(plan))

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from heatproof import spelling
 from heatproof.errors import UnknownName
+from heatproof.studies.naming import named_methods
 from heatproof.windows import checked_background, checked_window
 
 DEFAULT_METHODS = ("gradcam", "gradcam++", "hirescam", "xgradcam", "eigencam", "ablationcam")
@@ -223,6 +224,16 @@ class Plan(Strict):
     target: str = Field(
         "predicted", description="The class explained: predicted, label, clean, least, an index, or a class's name."
     )
+    labels: dict[str, str] = Field(
+        default_factory=dict,
+        description="Display names of methods, on the page, in figures and in LaTeX: `{layercam: LayerCAM (ours)}`. "
+        "The rows and tables keep the canonical names.",
+    )
+    reference: str | None = Field(
+        None,
+        description="The method to compare every other with, paired by image, with Holm's correction over these tests. "
+        "Without it only all pairs are tested.",
+    )
     resamples: int = Field(1000, ge=100, description="Bootstrap resamples for the intervals.")
     limit: int | None = Field(None, ge=1, description="Only N images of each set, drawn by the seed from every class.")
     sampling: Literal["stratified", "first"] = Field(
@@ -294,6 +305,19 @@ class Plan(Strict):
         for kind, names in (("models", self.models), ("datasets", self.datasets)):
             refuse_twice(kind, [item.label for item in names])
         return self
+
+    @model_validator(mode="after")
+    def _names_known(self) -> "Plan":
+        """Names in `labels` and `reference` are checked here where the methods are known before the models."""
+        if (self.labels or self.reference) and not self.makes_methods():
+            with unknown_as_value():
+                named_methods(self)
+        return self
+
+    @classmethod
+    def makes_methods(cls) -> bool:
+        """Whether the methods of a study follow from the network, so that they are not known before it is loaded."""
+        return False
 
     @classmethod
     def without_methods(cls) -> bool:

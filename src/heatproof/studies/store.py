@@ -1,6 +1,7 @@
 """A results folder: the plan, one Parquet shard per finished job, an OS lock that dies with its process.
 
     DIR/study.json        the plan as resolved; a different plan is refused
+    DIR/study.yaml        the same as a study file, to be run again (see `archive`)
     DIR/rows/KEY.parquet  the rows of one job: a job is done when its shard is there
     DIR/maps/KEY.npz      its maps (see `maps`)
     DIR/partial/KEY/      what is done of a job that is not (see `partial`)
@@ -27,10 +28,12 @@ from heatproof.files import friendly_os_errors, write_atomically
 
 #: What a run says about names of classes. Names given later replace those of an earlier run.
 NAMES = ("class_names", "labels_matched", "labelled_class")
+#: What pages and tests are made with beside the rows. Those given later replace those of an earlier run.
+PRESENTED = ("labels", "reference")
 #: The same, and what a run adds on another machine.
-RENEWED = (*NAMES, "machines")
+RENEWED = (*NAMES, *PRESENTED, "machines")
 #: Settings that may differ between two runs of one study: the numbers do not depend on them.
-FREE = ("command", "workers", "executor", "metric_facts", "estimate", "samples", "machines", *NAMES)
+FREE = ("command", "workers", "executor", "metric_facts", "estimate", "samples", "machines", *NAMES, *PRESENTED)
 #: The columns of rows that tell conditions apart.
 CONDITION_COLUMNS = ("perturbation", "severity", "transformation", "target", "state")
 #: SQL: whether a row explains the class that the reference explains; true where there is no reference.

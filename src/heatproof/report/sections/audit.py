@@ -62,7 +62,7 @@ class Examples:
 
 def section(findings: Findings) -> Iterator[Section]:
     """A section for each model and dataset."""
-    drawn = cases(findings.source.folder)
+    drawn = cases(findings.source.folder, findings.labels)
     for place, one in places(findings.audits, lambda one: (one.model, one.dataset)):
         yield place.section(
             "audit",
@@ -87,7 +87,7 @@ def _blocks(findings: Findings, one: AuditFindings, drawn: Sequence[DrawnCase]) 
     asked = [question for question in QUESTIONS if any(question.name in given for given in one.findings.values())]
     yield Text(f"{one.model} · layer {one.layer} · {one.dataset} · {one.images} images", "kind")
     if one.recommended and (shown := list(_examples(one, drawn))):
-        yield Examples(one.recommended, shown)
+        yield Examples(findings.labels.get(one.recommended, one.recommended), shown)
     rows = [(m, m == one.recommended, [_cell(given.get(q.name)) for q in asked]) for m, given in one.findings.items()]
     yield AuditTable(f"What each method passes: {one.model}", [(q.name, q.asks) for q in asked], rows)
     yield Legend([(q.name, f"pass: {q.rule}.") for q in asked])

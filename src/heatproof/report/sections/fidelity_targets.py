@@ -9,8 +9,8 @@ from heatproof.report.findings import Findings
 from heatproof.report.numbers import NONE, number
 from heatproof.report.places import places
 from heatproof.report.published import FIDELITY, PublishedTable
-from heatproof.report.score_grids import in_percent
 from heatproof.spelling import head
+from heatproof.statistics.score_grid import in_percent
 from heatproof.statistics.score_tables import ARROWS
 
 TEXT = (

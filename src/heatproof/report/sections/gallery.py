@@ -1,7 +1,7 @@
 """The gallery: the cases that the study chose, each map with its values on that image."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from heatproof.report.blocks import Section, Text
@@ -33,6 +33,11 @@ class CaseBlock:
     case: DrawnCase
     notes: Mapping[tuple[str, int], Sequence[str]]
     controls: frozenset[str]
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def called(self, method: str) -> str:
+        """What a method is called; empty for the images themselves."""
+        return self.labels.get(method, method)
 
     def lines(self, method: str, column: int) -> Sequence[str]:
         """The lines under a tile."""
@@ -45,8 +50,8 @@ class CaseBlock:
 
 def section(findings: Findings) -> Section:
     """Every case in the order stored."""
-    found = cases(findings.source.folder)
-    shown = [CaseBlock(case, _notes(findings, case), findings.controls) for case in found]
+    found = cases(findings.source.folder, findings.labels)
+    shown = [CaseBlock(case, _notes(findings, case), findings.controls, findings.labels) for case in found]
     several = any(len(case.columns) > 1 for case in found)
     text = NOTHING if not found else SEVERAL if several else ONE
     text = f"{text} {OUTLINE}" if any(case.masked for case in found) else text

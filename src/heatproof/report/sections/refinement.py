@@ -65,7 +65,8 @@ def _blocks(findings: Findings, one: SettingRefinement, suffix: str) -> Iterator
     yield Text(f"{one.setting.model} · {one.setting.dataset} · {one.images} images", "kind")
     yield Text(INTRODUCTION)
     ways = {str(row.metric): str(row.better) for row in one.table.itertuples()}
-    yield Figures([Drawing(f"stages{suffix}", STAGES, lambda: stages_figure(one.table, one.metrics, ways))], "wide")
+    draw = lambda: stages_figure(one.table, one.metrics, ways, labels=findings.labels)  # noqa: E731
+    yield Figures([Drawing(f"stages{suffix}", STAGES, draw)], "wide")
     yield _arms(findings, one)
     yield Heading("Gains, image by image")
     yield Text(GAINS)

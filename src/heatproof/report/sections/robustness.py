@@ -9,14 +9,28 @@ import pandas as pd
 from markupsafe import Markup
 
 from heatproof.report import robustness_figures as figures
-from heatproof.report.blocks import Details, Drawing, Figures, Heading, Legend, Section, Sheet, SheetRow, Text, sheet
+from heatproof.report.blocks import (
+    Answer,
+    Details,
+    Drawing,
+    Figures,
+    Heading,
+    Legend,
+    Section,
+    Sheet,
+    SheetRow,
+    Text,
+    sheet,
+)
 from heatproof.report.comparisons import WORDS, Tested, comparison_blocks
 from heatproof.report.findings import Findings
 from heatproof.report.frames import Frame, left_out
 from heatproof.report.legend import legend_figure
 from heatproof.report.numbers import NONE, interval, number, percent, with_interval
 from heatproof.report.places import places
+from heatproof.report.references import reference_blocks
 from heatproof.report.robustness_findings import BLOCKS, RobustnessFindings, RobustnessSetting
+from heatproof.statistics.reference_tests import reference_sentence
 from heatproof.statistics.robustness_sentence import NAMES as VERDICT_NAMES
 from heatproof.statistics.robustness_tables import FOOLS
 from heatproof.statistics.robustness_verdict import Verdict
@@ -54,6 +68,7 @@ def section(findings: Findings) -> Iterator[Section]:
             "Noise" if beside else "Results",
             "" if beside else place.where,
             blocks=list(_blocks(findings, found, setting, place.suffix)),
+            answers=_answers(found, found.verdicts[setting], place.where if place.several else ""),
             words=(
                 *("Heatmap", "Perturbation, severity", "RBO (rank-biased overlap)", "Consistency", "Responsiveness"),
                 *("RM (robustness metric)", "κ (kappa)", "RM₀", "Within severities", "Control", "Fooled (⚑)"),
@@ -96,8 +111,21 @@ def _blocks(findings: Findings, found: RobustnessFindings, setting: RobustnessSe
     caption = "Share of predictions each perturbation changed."
     yield Figures([Drawing(f"flips{suffix}", caption, lambda: figures.flips_figure(flips))])
     yield from comparison_blocks(_comparisons(comparisons, suffix, verdict.by), findings.looks)
+    if verdict.references:
+        yield from reference_blocks(found.reference, verdict.references, _reference(found, verdict), NAMES, True)
     every = "All numbers: consistency, responsiveness, RM and RM₀ at every severity"
     yield Details(every, list(_numbers(table, methods, found.controls)), long=True)
+
+
+def _answers(found: RobustnessFindings, verdict: Verdict, where: str) -> list[Answer]:
+    """The sentence on the reference, where there is one."""
+    return [Answer(_reference(found, verdict), (), where)] if verdict.references else []
+
+
+def _reference(found: RobustnessFindings, verdict: Verdict) -> str:
+    """The sentence on the reference, by RM, RM₀ and RBO."""
+    tests = {NAMES[quantity]: one for quantity, one in verdict.references.items()}
+    return reference_sentence(found.reference, tests, verdict.equal)
 
 
 def by_rank(methods: Sequence[str], controls: frozenset[str], ranks: Mapping[str, float]) -> list[str]:
@@ -173,6 +201,7 @@ class MatrixRow:
     cells: tuple[MatrixCell, ...]
     rank: str = ""
     top: bool = False
+    best: bool = False
 
 
 @dataclass(frozen=True)
@@ -210,6 +239,7 @@ def matrix(
             cells=tuple(_cell(found.get((method, kind)), shown) for kind in kinds),
             rank=f"rank {number(ranks[method])}" if method in ranks else "",
             top=verdict.equal.arm(method) in verdict.top,
+            best=verdict.equal.arm(method) in verdict.top[:1],
         )
         for method in methods
     )

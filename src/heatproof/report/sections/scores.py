@@ -5,16 +5,19 @@ from typing import Any
 
 from markupsafe import Markup
 
-from heatproof.report.blocks import Drawing, Figures, Heading, Legend, Section, Text
+from heatproof.report.blocks import Answer, Drawing, Figures, Heading, Legend, Section, Text
 from heatproof.report.comparisons import WORDS, Tested, comparison_blocks
 from heatproof.report.findings import Findings
 from heatproof.report.frames import slug
 from heatproof.report.glossary import FAMILIES
 from heatproof.report.legend import legend_figure
 from heatproof.report.places import places
+from heatproof.report.references import reference_blocks
 from heatproof.report.score_figures import agreement_figure, curves_figure
 from heatproof.report.score_findings import ScoreFindings, SettingScores
 from heatproof.report.score_grids import Families, Family, definitions, families, legend, ordered, overview
+from heatproof.statistics.reference_tests import ALL_SCORES as ALL
+from heatproof.statistics.reference_tests import reference_sentence
 
 INTRODUCTION = Markup(
     "All scores follow, grouped by the question that they answer. A score that a useless map can satisfy is "
@@ -31,8 +34,6 @@ AGREEMENT = (
     "the same order from best to worst, 0 (white) none, −1 (orange) the reverse. Scores that disagree do not measure "
     "the same thing."
 )
-#: The name of the comparison by the mean rank over all counted scores.
-ALL = "mean rank over the scores"
 
 
 def section(findings: Findings) -> Iterator[Section]:
@@ -56,6 +57,7 @@ def section(findings: Findings) -> Iterator[Section]:
                 *("Mean rank over the scores", *WORDS),
             ),
             definitions=list(definitions(found)) if place.first else (),
+            answers=[Answer(_reference(found, one), (), place.where if place.several else "")] if one.reference else (),
         )
 
 
@@ -117,3 +119,10 @@ def _tests(findings: Findings, scores: ScoreFindings, one: SettingScores, suffix
         if comparison.friedman.n
     ]
     yield from comparison_blocks(tests, findings.looks)
+    yield from reference_blocks(scores.reference, one.reference, _reference(scores, one))
+
+
+def _reference(scores: ScoreFindings, one: SettingScores) -> str:
+    """The sentence on the reference, by all scores together and the first counted score of each family."""
+    told = {name: tests for name, tests in one.reference.items() if name == ALL or name in one.comparisons}
+    return reference_sentence(scores.reference, told or one.reference, one.equal)
