@@ -39,7 +39,8 @@ def rbo(
     is equal in all segments.
 
     Args:
-        segmenter: `quickshift`, `slic`, `felzenszwalb`, `grid` or `split`, with options in brackets or not.
+        segmenter: `quickshift`, `slic`, `felzenszwalb`, `grid`, `split` or, with masks, `split-object`; with options in
+            brackets or not.
         ties: `b` (symmetric), `a`, or `stable` (by index, probably the paper's).
         p: lower is more top-weighted; at .9 the first ten segments hold 86 % of the weight.
     """
