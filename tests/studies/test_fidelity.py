@@ -284,9 +284,11 @@ def test_settings():
 def test_the_passes_told_are_those_by_hand():
     """One image: gradcam and two controls share a forward; a curve has 4 steps and an end, `average-drop` one pass."""
 
-    def passes(conditions, **more):
+    def passes(conditions, layers=None, **more):
         plan = checked_plan({**GIVEN, "methods": "gradcam", "controls": "none", **more})
-        return passes_of_image(Explained(all_requests(plan), 8, True), Measures.of(STUDY, plan), conditions)
+        return passes_of_image(
+            Explained(all_requests(plan), 8, True, layers or {}), Measures.of(STUDY, plan), conditions
+        )
 
     plan = checked_plan({**GIVEN, "transformations": "none", "targets": "label"})
     alone = STUDY.all_conditions(plan)
@@ -298,6 +300,14 @@ def test_the_passes_told_are_those_by_hand():
     assert (many.forward, many.backward) == (7 * 2, 7)
     masked = passes(alone, metrics="average-drop", methods="scorecam")
     assert masked.forward == 1 + 8 + 1 and masked.backward == 0
+    elsewhere = {"scorecam@stage1": (5,), "refine:scorecam@stage1": (5, 8, 8)}
+    wide = passes(alone, elsewhere, metrics="average-drop", methods="scorecam@stage1")
+    assert wide.forward == 1 + 5 + 1, "as many as that layer has channels"
+    several = passes(alone, elsewhere, metrics="average-drop", methods="refine:scorecam@stage1")
+    assert several.forward == 1 + 5 + 8 + 8 + 1
+    gradients = passes(alone, {"refine:shapleycam@stage1": (5, 8, 8)}, metrics="average-drop",
+                       methods="refine:shapleycam@stage1")  # fmt: skip
+    assert (gradients.forward, gradients.backward) == (1 + 1, 1 + 3), "a second derivative for each layer"
     again = passes(alone, metrics="max-sensitivity[samples=3]", methods=["gradcam", "eigencam"])
     assert (again.forward, again.backward) == (1 + 3 + 3, 1 + 3)
     assert "about 2 forward and 1 backward passes an image" in str(drop)

@@ -1,5 +1,6 @@
 """A dry run on a toy network: an invalid option, or a bug in a user's method or metric, shows before any work."""
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
@@ -62,16 +63,16 @@ def plugin_failures(
     return found
 
 
-def toy(images: int, channels: int = 4, depth: int = 1) -> tuple[Model, torch.Tensor]:
-    """An untrained network of three classes and so many channels, the same every time, and images for it.
+def toy(images: int, channels: Sequence[int] = (4,)) -> tuple[Model, torch.Tensor]:
+    """An untrained network of three classes, the same every time, and images for it.
 
-    Its layers with positions are named 0 to `depth`; the last is followed by pooling and a linear head.
+    Its layers 0, 1 … have so many `channels` each; one more, a ReLU, is followed by pooling and a linear head.
     """
     generator = torch.Generator().manual_seed(0)
     with seeded(generator, torch.device("cpu")):  # layers take their first weights from the global generator
-        first = nn.Conv2d(3, channels, 3, 4)
-        head = nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 3)
-        deeper = [nn.Conv2d(channels, channels, 1, groups=channels) for _ in range(depth - 1)]
+        first = nn.Conv2d(3, channels[0], 3, 4)
+        head = nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels[-1], 3)
+        deeper = [nn.Conv2d(before, after, 1) for before, after in itertools.pairwise(channels)]
     network = nn.Sequential(first, *deeper, *head).float()
     x = torch.rand(images, 3, SIDE, SIDE, generator=generator)
     return wrap(network, size=SIDE, layer=LAYER, device="cpu"), x

@@ -6,6 +6,7 @@ image's size (the squares of `occlusion`, superpixels) or on layers before the l
 of parts the metrics of parts remove, as it depends on the maps; there some of the study's own images are taken.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -87,13 +88,13 @@ def told(parts: Iterable[Passes]) -> str:
 class Explained:
     """The methods applicable to a network, the channels of the layer explained, and whether a linear head follows.
 
-    layers: method → how many layers it reads, of those that combine several.
+    layers: method → the channels of the layers it reads, of methods that read others than the layer explained.
     """
 
     requests: Sequence[Request]
     channels: int
     linear: bool
-    layers: Mapping[str, int] = field(default_factory=dict)
+    layers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def passes_of_image(
@@ -128,7 +129,7 @@ def passes_of_image(
 
 @dataclass(frozen=True)
 class ToyBatch:
-    """One image of the toy network, and the methods that run on it, on as many layers as on the study's network."""
+    """One image of the toy network, and the methods that run on it, on layers as wide as on the study's network."""
 
     model: Model
     x: torch.Tensor
@@ -137,16 +138,19 @@ class ToyBatch:
 
     @classmethod
     def of(cls, explained: Explained) -> "ToyBatch":
-        """The toy with the channels of the layer explained."""
-        depth = max(explained.layers.values(), default=1)
-        model, x = toy(1, min(CHANNELS, max(1, explained.channels)), depth)
-        # The head is linear after the toy's last layer, not after the one before it.
-        names = [str(number) for number in range(depth + 1)][bool(explained.linear) :][:depth]
+        """The toy with the layers that the methods read, and the layer explained as its last."""
+        read = {key: [min(CHANNELS, max(1, one)) for one in widths] for key, widths in explained.layers.items()}
+        others: Counter[int] = Counter()
+        for widths in read.values():
+            others |= Counter(widths)  # a layer that two methods read is one
+        order = [*sorted(others.elements()), min(CHANNELS, max(1, explained.channels))]
+        model, x = toy(1, order)
+        # The head is linear after the toy's ReLU, not after the layer before it.
+        last = str(len(order) if explained.linear else len(order) - 1)
         methods = []
         for request in explained.requests:
-            several = explained.layers.get(request.key, 1)
-            own = replace(request, layers=tuple(names[-several:]) if several > 1 else ())
-            methods += resolve_layers(model, [own], names[-1])
+            own = replace(request, layers=_of_widths(order, read.get(request.key, ())))
+            methods += resolve_layers(model, [own], last)
         return cls(model, x, methods)
 
     def made_of_parts(self, image: PartImage) -> "ToyBatch":
@@ -196,6 +200,17 @@ class ToyBatch:
                 things = [frozenset([name]) for name in self.parts.things[0]]  # as the network's own figure asks
                 self.parts.answers([0] * len(things), things)
         return found
+
+
+def _of_widths(order: Sequence[int], widths: Sequence[int]) -> tuple[str, ...]:
+    """Names of layers of the toy, each another one, that have these widths; `order` are those of its layers."""
+    free = list(enumerate(order))
+    found = []
+    for width in widths:
+        place = next(one for one in free if one[1] == width)
+        free.remove(place)
+        found.append(place[0])
+    return tuple(map(str, sorted(found)))
 
 
 @dataclass

@@ -350,14 +350,14 @@ def refuse_unlabelled(plan: Plan, datasets: Sequence[Dataset]) -> None:
 class Checked:
     """Facts of a model that was loaded and run once.
 
-    layers_read: method → how many layers it reads, of those that combine several.
+    layers_read: method → the channels of its layers, of methods that read others than `layer`.
     """
 
     label: str
     layer: str
     channels: int
     linear: bool
-    layers_read: Mapping[str, int]
+    layers_read: Mapping[str, tuple[int, ...]]
     classes: int
     class_names: list[str] | None
     fingerprint: str
@@ -386,6 +386,7 @@ def checked_model(plan: Plan, index: int, models: StudyModels, conditions: Seque
         found = captured(model, x, layers, gradients=graph)
         logits = found.logits.detach()
         shown = found.activations(layer).detach() if layer in layers else None
+        widths = {name: found.activations(name).shape[1] for name in layers}
         channels = 1 if shown is None else shown.shape[1]
         linear = shown is not None and linear_head(model.module, shown, logits, model.precision) is not None
         if graph:
@@ -402,7 +403,8 @@ def checked_model(plan: Plan, index: int, models: StudyModels, conditions: Seque
     seen = preprocessing_facts(model.preprocessing)
     wanted = plan.models[index]
     code = model_code(model, wanted.spec)
-    read = {method.key: len(method.layers) for method in methods if len(method.layers) > 1}
+    read = {one.key: tuple(widths.get(name, channels) for name in one.layers) for one in methods
+            if one.request.spatial and one.layers != (layer,)}  # fmt: skip
     return Checked(
         wanted.label, layer, channels, linear, read, logits.shape[1], model.classes, model.fingerprint, code, refused,
         seen, named, model.named_by_images,
