@@ -1,7 +1,7 @@
 """Draws docs/pictures/cat.png, the picture of README.md, from the results of `heatproof demo`.
 
-    heatproof demo --out out/demo --limit 48       (with the extra `demo`)
-    python scripts/first_picture.py out/demo
+heatproof demo --out out/demo --limit 48       (with the extra `demo`)
+python scripts/first_picture.py out/demo
 """
 
 import argparse

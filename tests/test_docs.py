@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import shlex
+import warnings
 from pathlib import Path
 from types import ModuleType
 
@@ -26,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 PAGES = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8")
          for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md"))}  # fmt: skip
+GUIDE, RESULTS = PAGES["docs/guide.md"], PAGES["docs/results.md"]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,7 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-def section(title: str, text: str = README) -> str:
+def section(title: str, text: str = GUIDE) -> str:
     """What stands under a heading, up to the next of its level."""
     return re.split(rf"^## {re.escape(title)}$", text, flags=re.MULTILINE)[1].split("\n## ")[0]
 
@@ -100,7 +102,7 @@ def test_every_metric_is_documented():
             assert {*entry.aliases, *entry.traits.get("parts", {}).values()} <= coded(text)
 
 
-def test_the_readme_lists_every_metric_in_its_family():
+def test_the_guide_lists_every_metric_in_its_family():
     rows = re.findall(r"^\| (\w+) \| [^|]+ \| (`.+) \|$", section("Scores"), re.MULTILINE)
     said = {family: re.findall(r"`([^`]+)`", names) for family, names in rows}
     assert list(said) == list(FAMILIES)
@@ -133,7 +135,7 @@ def test_every_command_and_option_is_documented():
     assert set(Plan.model_fields) <= coded(section("Study files", page))
 
 
-def test_the_readme_lists_what_a_study_takes():
+def test_the_guide_lists_what_a_study_takes():
     text = section("Methods and perturbations")
     rows = dict(re.findall(r"^\| ([^|`]+) \| (`.+) \|$", text, re.MULTILINE))
     of = {title: set(re.findall(r"`([^`]+)`", names)) for title, names in rows.items()}
@@ -159,11 +161,11 @@ def test_the_readme_lists_what_a_study_takes():
     assert set(SEGMENTERS) <= coded(text)
 
 
-def test_the_readme_explains_every_column():
+def test_every_column_is_explained():
     from heatproof.report.frames import PAIRS
     from heatproof.report.tables import ROBUSTNESS_TESTS
 
-    text = section("The results folder")
+    text = RESULTS
     starts = ("`robustness.csv` has", "`pairs.parquet` has", "`statistics.csv` has", "A row of `rows`")
     robustness, pairs, statistics, rows = (text[text.index(start) :].split("\n\n")[0] for start in starts)
     in_order = lambda part, names: [n for n in re.findall(r"`(\w+)`", part) if n in names]  # noqa: E731
@@ -174,12 +176,12 @@ def test_the_readme_explains_every_column():
 
 
 def test_the_example_study_file_is_valid(tmp_path):
-    (example,) = blocks(README, "yaml")
+    (example,) = blocks(GUIDE, "yaml")
     file = tmp_path / "study.yaml"
     file.write_text(example, "utf-8")
     settings, lines = read_settings(file)
     assert settings.pop("out") == str(tmp_path / "out" / "two-models")
-    plan = checked_plan(settings, lines, "README.md")
+    plan = checked_plan(settings, lines, "guide.md")
     assert [model.label for model in plan.models] == ["timm:resnet50", "ours"]
     assert plan.models[1].mean == 0.5
     assert plan.models[1].model_args == {"pad_type": "same"}
@@ -193,23 +195,47 @@ def test_the_python_examples_run(tmp_path, monkeypatch):
     generator = np.random.default_rng(0)
     for name in ("cat.jpg", "dog.jpg"):
         Image.fromarray(generator.integers(0, 255, (120, 100, 3), np.uint8)).save(tmp_path / name)
-    first, forms, second, third = (block.replace("timm:resnet50", "shapes") for block in blocks(README, "python"))
+    first, forms, second, third = (block.replace("timm:resnet50", "shapes") for block in blocks(GUIDE, "python"))
     names: dict = {}
-    exec(compile(first, "README.md", "exec"), names)
+    exec(compile(first, "guide.md", "exec"), names)
     scores = names["scores"]
     assert {row.metric for row in scores.rows} == {"coherency", "complexity", "road", "arcc", "deletion"}
     assert set(scores.table["method"]) == {"gradcam", "refine:layercam"} and (scores.table["n"] == 2).all()
     assert names["maps"]["gradcam"].shape == (2, 96, 96)
     assert list(names["maps"]) == ["gradcam", "hirescam"]
-    exec(compile(forms, "README.md", "exec"), names)
+    exec(compile(forms, "guide.md", "exec"), names)
     assert names["maps"].target.tolist() == list(range(6)) and len(names["scores"]) == 6
-    exec(compile(second, "README.md", "exec"), names)
+    exec(compile(second, "guide.md", "exec"), names)
     raw = names["raw"]["gradcam++"]
     assert raw.shape == (4, 32, 32)
     assert names["raw"].target.tolist() == [2] * 4
-    exec(compile(third.replace("maps = ", "maps_ = ", 1).replace("maps =", "least ="), "README.md", "exec"), names)
+    exec(compile(third.replace("maps = ", "maps_ = ", 1).replace("maps =", "least ="), "guide.md", "exec"), names)
     assert names["maps_"]["gradcam"].shape == (1, 3, 96, 96)
     assert names["least"].target.tolist() == names["least"].logits.argmin(1).tolist()
+
+
+def test_the_readme_is_short_shows_a_picture_and_its_example_runs(tmp_path, monkeypatch, capsys):
+    assert len(README.splitlines()) <= 150
+    picture = ROOT / re.findall(r"!\[.+?\]\((.+?)\)", README.replace("\n", " "))[0]
+    with Image.open(picture) as shown:
+        assert shown.width > 1000
+    monkeypatch.chdir(tmp_path)
+    for name in ("cat.jpg", "dog.jpg"):
+        Image.fromarray(np.full((50, 60, 3), 90, np.uint8)).save(tmp_path / name)
+    (example,) = blocks(README, "python")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the images are of one colour
+        exec(compile(example.replace("timm:resnet50", "shapes"), "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert "arcc" in printed and "refine:layercam" in printed
+
+
+def test_the_readme_counts_right():
+    real = [entry for entry in ATTRIBUTIONS.values() if not entry.traits["control"]]
+    own = [entry for entry in METRICS.values() if not entry.traits.get("foreign")]
+    assert f"| methods | {len(real)}: " in README and f"| metrics | {len(own)} in nine families" in README
+    assert len(FAMILIES) == 9 and len(ATTRIBUTIONS) - len(real) == 5 and "five uninformed maps" in README
+    assert f"under {len(PERTURBATIONS)} kinds of noise and attack" in README
 
 
 def commands(text: str) -> list[list[str]]:
@@ -232,7 +258,7 @@ def settings_of(words: list[str], monkeypatch) -> dict:
 
 
 def test_the_example_commands_are_understood(monkeypatch):
-    found = commands(README)
+    found = commands(GUIDE)
     runs = [settings_of(words, monkeypatch) for words in found if words[1] == "run"]
     assert [plan["out"] for plan in runs] == [
         "out/resnet50",
@@ -250,7 +276,7 @@ def test_the_example_commands_are_understood(monkeypatch):
     assert runs[3]["calibrate"] == (0.05, 0.15, 0.3, 0.5)
     known = {info.name or info.callback.__name__ for info in app.registered_commands}  # type: ignore[union-attr]
     known |= {str(info.name) for info in app.registered_groups}
-    assert {words[1] for words in found} == known
+    assert {words[1] for words in [*found, *commands(README)]} == known
 
 
 def test_the_example_commands_that_explain_are_understood(monkeypatch, capsys):
@@ -262,13 +288,13 @@ def test_the_example_commands_that_explain_are_understood(monkeypatch, capsys):
     monkeypatch.setattr(explain_commands, "_explain", lambda *given: started.append(given))
     named = {info.name or info.callback.__name__: info for info in cli.app.registered_commands}
     helped = [shlex.split(named["explain"].epilog.split("`")[1])]
-    for words in [words for words in [*commands(README), *helped] if words[1] == "explain"]:
+    for words in [words for words in [*commands(README), *commands(GUIDE), *helped] if words[1] == "explain"]:
         with pytest.raises(SystemExit) as done:
             cli.main(words[1:])
         assert not done.value.code, capsys.readouterr().err
     assert [(given[0], given[3]) for given in started] == [
-        ("timm:resnet50", ["photos/"]), ("timm:resnet50", ["cat.jpg"]), ("python:mine:net", ["scans/"]),
-        ("shapes", ["shapes"]),
+        ("timm:resnet50", ["photos/"]), ("timm:resnet50", ["photos/"]), ("timm:resnet50", ["cat.jpg"]),
+        ("python:mine:net", ["scans/"]), ("shapes", ["shapes"]),
     ]  # fmt: skip
     model = heatproof.load_model("shapes")
     for *_, asked, _out in started:
@@ -289,7 +315,7 @@ def test_the_example_commands_that_score_are_understood(monkeypatch, tmp_path):
     own = example.split("heatproof.register_metric")[0] + 'logit_lost.better = "high"\n'
     (tmp_path / "mine.py").write_text(own, "utf-8")
     helped = [info.epilog for info in app.registered_commands if info.epilog and "heatproof score" in info.epilog]
-    lines = [*commands(README), *(shlex.split(text.split("`")[1]) for text in helped)]
+    lines = [*commands(GUIDE), *(shlex.split(text.split("`")[1]) for text in helped)]
     lines += [
         shlex.split(line) for line in re.findall(r"^    (heatproof score .+)$", PAGES["docs/moving.md"], re.MULTILINE)
     ]
@@ -331,7 +357,7 @@ def test_links_lead_somewhere(page):
     assert not broken
 
 
-def test_the_glossary_of_the_readme_holds_the_rules_of_the_code():
+def test_the_glossary_of_the_guide_holds_the_rules_of_the_code():
     from heatproof.statistics.robustness import COMPUTED, RELIABLE
 
     text = section("What the numbers mean")
@@ -339,4 +365,4 @@ def test_the_glossary_of_the_readme_holds_the_rules_of_the_code():
     assert f"{RELIABLE} of each to be called reliable" in text
     from heatproof.data.image_opener import MAX_PIXELS
 
-    assert f"Images over {MAX_PIXELS // 10**6} million pixels" in README
+    assert f"Images over {MAX_PIXELS // 10**6} million pixels" in GUIDE

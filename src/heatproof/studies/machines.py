@@ -26,7 +26,7 @@ def this_machine(device: str, threads: int) -> dict[str, Any]:
 def machines_of(store: Store, here: Mapping[str, Any], unfinished: bool) -> Sequence[Mapping[str, Any]]:
     """The machines of the study in a folder with this one; a warning where it is another than those before.
 
-    Rows of several machines agree to the tolerances that README states under *Reproducible*.
+    Rows of several machines agree to the tolerances that docs/guide.md states under *Reproducible*.
     """
     there = (store.plan() or {}).get("machines") or []
     if here in there or not unfinished:
