@@ -39,6 +39,8 @@ from heatproof.studies.part_cost import FollowedParts
 
 #: The most channels of the toy's layer: more would take longer to count than they tell.
 CHANNELS = 2048
+#: The toy has at least so many layers with weights, as `mprt` randomises them in ten blocks by default.
+WEIGHTED = 10
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,7 @@ class ToyBatch:
         for widths in read.values():
             others |= Counter(widths)  # a layer that two methods read is one
         order = [*sorted(others.elements()), min(CHANNELS, max(1, explained.channels))]
+        order = [*[1] * (WEIGHTED - 1 - len(order)), *order]  # and the head
         model, x = toy(1, order)
         # The head is linear after the toy's ReLU, not after the layer before it.
         last = str(len(order) if explained.linear else len(order) - 1)
