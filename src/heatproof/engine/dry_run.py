@@ -63,19 +63,23 @@ def plugin_failures(
     return found
 
 
-def toy(images: int, channels: Sequence[int] = (4,)) -> tuple[Model, torch.Tensor]:
+def toy(images: int, channels: Sequence[int] = (4,), before: int = 0) -> tuple[Model, torch.Tensor]:
     """An untrained network of three classes, the same every time, and images for it.
 
-    Its layers 0, 1 … have so many `channels` each; one more, a ReLU, is followed by pooling and a linear head.
+    Its layers 0, 1 … have so many `channels` each; one more, a ReLU, is followed by pooling and a linear head. `before`
+    them are so many layers with weights that change nothing, and number 0, 1 … in their place.
     """
     generator = torch.Generator().manual_seed(0)
     with seeded(generator, torch.device("cpu")):  # layers take their first weights from the global generator
         first = nn.Conv2d(3, channels[0], 3, 4)
         head = nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels[-1], 3)
         deeper = [nn.Conv2d(before, after, 1) for before, after in itertools.pairwise(channels)]
-    network = nn.Sequential(first, *deeper, *head).float()
+        idle = [nn.Conv2d(3, 3, 1, bias=False) for _ in range(before)]
+    for layer in idle:
+        nn.init.dirac_(layer.weight)
+    network = nn.Sequential(*idle, first, *deeper, *head).float()
     x = torch.rand(images, 3, SIDE, SIDE, generator=generator)
-    return wrap(network, size=SIDE, layer=LAYER, device="cpu"), x
+    return wrap(network, size=SIDE, layer=str(before), device="cpu"), x
 
 
 def _failure(work: Callable[[], list[Flag]]) -> str:

@@ -27,7 +27,6 @@ from heatproof.engine import (
     resolve_layers,
     toy,
 )
-from heatproof.engine.dry_run import LAYER
 from heatproof.metrics.metric_request import MetricRequest
 from heatproof.models import Model
 from heatproof.quantities import having
@@ -136,6 +135,7 @@ class ToyBatch:
     model: Model
     x: torch.Tensor
     methods: Sequence[ResolvedMethod]
+    layer: str
     parts: PartAnswers | None = None
 
     @classmethod
@@ -146,15 +146,15 @@ class ToyBatch:
         for widths in read.values():
             others |= Counter(widths)  # a layer that two methods read is one
         order = [*sorted(others.elements()), min(CHANNELS, max(1, explained.channels))]
-        order = [*[1] * (WEIGHTED - 1 - len(order)), *order]  # and the head
-        model, x = toy(1, order)
+        idle = max(0, WEIGHTED - 1 - len(order))  # 1: the head
+        model, x = toy(1, order, idle)
         # The head is linear after the toy's ReLU, not after the layer before it.
-        last = str(len(order) if explained.linear else len(order) - 1)
+        last = str(idle + len(order) - (not explained.linear))
         methods = []
         for request in explained.requests:
-            own = replace(request, layers=_of_widths(order, read.get(request.key, ())))
+            own = replace(request, layers=_of_widths(order, read.get(request.key, ()), idle))
             methods += resolve_layers(model, [own], last)
-        return cls(model, x, methods)
+        return cls(model, x, methods, last)
 
     def made_of_parts(self, image: PartImage) -> "ToyBatch":
         """The toy on an image with parts; without some of them each image is run once."""
@@ -171,7 +171,7 @@ class ToyBatch:
         )
         found = self._run(self.methods, once)
         if again and self.methods:
-            quick, before = resolve_layers(self.model, requested(["eigencam"]), LAYER), self._without_parts
+            quick, before = resolve_layers(self.model, requested(["eigencam"]), self.layer), self._without_parts
             explanations = self._run(quick, again).forward - self._run(quick, []).forward
             of_parts = self._without_parts - before
             found += Counted(of_parts)
@@ -205,9 +205,12 @@ class ToyBatch:
         return found
 
 
-def _of_widths(order: Sequence[int], widths: Sequence[int]) -> tuple[str, ...]:
-    """Names of layers of the toy, each another one, that have these widths; `order` are those of its layers."""
-    free = list(enumerate(order))
+def _of_widths(order: Sequence[int], widths: Sequence[int], first: int) -> tuple[str, ...]:
+    """Names of layers of the toy, each another one, that have these widths.
+
+    order: the widths of its layers, of which the first has the number `first`.
+    """
+    free = list(enumerate(order, first))
     found = []
     for width in widths:
         place = next(one for one in free if one[1] == width)
