@@ -231,3 +231,19 @@ def test_the_verdict_says_what_was_compared(rows):
     assert few.sentence.startswith("On 4 images it cannot be told whether the scores change under crop and rotation")
     none = verdict(rows[rows["transformation"] == ""], IMAGES)
     assert none.sentence == "On 30 images no transformed image has a score, so nothing is said about transformations."
+
+
+def test_a_correlation_without_images_that_differ_has_no_interval(rows):
+    known = pd.DataFrame({"target": "label", "image": [f"{i:02d}" for i in range(IMAGES)],
+                          "value": np.linspace(0.1, 0.9, IMAGES)})  # fmt: skip
+    few = confidence_table(rows[rows["image"] < "09"], known, resamples=100)
+    there = few[few["target"] == "label"]
+    assert there["spearman"].notna().all() and there[["low", "high"]].isna().all(axis=None), "nine images"
+    alone = rows.assign(value=(rows["image"] == "20").astype(float))  # a third of the resamples are without it
+    found = confidence_table(alone, known, resamples=300)
+    found = found[found["target"] == "label"]
+    assert found["spearman"].notna().all() and found[["low", "high"]].isna().all(axis=None)
+    sentence = " ".join(fidelity_verdict(FidelityTables(
+        transformation_table(alone, FACTS, resamples=50), ranking_table(alone, FACTS, resamples=50), found,
+        fooled_table(alone, FACTS), IMAGES, "label")).notes)  # fmt: skip
+    assert "no interval is computed" in sentence and "clear of 0" not in sentence

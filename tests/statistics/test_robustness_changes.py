@@ -16,6 +16,7 @@ from heatproof.statistics.robustness_changes import (
     changes,
     counts,
     flip_rates,
+    in_both,
     largest_change,
     moved_borders,
 )
@@ -140,3 +141,24 @@ def test_two_methods_have_no_w_of_their_orders(made):
     assert found["w"].isna().all()
     told = " ".join(change_sentences(found, "one", "two", 200))
     assert "Kendall's W is not computed: 2 methods, at least 3 are needed." in told and "two orders" not in told
+
+
+def test_what_one_setting_lacks_counts_in_none(made):
+    """Masks that are missing in one setting give the figures of the images that both have."""
+    before, after = beside(made)
+    missing = after["image"].isin(sorted(after["image"].unique())[:7])
+    holes = after.assign(rbo=after["rbo"].where(~missing), kappa=after["kappa"].where(~missing))
+    whole: Any = compared(*(frame[~missing.to_numpy()] for frame in (before, after)), 100)
+    found: Any = compared(*in_both(before, holes), 100)
+    pd.testing.assert_frame_equal(found, whole)
+    unpaired: Any = compared(before, holes, 100)
+    assert not np.allclose(unpaired["before"].dropna(), found["before"].dropna()), "the test would see no difference"
+
+
+def test_few_images_have_a_change_and_no_interval(made):
+    before, after = beside(made)
+    few = sorted(before["image"].unique())[:9]
+    found: Any = compared(*(frame[frame["image"].isin(few)] for frame in (before, after)), 100)
+    rows = found[(found["quantity"] == "consistency") & ~found["control"].astype(bool)]
+    assert rows["change"].notna().all() and rows[["low", "high", "p", "p_holm"]].isna().all(axis=None)
+    assert not can_differ(found, "consistency", 1000) and not found["differs"].any()

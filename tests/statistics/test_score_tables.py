@@ -279,3 +279,12 @@ def test_the_html_is_escaped_and_marks_the_best_method_that_is_no_control():
 )
 def test_numbers_say_something_at_every_size(value, text):
     assert figure(value) == text
+
+
+def test_scores_that_no_control_could_fool_for_lack_of_images_are_not_called_unfooled():
+    rows = frame({("good", "road"): 0.9, ("fair", "road"): 0.5, ("half", "road"): 0.1}, spread=0.01)
+    few = rows[rows["image"].isin(sorted(rows["image"].unique())[:2])]
+    assert not any(one.exposed for one in fooled(few, DIRECTIONS))
+    (verdict,) = score_verdicts(few, fooled(few, DIRECTIONS), FAMILIES)
+    assert "that no control fooled" not in verdict.sentence
+    assert "whether a control fools them could not be tested" in verdict.sentence

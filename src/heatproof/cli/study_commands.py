@@ -164,12 +164,15 @@ def _report(
     folder: Path, running: Running, labels: Mapping[str, str] | None = None, reference: str | None = None
 ) -> Any:
     from heatproof import report as reports
+    from heatproof.report.mask_notes import mask_notes
 
     findings = reports.write_tables(folder, labels=labels, reference=reference)
     for dataset, sample in (findings.plan.get("samples") or {}).items():
         print(f"Images: {sample} ({dataset}).")
     for where, how in (findings.plan.get("labels_matched") or {}).items():
         print(f"Labels: {how} ({where}).")
+    for note in mask_notes(findings):
+        print(f"Masks: {note}")
     scoretable.print_tables(findings)
     noted = "audit.csv" in findings.tables
     for answer in findings.answers:

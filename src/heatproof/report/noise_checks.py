@@ -11,7 +11,7 @@ from heatproof.report.frames import Frame
 from heatproof.report.robustness_findings import RobustnessFindings, RobustnessSetting
 from heatproof.statistics import rare_flips, similarity
 from heatproof.statistics.equal_maps import shared
-from heatproof.statistics.robustness_changes import CHANGES, Moved, changes, flip_rates, moved_borders
+from heatproof.statistics.robustness_changes import CHANGES, Moved, changes, flip_rates, in_both, moved_borders
 from heatproof.statistics.robustness_tables import pooled
 
 #: The quantity of the rows that compare the share of changed predictions of two networks.
@@ -86,12 +86,10 @@ class NoiseChecks:
     def _beside(
         self, one: RobustnessSetting, two: RobustnessSetting, flips: Mapping[str, float] | None = None
     ) -> Beside:
-        """Of methods with equal maps in both settings one is compared."""
+        """Of methods with equal maps in both settings one is compared, on the images that both settings have."""
         equal = shared([self.found.equal[setting[:2]] for setting in (one, two)])
-        before, after = (
-            pooled(equal.kept(setting.of(self.found.pairs)), resamples=self.resamples, seed=self.seed)
-            for setting in (one, two)
-        )
+        pairs = in_both(*(equal.kept(setting.of(self.found.pairs)) for setting in (one, two)))
+        before, after = (pooled(one, resamples=self.resamples, seed=self.seed) for one in pairs)
         return Beside(one, two, changes(before, after), flips or {})
 
     def _flips(self, one: RobustnessSetting, two: RobustnessSetting) -> dict[str, float]:

@@ -10,6 +10,7 @@ from heatproof.report.blocks import Drawing, Section, Sheet, drawings_in, sheet
 from heatproof.report.findings import Findings
 from heatproof.report.frames import distinct, layers_of, one_coloured
 from heatproof.report.glossary import WORDS
+from heatproof.report.mask_notes import mask_notes
 from heatproof.report.numbers import percent
 from heatproof.report.preprocessing import preprocessing_text
 from heatproof.report.templating import environment
@@ -96,6 +97,7 @@ def _warnings(findings: Findings) -> Iterator[str]:
             f"{counted(len(flat), 'image')} {'is' if len(flat) == 1 else 'are'} nearly one colour after preprocessing: "
             f"{', '.join(flat[:5])}{more}. If the stored values have another range than their type, set --window."
         )
+    yield from mask_notes(findings)
     if len(still := findings.reasons[findings.reasons["flag"].str.startswith(SATURATED)]):
         count = int(still["rows"].sum())
         yield (

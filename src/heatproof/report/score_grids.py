@@ -124,7 +124,8 @@ def overview(scores: ScoreFindings, one: SettingScores) -> Sheet | None:
             (" = ".join(one.equal.named([method])), number(rank), f"{len(firsts)} of {len(verdict.counted)}", *shares)
         )
     count = len(verdict.counted)
-    which = ["that no control fooled"] if scores.controls else []
+    tested = all(ranking.exposed for ranking in one.rankings.values() if ranking.metric in verdict.counted)
+    which = ["that no control fooled"] if scores.controls and tested else []
     which += [f"that ask{'s' if count == 1 else ''} whether a map is right"] if not set(groups) & set(ASIDE) else []
     over = f"{counted(count, 'score') if count > 1 else 'one score'} {' and '.join(which)}".rstrip()
     beside = "Beside it: by how many of them a method is best, or cannot be told from the best."

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from heatproof.rounding import rounded
-from heatproof.statistics.paired import LEAST_METHODS
+from heatproof.statistics.paired import LEAST_IMAGES, LEAST_METHODS
 from heatproof.statistics.rare_flips import WIDE, enough
 from heatproof.statistics.robustness import COMPUTED, RELIABLE
 from heatproof.statistics.robustness_changes import can_differ, counts, largest_change
@@ -31,6 +31,8 @@ def signed(value: float) -> str:
 
 def span(low: float, high: float) -> str:
     """`95 % interval −0.05 to +0.01`."""
+    if np.isnan(low):
+        return f"no interval with fewer than {LEAST_IMAGES} images"
     return f"95 % interval {signed(low)} to {signed(high)}"
 
 
@@ -62,6 +64,8 @@ def change_sentences(found: pd.DataFrame, before: str, after: str, resamples: in
                 f"With {after}, {NAMES[quantity]} is significantly lower for {lower} and higher for {higher} of "
                 f"{counted(methods, 'method')} (5 %, Holm's correction over the methods).{order}"
             )
+        elif int(row["images"]) < LEAST_IMAGES:
+            yield f"No test of {NAMES[quantity]} is computed: at least {LEAST_IMAGES} images are needed.{order}"
         else:
             yield (
                 f"No test of {NAMES[quantity]} can be significant with {counted(resamples, 'resample')} and Holm's "

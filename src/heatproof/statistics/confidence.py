@@ -14,6 +14,7 @@ from scipy.stats import rankdata
 from heatproof.rounding import ANSWER_STEP, largest, rounded
 from heatproof.statistics.condition_scores import conditions_of, under
 from heatproof.statistics.intervals import multiplicities, percentiles
+from heatproof.statistics.paired import LEAST_IMAGES
 
 #: Columns of tables/confidence.csv, after model and dataset.
 CONFIDENCE = ("target", "metric", "method", "control", "n", "spearman", "low", "high")
@@ -21,6 +22,8 @@ CONFIDENCE = ("target", "metric", "method", "control", "n", "spearman", "low", "
 BINS = ("target", "metric", "method", "bin", "n", "confidence", "value")
 #: The most bins, and the fewest images of one; with fewer images than two bins need, there are as many bins as images.
 MOST, FEWEST = 6, 5
+#: The largest share of resamples without a correlation that still gives an interval.
+UNDEFINED = 0.05
 
 Frame = Any
 
@@ -29,15 +32,20 @@ def confidence_table(rows: Frame, confidences: Frame, *, resamples: int = 1000, 
     """Spearman's correlation of each metric with the confidence, by class explained and method; columns CONFIDENCE.
 
     In [−1, 1]; 95 % bootstrap interval by image, the same draws for every cell. NaN where all images have one value, or
-    with fewer than three images. `rows` as in `condition_scores`; `confidences`: target, image, value.
+    with fewer than three images. The interval is NaN with fewer than `LEAST_IMAGES` images, and where more than one
+    resample in twenty has no correlation, as those left would be of the few images that differ.
+    `rows` as in `condition_scores`; `confidences`: target, image, value.
     """
     lines = []
     for target, metric, method, control, cell in _cells(rows, confidences):
         x, y = (cell[name].to_numpy(np.float64) for name in ("confidence", "value"))
         drawn = multiplicities(len(x), resamples, seed, "confidence") if len(x) else np.empty((0, 1))
         value = spearmans(x, y, np.ones((len(x), 1)))[0]
-        low, high = percentiles(spearmans(x, y, drawn), len(x)) if np.isfinite(value) else (np.nan, np.nan)
-        low, high = max(low, -1.0), min(high, 1.0)
+        low = high = np.nan
+        if np.isfinite(value) and len(x) >= LEAST_IMAGES:
+            resampled = spearmans(x, y, drawn)
+            if np.isnan(resampled).mean() <= UNDEFINED:
+                low, high = np.clip(percentiles(resampled, len(x)), -1, 1).tolist()
         lines.append((target, metric, method, control, len(x), value, low, high))
     return pd.DataFrame(lines, columns=list(CONFIDENCE))
 

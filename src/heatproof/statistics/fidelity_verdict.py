@@ -122,11 +122,16 @@ def _confidence(tables: FidelityTables) -> Iterator[str]:
     median = rows.groupby("metric", sort=False)["spearman"].median()
     first = str(rounded(median.abs()).idxmax())
     own = rows[rows["metric"] == first]
-    sure = int(((own["low"] > 0) | (own["high"] < 0)).sum())
+    sure, known = int(((own["low"] > 0) | (own["high"] < 0)).sum()), int(own["low"].notna().sum())
+    clear = (
+        f"its 95 % interval is clear of 0 for {sure} of {counted(known, 'method')} (not corrected for the number of "
+        "scores)"
+        if known
+        else f"no interval is computed, for which at least {LEAST_IMAGES} images that differ are needed"
+    )
     yield (
         f"{first} goes most with the probability of the class: Spearman's correlation over the images is "
-        f"{number(float(median[first]))}, the median over the methods, and its 95 % interval is clear of 0 for {sure} "
-        f"of {counted(len(own), 'method')} (not corrected for the number of scores)."
+        f"{number(float(median[first]))}, the median over the methods, and {clear}."
     )
 
 

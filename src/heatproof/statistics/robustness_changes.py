@@ -13,7 +13,7 @@ from heatproof import spelling
 from heatproof.rounding import rounded
 from heatproof.statistics.agreement import kendall_w
 from heatproof.statistics.intervals import Replicates, bootstrap_p, multiplicities, percentiles
-from heatproof.statistics.paired import LEAST_METHODS, holm
+from heatproof.statistics.paired import LEAST_IMAGES, LEAST_METHODS, holm
 from heatproof.statistics.robustness_tables import Cell
 from heatproof.statistics.special_rows import HALVED
 
@@ -48,6 +48,19 @@ def moved_borders(segmenters: Sequence[str]) -> list[Moved]:
     return found
 
 
+def in_both(first: pd.DataFrame, second: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Of the pairs of two settings those that have an RBO and a known prediction in both, so that changes are paired.
+
+    first, second: columns method, perturbation, severity, image, changed and rbo, one row for each of the first four.
+    """
+    key = ["method", "perturbation", "severity", "image"]
+    frames: list[Any] = [first, second]
+    known = [frame[frame["rbo"].notna() & frame["changed"].notna()] for frame in frames]
+    shared = known[0][key].merge(known[1][key])
+    kept = [frame[pd.MultiIndex.from_frame(frame[key]).isin(pd.MultiIndex.from_frame(shared))] for frame in known]
+    return kept[0], kept[1]
+
+
 def changes(before: Mapping[Cell, Replicates], after: Mapping[Cell, Replicates], level: float = LEVEL) -> pd.DataFrame:
     """The change of every figure of every method from one setting to another, columns `CHANGES`.
 
@@ -55,7 +68,8 @@ def changes(before: Mapping[Cell, Replicates], after: Mapping[Cell, Replicates],
     the same for all settings). A figure is the mean over the perturbations in which both settings have it. The
     intervals and p are of the paired difference, bootstrapped by image; p_holm is corrected over the real methods of a
     quantity, controls are left out of that. `differs`: p_holm below 1 − level. All are NaN where no perturbation has
-    the figure in both settings, as with fewer than ten changed predictions.
+    the figure in both settings, as with fewer than ten changed predictions; with fewer than `LEAST_IMAGES` images the
+    interval and p are.
     """
     cells = [{(cell.method, cell.perturbation): one for cell, one in found.items()} for found in (before, after)]
     methods = sorted({(cell.control, cell.method) for cell in (*before, *after)})
@@ -86,8 +100,10 @@ def _change(cells: Sequence[Mapping[tuple[str, str], Replicates]], method: str, 
     values = [np.mean([one[method, kind].values[quantity] for kind in kinds], axis=0) for one in cells]
     images = min(one[method, kind].images for one in cells for kind in kinds)
     moves = values[1] - values[0]
-    low, high = percentiles(moves, images, level)
-    gap = {"change": points[1] - points[0], "low": low, "high": high, "p": bootstrap_p(moves, images)}
+    enough = images >= LEAST_IMAGES
+    low, high = percentiles(moves, images, level) if enough else (np.nan, np.nan)
+    p = bootstrap_p(moves, images) if enough else np.nan
+    gap = {"change": points[1] - points[0], "low": low, "high": high, "p": p}
     return {"perturbations": len(kinds), "images": images, "before": points[0], "after": points[1], **gap}
 
 
@@ -115,7 +131,7 @@ def counts(found: pd.DataFrame, quantity: str) -> tuple[int, int, int]:
 def can_differ(found: pd.DataFrame, quantity: str, resamples: int, level: float = LEVEL) -> bool:
     """Whether so many resamples allow a p small enough for Holm's correction over the real methods."""
     rows: Any = found[(found["quantity"] == quantity) & ~found["control"].astype(bool) & found["change"].notna()]
-    if rows.empty:
+    if rows.empty or rows["images"].min() < LEAST_IMAGES:
         return False
     smallest = bootstrap_p(np.ones(resamples), int(rows["images"].min()))
     return bool(len(rows) * smallest < 1 - level)

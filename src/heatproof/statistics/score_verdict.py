@@ -168,7 +168,10 @@ def _sentence(about: _ScoreFacts) -> str:
     if not about.ranks:
         return f"{where} no method can be recommended: there is no image on which all methods have the same score."
     scores = counted(len(about.counted), "score")
-    kept = f"the {scores} that no control fooled" if about.controls else scores
+    untested = [one for one in about.rankings if one.metric in about.counted and not one.exposed]
+    kept = f"the {scores} that no control fooled" if about.controls and not untested else scores
+    if about.controls and untested:
+        kept += " (whether a control fools them could not be tested)"
     if len(about.ranks) == 1:
         return f"{where} there is one method, {about.top[0]}, and nothing to compare it with."
     if not about.ranked:

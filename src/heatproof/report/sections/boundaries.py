@@ -68,4 +68,6 @@ def change_text(row: Any) -> str:
     """`+0.012 (−0.004 to +0.028)`; a dash without a change."""
     if row["change"] is None or np.isnan(row["change"]):
         return NONE
+    if np.isnan(row["low"]):
+        return signed(row["change"])
     return f"{signed(row['change'])} ({signed(row['low'])} to {signed(row['high'])})"

@@ -17,7 +17,7 @@ TEXT = (
 def section(findings: Findings) -> Section | None:
     """A figure for each model and dataset, and one table."""
     found = findings.robustness
-    if found is None or found.mask_cosine.empty:
+    if found is None or not (found.mask_cosine["n"] > 0).any():
         return None
     drawings, lines = [], []
     for position, ((model, dataset), table) in enumerate(found.mask_cosine.groupby(["model", "dataset"], sort=False)):
