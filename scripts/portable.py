@@ -45,6 +45,8 @@ SETTINGS: dict[str, dict[str, str]] = {
 ORDINARY = "plain-1"
 #: Processes that share the tests; each has the threads of the setting.
 WORKERS = 2
+#: Two processes of two threads share two cores: threads that wait must not spin.
+PATIENT = {"OMP_WAIT_POLICY": "passive"}
 #: What pytest counts, in the order of its summary.
 OUTCOMES = ("failed", "passed", "skipped", "deselected", "xfailed", "xpassed", "warning", "error")
 #: The last line of pytest. Libraries may print more when the process ends.
@@ -82,7 +84,7 @@ def run(setting: str, arguments: Sequence[str]) -> Result:
     print(f"portable: {setting}: {' '.join(f'{k}={v}' for k, v in SETTINGS[setting].items())}", flush=True)
     started, last = time.monotonic(), "no summary"
     command = [sys.executable, "-m", "pytest", "-n", str(WORKERS), "--dist", "worksteal", *arguments]
-    with subprocess.Popen(command, cwd=ROOT, env=environment(setting, os.environ), stdin=subprocess.DEVNULL,
+    with subprocess.Popen(command, cwd=ROOT, env=environment(setting, os.environ) | PATIENT, stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:  # fmt: skip
         assert process.stdout
         for line in process.stdout:
