@@ -171,7 +171,9 @@ def test_stable_and_responding_come_from_the_noise_study():
     verdict.beside["within"] = figures(good=np.nan, bad=np.nan)
     found = of(rows(faithful(good=0.5, bad=0.5)), verdict)
     assert found.findings["good"]["responds"].answer == OPEN
-    assert any("of good (responds) might be settled by more images or stronger noise; no number" in n for n in found.notes)
+    assert any(
+        "of good (responds) might be settled by more images or stronger noise; no number" in n for n in found.notes
+    )
     assert "responds" not in of(rows(faithful(good=0.5)), verdict, fixed=True).findings["good"]
 
 

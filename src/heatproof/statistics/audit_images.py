@@ -40,7 +40,10 @@ RULES = (
     ),
     (HIDE, "the probability of the prediction is below the threshold of the first sentence, where there is one"),
     (HIDE, "the method is not fit to be shown: it fails a question, or is not shown to be faithful"),
-    (WARN, f"the map is in the {percent(UNSTEADY)} of the method's maps that are least like themselves under mild noise"),
+    (
+        WARN,
+        f"the map is in the {percent(UNSTEADY)} of the method's maps that are least like themselves under mild noise",
+    ),
     (WARN, "on this image some control scores better by most of the scores of “faithful”"),
     (WARN, "a score is saturated: no masking moved the probability"),
     (WARN, "the method is fit to be shown, and another one is recommended"),
@@ -95,7 +98,10 @@ def image_decisions(
         for method in found.findings:
             alike = _at(likeness, one.image, method)
             better_by = ahead.get((one.image, method), "")
-            why = [*whole, *_of_map(flags.get((one.image, method), ("no score",)), alike, chance, low.get(method, np.nan))]
+            why = [
+                *whole,
+                *_of_map(flags.get((one.image, method), ("no score",)), alike, chance, low.get(method, np.nan)),
+            ]
             why += [(WARN, f"a control scores better on this image by {better_by}")] if better_by else []
             every.append(why)
             rows.append(

@@ -98,9 +98,10 @@ STUDY = Study(
         "boundaries.csv": "boundaries",
     },
     sections=(
-        *("audit", "per_image", "auditor"),
-        *("robustness", "segmenters", "boundaries", "mask_cosine", "scores", "peaks", "gallery"),
+        *("audit", "per_image", "robustness", "segmenters", "boundaries", "mask_cosine", "scores", "peaks"),
+        *("gallery", "auditor"),
     ),
+    documents={"model_card.md": "model_card", "tables/audit.xlsx": "workbook"},
     cases=moved_and_held,
     check=with_cheap_methods,
     cheaper=fewer_severities,

@@ -10,6 +10,10 @@ from heatproof.statistics.audit_answers import QUESTIONS
 from heatproof.statistics.wording import listed
 
 UNKNOWN = "not given"
+FILES = (
+    "A section for a model card is in model_card.md; with the extra `xlsx` this list and all tables are in one workbook, "
+    "tables/audit.xlsx. What must not be concluded stands under the verdict."
+)
 
 
 def section(findings: Findings) -> Section:
@@ -19,6 +23,7 @@ def section(findings: Findings) -> Section:
         sheet("What was audited", ("what", "value"), lines, {1}, captioned=False),
         Heading("What was not tested"),
         *map(Text, untested(findings)),
+        Text(FILES, "caption"),
     ]
     return Section(id="auditor", title="For the auditor", nav="Auditor", blocks=blocks)
 
