@@ -182,10 +182,11 @@ def _report(
     for line in _peaks(findings):
         print(line)
     print()
-    for name in findings.study.documents:
-        print(f"{name}: {'written' if (folder / name).exists() else 'needs the extra xlsx (openpyxl)'}.")
     page = None if running.no_report else reports.write_page(findings)
     print(f"Tables: {folder / 'tables'}" if page is None else f"Report: {page}")
+    for name in findings.study.documents:
+        there = (folder / name).exists()
+        print(f"Also: {folder / name}" if there else f"Not written: {name}. Try: pip install 'heatproof[xlsx]'")
     if running.pdf and page is not None:
         print(f"PDF: {reports.write_pdf(page)}")
     if running.latex is not None:

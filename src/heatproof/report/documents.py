@@ -28,8 +28,8 @@ NAME = 31
 def model_card(findings: Findings) -> str:
     """A section in Markdown to paste into a model card, with the headings of Hugging Face's template."""
     parts: list[str] = ["## Evaluation of the heatmaps"]
-    for one, images in findings.audited:
-        several = len(findings.audited) > 1
+    for one in findings.audits:
+        several = len(findings.audits) > 1
         parts += [f"### {_text(f'{one.model} on {one.dataset}')}"] if several else []
         parts.append(f"**{_text(findings.labelled(one.sentence))}**")
         parts += [_text(findings.labelled(note)) for note in one.notes]

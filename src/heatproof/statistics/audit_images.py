@@ -215,20 +215,23 @@ def upper_bound(bad: int, of: int, level: float = LEVEL) -> float:
     return 1.0 if bad >= of else float(beta.ppf(level, bad + 1, of - bad))
 
 
-def least_probability(probability: np.ndarray, hidden: np.ndarray, rate: float = RATE, level: float = LEVEL):
+def least_probability(
+    probability: np.ndarray, hidden: np.ndarray, rate: float = RATE, level: float = LEVEL
+) -> float | None:
     """The lowest of `THRESHOLDS` down to which the share of hidden images at or above it is below `rate`, or None.
 
     Thresholds are tried from the highest with enough images for a bound below `rate`, until one fails. As this order
-    does not depend on what is hidden, all that pass hold together at `level` (fixed-sequence testing).
+    does not depend on what is hidden, all that pass hold together at `level` (fixed-sequence testing). A threshold that
+    takes no further image says nothing new, and the one before it stays.
     """
-    passed = None
+    passed, taken = None, 0
     for threshold in THRESHOLDS:
         above = probability >= threshold
         if upper_bound(0, int(above.sum()), level) > rate:
             continue  # even with no hidden image it could not pass
         if upper_bound(int(hidden[above].sum()), int(above.sum()), level) > rate:
             break
-        passed = threshold
+        passed, taken = (threshold, int(above.sum())) if above.sum() > taken else (passed, taken)
     return passed
 
 
