@@ -19,6 +19,8 @@ class Audit:
         sentence: the verdict. notes: its caveats.
         recommended: the method to show, None if there is none; for the first model and dataset if there are several.
         table: a data frame, a row for each method, question and test (the columns of tables/audit.csv).
+        images: a data frame, a row for each image and method: show, show with a warning, do not show, and the reason
+            (the columns of tables/per_image.csv).
         page: the page with the evidence. folder: the results; repeating the call computes only what is missing.
     """
 
@@ -26,6 +28,7 @@ class Audit:
     notes: Sequence[str]
     recommended: str | None
     table: Any = field(repr=False)
+    images: Any = field(repr=False)
     page: Path
     folder: Path
 
@@ -37,9 +40,8 @@ class Audit:
         """From a finished study."""
         first = findings.audits[0]
         page = write_page(findings)
-        return cls(
-            first.sentence, first.notes, first.recommended, findings.tables["audit.csv"], page, findings.source.folder
-        )
+        table, images = findings.tables["audit.csv"], findings.tables["per_image.csv"]
+        return cls(first.sentence, first.notes, first.recommended, table, images, page, findings.source.folder)
 
 
 def audit(

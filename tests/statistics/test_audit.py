@@ -8,7 +8,8 @@ import pytest
 from scipy.stats import wilcoxon
 from statsmodels.stats.multitest import multipletests
 
-from heatproof.statistics.audit import FAIL, OPEN, PASS, QUESTIONS, at_least, audit_findings
+from heatproof.statistics.audit import audit_findings
+from heatproof.statistics.audit_answers import FAIL, OPEN, PASS, QUESTIONS, at_least
 from heatproof.statistics.intervals import Interval
 
 FACTS = {"road": "high", "insertion": "high", "deletion-mean": "low", "mprt": "low", "random-logit": "low",
@@ -65,7 +66,10 @@ def test_pass_fail_and_cannot_be_told():
     answers = {method: given["faithful"].answer for method, given in found.findings.items()}
     assert answers == {"good": PASS, "even": OPEN, "bad": FAIL}
     assert found.recommended == "good" and found.fit == ("good",)
-    assert found.sentence == "Show good at layer4: on 40 images it is faithful."
+    assert found.sentence == (
+        "Show good at layer4. On 40 images it was faithful (better than every control by road, insertion and "
+        "deletion-mean)."
+    )
     assert any("Not fit to be shown on this evidence: even and bad" in note for note in found.notes)
 
 
@@ -107,7 +111,7 @@ def test_the_bar_fails_only_what_is_significantly_above_it():
     for name in ("depends on the weights", "depends on the class"):
         assert [found.findings[m][name].answer for m in ("low", "near", "high")] == [PASS, OPEN, FAIL]
     assert found.recommended is None  # there is no metric of `faithful`
-    assert found.sentence.startswith("No heatmap can be recommended on 40 images. Nearest is low: it depends on the")
+    assert found.sentence.startswith("No heatmap can be recommended on 40 images. Nearest is low: it depended on the")
 
 
 def test_too_few_images_tell_nothing():
@@ -167,7 +171,9 @@ def test_stable_and_responding_come_from_the_noise_study():
     verdict.beside["within"] = figures(good=np.nan, bad=np.nan)
     found = of(rows(faithful(good=0.5, bad=0.5)), verdict)
     assert found.findings["good"]["responds"].answer == OPEN
-    assert "What cannot be told of good (responds) might be settled by more images or stronger noise." in found.notes
+    assert any(
+        "of good (responds) might be settled by more images or stronger noise; no number" in n for n in found.notes
+    )
     assert "responds" not in of(rows(faithful(good=0.5)), verdict, fixed=True).findings["good"]
 
 
@@ -197,7 +203,7 @@ def test_a_fail_is_a_test_too():
 def test_what_would_settle_an_open_answer_is_said_only_where_it_would():
     means = faithful(even=0.21)
     note = "What cannot be told of even (faithful) might be settled by {}."
-    assert note.format("more images") in of(rows(means)).notes
+    assert any(one.startswith(note.format("more images")[:-1]) for one in of(rows(means)).notes)
     alone = {metric: {"even": values["even"]} for metric, values in means.items()}
     assert note.format("a run with controls") in of(rows(alone)).notes
     frame = rows(means)
@@ -238,7 +244,7 @@ def test_between_equal_answers_the_average_rank_decides_and_what_is_beside_the_p
     found = of(rows(means), ranks={"a": 2.0, "b": 1.0})
     assert found.findings["a"]["points at the object"].answer == FAIL
     assert found.recommended == "b" and found.fit == ("b", "a")
-    assert "Also fit to be shown: a." in found.notes[0]
+    assert any("Also fit to be shown: a." in note for note in found.notes)
 
 
 def test_every_question_says_what_a_pass_is():

@@ -46,6 +46,7 @@ Spread = Annotated[
     typer.Option(help="In LaTeX beside a mean: none, interval (95 %), or std, the deviation over the images."),
 ]
 NoReport = Annotated[bool, typer.Option("--no-report", help="Rows and tables only.")]
+Pdf = Annotated[bool, typer.Option("--pdf", help="Also print the page to report.pdf, with Chromium or Chrome.")]
 SPECS = "timm:NAME, torchvision:NAME, hf:NAME_OR_PATH, pypi:efficientnet-lite0, python:package.module:factory, shapes."
 #: How sizes of shapes are given.
 SHAPE_SIZES = "Of shapes: ranges of their sizes in pixels, as 36-45,24-29 (the demo's, of 96). By default as paper R."
@@ -60,6 +61,7 @@ class Running(NamedTuple):
     workers: Workers = None
     out: Out = None
     no_report: NoReport = False
+    pdf: Pdf = False
     latex: Latex = None
     spread: Spread = "none"
 

@@ -28,7 +28,7 @@ def print_audit(findings: Any) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from heatproof.statistics.audit import FAIL, PASS
+    from heatproof.statistics.audit_answers import FAIL, PASS
 
     marks = {PASS: "[green]✓[/]", FAIL: "[red]✗[/]"}
     console = Console(highlight=False)

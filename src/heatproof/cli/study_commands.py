@@ -130,6 +130,7 @@ def report(
     folder: Annotated[Path, typer.Argument(help="The --out folder of `heatproof run`.")],
     latex: options.Latex = None,
     spread: options.Spread = "none",
+    pdf: options.Pdf = False,
     label: Annotated[
         list[str] | None,
         typer.Option(metavar="METHOD=NAME", help="A display name, beside those of the study. Repeatable."),
@@ -140,12 +141,14 @@ def report(
 ) -> None:
     """Write the tables, the figures and the page of a study again, from its rows alone; and tables for LaTeX."""
     checked_spread(spread)
-    _report(folder, Running(latex=latex, spread=spread), options.display_names(label), reference)
+    _report(folder, Running(latex=latex, spread=spread, pdf=pdf), options.display_names(label), reference)
 
 
 def start(plan: Any, folder: Path, workers: int | None, running: Running) -> Any:
     """Runs a study to its end, and writes its tables and page; returns its findings."""
     checked_spread(running.spread)
+    if running.pdf:
+        _check_pdf(running)
     from heatproof import progress
     from heatproof.studies.run import run as run_study
 
@@ -182,11 +185,26 @@ def _report(
     for line in _peaks(findings):
         print(line)
     print()
-    print(f"Tables: {folder / 'tables'}" if running.no_report else f"Report: {reports.write_page(findings)}")
+    page = None if running.no_report else reports.write_page(findings)
+    print(f"Tables: {folder / 'tables'}" if page is None else f"Report: {page}")
+    for name in findings.study.documents:
+        there = (folder / name).exists()
+        print(f"Also: {folder / name}" if there else f"Not written: {name}. Try: pip install 'heatproof[xlsx]'")
+    if running.pdf and page is not None:
+        print(f"PDF: {reports.write_pdf(page)}")
     if running.latex is not None:
         files = reports.write_latex(findings, running.latex, running.spread)
         print(f"LaTeX: {len(files)} {'table' if len(files) == 1 else 'tables'} in {running.latex}")
     return findings
+
+
+def _check_pdf(running: Running) -> None:
+    """Checks before any work that the page can be printed."""
+    from heatproof.report.printing import browser
+
+    if running.no_report:
+        raise InvalidInput("--pdf prints the page, and --no-report makes none. Give one.")
+    browser()
 
 
 def _peaks(findings: Any) -> Iterator[str]:

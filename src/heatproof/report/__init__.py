@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from heatproof.report.frames import pairs
+    from heatproof.report.printing import write_pdf
     from heatproof.report.report_files import write_latex, write_page, write_report, write_tables
 
 _HOMES = dict.fromkeys(("write_latex", "write_page", "write_report", "write_tables"), "report_files") | {
-    "pairs": "frames"
+    "pairs": "frames",
+    "write_pdf": "printing",
 }
 
-__all__ = ["pairs", "write_latex", "write_page", "write_report", "write_tables"]
+__all__ = ["pairs", "write_latex", "write_page", "write_pdf", "write_report", "write_tables"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,7 @@
 """The findings of a study for its tables and its page; each part is computed once, on first use."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import import_module
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from heatproof.class_names import name_of
 from heatproof.errors import HeatproofError, InvalidStudy, UnknownName
 from heatproof.report import frames
+from heatproof.report.audited_images import audited_images
 from heatproof.report.blocks import Answer, Section
 from heatproof.report.condition_findings import ConditionFindings
 from heatproof.report.frames import Frame
@@ -21,7 +22,10 @@ from heatproof.report.score_findings import ScoreFindings
 from heatproof.report.source import Source
 from heatproof.report.style import Style, styles
 from heatproof.report.validity_findings import ValidityFindings
-from heatproof.statistics.audit import AuditFindings, audit_findings
+from heatproof.statistics.audit import audit_findings
+from heatproof.statistics.audit_answers import AuditFindings
+from heatproof.statistics.audit_images import ImageDecisions
+from heatproof.statistics.audit_sentence import sentence
 from heatproof.statistics.peaks import Peaks, peak_sentences, place_of
 from heatproof.statistics.special_rows import GROUND_TRUTH
 from heatproof.studies.study import Study, study_named
@@ -107,6 +111,22 @@ class Findings:
     @cached_property
     def audits(self) -> list[AuditFindings]:
         """The audit's answers for every method, for each model and dataset with scores."""
+        return [one for one, _ in self.audited]
+
+    @cached_property
+    def audited(self) -> list[tuple[AuditFindings, ImageDecisions]]:
+        """The audit's answers, and what follows for each image."""
+        found = []
+        for one in self._answered():
+            assert self.scores is not None
+            names = self.class_names(one.model)
+            images = audited_images(one, self.rows, self.scores, self.robustness, names)
+            one = replace(one, least=images.least, notes=(*one.notes, *images.notes))
+            found.append((replace(one, sentence=sentence(one)), images))
+        return found
+
+    def _answered(self) -> list[AuditFindings]:
+        """The audit's answers for every method, from all images together."""
         robustness, scores = self.robustness, self.scores
         found = []
         for one in scores.settings if scores else ():

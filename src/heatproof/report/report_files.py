@@ -6,6 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from heatproof.display_names import checked_labels, method_called
+from heatproof.errors import MissingExtra
+from heatproof.files import write_atomically
+from heatproof.report import documents
 from heatproof.report.findings import Findings
 from heatproof.report.page import write_page
 from heatproof.report.paper_tables import write_latex
@@ -29,7 +32,21 @@ def write_tables(
     """
     findings = Findings(_presented(open_source(folder), labels, reference))
     file_tables(findings.source.folder / "tables", findings.tables)
+    _write_documents(findings)
     return findings
+
+
+def _write_documents(findings: Findings) -> None:
+    """Writes the study's documents; one that needs an extra is left out without it."""
+    for name, made in findings.study.documents.items():
+        path = findings.source.folder / name
+        try:
+            content = (made if callable(made) else getattr(documents, made))(findings)
+        except MissingExtra:
+            path.unlink(missing_ok=True)
+            continue
+        content = content.encode("utf-8", "replace") if isinstance(content, str) else content
+        write_atomically(path, lambda file, content=content: file.write(content))
 
 
 def _presented(source: Source, labels: Mapping[str, str] | None, reference: str | None) -> Source:

@@ -21,6 +21,7 @@ from heatproof.report.noise_checks import NoiseChecks, boundary_table, network_t
 from heatproof.report.part_findings import PartFindings
 from heatproof.report.robustness_findings import RobustnessFindings, RobustnessSetting
 from heatproof.report.score_findings import ScoreFindings
+from heatproof.statistics.audit_images import COLUMNS
 from heatproof.statistics.paired import Comparison, PairTest, differs, is_worse
 from heatproof.statistics.part_scores import image_part_scores
 from heatproof.statistics.reference_tests import ALL_SCORES, ReferenceTests
@@ -203,6 +204,26 @@ def audit(findings: Findings) -> Frame:
                 if not finding.evidence:
                     lines.append(line | {"why": "; ".join(finding.why)})
     return pd.DataFrame(lines, columns=list(AUDIT)).astype({"n": "Int64"})
+
+
+def verdicts(findings: Findings) -> Frame:
+    """One row for each method of an audit: the answer to every question, the controls beaten, the verdict."""
+    lines = []
+    for one in findings.audits:
+        for method, given in one.findings.items():
+            beaten, of = one.beaten(method)
+            line = {"model": one.model, "dataset": one.dataset, "layer": one.layer, "method": method}
+            line |= {name: finding.answer for name, finding in given.items()}
+            lines.append(line | {"beats_controls_by": beaten, "of_scores": of, "verdict": one.verdict(method)})
+    columns = list(dict.fromkeys(name for line in lines for name in line))
+    last = ("beats_controls_by", "of_scores", "verdict")
+    return pd.DataFrame(lines, columns=[*(name for name in columns if name not in last), *last])
+
+
+def per_image(findings: Findings) -> Frame:
+    """A row for each image and method of an audit: show, show with a warning, do not show, and why."""
+    parts = [images.table.assign(model=one.model, dataset=one.dataset) for one, images in findings.audited]
+    return pd.concat(parts, ignore_index=True)[["model", "dataset", *COLUMNS]]
 
 
 # --- scores ---

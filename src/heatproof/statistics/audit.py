@@ -13,188 +13,36 @@ change with the weights or the class: there a fixed threshold (`bar`) replaces t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any
 
 import numpy as np
+from scipy.stats import norm
 
 from heatproof.rounding import ANSWER_STEP, largest, rounded
+from heatproof.statistics.audit_answers import (
+    COVERED,
+    FAIL,
+    LEVEL,
+    OPEN,
+    PASS,
+    QUESTIONS,
+    AuditFindings,
+    Evidence,
+    Finding,
+    Question,
+    at_least,
+    most,
+)
+from heatproof.statistics.audit_sentence import notes, sentence
 from heatproof.statistics.equal_maps import DISTINCT, EqualMaps
+from heatproof.statistics.intervals import Interval
 from heatproof.statistics.paired import can_be_significant, differences, holm, signed_ranks
 from heatproof.statistics.robustness import COMPUTED
 from heatproof.statistics.robustness_verdict import Verdict
 from heatproof.statistics.score_tables import better, wide_scores
-from heatproof.statistics.wording import IMAGES, counted, listed, number
-
-PASS, FAIL, OPEN = "pass", "fail", "cannot be told"
-#: The confidence level of all tests of one question together.
-LEVEL = 0.95
-#: The share of the images on which a method must have a value; else a method that fails on hard ones would look better.
-COVERED = 0.8
-#: What an open answer needs → in words.
-CURES = {
-    "images": "more images",
-    "flips": "more images or stronger noise",
-    "controls": "a run with controls",
-}
-#: The only control that is unstable on purpose: its maps are drawn anew for every image.
-RANDOM = "random"
-
-
-@dataclass(frozen=True)
-class Question:
-    """A question about every method.
-
-    Attributes:
-        name: its name in the table. asks: the question in full. true, false: the words for a pass, for a fail.
-        metrics: the metrics that answer it.
-        bar: the threshold for the metrics, in place of the controls (lower is better).
-        quantity: of the noise study (`robustness_verdict`), in place of metrics.
-        controls: the controls that the quantity is compared with; empty for all.
-        needed: a method that fails it is not recommended.
-    """
-
-    name: str
-    asks: str
-    true: str
-    false: str
-    metrics: tuple[str, ...] = ()
-    bar: float | None = None
-    quantity: str = ""
-    controls: tuple[str, ...] = ()
-    needed: bool = True
-
-    @property
-    def rule(self) -> str:
-        """The condition for a pass, in words."""
-        if self.bar is not None:
-            return f"{listed(self.metrics)} below {self.bar:g}; a map that ignores the network and the class stays at 1"
-        if self.metrics:
-            of = f"at least {most(self.metrics)} of " if len(self.metrics) > 1 else ""
-            other = " (tested together), and worse than a control by none of them" if of else ""
-            return f"better than every control by {of}{listed(self.metrics)}{other}"
-        against = f"than {listed(self.controls)} maps" if self.controls else "than every control"
-        quantity = {"consistency": "RBO where the prediction held", "within": "responsiveness at equal severity"}
-        return f"higher {quantity[self.quantity]} {against}"
-
-
-QUESTIONS = (
-    Question(
-        name="faithful",
-        asks="Does the model need what the map shows?",
-        true="is faithful",
-        false="is not faithful",
-        metrics=("road", "insertion", "deletion-mean"),
-    ),
-    Question(
-        name="stable",
-        asks="Does the map stay under noise while the prediction stays?",
-        true="is stable under noise",
-        false="is not stable under noise",
-        quantity="consistency",
-        controls=(RANDOM,),
-    ),
-    Question(
-        name="responds",
-        asks="Does the map change when the prediction changes?",
-        true="responds when the prediction changes",
-        false="does not respond when the prediction changes",
-        quantity="within",
-    ),
-    Question(
-        name="depends on the weights",
-        asks="Does the map change when the weights are drawn anew?",
-        true="depends on the weights",
-        false="hardly depends on the weights",
-        metrics=("mprt",),
-        bar=0.5,
-    ),
-    Question(
-        name="depends on the class",
-        asks="Does the map change when another class is asked for?",
-        true="depends on the class",
-        false="hardly depends on the class",
-        metrics=("random-logit",),
-        bar=0.5,
-    ),
-    Question(
-        name="points at the object",
-        asks="Does the map show the object?",
-        true="points at the object",
-        false="does not point at the object",
-        metrics=("energy", "mask-cosine"),
-        needed=False,
-    ),
-)
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """One metric, or one quantity, of one method.
-
-    value: mean over the images, or the quantity. against: the control that comes closest, or the bar; other: its value.
-    raw: the largest p of the tests of being better than the controls; p: the same after Holm's correction over the
-    methods, of a fail the p of a control being better (NaN for a bootstrap). n: images. why: the reason where the
-    images are too few or there is nothing to compare with. needs: of an open answer, a key of `CURES`, empty where
-    nothing would help.
-    """
-
-    method: str
-    what: str
-    answer: str
-    value: float
-    against: str
-    other: float
-    p: float
-    n: int
-    raw: float = np.nan
-    why: str = ""
-    needs: str = ""
-
-    @property
-    def text(self) -> str:
-        """In short: `road 0.39, centre 0.31`, with a question mark where the difference may be chance."""
-        if self.why:
-            return self.why
-        beside = f"{self.against} {number(self.other)}".strip()
-        return f"{self.what} {number(self.value)}, {beside}{' ?' if self.answer == OPEN else ''}"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The answer to one question for one method.
-
-    why: a line for each metric. p: of the test of all metrics together, after Holm's correction over the methods.
-    needs: of an open answer, a key of `CURES`, empty where nothing would help.
-    """
-
-    question: Question
-    method: str
-    answer: str
-    why: tuple[str, ...]
-    evidence: tuple[Evidence, ...] = ()
-    p: float = np.nan
-    needs: str = ""
-
-
-@dataclass(frozen=True)
-class AuditFindings:
-    """The findings on one model and dataset, and the recommendation.
-
-    findings: method → question → finding, the methods with the most passes first. recommended: the method to show, None
-    where no method is fit; fit: all methods that may be shown. sentence, notes: the result in words.
-    """
-
-    model: str
-    dataset: str
-    layer: str
-    findings: Mapping[str, Mapping[str, Finding]]
-    recommended: str | None
-    sentence: str
-    notes: tuple[str, ...]
-    fit: tuple[str, ...]
-    images: int
-    layers: Mapping[str, str]
-    refused: Mapping[str, str]
+from heatproof.statistics.settling import enough_images, fewest_images
+from heatproof.statistics.wording import counted
 
 
 def audit_findings(
@@ -238,7 +86,7 @@ def audit_findings(
     fit = tuple(method for method in findings if _is_fit(findings[method]))
     found = AuditFindings(model, dataset, layer, findings, fit[0] if fit else None, "", (), fit, images, layers or {},
                           refused)  # fmt: skip
-    said = {"sentence": _sentence(found), "notes": (*equal.notes(), *_notes(found))}
+    said = {"sentence": sentence(found), "notes": (*equal.notes(), *notes(found))}
     return replace(found, **said, findings=_of_all(equal, findings), fit=equal.named(fit))
 
 
@@ -263,22 +111,13 @@ def _answers(
     there = [metric for metric in question.metrics if scores.loc[scores["metric"] == metric, "value"].notna().any()]
     by_metric = [_of_metric(scores, metric, directions, real, question.bar, level) for metric in there]
     evidence = {method: [found[method] for found in by_metric] for method in real if by_metric}
-    together = holm([at_least(most(there), [one.raw for one in evidence[m]]) for m in evidence])
+    alone = [at_least(most(there), [one.raw for one in evidence[m]]) for m in evidence]
+    counts = [max(one.n for one in evidence[m]) for m in evidence]
+    enough = [enough_images(n, float(p), len(evidence), level) for n, p in zip(counts, alone, strict=True)]
     return [
-        _together(question, method, evidence[method], float(p), level)
-        for method, p in zip(evidence, together, strict=True)
+        _together(question, method, evidence[method], float(p), level, images)
+        for method, p, images in zip(evidence, holm(alone), enough, strict=True)
     ]
-
-
-def most(metrics: Sequence[str]) -> int:
-    """How many of the metrics must show it: one of one, both of two, two of three."""
-    return len(metrics) // 2 + 1
-
-
-def at_least(r: int, p: Sequence[float]) -> float:
-    """The p of "at least r of these hold": `(m − r + 1) p₍r₎`; NaN where fewer are known."""
-    known = sorted(value for value in p if not np.isnan(value))
-    return min(1.0, (len(known) - r + 1) * known[r - 1]) if len(known) >= r else np.nan
 
 
 @dataclass(frozen=True)
@@ -387,10 +226,13 @@ def _of_quantity(question: Question, verdict: Verdict | None, method: str, level
         few = "held" if question.quantity == "consistency" else f"changed or held (at least {COMPUTED} each are needed)"
         return Finding(question, method, OPEN, (f"no value: too few predictions {few}",), needs=needs)
     images = verdict.support.get(question.quantity, {}).get(method, 0)
-    if not can_be_significant(images, len(verdict.beats.get(question.quantity, {})), level, one_sided=True):
+    tests = len(verdict.beats.get(question.quantity, {}))
+    share = images / verdict.images if verdict.images else 0.0
+    if not can_be_significant(images, tests, level, one_sided=True):
         kind = "held" if question.quantity == "consistency" else "changed, or held,"
         why = f"the prediction {kind} on {counted(images, 'image')}, which is too few"
-        return Finding(question, method, OPEN, (why,), needs=needs)
+        enough = ceil(fewest_images(tests, level) / share) if share else None
+        return Finding(question, method, OPEN, (why,), needs=needs, enough=enough)
     if not controls:
         return Finding(question, method, OPEN, ("no control to compare with",), needs="controls")
     left = [name for name in controls if name not in verdict.beats.get(question.quantity, {}).get(method, ())]
@@ -400,10 +242,20 @@ def _of_quantity(question: Question, verdict: Verdict | None, method: str, level
     name = {"consistency": "RBO", "within": "responsiveness"}[question.quantity]
     value, other = own.value, figures[nearest].value
     evidence = Evidence(method, name, answer, value, nearest, other, np.nan, images)
-    return Finding(question, method, answer, (evidence.text,), (evidence,), needs=needs if answer == OPEN else "")
+    enough = enough_images(images, max(_p_of(own, figures[name]) for name in controls), tests, level)
+    given: dict[str, Any] = {"needs": needs, "enough": enough and ceil(enough / share)} if answer == OPEN else {}
+    return Finding(question, method, answer, (evidence.text,), (evidence,), **given)
 
 
-def _together(question: Question, method: str, evidence: Sequence[Evidence], p: float, level: float) -> Finding:
+def _p_of(own: Interval, other: Interval) -> float:
+    """About the one-sided p of one mean being above another, by their intervals, as if they were independent."""
+    error = np.hypot(own.high - own.low, other.high - other.low) / (2 * norm.ppf(0.5 + own.level / 2))
+    return float(norm.sf((own.value - other.value) / error)) if error > 0 else np.nan
+
+
+def _together(
+    question: Question, method: str, evidence: Sequence[Evidence], p: float, level: float, enough: int | None
+) -> Finding:
     """Pass where most metrics are significant together (`p`) and none fails; fail where most fail and none passes."""
     given = [one.answer for one in evidence]
     few = any(one.why for one in evidence)
@@ -415,7 +267,7 @@ def _together(question: Question, method: str, evidence: Sequence[Evidence], p: 
     marks = {PASS: "✓ ", FAIL: "✗ ", OPEN: ""} if len(evidence) > 1 else {}
     lines = tuple(f"{marks.get(one.answer, '')}{one.text}" for one in evidence)
     needs = next((one.needs for one in evidence if one.needs), "") if answer == OPEN else ""
-    return Finding(question, method, answer, lines, tuple(evidence), p, needs)
+    return Finding(question, method, answer, lines, tuple(evidence), p, needs, enough if needs == "images" else None)
 
 
 def _steady(given: dict[str, Finding]) -> dict[str, Finding]:
@@ -451,47 +303,3 @@ def _is_fit(given: Mapping[str, Finding]) -> bool:
     failed = any(one.answer == FAIL and one.question.needed for one in given.values())
     again = all(any(not np.isnan(e.value) for e in one.evidence) for one in given.values() if one.question.bar)
     return "faithful" in given and given["faithful"].answer == PASS and not failed and again
-
-
-def _in_words(found: AuditFindings, method: str) -> str:
-    """The questions that a method passes, that it fails, and that are open, in words."""
-    given = found.findings[method].values()
-    passed = [one.question.true for one in given if one.answer == PASS]
-    failed = [one.question.false for one in given if one.answer == FAIL]
-    unsure = [one.question.true for one in given if one.answer == OPEN]
-    parts = [f"it {listed(passed)}"] if passed else []
-    parts += [f"it {listed(failed)}"] if failed else []
-    parts += [f"whether it {listed(unsure)} cannot be told"] if unsure else []
-    return "; ".join(parts)
-
-
-def _sentence(found: AuditFindings) -> str:
-    where = f"on {counted(found.images, 'image')}"
-    if not found.findings or not found.images:
-        return "No verdict: no method has a number."
-    if found.recommended is None:
-        best = next(iter(found.findings))
-        return f"No heatmap can be recommended {where}. Nearest is {best}: {_in_words(found, best)}."
-    layer = found.layers.get(found.recommended, found.layer)
-    layer = f" at {layer}" if layer and "@" not in found.recommended else ""
-    return f"Show {found.recommended}{layer}: {where} {_in_words(found, found.recommended)}."
-
-
-def _notes(found: AuditFindings):
-    """The notes beside the sentence."""
-    if len(found.fit) > 1:
-        others = listed(found.fit[1:])
-        order = "The first has the most passes, then the best mean rank over the scores"
-        yield f"Also fit to be shown: {others}. {order}."
-    unfit = [method for method in found.findings if method not in found.fit]
-    if found.recommended and unfit:
-        yield f"Not fit to be shown on this evidence: {listed(unfit)}."
-    named = found.recommended or next(iter(found.findings), None)
-    for needs, cure in CURES.items():
-        unsure = [n for n, one in found.findings[named].items() if one.needs == needs] if named and found.images else []
-        if unsure:
-            yield f"What cannot be told of {named} ({listed(unsure)}) might be settled by {cure}."
-    for method, reason in found.refused.items():
-        yield f"{method} is not applicable to this model: {reason}."
-    if found.images < IMAGES:
-        yield f"Only {counted(found.images, 'image')}: take this as an indication."

@@ -4,10 +4,11 @@ It unites the noise study, a few metrics, and the checks against the weights and
 controls. Every quantity is computed once.
 """
 
+import datetime
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from heatproof.studies.cases import moved_and_held
 from heatproof.studies.noise_robustness import TABLES, NoisePlan, fewer_severities, noisy_conditions, pair_measures
@@ -34,6 +35,20 @@ class AuditPlan(NoisePlan):
         description="Kinds of noise and attacks; see `heatproof list perturbations`.",
     )
     severities: tuple[int, ...] = Field((1, 3, 5), description="Among 1–5.")
+    author: str | None = Field(None, description="Who audits, for the auditor's section of the page.")
+    date: str | None = Field(None, description="The date of the audit, as 2026-03-31; no clock is read.")
+    commit: str | None = Field(None, description="The commit of the code that is audited.")
+
+    @field_validator("date", mode="before")
+    @classmethod
+    def _date(cls, value: Any) -> Any:
+        """A date as text; YAML reads an unquoted one as a date."""
+        if value is None:
+            return None
+        try:
+            return datetime.date.fromisoformat(str(value)).isoformat()
+        except ValueError:
+            raise ValueError(f"must be a date such as 2026-03-31. Got {value!r}") from None
 
 
 def measures(plan: AuditPlan) -> list[Measure]:
@@ -74,13 +89,19 @@ STUDY = Study(
     conditions=noisy_conditions,
     measures=measures,
     tables={
+        "verdicts.csv": "verdicts",
         "audit.csv": "audit",
+        "per_image.csv": "per_image",
         **SCORE.tables,
         "score_statistics.csv": "score_tests",
         **TABLES,
         "boundaries.csv": "boundaries",
     },
-    sections=("audit", "robustness", "segmenters", "boundaries", "mask_cosine", "scores", "peaks", "gallery"),
+    sections=(
+        *("audit", "per_image", "robustness", "segmenters", "boundaries", "mask_cosine", "scores", "peaks"),
+        *("gallery", "auditor"),
+    ),
+    documents={"model_card.md": "model_card", "tables/audit.xlsx": "workbook"},
     cases=moved_and_held,
     check=with_cheap_methods,
     cheaper=fewer_severities,

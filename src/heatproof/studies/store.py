@@ -30,10 +30,15 @@ from heatproof.files import friendly_os_errors, write_atomically
 NAMES = ("class_names", "labels_matched", "labelled_class")
 #: What pages and tests are made with beside the rows. Those given later replace those of an earlier run.
 PRESENTED = ("labels", "reference")
+#: Who audited what, and when: kept where a later run does not say it.
+SIGNED = ("author", "date", "commit")
 #: The same, and what a run adds on another machine.
-RENEWED = (*NAMES, *PRESENTED, "machines")
+RENEWED = (*NAMES, *PRESENTED, *SIGNED, "machines")
 #: Settings that may differ between two runs of one study: the numbers do not depend on them.
-FREE = ("command", "workers", "executor", "metric_facts", "estimate", "samples", "machines", *NAMES, *PRESENTED)
+FREE = (
+    *("command", "workers", "executor", "metric_facts", "estimate", "samples", "machines"),
+    *(*NAMES, *PRESENTED, *SIGNED),
+)
 #: The columns of rows that tell conditions apart.
 CONDITION_COLUMNS = ("perturbation", "severity", "transformation", "target", "state")
 #: SQL: whether a row explains the class that the reference explains; true where there is no reference.
@@ -71,7 +76,7 @@ class Store:
     def begin(self, plan: Mapping[str, Any]) -> None:
         """Writes `study.json` if there is none; of one that is there only `RENEWED` changes."""
         there = self.plan()
-        names = {name: plan[name] for name in RENEWED if name in plan}
+        names = {name: plan[name] for name in RENEWED if name in plan and not (name in SIGNED and plan[name] is None)}
         if there is None:
             self.write_plan(plan)
         elif any(there.get(name) != value for name, value in json.loads(json.dumps(names)).items()):

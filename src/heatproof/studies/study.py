@@ -57,6 +57,8 @@ class Study:
         conditions: settings → conditions, the first of them the reference.
         tables: file name in `tables/` → how it is made: the name of a function of `heatproof.report.tables`, or any
             function from findings to a data frame (`.csv` or `.parquet` by the file's name).
+        documents: file name, beside `tables/` → its contents, text or bytes, as `tables`: names of functions in
+            `heatproof.report.documents`, or functions. One that raises `MissingExtra` is not written.
         sections: of the page, in order: names of modules in `heatproof.report.sections`, or functions from findings to
             a `Section`, several, or None.
         cases: for the gallery: `(rows, plan) → [Case, …]` (`heatproof.studies.gallery`), or None for no gallery.
@@ -78,6 +80,7 @@ class Study:
     measures: Sequence[str | Measure] | Callable[[Any], Sequence[str | Measure]]
     conditions: Callable[[Any], Sequence[Condition]] = only_clean
     tables: Mapping[str, str | Callable[[Any], Any]] = field(default_factory=dict)
+    documents: Mapping[str, str | Callable[[Any], Any]] = field(default_factory=dict)
     sections: Sequence[str | Callable[[Any], Any]] = ()
     cases: Callable[[Any, Any], Sequence[Any]] | None = None
     check: Callable[[Any, Sequence[Any], Any], Any] | None = None

@@ -9,7 +9,7 @@ from heatproof.report.findings import Findings
 from heatproof.report.gallery import DrawnCase, cases
 from heatproof.report.numbers import number, probability
 from heatproof.report.places import places
-from heatproof.statistics.audit import FAIL, OPEN, PASS, QUESTIONS, AuditFindings, Finding
+from heatproof.statistics.audit_answers import FAIL, OPEN, PASS, QUESTIONS, AuditFindings, Finding
 
 #: The most examples of the recommended method.
 SHOWN = 2
@@ -43,12 +43,12 @@ class AnswerCell:
 
 @dataclass(frozen=True)
 class AuditTable:
-    """Methods × questions; a block of the page."""
+    """Methods × questions, with the verdict on each method; a block of the page."""
 
     kind: ClassVar[str] = "audit"
     label: str
     columns: Sequence[tuple[str, str]]
-    rows: Sequence[tuple[str, bool, Sequence[AnswerCell]]]
+    rows: Sequence[tuple[str, bool, str, Sequence[AnswerCell]]]
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,12 @@ def _blocks(findings: Findings, one: AuditFindings, drawn: Sequence[DrawnCase]) 
     yield Text(f"{one.model} · layer {one.layer} · {one.dataset} · {one.images} images", "kind")
     if one.recommended and (shown := list(_examples(one, drawn))):
         yield Examples(findings.labels.get(one.recommended, one.recommended), shown)
-    rows = [(m, m == one.recommended, [_cell(given.get(q.name)) for q in asked]) for m, given in one.findings.items()]
-    yield AuditTable(f"What each method passes: {one.model}", [(q.name, q.asks) for q in asked], rows)
+    rows = [
+        (m, m == one.recommended, one.verdict(m), [*(_cell(given.get(q.name)) for q in asked), _beaten(one, m)])
+        for m, given in one.findings.items()
+    ]
+    columns = [*((q.name, q.asks) for q in asked), ("beats controls", "By how many scores is it better than all?")]
+    yield AuditTable(f"What each method passes: {one.model}", columns, rows)
     yield Legend([(q.name, f"pass: {q.rule}.") for q in asked])
     yield Text(RULE, "caption")
     yield Legend(list(_metrics(findings, one)))
@@ -131,6 +135,11 @@ def _cell(finding: Finding | None) -> AnswerCell:
     if finding is None:
         return AnswerCell("", "–", ["not asked"])
     return AnswerCell(finding.answer.split()[0], MARKS[finding.answer], finding.why)
+
+
+def _beaten(one: AuditFindings, method: str) -> AnswerCell:
+    beaten, of = one.beaten(method)
+    return AnswerCell("", f"{beaten} of {of}", [])
 
 
 def _tests(one: AuditFindings) -> Any:

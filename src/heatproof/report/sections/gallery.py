@@ -27,13 +27,14 @@ NOTHING = "This folder has no gallery yet. It is made at the end of a run: run t
 
 @dataclass(frozen=True)
 class CaseBlock:
-    """A case as a block of the page; `notes`: (method, column) → lines under the tile."""
+    """A case as a block of the page; `notes`: (method, column) → lines under the tile; `remark`: on the whole case."""
 
     kind: ClassVar[str] = "case"
     case: DrawnCase
     notes: Mapping[tuple[str, int], Sequence[str]]
     controls: frozenset[str]
     labels: Mapping[str, str] = field(default_factory=dict)
+    remark: str = ""
 
     def called(self, method: str) -> str:
         """What a method is called; empty for the images themselves."""
@@ -51,11 +52,25 @@ class CaseBlock:
 def section(findings: Findings) -> Section:
     """Every case in the order stored."""
     found = cases(findings.source.folder, findings.labels)
-    shown = [CaseBlock(case, _notes(findings, case), findings.controls, findings.labels) for case in found]
+    shown = [
+        CaseBlock(case, _notes(findings, case), findings.controls, findings.labels, _remark(findings, case))
+        for case in found
+    ]
     several = any(len(case.columns) > 1 for case in found)
     text = NOTHING if not found else SEVERAL if several else ONE
     text = f"{text} {OUTLINE}" if any(case.masked for case in found) else text
     return Section(id="gallery", title="Gallery", blocks=[Text(text), *shown])
+
+
+def _remark(findings: Findings, case: DrawnCase) -> str:
+    """What an audit decided on this image for the method it recommends, or for the one that comes nearest."""
+    facts = case.facts
+    for one, images in findings.audited if "audit" in findings.section_names else ():
+        if (one.model, one.dataset) == (facts["model"], facts["dataset"]) and one.findings:
+            rows = images.of(one.recommended or next(iter(one.findings)))
+            for row in rows[rows["image"] == facts["image"]].itertuples():
+                return findings.labelled(f"{row.method}: {row.decision}{f': {row.reason}' if row.reason else ''}.")
+    return ""
 
 
 def _notes(findings: Findings, case: DrawnCase) -> dict[tuple[str, int], Sequence[str]]:

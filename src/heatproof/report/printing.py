@@ -1,0 +1,65 @@
+"""The page as a PDF, printed by a headless Chromium."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from heatproof.errors import HeatproofError
+
+#: The names under which Chromium and its relatives are installed.
+BROWSERS = (
+    *("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge"),
+    "headless_shell",
+)
+#: Seconds after which printing is given up.
+PATIENCE = 300
+
+
+class NoPrinter(HeatproofError):
+    """No browser prints the page."""
+
+
+def browser() -> str:
+    """The path of the first of `BROWSERS` that is installed.
+
+    Raises:
+        NoPrinter: there is none.
+    """
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        raise NoPrinter(
+            f"--pdf needs Chromium or Chrome: none of {', '.join(BROWSERS)} is on the PATH. Leave --pdf out, open "
+            "report.html in any browser and print it to a file."
+        )
+    return found
+
+
+def write_pdf(page: Path) -> Path:
+    """Prints a page to a PDF beside it.
+
+    Raises:
+        NoPrinter: there is no browser, or it fails.
+    """
+    target = page.with_suffix(".pdf")
+    with tempfile.TemporaryDirectory(prefix="heatproof-pdf-", ignore_cleanup_errors=True) as scratch:
+        made = Path(scratch) / "report.pdf"
+        alone = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []  # the sandbox refuses root
+        command = [browser(), "--headless", "--disable-gpu", *alone, f"--user-data-dir={scratch}/profile",
+                   "--no-pdf-header-footer", f"--print-to-pdf={made}", page.resolve().as_uri()]  # fmt: skip
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=PATIENCE)
+            why = (
+                ""
+                if made.is_file()
+                else (done.stderr.strip().splitlines() or [f"it exited with {done.returncode}"])[-1]
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            why = str(error)
+        if why:
+            raise NoPrinter(
+                f"{command[0]} printed no PDF: {why:.300}. Open {page} in a browser and print it to a file."
+            )
+        shutil.copyfile(made, target)
+    return target
