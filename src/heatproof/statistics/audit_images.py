@@ -35,8 +35,8 @@ RULES = (
     (HIDE, "the prediction changes under mild noise (the lowest severity of each perturbation that was run)"),
     (
         HIDE,
-        f"under mild noise that keeps the prediction, the map is no more like itself (lowest RBO) than the upper "
-        f"{percent(1 - CHANCE)} of the maps of the control `{RANDOM}`",
+        f"under mild noise that keeps the prediction, the map is not more like itself (lowest RBO) than "
+        f"{percent(CHANCE)} of the maps of the control {RANDOM} are",
     ),
     (HIDE, "the probability of the prediction is below the threshold of the first sentence, where there is one"),
     (HIDE, "the method is not fit to be shown: it fails a question, or is not shown to be faithful"),
