@@ -35,8 +35,8 @@ RULES = (
     (HIDE, "the prediction changes under mild noise (the lowest severity of each perturbation that was run)"),
     (
         HIDE,
-        f"under mild noise that keeps the prediction, the map is no more like itself (lowest RBO) than the upper "
-        f"{percent(1 - CHANCE)} of the maps of the control `{RANDOM}`",
+        f"under mild noise that keeps the prediction, the map is not more like itself (lowest RBO) than "
+        f"{percent(CHANCE)} of the maps of the control {RANDOM} are",
     ),
     (HIDE, "the probability of the prediction is below the threshold of the first sentence, where there is one"),
     (HIDE, "the method is not fit to be shown: it fails a question, or is not shown to be faithful"),
@@ -64,18 +64,18 @@ class ImageDecisions:
     needed. notes: the same in words. chance: the likeness of random maps, NaN where it is not known.
     """
 
-    table: pd.DataFrame
+    table: Any
     least: float | None
     notes: tuple[str, ...]
     chance: float
 
-    def of(self, method: str) -> pd.DataFrame:
+    def of(self, method: str) -> Any:
         """The rows of one method."""
         return self.table[self.table["method"] == method]
 
 
 def image_decisions(
-    found: AuditFindings, images: pd.DataFrame, scores: Any, mild: Any, directions: Mapping[str, Any]
+    found: AuditFindings, images: Any, scores: Any, mild: Any, directions: Mapping[str, Any]
 ) -> ImageDecisions:
     """Decides for every image and real method.
 
@@ -109,7 +109,7 @@ def image_decisions(
                  "predicted": one.predicted, "right": one.right, "probability": one.probability, "changed_by": by,
                  "likeness": alike, "chance": chance, "controls_better_by": better_by}
             )  # fmt: skip
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    table: Any = pd.DataFrame(rows, columns=list(COLUMNS))
     hidden = np.array([any(decision == HIDE for decision, _ in why) for why in every], bool)
     least, notes = _threshold(table[table["recommended"]], hidden[table["recommended"].to_numpy(bool)], found)
     for row, why in zip(rows, every, strict=True):
@@ -160,13 +160,13 @@ def _of_method(found: AuditFindings, method: str) -> list[tuple[str, str]]:
     return [(HIDE, f"{method} is not fit to be shown: {found.reason_against(method)}")]
 
 
-def _likeness(mild: Any) -> pd.DataFrame:
+def _likeness(mild: Any) -> Any:
     """The lowest RBO under mild noise that keeps the prediction, images × methods."""
     kept = mild[(mild["changed"].astype("boolean").fillna(True) == False)]  # noqa: E712
     return kept.pivot_table(index="image", columns="method", values="rbo", aggfunc="min", observed=True)
 
 
-def _at(table: pd.DataFrame, image: str, method: str) -> float:
+def _at(table: Any, image: str, method: str) -> float:
     return float(table.at[image, method]) if image in table.index and method in table.columns else np.nan
 
 
@@ -235,7 +235,7 @@ def least_probability(
     return passed
 
 
-def _threshold(table: pd.DataFrame, hidden: np.ndarray, found: AuditFindings) -> tuple[float | None, tuple[str, ...]]:
+def _threshold(table: Any, hidden: np.ndarray, found: AuditFindings) -> tuple[float | None, tuple[str, ...]]:
     """The threshold for the recommended method, None where it is of no use; and a note."""
     probability = table["probability"].to_numpy(np.float64)
     known = ~np.isnan(probability)

@@ -11,7 +11,7 @@ from heatproof.statistics.wording import listed
 
 UNKNOWN = "not given"
 FILES = (
-    "A section for a model card is in model_card.md; with the extra `xlsx` this list and all tables are in one "
+    "A section for a model card is in model_card.md; with the extra xlsx this list and all tables are in one "
     "workbook, tables/audit.xlsx. What must not be concluded stands under the verdict."
 )
 
