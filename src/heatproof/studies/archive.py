@@ -26,11 +26,13 @@ HEADER = "# Every setting of this study. To repeat it: heatproof run {folder} --
 
 
 def write_archive(folder: Path, given: Plan, done: Plan) -> None:
-    """Writes `study.yaml`. given: the settings as they were given; done: as they were run."""
+    """Writes `study.yaml`, if it is not there already. given: the settings as they were given; done: as they were run."""
     text = HEADER.format(folder=folder) + yaml.safe_dump(
         archived(given, done), sort_keys=False, allow_unicode=True, width=110
     )
-    write_atomically(folder / NAME, lambda file: file.write(text.encode("utf-8", "replace")))
+    written, path = text.encode("utf-8", "replace"), folder / NAME
+    if not path.is_file() or path.read_bytes() != written:
+        write_atomically(path, lambda file: file.write(written))
 
 
 def archived(given: Plan, done: Plan) -> dict[str, Any]:
