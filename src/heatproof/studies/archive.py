@@ -26,13 +26,12 @@ HEADER = "# Every setting of this study. To repeat it: heatproof run {folder} --
 
 
 def write_archive(folder: Path, given: Plan, done: Plan) -> None:
-    """Writes `study.yaml`, if it is not there already. given: the settings as they were given; done: as they were run."""
-    text = HEADER.format(folder=folder) + yaml.safe_dump(
-        archived(given, done), sort_keys=False, allow_unicode=True, width=110
-    )
-    written, path = text.encode("utf-8", "replace"), folder / NAME
-    if not path.is_file() or path.read_bytes() != written:
-        write_atomically(path, lambda file: file.write(written))
+    """Writes `study.yaml`, unless it holds these settings. given: the settings as they were given; done: as run."""
+    settings = yaml.safe_dump(archived(given, done), sort_keys=False, allow_unicode=True, width=110)
+    body, path = settings.encode("utf-8", "replace"), folder / NAME
+    if not path.is_file() or not path.read_bytes().endswith(body):
+        header = HEADER.format(folder=folder).encode("utf-8", "replace")
+        write_atomically(path, lambda file: file.write(header + body))
 
 
 def archived(given: Plan, done: Plan) -> dict[str, Any]:
