@@ -172,8 +172,8 @@ def split_object(x, mask, *, of="quickshift"):
 
     The line goes through the centroid of the object's mask, across its longest axis. Segments without a pixel of the
     object stay whole, and so do those that the line does not cross: few are cut (4 of 112 on average in docs/claims.md,
-    run H), so that little change is to be expected. `of`: the other segmenter, with options in
-    brackets or not, `split-object[of=slic]`.
+    run H), so that little change is to be expected. `of`: the other segmenter, with options in brackets or not,
+    `split-object[of=slic]`.
     """
     whole = _whole_segments(x, of)
     touched = np.isin(whole, whole[mask])

@@ -9,21 +9,15 @@ import pytest
 
 from heatproof import cli
 from heatproof.errors import InvalidStudy
-from heatproof.report import printing, write_report, write_tables
+from heatproof.report import printing, write_tables
 from heatproof.studies import run
 from heatproof.studies.plan import checked_plan
 
-SMALL = {
-    "study": "audit",
-    "models": "shapes",
-    "datasets": "shapes",
-    "limit": 9,
-    "methods": ["gradcam", "eigencam"],
-    "segmenters": "grid",
-    "perturbations": ["jpeg", "fgsm"],
-    "severities": [3],
-    "resamples": 100,
-}
+from ..audits import SMALL as SETTINGS
+from ..audits import made
+
+SMALL = {"study": "audit", **SETTINGS}
+
 SIGNED = {"author": "Ada <b>|*x*", "date": "2026-03-31", "commit": "abc123"}
 
 
@@ -31,11 +25,11 @@ SIGNED = {"author": "Ada <b>|*x*", "date": "2026-03-31", "commit": "abc123"}
 def signed(shared_folder):
     """The folder of a finished audit with an author whose name is hostile, with its page."""
 
-    def made(folder):
-        run.run(checked_plan({**SMALL, **SIGNED}), folder, workers=1)
-        write_report(folder)
+    def sign(folder):
+        shutil.copytree(shared_folder("audit", made), folder)
+        made(folder, **SIGNED)
 
-    return shared_folder("signed-audit", made)
+    return shared_folder("signed-audit", sign)
 
 
 @pytest.fixture

@@ -16,26 +16,12 @@ from heatproof.studies.plan import checked_plan
 from heatproof.studies.store import connect
 from heatproof.studies.study import study_named
 
-SMALL = {
-    "models": "shapes",
-    "datasets": "shapes",
-    "limit": 9,
-    "methods": ["gradcam", "eigencam"],
-    "segmenters": "grid",
-    "perturbations": ["jpeg", "fgsm"],
-    "severities": [3],
-    "resamples": 100,
-}
+from ..audits import SMALL, made
 
 
 @pytest.fixture(scope="module")
 def audited(shared_folder):
     """The folder of a finished audit, with its page."""
-
-    def made(folder):
-        run.run(checked_plan({"study": "audit", **SMALL}), folder, workers=1)
-        write_report(folder)
-
     return shared_folder("audit", made)
 
 

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+import heatproof
 from heatproof.errors import InvalidStudy
 from heatproof.studies.run import run
 from heatproof.studies.store import connect
@@ -47,3 +49,16 @@ def test_without_masks_the_cut_is_left_out_and_refused_where_it_is_asked_for(sma
     assert segments_of(tmp_path / "out").empty and len(segments_of(tmp_path / "out", "grid[shift=0.5]"))
     with pytest.raises(InvalidStudy, match="cuts at the object, so it needs masks"):
         run(few(small_plan, segmenters=["grid", "split-object"]), tmp_path / "other")
+
+
+def test_in_python_the_masks_given_are_those_that_are_cut_at():
+    model, x = heatproof.load_model("shapes"), torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    masks = torch.zeros(2, 96, 96, dtype=torch.bool)
+    masks[:, 30:60, 20:70] = True
+    asked = {"metrics": ["rbo[segmenter=grid]", f'rbo[segmenter="{CUT}"]'], "reference": x.flip(3)}
+    found = heatproof.score(model, x, "gradcam", masks=masks, **asked)
+    values = found.to_pandas().pivot(index="image", columns="metric", values="value")
+    assert values.notna().all(axis=None) and (values.iloc[:, 0] != values.iloc[:, 1]).all()
+    without = heatproof.score(model, x, "gradcam", **asked).to_pandas()
+    cut = without[without["metric"].str.contains("split-object")]
+    assert cut["value"].isna().all() and cut["flag"].str.contains("cuts at the object, so it needs masks").all()

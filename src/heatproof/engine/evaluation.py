@@ -147,17 +147,18 @@ def _scored(
         raw = one.maps.to(images.x)
         seen = absent_flags(one.absent or [False] * len(raw), flags(raw, "display"))
         maps = display_maps(raw, "display", tuple(images.x.shape[2:]))
-        own = _pairs_of(one, maps, images.x if reference_images is None else reference_images.to(images.x))
+        there = images.x if reference_images is None else reference_images.to(images.x)
+        own = _pairs_of(one, maps, there, images.ground_truth)
         yield evaluation.of(MapScores(images, maps, raw, None), one.key, seen, own)
 
 
-def _pairs_of(one: GivenMaps, maps: torch.Tensor, x: torch.Tensor) -> Pairs | None:
+def _pairs_of(one: GivenMaps, maps: torch.Tensor, x: torch.Tensor, mask: torch.Tensor | None) -> Pairs | None:
     """Maps made elsewhere beside their own reference."""
     if one.reference is None:
         return None
     raw = one.reference.to(maps)
     shown = display_maps(raw, "display", tuple(maps.shape[1:]))
-    return Pairs(ReferenceMaps(x, {one.key: shown}, {one.key: flags(raw, "display")}), {one.key: maps})
+    return Pairs(ReferenceMaps(x, {one.key: shown}, {one.key: flags(raw, "display")}, mask), {one.key: maps})
 
 
 @dataclass

@@ -42,7 +42,8 @@ class ReferenceMaps:
     def segments(self, segmenter: str) -> torch.Tensor:
         """Label maps `(N, H, W)` of the reference images."""
         if segmenter not in self._segments:
-            self._segments[segmenter] = segment(within_unit(self.x.nan_to_num(0)), segmenter, mask=self.mask)
+            mask = None if self.mask is None else self.mask.bool()
+            self._segments[segmenter] = segment(within_unit(self.x.nan_to_num(0)), segmenter, mask=mask)
         return self._segments[segmenter]
 
     @cached_property

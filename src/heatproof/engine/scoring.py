@@ -225,9 +225,11 @@ def score(
     def work(rows: slice) -> tuple[list[MethodScores], torch.Tensor]:
         batch = call.batch(rows)
         some = [_given_maps(key, maps, rows, batch.x, inputs, references.maps.get(key)) for key, maps in given.items()]
-        more: dict[str, Any] = {"ground_truth": ground_truth.of_rows(rows)}
+        mask = ground_truth.of_rows(rows)
+        more: dict[str, Any] = {"ground_truth": mask}
         if paired:
-            more |= {"reference": references.of_methods(rows, batch.x), "reference_images": references.x(rows)}
+            of_reference = references.of_methods(rows, batch.x, mask)
+            more |= {"reference": of_reference, "reference_images": references.x(rows)}
         found = list(evaluate(batch, call.methods, wanted, given=some, **more))
         failed = {row - rows.start: why for row, why in inputs.failed.items() if rows.start <= row < rows.stop}
         return [unusable(one, failed) for one in found], without(batch.target, failed, -1)
@@ -283,19 +285,19 @@ class _References:
         """The reference images, where there are any."""
         return None if self.images is None else self.images.inputs.batch(rows)
 
-    def of_methods(self, rows: slice, x: torch.Tensor) -> ReferenceMaps | None:
+    def of_methods(self, rows: slice, x: torch.Tensor, mask: torch.Tensor | None) -> ReferenceMaps | None:
         """The reference maps of those methods that have them; None where none has."""
         methods = self.call.methods
         if self.images is not None and methods:
             # Another condition gives other random numbers: an image may be its own reference, and `random` is unstable.
             batch = self.images.batch(rows, condition="clean")
-            return ReferenceMaps.of(batch.x, explanation(batch, methods))
+            return ReferenceMaps.of(batch.x, explanation(batch, methods), mask=mask)
         named = [method.key for method in methods if method.key in self.maps]
         if not named:
             return None
         raw = {key: _maps_at_image_size(key, self.maps[key], rows, x, self.call.inputs) for key in named}
         shown = {key: display_maps(maps.to(x), "display", tuple(x.shape[2:])) for key, maps in raw.items()}
-        return ReferenceMaps(x, shown, {key: flags(maps, "display") for key, maps in raw.items()})
+        return ReferenceMaps(x, shown, {key: flags(maps, "display") for key, maps in raw.items()}, mask)
 
 
 def _methods_and_maps(asked: Any) -> tuple[dict[str, Mapping[str, Any]], dict[str, Any]]:
