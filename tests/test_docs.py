@@ -320,7 +320,8 @@ def test_the_example_commands_that_score_are_understood(monkeypatch, tmp_path):
         shlex.split(line) for line in re.findall(r"^    (heatproof score .+)$", PAGES["docs/moving.md"], re.MULTILINE)
     ]
     plans = [settings_of(words, monkeypatch) for words in lines if words[1] == "score"]
-    assert [Path(plan["out"]).name for plan in plans[:2]] == ["scores", "theirs"] and len(plans) == 5
+    assert [Path(plan["out"]).name for plan in plans[:3]] == ["scores", "theirs", "labels"] and len(plans) == 6
+    assert plans[2]["targets"] == ("labels",) and plans[2]["models"][0]["multi_label"]
     assert plans[0]["methods"] == ("gradcam", "layercam", "refine:layercam")
     assert plans[1]["datasets"][0]["masks"] and not plans[1]["methods"]
     for plan in plans:

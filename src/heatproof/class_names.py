@@ -196,3 +196,15 @@ def _some(names: Sequence[str], where: str, empty: bool = False) -> tuple[str, .
         got = "no name" if number is None else f"an empty name for class {number}"
         raise InvalidInput(f"`classes` must hold a name for each class. Got {got} in {where}.")
     return tuple(names)
+
+
+def several_in_words(targets: Sequence[str]) -> str:
+    """Several classes of each image in words: `all labels of an image`, `the 3 most probable classes`, or as they are.
+
+    targets: rules of `heatproof.targets` that each name one class, such as `label`, `label:2`.
+    """
+    count = len(targets)
+    for rule, words in (("label", "all labels of an image"), ("predicted", f"the {count} most probable classes")):
+        if count > 1 and list(targets) == [rule, *(f"{rule}:{number}" for number in range(2, count + 1))]:
+            return words
+    return ", ".join(targets)

@@ -23,6 +23,10 @@ RULES = {
 
 #: A rule that names several classes of an image: the most probable ones.
 TOP = r"top([0-9]+)"
+#: The rule that names all labels of an image, where it may have several.
+LABELS = "labels"
+#: A rule that names one more class of an image: `label:2` is its second label, `predicted:2` its second most probable.
+NTH = r"(label|predicted):([1-9][0-9]*)"
 
 Rule = str | int | Sequence[int | str] | Sequence[Sequence[int | str]] | torch.Tensor | Callable[[torch.Tensor], Any]
 
@@ -114,15 +118,17 @@ def _apply_rule(rule: Rule, logits: torch.Tensor, labels: Any, clean: torch.Tens
     if rule == "label":
         return _require_labels(labels, len(logits))
     if several := re.fullmatch(TOP, rule):
-        return _most_probable(logits, int(several[1]))
+        return _most_probable(logits, int(several[1]), rule)
+    if (ranked := re.fullmatch(NTH, rule)) and ranked[1] == "predicted":
+        return _most_probable(logits, int(ranked[2]), rule)[:, -1]
     if re.fullmatch(r"-?[0-9]+", rule):
         return int(rule)
     raise InvalidTarget(unknown_rule(rule))
 
 
-def _most_probable(logits: torch.Tensor, count: int) -> torch.Tensor:
+def _most_probable(logits: torch.Tensor, count: int, rule: str) -> torch.Tensor:
     if not 1 <= count <= logits.shape[1]:
-        raise InvalidTarget(f"Target `top{count}` must name 1 … {logits.shape[1]} classes. Got {count}.")
+        raise InvalidTarget(f"Target `{rule}` must name 1 … {logits.shape[1]} classes. Got {count}.")
     return behind_largest(logits).sort(dim=1, descending=True, stable=True).indices[:, :count]
 
 
@@ -187,7 +193,25 @@ def with_indices(target: Any, names: Sequence[str] | None) -> Any:
 
 def is_rule(text: str) -> bool:
     """Whether a text is a rule, or an index, and no class's name."""
-    return text in RULES or bool(re.fullmatch(rf"{TOP}|-?[0-9]+", text))
+    return text in RULES or bool(re.fullmatch(rf"{TOP}|{NTH}|-?[0-9]+", text))
+
+
+def nth(rule: str) -> tuple[str, int]:
+    """`label:2` → `("label", 2)`: of which rule, and the number counted from 1; any other rule is its own first."""
+    found = re.fullmatch(NTH, rule)
+    return (found[1], int(found[2])) if found else (rule, 1)
+
+
+def one_by_one(rule: str, labels: int = 1) -> list[str]:
+    """A rule as rules that each name one class: `top3` → `predicted`, `predicted:2`, `predicted:3`.
+
+    labels: the most labels of an image, for `labels`.
+    """
+    top = re.fullmatch(TOP, rule)
+    if not top and rule != LABELS:
+        return [rule]
+    name, count = ("predicted", int(top[1])) if top else ("label", labels)
+    return [name, *(f"{name}:{number}" for number in range(2, count + 1))]
 
 
 def _index_of(text: str, names: Sequence[str] | None) -> int:
@@ -210,11 +234,13 @@ def refuse_several(rule: str) -> None:
         InvalidTarget: a rule that names several classes of an image, nothing, a number that is no index, or a misspelt
             `predicted`. Whether a name is one of a class is known when there is a model.
     """
-    if re.fullmatch(TOP, rule):
+    if re.fullmatch(TOP, rule) or rule == LABELS:
         raise InvalidTarget(
-            f"Here a target must be one class of each image. Got {rule!r}, which goes with `heatproof explain` and "
-            "`heatproof.explain`. Use target `predicted`."
+            f"Here a target must be one class of each image. Got {rule!r}. The study score takes several as `targets` "
+            "(--targets), and `heatproof explain` takes top3. Use target `predicted`."
         )
+    if re.fullmatch(NTH, rule):
+        return
     likely = difflib.SequenceMatcher(None, rule.lower(), "predicted").ratio() > 0.85 and rule != "predicted"
     if likely or not rule.strip() or re.fullmatch(r"-[0-9]+|[0-9]+\.[0-9]*", rule):
         raise InvalidTarget(unknown_rule(rule, several=False))

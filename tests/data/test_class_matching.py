@@ -138,7 +138,7 @@ def test_a_network_without_names_gets_those_of_the_folders_if_they_are_as_many(f
         ("file,name\nDog/1.png,dgo\n", InvalidTarget, "No class is called 'dgo'. Did you mean 'dog'"),
         ("file,class_index,name\nDog/1.png,1,dog\nzebra/1.png,1,cat\n", InvalidInput, "class 1 is called 'dog' and"),
         ("file,class_index,name\nDog/1.png,1,dog\nzebra/1.png,2,dog\n", InvalidInput, "classes 1 and 2 are called"),
-        ("file,name\nDog/1.png,dog\nDog/1.png,cat\n", InvalidInput, "Dog/1.png has dog too"),
+        ("file,name\nDog/1.png,dog\nDog/1.png,cat\n", InvalidTarget, "No class is called 'cat'"),
     ],
 )
 def test_names_in_a_csv_that_contradict(folder, tmp_path, rows, error, says):

@@ -17,7 +17,7 @@ from heatproof.report import write_tables
 from heatproof.report.blocks import drawings_in
 from heatproof.report.findings import Findings
 from heatproof.report.source import open_source
-from heatproof.studies import run
+from heatproof.studies import condition_checks, run
 from heatproof.studies.cost import Explained, counted, passes_of_image
 from heatproof.studies.fidelity import CHEAP, STUDY, VARIANTS, FidelityPlan, fewer_variants
 from heatproof.studies.jobs import all_requests, input_of
@@ -278,7 +278,7 @@ def test_settings():
         checked_plan({**GIVEN, "targets": "predictd"})
     wrong = checked_plan({**GIVEN, "transformations": "resize[size=0]"})
     with pytest.raises(heatproof.errors.InvalidInput, match=r"`size` must be at least 1"):
-        run.check_conditions(STUDY.all_conditions(wrong))
+        condition_checks.check_conditions(STUDY.all_conditions(wrong))
 
 
 def test_the_passes_told_are_those_by_hand():

@@ -166,6 +166,11 @@ def source_of(images: Any) -> Any:
     return images
 
 
+def further_labels(images: Any) -> Mapping[str, tuple[int, ...]]:
+    """Id → the labels after the first, of images with several."""
+    return getattr(source_of(images), "further", {})
+
+
 def _refuse_contradiction(own: Sequence[str], names: Sequence[str]) -> None:
     for index, name in enumerate(own):
         found = matched([name], names) or {0: index}

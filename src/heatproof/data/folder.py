@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from PIL import Image
 from heatproof.data.dicom import ENDINGS, refuse_without_pydicom
 from heatproof.data.image_opener import open_pixels
 from heatproof.data.image_paths import EXTENSIONS, image_files, printable, subfolders
-from heatproof.data.labels import labels_by_ending, read_labels
+from heatproof.data.labels import by_ending, labels_by_ending, read_labels
 from heatproof.errors import InvalidImage, InvalidInput
 from heatproof.memo import cached_property
 from heatproof.pixels import Pixels
@@ -26,7 +26,7 @@ class ImageFolder:
     """Files with ids and labels; obeys `Images`. Made by `images_from_folder` and `images_from_list`.
 
     `labels_by`: what a CSV gives, `index` or `name`; empty for a folder of each class. Labels that are not indices are
-    the positions of the names in sorted order.
+    the positions of the names in sorted order. `further`: id → the labels after the first, of images with several.
     """
 
     name: str
@@ -36,6 +36,7 @@ class ImageFolder:
     class_names: list[str] | None = None
     flags: dict[str, str] = field(default_factory=dict)
     labels_by: str = ""
+    further: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:
@@ -47,6 +48,8 @@ class ImageFolder:
         digest = hashlib.blake2b(digest_size=16)
         for row in zip(self.ids, self.labels, map(_content, self.paths), strict=True):
             digest.update(repr(row).encode())
+        if self.further:
+            digest.update(repr(sorted(self.further.items())).encode())
         return digest.hexdigest()
 
     def open(self, i: int) -> Image.Image | Pixels:
@@ -73,10 +76,10 @@ def images_from_folder(folder: Path, labels: str | os.PathLike | None = None, na
     _refuse_masks_among(folder, list(files))
     class_names, known = _class_folders(folder, list(files))
     missing: set[str] = set()
-    labels_by = ""
+    labels_by, further = "", {}
     if labels is not None:
-        file = read_labels(labels)
-        class_names, known, labels_by = file.names, file.labels, file.labels_by
+        file = read_labels(labels, several=True)
+        class_names, known, labels_by, further = file.names, file.labels, file.labels_by, file.further
         missing = _labels_without_file(known, files, labels, folder)
     ids = sorted({*files, *missing})
     return ImageFolder(
@@ -87,13 +90,18 @@ def images_from_folder(folder: Path, labels: str | os.PathLike | None = None, na
         class_names=class_names,
         flags={id: MISSING for id in ids if id in missing},
         labels_by=labels_by,
+        further={id: more for id, more in further.items() if id in files},
     )
 
 
-def labelled_from_file(images: ImageFolder, path: str | os.PathLike) -> ImageFolder:
-    """The same files with the labels of a CSV, matched by the end of the path (`labels_by_ending`)."""
-    labels, file = labels_by_ending(images.ids, path)
-    return replace(images, labels=labels, class_names=file.names, labels_by=file.labels_by)
+def labelled_from_file(images: ImageFolder, path: str | os.PathLike, several: bool = False) -> ImageFolder:
+    """The same files with the labels of a CSV, matched by the end of the path (`labels_by_ending`).
+
+    several: whether an image may have several labels.
+    """
+    labels, file = labels_by_ending(images.ids, path, several)
+    more = {id: found for id in images.ids if (found := by_ending(id, file.further))}
+    return replace(images, labels=labels, class_names=file.names, labels_by=file.labels_by, further=more)
 
 
 def images_from_list(paths: Iterable[str | os.PathLike], name: str = "images") -> ImageFolder:

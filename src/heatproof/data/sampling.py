@@ -59,8 +59,11 @@ def limited(images: Images, limit: int | None, seed: int = 0, sampling: str = "s
         return images
     if isinstance(images, ImageFolder):  # its fingerprint reads the files that are left, and no others
         ids, paths, labels = ([values[i] for i in rows] for values in (images.ids, images.paths, images.labels))
-        flags = {id: flag for id, flag in images.flags.items() if id in set(ids)}
-        return replace(images, ids=ids, paths=paths, labels=labels, flags=flags)
+        kept = set(ids)
+        flags, further = (
+            {id: value for id, value in found.items() if id in kept} for found in (images.flags, images.further)
+        )
+        return replace(images, ids=ids, paths=paths, labels=labels, flags=flags, further=further)
     return ImageSubset(images, tuple(rows))
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from heatproof.bibliography import bibtex, is_ours, keys_of
+from heatproof.class_names import several_in_words
 from heatproof.paper_table import latex
 
 #: The entries of the statistics that every study uses, and of the intervals.
@@ -105,6 +106,9 @@ def _subject(plan: Mapping[str, Any], sources: Sources, found: Citations) -> Ite
         f"of heatproof{after}."
     )
     target = str(plan.get("target") or "predicted")
+    if pooled := list(plan.get("pooled_targets") or ()):
+        yield f"The classes explained were {latex(several_in_words(pooled))}; scores are means over an image's classes."
+        return
     yield f"The class explained was {TARGETS.get(target, f'class {latex(target)}')}."
 
 

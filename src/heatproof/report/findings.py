@@ -6,7 +6,9 @@ from functools import cached_property
 from importlib import import_module
 from typing import Any
 
-from heatproof.class_names import name_of
+import pandas as pd
+
+from heatproof.class_names import name_of, several_in_words
 from heatproof.errors import HeatproofError, InvalidStudy, UnknownName
 from heatproof.report import frames
 from heatproof.report.audited_images import audited_images
@@ -26,6 +28,7 @@ from heatproof.statistics.audit import audit_findings
 from heatproof.statistics.audit_answers import AuditFindings
 from heatproof.statistics.audit_images import ImageDecisions
 from heatproof.statistics.audit_sentence import sentence
+from heatproof.statistics.class_scores import CLASSES, class_table
 from heatproof.statistics.peaks import Peaks, peak_sentences, place_of
 from heatproof.statistics.special_rows import GROUND_TRUTH
 from heatproof.studies.study import Study, study_named
@@ -87,6 +90,16 @@ class Findings:
     def scores(self) -> ScoreFindings | None:
         """Findings of metrics on the reference images; None without rows of one."""
         return ScoreFindings.of(self.source)
+
+    @cached_property
+    def class_scores(self) -> Frame:
+        """Columns as in `CLASSES`; empty where one class is explained on all images."""
+        if self.scores is None:
+            return pd.DataFrame(columns=list(CLASSES))
+        rows = frames.scores_by_class(self.rows, list(self.plan.get("pooled_targets") or ()))
+        given = {"resamples": int(self.plan.get("resamples") or 1000), "seed": int(self.plan.get("seed") or 0)}
+        names = {model: self.class_names(model) for model, _ in self.settings}
+        return class_table(rows, self.scores.facts, self.scores.methods, self.scores.metrics, names, **given)
 
     @cached_property
     def validity(self) -> ValidityFindings | None:
@@ -195,7 +208,13 @@ class Findings:
         return list((self.plan.get("class_names") or {}).get(model) or ())
 
     def target_text(self, target: str) -> str:
-        """The class explained in words: a rule as it is, an index or a name as `hen (8)`."""
+        """The class explained in words: a rule as it is, an index or a name as `hen (8)`; several classes in words."""
+        pooled = list(self.plan.get("pooled_targets") or ())
+        if target in pooled:
+            return several_in_words([self._target_text(one) for one in pooled])
+        return self._target_text(target)
+
+    def _target_text(self, target: str) -> str:
         models = self.plan.get("models") or ()
         named = {one.get("named_targets", {}).get(target) for one in models} - {None}
         if len(named) == 1:

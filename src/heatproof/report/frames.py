@@ -159,21 +159,54 @@ def correct(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataFra
     )
 
 
-def scores(rows: duckdb.DuckDBPyConnection) -> Frame:
+def scores(rows: duckdb.DuckDBPyConnection, pooled: Sequence[str] = ()) -> Frame:
     """One row per image, method and metric under the reference, columns as SCORES; ordered by the key.
+
+    pooled: the classes of an image over which its score is the mean. One without a score for any of them is NaN, with
+    the flags of all; else scores of classes that have none are left out.
 
     Raises:
         StoreError: a score is stored twice, as by two studies in one folder.
     """
+    frame = _scores_by_target(rows, pooled)
+    if pooled:
+        key = [name for name in SCORE if name != "target"]
+        cells = frame.groupby(key, sort=False, observed=True)
+        values, flags = cells["value"].mean(), cells["flag"].agg(lambda each: "; ".join(sorted(set(each) - {""})))
+        frame = values.to_frame().assign(flag=flags.where(values.isna(), ""), target="; ".join(pooled)).reset_index()
+    return frame[list(SCORES)].astype({"value": "float64", "control": "bool"})
+
+
+def scores_by_class(rows: duckdb.DuckDBPyConnection, pooled: Sequence[str] = ()) -> Frame:
+    """One row per image, method, metric and class explained, columns as SCORES, with `explained`, the class's index."""
+    key = "model, dataset, target, image"
+    classes: Frame = rows.execute(
+        f"""SELECT {key}, any_value(value)::BIGINT AS explained FROM rows
+            WHERE method = '' AND metric = 'target-class' AND flag = '' AND isfinite(value) AND {_explained(pooled)}
+            GROUP BY {key} ORDER BY {key}"""
+    ).df()
+    return _scores_by_target(rows, pooled).merge(classes, on=key.split(", "))
+
+
+def _explained(pooled: Sequence[str]) -> str:
+    """The condition on rows of the reference and, of several classes of each image, of the others."""
+    if not pooled:
+        return "reference"
+    named = ", ".join("'" + target.replace("'", "''") + "'" for target in pooled)
+    return f"(reference OR (perturbation = '' AND transformation = '' AND state = '' AND target IN ({named})))"
+
+
+def _scores_by_target(rows: duckdb.DuckDBPyConnection, pooled: Sequence[str]) -> Frame:
     key = ", ".join(SCORE)
     frame: Frame = rows.execute(
         f"""SELECT {key}, any_value(value) AS value,
                    coalesce(string_agg(DISTINCT flag, '; ' ORDER BY flag) FILTER (flag <> ''), '') AS flag,
                    count(*) AS copies
-            FROM rows WHERE {REFERENCE} AND NOT suffix(metric, '{CURVE}') GROUP BY {key} ORDER BY {key}"""
+            FROM rows WHERE method <> '' AND {_explained(pooled)} AND {SHOWN} AND NOT suffix(metric, '{CURVE}')
+            GROUP BY {key} ORDER BY {key}"""
     ).df()
     _refuse_copies(frame, frame["copies"] != 1, SCORE, "image, method and metric")
-    return frame[list(SCORES)].astype({"value": "float64", "control": "bool"})
+    return frame.drop(columns="copies")
 
 
 def ground_truth_scores(rows: duckdb.DuckDBPyConnection) -> Frame:
@@ -259,15 +292,18 @@ def peaks(rows: duckdb.DuckDBPyConnection, model: str, dataset: str) -> dict[str
     return {method: Peaks.of(decisions) for method, decisions in found.items()}
 
 
-def curves(rows: duckdb.DuckDBPyConnection) -> Frame:
+def curves(rows: duckdb.DuckDBPyConnection, pooled: Sequence[str] = ()) -> Frame:
     """The points of all curves: model, dataset, image, method, metric (`NAME-curve`), strength, value.
 
-    Without those of parts, which go over thresholds (`part_findings`).
+    Without those of parts, which go over thresholds (`part_findings`). pooled: as for `scores`.
     """
     columns = "model, dataset, image, method, metric, strength"
     return rows.execute(
-        f"""SELECT {columns}, any_value(value)::DOUBLE AS value FROM rows
-            WHERE {REFERENCE} AND suffix(metric, '{CURVE}') AND NOT starts_with(metric, '{PARTS}') AND flag = ''
+        f"""SELECT {columns}, avg(value) AS value FROM (
+                SELECT {columns}, target, any_value(value)::DOUBLE AS value FROM rows
+                WHERE method <> '' AND {_explained(pooled)} AND {SHOWN} AND suffix(metric, '{CURVE}')
+                      AND NOT starts_with(metric, '{PARTS}') AND flag = ''
+                GROUP BY {columns}, target ORDER BY {columns}, target)
             GROUP BY {columns} ORDER BY {columns}"""
     ).df()
 

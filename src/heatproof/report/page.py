@@ -129,7 +129,7 @@ def _facts(findings: Findings) -> Iterator[tuple[str, str]]:
     explained = [target for (target,) in distinct(findings.rows, "target")]
     values = [model for model in findings.plan.get("models") or [] if model.get("output") == "value"]
     if not values:
-        yield "Class explained", ", ".join(map(findings.target_text, explained))
+        yield "Class explained", ", ".join(dict.fromkeys(map(findings.target_text, explained)))
     else:
         yield (
             "Column explained",

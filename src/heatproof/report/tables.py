@@ -238,6 +238,12 @@ def scores(findings: Findings) -> Frame:
     return _scores(findings).table
 
 
+def classes(findings: Findings) -> Frame | None:
+    """Mean of every metric and method by the class explained; None where that is one class."""
+    found = findings.class_scores
+    return None if found.empty else found
+
+
 def scores_by_image(findings: Findings) -> Frame:
     """A row per image, method and metric (`frames.scores`)."""
     return _scores(findings).scores

@@ -13,7 +13,7 @@ from heatproof.models import Model
 from heatproof.perturbations import PERTURBATIONS
 from heatproof.rounding import ANSWER_STEP, rounded, top_class
 from heatproof.studies.conditions import Condition
-from heatproof.studies.jobs import Dataset, open_block, target_rule
+from heatproof.studies.jobs import Dataset, ImageBlock, open_block, target_rule
 from heatproof.studies.loading import GIVEN, StudyModels
 from heatproof.studies.settings import Plan
 
@@ -127,10 +127,14 @@ def non_finite(logits: torch.Tensor) -> list[Flag]:
     return [FINE if ok else Flag(Reason.NO_ANSWER) for ok in fine]
 
 
-def correctness(logits: torch.Tensor, labels: Sequence[int | None]) -> dict[str, Any]:
-    """1 if the prediction is the label, else 0; NaN and flagged without a label, flagged with non-finite logits."""
-    predicted = top_class(logits).tolist()
-    known = [label is not None for label in labels]
-    values = [float(p == label) if ok else float("nan") for p, label, ok in zip(predicted, labels, known, strict=True)]
+def correctness(logits: torch.Tensor, block: ImageBlock) -> dict[str, Any]:
+    """1 if the prediction is the label, or one of several; else 0.
+
+    NaN and flagged without a label, flagged with non-finite logits.
+    """
+    further = block.further or [()] * len(block.ids)
+    known = [label is not None for label in block.labels]
+    answers = zip(top_class(logits).tolist(), block.labels, further, known, strict=True)
+    values = [float(p == label or p in more) if ok else float("nan") for p, label, more, ok in answers]
     flags = [FINE if ok else Flag(Reason.UNUSABLE, "no label") for ok in known]
     return {"value": values, "flag": first_flags(flags, non_finite(logits))}

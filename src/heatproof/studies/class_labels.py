@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from heatproof.data.class_matching import label_match, names_for
+from heatproof.data.class_matching import further_labels, label_match, names_for
 from heatproof.errors import warn
 from heatproof.studies.jobs import Dataset
 from heatproof.studies.loading import StudyModels
@@ -54,7 +54,7 @@ def facts_about_classes(plan: Plan, datasets: Sequence[Dataset], checked: Sequen
             if match.warning:
                 warn(match.warning)
             labels = set(map(match, dataset.images.labels))
-            if len(labels) == 1 and None not in labels:
+            if len(labels) == 1 and None not in labels and not further_labels(dataset.images):
                 alone[where] = labels.pop()
     facts: dict[str, Any] = {
         "class_names": {model.label: model.class_names for model in checked if model.class_names},

@@ -105,25 +105,29 @@ def passes_of_image(
     masked: bool = False,
     mosaics: bool = False,
     parts: Sequence[PartImage] = (),
+    shares: Sequence[float] = (),
 ) -> Passes:
     """The passes that one image needs under all conditions of a study.
 
     `masked`, `mosaics`: whether the images have masks, and are mosaics, so that metrics of these are taken. `parts`:
-    some of the images, where they are made of parts; what they need is their mean.
+    some of the images, where they are made of parts; what they need is their mean. `shares`: of the images that there
+    are under each condition; all of them by default.
     """
     first, *others = conditions
+    weights = list(shares) or [1.0] * len(conditions)
     found = Counted()
     toy_batch = ToyBatch.of(explained)
     for number, of_kind in enumerate(([first], others)):
         if of_kind:
+            times = sum(weights[1:] if number else weights[:1])
             due = [request for _, request in measures.at(not number, masked, mosaics) if not request.parts]
             due = list({one.key: one for one in due}.values())
             whole = not any(condition.transformation or condition.perturbation for condition in of_kind)
             if whole and parts and any(request.of_parts for request in due):
                 each = [toy_batch.made_of_parts(one).passes(due) for one in parts]
-                found += sum(each, Counted()) * (len(of_kind) / len(each))
+                found += sum(each, Counted()) * (times / len(each))
             else:
-                found += toy_batch.passes(due) * len(of_kind)
+                found += toy_batch.passes(due) * times
     attacks = sum(condition.cost - 1 for condition in conditions) / 2  # each step is a forward and a backward pass
     return Passes(found.forward + attacks, found.backward + attacks)
 

@@ -40,4 +40,4 @@ def images_of(dataset: DatasetPlan) -> Images:
     if isinstance(dataset.images, str) and not files:
         return load_images(dataset.images, dataset.labels, dataset.root, None, dataset.download, name=dataset.label)
     found = images_from_list(files, dataset.label)
-    return labelled_from_file(found, dataset.labels) if dataset.labels else found
+    return labelled_from_file(found, dataset.labels, several=True) if dataset.labels else found

@@ -100,6 +100,11 @@ class FidelityPlan(ScorePlan):
 
         return once([canonical(TRANSFORMATIONS, one) for name in value for one in variants(name)])
 
+    @property
+    def pooled_targets(self) -> tuple[str, ...]:
+        """Empty, as the classes are compared with each other."""
+        return ()
+
 
 def variants(name: str) -> list[str]:
     """The four variants that the name of a transformation alone stands for; else what is written."""

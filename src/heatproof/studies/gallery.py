@@ -21,8 +21,9 @@ from heatproof.models import Model
 from heatproof.rounding import top_class
 from heatproof.studies.cases import Case
 from heatproof.studies.executors import Advance, Map
+from heatproof.studies.explained import Explained
 from heatproof.studies.jobs import Job, Setup
-from heatproof.studies.measurement import Explained, Measurement
+from heatproof.studies.measurement import Measurement
 from heatproof.studies.store import Store, connect
 from heatproof.studies.worker import Worker
 from heatproof.tensors import as_seen

@@ -10,7 +10,7 @@ import torch
 from heatproof.attributions import ATTRIBUTIONS, Request, requested
 from heatproof.attributions.stored import Stored
 from heatproof.data import Images
-from heatproof.data.class_matching import label_match
+from heatproof.data.class_matching import further_labels, label_match
 from heatproof.data.images import without_caches
 from heatproof.data.mosaics import of_mosaics
 from heatproof.data.part_images import made_of_parts
@@ -122,7 +122,7 @@ class ImageBlock:
     """The images of a job that could be opened, `x` `(n, C, H, W)`.
 
     failed: image → why it cannot be used. sizes: (height, width) of the image files. unlabelled: image → why it has no
-    label that could be explained; other classes of it can be.
+    label that could be explained; other classes of it can be. further: for each image the labels after its first.
     """
 
     x: torch.Tensor
@@ -132,10 +132,25 @@ class ImageBlock:
     failed: dict[str, str]
     sizes: list[tuple[int, int]] = field(default_factory=list)
     unlabelled: Mapping[str, str] = field(default_factory=dict)
+    further: Sequence[tuple[int, ...]] = ()
+
+    def all_labels(self) -> list[list[int]]:
+        """All labels of each image; none of an image whose label could not be explained."""
+        further = self.further or [()] * len(self.ids)
+        return [[] if one in self.unlabelled or label is None else [label, *more]
+                for one, label, more in zip(self.ids, self.labels, further, strict=True)]  # fmt: skip
 
     def __getitem__(self, rows: slice) -> "ImageBlock":
-        ids, labels, indices = self.ids[rows], self.labels[rows], self.indices[rows]
-        return ImageBlock(self.x[rows], ids, labels, indices, {}, self.sizes[rows], self.unlabelled)
+        return self.only(range(len(self.ids))[rows])
+
+    def only(self, rows: Sequence[int]) -> "ImageBlock":
+        """Some of the images."""
+        ids, labels, indices = [self.ids[row] for row in rows], [self.labels[row] for row in rows], self.indices
+        sizes = [self.sizes[row] for row in rows] if self.sizes else []
+        further = [self.further[row] for row in rows] if self.further else []
+        return ImageBlock(
+            self.x[list(rows)], ids, labels, [indices[row] for row in rows], {}, sizes, self.unlabelled, further
+        )
 
 
 def open_block(
@@ -168,7 +183,10 @@ def open_block(
         kept.append(index)
     x = torch.stack(tensors) if tensors else torch.empty(0, *model.input_shape)
     ids, labels = [images.ids[i] for i in kept], [match(images.labels[i]) for i in kept]
-    return ImageBlock(x, ids, labels, kept, failed, sizes, unlabelled)
+    more = further_labels(images)
+    known = lambda one: (label for label in map(match, one) if label is not None and not _no_label(label, model))  # noqa: E731
+    further = [tuple(known(more.get(id, ()))) for id in ids]
+    return ImageBlock(x, ids, labels, kept, failed, sizes, unlabelled, further if more else ())
 
 
 def _no_label(label: int | None, model: Model) -> str:

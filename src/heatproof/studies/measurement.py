@@ -6,17 +6,15 @@ missing map or mask becomes a flagged row.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from heatproof.attributions import Request
 from heatproof.engine import (
     Batch,
-    Explanation,
     GivenMaps,
     MethodScores,
     Outcome,
@@ -42,7 +40,9 @@ from heatproof.studies.answers import changed, correctness, non_finite
 from heatproof.studies.beside_images import Flagged, maps_beside, masks_of, without_object
 from heatproof.studies.changed_images import ChangedImages, strength_of
 from heatproof.studies.conditions import INTACT, Condition
-from heatproof.studies.jobs import Dataset, ImageBlock, options_hash, target_rule
+from heatproof.studies.explained import Explained, at_layers, of_maps
+from heatproof.studies.explained_classes import rule_of, unlabelled, without_class
+from heatproof.studies.jobs import Dataset, ImageBlock
 from heatproof.studies.maps import KeptMaps
 from heatproof.studies.measures import Measures, needs_mask
 from heatproof.studies.part_sets import images_by_parts
@@ -51,50 +51,10 @@ from heatproof.studies.projections import projections
 from heatproof.studies.rows import Rows
 from heatproof.studies.settings import Plan
 from heatproof.studies.study import Measure
-from heatproof.targets import Rule
 from heatproof.tensors import NEARLY_ONE_COLOUR, contrast
 
 #: Scores are stored with this many decimals, so that equal maps tie exactly and rounding noise decides no rank.
 DECIMALS = 12
-
-
-def of_method(request: Request) -> dict[str, Any]:
-    """The columns that say which method a row is about."""
-    return {
-        "method": request.name,
-        "control": bool(request.entry.traits["control"]),
-        "operator": request.operator,
-        "options": options_hash(request.options),
-    }
-
-
-def at_layers(method: ResolvedMethod) -> dict[str, Any]:
-    """`of_method` with the layers that the method reads, empty for one that reads none."""
-    return {**of_method(method.request), "layers": method.where if method.request.spatial else ""}
-
-
-def of_maps(name: str) -> dict[str, Any]:
-    """The columns that say which maps made beforehand a row is about."""
-    return {"method": name, "control": False, "operator": "", "options": ""}
-
-
-@dataclass(frozen=True)
-class Explained:
-    """The images of a part of a job under one condition, and their maps.
-
-    methods: those that have maps here; `refused`: why the others of the study have none.
-    """
-
-    condition: Condition
-    batch: Batch
-    found: Explanation
-    methods: Sequence[ResolvedMethod]
-    refused: str = ""
-
-    @property
-    def x(self) -> torch.Tensor:
-        """The images as the network's input."""
-        return self.batch.x
 
 
 @dataclass
@@ -103,7 +63,8 @@ class Measurement:
 
     models: state → the model in that state. layer: the study's own, whose raw maps are kept. finished: what an earlier
     run of the job has worked out on these images, and where new results are kept. tolerance: of a network of values,
-    how far a value moves before the answer has changed, in its units.
+    how far a value moves before the answer has changed, in its units. known: the images under the first condition,
+    where they have been explained.
     """
 
     plan: Plan
@@ -116,6 +77,7 @@ class Measurement:
     conditions: Sequence[Condition]
     finished: PartialBatch | None = None
     tolerance: float | str | None = None
+    known: Explained | None = None
     rows: Rows = field(default_factory=Rows, init=False)
 
     def __post_init__(self) -> None:
@@ -140,19 +102,33 @@ class Measurement:
 
     def _of_condition(self, number: int, kept: KeptMaps, advance: Callable[[float], None]) -> None:
         """Explains and measures the images under one condition; its rows are in `rows`."""
-        self.rows = Rows()
-        explained = self._possible(number)
-        raw = [self._raw(explained, method) for method in self.stored] if len(self.conditions) > 1 else []
+        absent = without_class(self._target(self.conditions[number]), self.block)
+        there = [row for row, one in enumerate(self.block.ids) if one not in absent]
+        own = self._part(there) if absent else self
+        own.rows = Rows()
+        explained = own._possible(number) if there else None
+        raw = [self._raw(explained, method, there) for method in self.stored] if len(self.conditions) > 1 else []
         kept.add_raw(raw)
         if explained is not None:
-            self._measure(explained, kept, advance)
+            own._measure(explained, kept, advance)
+        self.rows = own.rows
         if self.finished is not None:
             self.finished.add_rows(number, self.rows, raw, kept.display)
 
-    def _raw(self, explained: Explained | None, method: ResolvedMethod) -> torch.Tensor:
-        """The raw maps of a method under a condition; NaN where it has none."""
-        blank = torch.full_like(self.reference.found.raw[method.key], torch.nan)
-        return blank if explained is None else explained.found.raw.get(method.key, blank)
+    def _part(self, rows: Sequence[int]) -> "Measurement":
+        """Some of the images, with what is known of them."""
+        return replace(self, block=self.block.only(rows), finished=None, known=self.reference.part(rows))
+
+    def _raw(self, explained: Explained | None, method: ResolvedMethod, rows: Sequence[int]) -> torch.Tensor:
+        """The raw maps of a method under a condition that has these images; NaN where it has none."""
+        known = None if explained is None else explained.found.raw.get(method.key)
+        if known is None:
+            return torch.full_like(self.reference.found.raw[method.key], torch.nan)
+        if len(rows) == len(self.block.ids):
+            return known
+        found = known.new_full((len(self.block.ids), *known.shape[1:]), torch.nan)
+        found[list(rows)] = known
+        return found
 
     def _possible(self, number: int) -> Explained | None:
         """The images under a condition, with flagged rows for the methods that have no maps there; None for all.
@@ -199,7 +175,7 @@ class Measurement:
     @cached_property
     def reference(self) -> Explained:
         """The images under the first condition."""
-        return self._explained(self.conditions[0])
+        return self.known or self._explained(self.conditions[0])
 
     def explained(self, condition: Condition) -> Explained:
         """The images under a condition, and their maps."""
@@ -228,7 +204,7 @@ class Measurement:
             model,
             methods,
             x,
-            target_rule=self._rule(condition, model),
+            target_rule=rule_of(self._target(condition), self.block, model),
             ids=self.block.ids,
             seed=self.plan.seed,
             condition=condition.name or ("clean" if len(self.conditions) > 1 else ""),
@@ -237,16 +213,6 @@ class Measurement:
         )
         found = explanation(batch, methods, survive=True, finished=finished)
         return Explained(condition, batch, found, methods, refused)
-
-    def _rule(self, condition: Condition, model: Model) -> Rule:
-        """The rule for the class explained; an image without a label has its prediction, in rows that are flagged."""
-        rule = target_rule(condition.target or self.plan.target, model.classes)
-        if rule != "label" or not self.block.unlabelled:
-            return rule
-        labels = [None if one in self.block.unlabelled else label
-                  for one, label in zip(self.block.ids, self.block.labels, strict=True)]  # fmt: skip
-        predicted = lambda logits: top_class(logits).tolist()  # noqa: E731
-        return lambda logits: [p if c is None else c for p, c in zip(predicted(logits), labels, strict=True)]
 
     def _finished(self, condition: Condition) -> PartialCondition | None:
         """What is known of the images under a condition."""
@@ -281,10 +247,11 @@ class Measurement:
 
     def unusable(self, condition: Condition) -> list[Flag]:
         """Why an image has no rows under a condition: no prediction under the reference, or no label to explain."""
-        if (condition.target or self.plan.target) != "label" or not self.block.unlabelled:
-            return self.no_prediction
-        why = [self.block.unlabelled.get(one, "") for one in self.block.ids]
-        return first_flags(self.no_prediction, [Flag(Reason.UNUSABLE, text) if text else FINE for text in why])
+        return first_flags(self.no_prediction, unlabelled(self._target(condition), self.block))
+
+    def _target(self, condition: Condition) -> str:
+        """The rule for the class explained under a condition."""
+        return condition.target or self.plan.target
 
     @cached_property
     def reference_maps(self) -> ReferenceMaps:
@@ -351,7 +318,7 @@ class Measurement:
         if not first and explained.x.shape == self.x.shape:
             self.rows.add(ids, **about, metric="psnr", value=numbers(psnr(self.x, explained.x)), flag=flags)
         if any(label is not None for label in self.block.labels) and not batch.model.of_values:
-            self.rows.add(ids, **about, metric="correct", **correctness(found.logits, self.block.labels))
+            self.rows.add(ids, **about, metric="correct", **correctness(found.logits, self.block))
         spans = contrast(explained.x).tolist() if first else []
         for row in (row for row, span in enumerate(spans) if span < NEARLY_ONE_COLOUR):
             own = {name: [value[row]] if isinstance(value, list) else value for name, value in about.items()}

@@ -19,7 +19,7 @@ from heatproof import targets
 from heatproof.ambient import neutral
 from heatproof.attributions.foreign import PLUGIN_METHODS
 from heatproof.engine import ResolvedMethod, chosen_layer, dry_run, needs_by_layer, refusals, resolve_layers
-from heatproof.errors import InvalidInput, InvalidStudy, StoreError, UnknownName, warn
+from heatproof.errors import InvalidStudy, StoreError, warn
 from heatproof.files import file_fingerprint
 from heatproof.locks import STUDIES, held
 from heatproof.metrics.foreign import PLUGIN_METRICS
@@ -29,7 +29,6 @@ from heatproof.models.head import linear_head
 from heatproof.models.model_code import model_code
 from heatproof.models.preprocessing import preprocessing_facts
 from heatproof.models.row_checks import check_images, check_layers
-from heatproof.perturbations import PERTURBATIONS
 from heatproof.plugins import PYTHON
 from heatproof.progress import Silent
 from heatproof.quantities import of_variants
@@ -37,12 +36,13 @@ from heatproof.studies.answers import all_values, refuse_attacks, with_outputs, 
 from heatproof.studies.archive import write_archive
 from heatproof.studies.budget import within_budget
 from heatproof.studies.calibration import calibrated
-from heatproof.studies.changed_images import strength_of
 from heatproof.studies.class_labels import facts_about_classes, with_class_names
-from heatproof.studies.conditions import RANDOMISED, Condition
+from heatproof.studies.condition_checks import check_conditions, fingerprint_of
+from heatproof.studies.conditions import Condition
 from heatproof.studies.cost import Explained, Passes, PassesMade, passes_of_image, told
 from heatproof.studies.datasets import open_datasets
 from heatproof.studies.executors import Executor, Processes, Serial
+from heatproof.studies.explained_classes import check_labels, share_with_class
 from heatproof.studies.gallery import write_gallery
 from heatproof.studies.given_maps import check_given, warn_of_missing
 from heatproof.studies.jobs import Dataset, Job, JobDone, Setup, all_requests, target_rule
@@ -56,7 +56,6 @@ from heatproof.studies.settings import Plan
 from heatproof.studies.store import Store
 from heatproof.studies.study import BUILT_IN, Study, study_named
 from heatproof.studies.worker_process import prepare
-from heatproof.transformations import transformed
 
 #: Default number of images per pass on a GPU; small batches leave it idle.
 BATCH_ON_GPU = 64
@@ -187,12 +186,13 @@ def image_costs(
     masked, mosaics = any(one.masked for one in datasets), any(one.mosaics for one in datasets)
     conditions, every = study.all_conditions(plan), all_requests(plan)
     parts = next((part_samples(one.images) for one in datasets if one.parted), [])
+    shares = [share_with_class(one.target, datasets) for one in conditions]
     found = []
     for model in checked:
         able = [one for one in every if one.key not in model.refused]
         explained = Explained(able, model.channels, model.linear, model.layers_read)
         try:
-            found.append(passes_of_image(explained, measures, conditions, masked, mosaics, parts))
+            found.append(passes_of_image(explained, measures, conditions, masked, mosaics, parts, shares))
         except Exception as error:  # what fails on a small image may well run on those of the study
             warn(f"The passes that an image needs could not be counted: {type(error).__name__}.")
             return []
@@ -213,6 +213,7 @@ def checked_study(study: Study, plan: Plan, datasets: Sequence[Dataset], models:
     if study.explains_labels(plan):
         refuse_unlabelled(plan, datasets)
     check_conditions(study.all_conditions(plan))
+    check_labels(study, plan, datasets)
     refuse_attacks(plan, study.all_conditions(plan))
     plan = with_tolerances(plan, datasets, models) if len(study.all_conditions(plan)) > 1 else plan
     for section in study.sections:
@@ -234,51 +235,6 @@ def checked_study(study: Study, plan: Plan, datasets: Sequence[Dataset], models:
     for dataset in datasets:
         check_given(dataset)
     return plan, measures
-
-
-def check_conditions(conditions: Sequence[Condition]) -> None:
-    """Checks every name in the conditions.
-
-    Raises:
-        UnknownName: a perturbation, a transformation or an option that does not exist.
-        InvalidInput: a severity out of range, a target that is no rule and no class, a checkpoint that is
-            not there.
-    """
-    for condition in conditions:
-        if condition.perturbation:
-            PERTURBATIONS.parse(condition.perturbation)
-        if condition.perturbation and condition.flip_rate is None:
-            strength_of(condition)
-        if condition.transformation:
-            check_transformation(condition.transformation)
-        if condition.target:
-            targets.refuse_several(condition.target)
-        if condition.checkpoint and not condition.checkpoint.is_file():
-            raise InvalidStudy(
-                f"A model's state must be {RANDOMISED!r} or a checkpoint. There is no {condition.checkpoint}."
-            )
-
-
-def check_transformation(spelling: str) -> None:
-    """Applies a transformation to a small grey image, as its options are checked where it is applied.
-
-    Raises:
-        UnknownName, InvalidInput: about its name or its options. Any other error on that image is ignored.
-    """
-    grey = torch.full((1, 3, 8, 8), 0.5)
-    try:
-        transformed(spelling, grey, [""], partners=lambda ids, generators: grey)
-    except (UnknownName, InvalidInput):
-        raise
-    except Exception:  # a transformation of the user's own may be for other images
-        return
-
-
-def fingerprint_of(condition: Condition) -> str:
-    """A condition with all that decides its numbers, the contents of a checkpoint included."""
-    level = condition.level if condition.flip_rate is None else condition.flip_rate
-    weights = f" {file_fingerprint(condition.checkpoint)}" if condition.checkpoint else ""
-    return f"{condition.name or 'reference'}{f' {level:g}' if condition.perturbation else ''}{weights}"
 
 
 def exported_plugins(plan: Plan, measures: Measures) -> tuple[bytes, ...]:
@@ -396,7 +352,7 @@ def checked_model(plan: Plan, index: int, models: StudyModels, conditions: Seque
     named: dict[str, int] = {}
     for target in dict.fromkeys((plan.target, *(condition.target for condition in conditions if condition.target))):
         rule = target_rule(target, model.classes)
-        if isinstance(rule, int) or (model.of_values and target == plan.target):
+        if isinstance(rule, int) or rule.startswith("predicted:") or (model.of_values and target == plan.target):
             targets.resolved(rule, logits, values=model.of_values)
         if isinstance(rule, int) and not target.isdigit():
             named[target] = rule
@@ -461,6 +417,8 @@ def described(
         "version": versions(),
         "command": command,
     }
+    if plan.pooled_targets:
+        facts["pooled_targets"] = list(plan.pooled_targets)
     if samples := {one.settings.label: one.sample for one in datasets if one.sample}:
         facts["samples"] = samples
     if plan.given_maps:

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from heatproof.errors import InvalidInput, NotApplicable, warn
 from heatproof.spelling import head
 from heatproof.studies.cases import telling_scores
+from heatproof.studies.conditions import CLEAN, Condition
 from heatproof.studies.settings import (
     MapsPlan,
     Plan,
@@ -18,7 +19,7 @@ from heatproof.studies.settings import (
     spelled,
     unknown_as_value,
 )
-from heatproof.studies.study import Measure, Study
+from heatproof.studies.study import ALL, Measure, Study
 
 #: The metrics if none are named, as in `heatproof.score`.
 DEFAULT_METRICS = ("arcc", "insertion", "deletion")
@@ -36,6 +37,11 @@ class ScorePlan(Plan):
     )
     metric_options: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="Options by metric: `{deletion: {steps: 56}}`."
+    )
+    targets: tuple[str, ...] = Field(
+        (),
+        description="Several classes of each image in place of one --target: `labels` (all labels of an image), `top3` "
+        "(the most probable), or targets as there. An image's score is the mean over its classes.",
     )
     maps: tuple[MapsPlan, ...] = Field(
         (), description="Maps made beforehand, under *Maps made beforehand*; or paths, or paths by name."
@@ -59,6 +65,21 @@ class ScorePlan(Plan):
         with unknown_as_value():
             _by_metric(value)
         return value
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _one_name(cls, value: Any) -> Any:
+        named = [value] if isinstance(value, str | int) else value
+        return [str(one) for one in named] if isinstance(named, list | tuple) else named
+
+    @field_validator("targets")
+    @classmethod
+    def _known_targets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        from heatproof.targets import one_by_one, refuse_several
+
+        for target in value:
+            refuse_several(one_by_one(target)[0])
+        return once(value)
 
     @field_validator("maps", mode="before")
     @classmethod
@@ -93,6 +114,11 @@ class ScorePlan(Plan):
     @property
     def given_maps(self) -> tuple[MapsPlan, ...]:
         return self.maps
+
+    @property
+    def pooled_targets(self) -> tuple[str, ...]:
+        """The classes of each image over which its scores are averaged; empty where one class is explained."""
+        return self.targets if len(self.targets) > 1 else ()
 
     def chosen_metrics(
         self, masked: bool, mosaics: bool, values: bool = False, parted: bool = True
@@ -210,9 +236,21 @@ def with_metrics_named(plan: ScorePlan, datasets: Sequence[Any], models: Any) ->
     return plan.model_copy(update={"metrics": tuple(chosen), "metric_options": {}})
 
 
+def completed(plan: ScorePlan, datasets: Sequence[Any], models: Any) -> ScorePlan:
+    """The settings with their metrics named, and with targets that each name one class."""
+    from heatproof.studies.explained_classes import with_targets
+
+    return with_metrics_named(with_targets(plan, datasets), datasets, models)
+
+
+def conditions(plan: ScorePlan) -> list[Condition]:
+    """The images as they are, for every class explained."""
+    return [CLEAN, *(Condition(target=target) for target in plan.targets if target != plan.target)]
+
+
 def measures(plan: ScorePlan) -> list[Measure]:
-    """Every metric of the settings."""
-    return [Measure(name) for name in plan.metrics]
+    """Every metric of the settings, for every class explained."""
+    return [Measure(name, conditions=ALL if plan.pooled_targets else "") for name in plan.metrics]
 
 
 STUDY = Study(
@@ -220,16 +258,18 @@ STUDY = Study(
     summary="how good maps are by any number of metrics, with intervals, and which metrics a useless map fools",
     heading="Which heatmap can be believed, and by which score?",
     settings=ScorePlan,
+    conditions=conditions,
     measures=measures,
     tables={
         "scores.csv": "scores",
+        "classes.csv": "classes",
         "fooled.csv": "fooled",
         "statistics.csv": "score_tests",
         "curves.csv": "curves",
         "agreement.csv": "agreement",
         "pictures.parquet": "scores_by_image",
     },
-    sections=("score_verdict", "scores", "peaks", "gallery"),
+    sections=("score_verdict", "scores", "classes", "peaks", "gallery"),
     cases=telling_scores,
-    check=with_metrics_named,
+    check=completed,
 )

@@ -330,6 +330,11 @@ class Plan(Strict):
         return ()
 
     @property
+    def pooled_targets(self) -> tuple[str, ...]:
+        """The classes of each image over which its scores are averaged; empty where one class is explained."""
+        return ()
+
+    @property
     def scores_ground_truth(self) -> bool:
         """Whether the ground truth itself is scored too, as a map, where an image has a mask."""
         return False

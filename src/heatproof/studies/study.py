@@ -149,7 +149,8 @@ class Study:
         return self._targets(plan) == {"label"}
 
     def _targets(self, plan: Plan) -> set[str]:
-        return {condition.target or plan.target for condition in self.all_conditions(plan)}
+        named = {condition.target or plan.target for condition in self.all_conditions(plan)}
+        return {"label" if target.startswith("label:") else target for target in named}  # `label:2`: the second label
 
 
 #: Study → the module that declares it, as `STUDY`.

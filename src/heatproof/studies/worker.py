@@ -13,10 +13,11 @@ from heatproof.statistics.special_rows import PROJECTION
 from heatproof.studies.conditions import Condition
 from heatproof.studies.cost import counted
 from heatproof.studies.executors import Advance
+from heatproof.studies.explained import of_maps, of_method
 from heatproof.studies.jobs import Dataset, ImageBlock, Job, JobDone, Setup, all_requests, open_block
 from heatproof.studies.loading import StudyModels
 from heatproof.studies.maps import KeptMaps, arrays
-from heatproof.studies.measurement import Measurement, of_maps, of_method
+from heatproof.studies.measurement import Measurement
 from heatproof.studies.measures import Measures
 from heatproof.studies.partial import PartialBatch, PartialJob
 from heatproof.studies.rows import Rows
