@@ -1,11 +1,14 @@
 """The command line as a new user meets it: help, lists, errors in one line, exit codes."""
 
+import inspect
 import json
 
 import pytest
+import typer
 
 from heatproof import cli
 from heatproof.cli import options
+from heatproof.cli.commands import COMMANDS
 
 
 def called(capsys, *arguments: str) -> tuple[int, str, str]:
@@ -20,6 +23,14 @@ def test_every_command_has_help_with_an_example(capsys, command):
     code, out, _ = called(capsys, command, "--help")
     assert code == 0
     assert "Example: " in out and f"heatproof {command}" in out
+
+
+def test_the_list_of_commands_says_what_their_docstrings_say():
+    """It is shown without importing the commands, so their first paragraphs stand in a table too."""
+    for name, command in COMMANDS.items():
+        found = command.load()
+        text = found.info.help if isinstance(found, typer.Typer) else inspect.getdoc(found).partition("\n\n")[0]
+        assert " ".join(text.split()) == command.summary, name
 
 
 def test_help_lists_every_command_and_says_how_to_try_it(capsys):

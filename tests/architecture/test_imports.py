@@ -259,6 +259,22 @@ for words in ("--help", "run --help", "explain --help", "report --help", "query 
     assert loaded_after(code) == set()
 
 
+def test_the_list_of_commands_imports_none_of_them():
+    code = """
+from heatproof.cli import main
+for words in ("--help", "--version", "nothing"):
+    try:
+        main(words.split())
+    except SystemExit:
+        pass
+import sys; print('others:', *[name for name in sys.modules if name.startswith(('heatproof.', 'numpy', 'pyarrow'))])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(done.stdout.rpartition("others:")[2].split()) == {
+        "heatproof.cli", "heatproof.cli.commands", "heatproof.errors"
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("room", WITHOUT_TORCH)
 def test_no_torch_behind(room):
     names = [f"heatproof.{name}" for name in sorted(KNOWN) if name.partition(".")[0] == room]

@@ -4,34 +4,13 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import heatproof
-from heatproof.cli import (
-    check_command,
-    cite_command,
-    data_commands,
-    demo_command,
-    explain_commands,
-    fit_command,
-    layers_command,
-    listing,
-    study_commands,
-    why,
-)
+from heatproof.cli.commands import COMMANDS, add, add_names
 from heatproof.errors import HeatproofError, InvalidInput, UnknownName
-
-app = typer.Typer(
-    name="heatproof",
-    help="Proves heatmaps: stresses the maps of an image classifier, and says with statistics which can be trusted.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Try it: `heatproof demo --out out/demo`",
-)
 
 INTERRUPTED = 130
 _STOPPED = "\nStopped. Finished jobs are kept: the same command goes on from there."
@@ -46,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     told: set[str] = set()
     warnings.showwarning = lambda message, *_: _note(str(message), told)
     try:
-        code = app(arguments, standalone_mode=False)
+        code = _app_for(arguments)(arguments, standalone_mode=False)
     except KeyboardInterrupt:
         _say(_STOPPED)
         _leave(INTERRUPTED)
@@ -103,7 +82,42 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+def _bare() -> typer.Typer:
+    """The program with its own options, without commands."""
+    made = typer.Typer(
+        name="heatproof",
+        help="Proves heatmaps: stresses the maps of an image classifier, and says with statistics which can be "
+        "trusted.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        epilog="Try it: `heatproof demo --out out/demo`",
+    )
+    made.callback()(_common)
+    return made
+
+
+def _app_for(arguments: Sequence[str]) -> typer.Typer:
+    """The program with the command that is called; with all by name where none is, or none of that name."""
+    made = _bare()
+    name = next((word for word in arguments if not word.startswith("-")), "")
+    if name in COMMANDS:
+        add(made, [name])
+    else:
+        add_names(made)
+    return made
+
+
+def __getattr__(name: str) -> Any:
+    """`app`: the program with all commands, which imports the modules of all."""
+    if name != "app":
+        raise AttributeError(f"module 'heatproof.cli' has no attribute {name!r}.")
+    made = _bare()
+    add(made, COMMANDS)
+    return globals().setdefault("app", made)
+
+
 def _common(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
@@ -112,47 +126,3 @@ def _common(
 ) -> None:
     global _debug
     _debug = debug
-
-
-app.command(epilog="Example: `heatproof demo --out out/demo`. The same command again goes on where it was stopped.")(
-    demo_command.demo
-)
-app.command(
-    epilog="Example: `heatproof run noise-robustness --model timm:resnet18 --images photos/ --out out/resnet18`. "
-    "The same command again finishes what is missing. `heatproof run out/resnet18 --out out/again` repeats a study."
-)(study_commands.run)
-app.command(
-    epilog="Example: `heatproof explain shapes --limit 6 --model shapes --methods gradcam,refine:layercam "
-    "--out out/maps`. The same command again goes on where it was stopped."
-)(explain_commands.explain)
-app.command(
-    epilog="Example: `heatproof check shapes shapes --limit 12 --out out/check`. With `--reference FILE.csv` the exit "
-    "code is 1 where a prediction differs, or a probability by more than .02."
-)(check_command.check)
-app.command(
-    epilog="Example: `heatproof score shapes --limit 12 --model shapes --methods gradcam,layercam --metrics "
-    "average-drop,road,arcc --out out/scores`. The same command again finishes what is missing."
-)(study_commands.score)
-app.command(
-    epilog="Example: `heatproof audit --model shapes --images shapes --limit 24 --segmenter grid --out out/audit`. "
-    "`--budget 10` takes as many images as fit into ten minutes."
-)(study_commands.audit)
-app.command(
-    epilog="Example: `heatproof report out/resnet18 --latex paper/tables --reference layercam --label "
-    "layercam='LayerCAM (ours)'`"
-)(study_commands.report)
-app.command(epilog="Example: `heatproof cite out/resnet18 --out paper`")(cite_command.cite)
-app.command(
-    epilog="Example: `heatproof query out/resnet18 \"select method, median(value) from rows where metric = 'rbo' "
-    'and not changed group by method"`'
-)(listing.query)
-app.command(
-    epilog="Example: `heatproof fit shapes --model shapes --image-size 96 --limit 60 --epochs 1 --out out/fit`. "
-    "The same command again goes on where it was stopped."
-)(fit_command.fit)
-app.add_typer(data_commands.app, name="data")
-app.command(epilog="Example: `heatproof layers timm:resnet18 --model-arg pretrained=false --like layer4`")(
-    layers_command.layers
-)
-app.command(epilog="Example: `heatproof why adcc`")(why.why)
-app.command(name="list", epilog="Example: `heatproof list methods --json`")(listing.list_)

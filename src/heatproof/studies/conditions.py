@@ -5,8 +5,9 @@ from math import nan
 from pathlib import Path
 
 from heatproof.errors import InvalidStudy
-from heatproof.studies.store import CONDITION_COLUMNS
 
+#: The columns of rows that tell conditions apart.
+CONDITION_COLUMNS = ("perturbation", "severity", "transformation", "target", "state")
 #: States of a model besides the path of another checkpoint: as it was loaded, and with all weights drawn anew.
 INTACT, RANDOMISED = "", "randomised"
 

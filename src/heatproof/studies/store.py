@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from heatproof.errors import StoreError
 from heatproof.files import friendly_os_errors, write_atomically
+from heatproof.studies.conditions import CONDITION_COLUMNS as CONDITION_COLUMNS
 
 #: What a run says about names of classes. Names given later replace those of an earlier run.
 NAMES = ("class_names", "labels_matched", "labelled_class")
@@ -39,8 +40,6 @@ FREE = (
     *("command", "workers", "executor", "metric_facts", "estimate", "samples", "machines"),
     *(*NAMES, *PRESENTED, *SIGNED),
 )
-#: The columns of rows that tell conditions apart.
-CONDITION_COLUMNS = ("perturbation", "severity", "transformation", "target", "state")
 #: SQL: whether a row explains the class that the reference explains; true where there is no reference.
 SAME_TARGET = "target = coalesce((SELECT min(target) FROM rows WHERE reference), target)"
 
