@@ -53,10 +53,10 @@ lock: $(BIN)/uv ## work out requirements.lock again: names, versions and markers
 	$(UV) pip compile --all-extras --universal --python-version 3.11 --no-annotate --no-header \
 		--no-emit-index-url -o requirements.lock pyproject.toml $(ARGS)
 
-dist: $(SYNC) ## wheel and source archive in dist/, with their tests and `twine check` (needs the network)
+dist: $(SYNC) ## wheel and source archive in dist/, with their tests and `twine check`
 	rm -rf dist
-	$(UV) build --out-dir dist
-	$(UV) tool run twine check --strict dist/*
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m twine check --strict dist/*
 	$(BIN)/python -m pytest tests/test_packaging.py $(ARGS)
 
 clean: ## remove the environment, caches and the demo's results

@@ -24,12 +24,16 @@ LARGEST = 6_000_000
 @pytest.fixture(scope="module")
 def built(shared_folder) -> Path:
     """A folder with the wheel and the source archive, built without network."""
-    pytest.importorskip("hatchling", reason="hatchling is not installed (extra dev)")
+    for name in ("hatchling", "build", "twine"):
+        pytest.importorskip(name, reason=f"{name} is not installed (extra dev)")
 
     def fill(folder: Path) -> None:
-        command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-t", "sdist", "-d", str(folder)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+        for command in (["build", "--no-isolation", "--outdir", str(folder)], ["twine", "check", "--strict"]):
+            files = [] if command[0] == "build" else map(str, folder.glob("heatproof-*"))
+            done = subprocess.run(
+                [sys.executable, "-m", *command, *files], cwd=ROOT, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
         with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
             wheel.extractall(folder / "site")
 

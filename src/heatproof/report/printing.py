@@ -1,10 +1,15 @@
 """The page as a PDF, printed by a headless Chromium."""
 
+import base64
+import io
 import os
+import re
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+
+from PIL import Image
 
 from heatproof.errors import HeatproofError
 
@@ -15,6 +20,8 @@ BROWSERS = (
 )
 #: Seconds after which printing is given up.
 PATIENCE = 300
+#: Quality of the images in a PDF. A browser keeps JPEG as it is, and writes every other image without loss.
+QUALITY = 85
 
 
 class NoPrinter(HeatproofError):
@@ -44,10 +51,11 @@ def write_pdf(page: Path) -> Path:
     """
     target = page.with_suffix(".pdf")
     with tempfile.TemporaryDirectory(prefix="heatproof-pdf-", ignore_cleanup_errors=True) as scratch:
-        made = Path(scratch) / "report.pdf"
+        made, printed = Path(scratch) / "report.pdf", Path(scratch) / "report.html"
+        printed.write_text(_with_jpeg(page.read_text("utf-8")), "utf-8")
         alone = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []  # the sandbox refuses root
         command = [browser(), "--headless", "--disable-gpu", *alone, f"--user-data-dir={scratch}/profile",
-                   "--no-pdf-header-footer", f"--print-to-pdf={made}", page.resolve().as_uri()]  # fmt: skip
+                   "--no-pdf-header-footer", f"--print-to-pdf={made}", printed.resolve().as_uri()]  # fmt: skip
         try:
             done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=PATIENCE)
             why = (
@@ -63,3 +71,14 @@ def write_pdf(page: Path) -> Path:
             )
         shutil.copyfile(made, target)
     return target
+
+
+def _with_jpeg(page: str) -> str:
+    """The page with its WebP images as JPEG."""
+    return re.sub(r"data:image/webp;base64,([A-Za-z0-9+/=]+)", lambda found: _jpeg(found[1]), page)
+
+
+def _jpeg(webp: str) -> str:
+    made = io.BytesIO()
+    Image.open(io.BytesIO(base64.b64decode(webp))).convert("RGB").save(made, "JPEG", quality=QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(made.getvalue()).decode()}"
