@@ -2,7 +2,9 @@
 
 import doctest
 import importlib
+import re
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +13,7 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from heatproof.errors import HeatproofWarning, InvalidInput, UnknownName
+from heatproof.loggers import MapMonitor
 
 from .test_loggers import events
 from .training import Broken, Kept, Net, batch, images, net, same
@@ -104,6 +107,24 @@ def test_lightning_with_a_broken_logger_warns_once_and_finishes(lightning, modul
         assert same(plain, fitted(lightning, module_class(), [callback]))
     assert len([one for one in told if one.category is HeatproofWarning]) == 1
     assert list(callback.monitor.history) == [0, 1, 2, 3]
+
+
+def test_lightnings_other_loggers_get_maps(lightning, tmp_path, monkeypatch):
+    pytest.importorskip("wandb"), pytest.importorskip("mlflow")
+    from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
+
+    for name, value in {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "MLFLOW_ALLOW_FILE_STORE": "true"}.items():
+        monkeypatch.setenv(name, value)
+    theirs = [WandbLogger(save_dir=str(tmp_path)), MLFlowLogger("maps", tracking_uri=(tmp_path / "mlruns").as_uri())]
+    monitor = MapMonitor(images(1), "gradcam", "complexity", logger=theirs)
+    found = monitor.step(net(), 0)
+    monitor.close()
+    run, client = theirs[0].experiment, theirs[1].experiment
+    name = "heatproof/complexity/gradcam"
+    assert found and dict(run.summary)[name] == found[name]
+    assert [one.value for one in client.get_metric_history(theirs[1].run_id, name)] == [found[name]]
+    assert client.list_artifacts(theirs[1].run_id, "images")
+    run.finish()
 
 
 def test_lightning_in_bf16(lightning, module_class):
@@ -270,6 +291,43 @@ def test_transformers_on_another_rank_does_nothing(transformers):
     for event in (callback.on_train_begin, callback.on_step_end, callback.on_train_end):
         event(None, state, None, model=Net())
     assert kept.numbers == {} and kept.closed == 0
+
+
+# --- the examples of the page ---
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text("utf-8")
+EXAMPLES = dict(re.findall(r"<!-- example: (\w+) -->\n```python\n(.*?)```", PAGE, re.DOTALL))
+
+
+def run_example(name, given, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        exec(compile(EXAMPLES[name], f"training.md: {name}", "exec"), given)
+
+
+def test_the_plain_example_runs(tmp_path, monkeypatch):
+    network, loader = net(), DataLoader(TensorDataset(*batch(8)), batch_size=2)
+    given = {"torch": torch, "network": network, "loader": loader, "images": images(),
+             "optimiser": torch.optim.SGD(network.parameters(), 0.1)}  # fmt: skip
+    run_example("plain", given, tmp_path, monkeypatch)
+    assert list(given["monitor"].history) == [0, 3] and list(tmp_path.glob("runs/*/events*"))
+
+
+def test_the_example_of_lightning_runs(lightning, module_class, tmp_path, monkeypatch):
+    given = {"images": images(), "labels": [0, 1, 2], "module": module_class(),
+             "loader": DataLoader(TensorDataset(*batch(8)), batch_size=4)}  # fmt: skip
+    run_example("lightning", given, tmp_path, monkeypatch)
+    assert list(given["callback"].monitor.history) == [0, 4]
+    assert "heatproof/prediction/accuracy" in given["callback"].monitor.history[0]
+
+
+def test_the_example_of_transformers_runs(transformers, tmp_path, monkeypatch, capsys):
+    x, y = batch(8)
+    data = [{"pixel_values": image, "labels": int(label)} for image, label in zip(x, y, strict=True)]
+    given = {"images": images(), "model": vit(transformers), "data": data}
+    run_example("transformers", given, tmp_path, monkeypatch)
+    assert list(given["callback"].monitor.history) == [0, 2] and list(tmp_path.glob("out/runs/heatproof/events*"))
 
 
 @pytest.mark.parametrize(("name", "needs"), [("lightning_callback", "lightning"), ("trainer_callback", "transformers")])

@@ -230,6 +230,19 @@ def test_one_broken_file_is_flagged(tmp_path):
     assert len(logger.images) == 6 and logger.images[2][3].startswith("2.png: ")
 
 
+def test_too_many_images_are_refused_before_they_are_read():
+    class Data(torch.utils.data.Dataset):
+        def __len__(self):
+            return 50_000
+
+        def __getitem__(self, i):
+            assert i == 0  # its shape
+            return images()[0]
+
+    with pytest.raises(InvalidInput, match=r"at most 512: .*Subset.* Got 50000"):
+        MapMonitor(Data(), logger=None).prepare(net())
+
+
 def test_images_of_two_sizes():
     mixed = [images(1)[0], images(1, 24)[0], images(1)[0] + 1]
     found = MapMonitor(mixed, METHODS, "complexity", every=1, logger=Kept()).step(net(), 0)
@@ -248,6 +261,8 @@ def test_steps_that_are_due():
     monitor.close()
     assert list(monitor.history)[-1] == 42
     monitor.close()
+    found = monitor.step(network, 3)  # another run with the same monitor
+    assert found and "heatproof/rbo-to-last/gradcam" in found
 
 
 def test_as_a_context_it_logs_the_last_step_unless_training_failed():

@@ -186,12 +186,14 @@ class MapMonitor:
     def close(self, final: bool = True) -> None:
         """Explains the last step, unless it was, and closes the loggers that were opened here.
 
+        A later `step` begins anew: it is explained, and compared with the maps of the last one.
+
         `final`: False leaves the last step out.
         """
         latest, self._latest = self._latest, None
         if final and latest is not None and latest[1] != self._last:
             self.step(*latest, force=True)
-            self._latest = None
+        self._latest = self._last = None
         for one in self.loggers:
             one.close()
 

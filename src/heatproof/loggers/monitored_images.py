@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from heatproof.data.items import as_rows, is_source, read_items
+from heatproof.data.items import as_rows, is_source, length, read_items
 from heatproof.errors import InvalidInput, NotApplicable, warn
 from heatproof.loggers.unchanged_training import refuse_sharded
 from heatproof.models import Model, wrap
@@ -23,6 +23,9 @@ from heatproof.panels.masks import mask_of
 from heatproof.panels.selection import grouped
 from heatproof.panels.show import checked_job
 from heatproof.registry import unknown
+
+#: The most images of a monitor: all are kept in memory.
+MOST = 512
 
 #: Where the classifier is in what a training loop holds: as it is, an attribute's name, or a function.
 Part = str | Callable[[nn.Module], nn.Module] | None
@@ -50,7 +53,10 @@ class MonitoredImages:
         Raises:
             NotApplicable: a method that does not apply to the network. InvalidInput: no image can be used.
         """
+        known = length(as_rows(images)) if is_source(images) else None
+        _refuse_many(known or 0)
         job = checked_job(model, images, **settings)
+        _refuse_many(len(job.shots))
         if job.work.asked.refused:
             raise NotApplicable(f"For {model.name} leave out {grouped(job.work.asked.refused)}.")
         found, opened, masks = with_targets(job.work, job.shots), {}, {}
@@ -84,6 +90,14 @@ class MonitoredImages:
         model = self.work.model
         model.device = module_device(network)
         model.__dict__.pop("dtype", None)
+
+
+def _refuse_many(count: int) -> None:
+    if count > MOST:
+        raise InvalidInput(
+            f"A monitor explains all of its images every time, so give at most {MOST}: `images[:8]`, or "
+            f"`torch.utils.data.Subset(data, range(8))`. Got {count}."
+        )
 
 
 def _tell_of_flagged(found: list[ImageSource]) -> None:
