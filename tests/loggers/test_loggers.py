@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -119,18 +120,21 @@ def offline(monkeypatch, tmp_path):
 
 
 def history(folder):
-    """The rows of the history of an offline run."""
+    """The rows of the history of an offline run that was finished."""
     from wandb.proto import wandb_internal_pb2
 
     (file,) = folder.glob("wandb/offline-run-*/*.wandb")
-    rows = []
-    for data in wandb_records(file.read_bytes()):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        if record.HasField("history"):
-            items = record.history.item
-            rows.append({one.key or "/".join(one.nested_key): json.loads(one.value_json) for one in items})
-    return rows
+    end = time.monotonic() + 30
+    while time.monotonic() < end:  # another process writes it, and may do so after `finish`
+        records = []
+        for data in wandb_records(file.read_bytes()):
+            records.append(wandb_internal_pb2.Record())
+            records[-1].ParseFromString(data)
+        if any(record.HasField("exit") for record in records):
+            break
+        time.sleep(0.1)
+    items = [record.history.item for record in records if record.HasField("history")]
+    return [{one.key or "/".join(one.nested_key): json.loads(one.value_json) for one in row} for row in items]
 
 
 def wandb_records(data, head=7, block=32768):
@@ -243,6 +247,13 @@ def test_the_active_run_of_mlflow_is_used_and_left_open(store):
         assert [one.step for one in written] == [0, 3, 0, 3]
     finally:
         mlflow.set_tracking_uri(before)
+
+
+def test_a_database_needs_the_whole_of_mlflow(tmp_path, monkeypatch):
+    pytest.importorskip("mlflow")
+    monkeypatch.setattr("heatproof.loggers.mlflow_logger.find_spec", lambda name: None)
+    with pytest.raises(MissingExtra, match="pip install mlflow"):
+        _ = MLflowLogger(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db").client
 
 
 def test_a_server_of_mlflow_that_is_gone_is_one_warning(monkeypatch):

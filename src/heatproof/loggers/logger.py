@@ -53,18 +53,18 @@ def needs_extra(module: str, name: str, extra: str) -> None:
 class GuardedLogger:
     """Calls a logger, and goes on where it fails: with one warning, however often.
 
-    A server may be gone, or a disk full. What is left of the step is skipped. A logger that fails at `PATIENCE` steps
-    in a row is no longer called.
+    A server may be gone, or a disk full. What is left of the step is skipped. A logger that fails at its first step, or
+    later at `PATIENCE` steps in a row, is no longer called: some wait minutes for their server every time.
     """
 
     def __init__(self, logger: Logger):
         self.logger = logger
-        self.failures = 0
-        self._warned = False
+        self.left_out = self._worked = self._warned = False
+        self._failures = 0
 
     def log(self, images: Sequence[tuple[str, np.ndarray, str]], values: Mapping[str, float], step: int) -> bool:
         """Logs the images (name, pixels, caption) and the numbers of a step; whether all of it was logged."""
-        if self.failures >= PATIENCE:
+        if self.left_out:
             return False
 
         def work() -> None:
@@ -73,12 +73,15 @@ class GuardedLogger:
             self.logger.scalars(values, step)
 
         done = self._tried(work)
-        self.failures = 0 if done else self.failures + 1
+        self._worked = self._worked or done
+        self._failures = 0 if done else self._failures + 1
+        self.left_out = not self._worked or self._failures >= PATIENCE
         return done
 
     def close(self) -> None:
-        """Closes the logger."""
+        """Closes the logger; one that is left out is given another chance by the steps after that."""
         self._tried(self.logger.close)
+        self.left_out = False
 
     def _tried(self, work: Callable[[], None]) -> bool:
         try:
@@ -94,6 +97,10 @@ class GuardedLogger:
         self._warned = True
         text = " ".join(f"{type(error).__name__}: {error}".split())
         warn(
-            f"{type(self.logger).__name__} failed: {text[:300].rstrip('.')}. Training goes on. It is tried again, at "
-            f"{PATIENCE} steps in a row at the most, without a further warning."
+            f"{type(self.logger).__name__} failed: {text[:300].rstrip('.')}. Training goes on. "
+            + (
+                f"It is left out after {PATIENCE} such steps in a row, without a further warning."
+                if self._worked
+                else "It is left out."
+            )
         )

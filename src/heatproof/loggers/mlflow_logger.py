@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
+from heatproof.errors import MissingExtra
 from heatproof.loggers.logger import needs_extra
 
 #: What a metric's name may not hold, and what the key of an image may not.
@@ -53,9 +55,12 @@ class MLflowLogger:
     def client(self) -> Any:
         """The `MlflowClient`."""
         if self._client is None:
-            from mlflow import MlflowClient
+            import mlflow
 
-            self._client = MlflowClient(tracking_uri=self._uri)
+            uri = self._uri or mlflow.get_tracking_uri()
+            if uri.startswith("sqlite") and find_spec("sqlalchemy") is None:
+                raise MissingExtra(f"{uri} needs the whole of MLflow: pip install mlflow. Or give `tracking_uri`.")
+            self._client = mlflow.MlflowClient(tracking_uri=uri)
         return self._client
 
     @property
