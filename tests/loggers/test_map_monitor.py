@@ -10,6 +10,8 @@ from PIL import Image
 from torch import nn
 
 import heatproof
+from heatproof.attributions import ATTRIBUTIONS
+from heatproof.attributions.foreign import PLUGIN_METHODS
 from heatproof.errors import HeatproofWarning, InvalidInput, InvalidTarget, ModelError, NotApplicable, UnknownName
 from heatproof.loggers import MapMonitor
 from heatproof.loggers.logger import PATIENCE
@@ -18,6 +20,16 @@ from heatproof.loggers.step_maps import MOVEMENT
 from .training import SIDE, Broken, Kept, batch, images, net, same, trained
 
 METHODS = ["gradcam", "layercam"]
+
+
+@pytest.fixture
+def own_methods():
+    """Methods that a test registers are gone after it."""
+    before = set(ATTRIBUTIONS)
+    yield
+    for name in set(ATTRIBUTIONS) - before:
+        ATTRIBUTIONS.remove(name)
+        PLUGIN_METHODS.recipes.pop(name, None)
 
 
 # --- training goes on as without it ---
@@ -33,7 +45,7 @@ def test_training_is_bit_identical(autocast):
     assert not same(plain, trained(lambda network, step: network(images()), autocast=autocast))  # it would be seen
 
 
-def test_training_is_bit_identical_after_an_exception():
+def test_training_is_bit_identical_after_an_exception(own_methods):
     def failing(model, inputs, targets):
         model(inputs)
         torch.rand(3)
@@ -67,7 +79,7 @@ def test_a_later_failure_is_one_warning(monkeypatch):
     assert monitor.step(network, 3) is not None
 
 
-def test_a_method_that_fails_later_has_no_value():
+def test_a_method_that_fails_later_has_no_value(own_methods):
     calls = []
 
     def sometimes(model, inputs, targets):
