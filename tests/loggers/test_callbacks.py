@@ -140,6 +140,14 @@ def test_lightning_errors_come_before_training(lightning, module_class):
 
     with pytest.raises(UnknownName, match="gradcam"):
         LightningMapMonitor(images(), "gradcm")
+
+    class WithoutForward(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.backbone = net()
+
+    with pytest.raises(InvalidInput, match=r"no forward pass. Name the classifier in it, `network=…`.*'backbone'"):
+        LightningMapMonitor(images(), "gradcam", logger=None).monitor.prepare(WithoutForward())
     for callback, text in (
         (LightningMapMonitor(images(), "gradcam"), "no logger"),
         (LightningMapMonitor(images(), "gradcam", logger=None, layer="bakbone.two"), "backbone.two"),

@@ -133,13 +133,21 @@ def classifier(given: Any, part: Part) -> Any:
     if not isinstance(found, nn.Module):
         raise InvalidInput(f"`network` must lead to a torch.nn.Module. Got {type(found).__name__}.")
     found = bare(found)
-    if type(found).forward is nn.Module.forward:
+    if not _has_forward(found):
         names = ", ".join(repr(name) for name, _ in found.named_children()) or "none"
         raise InvalidInput(
             f"{type(found).__name__} has no forward pass. Name the classifier in it, `network=…`. Its parts: {names}."
         )
     refuse_sharded(found)
     return found
+
+
+def _has_forward(module: nn.Module) -> bool:
+    """Whether a forward pass of its own is defined, and not only the one of a base class, which raises."""
+    if "forward" in vars(module):
+        return True
+    home = next(kind for kind in type(module).__mro__ if "forward" in vars(kind)).__module__
+    return home != nn.Module.__module__ and home.partition(".")[0] not in ("lightning", "pytorch_lightning")
 
 
 def monitored_model(network: Any, images: Any, normalised: bool, settings: Mapping[str, Any]) -> Model:
