@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import random
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from heatproof.loggers import MapMonitor
 from heatproof.loggers.logger import PATIENCE
 from heatproof.loggers.step_maps import MOVEMENT
 
-from .training import SIDE, Broken, Kept, batch, images, net, same, trained
+from .training import SIDE, Broken, Kept, Net, batch, images, net, same, trained
 
 METHODS = ["gradcam", "layercam"]
 
@@ -60,6 +61,23 @@ def test_training_is_bit_identical_after_an_exception(own_methods):
             monitor.step(network, step)
 
     assert same(trained(lambda network, step: None), trained(observe))
+
+
+def test_a_network_that_draws_in_any_mode_draws_on_as_before():
+    class Drawing(Net):
+        def forward(self, x):
+            _ = torch.rand(1), np.random.rand(), random.random()
+            return super().forward(x)
+
+    network, numbers = Drawing(), []
+    monitor = MapMonitor(images(), METHODS, "average-drop", every=1, logger=None)
+    for observed in (False, True):
+        torch.manual_seed(4), np.random.seed(4), random.seed(4)
+        if observed:
+            monitor.prepare(network)
+            monitor.step(network, 0)
+        numbers.append((float(torch.rand(1)), np.random.rand(), random.random()))
+    assert numbers[0] == numbers[1]
 
 
 def test_a_later_failure_is_one_warning(monkeypatch):
