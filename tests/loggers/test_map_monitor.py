@@ -339,11 +339,28 @@ def test_the_passes_of_a_call():
         rows.clear()
         monitor.step(network, step)
         assert rows == [4]
-    monitor = MapMonitor(images(4), ["gradcam", "layercam"], every=1, logger=None)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "forward", "backward"),
+    [((), 0, 0), ("arcc", 18, 2), ("deletion", 55, 0), ("insertion", 55, 0), ("road", 16, 0), ("average-drop", 2, 0),
+     ("complexity", 0, 0)],
+)  # fmt: skip
+def test_the_passes_of_a_call_are_those_of_the_page(metrics, forward, backward, monkeypatch):
+    rows, backwards, grad = [], [], torch.autograd.grad
+
+    def counted(outputs, inputs, *given, **more):
+        backwards.append(len(inputs if isinstance(inputs, torch.Tensor) else inputs[0]))
+        return grad(outputs, inputs, *given, **more)
+
+    monkeypatch.setattr(torch.autograd, "grad", counted)
+    network = net()
+    network.one.register_forward_hook(lambda module, given, output: rows.append(len(output)))
+    monitor = MapMonitor(images(4), ["gradcam", "layercam"], metrics, logger=None)
     monitor.prepare(network)
-    rows.clear()
+    rows.clear(), backwards.clear()
     monitor.step(network, 0)
-    assert sum(rows) == 4 * (1 + 2 * 9)  # as docs/training.md says
+    assert sum(rows) == 4 * (1 + forward) and sum(backwards) == 4 * (1 + backward)
 
 
 # --- errors come before training ---
