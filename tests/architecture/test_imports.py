@@ -56,6 +56,7 @@ FLOORS = {
     "view": 6,
     "panels": 6,
     "auditing": 7,
+    "loggers": 7,
     "running": 6,
     "compat": 6,
     "demo": 7,

@@ -1,5 +1,6 @@
 """`heatproof fit`: fine-tunes a network on images whose ground truth is known."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,6 +44,13 @@ def fit(
     epsilon: Annotated[float, typer.Option(help="The attack's largest change of a value, in 1/255.")] = 4.0,
     steps: Annotated[int, typer.Option(help="The attack's steps.")] = 4,
     seed: Annotated[int, typer.Option(help="Of the order of images, mirroring, dropout, new layers.")] = 0,
+    log: Annotated[
+        str,
+        typer.Option(
+            metavar="LOGGER", help="Log maps of validation images: tensorboard, tensorboard=FOLDER, wandb, mlflow."
+        ),
+    ] = "",
+    log_every: Annotated[int, typer.Option(help="Log after so many steps, at the beginning and at the end.")] = 100,
 ) -> None:
     """Fine-tune a network on Shapes, or on a folder of yours, so that ground truth applies to its maps."""
     import torch
@@ -69,8 +77,13 @@ def fit(
         sets = folder_sets(images, limit, seed)
     with seeded(torch.Generator().manual_seed(seed), torch.device("cpu")):  # random weights, where there are no others
         loaded = load_model(model, device=device, **options.values(MODEL, given))
-    with progress_bar() as bar:
-        found = fitted(loaded, sets, out, recipe, bar)
+    with ExitStack() as stack:
+        watch = None
+        if log:
+            from heatproof.loggers.fit_monitor import fit_monitor
+
+            watch = stack.enter_context(fit_monitor(log, log_every, loaded, sets["val"], out / "tensorboard")).step
+        found = fitted(loaded, sets, out, recipe, stack.enter_context(progress_bar()), watch)
     print(found.sentence())
     arguments = f"--model-arg num_classes={len(sets['train'].class_names or ())} " if ":" in model else ""
     print(f"Use it with: --model {model} {arguments}--checkpoint {out / WEIGHTS} --classes {out / CLASSES}")

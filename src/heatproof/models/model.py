@@ -49,6 +49,8 @@ class Model:
     one_position = False
     #: Whether a single output that is clearly no logit is worth a warning.
     warns_of_values = True
+    #: Whether images that go into the network as they are, without mean and std, are worth a warning.
+    warns_as_given = True
     #: Whether the network was seen to give one logit, which stands for two classes.
     single_output = False
 
@@ -93,7 +95,7 @@ class Model:
 
     def warn_as_given(self) -> None:
         """Warns, once, where image files go into the network in [0, 1] because no mean and std were given."""
-        if self.takes_images and not self.normalises and not self._warned:
+        if self.warns_as_given and self.takes_images and not self.normalises and not self._warned:
             self._warned = True
             warn(
                 f"{self.name} was wrapped without mean and std: image files go into it as they are, in [0, 1]. Set "

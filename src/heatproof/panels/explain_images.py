@@ -93,8 +93,7 @@ def entries(
         InvalidTarget: targets or labels that do not fit the images, before the first image.
         NotApplicable: no method applies to this network.
     """
-    _check_targets(work, shots)
-    shots = _flag_unlabelled(work, shots)
+    shots = with_targets(work, shots)
     costly = any(method.costly for method in work.asked.methods)
     few = BATCH_COSTLY if work.model.device.type == "cpu" else BATCH_COSTLY_ON_GPU
     size = work.batch_size or (few if costly else BATCH)
@@ -115,7 +114,7 @@ def _chunk(
     digests: dict[int, str] = {}
     fresh: dict[int, torch.Tensor] = {}
     for row in rows:
-        x, flag = _open_image(shots[row])
+        x, flag = open_image(shots[row])
         if x is not None and known is not None:
             digests[row] = work.digest(shots[row], x, row)
         there = known(row, digests[row]) if x is not None and known and digests[row] else None
@@ -148,7 +147,8 @@ def _with_mask(entry: ExplainedImage, shot: ImageSource, model: Model) -> Explai
     return replace(entry, mask=mask_of(shot, model.geometry, entry.image.shape[:2]))
 
 
-def _open_image(shot: ImageSource) -> tuple[torch.Tensor | None, str]:
+def open_image(shot: ImageSource) -> tuple[torch.Tensor | None, str]:
+    """The image of a source as the network takes it, or None and why it cannot be opened."""
     if shot.flag:
         return None, shot.flag
     try:
@@ -175,7 +175,7 @@ def _explain_fresh(
         batch = _batch(work, [shots[row] for row in taken], taken, images[part])
         found, refused = _run_methods(work, batch, progress)
         for i, row in enumerate(taken):
-            done[row] = _entry(work, shots[row], images[part][i], batch, found, refused, i)
+            done[row] = entry_of(work, shots[row], images[part][i], batch, found, refused, i)
 
     for _ in halved(run, len(rows)):
         pass
@@ -228,7 +228,7 @@ def _refusal(flags: Any) -> str:
     return first.rstrip(".") if first.reason is Reason.NOT_APPLICABLE else ""
 
 
-def _entry(
+def entry_of(
     work: MapSettings,
     shot: ImageSource,
     x: torch.Tensor,
@@ -237,6 +237,7 @@ def _entry(
     refused: Mapping[str, str],
     i: int,
 ) -> ExplainedImage:
+    """The entry of row `i` of a batch, `x` its image; `found`: method → the explanation that holds its maps."""
     logits, target = batch.logits[i].cpu(), batch.target[i].reshape(-1).tolist()
     probabilities = work.model.probabilities(logits[None])[0]
     answer = lambda index: _answer(work.model, probabilities, index)  # noqa: E731
@@ -275,6 +276,16 @@ def _degenerate(flag: Any) -> bool:
 
 
 # --- targets ---
+
+
+def with_targets(work: MapSettings, shots: Sequence[ImageSource]) -> list[ImageSource]:
+    """The images, those without a label flagged where the target is the label.
+
+    Raises:
+        InvalidTarget: another number of targets than images, or labels are needed and there are none.
+    """
+    _check_targets(work, shots)
+    return _flag_unlabelled(work, shots)
 
 
 def _check_targets(work: MapSettings, shots: Sequence[ImageSource]) -> None:

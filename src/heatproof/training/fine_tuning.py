@@ -7,7 +7,7 @@ was stopped and taken up has the same weights as one that was not, on the same m
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,7 @@ def fit(
     out: str | Path,
     recipe: Recipe | None = None,
     progress: Bar | Log | Silent | None = None,
+    after_step: Callable[[nn.Module, int], Any] | None = None,
 ) -> Fit:
     """Trains a model's network for the classes of some images; the network itself is changed.
 
@@ -85,6 +86,7 @@ def fit(
     Args:
         sets: `train`, `val` and `test`, labelled, with the same classes.
         out: a new folder, or one of the same run, which then goes on: `model.safetensors`, `fit.json`, `classes.txt`.
+        after_step: called with the network and the number of steps done: at the beginning, and after every step.
 
     Raises:
         InvalidInput: a folder of another run, sets of different classes. ModelError: a loss that is not finite.
@@ -110,6 +112,7 @@ def fit(
             for kind, images in sets.items()
         }
         trainer = _Trainer(model, recipe, folder, run, about | {"head": head, "classes": names}, bar)
+        trainer.after_step = after_step or trainer.after_step
         trainer.train(data["train"], data["val"])
         _load(model.module, folder / WEIGHTS)
         run.test_images = len(data["test"][1])
@@ -128,6 +131,9 @@ def fit(
 class _Trainer:
     """The loop over epochs and steps, and what is written of it."""
 
+    #: Called with the network and the number of steps done.
+    after_step: Callable[[nn.Module, int], Any] = staticmethod(lambda network, steps: None)
+
     def __init__(self, model: Model, recipe: Recipe, folder: Path, run: Fit, about: Mapping[str, Any], bar: Any):
         self.model, self.module, self.recipe, self.folder, self.run = model, model.module, recipe, folder, run
         self.about, self.bar, self.saved = about, bar, time.monotonic()
@@ -141,6 +147,7 @@ class _Trainer:
         """Epochs until there are enough, or the validation loss no longer falls."""
         run, recipe = self.run, self.recipe
         steps = math.ceil(len(training[1]) / recipe.batch_size)
+        self.after_step(self.module, run.epoch * steps + run.step)
         while run.epoch < recipe.epochs and not self._has_stalled():
             self.bar.stage(f"Epoch {run.epoch + 1} of at most {recipe.epochs}", steps, run.step)
             began = time.monotonic()
@@ -148,6 +155,7 @@ class _Trainer:
             for rows in order.split(recipe.batch_size)[run.step :]:
                 run.total += self._step(training, rows)
                 run.step += 1
+                self.after_step(self.module, run.epoch * steps + run.step)
                 self.bar.advance(1)
                 if time.monotonic() - self.saved > SECONDS:
                     self._save()
