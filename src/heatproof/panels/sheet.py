@@ -4,15 +4,13 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from heatproof.report.style import INK
+from heatproof.report.text_measure import font
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,7 +25,7 @@ class Line(NamedTuple):
     """One line of text that fits its width; sizes are in units, 96 of which are an inch."""
 
     text: str
-    size: int = 14
+    size: float = 14
     ink: str = INK
     bold: bool = False
 
@@ -140,10 +138,3 @@ def png(image: Image.Image, dpi: float = DPI) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=4, dpi=(dpi, dpi))
     return buffer.getvalue()
-
-
-@lru_cache(maxsize=32)
-def font(size: float, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """The font that comes with matplotlib: it is on every machine and covers most alphabets."""
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
