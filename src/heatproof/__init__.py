@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from heatproof import plot
     from heatproof.activation_statistics import calibrate
     from heatproof.attributions.foreign import register
     from heatproof.auditing import Audit, audit
@@ -43,6 +44,9 @@ _HOMES = {
     "zero_shot": "heatproof.models",
 }
 
+#: Public rooms, which load on first use like names.
+_ROOMS = {"plot": "heatproof.plot"}
+
 #: Names of before → names of now.
 _RENAMED = {"Shown": "Gallery"}
 
@@ -60,6 +64,7 @@ __all__ = [
     "check",
     "explain",
     "load_model",
+    "plot",
     "register",
     "register_metric",
     "register_study",
@@ -79,8 +84,10 @@ def __getattr__(name: str) -> Any:
         name = _RENAMED[name]
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
+    if name in _ROOMS:
+        return import_module(_ROOMS[name])
     raise AttributeError(f"module 'heatproof' has no attribute {name!r}. Public names: {', '.join(__all__)}.")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted([*globals(), *_HOMES, *_ROOMS])

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from heatproof.lazy_plots import plots
 from heatproof.report import write_page, write_tables
 from heatproof.report.findings import Findings
 from heatproof.running import finished
@@ -34,6 +35,10 @@ class Audit:
 
     def __str__(self) -> str:
         return "\n".join([self.sentence, *self.notes, f"Page: {self.page}"])
+
+    def plot(self, **options: Any) -> Any:
+        """Which method passed which question, a matplotlib figure: `heatproof.plot.verdicts(audit, **options)`."""
+        return plots().verdicts(self, **options)
 
     @classmethod
     def of(cls, findings: Findings) -> "Audit":

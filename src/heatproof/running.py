@@ -17,6 +17,7 @@ from heatproof.data.items import is_source
 from heatproof.engine import as_model
 from heatproof.engine.call import input_form
 from heatproof.errors import InvalidInput
+from heatproof.lazy_plots import plots
 from heatproof.locks import STUDIES, held
 from heatproof.models import Model, load_model
 from heatproof.paper_table import PaperTable
@@ -52,6 +53,10 @@ class StudyResults:
         spread: beside the mean of a score `none`, its 95 % `interval`, or `std`, the deviation over the images.
         """
         return paper_tables(Findings(open_source(self.folder)), spread)
+
+    def plot(self, **options: Any) -> Any:
+        """One figure that answers: of a noise study `heatproof.plot.robustness`, of others `heatproof.plot.scores`."""
+        return plots().answer(self, **options)
 
     def to_latex(self, spread: str = "none") -> str:
         r"""All of them for LaTeX with `\usepackage{booktabs}`, each below a comment with its name."""

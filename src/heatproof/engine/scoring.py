@@ -25,6 +25,7 @@ from heatproof.engine.explanation import explanation
 from heatproof.engine.references import ReferenceMaps
 from heatproof.errors import InvalidImage, InvalidInput, warn
 from heatproof.flags import as_text
+from heatproof.lazy_plots import plots
 from heatproof.memo import cached_property
 from heatproof.metrics.metric_request import DEFAULT_METRICS, MetricRequest, requested_metrics
 from heatproof.models import Model
@@ -103,6 +104,18 @@ class Scores:
         better = {metric: facts["better"] for metric, facts in self.facts.items()}
         return score_table(self.to_pandas().assign(model=self.model), better)
 
+    @property
+    def controls(self) -> list[str]:
+        """The methods that are controls."""
+        return _controls(self.methods)
+
+    def plot(self, **options: Any) -> Any:
+        """Means with 95 % intervals, one panel per metric, a matplotlib figure: `heatproof.plot.scores(scores, …)`.
+
+        Also: `heatproof.plot.curves`, `critical_difference` and `metric_correlation` of the same scores.
+        """
+        return plots().scores(self, **options)
+
     def to_latex(
         self, *, spread: str = "none", labels: Mapping[str, str] | None = None, caption: str = "", name: str = "scores"
     ) -> str:
@@ -131,7 +144,7 @@ class Scores:
         from heatproof.statistics.paper_scores import score_paper_table, scores_of
 
         frame = self.to_pandas()
-        frame = frame.assign(control=frame["method"].isin(_controls(self.methods)))
+        frame = frame.assign(control=frame["method"].isin(self.controls))
         source = scores_of(frame, self.facts, self.table, self.methods)
         return score_paper_table(
             source, self.methods, self.metrics, name=name, caption=caption or f"Scores of heatmaps of {self.model}.",
@@ -147,7 +160,7 @@ class Scores:
     def _repr_html_(self) -> str:
         from heatproof.statistics.score_tables import html_table
 
-        return html_table(self.table, controls=_controls(self.methods))
+        return html_table(self.table, controls=self.controls)
 
 
 def _controls(methods: Iterable[str]) -> list[str]:

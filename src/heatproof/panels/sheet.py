@@ -15,6 +15,8 @@ from heatproof.report.text_measure import font
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from heatproof.report.drawing import Paper
+
 #: The resolution at which a unit of a sheet is a pixel.
 DPI = 96
 LEADING = 1.28
@@ -101,22 +103,23 @@ class Sheet:
         """An SVG file: text as text, every image with all its pixels."""
         from heatproof.report import drawing
 
-        return drawing.svg(self._figure()).encode("utf-8")
+        return drawing.svg(self.figure()).encode("utf-8")
 
     def pdf(self) -> bytes:
         """A PDF file: text as text, every image with all its pixels."""
         from heatproof.report import drawing
 
-        return drawing.pdf(self._figure())
+        return drawing.pdf(self.figure())
 
-    def _figure(self) -> "Figure":
-        """The sheet as a figure without axes and layout, in the settings of all figures."""
+    def figure(self, paper: "Paper | None" = None) -> "Figure":
+        """The sheet as a figure without layout, in the settings of all figures, or of those for a paper."""
         from matplotlib.figure import Figure
 
-        from heatproof.report.drawing import house
+        from heatproof.report.drawing import SHOWN, PaperFigure, house
 
-        with house():
-            return self._drawn_on(Figure(figsize=(self.width / DPI, self.height / DPI)))
+        size = self.width / DPI, self.height / DPI
+        with house(paper):
+            return self._drawn_on(Figure(figsize=size) if paper is None else PaperFigure(figsize=size, dpi=SHOWN))
 
     def _drawn_on(self, canvas: "Figure") -> "Figure":
         for tile in self.tiles:
