@@ -59,7 +59,7 @@ def audit(
     out: str | os.PathLike[str] | None = None,
     methods: Sequence[str] | None = None,
     workers: int = 1,
-    progress: bool = True,
+    progress: Any = True,
     normalised: bool = False,
     method_labels: Mapping[str, str] | None = None,
     **settings: Any,
@@ -72,7 +72,7 @@ def audit(
     Args:
         model: a spec for `heatproof.load_model`, or anything that `heatproof.explain` takes as a model (then `workers`
             is 1).
-        images, normalised: as in `heatproof.run`.
+        images, normalised, progress: as in `heatproof.run`.
         labels: a CSV with the columns file,class_index or file,name, or all three.
         masks: a folder of masks or a CSV of boxes, for localisation.
         budget: time limit in minutes; as many images as fit are used.

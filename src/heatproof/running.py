@@ -21,7 +21,7 @@ from heatproof.lazy_plots import plots
 from heatproof.locks import STUDIES, held
 from heatproof.models import Model, load_model
 from heatproof.paper_table import PaperTable
-from heatproof.progress import progress_bar
+from heatproof.progress import reported
 from heatproof.report import write_page, write_tables
 from heatproof.report.findings import Findings
 from heatproof.report.paper_tables import paper_tables
@@ -76,7 +76,7 @@ def run(
     masks: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
     workers: int = 1,
-    progress: bool = True,
+    progress: Any = True,
     normalised: bool = False,
     method_labels: Mapping[str, str] | None = None,
     **settings: Any,
@@ -92,6 +92,8 @@ def run(
         out: the results folder, by default a new temporary one. Repeating the call computes only what is missing.
         workers: processes; several need the spec of a model, a folder or files, and `if __name__ == "__main__":`.
         normalised: tensors are normalised with the model's mean and std; see `heatproof.explain`.
+        progress: True for a bar with the time left in a notebook or on a terminal, and lines in a log; False for
+            nothing; or a function or an object, as in `heatproof.explain`.
         method_labels: method → display name on the page, in figures and in LaTeX (`labels` in study files).
         settings: any other setting of the study (docs/commands.md) and of its model (`checkpoint`, `layer`, …).
 
@@ -113,7 +115,7 @@ def finished(
     given: dict[str, Any],
     out: str | os.PathLike[str] | None,
     workers: int,
-    progress: bool,
+    progress: Any,
     settings: dict[str, Any],
     normalised: bool = False,
 ) -> Path:
@@ -156,11 +158,8 @@ def finished(
         try:
             GIVEN_MODELS.update(models)
             GIVEN_IMAGES.update(sets)
-            if progress:
-                with progress_bar() as bar:
-                    run_plan(plan, folder, workers=workers, progress=bar)
-            else:
-                run_plan(plan, folder, workers=workers)
+            with reported(progress) as bar:
+                run_plan(plan, folder, workers=workers, progress=bar)
         finally:
             for registry, names in ((GIVEN_MODELS, models), (GIVEN_IMAGES, sets)):
                 for name in names:

@@ -37,6 +37,11 @@ class Inputs:
         return len(self.items)
 
     @property
+    def count(self) -> int:
+        """How many images there are."""
+        return len(self.items)
+
+    @property
     def geometry(self) -> Geometry:
         """How an image becomes the network's input."""
         return self.form.geometry

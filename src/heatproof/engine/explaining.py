@@ -18,6 +18,7 @@ from heatproof.errors import InvalidInput
 from heatproof.flags import as_text
 from heatproof.lazy_plots import plots
 from heatproof.memo import cached_property
+from heatproof.progress import reported
 from heatproof.registry import unknown
 from heatproof.tensors import UPSAMPLING
 
@@ -107,6 +108,7 @@ def explain(
     batch_size: int = 16,
     differentiable: bool = False,
     normalised: bool = False,
+    progress: Any = False,
 ) -> Maps:
     """Explains images with one or several methods, all from the same passes.
 
@@ -138,6 +140,8 @@ def explain(
             number, for no label.
         differentiable: maps keep their graph to a tensor `images` that requires a gradient.
         normalised: tensors are normalised with the model's mean and std, as training code does; they are undone.
+        progress: True for a bar with the time left, in a notebook or on a terminal, if it takes over two seconds; or a
+            function, called with `(stage, done, total)`; or an object with `stage` and `advance`.
 
     Returns:
         A mapping from the spellings asked for to `(N, H, W)` float tensors on the model's device, in [0, 1], higher =
@@ -159,10 +163,16 @@ def explain(
         model, images, requests, target, layer, labels=labels, output=output, seed=seed, batch_size=batch_size,
         normalised=normalised,
     )  # fmt: skip
-    parts: list[Explanation] = list(
-        call.over(lambda rows: explanation(call.batch(rows, differentiable=differentiable), call.methods,
-                                           upsample=upsample))
-    )  # fmt: skip
+
+    def work(rows: slice) -> Explanation:
+        batch = call.batch(rows, differentiable=differentiable)
+        steps = len(call.methods) * (batch.target.shape[1] if batch.target.dim() == 2 else 1)
+        step = lambda units: bar.advance(units * len(batch.x) / steps)  # noqa: E731
+        return explanation(batch, call.methods, upsample=upsample, advance=step)
+
+    with reported(progress) as bar:
+        bar.stage("Explaining", call.inputs.count or 0)
+        parts: list[Explanation] = list(call.over(work))
     pick = (lambda part, key: part.raw[key]) if raw else (lambda part, key: part.display(key, upsample))
     failed = call.inputs.failed
     target, logits = (torch.cat([getattr(part, name) for part in parts]) for name in ("target", "logits"))

@@ -29,6 +29,7 @@ from heatproof.lazy_plots import plots
 from heatproof.memo import cached_property
 from heatproof.metrics.metric_request import DEFAULT_METRICS, MetricRequest, requested_metrics
 from heatproof.models import Model
+from heatproof.progress import reported
 
 
 class Row(NamedTuple):
@@ -185,12 +186,13 @@ def score(
     seed: int = 0,
     batch_size: int = 16,
     normalised: bool = False,
+    progress: Any = False,
 ) -> Scores:
     """Scores the maps of one or several methods, or maps made elsewhere, with one or several metrics.
 
     Args:
-        model, images, target, layer, labels, output, normalised: as for `explain`. An image of a folder, a Dataset or
-            an iterable that cannot be read has NaN for every score, and a flag.
+        model, images, target, layer, labels, output, normalised, progress: as for `explain`. An image of a folder, a
+            Dataset or an iterable that cannot be read has NaN for every score, and a flag.
         maps_or_methods: names as for `explain`; or a mapping from a name to maps `(N, H, W)`, tensor or array, on any
             scale, or one array for each image; a map in the image's own pixels is resized and cropped as the
             image is, any other is taken to cover the network's input. Each is scaled to [0, 1] by itself: rectify
@@ -243,11 +245,16 @@ def score(
         if paired:
             of_reference = references.of_methods(rows, batch.x, mask)
             more |= {"reference": of_reference, "reference_images": references.x(rows)}
-        found = list(evaluate(batch, call.methods, wanted, given=some, **more))
+        found = []
+        for one in evaluate(batch, call.methods, wanted, given=some, **more):
+            found.append(one)
+            bar.advance(len(batch.x) / (len(call.methods) + len(given)))
         failed = {row - rows.start: why for row, why in inputs.failed.items() if rows.start <= row < rows.stop}
         return [unusable(one, failed) for one in found], without(batch.target, failed, -1)
 
-    found = list(call.over(work))
+    with reported(progress) as bar:
+        bar.stage("Scoring", inputs.count or 0)
+        found = list(call.over(work))
     targeted = torch.cat([target for _, target in found])
     return Scores(model.name, inputs.ids, targeted, [part for part, _ in found], wanted, model.of_values)
 

@@ -15,6 +15,7 @@ from heatproof.panels.panel import brightened, over, resized
 from heatproof.plot.image_grid import GridTile, image_grid
 from heatproof.plot.image_reading import Rows, class_text, read_images
 from heatproof.plot.paper import Width, chosen_methods, paper_of
+from heatproof.plot.score_reading import leading
 from heatproof.report.overlay import Look
 from heatproof.statistics.score_tables import figure as number
 
@@ -87,7 +88,8 @@ def panel(
             for method in shown:
                 if method in block.maps:
                     tile = _tile(entry, block, method, look, named.get(method, method))
-                    tiles.append(tile._replace(below=written.of_map(entry.id, method), bold=method == thick))
+                    below = (*tile.below, *written.of_map(entry.id, method))
+                    tiles.append(tile._replace(below=below, bold=method == thick))
             grid.append(tiles)
     return image_grid(grid, paper, look)
 
@@ -154,7 +156,8 @@ def before_after(
                 changed = other.blocks[place]
                 moved = changed.answer.index != block.answer.index
                 tile = _plain_of(other, titles[1], changed, names)
-                tiles.append(tile._replace(flag="class changed" if moved else "", below=tile.below if names else ()))
+                below = (class_text(changed.answer),) if names else ()  # the name stands under the first image
+                tiles.append(tile._replace(flag="class changed" if moved else "", below=below))
                 tiles += [_tile(other, changed, method, look, named.get(method, method)) for method in shown]
             grid.append(tiles)
     if not grid:
@@ -179,9 +182,14 @@ def _methods_of(entries: list[ExplainedImage]) -> list[str]:
 def _tile(entry: ExplainedImage, block: ExplainedClass, method: str, look: Look, title: str) -> GridTile:
     """A map over its image; a degenerate one as the plain image with the reason."""
     shown = block.maps[method]
-    draw = partial(resized, entry.image, entry.mask) if shown.flag else partial(_overlaid, entry, method, shown, look)
+    draw = partial(_image, entry) if shown.flag else partial(_overlaid, entry, method, shown, look)
     bright = brightened(Method(method, method), shown)
-    return GridTile(draw, _size(entry), f"{title}, {bright}" if bright else title, flag=shown.flag)
+    return GridTile(draw, _size(entry), title, (bright,) if bright else (), shown.flag)
+
+
+def _image(entry: ExplainedImage, size: tuple[int, int]) -> Image.Image:
+    assert entry.image is not None
+    return resized(entry.image, entry.mask, size)
 
 
 def _overlaid(entry: ExplainedImage, method: str, shown: Map, look: Look, size: tuple[int, int]) -> Image.Image:
@@ -191,7 +199,7 @@ def _overlaid(entry: ExplainedImage, method: str, shown: Map, look: Look, size: 
 
 def _plain_of(entry: ExplainedImage, title: str, block: ExplainedClass, names: bool) -> GridTile:
     said = (_name(entry), class_text(block.answer)) if names else ()
-    return GridTile(partial(resized, entry.image, entry.mask), _size(entry), title, said)
+    return GridTile(partial(_image, entry), _size(entry), title, said)
 
 
 def _plain(pixels: np.ndarray, name: str, flag: str) -> GridTile:
@@ -224,7 +232,7 @@ class _Written:
         if not hasattr(scores, "rows"):
             raise InvalidInput(f"`scores` must be what heatproof.score returned. Got {type(scores).__name__}.")
         given = [metrics] if isinstance(metrics, str) else metrics
-        wanted = list(scores.metrics[:2]) if given is None else [
+        wanted = leading(scores.metrics, scores.facts)[:2] if given is None else [
             method_called(str(name), scores.metrics, "metric of these scores") for name in given
         ]  # fmt: skip
         return cls({(row.image, row.method, row.metric): row.value for row in scores.rows}, wanted)

@@ -1,5 +1,6 @@
 """Images with maps as the plots read them: from `heatproof.explain`, `heatproof.show`, a folder of maps, or arrays."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from heatproof.plot.stored_results import folder_of
 
 #: Without `rows`, so many images are drawn.
 FIRST = 4
+#: The id of an image without a name: a hash of its content, which tells a reader nothing.
+_HASH = re.compile(r"[0-9a-f]{16}")
 
 Rows = int | str | Sequence[int | str] | None
 
@@ -118,7 +121,8 @@ def _entry(
             spatial = not explained or name in maps.layers
             drawn[name] = Map(display[:1, :1] if spatial else display, display, text, bool(text))
         blocks.append(ExplainedClass(_answer(maps, target), drawn))
-    return ExplainedImage(id, id, image, None, None, tuple(blocks))
+    name = f"image {row + 1}" if _HASH.fullmatch(id) or not explained else id
+    return ExplainedImage(id, name, image, None, None, tuple(blocks))
 
 
 def _readable(maps: Any, row: int) -> bool:

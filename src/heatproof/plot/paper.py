@@ -25,8 +25,7 @@ def paper_of(width: Width) -> Paper:
     """
     if isinstance(width, str) and width in WIDTHS:
         return Paper(WIDTHS[width])
-    number = isinstance(width, int | float) and not isinstance(width, bool)
-    if number and RANGE[0] <= width <= RANGE[1]:
+    if isinstance(width, int | float) and not isinstance(width, bool) and RANGE[0] <= width <= RANGE[1]:
         return Paper(float(width))
     raise InvalidInput(
         f'`width` must be "column" (3.25 inches), "page" (6.75 inches), or a number of inches from {RANGE[0]:g} to '

@@ -1,6 +1,7 @@
 """Plots of scores: means, curves, ranks with what cannot be told apart, and whether metrics agree."""
 
 from collections.abc import Iterable, Mapping
+from itertools import combinations
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -39,7 +40,7 @@ def scores(
     Args:
         results: what `heatproof.score`, `heatproof.run` or `heatproof.audit` returned, the folder of a study, or a data
             frame with the columns `method, metric, mean, low, high`, as tables/scores.csv.
-        metrics: by default the first four.
+        metrics: by default the first four, the parts of a composite last.
         methods: those to draw, in this order; by default all. controls: draw the controls too, last.
         reference: a method whose name is bold.
         labels: method → display name.
@@ -65,7 +66,7 @@ def scores(
     """
     paper = paper_of(width)
     found = read_scores(results, "scores", model, dataset)
-    wanted = chosen_columns(metrics, found.metrics, "metric of these results")[: None if metrics is not None else FIRST]
+    wanted = chosen_columns(metrics, found.leading, "metric of these results")[: None if metrics is not None else FIRST]
     shown = chosen_methods(methods, found.methods, found.controls, controls)
     looks = looks_of(shown, found.methods, found.controls, labels, found.labels)
     titles = list(map(found.titled, wanted))
@@ -128,8 +129,8 @@ def curves(
         noise = read_noise(results, "curves", model, dataset, segmenter)
         return severity_figure(noise, metrics, perturbations, methods, controls, labels, paper)
     found = read_scores(results, "curves", model, dataset, "curves.csv")
-    there = list(dict.fromkeys(map(str, found.curves["metric"]))) if found.curves is not None else []
-    if not there:
+    there = [] if found.curves is None else list(dict.fromkeys(map(str, found.curves["metric"])))
+    if found.curves is None or not there:
         raise InvalidInput(
             "No curve is behind these scores. Score with a metric that has one: deletion, insertion, road."
         )
@@ -166,7 +167,7 @@ def critical_difference(
         results: what `heatproof.score`, `heatproof.run` or `heatproof.audit` returned, the folder of a study, or a data
             frame of images × methods that holds one metric.
         metric: the metric to rank by. By default, of a study the mean rank over its scores, or `rm` of a noise study,
-            else the first metric.
+            else the first metric that is no part of a composite.
         test: `wilcoxon`: Wilcoxon's signed-rank test of every pair with Holm's correction, at 5 %, the decision that
             the page and `statistics.csv` rest on; a bar may skip a method. `nemenyi`: average ranks that differ by
             less than Nemenyi's critical difference (Demšar 2006), which is drawn on top.
@@ -198,11 +199,9 @@ def critical_difference(
     names = list(comparison.methods)
     looks = looks_of(names, list(dict.fromkeys([*found.methods, *names])), found.controls, labels, found.labels)
     if test == "nemenyi":
-        apart = {
-            frozenset((one, other)) for one, rank in comparison.ranks.items() for other, next_rank in
-            comparison.ranks.items() if abs(rank - next_rank) > comparison.distance
-        }  # fmt: skip
-        groups, distance = cliques(list(comparison.ranks), apart), comparison.distance
+        ranks, distance = comparison.ranks, comparison.distance
+        apart = {frozenset(pair) for pair in combinations(ranks, 2) if abs(ranks[pair[0]] - ranks[pair[1]]) > distance}
+        groups = cliques(list(ranks), apart)
     else:
         groups, distance = comparison.cliques, None
     by = "" if name == "score" and is_frame(results) else name

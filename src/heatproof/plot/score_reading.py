@@ -43,6 +43,11 @@ class ScoreReading:
         """The metrics, in order."""
         return list(dict.fromkeys(map(str, self.table["metric"])))
 
+    @property
+    def leading(self) -> list[str]:
+        """The metrics, those that are only parts of another one last."""
+        return leading(self.metrics, self.facts)
+
     def titled(self, metric: str) -> str:
         """The metric with the arrow of the better way."""
         return f"{metric} {ARROWS.get(better(self.facts, metric), '')}".strip()
@@ -70,6 +75,12 @@ class ScoreReading:
                 f"{len(wide.dropna())} images."
             )
         return compared(wide, better(self.facts, metric) == "high")
+
+
+def leading(metrics: Sequence[str], facts: Mapping[str, Any]) -> list[str]:
+    """The metrics, those that are only parts of another one last."""
+    parts = {part for fact in facts.values() if isinstance(fact, Mapping) for part in fact.get("parts") or ()}
+    return sorted(metrics, key=lambda metric: metric in parts)
 
 
 def read_scores(
@@ -169,7 +180,9 @@ def of_wide(frame: Any, way: str) -> ScoreReading:
 def chosen_metric(reading: ScoreReading, metric: str | None) -> str:
     """The metric to rank by: the one named, else the mean rank over all scores where there is one, else the first."""
     if metric is None:
-        return next(iter(reading.rankings), reading.metrics[0] if reading.metrics else "")
+        if ALL_SCORES in reading.rankings:
+            return ALL_SCORES
+        return next((one for one in reading.leading if one in reading.rankings), reading.leading[0])
     there = list(dict.fromkeys([*reading.rankings, *reading.metrics]))
     if metric not in there:
         raise unknown("metric of these results", metric, there)

@@ -83,7 +83,7 @@ def curves_figure(
         along = next((what for word, what in ALONG.items() if word in metric.lower()), "pixels removed")
         axis.set(title=escaped(title), xlabel=f"{along}, %")
         axis.set_xlim(-2, 102)
-        if not any(len(line.get_xdata()) for line in axis.lines):
+        if not axis.lines:
             axis.text(0.5, 0.5, "no values", transform=axis.transAxes, ha="center", color=FAINT, fontsize="small")
     if key:
         below(canvas, handles(methods, looks), 2 * columns, 3 if paper is None else 0)
