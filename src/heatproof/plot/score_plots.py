@@ -131,9 +131,7 @@ def curves(
     found = read_scores(results, "curves", model, dataset, "curves.csv")
     there = [] if found.curves is None else list(dict.fromkeys(map(str, found.curves["metric"])))
     if found.curves is None or not there:
-        raise InvalidInput(
-            "No curve is behind these scores. Score with a metric that has one: deletion, insertion, road."
-        )
+        raise InvalidInput("No curve is behind these scores. Score with deletion, insertion or road, which have one.")
     order = [metric for metric in found.metrics if metric in there] or there
     wanted = chosen_columns(metrics, order, "metric with a curve")
     drawn = found.curves[found.curves["metric"].isin(wanted)]

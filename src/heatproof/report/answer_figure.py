@@ -36,7 +36,8 @@ def answer_figure(
     width = paper.width if paper else beside + 0.4 + 0.95 * across
     cell = (width - beside - 0.2) / across
     heads = [wrapped_to(question, cell - 0.05, size * 0.9) for question in questions]
-    upright = any(max(map(len, head.split("\n"))) < 4 < len(head) for head in heads)  # broken inside a word
+    words = [word for question in questions for word in question.replace("-", "- ").split()]
+    upright = any(text_width(word, size * 0.9) > cell - 0.05 for word in words)
     heads = list(questions) if upright else heads
     deep = max((text_width(head, size * 0.9) for head in heads), default=0.2) if upright else (
         max((head.count("\n") + 1 for head in heads), default=1) * line_height(size * 0.9)
@@ -63,6 +64,5 @@ def answer_figure(
     axis.grid(visible=False)
     for spine in axis.spines.values():
         spine.set_visible(False)
-    axis.set_xlabel(escaped("\n".join(below)), fontsize=size * 0.834, color=FAINT)
-    axis.xaxis.set_label_position("bottom")
+    canvas.supxlabel(escaped("\n".join(below)), fontsize=size * 0.834, color=FAINT)
     return canvas

@@ -14,7 +14,7 @@ from heatproof.report.style import INK
 from heatproof.report.text_measure import text_width, wrapped_to
 
 #: The least width and height of a cell in a figure for a paper, in inches.
-LEAST, ROW = 0.1, 0.15
+LEAST, ROW = 0.085, 0.15
 
 
 def cell_grid(
