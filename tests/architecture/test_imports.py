@@ -157,6 +157,17 @@ def test_the_rule_sees_what_it_forbids(name, source):
     assert len(broken_rules(name, ast.parse(source))) == 1
 
 
+def test_plots_are_reached_from_below_in_one_place():
+    """`maps.plot()` and the like go through `lazy_plots`, so that no module depends on the room above it."""
+    named = [
+        dotted(path)
+        for path in MODULES
+        if dotted(path).partition(".")[0] not in ("", "plot")
+        and any(isinstance(node, ast.Constant) and node.value == "heatproof.plot" for node in ast.walk(tree(path)))
+    ]
+    assert named == ["lazy_plots"]
+
+
 def test_the_rule_lets_pass_what_it_allows():
     source = "import heatproof\nfrom heatproof import targets\nfrom heatproof.errors import InvalidInput\n"
     source += "from heatproof.models.capture import captured\nheatproof.__version__\n"

@@ -273,12 +273,9 @@ def test_before_and_after_say_where_the_class_changed(model, x, maps):
     assert words(base)[:3] == ["image", "layercam", "refine:layercam"]
     with pytest.raises(InvalidInput, match=r"between two `methods`\. Got 1"):
         plot.before_after(maps, methods="gradcam")
-    with pytest.raises(InvalidInput, match="of the same images"):
-        plot.before_after(maps, noisy, rows=None if len(maps.target) != 6 else [0]) and plot.before_after(
-            {"gradcam": np.zeros((2, 4, 4))},
-            {"gradcam": np.zeros((1, 4, 4))},
-            (np.zeros((2, 4, 4)), np.zeros((1, 4, 4))),
-        )
+    two, one = ({"gradcam": np.zeros((count, 4, 4))} for count in (2, 1))
+    with pytest.raises(InvalidInput, match=r"of the same images\. Got 2 and 1"):
+        plot.before_after(two, one, (np.zeros((2, 4, 4)), np.zeros((1, 4, 4))))
 
 
 def test_images_of_a_folder_and_of_a_gallery_are_drawn(model, tmp_path):
