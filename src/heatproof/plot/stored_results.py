@@ -1,6 +1,7 @@
 """What a plot reads of results: a folder, or what `heatproof.run` and `heatproof.audit` return."""
 
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,14 @@ def folder_of(results: Any) -> Path | None:
 
 
 def findings_of(folder: Path) -> Findings:
-    """The findings of a results folder; StoreError where it is none."""
+    """The findings of a results folder, computed once while its files stay as they are; StoreError where it is none."""
+    files = [folder / "study.json", *sorted((folder / "rows").glob("*"))]
+    state = tuple((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.is_file())
+    return _findings(folder.resolve(), state)
+
+
+@lru_cache(maxsize=2)
+def _findings(folder: Path, state: tuple[tuple[str, int, int], ...]) -> Findings:
     return Findings(open_source(folder))
 
 

@@ -163,7 +163,6 @@ def lay_out(canvas: Figure) -> None:
     if canvas.axes:  # a figure with a legend only has nothing to lay out
         FigureCanvasAgg(canvas)
         engine.execute(canvas)
-        engine.execute(canvas)  # the first one moves ticks, and with them the room that their labels take
     canvas.set_layout_engine("none")
 
 
