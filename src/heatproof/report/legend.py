@@ -62,7 +62,7 @@ def below(canvas: Figure, labels: Sequence[Line2D], most: int, lines: int = LINE
             text = str(label.get_label()).replace(r"\$", "$")
             label.set_label(escaped(wrapped_to(text, room - _entry(), text_size())))
     abreast = columns(labels, room, most)
-    per_column = -(-len(labels) // abreast)
+    per_column = max(1, -(-len(labels) // abreast))
     rows = max(
         (sum(str(label.get_label()).count("\n") + 1 for label in labels[start : start + per_column])
          for start in range(0, len(labels), per_column)),
