@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from heatproof import loggers
+    from heatproof import loggers, plot
     from heatproof.activation_statistics import calibrate
     from heatproof.attributions.foreign import register
     from heatproof.auditing import Audit, audit
@@ -44,8 +44,8 @@ _HOMES = {
     "zero_shot": "heatproof.models",
 }
 
-#: Rooms that are public as a whole.
-_ROOMS = ("loggers",)
+#: Public rooms, which load on first use like names.
+_ROOMS = ("loggers", "plot")
 
 #: Names of before → names of now.
 _RENAMED = {"Shown": "Gallery"}
@@ -65,6 +65,7 @@ __all__ = [
     "explain",
     "load_model",
     "loggers",
+    "plot",
     "register",
     "register_metric",
     "register_study",

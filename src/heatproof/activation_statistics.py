@@ -33,6 +33,7 @@ from heatproof.errors import HeatproofWarning, InvalidImage, InvalidInput, Store
 from heatproof.geometry import Geometry
 from heatproof.models import Model, resolve_layer, wrap
 from heatproof.models.moments import Calibration, calibrated, fingerprint
+from heatproof.progress import reported
 from heatproof.seeds import derived_seed
 
 DEAD_LEAVES = "dead-leaves"
@@ -53,6 +54,7 @@ def calibrate(
     *,
     layer: str | nn.Module = "auto",
     batch_size: int = BATCH,
+    progress: Any = False,
 ) -> Calibration:
     """Mean and std of a layer's activations over images, for methods that compare activations with them.
 
@@ -61,7 +63,7 @@ def calibrate(
         images: a folder, or anything that `explain` takes; not the images to be explained. The authors of IBA
             advise 10,000; a few hundred are enough.
         out: a file to write; give its path as `source` afterwards, `iba[source=FILE]`.
-        layer: as in `explain`.
+        layer, progress: as in `explain`.
 
     Raises:
         InvalidInput: fewer than two images, images of several sizes, or activations that are not finite.
@@ -72,14 +74,25 @@ def calibrate(
     if batch_size < 1:
         raise InvalidInput(f"`batch_size` must be at least 1. Got {batch_size}.")
     if isinstance(images, str | os.PathLike) and Path(images).is_dir():
-        batches = _openable_batches(model, load_images(images), batch_size)
+        opened = load_images(images)
+        batches, count = _openable_batches(model, opened, batch_size), len(opened.ids)
     else:
         shape = None if model.normalises else model.input_shape
-        batches = _batches(as_inputs(images, InputForm(model.geometry, shape, classes=model.classes)), batch_size)
-    found = calibrated(model, name, batches)
+        inputs = as_inputs(images, InputForm(model.geometry, shape, classes=model.classes))
+        batches, count = _batches(inputs, batch_size), inputs.count or 0
+    with reported(progress) as bar:
+        bar.stage("Calibrating", count)
+        found = calibrated(model, name, _told(batches, bar))
     if out is not None:
         found.save(Path(out))
     return found
+
+
+def _told(batches: Iterator[torch.Tensor], bar: Any) -> Iterator[torch.Tensor]:
+    """The batches, each told to the progress when it is done with."""
+    for x in batches:
+        yield x
+        bar.advance(len(x))
 
 
 def calibration_of(model: Model, layer: str, source: str = DEAD_LEAVES) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from heatproof.lazy_plots import plots
 from heatproof.report import write_page, write_tables
 from heatproof.report.findings import Findings
 from heatproof.running import finished
@@ -35,6 +36,10 @@ class Audit:
     def __str__(self) -> str:
         return "\n".join([self.sentence, *self.notes, f"Page: {self.page}"])
 
+    def plot(self, **options: Any) -> Any:
+        """Which method passed which question, a matplotlib figure: `heatproof.plot.verdicts(audit, **options)`."""
+        return plots().verdicts(self, **options)
+
     @classmethod
     def of(cls, findings: Findings) -> "Audit":
         """From a finished study."""
@@ -54,7 +59,7 @@ def audit(
     out: str | os.PathLike[str] | None = None,
     methods: Sequence[str] | None = None,
     workers: int = 1,
-    progress: bool = True,
+    progress: Any = True,
     normalised: bool = False,
     method_labels: Mapping[str, str] | None = None,
     **settings: Any,
@@ -67,7 +72,7 @@ def audit(
     Args:
         model: a spec for `heatproof.load_model`, or anything that `heatproof.explain` takes as a model (then `workers`
             is 1).
-        images, normalised: as in `heatproof.run`.
+        images, normalised, progress: as in `heatproof.run`.
         labels: a CSV with the columns file,class_index or file,name, or all three.
         masks: a folder of masks or a CSV of boxes, for localisation.
         budget: time limit in minutes; as many images as fit are used.

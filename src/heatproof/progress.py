@@ -1,10 +1,18 @@
-"""Progress with the time left: a bar on a terminal, a line now and then in a log."""
+"""Progress with the time left: a bar on a terminal or in a notebook, a line now and then in a log.
+
+`heatproof.explain(…, progress=…)` and the like take what `reported` takes; the command line has `progress_bar`.
+"""
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from heatproof.errors import InvalidInput
+
+#: The seconds before a bar of Python appears: what is done by then needs none.
+DELAY = 2.0
 
 
 class Bar:
@@ -55,6 +63,91 @@ class Silent:
 
     def advance(self, units: float) -> None:
         """Does nothing."""
+
+
+class NotebookBar:
+    """A bar of tqdm for the stage that is under way, on a terminal or in a notebook, once it has taken two seconds."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+
+    def stage(self, name: str, total: float, done: float = 0) -> None:
+        """Begins a stage of `total` units (0: unknown), of which `done` are finished already."""
+        from tqdm.auto import tqdm
+
+        self.close()
+        whole = total - done if total else None
+        self._bar = tqdm(total=whole, desc=name, delay=DELAY, leave=False, bar_format=_FORM if whole else None)
+
+    def advance(self, units: float) -> None:
+        """Moves the stage on."""
+        if self._bar is not None:
+            self._bar.update(units)
+
+    def close(self) -> None:
+        """Ends the stage."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+#: tqdm's bar without the number of units, which may be fractions.
+_FORM = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} elapsed, {remaining} left"
+
+
+class Calls:
+    """Tells a function of the user's each step: `(stage, done, total)`; total 0 where it is not known."""
+
+    def __init__(self, function: Callable[[str, float, float], Any]):
+        self._function, self._name, self._total, self._done = function, "", 0.0, 0.0
+
+    def stage(self, name: str, total: float, done: float = 0) -> None:
+        """Begins a stage of `total` units (0: unknown), of which `done` are finished already."""
+        self._name, self._total, self._done = name, total, done
+        self._function(name, done, total)
+
+    def advance(self, units: float) -> None:
+        """Moves the stage on, at most to its end."""
+        self._done += units
+        self._function(self._name, min(self._done, self._total) if self._total else self._done, self._total)
+
+
+@contextmanager
+def reported(progress: Any) -> Iterator[Any]:
+    """The progress that an argument `progress` asks for, an object with `stage` and `advance`.
+
+    False or None: none. True: a bar of tqdm in a notebook or on a terminal after two seconds, lines in a log. A
+    function is called with `(stage, done, total)`. An object with the two methods is used as it is.
+
+    Raises:
+        InvalidInput: anything else.
+    """
+    if progress is None or progress is False:
+        yield Silent()
+    elif progress is True:
+        if not (sys.stderr.isatty() or _in_notebook()):
+            yield Log()
+            return
+        bar = NotebookBar()
+        try:
+            yield bar
+        finally:
+            bar.close()
+    elif hasattr(progress, "stage") and hasattr(progress, "advance"):
+        yield progress
+    elif callable(progress):
+        yield Calls(progress)
+    else:
+        raise InvalidInput(
+            "`progress` must be True, False, a function (stage, done, total), or an object with `stage` and `advance`. "
+            f"Got {type(progress).__name__}."
+        )
+
+
+def _in_notebook() -> bool:
+    """Whether a kernel of Jupyter runs this."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return shell is not None and hasattr(shell, "kernel")
 
 
 @contextmanager

@@ -17,10 +17,11 @@ from heatproof.data.items import is_source
 from heatproof.engine import as_model
 from heatproof.engine.call import input_form
 from heatproof.errors import InvalidInput
+from heatproof.lazy_plots import plots
 from heatproof.locks import STUDIES, held
 from heatproof.models import Model, load_model
 from heatproof.paper_table import PaperTable
-from heatproof.progress import progress_bar
+from heatproof.progress import reported
 from heatproof.report import write_page, write_tables
 from heatproof.report.findings import Findings
 from heatproof.report.paper_tables import paper_tables
@@ -53,6 +54,10 @@ class StudyResults:
         """
         return paper_tables(Findings(open_source(self.folder)), spread)
 
+    def plot(self, **options: Any) -> Any:
+        """One figure that answers: of a noise study `heatproof.plot.robustness`, of others `heatproof.plot.scores`."""
+        return plots().answer(self, **options)
+
     def to_latex(self, spread: str = "none") -> str:
         r"""All of them for LaTeX with `\usepackage{booktabs}`, each below a comment with its name."""
         return "\n".join(f"% {table.name}\n{table.to_latex()}" for table in self.paper_tables(spread))
@@ -71,7 +76,7 @@ def run(
     masks: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
     workers: int = 1,
-    progress: bool = True,
+    progress: Any = True,
     normalised: bool = False,
     method_labels: Mapping[str, str] | None = None,
     **settings: Any,
@@ -87,6 +92,8 @@ def run(
         out: the results folder, by default a new temporary one. Repeating the call computes only what is missing.
         workers: processes; several need the spec of a model, a folder or files, and `if __name__ == "__main__":`.
         normalised: tensors are normalised with the model's mean and std; see `heatproof.explain`.
+        progress: True for a bar with the time left in a notebook or on a terminal, and lines in a log; False for
+            nothing; or a function or an object, as in `heatproof.explain`.
         method_labels: method → display name on the page, in figures and in LaTeX (`labels` in study files).
         settings: any other setting of the study (docs/commands.md) and of its model (`checkpoint`, `layer`, …).
 
@@ -108,7 +115,7 @@ def finished(
     given: dict[str, Any],
     out: str | os.PathLike[str] | None,
     workers: int,
-    progress: bool,
+    progress: Any,
     settings: dict[str, Any],
     normalised: bool = False,
 ) -> Path:
@@ -151,11 +158,8 @@ def finished(
         try:
             GIVEN_MODELS.update(models)
             GIVEN_IMAGES.update(sets)
-            if progress:
-                with progress_bar() as bar:
-                    run_plan(plan, folder, workers=workers, progress=bar)
-            else:
-                run_plan(plan, folder, workers=workers)
+            with reported(progress) as bar:
+                run_plan(plan, folder, workers=workers, progress=bar)
         finally:
             for registry, names in ((GIVEN_MODELS, models), (GIVEN_IMAGES, sets)):
                 for name in names:

@@ -43,6 +43,7 @@ FLOORS = {
             "paper_table",
             "display_names",
             "bibliography",
+            "lazy_plots",
         ),
         0,
     ),
@@ -60,10 +61,11 @@ FLOORS = {
     "running": 6,
     "compat": 6,
     "demo": 7,
+    "plot": 7,
     "cli": 8,
 }
 #: What drawing needs no network for may not import one, not even through something else.
-WITHOUT_TORCH = ("report", "view", "statistics")
+WITHOUT_TORCH = ("report", "view", "statistics", "plot")
 #: The only rooms that `report` and `view` read from: the store, the table of studies, the numbers, and the ground.
 READ_BY_REPORTS = (
     *("report", "view", "statistics", "studies.store", "studies.study"),
@@ -154,6 +156,17 @@ def test_only_own_room_or_lower_floors_are_imported():
 )
 def test_the_rule_sees_what_it_forbids(name, source):
     assert len(broken_rules(name, ast.parse(source))) == 1
+
+
+def test_plots_are_reached_from_below_in_one_place():
+    """`maps.plot()` and the like go through `lazy_plots`, so that no module depends on the room above it."""
+    named = [
+        dotted(path)
+        for path in MODULES
+        if dotted(path).partition(".")[0] not in ("", "plot")
+        and any(isinstance(node, ast.Constant) and node.value == "heatproof.plot" for node in ast.walk(tree(path)))
+    ]
+    assert named == ["lazy_plots"]
 
 
 def test_the_rule_lets_pass_what_it_allows():

@@ -22,9 +22,9 @@ from heatproof.panels.explained_image import (
     from_arrays,
 )
 from heatproof.panels.panel import panel, panel_sheet, tile_size, wrapped
-from heatproof.panels.sheet import font as face
 from heatproof.panels.sheet import png
 from heatproof.report.overlay import Look, overlay
+from heatproof.report.text_measure import font as face
 
 GENERATOR = np.random.default_rng(0)
 

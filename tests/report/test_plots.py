@@ -234,10 +234,11 @@ def words_outside(text):
         if "rotate" in place and "rotate(-0" not in place:
             continue
         size = float(re.search(r"([\d.]+)px", style)[1])
-        x, y = (float(v) for v in re.search(r'x="([-\d.]+)" y="([-\d.]+)"', place).groups())
+        at = re.search(r'x="([-\d.]+)" y="([-\d.]+)"', place) or re.search(r"translate\(([-\d.]+) ([-\d.]+)\)", place)
+        x, y = map(float, at.groups())
         long = 72 * text_width(html.unescape(words), size)
         left = x - {"middle": long / 2, "end": long}.get(*re.findall(r"text-anchor: (\w+)", style) or [""], 0)
-        if left < -0.6 or left + long > width + 0.6 or y > height + 0.6 or y - 0.7 * size < -0.6:
+        if left < -1.2 or left + long > width + 1.2 or y > height + 0.6 or y - 0.7 * size < -0.6:
             outside.append((words, round(left), round(left + long), round(y), width, height))
     return outside
 

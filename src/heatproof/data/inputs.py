@@ -16,7 +16,7 @@ from heatproof.data.image_paths import matching_files
 from heatproof.data.input_form import InputForm, content_id, opened
 from heatproof.data.items import as_rows, is_source
 from heatproof.data.loading import is_set, load_images
-from heatproof.data.streams import Stream
+from heatproof.data.streams import Stream, seen_pixels
 from heatproof.errors import InvalidInput
 from heatproof.flags import Reason
 from heatproof.geometry import Geometry
@@ -34,6 +34,11 @@ class Inputs:
     _contrast: dict[int, float] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def count(self) -> int:
+        """How many images there are."""
         return len(self.items)
 
     @property
@@ -83,6 +88,10 @@ class Inputs:
         made = torch.stack([self.form.one(opened(item)) for item in self.items[rows]])
         self._contrast.update(zip(range(len(self))[rows], contrast(made).tolist(), strict=True))
         return made
+
+    def seen(self, row: int) -> np.ndarray:
+        """An image as the network saw it, uint8 `(H, W, 3)`; InvalidInput for what is no image."""
+        return seen_pixels(self.batch(slice(row, row + 1))[0])
 
     @property
     def flags(self) -> list[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 
 from heatproof.data.class_matching import class_of, source_match
@@ -11,7 +12,17 @@ from heatproof.data.items import Item, class_names_of, length, read_items
 from heatproof.errors import InvalidImage, InvalidInput
 from heatproof.flags import Reason
 from heatproof.geometry import Geometry
-from heatproof.tensors import NEARLY_ONE_COLOUR, contrast
+from heatproof.tensors import NEARLY_ONE_COLOUR, as_seen, contrast
+
+#: So many images are kept as bytes, to be drawn beneath their maps; of 224 × 224 pixels they take 10 MB.
+KEPT = 64
+
+
+def seen_pixels(x: torch.Tensor) -> np.ndarray:
+    """The network's input `(C, H, W)` as people see it, uint8 `(H, W, 3)`; InvalidInput for what is no image."""
+    if x.dim() != 3:
+        raise InvalidInput(f"Maps are drawn over images (C, H, W). Got an input of the shape {tuple(x.shape)}.")
+    return as_seen(x.float() / 255 if x.dtype == torch.uint8 else x).cpu().numpy()
 
 
 class Stream:
@@ -35,6 +46,7 @@ class Stream:
         self._sizes: list[tuple[int, int] | None] = []
         self._masks: dict[int, Any] = {}
         self._contrast: dict[int, float] = {}
+        self._seen: dict[int, np.ndarray] = {}
 
     @property
     def geometry(self) -> Geometry:
@@ -78,6 +90,8 @@ class Stream:
                 if self.form.takes_images:
                     self._contrast[row] = float(contrast(x[None])[0]) if x.isfinite().all() else 1.0
                 self._window[row] = x
+                if row < KEPT and self.form.takes_images and x.dim() == 3:
+                    self._seen[row] = seen_pixels(x)
                 id = id or content_id(image)
             except InvalidInput as error:
                 if not isinstance(error, InvalidImage) and len(self.failed) == row:
@@ -106,6 +120,13 @@ class Stream:
         empty = torch.zeros(self.form.shape or (self.form.channels, *self.form.geometry.size))
         empty = empty if like is None else torch.zeros_like(like)
         return torch.stack([self._window.get(row, empty) for row in range(self._rows)[rows]])
+
+    def seen(self, row: int) -> np.ndarray:
+        """An image as the network saw it, uint8 `(H, W, 3)`; InvalidInput where it is not kept."""
+        if row in self._seen:
+            return self._seen[row]
+        why = self.failed.get(row) or f"only the first {KEPT} images of a folder, Dataset or iterable are kept"
+        raise InvalidInput(f"Image {row} cannot be drawn: {why.rstrip('.')}. Give `images`, an array for each image.")
 
     def size(self, row: int) -> tuple[int, int] | None:
         """(height, width) of an image in its own pixels; None for a tensor, and for one that cannot be read."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -15,7 +16,9 @@ from heatproof.engine.call import Call, as_model
 from heatproof.engine.explanation import Explanation, explanation
 from heatproof.errors import InvalidInput
 from heatproof.flags import as_text
+from heatproof.lazy_plots import plots
 from heatproof.memo import cached_property
+from heatproof.progress import reported
 from heatproof.registry import unknown
 from heatproof.tensors import UPSAMPLING
 
@@ -32,6 +35,7 @@ class Maps(Mapping[str, torch.Tensor]):
         image_flags: one reason per image, `""` where it is fine; an image may be nearly one colour after preprocessing.
             One that cannot be read has zeros for maps, logits NaN and target -1.
         ids: the images' names.                labels: one per image, None where unknown.
+        classes: the names of the model's classes, None where they are not known.
     """
 
     def __init__(self, maps: dict[str, torch.Tensor], **about: Any):
@@ -42,6 +46,7 @@ class Maps(Mapping[str, torch.Tensor]):
         self.layers: dict[str, tuple[str, ...]] = about["layers"]
         self.flags: dict[str, Any] = about["flags"]
         self.labels: list[int | None] = about["labels"]
+        self.classes: Sequence[str] | None = about.get("classes")
         self._inputs: Inputs | Stream = about["inputs"]
 
     @cached_property
@@ -53,6 +58,25 @@ class Maps(Mapping[str, torch.Tensor]):
     def image_flags(self) -> list[str]:
         """Why an image is doubtful, `""` where it is fine."""
         return self._inputs.flags
+
+    def image(self, row: int) -> np.ndarray:
+        """An image as the network saw it, before normalisation, uint8 `(H, W, 3)`; see `heatproof.plot.panel`.
+
+        Raises:
+            InvalidInput: it is no image, or one of a Dataset or an iterable of which only the first 64 are kept.
+        """
+        return self._inputs.seen(row)
+
+    def plot(self, **options: Any) -> Any:
+        """The images with the maps over them, a matplotlib figure: `heatproof.plot.panel(maps, **options)`."""
+        return plots().panel(self, **options)
+
+    def widget(self, **options: Any) -> Any:
+        """Images, methods, opacity and threshold to choose in a notebook: `heatproof.plot.widget(maps, **options)`."""
+        return plots().widget(self, **options)
+
+    def _repr_png_(self) -> bytes | None:
+        return plots().notebook_picture(self)
 
     def __getitem__(self, method: str) -> torch.Tensor:
         return self._maps[method]
@@ -84,6 +108,7 @@ def explain(
     batch_size: int = 16,
     differentiable: bool = False,
     normalised: bool = False,
+    progress: Any = False,
 ) -> Maps:
     """Explains images with one or several methods, all from the same passes.
 
@@ -115,6 +140,8 @@ def explain(
             number, for no label.
         differentiable: maps keep their graph to a tensor `images` that requires a gradient.
         normalised: tensors are normalised with the model's mean and std, as training code does; they are undone.
+        progress: True for a bar with the time left, in a notebook or on a terminal, if it takes over two seconds; or a
+            function, called with `(stage, done, total)`; or an object with `stage` and `advance`.
 
     Returns:
         A mapping from the spellings asked for to `(N, H, W)` float tensors on the model's device, in [0, 1], higher =
@@ -136,10 +163,16 @@ def explain(
         model, images, requests, target, layer, labels=labels, output=output, seed=seed, batch_size=batch_size,
         normalised=normalised,
     )  # fmt: skip
-    parts: list[Explanation] = list(
-        call.over(lambda rows: explanation(call.batch(rows, differentiable=differentiable), call.methods,
-                                           upsample=upsample))
-    )  # fmt: skip
+
+    def work(rows: slice) -> Explanation:
+        batch = call.batch(rows, differentiable=differentiable)
+        steps = len(call.methods) * (batch.target.shape[1] if batch.target.dim() == 2 else 1)
+        step = lambda units: bar.advance(units * len(batch.x) / steps)  # noqa: E731
+        return explanation(batch, call.methods, upsample=upsample, advance=step)
+
+    with reported(progress) as bar:
+        bar.stage("Explaining", call.inputs.count or 0)
+        parts: list[Explanation] = list(call.over(work))
     pick = (lambda part, key: part.raw[key]) if raw else (lambda part, key: part.display(key, upsample))
     failed = call.inputs.failed
     target, logits = (torch.cat([getattr(part, name) for part in parts]) for name in ("target", "logits"))
@@ -152,6 +185,7 @@ def explain(
         layers={method.key: method.layers for method in call.methods if method.request.spatial},
         flags={m.key: _all_flags([part.flags[m.key] for part in parts], failed) for m in call.methods},
         labels=[None] * len(target) if known is None else known,
+        classes=model.classes,
         inputs=call.inputs,
     )
 

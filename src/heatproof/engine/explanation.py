@@ -1,8 +1,8 @@
 """A set of methods run on one batch: raw maps by method, and flags of those that are degenerate."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -54,6 +54,10 @@ def _channels(request: Request) -> str:
     return str(request.options.get("channels", "abs-max")) if request.form == "rgb" else "abs-max"
 
 
+def _silent(units: float) -> None:
+    """No progress."""
+
+
 def explanation(
     batch: Batch,
     methods: Sequence[ResolvedMethod],
@@ -61,6 +65,7 @@ def explanation(
     survive: bool = False,
     upsample: str = "bilinear",
     finished: FinishedMaps | None = None,
+    advance: Callable[[float], Any] = _silent,
 ) -> Explanation:
     """Runs the methods on a batch.
 
@@ -68,6 +73,7 @@ def explanation(
         survive: a method that raises gives NaN maps and a flag with the error, in place of an error that carries its
             name; running out of memory is always an error.
         finished: logits and maps of this batch that are known, and where new ones are kept (one target for each image).
+        advance: called with 1 after each method at each target.
     """
     if finished is not None and (known := finished.logits()) is not None:
         batch.logits = known.to(batch.x.device)
@@ -102,6 +108,7 @@ def explanation(
                     raw[method.key].append(raw[method.key][0])  # the same for every target
                 else:
                     run(at_target, method)
+                advance(1)
         maps = {key: _together(parts, batch.target) for key, parts in raw.items()}
         found = {m.key: _flags(batch, raw[m.key], m.request, failed.get(m.key)) for m in methods}
         size = tuple(batch.x.shape[2:])

@@ -25,9 +25,11 @@ from heatproof.engine.explanation import explanation
 from heatproof.engine.references import ReferenceMaps
 from heatproof.errors import InvalidImage, InvalidInput, warn
 from heatproof.flags import as_text
+from heatproof.lazy_plots import plots
 from heatproof.memo import cached_property
 from heatproof.metrics.metric_request import DEFAULT_METRICS, MetricRequest, requested_metrics
 from heatproof.models import Model
+from heatproof.progress import reported
 
 
 class Row(NamedTuple):
@@ -103,6 +105,18 @@ class Scores:
         better = {metric: facts["better"] for metric, facts in self.facts.items()}
         return score_table(self.to_pandas().assign(model=self.model), better)
 
+    @property
+    def controls(self) -> list[str]:
+        """The methods that are controls."""
+        return _controls(self.methods)
+
+    def plot(self, **options: Any) -> Any:
+        """Means with 95 % intervals, one panel per metric, a matplotlib figure: `heatproof.plot.scores(scores, …)`.
+
+        Also: `heatproof.plot.curves`, `critical_difference` and `metric_correlation` of the same scores.
+        """
+        return plots().scores(self, **options)
+
     def to_latex(
         self, *, spread: str = "none", labels: Mapping[str, str] | None = None, caption: str = "", name: str = "scores"
     ) -> str:
@@ -131,7 +145,7 @@ class Scores:
         from heatproof.statistics.paper_scores import score_paper_table, scores_of
 
         frame = self.to_pandas()
-        frame = frame.assign(control=frame["method"].isin(_controls(self.methods)))
+        frame = frame.assign(control=frame["method"].isin(self.controls))
         source = scores_of(frame, self.facts, self.table, self.methods)
         return score_paper_table(
             source, self.methods, self.metrics, name=name, caption=caption or f"Scores of heatmaps of {self.model}.",
@@ -147,7 +161,7 @@ class Scores:
     def _repr_html_(self) -> str:
         from heatproof.statistics.score_tables import html_table
 
-        return html_table(self.table, controls=_controls(self.methods))
+        return html_table(self.table, controls=self.controls)
 
 
 def _controls(methods: Iterable[str]) -> list[str]:
@@ -172,12 +186,13 @@ def score(
     seed: int = 0,
     batch_size: int = 16,
     normalised: bool = False,
+    progress: Any = False,
 ) -> Scores:
     """Scores the maps of one or several methods, or maps made elsewhere, with one or several metrics.
 
     Args:
-        model, images, target, layer, labels, output, normalised: as for `explain`. An image of a folder, a Dataset or
-            an iterable that cannot be read has NaN for every score, and a flag.
+        model, images, target, layer, labels, output, normalised, progress: as for `explain`. An image of a folder, a
+            Dataset or an iterable that cannot be read has NaN for every score, and a flag.
         maps_or_methods: names as for `explain`; or a mapping from a name to maps `(N, H, W)`, tensor or array, on any
             scale, or one array for each image; a map in the image's own pixels is resized and cropped as the
             image is, any other is taken to cover the network's input. Each is scaled to [0, 1] by itself: rectify
@@ -230,11 +245,16 @@ def score(
         if paired:
             of_reference = references.of_methods(rows, batch.x, mask)
             more |= {"reference": of_reference, "reference_images": references.x(rows)}
-        found = list(evaluate(batch, call.methods, wanted, given=some, **more))
+        found = []
+        for one in evaluate(batch, call.methods, wanted, given=some, **more):
+            found.append(one)
+            bar.advance(len(batch.x) / (len(call.methods) + len(given)))
         failed = {row - rows.start: why for row, why in inputs.failed.items() if rows.start <= row < rows.stop}
         return [unusable(one, failed) for one in found], without(batch.target, failed, -1)
 
-    found = list(call.over(work))
+    with reported(progress) as bar:
+        bar.stage("Scoring", inputs.count or 0)
+        found = list(call.over(work))
     targeted = torch.cat([target for _, target in found])
     return Scores(model.name, inputs.ids, targeted, [part for part, _ in found], wanted, model.of_values)
 

@@ -23,7 +23,7 @@ from heatproof.panels.alternatives import STEPS, Alternative, as_options, judged
 from heatproof.panels.image_sources import ImageSource, limited_shots, shots, with_names
 from heatproof.panels.predictions import PROBABILITY_TOLERANCE, Prediction, Range, predictions, read_reference
 from heatproof.panels.seen_sheet import seen_sheet
-from heatproof.progress import Silent
+from heatproof.progress import Silent, reported
 from heatproof.quiet import ignored_warnings
 from heatproof.report.preprocessing import preprocessing_text
 
@@ -188,7 +188,7 @@ def check(
     seed: int = 0,
     batch_size: int = 32,
     alternatives: bool | None = None,
-    progress: Any = None,
+    progress: Any = False,
 ) -> Check:
     """What a network sees of images and predicts for them, beside labels and predictions made elsewhere.
 
@@ -205,6 +205,7 @@ def check(
         labels: one for each image, or a CSV with the columns `file,class_index`; a folder's own by default.
         limit, sampling, seed: only so many images, chosen as in a study.
         alternatives: True tries other preprocessings in any case, False never.
+        progress: as in `heatproof.explain`.
 
     Returns:
         A `Check`; `print` it for the findings, `.save(folder)` for the picture and the table.
@@ -219,9 +220,27 @@ def check(
         )
     if batch_size < 1:
         raise InvalidInput(f"`batch_size` must be at least 1. Got {batch_size}.")
-    progress = progress or Silent()
     found, sample = limited_shots(shots(images, model, labels), limit, seed, sampling)
     expected = [None] * len(found) if reference is None else read_reference(reference, found, model)
+    with reported(progress) as bar:
+        return _checked(
+            model, images, labels, found, sample, expected, reference is not None, batch_size, alternatives, bar
+        )
+
+
+def _checked(
+    model: Model,
+    images: Any,
+    labels: Any,
+    found: Sequence[ImageSource],
+    sample: str,
+    expected: Sequence[Any],
+    referred: bool,
+    batch_size: int,
+    alternatives: bool | None,
+    progress: Any,
+) -> Check:
+    """The check of images that are ready to be opened; `referred`: predictions of a reference are expected."""
     progress.stage("Predicting", len(found))
     told, inputs, seen = predictions(model, found, expected, batch_size, progress)
     seen_by_network = preprocessing_text(preprocessing_facts(model.preprocessing))
@@ -229,7 +248,7 @@ def check(
         model.name, seen_by_network, model.preprocessing.assumed, told, inputs, None, (), sample, model.classes, seen
     )
     answered = [i for i, one in enumerate(told) if one.of_expected is not None][:TRIED_ON]
-    perfect = checked.agrees if reference is not None else checked.right[0] == checked.right[1]
+    perfect = checked.agrees if referred else checked.right[0] == checked.right[1]
     if not answered or alternatives is False or (perfect and alternatives is None):
         return checked
     start = judged(model.preprocessing, [told[i] for i in answered])

@@ -1,18 +1,18 @@
 """One image's panel: the image, its maps over it, complete titles, one colour bar."""
 
 import math
-import re
 from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageFont
+from PIL import Image
 
 from heatproof.panels.explained_image import ExplainedClass, ExplainedImage, Map, Method, Rows
-from heatproof.panels.sheet import DPI, Line, Sheet, Tile, Words, font
+from heatproof.panels.sheet import DPI, Line, Sheet, Tile, Words
 from heatproof.report.overlay import Look, outlined, overlay
 from heatproof.report.style import CHANGED, FAINT, INK, LINE
+from heatproof.report.text_measure import broken, font
 
 #: The longest side of a tile in units (pixels at 96 dpi): small images are enlarged, large ones kept below the second.
 SIDES = (224, 384)
@@ -203,26 +203,7 @@ def _card(entry: ExplainedImage, name: Line) -> Sheet:
 # --- text ---
 
 
-def wrapped(text: str, width: int, size: int = TEXT, ink: str = INK, bold: bool = False) -> list[Line]:
+def wrapped(text: str, width: float, size: float = TEXT, ink: str = INK, bold: bool = False) -> list[Line]:
     """Lines no wider than `width` pixels: broken at spaces, else after punctuation, else anywhere; nothing is cut."""
     face = font(size, bold)
-    lines, rest = [], " ".join(text.split())
-    while rest:
-        fits = _characters_that_fit(rest, face, width)
-        lines.append(Line(rest[:fits].rstrip(), size, ink, bold))
-        rest = rest[fits:].lstrip()
-    return lines
-
-
-def _characters_that_fit(text: str, face: ImageFont.FreeTypeFont, width: int) -> int:
-    """How many characters fit on the line."""
-    if face.getlength(text) <= width:
-        return len(text)
-    low, high = 1, len(text)
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if face.getlength(text[:middle].rstrip()) <= width else (low, middle - 1)
-    breaks = [match.end() for match in re.finditer(r"\s+|[-_/+@,:.](?=\S)|(?=[\[(])", text[: low + 1])]
-    spaces = [end for end in breaks if text[end - 1 : end].isspace() and 0 < end <= low + 1]
-    others = [end for end in breaks if low / 2 <= end <= low and end > 0]
-    return (spaces or others or [low])[-1]
+    return [Line(line, size, ink, bold) for line in broken(text, lambda part: face.getlength(part) <= width)]

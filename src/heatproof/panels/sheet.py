@@ -4,18 +4,18 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from heatproof.report.style import INK
+from heatproof.report.text_measure import font
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from heatproof.report.drawing import Paper
 
 #: The resolution at which a unit of a sheet is a pixel.
 DPI = 96
@@ -27,7 +27,7 @@ class Line(NamedTuple):
     """One line of text that fits its width; sizes are in units, 96 of which are an inch."""
 
     text: str
-    size: int = 14
+    size: float = 14
     ink: str = INK
     bold: bool = False
 
@@ -103,22 +103,23 @@ class Sheet:
         """An SVG file: text as text, every image with all its pixels."""
         from heatproof.report import drawing
 
-        return drawing.svg(self._figure()).encode("utf-8")
+        return drawing.svg(self.figure()).encode("utf-8")
 
     def pdf(self) -> bytes:
         """A PDF file: text as text, every image with all its pixels."""
         from heatproof.report import drawing
 
-        return drawing.pdf(self._figure())
+        return drawing.pdf(self.figure())
 
-    def _figure(self) -> "Figure":
-        """The sheet as a figure without axes and layout, in the settings of all figures."""
+    def figure(self, paper: "Paper | None" = None) -> "Figure":
+        """The sheet as a figure without layout, in the settings of all figures, or of those for a paper."""
         from matplotlib.figure import Figure
 
-        from heatproof.report.drawing import house
+        from heatproof.report.drawing import SHOWN, PaperFigure, house
 
-        with house():
-            return self._drawn_on(Figure(figsize=(self.width / DPI, self.height / DPI)))
+        size = self.width / DPI, self.height / DPI
+        with house(paper):
+            return self._drawn_on(Figure(figsize=size) if paper is None else PaperFigure(figsize=size, dpi=SHOWN))
 
     def _drawn_on(self, canvas: "Figure") -> "Figure":
         for tile in self.tiles:
@@ -140,10 +141,3 @@ def png(image: Image.Image, dpi: float = DPI) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=4, dpi=(dpi, dpi))
     return buffer.getvalue()
-
-
-@lru_cache(maxsize=32)
-def font(size: float, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """The font that comes with matplotlib: it is on every machine and covers most alphabets."""
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)

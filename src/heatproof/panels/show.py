@@ -27,7 +27,7 @@ from heatproof.panels.overlays import overlays
 from heatproof.panels.panel import panel, panel_sheet
 from heatproof.panels.selection import Options, by_reason, selected
 from heatproof.panels.sheet import DPI, Sheet, png
-from heatproof.progress import Silent
+from heatproof.progress import reported
 from heatproof.registry import unknown
 from heatproof.report.overlay import Look
 from heatproof.report.preprocessing import preprocessing_text
@@ -269,7 +269,7 @@ def show(
     formats: Sequence[str] = PanelFiles.formats,
     overlays: bool = PanelFiles.overlays,
     normalised: bool = False,
-    progress: Any = None,
+    progress: Any = False,
 ) -> Gallery:
     """Explains images and shows the maps over them: rich output in a notebook, `.panels`, `.save(folder)`.
 
@@ -292,6 +292,7 @@ def show(
         alpha: the share of the map's colour in an overlay; the rest is the grey image.
         dpi: the resolution of panels as pixels, 96 for the size on a screen.
         formats: of saved panels: `png`, `svg`, `pdf`. SVG and PDF hold text as text and every image with all pixels.
+        progress: as in `heatproof.explain`.
         overlays: save also every map over the part of the original image that the network saw, at its resolution.
 
     Raises:
@@ -303,7 +304,8 @@ def show(
         labels=labels, masks=masks, seed=seed, batch_size=batch_size, colormap=colormap, alpha=alpha, dpi=dpi,
         formats=formats, overlays=overlays, normalised=normalised,
     )  # fmt: skip
-    return Gallery(job, [entry for entry, _ in entries(job.work, job.shots, progress or Silent())])
+    with reported(progress) as bar:
+        return Gallery(job, [entry for entry, _ in entries(job.work, job.shots, bar)])
 
 
 @neutral()

@@ -60,7 +60,7 @@ def _diagram(test: Tested, looks: Mapping[str, Style]) -> Drawing:
         f"Average rank by {test.name} over {found.friedman.n} {test.block}. Methods thick on one bar cannot be told "
         f"apart ({test.test}, 5 %)."
     )
-    draw = lambda: rank_figure(found.ranks, found.cliques, looks, test.name, _friedman(found))  # noqa: E731
+    draw = lambda: rank_figure(found.ranks, found.cliques, looks, test.name, friedman_text(found))  # noqa: E731
     return Drawing(test.file, caption, draw)
 
 
@@ -89,7 +89,7 @@ def _several(tests: Sequence[Tested]) -> str:
     )
 
 
-def _friedman(comparison: Comparison) -> str:
+def friedman_text(comparison: Comparison) -> str:
     """The test in one line, for the top of the diagram."""
     test, p = comparison.friedman, probability(comparison.friedman.p)
     if (count := len(comparison.methods)) < LEAST_METHODS:
@@ -106,4 +106,4 @@ def _in_words(tested: Tested) -> str:
         differ = "differ by more than chance" if test.p < 0.05 else "do not differ by more than chance"
     dropped = f" ({test.dropped} more have no number for some method)" if test.dropped else ""
     over = f"By {tested.name}, over {test.n} {tested.block}{dropped}"
-    return f"{tested.asks} {over}, the methods {differ}: {_friedman(tested.comparison)}."
+    return f"{tested.asks} {over}, the methods {differ}: {friedman_text(tested.comparison)}."

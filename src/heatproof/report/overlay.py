@@ -20,17 +20,20 @@ class Look:
     """How maps are drawn: any colour map of matplotlib, and its share `alpha` in an overlay.
 
     The default is perceptually uniform and safe for colour-blind readers. It is dark at 0: the image fades where the
-    map is low, and small bright regions stand out.
+    map is low, and small bright regions stand out. Where a map is below `threshold` the grey image stays as it is.
     """
 
     colormap: str = "inferno"
     alpha: float = 0.5
+    threshold: float = 0.0
 
     def __post_init__(self) -> None:
         if self.colormap not in matplotlib.colormaps:
             raise unknown("colour map", str(self.colormap), list(matplotlib.colormaps))
         if not (isinstance(self.alpha, int | float) and 0 <= self.alpha <= 1):
             raise InvalidInput(f"`alpha` must lie in 0 … 1, the share of the map's colour. Got {self.alpha!r}.")
+        if not (isinstance(self.threshold, int | float) and 0 <= self.threshold <= 1):
+            raise InvalidInput(f"`threshold` must lie in 0 … 1, the range of a map. Got {self.threshold!r}.")
 
     @property
     def palette(self) -> np.ndarray:
@@ -55,9 +58,11 @@ def overlay(image: np.ndarray, display: np.ndarray, look: Look, *, coloured: boo
     `image` uint8 `(H, W, 3)`, `display` `(H, W)` in [0, 1]. The image is grey, so that no colour of its own can be
     taken for the map's; `coloured` keeps its colours.
     """
-    levels = np.rint(255 * np.clip(np.nan_to_num(display), 0, 1)).astype(np.uint8)
+    values = np.clip(np.nan_to_num(display), 0, 1)
+    levels = np.rint(255 * values).astype(np.uint8)
     below = image.astype(float) if coloured else grey(image)
-    mixed = look.alpha * _colours(look.colormap)[levels] + (1 - look.alpha) * below
+    share = look.alpha if not look.threshold else look.alpha * (values >= look.threshold)[..., None]
+    mixed = share * _colours(look.colormap)[levels] + (1 - share) * below
     return np.rint(mixed).astype(np.uint8)
 
 

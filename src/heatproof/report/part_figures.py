@@ -2,33 +2,28 @@
 
 from collections.abc import Sequence
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 from heatproof.report.drawing import figure, house
 from heatproof.report.frames import Frame
-from heatproof.report.legend import Styles, below, handles, method_axis, width_beside
+from heatproof.report.legend import Styles, below, handles
+from heatproof.report.score_figures import means_figure
 from heatproof.statistics.part_scores import SUMS
 from heatproof.statistics.special_rows import CHECKS
 
 
-@house()
 def part_scores_figure(table: Frame, looks: Styles) -> Figure:
     """Completeness, correctness, contrastivity and score of each method with 95 % intervals, a panel each.
 
     `table` holds rows of tables/parts.csv of one model and test set, in the order drawn.
     """
-    methods = list(table["method"])
-    canvas = figure(width_beside(methods, looks, 7.2), 0.9 + 0.27 * len(methods))
-    for number, (axis, name) in enumerate(zip(canvas.subplots(1, len(SUMS), sharey=True), SUMS, strict=True)):
-        for position, row in enumerate(table.to_dict("records")):
-            look = looks[row["method"]]
-            axis.plot([row[f"{name}_low"], row[f"{name}_high"]], [position] * 2, color=look.color, linewidth=1.6)
-            axis.plot(row[name], position, look.marker, color=look.color)
-        axis.set(title=name, xlim=(-0.03, 1.03), xticks=[0, 0.5, 1])
-        if number == 0:
-            method_axis(axis, methods, looks)
-    canvas.axes[0].set_ylim(len(methods) - 0.5, -0.5)
-    return canvas
+    parts = [
+        pd.DataFrame({"method": table["method"], "metric": name, "mean": table[name], "low": table[f"{name}_low"],
+                      "high": table[f"{name}_high"]})
+        for name in SUMS
+    ]  # fmt: skip
+    return means_figure(pd.concat(parts), SUMS, list(table["method"]), looks, limits=(-0.03, 1.03))
 
 
 @house()

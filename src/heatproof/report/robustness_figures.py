@@ -6,6 +6,7 @@ Widths are chosen so that the letters of a figure have ten pixels or more on a p
 from collections.abc import Sequence
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cbook import boxplot_stats
@@ -14,78 +15,131 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from heatproof.report.drawing import figure, house, panel_grid
+from heatproof.report.cell_grid import cell_grid
+from heatproof.report.drawing import Paper, drawn, figure, house, panel_grid
 from heatproof.report.frames import Frame
-from heatproof.report.legend import Styles, below, handles, method_axis, named, width_beside
+from heatproof.report.legend import (
+    Styles,
+    abreast,
+    below,
+    escaped,
+    handles,
+    line_height,
+    method_axis,
+    names_beside,
+    room_of,
+    width_beside,
+)
 from heatproof.report.style import CHANGED, FAINT, INK, UNCHANGED, Style, styles
+from heatproof.report.text_measure import wrapped_to
 
 RMS = (("rm", True), ("rm0", False))
+RM_NAMES = (("rm", "RM"), ("rm0", "RM₀"))
 CURVES = (("consistency", "consistency"), ("responsiveness", "responsiveness"))
 
 
-@house()
+#: The least width of a panel in a figure for a paper, in inches: of intervals, and of curves.
+PANEL, CURVE = 0.85, 1.5
+
+
+@drawn
 def robustness_figure(
-    table: Frame, methods: Sequence[str], looks: Styles, columns: int = 4, key: bool = True
+    table: Frame, methods: Sequence[str], looks: Styles, columns: int = 4, key: bool = True, paper: Paper | None = None
 ) -> Figure:
     """RM (filled) and RM₀ (hollow) of each method with 95 % intervals, one panel per perturbation.
 
-    `table` holds rows of tables/robustness.csv of one model, dataset and segmenter; severity `all` is drawn.
+    `table` holds rows of tables/robustness.csv of one model, dataset and segmenter; severity `all` is drawn. In a
+    figure for a paper the names stand at the first panel of a row alone.
     """
     pooled = table[table["severity"].astype(str) == "all"]
     kinds = list(dict.fromkeys(pooled["perturbation"]))
-    width = max(3.3, width_beside(methods, looks, 1.7))
-    canvas, panels = panel_grid(len(kinds), columns, width, height=0.75 + 0.23 * len(methods))
-    for kind, axis in zip(kinds, panels, strict=True):
+    names = names_beside(methods, looks, paper)
+    beside, row = room_of(names)
+    if paper is None:
+        width = max(3.3, width_beside(methods, looks, 1.7))
+        canvas, panels = panel_grid(len(kinds), columns, width, height=0.75 + 0.23 * len(methods))
+    else:
+        room = paper.width - beside - 0.2
+        columns = abreast(len(kinds), room, PANEL, columns)
+        width = room / columns
+        titles = [wrapped_to(kind, width - 0.1, 7.5) for kind in kinds]
+        high = (
+            0.3 + max(row, 0.15) * len(methods) + max((t.count("\n") + 1 for t in titles), default=1) * line_height(7.5)
+        )
+        canvas, panels = panel_grid(len(kinds), columns, paper.width / columns, high, paper)
+    for number, (kind, axis) in enumerate(zip(kinds, panels, strict=True)):
         rows = pooled[pooled["perturbation"] == kind].set_index("method")
         for position, method in enumerate(methods):
             if method in rows.index:
                 _robustness_row(axis, position, rows.loc[method], looks[method])
-        method_axis(axis, methods, looks)
-        axis.set(title=kind, xlim=(-0.05, 1.03), xticks=[0, 0.25, 0.5, 0.75, 1])
+        first = paper is None or number % columns == 0
+        method_axis(axis, methods, looks, names if first else [""] * len(names))
+        title = kind if paper is None else wrapped_to(kind, width - 0.1, 7.5)
+        axis.set(title=escaped(title), xlim=(-0.05, 1.03))
+        ticks = [0, 0.25, 0.5, 0.75, 1] if paper is None or width > 1.9 else [0, 0.5, 1]
+        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks] if paper else None)
     if key:
         dot: dict[str, Any] = {"linestyle": "", "marker": "o", "color": INK}
         faces = [Line2D([], [], markerfacecolor=face, **dot) for face in (INK, "none")]
+        if paper is not None:
+            canvas.set_size_inches(paper.width, canvas.get_size_inches()[1] + 0.2)
         canvas.legend(faces, ["RM", "RM₀"], loc="outside lower center", ncols=2)
     return canvas
 
 
 def _robustness_row(axis: Axes, position: int, row: Any, look: Style) -> None:
     if not np.isfinite(row["rm"]):
-        axis.text(0, position, "too few flips", va="center", color=FAINT, fontsize=7.5)
+        axis.text(0, position, "too few flips", va="center", color=FAINT, fontsize="small")
         return
     for (name, filled), shift in zip(RMS, (-0.13, 0.13), strict=True):
         low, high = row[f"{name}_low"], row[f"{name}_high"]
         if np.isfinite(low) and np.isfinite(high):
             line = look.line if look.control else "-"
-            axis.plot([low, high], [position + shift] * 2, color=look.color, linewidth=1.4, linestyle=line)
+            width = 0.9 * matplotlib.rcParams["lines.linewidth"]
+            axis.plot([low, high], [position + shift] * 2, color=look.color, linewidth=width, linestyle=line)
         face = look.color if filled else "none"
-        dot = {"color": look.color, "markerfacecolor": face, "markersize": 5, "clip_on": False}
+        dot = {"color": look.color, "markerfacecolor": face, "clip_on": False}
         axis.plot(row[name], position + shift, look.marker, **dot)
 
 
-@house()
-def curves_figure(table: Frame, methods: Sequence[str], looks: Styles, columns: int = 4, key: bool = True) -> Figure:
-    """Consistency (upper) and responsiveness (lower) over severity, one pair of panels per perturbation."""
+@drawn
+def curves_figure(
+    table: Frame,
+    methods: Sequence[str],
+    looks: Styles,
+    columns: int = 4,
+    key: bool = True,
+    quantities: Sequence[tuple[str, str]] = CURVES,
+    paper: Paper | None = None,
+) -> Figure:
+    """Quantities over severity, one panel of each per perturbation: consistency above, responsiveness below."""
     single = table[table["severity"].astype(str) != "all"]
     kinds = list(dict.fromkeys(single["perturbation"]))
-    columns = max(1, min(columns, len(kinds)))
+    columns = max(1, min(columns, len(kinds))) if paper is None else abreast(len(kinds), paper.width, CURVE, columns)
+    deep = len(quantities)
     bands = -(-len(kinds) // columns) if kinds else 1
-    canvas = figure(2.9 * columns + 0.3, 3.5 * bands)
-    axes = canvas.subplots(2 * bands, columns, sharex=False, sharey=True, squeeze=False)
+    canvas = (
+        figure(2.9 * columns + 0.3, 1.75 * deep * bands)
+        if paper is None
+        else figure(paper.width, (1.15 * deep + 0.25) * bands + 0.55, paper)
+    )
+    axes = canvas.subplots(deep * bands, columns, sharex=False, sharey=True, squeeze=False)
     for position in range(bands * columns):
         band, column = divmod(position, columns)
-        pair = axes[2 * band : 2 * band + 2, column]
+        stack = axes[deep * band : deep * (band + 1), column]
         if position >= len(kinds):
-            for axis in pair:
+            for axis in stack:
                 axis.remove()
             continue
         rows = single[single["perturbation"] == kinds[position]]
-        for axis, (name, label) in zip(pair, CURVES, strict=True):
+        for axis, (name, label) in zip(stack, quantities, strict=True):
             _curves(axis, rows, name, methods, looks)
             axis.set(ylim=(-0.03, 1.05), ylabel=label if column == 0 else "")
-        pair[0].set_title(kinds[position])
-        pair[1].axhline(0.5, color=FAINT, linewidth=0.8, linestyle=":")
-        pair[1].set_xlabel("severity")
+            if name == "responsiveness":
+                axis.axhline(0.5, color=FAINT, linewidth=0.8, linestyle=":")
+        title = kinds[position] if paper is None else wrapped_to(kinds[position], paper.width / columns - 0.45, 7.5)
+        stack[0].set_title(escaped(title))
+        stack[-1].set_xlabel("severity")
     if key:
         below(canvas, handles(methods, looks), 2 * columns)
     return canvas
@@ -206,24 +260,17 @@ def mask_cosine_figure(masks: Frame, methods: Sequence[str], looks: Styles) -> F
     return canvas
 
 
-@house()
-def heatmap_figure(table: Frame, methods: Sequence[str], looks: Styles, quantity: str = "rm") -> Figure:
+@drawn
+def heatmap_figure(
+    table: Frame, methods: Sequence[str], looks: Styles, quantity: str = "rm", paper: Paper | None = None
+) -> Figure:
     """`quantity` of every method × perturbation, severities pooled; a dagger marks unreliable cells."""
     pooled = table[table["severity"].astype(str) == "all"]
     kinds = list(dict.fromkeys(pooled["perturbation"]))
     grid = pooled.pivot(index="method", columns="perturbation", values=quantity)
     sure = pooled.pivot(index="method", columns="perturbation", values="reliable")
     values = grid.reindex(index=list(methods), columns=kinds).to_numpy(float)
-    under = max(map(len, kinds), default=0)
-    canvas = figure(width_beside(methods, looks, 0.4 + 0.62 * len(kinds)), 0.7 + 0.06 * under + 0.26 * len(methods))
-    axis = canvas.subplots()
-    axis.imshow(values, cmap="cividis", vmin=0, vmax=1, aspect="auto")
-    axis.grid(visible=False)
-    for (row, column), value in np.ndenumerate(values):
-        dagger = "" if bool(sure.loc[methods[row], kinds[column]]) else "†"
-        text = f"{value:.2f}{dagger}" if np.isfinite(value) else "–"
-        color = INK if not np.isfinite(value) else "white" if value < 0.5 else "black"
-        axis.text(column, row, text, ha="center", va="center", fontsize=7.5, color=color)
-    axis.set_xticks(range(len(kinds)), kinds, rotation=40, ha="right", rotation_mode="anchor")
-    axis.set_yticks(range(len(methods)), [named(m, looks) for m in methods])
-    return canvas
+    marks = np.array([["" if bool(sure.loc[m, kind]) else "†" for kind in kinds] for m in methods]).reshape(
+        values.shape
+    )
+    return cell_grid(values, methods, kinds, looks, dict(RM_NAMES).get(quantity, quantity), marks, paper)

@@ -44,11 +44,11 @@ def styles(
 def _styles(methods: Sequence[str], controls: set[str]) -> dict[str, Style]:
     real = [m for m in methods if m not in controls]
     grey = [m for m in methods if m in controls]
-    looks = [Style(hue, MARKERS[i % len(MARKERS)], line) for i, (line, hue) in enumerate(product(LINES, HUES))]
+    pairs = list(product(LINES, HUES))  # with the markers, 126 methods differ
+    numbered = [(i, *pairs[i % len(pairs)]) for i in range(len(real))]
+    looks = [Style(hue, MARKERS[i % len(MARKERS)], line) for i, line, hue in numbered]
     greys = [
         Style(hue, MARKERS[-1 - i % len(MARKERS)], line, control=True)
         for i, (line, hue) in enumerate(product(CONTROL_LINES, CONTROL_HUES))
     ]
-    return {m: looks[i % len(looks)] for i, m in enumerate(real)} | {
-        m: greys[i % len(greys)] for i, m in enumerate(grey)
-    }
+    return dict(zip(real, looks, strict=True)) | {m: greys[i % len(greys)] for i, m in enumerate(grey)}

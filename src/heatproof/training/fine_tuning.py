@@ -25,7 +25,7 @@ from heatproof.errors import InvalidInput, ModelError, warn
 from heatproof.files import friendly_os_errors, write_atomically
 from heatproof.models import Model
 from heatproof.perturbations.adversarial import pgd_linf
-from heatproof.progress import Bar, Log, Silent
+from heatproof.progress import reported
 from heatproof.seeds import derived_seed, seeded
 from heatproof.statistics.wording import LEARNT
 from heatproof.training.classifier import with_new_head
@@ -74,7 +74,7 @@ def fit(
     sets: Mapping[str, Images],
     out: str | Path,
     recipe: Recipe | None = None,
-    progress: Bar | Log | Silent | None = None,
+    progress: Any = False,
     after_step: Callable[[nn.Module, int], Any] | None = None,
 ) -> Fit:
     """Trains a model's network for the classes of some images; the network itself is changed.
@@ -87,11 +87,12 @@ def fit(
         sets: `train`, `val` and `test`, labelled, with the same classes.
         out: a new folder, or one of the same run, which then goes on: `model.safetensors`, `fit.json`, `classes.txt`.
         after_step: called with the network and the number of steps done: at the beginning, and after every step.
+        progress: as in `heatproof.explain`.
 
     Raises:
         InvalidInput: a folder of another run, sets of different classes. ModelError: a loss that is not finite.
     """
-    recipe, bar, folder = recipe or Recipe(), progress or Silent(), Path(out)
+    recipe, folder = recipe or Recipe(), Path(out)
     names = _classes(sets)
     about = {
         "recipe": asdict(recipe),
@@ -99,7 +100,7 @@ def fit(
         "weights": model.fingerprint,
         "sets": {kind: images.fingerprint for kind, images in sets.items()},
     }
-    with friendly_os_errors(folder):
+    with reported(progress) as bar, friendly_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         run = _claimed(folder, about)
         head = with_new_head(model.module, model.outputs, len(names), recipe.seed)
