@@ -664,3 +664,20 @@ def test_every_quantity_has_one_supplier():
         ("metric", {**image_scores.SUPPLIERS, **PAIR_SUPPLIERS}),
     ):
         assert set(vocabulary(user)) == set(suppliers)
+
+
+def test_a_batch_reads_its_logits_in_eval_mode_wherever_it_is_asked():
+    """A forward pass in train mode would move the statistics of batch norms, and drop units."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(), torch.nn.Dropout(), torch.nn.Linear(4, 3),
+    ).train()  # fmt: skip
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    model = heatproof.wrap(net, input_shape=(3, 12, 12))
+    x = torch.rand(2, 3, 12, 12)
+    methods = resolve_layers(model, requested(["gradcam"]), "0")
+    batch = Batch.of(model, methods, x, ids=["a", "b"])
+    logits = batch.logits
+    assert net.training and all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    assert torch.equal(logits, net.eval()(x).detach())

@@ -124,10 +124,11 @@ class Batch:
 
     @cached_property
     def captured(self) -> Captured:
-        """The one forward pass; tails are recorded in it where a method may want one."""
+        """The one forward pass, in eval mode; tails are recorded in it where a method may want one."""
         layers = [layer for layer, needs in self.needs.items() if needs.kept]
         graph = [layer for layer in layers if self.needs[layer].graph]
         with ExitStack() as stack:
+            stack.enter_context(self.model.evaluating())  # also where the logits are read outside `explanation`
             if self._twice:  # fused attention has no second derivative
                 stack.enter_context(UnfusedAttention())
             for layer in layers:

@@ -166,8 +166,7 @@ def explain(
 
     def work(rows: slice) -> Explanation:
         batch = call.batch(rows, differentiable=differentiable)
-        steps = len(call.methods) * (batch.target.shape[1] if batch.target.dim() == 2 else 1)
-        step = lambda units: bar.advance(units * len(batch.x) / steps)  # noqa: E731
+        step = lambda units: bar.advance(units * len(batch.x) / len(call.methods) / batch.target[0].numel())  # noqa: E731
         return explanation(batch, call.methods, upsample=upsample, advance=step)
 
     with reported(progress) as bar:
