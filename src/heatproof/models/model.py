@@ -41,6 +41,12 @@ class Model:
     tensors are taken as they are. Calls that explain go through `evaluating`, which restores the module's train/eval
     mode and `requires_grad`. Threads that use models of one module, or of modules that share a part, wait for each
     other.
+
+    Examples:
+        >>> import heatproof
+        >>> model = heatproof.load_model("shapes")
+        >>> model.classes[:2], model.input_shape
+        (['circle-filled', 'square-filled'], (3, 96, 96))
     """
 
     #: Layer, its output and the image's size → the tensor to explain, or None for the output's first tensor.
@@ -404,6 +410,15 @@ def wrap(
     caller.
     The module's train/eval mode, gradients and flags are left as they were after every call. `torch.compile` and
     `DataParallel` wrappers are removed, because hooks must see the layers.
+
+    Examples:
+        >>> import heatproof
+        >>> import torch
+        >>> layers = torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+        >>> network = torch.nn.Sequential(*layers, torch.nn.Linear(8, 2))
+        >>> model = heatproof.wrap(network, mean=0.5, std=0.25, size=32, classes=["cat", "dog"])
+        >>> heatproof.explain(model, torch.rand(4, 3, 32, 32), target="dog")["gradcam"].shape
+        torch.Size([4, 32, 32])
     """
     from heatproof.models.pipelines import is_pipeline, parts_of, preprocessing_of
 
