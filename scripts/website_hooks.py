@@ -19,6 +19,8 @@ from website.kept import kept_at
 from website.places import DOCS, ROOT, ROOT_FILES, ROOT_PAGES, with_site_links
 
 log = logging.getLogger("mkdocs.plugins.heatproof")
+#: What makes a page as wide as it can be: no list of pages beside it.
+WIDE = "---\nhide: [navigation]\n---\n\n"
 #: Place of a tutorial → the HTML of its outputs.
 _HTML: dict[str, list[str]] = {}
 
@@ -31,7 +33,8 @@ def quick() -> bool:
 def on_files(files: Any, config: Any) -> Any:
     """Adds what is not a file of docs/."""
     for path, place in {**ROOT_PAGES, **ROOT_FILES}.items():
-        files.append(File.generated(config, place, content=(ROOT / path).read_text("utf-8")))
+        text = (ROOT / path).read_text("utf-8")
+        files.append(File.generated(config, place, content=WIDE + text if place == "index.md" else text))
     paths = sorted(DOCS.glob("tutorials/*.ipynb"))
     with ThreadPoolExecutor(2) as pool:  # of two cores, each runs one
         made = pool.submit(gallery.made, quick())

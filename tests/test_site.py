@@ -119,6 +119,14 @@ def test_a_page_loads_nothing_from_elsewhere(pages, site):
     assert not [place for place, html in pages.items() if 'class="mermaid"' in html]
 
 
+def test_what_a_page_loads_is_there(pages, site):
+    for place, html in pages.items():
+        for address in Loaded(html).found:
+            if place != "404.html" and not address.startswith(("data:", "#")):  # that page has absolute addresses
+                target = (site / place).parent / address.partition("#")[0].partition("?")[0]
+                assert target.exists(), f"{place} loads {address}"
+
+
 def test_what_loads_something_is_seen():
     assert foreign('<link rel="stylesheet" href="https://fonts.example/a.css">') == ["https://fonts.example/a.css"]
     assert foreign('<img src="//cdn.example/a.png">') == ["//cdn.example/a.png"]
@@ -233,4 +241,5 @@ def test_the_licences_of_the_gallery_are_stated(modules):
     page = gallery.page(shown)
     for title, credit, licence in gallery.PHOTOGRAPHS.values():
         assert title in page and f"{credit}; {licence}." in page
+        assert "](gallery/0.jpg)" in page, "mkdocs checks the links of Markdown, not of HTML"
     assert set(gallery._files()) == set(gallery.PHOTOGRAPHS)

@@ -75,7 +75,7 @@ def made(quick: bool) -> dict[str, str | bytes]:
         return {"gallery.md": page([])}
     from .kept import kept_at
 
-    kept = kept_at("gallery")
+    kept = kept_at("gallery", [Path(__file__).read_bytes()])
     if not (kept / "gallery.json").exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=kept.parent) as name:
@@ -90,14 +90,14 @@ def made(quick: bool) -> dict[str, str | bytes]:
 
 
 def page(found: Iterable[Mapping[str, Any]]) -> str:
-    """The page in Markdown, with HTML for the pictures."""
+    """The page."""
     parts = [INTRO]
     for photograph in found:
         title, credit, licence = PHOTOGRAPHS[photograph["file"]]
         parts.append(f"## {title}\n\n*{photograph['predicted']}*, {photograph['probability']:.0%}. "
                      f"Photograph: {credit}; {licence}.")  # fmt: skip
         figures = [_figure(title, method, picture) for method, picture in photograph["pictures"].items()]
-        parts.append('<div class="gallery">\n' + "\n".join(figures) + "\n</div>")
+        parts.append('<div class="gallery" markdown>\n' + "\n".join(figures) + "\n</div>")
     return "\n\n".join(parts) + "\n"
 
 
@@ -105,12 +105,16 @@ def _figure(title: str, method: str, picture: str) -> str:
     name = method or "the image, as the network sees it"
     caption = f"<code>{method}</code>" if method else name
     return (
-        f'<figure><img src="gallery/{picture}" alt="{title}: {name}" width="{SIDE}" height="{SIDE}" loading="lazy">'
+        f'<figure markdown="span">![{title}: {name}](gallery/{picture}){{ loading=lazy width={SIDE} height={SIDE} }}'
         f"<figcaption>{caption}</figcaption></figure>"
     )
 
 
-INTRO = """# Gallery
+INTRO = """---
+hide: [navigation]
+---
+
+# Gallery
 
 Photographs that come with scikit-image, explained for the predicted class of EfficientNet-Lite0
 (`pypi:efficientnet-lite0`, trained on ImageNet). Every map is scaled by itself: yellow is the most important part of

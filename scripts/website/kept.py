@@ -12,9 +12,9 @@ FOLDER = ROOT / "out" / "site-cache"
 
 @cache
 def _code() -> bytes:
-    """A hash of heatproof's source and of these scripts."""
+    """A hash of heatproof's source."""
     digest = hashlib.blake2b()
-    for path in sorted([*(ROOT / "src").rglob("*.py"), *Path(__file__).parent.glob("*.py")]):
+    for path in sorted((ROOT / "src").rglob("*.py")):
         digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.digest()
 

@@ -97,9 +97,7 @@ def notebook_page(notebook: nbformat.NotebookNode, name: str) -> NotebookPage:
         elif cell.cell_type == "code":
             parts.append(f"```python\n{cell.source}\n```")
             parts += _outputs(cell, page, name)
-    parts.insert(
-        1, f"[:material-download: The notebook]({name}.ipynb){{ download }}".replace(":material-download: ", "")
-    )
+    parts.insert(1, f"[Download this notebook]({name}.ipynb){{ download }}")
     page.text = "\n\n".join(parts) + "\n"
     return page
 

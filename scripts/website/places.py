@@ -26,6 +26,8 @@ def place_of(path: str) -> str:
     """The place on the site of a file of the repository, both relative; a notebook's is its page."""
     if path in _TO_SITE:
         return _TO_SITE[path]
+    if path == "docs/tutorials":
+        return "tutorials/index.md"
     found = path.removeprefix("docs/")
     return found.removesuffix(".ipynb") + ".md" if found.endswith(".ipynb") else found
 
