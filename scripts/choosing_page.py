@@ -190,13 +190,13 @@ def page(table: Callable[[Sequence[str], Iterable[Sequence[str]]], str]) -> Iter
 
 
 INTRO = """
-Four answers in ten seconds:
+In short:
 
 1. **Any convolutional network, a first look**: `gradcam` and `refine:layercam`, side by side. Both come from one
    forward and one backward pass.
 2. **A vision transformer**: `chefer`, `attention-rollout` and `gradcam`.
 3. **Nothing but answers of the network** (no gradients, no layers): `occlusion` or `rise`.
-4. **It matters who is misled**: none by name. `heatproof audit` tests eight methods on *your* model and images.
+4. **Maps that people will rely on**: test them. `heatproof audit` tries eight methods on *your* model and images.
 
 Which maps are *good* depends on the network and the images. What was found on ours, with intervals, is in
 [claims](claims.md). The tables below say what a method needs, costs and can show. Those facts are read from the
@@ -267,7 +267,7 @@ METRICS_INTRO = """
 
 No metric is right by itself. Take one that asks the network (`road`, `insertion`), one of the map alone (`complexity`),
 and, where you have masks, one of the ground truth (`pointing-game`). Score the controls too (`controls=True`): a metric
-that praises one of them is fooled *on your images*. What each metric has been seen to do is in [claims](claims.md)."""
+that ranks one of them as high as the methods is fooled *on your images*. What each metric has been seen to do is in [claims](claims.md)."""
 
 
 def _questions() -> Iterable[tuple[str, str, str]]:

@@ -119,10 +119,10 @@ hide: [navigation]
 Photographs that come with scikit-image, explained for the predicted class of EfficientNet-Lite0
 (`pypi:efficientnet-lite0`, trained on ImageNet). Every map is scaled by itself: yellow is the most important part of
 *this* map. The last one, `edges`, is a [control](methods.md#controls): it shows the edges of the image and nothing of
-the network. A map that looks like it is no evidence.
+the network. A map that looks like it tells nothing about the network.
 
-Pretty is not right: six photographs show how maps look, not which can be trusted. That is what
-[an audit](tutorials/which-method.md) and [claims](claims.md) are for. The pictures are made anew whenever this site is
+Six photographs show how maps look, not which of them can be trusted. For that see
+[an audit](tutorials/which-method.md) and [claims](claims.md). The pictures are made anew whenever this site is
 built (`scripts/website/gallery.py`)."""
 
 
