@@ -265,9 +265,10 @@ def names(found: Iterable[Facts]) -> str:
 METRICS_INTRO = """
 ## Which metric
 
-No metric is right by itself. Take one that asks the network (`road`, `insertion`), one of the map alone (`complexity`),
-and, where you have masks, one of the ground truth (`pointing-game`). Score the controls too (`controls=True`): a metric
-that ranks one of them as high as the methods is fooled *on your images*. What each metric has been seen to do is in [claims](claims.md)."""
+No metric is right by itself. Take one that asks the network (`road`, `insertion`), one of the map alone
+(`complexity`), and, where you have masks, one of the ground truth (`pointing-game`). Score the controls too
+(`controls=True`): a metric that ranks one of them as high as the methods is fooled *on your images*. What each metric
+has been seen to do is in [claims](claims.md)."""
 
 
 def _questions() -> Iterable[tuple[str, str, str]]:
