@@ -8,6 +8,9 @@ NUMERICS ?=
 TODAY    := scripts/portable.py --today --whole
 ORDINARY  = -m pytest -n $(WORKERS) --dist worksteal
 
+# The version under which `make site-version` files the site.
+VERSION ?= $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' src/heatproof/__init__.py)
+
 BIN  := .venv/bin
 SYNC := .venv/.synced
 UV   := $(BIN)/uv --quiet
@@ -18,9 +21,11 @@ export UV_LINK_MODE ?= copy
 unexport PYTHONPATH PYTHONHOME
 # Compiled modules are kept: every process that a test starts would compile PyTorch again.
 unexport PYTHONDONTWRITEBYTECODE
+# mkdocs prints no advertisement.
+export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-portable bench gpu lint docs lock dist clean
+.PHONY: help demo test test-portable bench gpu lint docs site site-version lock dist clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
@@ -48,6 +53,13 @@ lint: $(SYNC) ## style and types
 
 docs: $(SYNC) ## write the generated pages of docs/ again
 	$(BIN)/python scripts/make_docs.py $(ARGS)
+
+site: $(SYNC) ## the documentation site in out/site, with its tutorials run, in about two minutes; no network
+	$(BIN)/python -m mkdocs build $(ARGS)
+
+site-version: $(SYNC) ## the site as a version beside others, on the branch gh-pages (no push): VERSION=0.2
+	$(BIN)/mike deploy --update-aliases $(VERSION) latest $(ARGS)
+	$(BIN)/mike set-default latest
 
 lock: $(BIN)/uv ## work out requirements.lock again: names, versions and markers, no addresses
 	$(UV) pip compile --all-extras --universal --python-version 3.11 --no-annotate --no-header \

@@ -1,6 +1,7 @@
 """Writes the generated pages of docs/: from the registries, the command line and the plan of a study.
 
-    python scripts/make_docs.py            writes methods.md, metrics.md, perturbations.md and commands.md in docs/
+    python scripts/make_docs.py            writes methods.md, metrics.md, perturbations.md, commands.md and choosing.md
+                                           in docs/
     python scripts/make_docs.py --check    writes nothing; names the pages that are stale and exits with 1
 
 What is said of a method is its docstring, of an option its help: one place each, so that nothing goes stale.
@@ -18,6 +19,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import typer
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import choosing_page
 
 from heatproof import targets
 from heatproof.attributions import ATTRIBUTIONS
@@ -224,6 +229,11 @@ in each segment. Options go in brackets: `quickshift[kernel=3]`.""",
     )
 
 
+def which_page() -> str:
+    """docs/choosing.md: which method and which metric for what one has and needs, and what each method costs."""
+    return page("Which method, which metric", *choosing_page.page(table))
+
+
 def commands_page() -> str:
     """docs/commands.md: every command with its options, what a model may be called, the study file."""
     settings, listed = ("setting", "default", "what"), ("name", "what")
@@ -427,6 +437,7 @@ PAGES = {
     "metrics.md": metrics_page,
     "perturbations.md": perturbations_page,
     "commands.md": commands_page,
+    "choosing.md": which_page,
 }
 
 

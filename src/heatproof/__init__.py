@@ -1,6 +1,11 @@
 """Heatmaps of image classifiers: made, scored, stressed with noise and tested against controls.
 
 Public names load on first use, so importing heatproof does not import torch.
+
+Examples:
+    >>> import heatproof
+    >>> heatproof.__version__.split(".")[0]
+    '0'
 """
 
 from importlib import import_module

@@ -68,6 +68,13 @@ def calibrate(
     Raises:
         InvalidInput: fewer than two images, images of several sizes, or activations that are not finite.
         StoreError: `out` cannot be written.
+
+    Examples:
+        >>> import heatproof
+        >>> from heatproof.data import demo_shapes
+        >>> found = heatproof.calibrate(heatproof.load_model("shapes"), demo_shapes("train", n=16))
+        >>> found.mean.shape  # at the layer explained
+        torch.Size([128, 6, 6])
     """
     model = wrap(model) if isinstance(model, nn.Module) else model
     name = model.last_layer if isinstance(layer, str) and layer == "auto" else resolve_layer(model.module, layer)

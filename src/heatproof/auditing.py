@@ -17,12 +17,23 @@ class Audit:
     """What an audit found.
 
     Attributes:
-        sentence: the verdict. notes: its caveats.
+        sentence: the verdict.
+        notes: its caveats.
         recommended: the method to show, None if there is none; for the first model and dataset if there are several.
         table: a data frame, a row for each method, question and test (the columns of tables/audit.csv).
         images: a data frame, a row for each image and method: show, show with a warning, do not show, and the reason
             (the columns of tables/per_image.csv).
-        page: the page with the evidence. folder: the results; repeating the call computes only what is missing.
+        page: the page with the evidence.
+        folder: the results; repeating the call computes only what is missing.
+
+    Examples:
+        >>> import heatproof
+        >>> quick = {"perturbations": ["gaussian-noise"], "severities": [5], "resamples": 100, "progress": False}
+        >>> found = heatproof.audit("shapes", "shapes", limit=2, methods=["gradcam"], out="out/audit", **quick)
+        >>> found.recommended is None
+        True
+        >>> found.images[["method", "decision"]].drop_duplicates().values.tolist()
+        [['gradcam', 'do not show']]
     """
 
     sentence: str
@@ -86,6 +97,13 @@ def audit(
 
     Raises:
         InvalidInput, ModelError, UnknownName …: before any work. StoreError: `out` cannot be used.
+
+    Examples:
+        >>> import heatproof
+        >>> quick = {"perturbations": ["gaussian-noise"], "severities": [5], "resamples": 100, "progress": False}
+        >>> found = heatproof.audit("shapes", "shapes", limit=2, methods=["gradcam"], out="out/audit", **quick)
+        >>> print(found.sentence.split(".")[0])  # two images tell nothing
+        No heatmap can be recommended on 2 images
     """
     more = {"methods": methods, "budget": budget, "method_labels": method_labels, **settings}
     given = {"labels": labels, "masks": masks}

@@ -39,7 +39,17 @@ class StudyResults:
     Attributes:
         sentences: its answers, one for each model and set of images.
         tables: file name → data frame, those of `folder/tables`.
-        page: the page. folder: the results; repeating the call computes only what is missing.
+        page: the page.
+        folder: the results; repeating the call computes only what is missing.
+
+    Examples:
+        >>> import heatproof
+        >>> from heatproof.data import demo_shapes
+        >>> model = heatproof.load_model("shapes")
+        >>> more = {"metrics": ["complexity"], "progress": False, "out": "out/complexity"}
+        >>> found = heatproof.run("score", model, demo_shapes(n=3), methods=["gradcam"], **more)
+        >>> found.tables["scores.csv"][["method", "metric", "n"]].values.tolist()[0]
+        ['gradcam', 'complexity', 3]
     """
 
     sentences: Sequence[str]
@@ -88,7 +98,8 @@ def run(
         model: a spec for `heatproof.load_model`, or anything that `heatproof.explain` takes as a model.
         images: a folder, `shapes`, files, or anything that `heatproof.explain` takes as images: a Dataset is read once
             for its labels and again image by image, those of a DataLoader or an iterable are kept in memory.
-        labels: a CSV with the columns file,class_index. masks: a folder of masks or a CSV of boxes.
+        labels: a CSV with the columns file,class_index.
+        masks: a folder of masks or a CSV of boxes.
         out: the results folder, by default a new temporary one. Repeating the call computes only what is missing.
         workers: processes; several need the spec of a model, a folder or files, and `if __name__ == "__main__":`.
         normalised: tensors are normalised with the model's mean and std; see `heatproof.explain`.
@@ -99,6 +110,15 @@ def run(
 
     Raises:
         InvalidInput, ModelError, UnknownName …: before any work. StoreError: `out` cannot be used.
+
+    Examples:
+        >>> import heatproof
+        >>> from heatproof.data import demo_shapes
+        >>> model = heatproof.load_model("shapes")
+        >>> more = {"metrics": ["arcc"], "progress": False, "out": "out/scores"}
+        >>> found = heatproof.run("score", model, demo_shapes(n=3), methods=["gradcam", "eigencam"], **more)
+        >>> found.page.name
+        'report.html'
     """
     given = {"labels": labels, "masks": masks}
     settings["method_labels"] = method_labels

@@ -92,6 +92,16 @@ def register(
 
     Raises:
         InvalidInput: a name that is taken, or something that is no method.
+
+    Examples:
+        >>> import heatproof
+        >>> from heatproof.data import demo_shapes
+        >>> def input_size(model, inputs, targets):
+        ...     return inputs.abs().sum(1)
+        >>> heatproof.register("input-size", input_size, source="ours")
+        'input-size'
+        >>> heatproof.explain(heatproof.load_model("shapes"), demo_shapes(n=2), "input-size")
+        Maps(input-size: (2, 96, 96); layer='')
     """
     PLUGIN_METHODS.check_name(name)
     if isinstance(method, str) and method.startswith(PYTHON):

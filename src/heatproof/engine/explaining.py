@@ -29,13 +29,27 @@ class Maps(Mapping[str, torch.Tensor]):
     With several targets for each image, `target` is `(N, T)`, maps are `(N, T, H, W)` and flags a list for each.
 
     Attributes:
-        target: `(N,)` the classes explained.      logits: `(N, K)`.
-        layer: the layer's name.                   layers: method → the layers it read, shallow → deep.
+        target: `(N,)` the classes explained.
+        logits: `(N, K)`.
+        layer: the layer's name.
+        layers: method → the layers it read, shallow → deep.
         flags: method → one reason per map, `""` where it is fine.
         image_flags: one reason per image, `""` where it is fine; an image may be nearly one colour after preprocessing.
             One that cannot be read has zeros for maps, logits NaN and target -1.
-        ids: the images' names.                labels: one per image, None where unknown.
+        ids: the images' names.
+        labels: one per image, None where unknown.
         classes: the names of the model's classes, None where they are not known.
+
+    Examples:
+        >>> import heatproof
+        >>> from heatproof.data import demo_shapes
+        >>> maps = heatproof.explain(heatproof.load_model("shapes"), demo_shapes(n=3), ["gradcam", "refine:layercam"])
+        >>> maps
+        Maps(gradcam: (3, 96, 96), refine:layercam: (3, 96, 96); layer='stage4')
+        >>> maps.layers["refine:layercam"]
+        ('stage1', 'stage2', 'stage3', 'stage4')
+        >>> maps.flags["gradcam"]
+        ['', '', '']
     """
 
     def __init__(self, maps: dict[str, torch.Tensor], **about: Any):
@@ -154,6 +168,14 @@ def explain(
             whose rows are not images.
         ModelError: several images where the network mixes the images of a batch (batch-wise attention).
         NotApplicable: a method that does not apply to this network; raised before any work.
+
+    Examples:
+        >>> import heatproof
+        >>> from heatproof.data import demo_shapes
+        >>> model = heatproof.load_model("shapes")
+        >>> maps = heatproof.explain(model, demo_shapes(n=3), ["gradcam", "refine:layercam"])
+        >>> maps["gradcam"].shape
+        torch.Size([3, 96, 96])
     """
     model = as_model(model)
     requests = requested(methods)

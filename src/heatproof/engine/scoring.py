@@ -48,9 +48,22 @@ class Scores:
     Attributes:
         model: its name.
         methods, metrics: keys in order; metrics with the parts of composites.
-        images: the images' names.       target: `(N,)` the classes explained.
+        images: the images' names.
+        target: `(N,)` the classes explained.
         facts: metric → which way is better, range, family, one sentence, source.
         curves: (method, metric) → shares `(P,)` and points `(N, P)`, for scores that are made from a curve.
+
+    Examples:
+        >>> import heatproof
+        >>> from heatproof.data import demo_shapes
+        >>> model = heatproof.load_model("shapes")
+        >>> scores = heatproof.score(model, demo_shapes(n=3), "gradcam", ["complexity", "deletion"])
+        >>> scores
+        Scores(3 images, methods ['gradcam'], metrics ['complexity', 'deletion'])
+        >>> scores.values("gradcam", "deletion").shape
+        torch.Size([3])
+        >>> [(row.metric, row.flag) for row in scores.rows if row.image == scores.images[0]]
+        [('complexity', ''), ('deletion', '')]
     """
 
     def __init__(
@@ -218,6 +231,18 @@ def score(
 
     Raises:
         UnknownName, InvalidInput, InvalidTarget, LayerError, NotApplicable: as `explain`.
+
+    Examples:
+        >>> import heatproof
+        >>> from heatproof.data import demo_shapes
+        >>> model = heatproof.load_model("shapes")
+        >>> scores = heatproof.score(model, demo_shapes(n=3), ["gradcam", "eigencam"], ["complexity", "pointing-game"])
+        >>> print(scores.table[["method", "metric", "n"]])
+             method         metric  n
+        0   gradcam     complexity  3
+        1   gradcam  pointing-game  3
+        2  eigencam     complexity  3
+        3  eigencam  pointing-game  3
     """
     model = as_model(model)
     model, output = of_output(model, output)

@@ -79,6 +79,16 @@ def register_metric(
 
     Raises:
         InvalidInput: a name that is taken, something that is no metric, or no direction.
+
+    Examples:
+        >>> import heatproof
+        >>> from heatproof.data import demo_shapes
+        >>> def mean_of_map(maps):
+        ...     return maps.flatten(1).double().mean(1)
+        >>> heatproof.register_metric("mean-of-map", mean_of_map, better="low", range=(0, 1))
+        'mean-of-map'
+        >>> heatproof.score(heatproof.load_model("shapes"), demo_shapes(n=2), "gradcam", "mean-of-map")
+        Scores(2 images, methods ['gradcam'], metrics ['mean-of-map'])
     """
     PLUGIN_METRICS.check_name(name)
     if isinstance(function, str):

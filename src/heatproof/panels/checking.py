@@ -38,11 +38,24 @@ class Check:
     """What a check found.
 
     Attributes:
-        model: the model's name. preprocessing: how an image becomes its input. assumed: what of it nobody gave.
-        predictions: one for each image. inputs: the range of what went into the network, None where no image was read.
+        model: the model's name.
+        preprocessing: how an image becomes its input.
+        assumed: what of it nobody gave.
+        predictions: one for each image.
+        inputs: the range of what went into the network, None where no image was read.
         alternatives: other preprocessings that were tried, the best first; empty where none had to be.
         start: how the present preprocessing agrees on the images on which others were tried.
-        sample: how a limit chose the images. classes: the names of the classes, None where there are none.
+        sample: how a limit chose the images.
+        classes: the names of the classes, None where there are none.
+
+    Examples:
+        >>> import heatproof
+        >>> from heatproof.data import demo_shapes
+        >>> found = heatproof.check(heatproof.load_model("shapes"), demo_shapes(n=6))
+        >>> found.sentences[0]
+        '6 of 6 labels are predicted (100 %).'
+        >>> found.preprocessing.split(";")[0]
+        'squashed to 96 × 96 (height × width), bilinear'
     """
 
     model: str
@@ -212,6 +225,13 @@ def check(
 
     Raises:
         InvalidInput, InvalidTarget: images, labels or a reference that cannot be used, or a network of values.
+
+    Examples:
+        >>> import heatproof
+        >>> from heatproof.data import demo_shapes
+        >>> found = heatproof.check(heatproof.load_model("shapes"), demo_shapes(n=6))
+        >>> found.right  # of six images with a label
+        (6, 6)
     """
     model = with_names(as_model(model), images, labels)
     if model.of_values:

@@ -91,6 +91,15 @@ class Gallery:
     Attributes:
         entries: one for each image: its prediction, its maps by class and method, or why there are none.
         not_applicable: method → why it does not apply to this network.
+
+    Examples:
+        >>> import heatproof
+        >>> from heatproof.data import demo_shapes
+        >>> gallery = heatproof.show(heatproof.load_model("shapes"), demo_shapes(n=2), ["gradcam", "layercam"])
+        >>> gallery.save("out/gallery").name
+        'index.html'
+        >>> gallery.panels[0].mode
+        'RGB'
     """
 
     def __init__(self, job: ShowRequest, found: list[ExplainedImage]):
@@ -298,6 +307,13 @@ def show(
     Raises:
         UnknownName, InvalidInput, InvalidTarget, LayerError: each says what was expected.
         NotApplicable: no method is left.
+
+    Examples:
+        >>> import heatproof
+        >>> from heatproof.data import demo_shapes
+        >>> model = heatproof.load_model("shapes")
+        >>> heatproof.show(model, demo_shapes(n=2), ["gradcam", "layercam"])  # a notebook shows the maps
+        Gallery(2 images: gradcam, layercam)
     """
     job = checked_job(
         model, images, methods, target, layer, layers=layers, options=options, output=output, upsample=upsample,

@@ -172,6 +172,16 @@ def register_study(study: Study) -> Study:
 
     Raises:
         InvalidStudy: something that is no `Study`, or a name that is taken.
+
+    Examples:
+        >>> import heatproof
+        >>> from heatproof.studies import Plan, Study
+        >>> class SizePlan(Plan):
+        ...     study: str = "map-size"
+        >>> summary, heading = "how much of the image maps cover", "Which map is smallest?"
+        >>> study = Study("map-size", summary, heading, SizePlan, measures=("complexity",))
+        >>> heatproof.register_study(study).name  # as `heatproof.run("map-size", model, images)`
+        'map-size'
     """
     if not isinstance(study, Study):
         raise InvalidStudy(f"`study` must be a `heatproof.studies.Study`. Got {type(study).__name__}.")

@@ -1,0 +1,1 @@
+"""What the documentation site has beside docs/: pages from the root, tutorials run as notebooks, the gallery."""
