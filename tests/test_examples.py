@@ -13,7 +13,8 @@ from heatproof.attributions import ATTRIBUTIONS
 from heatproof.metrics import METRICS
 from heatproof.studies.study import unregister_study
 
-#: Without the rooms `plot` and `loggers`, whose tests run their examples. Audits last: the two are of one folder, so that the second only reads it.
+#: Without the rooms `plot` and `loggers`, whose own tests run their examples. Audits last: the two are of one folder,
+#: so that the second only reads it.
 NAMES = sorted(set(heatproof.__all__) - set(heatproof._ROOMS), key=lambda name: (name.lower() == "audit", name))
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
