@@ -48,7 +48,10 @@ class ImageScores:
 
     def __post_init__(self) -> None:
         if self.batch.target.dim() != 1:
-            raise InvalidInput(f"Scores are for one target for each image. Got {tuple(self.batch.target.shape)}.")
+            raise InvalidInput(
+                f"Scores are for one target for each image. Got {tuple(self.batch.target.shape)}. Call `score` for "
+                "each target, or run the study score with `targets` (--targets top3)."
+            )
         self.x = self.batch.x.detach()
         self.target, self.logits = self.batch.target, self.batch.logits.detach()
 
