@@ -19,6 +19,7 @@ from heatproof.cli import (
     layers_command,
     listing,
     study_commands,
+    view_command,
     why,
 )
 from heatproof.errors import HeatproofError, InvalidInput, UnknownName
@@ -137,6 +138,10 @@ app.command(
     epilog="Example: `heatproof audit --model shapes --images shapes --limit 24 --segmenter grid --out out/audit`. "
     "`--budget 10` takes as many images as fit into ten minutes."
 )(study_commands.audit)
+app.command(
+    epilog="Example: `heatproof view out/audit`, or `heatproof view --model shapes --images shapes --limit 24`. "
+    "Ctrl-C stops it."
+)(view_command.view)
 app.command(
     epilog="Example: `heatproof report out/resnet18 --latex paper/tables --reference layercam --label "
     "layercam='LayerCAM (ours)'`"

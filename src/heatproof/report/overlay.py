@@ -49,15 +49,19 @@ def grey(image: np.ndarray) -> np.ndarray:
     return (image @ LUMA)[..., None]
 
 
-def overlay(image: np.ndarray, display: np.ndarray, look: Look, *, coloured: bool = False) -> np.ndarray:
+def overlay(
+    image: np.ndarray, display: np.ndarray, look: Look, *, coloured: bool = False, threshold: float = 0.0
+) -> np.ndarray:
     """`alpha · colour(map) + (1 − alpha) · grey(image)`, uint8 `(H, W, 3)`.
 
     `image` uint8 `(H, W, 3)`, `display` `(H, W)` in [0, 1]. The image is grey, so that no colour of its own can be
-    taken for the map's; `coloured` keeps its colours.
+    taken for the map's; `coloured` keeps its colours. Where the map is below `threshold`, the image has no colour on it.
     """
     levels = np.rint(255 * np.clip(np.nan_to_num(display), 0, 1)).astype(np.uint8)
     below = image.astype(float) if coloured else grey(image)
     mixed = look.alpha * _colours(look.colormap)[levels] + (1 - look.alpha) * below
+    if threshold > 0:
+        mixed = np.where((levels < 255 * threshold)[..., None], below, mixed)
     return np.rint(mixed).astype(np.uint8)
 
 

@@ -1,0 +1,105 @@
+"""`heatproof view`: results, or a network at work, in a browser on this machine."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from heatproof.cli import options
+from heatproof.errors import InvalidInput
+from heatproof.studies.settings import DatasetPlan, ModelPlan, Plan
+
+MODEL = options.settings_of(ModelPlan, without=("spec", "name", "output", "tolerance"))
+OTHERS = options.settings_of(DatasetPlan, Plan, names=("labels", "limit", "sampling", "seed", "device"))
+#: Without results and without --methods.
+METHODS = ("gradcam", "refine:layercam", "layercam", "gradcam++")
+#: viewer's default port
+PORT = 7860
+
+
+@options.with_settings(MODEL, OTHERS)
+def view(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[DIR]", help="Results that `run`, `score`, `audit` or `explain` wrote.", show_default=False
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help=f"A network for other noise and for erasing regions. {options.SPECS}")
+    ] = None,
+    images: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="For --model, files, folders, patterns or `shapes`; with results and without --model, where the "
+            "images are now. By default those of the results. Repeatable."
+        ),
+    ] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(help=f"Of the network, with commas. Default: those of the results, else {', '.join(METHODS)}."),
+    ] = None,
+    option: options.MethodOptions = None,
+    layers: Annotated[
+        str | None, typer.Option(help="`all`, or names with commas: every method that reads a layer at each of them.")
+    ] = None,
+    target: Annotated[
+        str,
+        typer.Option(help="The class that the network explains: predicted, label, least, top3, an index or a name."),
+    ] = "predicted",
+    given: Any = None,
+    port: Annotated[int, typer.Option(help="The port on 127.0.0.1; 0 takes any that is free.")] = PORT,
+    open_: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in the browser.")] = True,
+) -> None:
+    """Look at maps in the browser: noise and maps together, a brush that erases, scores; on this machine only.
+
+    Stored results need no network; a network (--model) adds what must be computed. Needs the extra `view`.
+    """
+    if folder is None and model is None:
+        raise InvalidInput(
+            "Name a folder of results, or a network and images. Examples: heatproof view out/audit; heatproof view "
+            "--model shapes --images shapes."
+        )
+    if folder is None and not images:
+        raise InvalidInput("--images must be given with --model, where there is no folder of results. Got none.")
+    others = options.values(OTHERS, given)
+    asked = {
+        "methods": options.split(methods),
+        "target": target.strip(),
+        "layers": layers if layers is None or layers == "all" else options.split(layers),
+        "options": options.method_options(option),
+        **{name: others[name] for name in ("labels", "limit", "sampling", "seed") if name in others},
+    }
+    viewer = _viewer(folder, model, options.values(MODEL, given), others.get("device", "auto"), images, asked)
+    _serve(viewer, port, open_)
+
+
+def _viewer(
+    folder: Path | None, spec: str | None, settings: dict[str, Any], device: str, images: Any, asked: dict[str, Any]
+) -> Any:
+    from heatproof.live import joined
+    from heatproof.view.live_collection import LiveCollection
+    from heatproof.view.opening import opened
+    from heatproof.view.viewer import Viewer
+
+    if folder is None:
+        live = joined.network(spec, settings, device, images, {**asked, "methods": asked["methods"] or list(METHODS)})
+        return Viewer(LiveCollection(live), live)
+    place = images[0] if images and len(images) == 1 and spec is None else None
+    collection = opened(folder, lambda: joined.study_images(folder, place))
+    live = None if spec is None else joined.beside(folder, collection, spec, settings, device, images, asked)
+    return Viewer(collection, live)
+
+
+def _serve(viewer: Any, port: int, open_: bool) -> None:
+    from heatproof.view.serving import Server
+
+    def ready(url: str) -> None:
+        print(f"Viewer: {url}  (only this machine can open it; Ctrl-C stops it)", flush=True)
+        if open_:
+            import webbrowser
+
+            webbrowser.open(url)
+
+    Server(viewer, port).run(ready)
+    print("Stopped.")
