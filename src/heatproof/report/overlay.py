@@ -55,7 +55,8 @@ def overlay(
     """`alpha · colour(map) + (1 − alpha) · grey(image)`, uint8 `(H, W, 3)`.
 
     `image` uint8 `(H, W, 3)`, `display` `(H, W)` in [0, 1]. The image is grey, so that no colour of its own can be
-    taken for the map's; `coloured` keeps its colours. Where the map is below `threshold`, the image has no colour on it.
+    taken for the map's; `coloured` keeps its colours. Where the map is below `threshold`, the image
+    stands alone.
     """
     levels = np.rint(255 * np.clip(np.nan_to_num(display), 0, 1)).astype(np.uint8)
     below = image.astype(float) if coloured else grey(image)

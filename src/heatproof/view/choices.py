@@ -19,9 +19,10 @@ def titles(methods: Sequence[Method]) -> list[str]:
 
 
 def layers(methods: Sequence[Method]) -> list[str]:
-    """The layers that methods read, each once; empty where there is no choice."""
-    found = list(dict.fromkeys(method.where for method in methods if method.where))
-    return found if len(found) > 1 else []
+    """The layers that methods read, each once; empty where no method is there at more than one."""
+    if len(titles(methods)) == len(methods):
+        return []
+    return list(dict.fromkeys(method.where for method in methods if method.where))
 
 
 def first_titles(methods: Sequence[Method], entry: ExplainedImage) -> list[str]:

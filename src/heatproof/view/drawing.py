@@ -9,10 +9,10 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
-from heatproof.panels.explained_image import ExplainedImage, Map, Method
+from heatproof.panels.explained_image import Map, Method
 from heatproof.panels.panel import brightened, over
 from heatproof.report.overlay import Look
-from heatproof.view.interface import Appearance
+from heatproof.view.interface import Appearance, Shown
 
 #: The longest side of a tile, and of a thumbnail, in pixels.
 SIDE, SMALL = 384, 96
@@ -22,7 +22,11 @@ QUALITY = 88
 
 @dataclass(frozen=True)
 class MapTile:
-    """A map over its image; `source` is a data URL, `flag` why it says nothing."""
+    """A map over its image.
+
+    Attributes:
+        source: a data URL. flag: why it says nothing. note: how it was brightened. decision, reason: an audit's.
+    """
 
     source: str
     method: str
@@ -30,42 +34,47 @@ class MapTile:
     alt: str
     flag: str = ""
     note: str = ""
+    decision: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True)
 class ClassTiles:
-    """The maps for one class."""
+    """The maps for one class. `absent`: chosen methods without a map of it."""
 
     title: str
     tiles: tuple[MapTile, ...]
+    absent: tuple[str, ...] = ()
 
 
-def tiles(entry: ExplainedImage, methods: Sequence[Method], wanted: Appearance) -> list[ClassTiles]:
+def tiles(shown: Shown, methods: Sequence[Method], wanted: Appearance) -> list[ClassTiles]:
     """The maps of the methods that `wanted` names, for each class it names (all where it names none)."""
+    entry = shown.entry
     if entry.image is None:
         return []
-    small, drawn = _sized(entry.image), Look(alpha=wanted.opacity)
+    small = _sized(entry.image)
     chosen = [method for method in methods if method.key in wanted.methods]
-    classes = wanted.classes or range(len(entry.blocks))
     found = []
-    for number in classes:
+    for number in wanted.classes or range(len(entry.blocks)):
         if number >= len(entry.blocks):
             continue
         block = entry.blocks[number]
-        there = [(method, block.maps[method.key]) for method in chosen if method.key in block.maps]
-        found.append(
-            ClassTiles(
-                block.answer.full,
-                tuple(_tile(small, method, shown, drawn, wanted.threshold) for method, shown in there),
-            )
+        drawn = tuple(
+            _tile(small, method, block.maps[method.key], wanted, shown.decisions.get(method.key, ("", "")))
+            for method in chosen
+            if method.key in block.maps
         )
+        absent = tuple(method.key for method in chosen if method.key not in block.maps)
+        found.append(ClassTiles(block.answer.full, drawn, absent))
     return found
 
 
-def _tile(small: Image.Image, method: Method, shown: Map, drawn: Look, threshold: float) -> MapTile:
-    picture = small if shown.flag else over(small, method, shown, drawn, threshold=threshold)
+def _tile(small: Image.Image, method: Method, shown: Map, wanted: Appearance, decided: tuple[str, str]) -> MapTile:
+    look = Look(alpha=wanted.opacity)
+    picture = small if shown.flag else over(small, method, shown, look, threshold=wanted.threshold)
     name = " ".join(filter(None, (method.name, method.settings)))
-    return MapTile(url(picture), name, method.where, f"{name} over the image", shown.flag, brightened(method, shown))
+    note = brightened(method, shown)
+    return MapTile(url(picture), name, method.where, f"{name} over the image", shown.flag, note, *decided)
 
 
 def image_url(image: np.ndarray) -> str:

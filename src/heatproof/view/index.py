@@ -32,7 +32,7 @@ SELECT row_number() OVER (ORDER BY model, dataset, image) - 1 AS key, * FROM (
            max(clean_probability) FILTER (reference AND method = '') AS probability,
            coalesce(bool_or(value = 0) FILTER (reference AND metric = 'correct' AND method = '' AND flag = ''), false)
                AS wrong,
-           coalesce(bool_or(changed) FILTER (perturbation <> ''), false) AS changed,
+           coalesce(min(severity) FILTER (perturbation <> '' AND changed), 0) AS turns_at,
            CASE WHEN bool_and(flag <> '') THEN min(flag) ELSE '' END AS why
     FROM here GROUP BY model, dataset, image)
 """
@@ -90,6 +90,27 @@ class ImageIndex:
             "CREATE TABLE places AS SELECT key, any_value(filename) AS file FROM filed JOIN images "
             "USING (model, dataset, image) GROUP BY key"
         )
+        self._decided = self._decide(folder / "tables" / "per_image.csv")
+
+    def _decide(self, table: Path) -> bool:
+        """Reads an audit's decisions; whether there are any."""
+        if not table.is_file():
+            return False
+        try:
+            self._rows.execute(
+                "CREATE TABLE decisions AS SELECT key, method, decision, reason FROM read_csv(?, all_varchar = true) "
+                "JOIN images USING (model, dataset, image)", [str(table)],
+            )  # fmt: skip
+        except Exception:  # a table of another version
+            return False
+        return True
+
+    def decisions(self, key: int) -> dict[str, tuple[str, str]]:
+        """Method → an audit's decision on its map of an image, and the reason."""
+        if not self._decided:
+            return {}
+        found = self.ask("SELECT method, decision, coalesce(reason, '') FROM decisions WHERE key = ?", key)
+        return {str(method): (str(decision), str(reason)) for method, decision, reason in found}
 
     def ask(self, query: str, *values: Any) -> list[tuple]:
         """The rows that a query gives."""
@@ -121,7 +142,8 @@ class ImageIndex:
         """The filters to which some row could answer."""
         noise, wrong, broken = self.ask(
             "SELECT (SELECT count(*) FROM here WHERE perturbation <> '' LIMIT 1), "
-            "(SELECT count(*) FROM here WHERE metric = 'correct' LIMIT 1), (SELECT count(*) FROM images WHERE why <> '')"
+            "(SELECT count(*) FROM here WHERE metric = 'correct' LIMIT 1), "
+            "(SELECT count(*) FROM images WHERE why <> '')"
         )[0]
         scored = [LOW, APART] if self.metrics() else []
         return [*([CHANGED] if noise else []), *([WRONG] if wrong else []), *scored, *([BROKEN] if broken else [])]
@@ -179,7 +201,7 @@ class ImageIndex:
     def _listed(self, wanted: Wanted) -> tuple[str, list[Any]]:
         """The query for all rows of a list, with `position` from 1, and its values."""
         marks = self._marks(wanted.score)
-        conditions = {CHANGED: "changed", WRONG: "wrong", LOW: "low", APART: "apart", BROKEN: "why <> ''"}
+        conditions = {CHANGED: "turns_at > 0", WRONG: "wrong", LOW: "low", APART: "apart", BROKEN: "why <> ''"}
         where = [f"coalesce({conditions[name]}, false)" for name in sorted(wanted.filters)]
         values: list[Any] = []
         if wanted.text.strip():
@@ -189,11 +211,12 @@ class ImageIndex:
         sign = -1 if better(self._facts, wanted.score) == "low" else 1
         order = {
             "probability": "probability NULLS LAST, key",
+            "fragile": "nullif(turns_at, 0) NULLS LAST, key",
             "score": f"{sign} * score NULLS LAST, key",
             "apart": "spread DESC NULLS LAST, key",
         }.get(wanted.order, "key")
         query = (
-            "SELECT key, model, dataset, image, predicted, probability, changed, wrong, coalesce(low, false) AS low, "
+            "SELECT key, model, dataset, image, predicted, probability, turns_at, wrong, coalesce(low, false) AS low, "
             f"coalesce(apart, false) AS apart, why, row_number() OVER (ORDER BY {order}) AS position "
             f"FROM images LEFT JOIN {marks} USING (key)" + (f" WHERE {' AND '.join(where)}" if where else "")
         )
@@ -210,10 +233,11 @@ class ImageIndex:
         return parts, values
 
     def _row(self, row: tuple, several: bool) -> ListRow:
-        key, model, dataset, image, predicted, probability, changed, wrong, low, apart, why, _ = row
-        marks = ((CHANGED, changed), (WRONG, wrong), (LOW, low), (APART, apart), (BROKEN, bool(why)))
+        key, model, dataset, image, predicted, probability, turns_at, wrong, low, apart, why, _ = row
+        marks = ((CHANGED, bool(turns_at)), (WRONG, wrong), (LOW, low), (APART, apart), (BROKEN, bool(why)))
         name = f"{image} ({model}, {dataset})" if several else image
-        return ListRow(int(key), name, self.says(model, predicted, probability), tuple(m for m, on in marks if on), why)
+        flags = tuple(mark for mark, on in marks if on)
+        return ListRow(int(key), name, self.says(model, predicted, probability), flags, why, int(turns_at))
 
     def says(self, model: str, predicted: int | None, probability: float | None) -> str:
         """`hen, 42 %`; empty where nothing is predicted."""

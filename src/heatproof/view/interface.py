@@ -1,7 +1,7 @@
 """What the viewer asks of its parts: images with their maps, pixels, and a network that answers."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -23,6 +23,7 @@ FILTERS: Mapping[str, str] = {
 ORDERS: Mapping[str, str] = {
     "name": "Name",
     "probability": "Probability, lowest first",
+    "fragile": "Changes under the mildest noise first",
     "score": "Score, worst first",
     "apart": "Disagreement, largest first",
 }
@@ -40,13 +41,19 @@ class Wanted:
 
 
 class ListRow(NamedTuple):
-    """An image of the list. `key`: its number in the collection; `flags`: names of `FILTERS`; `why`: of a broken one."""
+    """An image of the list.
+
+    Attributes:
+        key: its number in the collection. flags: names of `FILTERS`. why: why it could not be used.
+        turns_at: the lowest severity of noise at which the prediction changes; 0 where it is not known to.
+    """
 
     key: int
     name: str
     predicted: str = ""
     flags: tuple[str, ...] = ()
     why: str = ""
+    turns_at: int = 0
 
 
 class ListPage(NamedTuple):
@@ -65,10 +72,18 @@ class ListPage(NamedTuple):
 
 @dataclass(frozen=True)
 class Shown:
-    """An image with its maps, as it is or under noise. `note`: what is not as one would expect, in a sentence."""
+    """An image with its maps, as it is or under noise.
+
+    Attributes:
+        note: what is not as one would expect, in a sentence.
+        wrong: whether the prediction is known to be wrong.
+        decisions: method → an audit's decision on its map of this image, and the reason.
+    """
 
     entry: ExplainedImage
     note: str = ""
+    wrong: bool = False
+    decisions: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 class Number(NamedTuple):

@@ -165,7 +165,7 @@ class Page:
         with gr.Blocks(title="heatproof view", analytics_enabled=False, fill_width=True) as page:
             session = Session(self.first)
             state = gr.State(session)
-            gr.HTML(pages.heading(self.collection, self.viewer.hints))
+            _html(pages.heading(self.collection, self.viewer.hints))
             with gr.Row():
                 with gr.Column(scale=1, min_width=250):
                     asked, listing, earlier, later = self._list_part(session)
@@ -175,12 +175,14 @@ class Page:
         return page
 
     def _list_part(self, session: Session) -> tuple:
-        filters = gr.CheckboxGroup(
-            [(FILTERS[name], name) for name in self.collection.filters], label="Show only", elem_id="hp-filters",
-            visible=bool(self.collection.filters),
-        )  # fmt: skip
-        text = gr.Textbox(label="Name or class contains", max_lines=1, elem_id="hp-search")
-        with gr.Accordion("Order", open=False):
+        with gr.Accordion("Filter and sort", open=False, elem_id="hp-finding"):
+            filters = gr.CheckboxGroup(
+                [(FILTERS[name], name) for name in self.collection.filters],
+                label="Show only",
+                elem_id="hp-filters",
+                visible=bool(self.collection.filters),
+            )
+            text = gr.Textbox(label="Name or class contains", max_lines=1, elem_id="hp-search")
             orders = [(label, name) for name, label in ORDERS.items() if self._can_order(name)]
             order = gr.Dropdown(orders, value="name", label="Sort by", elem_id="hp-order")
             score = gr.Dropdown(
@@ -189,7 +191,7 @@ class Page:
             )  # fmt: skip
         asked = [filters, text, order, score]
         first = self._listing(session, [], "", "name", self.score)
-        listing = gr.HTML(first, js_on_load=pages.asset("listing.js"), elem_id="hp-listing")
+        listing = _html(first, js_on_load=pages.asset("listing.js"), elem_id="hp-listing")
         several = self.collection.page(self.everything).pages > 1
         with gr.Row(visible=several):
             earlier = gr.Button("Page before", size="sm", min_width=60)
@@ -198,7 +200,8 @@ class Page:
 
     def _can_order(self, name: str) -> bool:
         scored = bool(self.collection.scores)
-        return {"score": scored, "apart": scored or "apart" in self.collection.filters}.get(name, True)
+        noisy, apart = bool(self.collection.kinds), scored or "apart" in self.collection.filters
+        return {"score": scored, "fragile": noisy, "apart": apart}.get(name, True)
 
     def _stage_part(self, session: Session) -> tuple:
         with gr.Row():
@@ -211,17 +214,17 @@ class Page:
                                   visible=len(self.classes) > 1, scale=2, min_width=180)  # fmt: skip
         look = self._look(self.shown_first, [], [], 0.5, 0.0)
         kind = self.kinds[0] if self.kinds else ""
-        stage = gr.HTML(self._stage(session, look, kind, 0), js_on_load=pages.asset("view.js"), elem_id="hp-stage")
-        region = gr.HTML("", elem_id="hp-region")
+        stage = _html(self._stage(session, look, kind, 0), js_on_load=pages.asset("view.js"), elem_id="hp-stage")
+        region = _html("", elem_id="hp-region")
         with gr.Row():
             opacity = gr.Slider(0, 1, 0.5, step=0.05, label="Opacity of the maps", elem_id="hp-opacity", min_width=200)
             threshold = gr.Slider(0, 1, 0, step=0.05, label="Hide the map below", elem_id="hp-threshold", min_width=200)
         with gr.Row(visible=bool(self.kinds)):
             kinds = gr.Dropdown(self.kinds, value=kind or None, label="Noise", elem_id="hp-kind", min_width=200)
             severity = gr.Slider(0, 5, 0, step=1, label="Severity of the noise", elem_id="hp-severity", min_width=200)
-        noise = gr.HTML(self._noise(session, look, kind, 0), elem_id="hp-noise")
+        noise = _html(self._noise(session, look, kind, 0), elem_id="hp-noise")
         with gr.Accordion("Scores of this image", open=True, visible=bool(self.collection.scores)):
-            numbers = gr.HTML(self.numbers(session) if self.collection.scores else "", elem_id="hp-numbers")
+            numbers = _html(self.numbers(session) if self.collection.scores else "", elem_id="hp-numbers")
         return [titles, layers, classes, opacity, threshold, kinds, severity], stage, noise, region, numbers
 
     def _events(self, state: Any, asked: list, listing: Any, earlier: Any, later: Any, looks: list, stage: Any,
@@ -249,10 +252,15 @@ class Page:
         stage.clear(lambda session: (replace(session, strokes=(), region=False), ""), state, [state, region], **QUICK)
 
 
+def _html(text: str, **settings: Any) -> Any:
+    """HTML in the viewer's own style."""
+    return gr.HTML(text, apply_default_css=False, **{"js_on_load": None, **settings})
+
+
 def _with_event(answer: Any) -> Any:
     """A function as gradio calls it, with what the browser sent as the last argument."""
 
-    def called(*inputs: Any, event: gr.EventData) -> Any:
+    def called(event: gr.EventData, *inputs: Any) -> Any:
         return answer(*inputs, event)
 
     return called
@@ -271,8 +279,10 @@ def style() -> str:
     return pages.asset("view.css").replace("BAR", stops)
 
 
-def theme() -> gr.themes.Base:
+def theme() -> Any:
     """Gradio's plainest theme with the fonts of the system, so that none is fetched."""
-    return gr.themes.Base(
+    from gradio.themes import Base
+
+    return Base(
         font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"], spacing_size="sm", text_size="md"
     )

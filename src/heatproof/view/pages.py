@@ -59,7 +59,8 @@ def stage(
         note=shown.note,
         noise=noise,
         image=None if entry.image is None else image_url(entry.image),
-        blocks=tiles(entry, methods, look),
+        wrong=shown.wrong,
+        blocks=tiles(shown, methods, look),
         several=len(entry.blocks) > 1 or _other_class(entry),
     )
 

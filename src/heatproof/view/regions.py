@@ -46,7 +46,10 @@ class RegionAnswer(NamedTuple):
 
 
 def region_of(strokes: Sequence[Sequence[Sequence[float]]], radius: float, size: tuple[int, int]) -> np.ndarray:
-    """Strokes of a round brush → bool `(H, W)`. Points are (across, down) in [0, 1], the radius a share of the width."""
+    """Strokes of a round brush → bool `(H, W)`.
+
+    Points are (across, down) in [0, 1], the radius is a share of the width.
+    """
     height, width = size
     drawn = Image.new("1", (width, height))
     pen = ImageDraw.Draw(drawn)
@@ -132,7 +135,7 @@ def verdict(told: Foretold, fall: float | None) -> str:
         return "not foretold: the map marks it, yet the network does without"
     if little and needed:
         return "not foretold: the network needs it, yet the map does not mark it"
-    return "neither clearly"
+    return "the map is undecided" if LITTLE < told.rank < MUCH else "the effect is in between"
 
 
 def _now(erased: Erased) -> str:

@@ -13,7 +13,21 @@ from heatproof.view.viewer import Viewer
 #: The only address that the viewer listens on, and the port by default.
 HOST, PORT = "127.0.0.1", 7860
 #: Routes of gradio that hand out or take files, or reach elsewhere: the viewer needs none of them.
-CLOSED = ("upload", "file=", "file/", "proxy=", "stream", "component_server", "deep_link", "vibe", "runs", "monitoring")
+CLOSED = (
+    "docs",
+    "redoc",
+    "openapi.json",
+    "upload",
+    "file=",
+    "file/",
+    "proxy=",
+    "stream",
+    "component_server",
+    "deep_link",
+    "vibe",
+    "runs",
+    "monitoring",
+)
 #: How many thumbnails are kept.
 THUMBNAILS = 512
 #: The page may load what this server sends, and nothing else.

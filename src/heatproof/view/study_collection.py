@@ -12,6 +12,7 @@ import heatproof
 from heatproof.errors import InvalidImage, StoreError
 from heatproof.panels.explained_image import ClassProbability, ExplainedClass, ExplainedImage, Method
 from heatproof.report.source import open_source
+from heatproof.studies.store import Store
 from heatproof.view.index import ImageIndex
 from heatproof.view.interface import ListPage, Number, Pixels, Shown, Wanted
 from heatproof.view.stored_maps import StoredMaps
@@ -33,19 +34,20 @@ class StudyCollection:
     """
 
     def __init__(self, folder: Path, pixels: Pixels | None = None):
-        source = open_source(folder)
-        source.connection.close()
-        self.plan, self._reader = source.plan, pixels
-        self._names: Mapping[str, Sequence[str]] = self.plan.get("class_names") or {}
+        self.plan, self._reader = Store(folder).plan() or {}, pixels
         try:
+            source = open_source(folder)
+            source.connection.close()
+            self._names: Mapping[str, Sequence[str]] = self.plan.get("class_names") or {}
             self._index = ImageIndex(folder, self.plan.get("metric_facts") or {}, self._names)
         except StoreError:
             raise
         except Exception as error:  # DuckDB's own: columns that are not there, files that are none
+            version = self.plan.get("version", "an unknown version") if isinstance(self.plan, dict) else "?"
             raise StoreError(
                 f"The rows of {folder} cannot be read ({type(error).__name__}: {str(error).splitlines()[0]}). They "
-                f"were written by {self.plan.get('version', 'an unknown version')}; this is heatproof "
-                f"{heatproof.__version__}. Run the study again in a new folder."
+                f"were written by {version}; this is heatproof {heatproof.__version__}. Run the study again in a new "
+                "folder."
             ) from error
         self._maps = StoredMaps(folder)
         self._kept = lru_cache(maxsize=KEPT)(self._shown)
@@ -55,9 +57,7 @@ class StudyCollection:
         self.facts = _facts(self.plan)
         self.notices = [*_notices(source), *self._without_images(folder)]
         self._methods = _methods(self.plan, self._index)
-        self._kinds, self._scores, self._filters = (
-            self._index.noise(), self._index.metrics(), self._index.filters(),
-        )  # fmt: skip
+        self._kinds, self._scores, self._filters = self._noise(), self._index.metrics(), self._index.filters()
 
     @property
     def methods(self) -> Sequence[Method]:
@@ -117,6 +117,12 @@ class StudyCollection:
         name = str(names[index]) if index < len(names) else ""
         return ClassProbability(int(index), name, float("nan") if chance is None else chance)
 
+    def _noise(self) -> dict[str, list[int]]:
+        """Kind of noise → the severities measured, in the order of the plan."""
+        found = self._index.noise()
+        order = [kind for kind in self.plan.get("perturbations") or () if kind in found]
+        return {kind: found[kind] for kind in dict.fromkeys([*order, *found])}
+
     # --- one image ---
 
     def _shown(self, key: int, kind: str, severity: int) -> Shown:
@@ -129,13 +135,14 @@ class StudyCollection:
         predicted = self.prediction(key, kind, severity)
         if pixels is None:
             pixels = np.full((*size, 3), 128, np.uint8)
-        flag = self._index.ask("SELECT why FROM images WHERE key = ?", key)[0][0]
+        flag, wrong = self._index.ask("SELECT why, wrong FROM images WHERE key = ?", key)[0]
         if flag or predicted is None:
             return Shown(ExplainedImage(image, image, flag=flag or "the network gave no prediction"), note)
         if not maps:
             note = f"{note} No map of this image is stored.".strip()
         answer = self._explained(key, kind, severity) or predicted
-        return Shown(ExplainedImage(image, image, pixels, predicted, blocks=(ExplainedClass(answer, maps),)), note)
+        entry = ExplainedImage(image, image, pixels, predicted, blocks=(ExplainedClass(answer, maps),))
+        return Shown(entry, note, bool(wrong) and not kind, {} if kind else self._index.decisions(key))
 
     def _explained(self, key: int, kind: str, severity: int) -> ClassProbability | None:
         """The class explained, where it is another than the predicted one."""
@@ -203,7 +210,8 @@ def _notices(source: Any) -> list[str]:
     found = []
     if source.missing:
         found.append(
-            f"This study is not finished: {source.done} of {source.jobs} jobs are done. The same command goes on with it."
+            f"This study is not finished: {source.done} of {source.jobs} jobs are done. The same command goes on with "
+            "it."
         )
     version = str(source.plan.get("version") or "").partition(",")[0].removeprefix("heatproof ").strip()
     if version != heatproof.__version__:
