@@ -36,8 +36,8 @@ def study(shared_folder) -> Path:
     def fill(folder: Path) -> None:
         with pytest.raises(SystemExit) as stopped:
             main(["run", "noise-robustness", "--model", "shapes", "--images", "shapes", "--limit", "4", "--methods",
-                  "gradcam,layercam", "--controls", "none", "--perturbations", "gaussian-noise,fgsm", "--severities", "1,3",
-                  "--segmenter", "grid", "--no-report", "--out", str(folder)])  # fmt: skip
+                  "gradcam,layercam", "--controls", "none", "--perturbations", "gaussian-noise,fgsm", "--severities",
+                  "1,3", "--segmenter", "grid", "--no-report", "--out", str(folder)])  # fmt: skip
         assert not stopped.value.code
 
     return shared_folder("view-real-study", fill)

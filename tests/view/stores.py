@@ -75,8 +75,9 @@ def picture(seed: int) -> np.ndarray:
 def _add(rows: Rows, names: Sequence[str]) -> None:
     at = np.arange(len(names))
     facts = {"clean_class": at % 3, "clean_probability": 1 - at / (2 * len(names))}
-    rows.add(names, metric="correct", value=(at % 5 > 0).astype(float), reference=True, changed=[False] * len(names),
-             perturbed_class=facts["clean_class"], perturbed_probability=facts["clean_probability"], **facts)  # fmt: skip
+    same = {"perturbed_class": facts["clean_class"], "perturbed_probability": facts["clean_probability"]}
+    right = (at % 5 > 0).astype(float)
+    rows.add(names, metric="correct", value=right, reference=True, changed=[False] * len(names), **facts, **same)
     for number, method in enumerate(METHODS):
         about = {"method": method, "control": method == "random", "layers": "" if method == "random" else "top"}
         rows.add(names, metric="arcc", value=((at * (7 + number)) % len(names)) / len(names), reference=True, **about)
@@ -113,4 +114,4 @@ def _plan(count: int, jobs: int) -> dict[str, Any]:
 def write_index(folder: Path, entries: Sequence[dict[str, Any]]) -> None:
     """The index of a folder of `heatproof explain`."""
     (folder / "maps").mkdir(parents=True, exist_ok=True)
-    (folder / "maps" / "index.json").write_text(json.dumps(list(entries)), "utf-8")
+    (folder / "index.json").write_text(json.dumps(list(entries)), "utf-8")

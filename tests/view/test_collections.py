@@ -135,6 +135,12 @@ def test_without_the_images_maps_are_shown_on_grey(tmp_path):
     assert not again.notices and not (again.shown(0).entry.image == 128).all()
 
 
+def test_a_folder_whose_name_has_wildcards(tmp_path):
+    folder = write_study(tmp_path / "a[1]*'b", [f"{i}.png" for i in range(4)])
+    found = opened(folder, lambda: StudyImages(folder))
+    assert found.shown(2).entry.blocks[0].maps and found.numbers(2)
+
+
 def test_without_anything_to_open_images(study):
     assert any("is not known" in text for text in opened(study).notices)
 
@@ -226,8 +232,8 @@ def test_what_explain_wrote(explained):
 def test_an_index_is_not_needed_and_damage_is_a_flag(explained, tmp_path):
     folder = tmp_path / "older"
     shutil.copytree(explained, folder)
-    told = json.loads((folder / "maps" / "index.json").read_text())
-    (folder / "maps" / "index.json").unlink()
+    told = json.loads((folder / "index.json").read_text())
+    (folder / "index.json").unlink()
     again = opened(folder)
     assert {row.predicted for row in again.page(Wanted()).rows} == {one["predicted"] for one in told}
     sorted((folder / "maps").glob("*.npz"))[0].write_bytes(b"no archive")
@@ -243,7 +249,7 @@ def test_an_index_is_not_needed_and_damage_is_a_flag(explained, tmp_path):
 def test_an_image_that_could_not_be_explained_is_in_the_list(explained, tmp_path):
     folder = tmp_path / "flagged"
     shutil.copytree(explained, folder)
-    told = json.loads((folder / "maps" / "index.json").read_text())
+    told = json.loads((folder / "index.json").read_text())
     write_index(folder, [*told, {"id": "/x/bad.png", "name": "bad.png", "flag": "is no image", "file": ""}])
     found = opened(folder)
     assert found.page(Wanted(frozenset({"broken"}))).rows[0].why == "is no image"

@@ -89,7 +89,7 @@ class ClassProbability:
         return f"{100 * p:.1f} %" if 0 < p < 0.01 or 0.99 < p < 1 else f"{100 * p:.0f} %"
 
 
-#: The file beside the maps of a folder that says of every image what a list needs.
+#: The file of a folder that says of every image what a list needs.
 INDEX = "index.json"
 #: The share of pixels that brightening may push beyond the end of the colour bar.
 OUTLIER_SHARE = 0.005

@@ -220,7 +220,7 @@ class GalleryFolder:
         return self._begun
 
     def write_page(self) -> Path:
-        """Writes `index.html` and `maps/index.json` for the images so far; the page states how many are missing."""
+        """Writes `index.html` and `index.json` for the images so far; the page states how many are missing."""
         text = show_page.rendered(
             self._sections,
             images=len(self._job.shots),
@@ -232,7 +232,7 @@ class GalleryFolder:
             command=self._command,
         )
         told = json.dumps(self._summaries).encode("ascii")
-        write_atomically(self.folder / "maps" / INDEX, lambda file: file.write(told))
+        write_atomically(self.folder / INDEX, lambda file: file.write(told))
         target = self.folder / "index.html"
         write_atomically(target, lambda file: file.write(text.encode("utf-8", "replace")))
         return target

@@ -126,7 +126,7 @@ def _damaged(path: Path, error: Exception) -> str:
 
 def _summaries(folder: Path) -> Iterator[dict[str, Any]]:
     """What the index says of each image; without an index, what each file says."""
-    index = folder / "maps" / INDEX
+    index = folder / INDEX
     if index.is_file():
         try:
             yield from json.loads(index.read_text("utf-8"))

@@ -14,20 +14,20 @@ from typing import Any
 from heatproof.panels.explained_image import ClassProbability
 from heatproof.statistics.score_tables import better
 from heatproof.statistics.special_rows import CURVE, PEAK, PROJECTION
-from heatproof.studies.store import connect, shards
+from heatproof.studies.store import connect, duckdb_path, shards
 from heatproof.view.interface import APART, BROKEN, CHANGED, LOW, PAGE, WRONG, ListPage, ListRow, Number, Wanted
 
 #: The share of the images that is called low, or apart.
 TENTH = 0.1
 
-#: The rows that the viewer reads: the reference, and noise on it, of the class that the reference explains.
-_HERE = """
-CREATE VIEW here AS SELECT * FROM rows WHERE reference OR (transformation = '' AND state = '' AND {same})
+#: What the rows hold, in few rows.
+_KINDS = """
+SELECT DISTINCT metric, method, control, layers, perturbation, severity, reference, value IS NOT NULL FROM here
 """
 _IMAGES = """
 CREATE TABLE images AS
 SELECT row_number() OVER (ORDER BY model, dataset, image) - 1 AS key, * FROM (
-    SELECT model, dataset, image,
+    SELECT model, dataset, image, any_value(filename) AS file,
            max(clean_class) FILTER (reference AND method = '') AS predicted,
            max(clean_probability) FILTER (reference AND method = '') AS probability,
            coalesce(bool_or(value = 0) FILTER (reference AND metric = 'correct' AND method = '' AND flag = ''), false)
@@ -36,36 +36,37 @@ SELECT row_number() OVER (ORDER BY model, dataset, image) - 1 AS key, * FROM (
            CASE WHEN bool_and(flag <> '') THEN min(flag) ELSE '' END AS why
     FROM here GROUP BY model, dataset, image)
 """
-#: A score of an image and method; a metric of pairs is averaged over the conditions that it was measured in.
-_SCORES = f"""
-CREATE VIEW scores AS
-SELECT model, dataset, image, metric, method, any_value(control) AS control,
-       avg(value) FILTER (isfinite(value)) AS value, max(flag) AS flag, count(*) AS conditions,
-       NOT bool_or(reference) AS paired
-FROM here
-WHERE method <> '' AND metric NOT IN ('{PROJECTION}', '{PEAK}') AND NOT ends_with(metric, '{CURVE}')
-GROUP BY model, dataset, image, metric, method
+#: The scores of methods that are no controls, a few bytes each; a metric of pairs is averaged over its conditions.
+_SCORES = """
+CREATE TABLE scores AS
+SELECT key::INTEGER AS key, metric::scored AS metric, method::explaining AS method, avg(value) AS value
+FROM here JOIN images USING (model, dataset, image)
+WHERE method <> '' AND NOT control AND metric IN ({metrics}) AND isfinite(value)
+GROUP BY ALL
 """
 _MARKS = """
 CREATE TABLE {name} AS
 WITH each AS (
-    SELECT key, i.model, i.dataset, avg(value) AS score, max(value) - min(value) AS spread
-    FROM scores s JOIN images i USING (model, dataset, image)
-    WHERE metric = ? AND NOT control AND value IS NOT NULL GROUP BY ALL)
+    SELECT key, model, dataset, avg(value) AS score, max(value) - min(value) AS spread
+    FROM scores JOIN images USING (key) WHERE metric = ? GROUP BY ALL)
 SELECT key, score, spread,
        {sign} * score < quantile_cont({sign} * score, {tenth}) OVER w AS low,
        spread > quantile_cont(spread, 1 - {tenth}) OVER w AS apart
 FROM each WINDOW w AS (PARTITION BY model, dataset)
 """
-_NUMBERS = """
-WITH mine AS (SELECT * FROM scores WHERE model = ? AND dataset = ? AND image = ? AND NOT control)
-SELECT m.metric, m.method, any_value(m.value), any_value(m.flag), any_value(m.conditions), any_value(m.paired),
-       count(o.value) FILTER (o.image <> m.image AND o.value < m.value),
-       count(o.value) FILTER (o.image <> m.image AND o.value > m.value),
-       count(o.value)
-FROM mine m LEFT JOIN (SELECT * FROM scores WHERE model = ? AND dataset = ? AND NOT control) o
-     ON o.metric = m.metric AND o.method = m.method
-GROUP BY m.metric, m.method ORDER BY m.metric, m.method
+#: Without a score there are no marks.
+_UNMARKED = "(SELECT NULL::BIGINT AS key, NULL::DOUBLE AS score, NULL::DOUBLE AS spread, false AS low, false AS apart)"
+_OWN = """
+SELECT metric, method, avg(value) FILTER (isfinite(value)), max(flag), count(*), NOT bool_or(reference)
+FROM {here} WHERE image = ? AND model = ? AND dataset = ? AND method <> '' AND NOT control AND metric IN ({metrics})
+GROUP BY metric, method ORDER BY metric, method
+"""
+_STANDING = """
+WITH mine AS (SELECT metric, method, value FROM scores WHERE key = ?)
+SELECT o.metric, o.method, count(*) FILTER (o.key <> ? AND o.value < m.value),
+       count(*) FILTER (o.key <> ? AND o.value > m.value), count(*)
+FROM scores o JOIN mine m USING (metric, method) JOIN images i ON i.key = o.key
+WHERE i.model = ? AND i.dataset = ? GROUP BY o.metric, o.method
 """
 
 
@@ -73,24 +74,67 @@ class ImageIndex:
     """The table of the images of a study. One query runs at a time.
 
     facts: metric → what `study.json` says of it. names: model → names of its classes.
+
+    Attributes:
+        metrics: those with a value, comparisons with the clean map last. noise: kind of noise → severities measured.
+        methods: method → (whether it is a control, its layers). filters: those to which some row could answer.
     """
 
     def __init__(self, folder: Path, facts: Mapping[str, Any], names: Mapping[str, Sequence[str]]):
         self._lock, self._names, self._facts = threading.RLock(), names, facts
         self._marked: dict[str, str] = {}
         self._rows = connect(folder)
-        files = [str(path) for path in shards(folder)]
-        self._rows.read_parquet(files, filename=True).create_view("filed")
-        target = self._rows.execute("SELECT min(target) FROM rows WHERE reference").fetchall()[0][0]
-        quoted = "true" if target is None else "target = '" + str(target).replace("'", "''") + "'"
-        self._rows.execute(_HERE.format(same=quoted))
+        self._condition = self._here(folder)
+        kinds = self._rows.execute(_KINDS).fetchall()
         self._rows.execute(_IMAGES)
-        self._rows.execute(_SCORES)
-        self._rows.execute(
-            "CREATE TABLE places AS SELECT key, any_value(filename) AS file FROM filed JOIN images "
-            "USING (model, dataset, image) GROUP BY key"
-        )
+        self._take(kinds)
         self._decided = self._decide(folder / "tables" / "per_image.csv")
+        self._several = self.ask("SELECT count(*) FROM (SELECT DISTINCT model, dataset FROM images)")[0][0] > 1
+
+    def _here(self, folder: Path) -> str:
+        """Makes the view `here`: the reference, and noise on it, of the class that the reference explains.
+
+        Returns how it is told from `read_parquet`, so that one image can be read from its own file.
+        """
+        columns = {row[0] for row in self._rows.execute("DESCRIBE rows").fetchall()}
+        reference = "" if "reference" in columns else ", perturbation = '' AND transformation = '' AND state = ''"
+        target = self._rows.execute("SELECT min(target) FROM rows WHERE reference").fetchall()[0][0]
+        same = "true" if target is None else f"target = {_text(target)}"
+        condition = (
+            f"(SELECT * FROM (SELECT *{reference and f'{reference} AS reference'} FROM read_parquet([{{files}}], "
+            f"filename = true)) WHERE reference OR (transformation = '' AND state = '' AND {same}))"
+        )
+        files = ", ".join(_text(duckdb_path(str(path))) for path in shards(folder))
+        self._rows.execute("CREATE VIEW here AS SELECT * FROM " + condition.format(files=files))
+        return condition
+
+    def _take(self, kinds: Sequence[tuple]) -> None:
+        """What there is, from the kinds of rows; and the table of scores."""
+        noise: dict[str, set[int]] = {}
+        self.methods: dict[str, tuple[bool, str]] = {}
+        scored: dict[str, bool] = {}
+        for metric, method, control, layers, perturbation, severity, reference, valued in kinds:
+            if perturbation:
+                noise.setdefault(perturbation, set()).add(int(severity))
+            if method:
+                self.methods[method] = (bool(control), layers or self.methods.get(method, (False, ""))[1])
+                if valued and not control and metric not in (PROJECTION, PEAK) and not metric.endswith(CURVE):
+                    scored[metric] = scored.get(metric, False) or bool(reference)
+        self.noise = {kind: sorted(found) for kind, found in sorted(noise.items())}
+        self.metrics = sorted(scored, key=lambda metric: (not scored[metric], metric))
+        broken = self.ask("SELECT count(*) FROM images WHERE why <> ''")[0][0]
+        there = ((CHANGED, noise), (WRONG, any(row[0] == "correct" for row in kinds)), (LOW, scored), (APART, scored),
+                 (BROKEN, broken))  # fmt: skip
+        self.filters = [name for name, found in there if found]
+        if self.metrics:
+            real = [method for method, (control, _) in self.methods.items() if not control]
+            self._rows.execute(f"CREATE TYPE scored AS ENUM ({self._metrics})")
+            self._rows.execute(f"CREATE TYPE explaining AS ENUM ({', '.join(map(_text, real))})")
+            self._rows.execute(_SCORES.format(metrics=self._metrics))
+
+    @property
+    def _metrics(self) -> str:
+        return ", ".join(map(_text, self.metrics))
 
     def _decide(self, table: Path) -> bool:
         """Reads an audit's decisions; whether there are any."""
@@ -117,41 +161,15 @@ class ImageIndex:
         with self._lock:
             return self._rows.execute(query, list(values)).fetchall()
 
-    @property
-    def several(self) -> bool:
-        """Whether there is more than one model or dataset."""
-        return self.ask("SELECT count(*) FROM (SELECT DISTINCT model, dataset FROM images)")[0][0] > 1
-
-    def metrics(self) -> list[str]:
-        """The metrics with a value, those that are no comparison with the clean map first."""
-        found = self.ask(
-            "SELECT metric, bool_and(paired) AS p FROM scores WHERE value IS NOT NULL AND NOT control "
-            "GROUP BY metric ORDER BY p, metric"
-        )
-        return [str(metric) for metric, _ in found]
-
-    def noise(self) -> dict[str, list[int]]:
-        """Kind of noise → the severities that were measured."""
-        found: dict[str, list[int]] = {}
-        query = "SELECT DISTINCT perturbation, severity FROM here WHERE perturbation <> '' ORDER BY 1, 2"
-        for kind, severity in self.ask(query):
-            found.setdefault(kind, []).append(int(severity))
-        return found
-
-    def filters(self) -> list[str]:
-        """The filters to which some row could answer."""
-        noise, wrong, broken = self.ask(
-            "SELECT (SELECT count(*) FROM here WHERE perturbation <> '' LIMIT 1), "
-            "(SELECT count(*) FROM here WHERE metric = 'correct' LIMIT 1), "
-            "(SELECT count(*) FROM images WHERE why <> '')"
-        )[0]
-        scored = [LOW, APART] if self.metrics() else []
-        return [*([CHANGED] if noise else []), *([WRONG] if wrong else []), *scored, *([BROKEN] if broken else [])]
-
     def place(self, key: int) -> tuple[str, str, str, str]:
         """(model, dataset, image, file of its rows)."""
-        query = "SELECT model, dataset, image, file FROM images JOIN places USING (key) WHERE key = ?"
-        return tuple(self.ask(query, key)[0])  # type: ignore[return-value]
+        return self.ask("SELECT model, dataset, image, file FROM images WHERE key = ?", key)[0]  # type: ignore[return-value]
+
+    def own(self, key: int, query: str, *values: Any) -> list[tuple]:
+        """The rows of a query on the file of one image; `{here}` in it stands for the rows."""
+        return self.ask(
+            query.replace("{here}", self._condition.format(files=_text(duckdb_path(self.place(key)[3])))), *values
+        )
 
     def page(self, wanted: Wanted) -> ListPage:
         """A page of the list; a page beyond the end becomes the last."""
@@ -159,8 +177,7 @@ class ImageIndex:
         total, of = self.ask(f"SELECT count(*), (SELECT count(*) FROM images) FROM ({query})", *values)[0]
         number = max(0, min(wanted.page, -(-total // PAGE) - 1))
         rows = self.ask(f"SELECT * FROM ({query}) ORDER BY position LIMIT {PAGE} OFFSET {number * PAGE}", *values)
-        several = self.several
-        return ListPage(tuple(self._row(row, several) for row in rows), total, of, number)
+        return ListPage(tuple(map(self._row, rows)), total, of, number)
 
     def neighbour(self, key: int, step: int, wanted: Wanted) -> tuple[int, int] | None:
         """(key, page) of the image `step` further; the first where `key` is not in the list."""
@@ -172,13 +189,16 @@ class ImageIndex:
 
     def numbers(self, key: int) -> list[Number]:
         """All scores of an image, each with the share of the other images that score worse."""
+        if not self.metrics:
+            return []
         model, dataset, image, _ = self.place(key)
+        standing = {row[:2]: row[2:] for row in self.ask(_STANDING, key, key, key, model, dataset)}
         found = []
-        for metric, method, value, flag, conditions, paired, below, above, n in self.ask(
-            _NUMBERS, model, dataset, image, model, dataset
+        for metric, method, value, flag, conditions, paired in self.own(
+            key, _OWN.replace("{metrics}", self._metrics), image, model, dataset
         ):
-            way = better(self._facts, metric)
-            worse = {"high": below, "low": above}.get(way)
+            below, above, n = standing.get((metric, method), (0, 0, 0))
+            worse = {"high": below, "low": above}.get(better(self._facts, metric))
             share = worse / (n - 1) if worse is not None and n > 1 and value is not None else float("nan")
             told = f"mean of {conditions} comparisons" if paired else ""
             summary = str((self._facts.get(metric) or {}).get("summary", ""))
@@ -191,6 +211,8 @@ class ImageIndex:
     def _marks(self, score: str) -> str:
         """The table of the marks that a score gives; made when it is first asked for."""
         with self._lock:
+            if score not in self.metrics:
+                return _UNMARKED
             if score not in self._marked:
                 name = f"marks_{len(self._marked)}"
                 sign = -1 if better(self._facts, score) == "low" else 1
@@ -232,10 +254,10 @@ class ImageIndex:
                 values.append(model)
         return parts, values
 
-    def _row(self, row: tuple, several: bool) -> ListRow:
+    def _row(self, row: tuple) -> ListRow:
         key, model, dataset, image, predicted, probability, turns_at, wrong, low, apart, why, _ = row
         marks = ((CHANGED, bool(turns_at)), (WRONG, wrong), (LOW, low), (APART, apart), (BROKEN, bool(why)))
-        name = f"{image} ({model}, {dataset})" if several else image
+        name = f"{image} ({model}, {dataset})" if self._several else image
         flags = tuple(mark for mark, on in marks if on)
         return ListRow(int(key), name, self.says(model, predicted, probability), flags, why, int(turns_at))
 
@@ -246,3 +268,8 @@ class ImageIndex:
         names = self._names.get(model) or ()
         name = str(names[predicted]) if predicted < len(names) else ""
         return ClassProbability(predicted, name, float("nan") if probability is None else probability).short
+
+
+def _text(text: str) -> str:
+    """A text as SQL writes it."""
+    return "'" + str(text).replace("'", "''") + "'"

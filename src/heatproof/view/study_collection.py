@@ -22,7 +22,11 @@ KEPT = 32
 _PREDICTION = """
 SELECT max(perturbed_class), max(perturbed_probability), max(clean_class), max(clean_probability),
        max(value) FILTER (metric = 'value'), max(CASE WHEN metric = 'target-class' THEN value END)
-FROM here WHERE model = ? AND dataset = ? AND image = ? AND method = '' AND perturbation = ? AND severity = ?
+FROM {here} WHERE model = ? AND dataset = ? AND image = ? AND method = '' AND perturbation = ? AND severity = ?
+"""
+_EXPLAINED = """
+SELECT max(value) FROM {here} WHERE model = ? AND dataset = ? AND image = ? AND method = '' AND metric = 'target-class'
+       AND perturbation = ? AND severity = ?
 """
 
 
@@ -57,7 +61,7 @@ class StudyCollection:
         self.facts = _facts(self.plan)
         self.notices = [*_notices(source), *self._without_images(folder)]
         self._methods = _methods(self.plan, self._index)
-        self._kinds, self._scores, self._filters = self._noise(), self._index.metrics(), self._index.filters()
+        self._kinds, self._scores, self._filters = self._noise(), self._index.metrics, self._index.filters
 
     @property
     def methods(self) -> Sequence[Method]:
@@ -106,7 +110,7 @@ class StudyCollection:
     def prediction(self, key: int, kind: str = "", severity: int = 0) -> ClassProbability | None:
         """What was predicted; None where nothing was."""
         model, dataset, image, _ = self._index.place(key)
-        found = self._index.ask(_PREDICTION, model, dataset, image, kind, severity)[0]
+        found = self._index.own(key, _PREDICTION, model, dataset, image, kind, severity)[0]
         now, probability, clean, at_clean, value, target = found
         index, chance = (now, probability) if kind else (clean, at_clean)
         if value is not None:
@@ -119,7 +123,7 @@ class StudyCollection:
 
     def _noise(self) -> dict[str, list[int]]:
         """Kind of noise → the severities measured, in the order of the plan."""
-        found = self._index.noise()
+        found = self._index.noise
         order = [kind for kind in self.plan.get("perturbations") or () if kind in found]
         return {kind: found[kind] for kind in dict.fromkeys([*order, *found])}
 
@@ -147,11 +151,7 @@ class StudyCollection:
     def _explained(self, key: int, kind: str, severity: int) -> ClassProbability | None:
         """The class explained, where it is another than the predicted one."""
         model, dataset, image, _ = self._index.place(key)
-        found = self._index.ask(
-            "SELECT max(value) FROM here WHERE model = ? AND dataset = ? AND image = ? AND method = '' AND "
-            "metric = 'target-class' AND perturbation = ? AND severity = ?",
-            model, dataset, image, kind, severity,
-        )[0][0]  # fmt: skip
+        found = self._index.own(key, _EXPLAINED, model, dataset, image, kind, severity)[0][0]
         predicted = self.prediction(key, kind, severity)
         if found is None or predicted is None or predicted.value is not None or int(found) == predicted.index:
             return None
@@ -224,12 +224,7 @@ def _notices(source: Any) -> list[str]:
 
 def _methods(plan: Mapping[str, Any], index: ImageIndex) -> list[Method]:
     """The methods of the rows in the order of the plan, controls last."""
-    found = {
-        str(method): (bool(control), str(layers or ""))
-        for method, control, layers in index.ask(
-            "SELECT method, bool_or(control), max(layers) FROM rows WHERE method <> '' GROUP BY method ORDER BY method"
-        )
-    }
+    found = index.methods
     order = [name for name in plan.get("methods") or () if name in found]
     order += sorted((name for name in found if name not in order), key=lambda name: (found[name][0], name))
     return [Method(name, name, tuple(filter(None, found[name][1].split("+")))) for name in order]
