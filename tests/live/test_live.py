@@ -92,6 +92,8 @@ def test_erasing_is_one_pass_and_what_the_formula_says(live):
     assert found.after.probability == pytest.approx(float(expected), abs=1e-5)
     assert found.before == before.blocks[0].answer
     np.testing.assert_array_equal(found.image[~region], live.pixels(image)[~region])
+    seen = as_uint8(imputed(x, mask).images[0])
+    assert np.abs(found.image.astype(int) - seen).max() <= 1  # normalising is affine
     other = live.erased(image, region, (target + 1) % 6)
     assert other.before.index == (target + 1) % 6 and 0 <= other.before.probability < found.before.probability
     with pytest.raises(InvalidInput, match="Something must be left"):

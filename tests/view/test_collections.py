@@ -257,8 +257,8 @@ def test_an_image_that_could_not_be_explained_is_in_the_list(explained, tmp_path
 
 
 def test_the_summary_of_an_image():
-    maps = {name: Map(field, field) for name, field in
-            (("a", np.array([[0.0, 1], [0, 0]])), ("b", np.array([[0.0, 1], [0, 0]])), ("c", np.array([[1.0, 0], [0, 0]])))}  # fmt: skip
+    one, other = np.array([[0.0, 1], [0, 0]]), np.array([[1.0, 0], [0, 0]])
+    maps = {"a": Map(one, one), "b": Map(one, one), "c": Map(other, other)}
     answer = ClassProbability(1, "cat", math.nan)
     entry = ExplainedImage("id", "name", np.zeros((2, 2, 3), np.uint8), answer, None, (ExplainedClass(answer, maps),))
     told = summary(entry)

@@ -75,8 +75,10 @@ def test_what_the_network_did_in_words():
 
 @pytest.mark.parametrize(
     ("rank", "fall", "said"),
-    [(0.95, 0.5, "foretold: the map marks it"), (0.1, 0.0, "foretold: the map does not"), (0.95, 0.0, "not foretold: the map"),
-     (0.1, 0.9, "not foretold: the network"), (0.7, 0.9, "the map is undecided"), (0.95, 0.1, "the effect is in between"),
+    [(0.95, 0.5, "foretold: the map marks it"), (0.1, 0.0, "foretold: the map does not"),
+     (0.95, 0.0, "not foretold: the map"),
+     (0.1, 0.9, "not foretold: the network"), (0.7, 0.9, "the map is undecided"),
+     (0.95, 0.1, "the effect is in between"),
      (math.nan, 0.9, ""), (0.95, None, "the map says: important"), (0.2, None, "the map says: not"), (0.7, None, "")],
 )  # fmt: skip
 def test_map_and_network_together(rank, fall, said):

@@ -108,6 +108,7 @@ def test_the_command_says_what_is_missing(words, said, capsys):
 def test_the_command_serves_until_it_is_stopped(tmp_path, monkeypatch, capsys):
     opened: list[str] = []
     monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setenv("DISPLAY", ":0")
 
     class Quick(serving.Server):
         def run(self, ready=lambda url: None):

@@ -1,5 +1,8 @@
 """`heatproof view`: results, or a network at work, in a browser on this machine."""
 
+import os
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +16,7 @@ MODEL = options.settings_of(ModelPlan, without=("spec", "name", "output", "toler
 OTHERS = options.settings_of(DatasetPlan, Plan, names=("labels", "limit", "sampling", "seed", "device"))
 #: Without results and without --methods.
 METHODS = ("gradcam", "refine:layercam", "layercam", "gradcam++")
-#: viewer's default port
+#: The port by default, as `heatproof.view.serving.PORT`, which would load the viewer.
 PORT = 7860
 
 
@@ -96,10 +99,16 @@ def _serve(viewer: Any, port: int, open_: bool) -> None:
 
     def ready(url: str) -> None:
         print(f"Viewer: {url}  (only this machine can open it; Ctrl-C stops it)", flush=True)
-        if open_:
+        if open_ and _has_display():
             import webbrowser
 
             webbrowser.open(url)
 
-    Server(viewer, port).run(ready)
+    with suppress(KeyboardInterrupt):  # how one stops it
+        Server(viewer, port).run(ready)
     print("Stopped.")
+
+
+def _has_display() -> bool:
+    """Whether a browser has somewhere to open: without a display some systems start one in the terminal."""
+    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

@@ -94,14 +94,13 @@ class Network:
             with model.evaluating(), torch.no_grad():
                 z = model.normalise(x)
                 noise = torch.randn(z.shape[1:], generator=seeds.generator(self._work.seed, image, "road"))
-                filled = imputed(z, removed).images
-                filled = filled + ROAD_NOISE * noise.to(z) * removed[:, None].to(z.dtype)
+                plain, where = imputed(z, removed).images, removed[:, None].to(z.dtype)
+                filled = plain + ROAD_NOISE * noise.to(z) * where
                 logits = model.of_normalised(filled).detach().cpu()
             chances = model.probabilities(logits)[0]
             answer = lambda index: self._class(chances, index)  # noqa: E731
             predicted = target if model.of_values else int(top_class(logits[0]))
-            # Normalising is affine: the filled region in x is the same mean of the same neighbours.
-            seen = imputed(x, removed).images[0].cpu()
+            seen = torch.where(removed[:, None], self._unnormalised(plain), x)[0].cpu()
             return Erased(before, answer(target), answer(predicted), as_uint8(seen))
 
     # --- one image ---
@@ -161,6 +160,16 @@ class Network:
         with model.evaluating(), torch.no_grad():
             logits = model.logits(x.to(model.device)).detach().cpu()
         return self._class(model.probabilities(logits)[0], target)
+
+    def _unnormalised(self, z: torch.Tensor) -> torch.Tensor:
+        """Normalised images back in [0, 1]."""
+        model = self._work.model
+        if not model.normalises:
+            return z
+        mean, std = (
+            torch.tensor(one, dtype=z.dtype, device=z.device).view(1, -1, 1, 1) for one in (model.mean, model.std)
+        )
+        return (z * std + mean).clamp(0, 1)
 
     def _class(self, chances: torch.Tensor, index: int) -> ClassProbability:
         model, score = self._work.model, float(chances[index])

@@ -77,6 +77,10 @@ class ExplainedCollection:
         """The image's id."""
         return self._ids[key]
 
+    def name(self, key: int) -> str:
+        """The image's name."""
+        return self._every[key].row.name
+
     def pixels(self, key: int) -> np.ndarray | None:
         """The image as the network saw it; None where its file is damaged."""
         return self._kept(key).image

@@ -257,9 +257,13 @@ class ImageIndex:
     def _row(self, row: tuple) -> ListRow:
         key, model, dataset, image, predicted, probability, turns_at, wrong, low, apart, why, _ = row
         marks = ((CHANGED, bool(turns_at)), (WRONG, wrong), (LOW, low), (APART, apart), (BROKEN, bool(why)))
-        name = f"{image} ({model}, {dataset})" if self._several else image
+        name = self.name(model, dataset, image)
         flags = tuple(mark for mark, on in marks if on)
         return ListRow(int(key), name, self.says(model, predicted, probability), flags, why, int(turns_at))
+
+    def name(self, model: str, dataset: str, image: str) -> str:
+        """An image for people, with model and dataset where there are several."""
+        return f"{image} ({model}, {dataset})" if self._several else image
 
     def says(self, model: str, predicted: int | None, probability: float | None) -> str:
         """`hen, 42 %`; empty where nothing is predicted."""

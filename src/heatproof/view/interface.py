@@ -138,6 +138,10 @@ class Collection(Protocol):
         """The id from which the random numbers of an image come."""
         ...
 
+    def name(self, key: int) -> str:
+        """The name of an image for people."""
+        ...
+
     def pixels(self, key: int) -> np.ndarray | None:
         """The image as the network sees it, uint8 `(H, W, 3)`; None where it cannot be had."""
         ...

@@ -60,6 +60,10 @@ class LiveCollection:
         """The image's id."""
         return self._live.images[key][0]
 
+    def name(self, key: int) -> str:
+        """The image's name."""
+        return self._every[key].row.name
+
     def pixels(self, key: int) -> np.ndarray | None:
         """The image as the network sees it; None where it cannot be read, which the list then says."""
         try:

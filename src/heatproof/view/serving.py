@@ -90,7 +90,7 @@ def application(viewer: Viewer) -> Any:
 
     page = Page(viewer)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    count = page.collection.page(page.everything).of
+    count = page.answers.count
     drawn = lru_cache(maxsize=THUMBNAILS)(lambda key: thumbnail(viewer.thumbnail(key)))
 
     @app.get("/thumb/{key}")
@@ -143,7 +143,9 @@ class Server:
         try:
             import uvicorn
 
-            self._server = uvicorn.Server(uvicorn.Config(application(viewer), log_level="error", ws="none"))
+            self._server = uvicorn.Server(
+                uvicorn.Config(application(viewer), log_level="error", ws="none", timeout_graceful_shutdown=1)
+            )
         except ImportError as error:
             self._socket.close()
             raise MissingExtra('The viewer needs gradio. Install it: pip install "heatproof[view]".') from error

@@ -17,8 +17,8 @@ from heatproof.view.index import ImageIndex
 from heatproof.view.interface import ListPage, Number, Pixels, Shown, Wanted
 from heatproof.view.stored_maps import StoredMaps
 
-#: How many images, their maps included, are kept at hand.
-KEPT = 32
+#: How many images are kept at hand with their maps, and how many without.
+KEPT, SEEN = 12, 64
 _PREDICTION = """
 SELECT max(perturbed_class), max(perturbed_probability), max(clean_class), max(clean_probability),
        max(value) FILTER (metric = 'value'), max(CASE WHEN metric = 'target-class' THEN value END)
@@ -55,8 +55,8 @@ class StudyCollection:
             ) from error
         self._maps = StoredMaps(folder)
         self._kept = lru_cache(maxsize=KEPT)(self._shown)
-        self._numbers = lru_cache(maxsize=KEPT)(self._index.numbers)
-        self._seen = lru_cache(maxsize=KEPT)(self._pixels)
+        self._numbers = lru_cache(maxsize=SEEN)(self._index.numbers)
+        self._seen = lru_cache(maxsize=SEEN)(self._pixels)
         self.title = f"{self.plan.get('study', 'study')}: {folder}"
         self.facts = _facts(self.plan)
         self.notices = [*_notices(source), *self._without_images(folder)]
@@ -94,6 +94,11 @@ class StudyCollection:
     def image_id(self, key: int) -> str:
         """The image's name in the rows, from which its random numbers come."""
         return self._index.place(key)[2]
+
+    def name(self, key: int) -> str:
+        """The image, with its model and dataset where there are several."""
+        model, dataset, image, _ = self._index.place(key)
+        return self._index.name(model, dataset, image)
 
     def pixels(self, key: int) -> np.ndarray | None:
         """The image as the network saw it; None where it cannot be opened any more."""
