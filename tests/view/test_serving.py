@@ -15,6 +15,7 @@ from heatproof.live.study_images import StudyImages
 from heatproof.view import serving
 from heatproof.view.study_collection import StudyCollection
 from heatproof.view.viewer import Viewer
+from heatproof.view.warming import warmed
 
 from .serve import served
 from .stores import write_study
@@ -54,6 +55,10 @@ def test_no_other_file_and_no_other_host(url, study):
     assert asked(f"{url}gradio_api/upload", b"x", **{"Content-Type": "multipart/form-data"})[0] == 404
     assert asked(url, Host="evil.example")[0] == 400
     assert asked(f"{url}docs")[0] == 404 and asked(f"{url}openapi.json")[0] == 404
+
+
+def test_the_first_requests_are_made_beforehand(url):
+    assert "hp-over" in warmed(url)  # an answer of the slider, as a browser gets it
 
 
 def test_nothing_of_another_address_is_in_the_page(url):

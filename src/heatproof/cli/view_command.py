@@ -80,18 +80,27 @@ def view(
 def _viewer(
     folder: Path | None, spec: str | None, settings: dict[str, Any], device: str, images: Any, asked: dict[str, Any]
 ) -> Any:
-    from heatproof.live import joined
-    from heatproof.view.live_collection import LiveCollection
     from heatproof.view.opening import opened
     from heatproof.view.viewer import Viewer
 
     if folder is None:
+        from heatproof.live import joined
+        from heatproof.view.live_collection import LiveCollection
+
         live = joined.network(spec, settings, device, images, {**asked, "methods": asked["methods"] or list(METHODS)})
         return Viewer(LiveCollection(live), live)
-    place = images[0] if images and len(images) == 1 and spec is None else None
-    collection = opened(folder, lambda: joined.study_images(folder, place))
-    live = None if spec is None else joined.beside(folder, collection, spec, settings, device, images, asked)
-    return Viewer(collection, live)
+
+    def study_images() -> Any:  # of a study only: `explain` has stored its images
+        from heatproof.live.study_images import StudyImages
+
+        return StudyImages(folder, images[0] if images and spec is None else None)
+
+    collection = opened(folder, study_images)
+    if spec is None:
+        return Viewer(collection)
+    from heatproof.live import joined
+
+    return Viewer(collection, joined.beside(folder, collection, spec, settings, device, images, asked))
 
 
 def _serve(viewer: Any, port: int, open_: bool) -> None:

@@ -20,11 +20,6 @@ from heatproof.view.interface import Collection
 MOST = 6
 
 
-def study_images(folder: Path, images: str | None = None) -> StudyImages:
-    """What opens the images of a results folder. `images`: where they are now."""
-    return StudyImages(folder, images)
-
-
 def network(spec: Any, settings: dict[str, Any], device: str, images: Sequence[str], asked: dict[str, Any]) -> Network:
     """A network with images, without results."""
     model = load_model(spec, device=device, **settings)

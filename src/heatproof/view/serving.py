@@ -4,11 +4,13 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
 from heatproof.errors import InvalidInput, MissingExtra
 from heatproof.view.viewer import Viewer
+from heatproof.view.warming import warmed
 
 #: The only address that the viewer listens on, and the port by default.
 HOST, PORT = "127.0.0.1", 7860
@@ -171,4 +173,6 @@ class Server:
         while not self._server.started:
             if self._server.should_exit or waiting.wait(0.02):
                 return
+        with suppress(Exception):  # what is loaded at the first request is loaded before anybody waits for it
+            warmed(self.url)
         ready(self.url)
