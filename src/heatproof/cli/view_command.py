@@ -73,6 +73,7 @@ def view(
         "options": options.method_options(option),
         **{name: others[name] for name in ("labels", "limit", "sampling", "seed") if name in others},
     }
+    print("Loading the viewer …", flush=True)
     viewer = _viewer(folder, model, options.values(MODEL, given), others.get("device", "auto"), images, asked)
     _serve(viewer, port, open_)
 

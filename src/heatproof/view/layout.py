@@ -36,7 +36,7 @@ class Page:
         with gr.Blocks(title="heatproof view", analytics_enabled=False, fill_width=True) as page:
             session = Session(self.answers.first)
             state = gr.State(session)
-            _html(pages.heading(self.collection, self.viewer.hints))
+            _html(pages.heading(self.collection, self.viewer.hints, bool(self.viewer.kinds)))
             with gr.Row():
                 with gr.Column(scale=1, min_width=250):
                     found, listing = self._list_part(session, state)
@@ -205,10 +205,10 @@ def _html(text: str, **settings: Any) -> Any:
 
 
 def style() -> str:
-    """The style of the page, with the colours of the maps."""
+    """The style of the page, with the colours of the maps, for its head: gradio would rewrite what it gets as `css`."""
     palette = Look().palette
     stops = ", ".join("rgb({}, {}, {})".format(*palette[at]) for at in range(0, 256, 32))
-    return pages.asset("view.css").replace("BAR", stops)
+    return f"<style>{pages.asset('view.css').replace('BAR', stops)}</style>"
 
 
 def theme() -> Any:

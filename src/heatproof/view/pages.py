@@ -33,10 +33,15 @@ def asset(name: str) -> str:
     return (TEMPLATES / name).read_text("utf-8")
 
 
-def heading(collection: Collection, hints: Sequence[str]) -> str:
-    """The title, facts and notices; `hints`: how to switch on what is not there."""
+def heading(collection: Collection, hints: Sequence[str], noise: bool = True) -> str:
+    """The title, facts and notices; `hints`: how to switch on what is not there. `noise`: whether there is a slider."""
     return _rendered(
-        "heading.html", title=collection.title, facts=collection.facts, notices=collection.notices, hints=hints
+        "heading.html",
+        title=collection.title,
+        facts=collection.facts,
+        notices=collection.notices,
+        hints=hints,
+        noise=noise,
     )
 
 

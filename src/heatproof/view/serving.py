@@ -104,7 +104,7 @@ def application(viewer: Viewer) -> Any:
     gr.mount_gradio_app(
         app, page.blocks(), path="", server_name=HOST, allowed_paths=[], blocked_paths=["/"], footer_links=[],
         run_history=False, ssr_mode=False, pwa=False, mcp_server=False, show_error=True, max_file_size=1,
-        theme=theme(), css=style(),
+        theme=theme(), head=style(),
     )  # fmt: skip
     app.add_middleware(_Closed)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
