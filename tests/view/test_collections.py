@@ -135,6 +135,20 @@ def test_without_the_images_maps_are_shown_on_grey(tmp_path):
     assert not again.notices and not (again.shown(0).entry.image == 128).all()
 
 
+def test_many_images_are_paged(tmp_path):
+    """A page holds as many rows as any other, and an image is read from its own file."""
+    many = [f"{i:04d}.png" for i in range(3000)]
+    folder = write_study(tmp_path / "many", many, images=False, maps=False)
+    found = opened(folder)
+    for page in (0, 60, 124):
+        at = found.page(wanted(page=page))
+        assert (len(at.rows), at.of, at.number) == (PAGE, 3000, page)
+    assert found.page(wanted("low")).total == 300 and found.page(wanted(text="299")).total == 13
+    assert found.neighbour(2999, 1, wanted()) is None and found.neighbour(1500, 1, wanted()) == (1501, 62)
+    last = {row.metric: row for row in found.numbers(2999) if row.method == "gradcam"}
+    assert last["average-drop"].n == 3000 and last["average-drop"].better_than == 0
+
+
 def test_a_folder_whose_name_has_wildcards(tmp_path):
     folder = write_study(tmp_path / "a[1]*'b", [f"{i}.png" for i in range(4)])
     found = opened(folder, lambda: StudyImages(folder))
