@@ -62,6 +62,12 @@ COMMANDS = {
         "Example: `heatproof audit --model shapes --images shapes --limit 24 --segmenter grid --out "
         "out/audit`. `--budget 10` takes as many images as fit into ten minutes.",
     ),
+    "view": Command(
+        "view_command:view",
+        "Look at maps in the browser: noise and maps together, a brush that erases, scores; on this machine only.",
+        "Example: `heatproof view out/audit`, or `heatproof view --model shapes --images shapes --limit 24`. "
+        "Ctrl-C stops it.",
+    ),
     "report": Command(
         "study_commands:report",
         "Write the tables, the figures and the page of a study again, from its rows alone; and tables for LaTeX.",

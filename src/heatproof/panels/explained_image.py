@@ -89,6 +89,8 @@ class ClassProbability:
         return f"{100 * p:.1f} %" if 0 < p < 0.01 or 0.99 < p < 1 else f"{100 * p:.0f} %"
 
 
+#: The file of a folder that says of every image what a list needs.
+INDEX = "index.json"
 #: The share of pixels that brightening may push beyond the end of the colour bar.
 OUTLIER_SHARE = 0.005
 
@@ -220,6 +222,34 @@ def from_arrays(arrays: Mapping[str, np.ndarray]) -> tuple[ExplainedImage, dict[
         note=about["note"],
     )
     return entry, about
+
+
+def summary(entry: ExplainedImage) -> dict[str, Any]:
+    """What a list of images says of one: id, name, prediction, label, flag, and how alike its maps are.
+
+    `correlation`: the mean of Pearson's correlations of all pairs of maps of the first class that have no flag; None
+    with fewer than two.
+    """
+    told: dict[str, Any] = {"id": entry.id, "name": entry.name, "flag": entry.flag}
+    if entry.predicted is None:
+        return told
+    chance, label = entry.predicted.probability, entry.label
+    return {
+        **told,
+        "predicted": entry.predicted.short,
+        "probability": chance if math.isfinite(chance) else None,
+        "label": label and label.index,
+        "wrong": label is not None and label.index != entry.predicted.index,
+        "correlation": _mean_correlation(entry.blocks[0].maps.values()) if entry.blocks else None,
+    }
+
+
+def _mean_correlation(maps: Iterable[Map]) -> float | None:
+    fields = [found.display.ravel() for found in maps if not found.flag]
+    if len(fields) < 2 or len({field.size for field in fields}) > 1:
+        return None
+    pairs = np.corrcoef(np.stack(fields))[np.triu_indices(len(fields), 1)]
+    return round(float(np.mean(pairs)), 6) if np.isfinite(pairs).all() else None
 
 
 def _together(parts: list[np.ndarray]) -> np.ndarray:

@@ -1,5 +1,6 @@
 """`heatproof.show`: images and methods in, panels out, in memory or straight into a folder."""
 
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -20,7 +21,7 @@ from heatproof.files import write_atomically
 from heatproof.models.preprocessing import preprocessing_facts
 from heatproof.panels import show_page
 from heatproof.panels.explain_images import MapSettings, entries
-from heatproof.panels.explained_image import ExplainedImage, as_arrays, from_arrays
+from heatproof.panels.explained_image import INDEX, ExplainedImage, as_arrays, from_arrays, summary
 from heatproof.panels.image_sources import ImageSource, file_name, limited_shots, shots, stems, with_names
 from heatproof.panels.masks import PeakTally, own_mask, with_masks
 from heatproof.panels.overlays import overlays
@@ -165,6 +166,7 @@ class GalleryFolder:
         self._page = show_page.PageSections(job.work.asked.rows, job.look, len(job.shots))
         self._sections: list[show_page.ImageSection] = []
         self._tally = PeakTally(job.work.asked.rows)
+        self._summaries: list[dict[str, Any]] = []
         self.refused = dict(job.work.asked.refused)
         self.kept = 0
         self._begun = False
@@ -192,6 +194,7 @@ class GalleryFolder:
             write_atomically(self._map_file(number), lambda file: _save(file, as_arrays(entry, self._about(digest))))
             files = (*links.items(), ("Maps (NumPy)", f"maps/{stem}.npz"))
         self._sections.append(self._page.section(entry, files))
+        self._summaries.append({**summary(entry), "file": "" if entry.flag else f"{self._stems[number]}.npz"})
         self._tally.add(entry)
 
     def _panel_files(self, entry: ExplainedImage, stem: str) -> Iterator[tuple[str, str]]:
@@ -226,7 +229,7 @@ class GalleryFolder:
         return self._begun
 
     def write_page(self) -> Path:
-        """Writes `index.html` for the images so far; the page states how many are missing."""
+        """Writes `index.html` and `index.json` for the images so far; the page states how many are missing."""
         text = show_page.rendered(
             self._sections,
             images=len(self._job.shots),
@@ -237,6 +240,8 @@ class GalleryFolder:
             peaks=self.peaks,
             command=self._command,
         )
+        told = json.dumps(self._summaries).encode("ascii")
+        write_atomically(self.folder / INDEX, lambda file: file.write(told))
         target = self.folder / "index.html"
         write_atomically(target, lambda file: file.write(text.encode("utf-8", "replace")))
         return target

@@ -56,7 +56,8 @@ def overlay(image: np.ndarray, display: np.ndarray, look: Look, *, coloured: boo
     """`alpha · colour(map) + (1 − alpha) · grey(image)`, uint8 `(H, W, 3)`.
 
     `image` uint8 `(H, W, 3)`, `display` `(H, W)` in [0, 1]. The image is grey, so that no colour of its own can be
-    taken for the map's; `coloured` keeps its colours.
+    taken for the map's; `coloured` keeps its colours. Where the map is below the threshold of `look`, the image stands
+    alone.
     """
     values = np.clip(np.nan_to_num(display), 0, 1)
     levels = np.rint(255 * values).astype(np.uint8)

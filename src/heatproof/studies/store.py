@@ -153,7 +153,7 @@ def connect(folder: str | os.PathLike):
     """A DuckDB connection in which `rows` is all rows of the study in `folder`. StoreError without rows."""
     import duckdb
 
-    files = [_literal(str(path)) for path in shards(folder)]
+    files = [duckdb_path(str(path)) for path in shards(folder)]
     if not files:
         raise StoreError(f"{folder} holds no finished rows. Give the --out folder of `heatproof run`.")
     connection = duckdb.connect()
@@ -181,7 +181,7 @@ def shards(folder: str | os.PathLike) -> list[Path]:
     return sorted(path for path in (Path(folder) / "rows").glob("*.parquet") if not path.name.startswith("."))
 
 
-def _literal(path: str) -> str:
+def duckdb_path(path: str) -> str:
     """The path with DuckDB's wildcards escaped."""
     return re.sub(r"([*?\[])", r"[\1]", path)
 
