@@ -89,20 +89,13 @@ def _filter(image: np.ndarray, size: tuple[int, int]) -> Image.Resampling:
     return Image.Resampling.LANCZOS if size[0] < image.shape[1] else Image.Resampling.BICUBIC
 
 
-def over(
-    small: Image.Image,
-    method: Method,
-    shown: Map,
-    look: Look,
-    mask: np.ndarray | None = None,
-) -> Image.Image:
+def over(small: Image.Image, method: Method, shown: Map, look: Look, mask: np.ndarray | None = None) -> Image.Image:
     """A map of any size as an overlay on `small`, at the size of that, with the outline of a mask of any size."""
     times = brightness(method, shown)
     field = Image.fromarray(np.asarray(times * shown.display, np.float32).clip(0, 1))
     if field.size != small.size:
         field = field.resize(small.size, Image.Resampling.BILINEAR)
-    drawn = overlay(np.asarray(small), np.asarray(field), look)
-    return Image.fromarray(outlined(drawn, mask))
+    return Image.fromarray(outlined(overlay(np.asarray(small), np.asarray(field), look), mask))
 
 
 def brightness(method: Method, shown: Map) -> float:
