@@ -63,11 +63,14 @@ def modules() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def site(shared_folder) -> Path:
-    """The site, built in strict mode: a warning, such as a broken link, is an error. Nothing is run."""
+    """The site, built in strict mode: a warning, such as a broken link, is an error. Nothing is run.
+
+    Not with `--quiet`, under which warnings are not counted.
+    """
     pytest.importorskip("mkdocs", reason="mkdocs is not installed (extra docs)")
 
     def fill(folder: Path) -> None:
-        command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+        command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
         environment = {**os.environ, "HEATPROOF_SITE": "quick", "NO_MKDOCS_2_WARNING": "1"}
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
         assert done.returncode == 0, done.stdout + done.stderr

@@ -44,7 +44,7 @@ class LightningMapMonitor(Callback):
     Raises:
         UnknownName, InvalidInput, MissingExtra: when it is made, or before training begins.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from heatproof.loggers import LightningMapMonitor
         >>> callback = LightningMapMonitor(torch.randn(2, 3, 32, 32), ["gradcam", "layercam"], every=200)

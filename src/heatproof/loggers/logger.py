@@ -16,7 +16,7 @@ PATIENCE = 3
 class Logger(Protocol):
     """Where numbers and images of a training run go; an object of any class with these three methods is one.
 
-    Example:
+    Examples:
         >>> class Printed:
         ...     def scalars(self, values, step):
         ...         print(step, dict(values))

@@ -68,7 +68,7 @@ class MapMonitor:
         InvalidInput, InvalidTarget, LayerError, NotApplicable, ModelError: by `prepare`, or by the first `step`. Later
             errors are one warning, and so is a logger that fails.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from heatproof.loggers import MapMonitor
         >>> network = torch.nn.Sequential(

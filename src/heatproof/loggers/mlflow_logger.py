@@ -30,7 +30,7 @@ class MLflowLogger:
     Raises:
         MissingExtra: MLflow is not installed.
 
-    Example:
+    Examples:
         >>> import os, pathlib, tempfile
         >>> from heatproof.loggers import MLflowLogger
         >>> os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"

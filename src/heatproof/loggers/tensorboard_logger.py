@@ -21,7 +21,7 @@ class TensorBoardLogger:
     Raises:
         MissingExtra: tensorboard is not installed.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from heatproof.loggers import TensorBoardLogger
         >>> logger = TensorBoardLogger(tempfile.mkdtemp())

@@ -40,7 +40,7 @@ class TrainerMapMonitor(TrainerCallback):
     Raises:
         UnknownName, InvalidInput, MissingExtra: when it is made, or before training begins.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from heatproof.loggers import TrainerMapMonitor
         >>> callback = TrainerMapMonitor(torch.randn(2, 3, 32, 32), "gradcam", every=200, logger=None)

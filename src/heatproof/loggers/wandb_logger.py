@@ -21,7 +21,7 @@ class WandbLogger:
     Raises:
         MissingExtra: wandb is not installed.
 
-    Example:
+    Examples:
         >>> import os, tempfile
         >>> from heatproof.loggers import WandbLogger
         >>> logger = WandbLogger(mode="disabled", dir=tempfile.mkdtemp())

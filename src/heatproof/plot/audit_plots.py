@@ -43,7 +43,7 @@ def verdicts(
     Raises:
         InvalidInput: results of another study. UnknownName: a method or a question that is not there.
 
-    Example:
+    Examples:
         >>> import heatproof, pandas as pd
         >>> table = pd.DataFrame({"method": ["gradcam", "rise"], "question": "faithful", "answer": ["pass", "fail"]})
         >>> figure = heatproof.plot.verdicts(table, width="column")
@@ -95,7 +95,7 @@ def answer(results: Any, **options: Any) -> Figure:
     Raises:
         InvalidInput: an object that is no study, or a study without scores.
 
-    Example:
+    Examples:
         >>> import heatproof
         >>> try:
         ...     heatproof.plot.answer(3)

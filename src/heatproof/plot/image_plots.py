@@ -63,7 +63,7 @@ def panel(
         InvalidInput: maps or images that cannot be drawn, or an image that is not there.
         UnknownName: a method, a metric or a colour map that is not there, with near misses.
 
-    Example:
+    Examples:
         >>> import heatproof, numpy as np
         >>> maps = {"gradcam": np.linspace(0, 1, 64).reshape(1, 8, 8), "mine": np.zeros((1, 8, 8))}
         >>> figure = heatproof.plot.panel(maps, np.zeros((1, 32, 32, 3)), width="column")
@@ -131,7 +131,7 @@ def before_after(
         InvalidInput: maps of different numbers of images, or a number of methods other than two.
         UnknownName: a method that is not there, with near misses.
 
-    Example:
+    Examples:
         >>> import heatproof, numpy as np
         >>> maps = {"layercam": np.eye(8)[None], "refine:layercam": np.eye(8)[None, ::-1]}
         >>> figure = heatproof.plot.before_after(maps, images=np.ones((1, 32, 32)))

@@ -39,7 +39,7 @@ def widget(
     Raises:
         MissingExtra: ipywidgets is not installed. InvalidInput: maps or images that cannot be drawn.
 
-    Example:
+    Examples:
         >>> import heatproof, numpy as np
         >>> box = heatproof.plot.widget({"gradcam": np.eye(8)[None]}, np.ones((1, 32, 32)))
         >>> before = box.children[-1].value

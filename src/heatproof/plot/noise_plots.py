@@ -108,7 +108,7 @@ def robustness(
         InvalidInput: results without maps under noise, or more perturbations than fit.
         UnknownName: a method, a perturbation, a quantity or a form that is not there.
 
-    Example:
+    Examples:
         >>> import heatproof, pandas as pd
         >>> same = {"perturbation": "jpeg", "severity": "all", "rm": 0.7, "consistency": 0.9, "responsiveness": 0.8}
         >>> values = {"gradcam": 0.5, "rise": 0.3}

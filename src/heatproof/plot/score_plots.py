@@ -54,7 +54,7 @@ def scores(
         InvalidInput: an object that holds no scores, or a width out of range.
         UnknownName: a metric or a method that is not there, with near misses.
 
-    Example:
+    Examples:
         >>> import heatproof, pandas as pd
         >>> table = pd.DataFrame(
         ...     [("gradcam", "arcc", 0.71, 0.68, 0.74), ("layercam", "arcc", 0.66, 0.62, 0.70)],
@@ -114,7 +114,7 @@ def curves(
         InvalidInput: results without curves: `heatproof.score` needs a metric that has one, such as `deletion`.
         UnknownName: a metric, a method or a perturbation that is not there, with near misses.
 
-    Example:
+    Examples:
         >>> import heatproof, pandas as pd
         >>> rows = [("gradcam", "deletion", at, 1 - at, 0.9 - at, 1.1 - at) for at in (0.0, 0.5, 1.0)]
         >>> table = pd.DataFrame(rows, columns=["method", "metric", "at", "mean", "low", "high"])
@@ -183,7 +183,7 @@ def critical_difference(
         InvalidInput: fewer than two methods or no image with a value for all. UnknownName: a metric, a method or a test
             that does not exist.
 
-    Example:
+    Examples:
         >>> import heatproof, numpy as np, pandas as pd
         >>> frame = pd.DataFrame({"a": np.arange(12) + 0.2, "b": np.arange(12) + 0.1, "c": np.arange(12.0)})
         >>> figure = heatproof.plot.critical_difference(frame)
@@ -234,7 +234,7 @@ def metric_correlation(
         InvalidInput: fewer than three methods or two metrics, or more metrics than fit the width.
         UnknownName: a metric that is not there, with near misses.
 
-    Example:
+    Examples:
         >>> import heatproof, pandas as pd
         >>> names = ["arcc", "deletion"]
         >>> figure = heatproof.plot.metric_correlation(pd.DataFrame([[1, -0.4], [-0.4, 1]], names, names))
