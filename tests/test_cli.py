@@ -177,8 +177,8 @@ def test_a_run_in_a_study_file_with_options_on_top(capsys, tmp_path):
 
 def test_labels_of_images_are_no_names_of_methods():
     from heatproof.cli.options import OptionSetting
-    from heatproof.studies.settings import DatasetSettings
+    from heatproof.studies.settings import DatasetPlan
 
-    option = OptionSetting("labels", DatasetSettings.model_fields["labels"])
+    option = OptionSetting("labels", DatasetPlan.model_fields["labels"])
     assert option.option == "--labels"
     assert option.declared().annotation.__metadata__[0].metavar is None
