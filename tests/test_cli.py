@@ -173,3 +173,12 @@ def test_a_run_in_a_study_file_with_options_on_top(capsys, tmp_path):
         assert (tmp_path / "results" / "tables" / name).is_file()
     code, _, err = called(capsys, "run", str(file), "--limit", "3", "--workers", "1")
     assert code == 1 and "limit is 2 there and 3 here" in err
+
+
+def test_labels_of_images_are_no_names_of_methods():
+    from heatproof.cli.options import OptionSetting
+    from heatproof.studies.settings import DatasetPlan
+
+    option = OptionSetting("labels", DatasetPlan.model_fields["labels"])
+    assert option.option == "--labels"
+    assert option.declared().annotation.__metadata__[0].metavar is None

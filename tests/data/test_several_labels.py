@@ -77,3 +77,19 @@ def test_a_folder_keeps_them_and_its_fingerprint_follows_them(tmp_path):
     assert further_labels(limited(images, 2, sampling="first")) == {"a.png": (1,)}
     fewer = load_images(folder, written(tmp_path / "m.csv", WIDE.replace("true", "0")))
     assert fewer.labels == images.labels and fewer.fingerprint != images.fingerprint
+
+
+@pytest.mark.parametrize(("text", "labels", "names"), [
+    ("file,label\na.png,0\nb.png,1\n", {"a.png": 0, "b.png": 1}, None),
+    ("file,label,age\na.png,2\nb.png,1\n", {"a.png": 2, "b.png": 1}, None),
+    ("file,label\na.png,dog\nb.png,cat\n", {"a.png": 1, "b.png": 0}, ["cat", "dog"]),
+    ("file,label,name\na.png,7,dog\nb.png,8,cat\n", {"a.png": 1, "b.png": 0}, ["cat", "dog"]),  # `name` says it already
+])  # fmt: skip
+def test_a_column_label_holds_indices_or_names(tmp_path, text, labels, names):
+    found = read_labels(written(tmp_path / "l.csv", text))
+    assert found.labels == labels and found.names == names
+
+
+def test_the_columns_are_named_where_none_is_of_classes(tmp_path):
+    with pytest.raises(InvalidInput, match="it has file, kind"):
+        read_labels(written(tmp_path / "l.csv", "file,kind\na.png,x\n"))

@@ -12,9 +12,10 @@ import heatproof
 from heatproof import cli
 from heatproof.data import load_images
 from heatproof.errors import HeatproofWarning, InvalidInput, InvalidTarget
-from heatproof.panels.alternatives import Alternative, as_options
+from heatproof.panels.alternatives import Alternative, as_options, likely_windows
 from heatproof.panels.checking import Check
 from heatproof.panels.predictions import Prediction, Range
+from heatproof.pixels import Pixels
 
 from .. import nets
 
@@ -191,3 +192,32 @@ class Shift(torch.nn.Module):
 )  # fmt: skip
 def test_inputs_unlike_any_that_networks_are_trained_on_are_doubted(values, doubt):
     assert doubt in Range(*values).doubt and bool(Range(*values).doubt) == bool(doubt)
+
+
+def test_the_window_of_twelve_bits_in_files_of_sixteen_is_found(tmp_path, capsys):
+    generator = np.random.default_rng(0)
+    for i in range(8):
+        values = generator.integers(0, 800 if i % 2 else 2400, (32, 32)).astype(np.uint16)
+        values[0, 0] = 4095
+        Image.fromarray(values).save(tmp_path / f"{i}.png")
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    with torch.no_grad():
+        network[0].weight.fill_(-400)
+        network[0].bias.fill_(400 * 0.2)  # between the means of the two kinds of images in a window of 12 bits
+    told = {"input_shape": (1, 32, 32), "mean": 0, "std": 1}
+    labels = [i % 2 for i in range(8)]
+    with pytest.warns(HeatproofWarning, match="12 bits"):
+        found = heatproof.check(heatproof.wrap(network, **told), tmp_path, labels=labels)
+    assert found.right == (4, 8) and found.better is None  # eight images are too few to be sure
+    assert found.alternatives[0].preprocessing.geometry.window == (0.0, 4095.0)
+    assert as_options(found.start.preprocessing, found.alternatives[0].preprocessing) == "--window 0,4095"
+
+
+@pytest.mark.parametrize(("values", "wanted"), [
+    (np.array([0, 4000], np.uint16), ((0.0, 4095.0), "auto")),
+    (np.array([0, 65000], np.uint16), ("auto",)),
+    (np.array([0.0, 1.0], np.float32), ()),
+])  # fmt: skip
+def test_windows_are_tried_for_sixteen_bits_alone(values, wanted):
+    assert likely_windows([Pixels(values.reshape(1, 2, 1))]) == wanted
+    assert not likely_windows([Image.new("L", (2, 2))]) and not likely_windows([])

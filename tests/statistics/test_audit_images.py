@@ -1,12 +1,23 @@
 """The decisions on each image, rule by rule; the threshold on the probability, with SciPy's exact test; settling."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import binomtest, norm
 
 from heatproof.flags import Reason
-from heatproof.statistics.audit_answers import FAIL, OPEN, PASS, QUESTIONS, AuditFindings, Finding
+from heatproof.statistics.audit_answers import (
+    FAIL,
+    OPEN,
+    PASS,
+    POINTS,
+    QUESTIONS,
+    AuditFindings,
+    Evidence,
+    Finding,
+)
 from heatproof.statistics.audit_images import (
     COLUMNS,
     HIDE,
@@ -20,6 +31,7 @@ from heatproof.statistics.audit_images import (
     upper_bound,
 )
 from heatproof.statistics.audit_sentence import notes, sentence
+from heatproof.statistics.peaks import Peaks
 from heatproof.statistics.settling import MOST, POWER, enough_images, fewest_images
 
 FACTS = {"road": "high", "insertion": "high", "deletion-mean": "low"}
@@ -123,6 +135,39 @@ def test_each_reason_by_itself(facts):
     assert found["000", "also"] == (HIDE, "the prediction is wrong; good is recommended in its place")
 
 
+def test_a_peak_off_the_ground_truth_is_a_warning_and_without_a_mask_the_reason_is_told(facts):
+    images, scores, mild = facts
+    places = {"000": (1.0, ""), "001": (0.0, ""), "002": (0.5, ""), "003": (np.nan, "the mask is empty")}
+    peaks = [(image, "good", "pointing-game", value, flag, False) for image, (value, flag) in places.items()]
+    scores = pd.concat([scores, pd.DataFrame(peaks, columns=scores.columns)], ignore_index=True)
+    table = image_decisions(answers(), images, scores, mild, FACTS).of("good").set_index("image")
+    assert list(table.loc[["000", "001", "002", "003", "004"], "peak"]) == ["on", "off", "on and off",
+                                                                          "the mask is empty", ""]  # fmt: skip
+    assert tuple(table.loc["001", ["decision", "reason"]]) == (WARN, "the peak of the map lies off the ground truth")
+    assert set(table["decision"].drop("001")) == {SHOW}
+
+
+def test_a_map_of_a_class_that_is_not_predicted_is_a_warning(facts):
+    facts[0].loc[3, "predicted"] = "dog (1)"
+    table = image_decisions(answers(), *facts, FACTS, "cat (0)").of("good").set_index("image")
+    assert tuple(table.loc["003", ["decision", "reason"]]) == (
+        WARN,
+        "the map is of cat (0), which is not the prediction",
+    )
+    assert set(table["decision"].drop("003")) == {SHOW}
+
+
+def test_the_sentence_says_how_often_the_peak_lies_on_the_object():
+    evidence = (Evidence("good", "energy", PASS, 0.2, "centre", 0.1, 0.01, 22),)
+    pointing = Finding(BY_NAME[POINTS], "good", PASS, (), evidence)
+    found = answers(peaks={"good": Peaks(12, 22)})
+    found.findings["good"][POINTS] = pointing
+    told = sentence(found)
+    assert "pointed at the object (better than every control by energy; its peak lies on it in 12 of 22 images)" in told
+    assert told.startswith("Show good at layer4.")
+    assert sentence(replace(found, layer="16")).startswith("Show good at layer 16.")
+
+
 def test_every_decision_has_a_rule():
     assert {decision for decision, _ in RULES} == {HIDE, WARN} and len(RULES) >= 9
 
@@ -177,9 +222,10 @@ def test_a_threshold_that_cannot_be_told_is_not_named(facts):
     images, *_ = facts
     images["right"] = [i % 3 > 0 for i in range(40)]
     found = image_decisions(answers(), *facts, FACTS)
-    assert (
-        found.least is None and "No probability was found" in found.notes[0] and "at least 29 images" in found.notes[0]
-    )
+    assert found.least is None and "No probability of the prediction was found" in found.notes[0]
+    assert "at least" not in found.notes[0]  # there are 40 images, and 29 would do
+    few = image_decisions(answers(), images.head(20), *facts[1:], FACTS)
+    assert few.notes[0].endswith("; that needs at least 29 images.")
     images["probability"] = np.nan  # a network of values
     assert image_decisions(answers(), *facts, FACTS).notes == ()
 

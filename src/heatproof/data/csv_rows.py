@@ -14,11 +14,11 @@ Row = dict[str, str | None]
 
 
 def csv_rows(
-    path: str | os.PathLike, columns: Sequence[str], setting: str, instead: Mapping[str, str] | None = None
+    path: str | os.PathLike, columns: Sequence[str], setting: str, instead: Mapping[str, Sequence[str]] | None = None
 ) -> Iterator[tuple[Row, str]]:
     """Every row as column → text, with its position for messages: `labels.csv, line 3`. Other columns may be there.
 
-    `instead`: a column → another that may stand in its place.
+    `instead`: a column → others that may stand in its place.
 
     Bytes that are not UTF-8 are written as in the ids of images, so that such names match.
 
@@ -34,7 +34,7 @@ def csv_rows(
     try:
         found = [(name or "").strip() for name in rows.fieldnames or []]
         rows.fieldnames = found
-        missing = [name for name in columns if name not in found and (instead or {}).get(name) not in found]
+        missing = [name for name in columns if not {name, *(instead or {}).get(name, ())} & set(found)]
         if missing:
             raise InvalidInput(
                 f"`{setting}` must have the columns {', '.join(columns)}, separated by commas. {where} has no "

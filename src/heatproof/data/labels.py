@@ -1,6 +1,6 @@
 """A label file: a CSV with the columns `file`, and `class_index`, `name` or both, or one of 0 and 1 for each class.
 
-Beside `class_index` and `name`, other columns are ignored.
+`label` may stand for either: whole numbers are indices, all else names. Beside these, other columns are ignored.
 """
 
 import os
@@ -19,6 +19,8 @@ T = TypeVar("T")
 Label = tuple[int | None, str]
 
 COLUMNS = ("file", "class_index")
+#: A column that stands for `class_index` where it holds whole numbers alone, and for `name` otherwise.
+EITHER = "label"
 #: What a cell of a column for a class may hold → whether the image has that class.
 BINARY = {"": False, "0": False, "0.0": False, "false": False, "-1": False, "-1.0": False,
           "1": True, "1.0": True, "true": True}  # fmt: skip
@@ -45,7 +47,7 @@ class LabelFile:
 
 
 def read_labels(path: str | os.PathLike, several: bool = False) -> LabelFile:
-    """The labels of a CSV with the columns `file,class_index`, `file,name`, or all three.
+    """The labels of a CSV with the columns `file,class_index`, `file,name`, `file,label`, or `file,class_index,name`.
 
     An image may have several classes: in several rows, in one cell (`3;7`, `cat|dog`), or in a column of 0 and 1 for
     each class in place of both columns (empty cells and -1 are no label).
@@ -61,7 +63,7 @@ def read_labels(path: str | os.PathLike, several: bool = False) -> LabelFile:
     found: dict[str, dict[Label, None]] = {}
     wide = _class_columns(path)
     columns = ("file",) if wide else COLUMNS
-    for row, line in csv_rows(path, columns, "labels", None if wide else {"class_index": "name"}):
+    for row, line in _rows(path, columns):
         file = image_name(row, line)
         before = found.setdefault(file, {})
         before |= dict.fromkeys(_from_columns(row, wide) if wide else _labels(row, line))
@@ -82,6 +84,15 @@ def read_labels(path: str | os.PathLike, several: bool = False) -> LabelFile:
     return _label_file(indices, _names_by_index(pairs, path), "index")
 
 
+def _rows(path: str | os.PathLike, columns: Sequence[str]) -> list[tuple[Row, str]]:
+    """The rows, with `class_index` or `name` in place of `label` where they have neither."""
+    rows = list(csv_rows(path, columns, "labels", {"class_index": ("name", EITHER)}))
+    if rows and EITHER in rows[0][0] and not {"class_index", "name"} & set(rows[0][0]):
+        whole = all(re.fullmatch(r"[\d\s;|]*", row[EITHER] or "") for row, _ in rows)
+        rows = [({**row, "class_index" if whole else "name": row[EITHER]}, line) for row, line in rows]
+    return rows
+
+
 def _label_file(found: Mapping[str, Sequence[int]], names: list[str] | None, labels_by: str) -> LabelFile:
     further = {file: tuple(one[1:]) for file, one in found.items() if len(one) > 1}
     return LabelFile({file: one[0] for file, one in found.items() if one}, names, labels_by, further)
@@ -93,7 +104,7 @@ def _class_columns(path: str | os.PathLike) -> tuple[str, ...]:
     for row, _ in csv_rows(path, (), "labels"):
         if not names:
             names = dict.fromkeys(name for name in row if name and name != "file")
-            if "file" not in row or not names or {"class_index", "name"} & set(names):
+            if "file" not in row or not names or {"class_index", "name", EITHER} & set(names):
                 return ()
         if any((row.get(name) or "").strip().lower() not in BINARY for name in names):
             return ()

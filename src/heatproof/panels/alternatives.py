@@ -1,12 +1,14 @@
 """Which other preprocessing agrees better with labels or a reference: the usual mistakes, tried one after another."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from heatproof.geometry import default_resize
 from heatproof.models.preprocessing import Preprocessing, for_channels
 from heatproof.panels.predictions import Prediction
+from heatproof.pixels import Pixels
+from heatproof.windows import Window
 
 #: What networks are trained with, besides the present mean and std: red, green, blue, of images in [0, 1].
 NORMALISATIONS: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...] = (
@@ -19,6 +21,8 @@ NORMALISATIONS: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...] = (
 #: The shares of each side that a centre crop keeps; None squashes to the input size.
 CROPS = (0.875, 0.95, 1.0, None)
 FILTERS = ("bilinear", "bicubic")
+#: The most windows that are tried.
+WINDOWS = 2
 #: How far the same network on the same images may differ from a reference of another machine, in a probability.
 NEAR = 1e-4
 
@@ -84,17 +88,24 @@ def searched(
     predict: Callable[[Preprocessing], Sequence[Prediction]],
     advance: Callable[[float], Any],
     resized: bool = True,
+    windows: Sequence[Window] = (),
 ) -> list[Alternative]:
     """The alternatives tried, the best first.
 
-    First each step by itself from the present preprocessing: mean and std, the channel order with them, the crop, the
-    filter. Then, where none of these agrees perfectly, the steps one after another, each from the best so far. So a
-    single mistake is found as such, and several are found with some forty trials and not with all 120 combinations. Of
-    two that agree alike, the one that changes less is better.
+    First each step by itself from the present preprocessing: the window, mean and std, the channel order with them, the
+    crop, the filter. Then, where none of these agrees perfectly, the steps one after another, each from the best so
+    far. So a single mistake is found as such, and several are found with some forty trials and not with all
+    combinations. Of two that agree alike, the one that changes less is better.
 
     `resized`: whether the images can be resized otherwise; of tensors only mean, std and the order can be wrong.
+    `windows`: those to try, of `likely_windows`.
     """
-    steps = _STEPS if resized else (_normalisations,)
+
+    def _windows(base: Preprocessing) -> Iterator[Preprocessing]:
+        for window in windows[:WINDOWS]:
+            yield replace(base, geometry=replace(base.geometry, window=window))
+
+    steps = (_windows, *_STEPS) if resized else (_normalisations,)
     tried = {_seen(start.preprocessing): start}
 
     def take(step: Callable[[Preprocessing], Iterator[Preprocessing]], base: Preprocessing) -> None:
@@ -113,6 +124,22 @@ def searched(
             take(step, best().preprocessing)
     found = [one for one in tried.values() if one is not start]
     return sorted(found, key=lambda one: (one.key, -_changes(start.preprocessing, one.preprocessing)), reverse=True)
+
+
+def likely_windows(images: Iterable[Any]) -> tuple[Window, ...]:
+    """The windows that images of 16 bits may have in place of the present one: the bits that they use, and `auto`.
+
+    Empty where an image has 8 bits, or is of another type, whose black and white are known.
+    """
+    highest = 0
+    for image in images:
+        if not isinstance(image, Pixels) or image.values.dtype.kind not in "ui" or image.values.dtype.itemsize != 2:
+            return ()
+        highest = max(highest, int(image.values.max()))
+    if not highest:
+        return ()
+    bits = max(8, highest.bit_length())
+    return ((0.0, float(2**bits - 1)), "auto") if bits < 16 else ("auto",)
 
 
 def _normalisations(base: Preprocessing) -> Iterator[Preprocessing]:
@@ -136,17 +163,18 @@ def _filters(base: Preprocessing) -> Iterator[Preprocessing]:
 
 _STEPS = (_normalisations, _crops, _filters)
 #: The most preprocessings that a search looks at.
-STEPS = 2 * (2 * (len(NORMALISATIONS) + 1) + len(CROPS) + len(FILTERS))
+STEPS = 2 * (2 * (len(NORMALISATIONS) + 1) + len(CROPS) + len(FILTERS) + WINDOWS)
 
 
 def _changes(before: Preprocessing, after: Preprocessing) -> int:
-    """How many of mean and std, channel order, resize and filter are others."""
+    """How many of mean and std, channel order, resize, filter and window are others."""
     one, two = before.geometry, after.geometry
     return sum((
         (before.mean, before.std) != (after.mean, after.std),
         before.channel_order != after.channel_order,
         one.resize != two.resize,
         one.interpolation != two.interpolation,
+        one.window != two.window,
     ))  # fmt: skip
 
 
@@ -163,6 +191,8 @@ def as_options(before: Preprocessing, after: Preprocessing) -> str:
     Mean and std come with their units and their order, so that those given before cannot change their meaning.
     """
     found = []
+    if (window := after.geometry.window) != before.geometry.window and window is not None:
+        found.append(f"--window {window if isinstance(window, str) else ','.join(f'{value:g}' for value in window)}")
     turned = slice(None, None, -1 if after.channel_order == "bgr" else 1)
     if (before.mean, before.std, before.channel_order) != (after.mean, after.std, after.channel_order):
         units = 255 if max(after.std) < 0.02 else 1

@@ -19,7 +19,7 @@ from heatproof.files import write_atomically
 from heatproof.geometry import Geometry
 from heatproof.models import Model
 from heatproof.models.preprocessing import Preprocessing, preprocessing_facts
-from heatproof.panels.alternatives import STEPS, Alternative, as_options, judged, searched
+from heatproof.panels.alternatives import STEPS, Alternative, as_options, judged, likely_windows, searched
 from heatproof.panels.image_sources import ImageSource, limited_shots, shots, with_names
 from heatproof.panels.predictions import PROBABILITY_TOLERANCE, Prediction, Range, predictions, read_reference
 from heatproof.panels.seen_sheet import seen_sheet
@@ -31,6 +31,8 @@ from heatproof.report.preprocessing import preprocessing_text
 FEWEST = 4
 #: Images on which other preprocessings are tried: each costs one forward pass of each.
 TRIED_ON = 64
+#: Images whose stored values say which windows are tried.
+OPENED = 16
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,8 @@ def check(
     Wrong preprocessing gives plausible predictions and plausible maps, only worse ones. This shows it: the images as
     they reach the network, the range of their values, the predictions. Where predictions do not agree with the
     reference, or some labels are not predicted, the usual mistakes are tried on at most 64 of the images: other means
-    and standard deviations, RGB in place of BGR, another crop or a squash, another filter.
+    and standard deviations, RGB in place of BGR, another crop or a squash, another filter, and for images of 16 bits
+    another window.
 
     Args:
         model: a model, or a module, which is wrapped with the defaults of `wrap`.
@@ -292,9 +295,12 @@ def _checked(
 
     def predict(other: Preprocessing) -> Sequence[Prediction]:
         changed, told = model.with_preprocessing(other), [expected[i] for i in answered]
-        return predictions(changed, resized(other.geometry), told, batch_size, Silent())[0]
+        with ignored_warnings():  # of a preprocessing that nobody asked for
+            return predictions(changed, resized(other.geometry), told, batch_size, Silent())[0]
 
-    return replace(checked, start=start, alternatives=searched(start, predict, progress.advance, files))
+    stored = [source.stored for source in (found[i] for i in answered[:OPENED]) if source.stored is not None]
+    windows = likely_windows(open_values() for open_values in stored)
+    return replace(checked, start=start, alternatives=searched(start, predict, progress.advance, files, windows))
 
 
 def _held(x: torch.Tensor) -> torch.Tensor:

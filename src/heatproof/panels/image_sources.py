@@ -43,7 +43,8 @@ class ImageSource:
     `flag`: why it cannot be explained, where that is known before it is opened. `original`: how to open it at its own
     resolution, None for tensors. `place`: its id and class in the folder or set that it comes from, by which a limit
     chooses; the class of a folder need not be one of the network's. `mask`: how to get its mask, in its own pixels.
-    `matching`: how its label was matched with the classes of the network, or why it was left out.
+    `matching`: how its label was matched with the classes of the network, or why it was left out. `stored`: how to open
+    its stored values, of a file.
     """
 
     id: str
@@ -55,6 +56,7 @@ class ImageSource:
     place: tuple[str, int | None] | None = None
     mask: Callable[[], np.ndarray | None] | None = None
     matching: str = ""
+    stored: Callable[[], Any] | None = None
 
 
 def limited_shots(
@@ -231,8 +233,9 @@ def with_names(model: Model, images: Any, labels: Any) -> Model:
 
 def _file(path: str | os.PathLike, model: Model) -> ImageSource:
     name = printable(os.fspath(path))
+    stored = partial(open_pixels, path)
     return ImageSource(
-        name, partial(_read_file, path, model), name=_PATH, original=partial(_rgb, partial(open_pixels, path), model)
+        name, partial(_read_file, path, model), name=_PATH, original=partial(_rgb, stored, model), stored=stored
     )
 
 

@@ -21,11 +21,17 @@ def audited_images(
     scores: ScoreFindings,
     robustness: RobustnessFindings | None,
     names: list[str],
+    explained: str = "",
 ) -> ImageDecisions:
-    """The decisions on the images of one model and dataset; `names`: the names of the model's classes."""
+    """The decisions on the images of one model and dataset; `names`: the names of the model's classes.
+
+    explained: the class that all maps explain, in words; empty where it depends on the image.
+    """
     setting = ScoreSetting(found.model, found.dataset)
     images = image_facts(rows, setting, names)
-    return image_decisions(found, images, setting.of(scores.scores), _mild(robustness, setting), scores.facts)
+    return image_decisions(
+        found, images, setting.of(scores.scores), _mild(robustness, setting), scores.facts, explained
+    )
 
 
 def image_facts(rows: Any, setting: ScoreSetting, names: list[str]) -> Frame:

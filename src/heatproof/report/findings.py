@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from heatproof.class_names import name_of, several_in_words
+from heatproof.class_names import class_text, name_of, several_in_words
 from heatproof.errors import HeatproofError, InvalidStudy, UnknownName
 from heatproof.report import frames
 from heatproof.report.audited_images import audited_images
@@ -133,10 +133,22 @@ class Findings:
         for one in self._answered():
             assert self.scores is not None
             names = self.class_names(one.model)
-            images = audited_images(one, self.rows, self.scores, self.robustness, names)
+            images = audited_images(one, self.rows, self.scores, self.robustness, names, self._fixed_class(one.model))
             one = replace(one, least=images.least, notes=(*one.notes, *images.notes))
             found.append((replace(one, sentence=sentence(one)), images))
         return found
+
+    def _fixed_class(self, model: str) -> str:
+        """The class that all maps of a model explain, in words; empty where it depends on the image, or where several
+        classes may be right at once.
+        """
+        target = str(self.plan.get("target"))
+        facts = next((one for one in self.plan.get("models") or () if one.get("name") == model), {})
+        if facts.get("multi_label"):
+            return ""
+        names, index = self.class_names(model), int(target) if target.isdigit() else None
+        found = names.index(target) if target in names else index
+        return "" if found is None else class_text(names, found)
 
     def _answered(self) -> list[AuditFindings]:
         """The audit's answers for every method, from all images together."""

@@ -55,12 +55,17 @@ def rendered(findings: Findings) -> tuple[str, list[Drawing]]:
     return page, [drawing for section in findings.sections for drawing in drawings_in(section.blocks)]
 
 
+def _signed(plan: Any) -> Iterator[str]:
+    """Who made the page, and when, where the plan says so."""
+    yield from (str(plan[name]) for name in ("author", "date") if plan.get(name))
+
+
 def context(findings: Findings) -> dict[str, Any]:
     """The variables of the template."""
     source, sections = findings.source, findings.sections
     used = {word for section in sections for word in section.words}
     return {
-        "kind": f"{findings.study.name} study",
+        "kind": " · ".join([f"{findings.study.name} study", *_signed(findings.plan)]),
         "heading": findings.study.heading,
         "title": f"heatproof: {', '.join(dict.fromkeys(model for model, _ in findings.settings))}",
         "missing": source.missing,

@@ -26,6 +26,7 @@ from heatproof.statistics.audit_answers import (
     LEVEL,
     OPEN,
     PASS,
+    PEAK,
     QUESTIONS,
     AuditFindings,
     Evidence,
@@ -38,6 +39,7 @@ from heatproof.statistics.audit_sentence import notes, sentence
 from heatproof.statistics.equal_maps import DISTINCT, EqualMaps
 from heatproof.statistics.intervals import Interval
 from heatproof.statistics.paired import can_be_significant, differences, holm, signed_ranks
+from heatproof.statistics.peaks import Peaks
 from heatproof.statistics.robustness import COMPUTED
 from heatproof.statistics.robustness_verdict import Verdict
 from heatproof.statistics.score_tables import better, wide_scores
@@ -85,9 +87,20 @@ def audit_findings(
     findings = {method: _steady(findings[method]) for method in _order_methods(findings, ranks)}
     fit = tuple(method for method in findings if _is_fit(findings[method]))
     found = AuditFindings(model, dataset, layer, findings, fit[0] if fit else None, "", (), fit, images, layers or {},
-                          refused)  # fmt: skip
+                          refused, peaks=_peaks(scores))  # fmt: skip
     said = {"sentence": sentence(found), "notes": (*equal.notes(), *notes(found))}
     return replace(found, **said, findings=_of_all(equal, findings), fit=equal.named(fit))
+
+
+def _peaks(scores: Any) -> dict[str, Peaks]:
+    """How often the peak of each method lies on the ground truth; nothing without masks."""
+    here = scores[scores["metric"] == PEAK]
+    flat = here["flag"].astype(str) != "" if "flag" in here else np.zeros(len(here), bool)
+    decisions: dict[str, list[tuple[float, bool]]] = {}
+    for method, value, degenerate in zip(here["method"], here["value"].astype(float), flat, strict=True):
+        decisions.setdefault(str(method), []).append((value, bool(degenerate)))
+    found = {method: Peaks.of(one) for method, one in decisions.items()}
+    return {method: one for method, one in found.items() if one.images}
 
 
 def _of_all(equal: EqualMaps, findings: Mapping[str, dict[str, Finding]]) -> dict[str, dict[str, Finding]]:

@@ -1,10 +1,11 @@
 """The questions of an audit, the answers to them, and the evidence behind an answer."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from heatproof.statistics.peaks import Peaks
 from heatproof.statistics.wording import listed, number
 
 PASS, FAIL, OPEN = "pass", "fail", "cannot be told"
@@ -18,6 +19,8 @@ CURES = {
     "flips": "more images or stronger noise",
     "controls": "a run with controls",
 }
+#: The question about masks, and the metric that says where the peak of each map lies.
+POINTS, PEAK = "points at the object", "pointing-game"
 #: The only control that is unstable on purpose: its maps are drawn anew for every image.
 RANDOM = "random"
 
@@ -99,7 +102,7 @@ QUESTIONS = (
         bar=0.5,
     ),
     Question(
-        name="points at the object",
+        name=POINTS,
         asks="Does the map show the object?",
         true="pointed at the object",
         false="did not point at the object",
@@ -166,7 +169,8 @@ class AuditFindings:
 
     findings: method → question → finding, the methods with the most passes first. recommended: the method to show, None
     where no method is fit; fit: all methods that may be shown. sentence, notes: the result in words. least: the
-    probability below which the map should not be shown, None where none was found or needed.
+    probability below which the map should not be shown, None where none was found or needed. peaks: method → how often
+    its peak lies on the ground truth, empty without masks.
     """
 
     model: str
@@ -181,6 +185,7 @@ class AuditFindings:
     layers: Mapping[str, str]
     refused: Mapping[str, str]
     least: float | None = None
+    peaks: Mapping[str, Peaks] = field(default_factory=dict)
 
     def verdict(self, method: str) -> str:
         """`recommended`, `fit to be shown`, or `not fit`, with the reason."""

@@ -14,7 +14,7 @@ from scipy.stats import beta
 
 from heatproof.flags import DEGENERATE, SATURATED
 from heatproof.rounding import ANSWER_STEP, largest, rounded
-from heatproof.statistics.audit_answers import LEVEL, QUESTIONS, RANDOM, AuditFindings, most
+from heatproof.statistics.audit_answers import LEVEL, PEAK, QUESTIONS, RANDOM, AuditFindings, most
 from heatproof.statistics.audit_sentence import percent
 from heatproof.statistics.score_tables import better, wide_scores
 from heatproof.statistics.wording import counted, listed, number
@@ -46,12 +46,16 @@ RULES = (
     ),
     (WARN, "on this image some control scores better by most of the scores of “faithful”"),
     (WARN, "a score is saturated: no masking moved the probability"),
+    (WARN, "the class explained is the same for all images, and is not the prediction"),
+    (WARN, "the peak of the map lies off the ground truth, where there is a mask that marks something"),
     (WARN, "the method is fit to be shown, and another one is recommended"),
 )
+#: Where the peak of a map lies; in place of these the reason why that is not known, such as an empty mask.
+ON, OFF, SHARED = "on", "off", "on and off"
 #: Columns of tables/per_image.csv.
 COLUMNS = (
     *("image", "method", "recommended", "decision", "reason", "predicted", "right", "probability", "changed_by"),
-    *("likeness", "chance", "controls_better_by"),
+    *("likeness", "chance", "controls_better_by", "peak"),
 )
 
 
@@ -75,7 +79,7 @@ class ImageDecisions:
 
 
 def image_decisions(
-    found: AuditFindings, images: Any, scores: Any, mild: Any, directions: Mapping[str, Any]
+    found: AuditFindings, images: Any, scores: Any, mild: Any, directions: Mapping[str, Any], explained: str = ""
 ) -> ImageDecisions:
     """Decides for every image and real method.
 
@@ -84,17 +88,20 @@ def image_decisions(
         images: a row for each image: image, predicted, probability, right (or NA), flag (of one that cannot be used).
         scores: image, method, metric, value, flag, control. mild: the pairs under mild noise: image, method, condition,
             rbo, changed. directions: metric → "high" or "low".
+        explained: the class that all maps explain, as `predicted` has it; empty where it depends on the image.
     """
     likeness = _likeness(mild)
     chance = float(likeness[RANDOM].quantile(CHANCE)) if RANDOM in likeness else np.nan
     low = likeness.quantile(UNSTEADY)
     changed = _changed(mild)
     ahead = _controls_ahead(scores, directions)
-    flags = _flags(scores)
+    flags, peaks = _flags(scores), _peaks(scores)
     rows: list[dict[str, Any]] = []
     every: list[list[tuple[str, str]]] = []
     for one in images.itertuples():
         by, whole = changed.get(one.image, ""), _of_image(one, changed.get(one.image, ""))
+        if explained and one.predicted and one.predicted != explained:
+            whole.append((WARN, f"the map is of {explained}, which is not the prediction"))
         for method in found.findings:
             alike = _at(likeness, one.image, method)
             better_by = ahead.get((one.image, method), "")
@@ -103,11 +110,13 @@ def image_decisions(
                 *_of_map(flags.get((one.image, method), ("no score",)), alike, chance, low.get(method, np.nan)),
             ]
             why += [(WARN, f"a control scores better on this image by {better_by}")] if better_by else []
+            peak = peaks.get((one.image, method), "")
+            why += [(WARN, "the peak of the map lies off the ground truth")] if peak == OFF else []
             every.append(why)
             rows.append(
                 {"image": one.image, "method": method, "recommended": method == found.recommended,
                  "predicted": one.predicted, "right": one.right, "probability": one.probability, "changed_by": by,
-                 "likeness": alike, "chance": chance, "controls_better_by": better_by}
+                 "likeness": alike, "chance": chance, "controls_better_by": better_by, "peak": peak}
             )  # fmt: skip
     table: Any = pd.DataFrame(rows, columns=list(COLUMNS))
     hidden = np.array([any(decision == HIDE for decision, _ in why) for why in every], bool)
@@ -210,6 +219,19 @@ def _flags(scores: Any) -> dict[tuple[str, str], tuple[str, ...]]:
     return found
 
 
+def _peaks(scores: Any) -> dict[tuple[str, str], str]:
+    """(image, method) → `ON`, `OFF`, `SHARED`, or why it is not known where the peak lies; nothing without masks."""
+    here = scores[scores["metric"] == PEAK]
+    if here["value"].isna().all():
+        return {}
+    found: dict[tuple[str, str], str] = {}
+    for one in here.itertuples():
+        flag, value = str(one.flag), float(one.value)
+        place = ON if value == 1 else OFF if value == 0 else SHARED
+        found[str(one.image), str(one.method)] = flag or ("" if np.isnan(value) else place)
+    return found
+
+
 def upper_bound(bad: int, of: int, level: float = LEVEL) -> float:
     """Clopper and Pearson's one-sided upper bound of a share."""
     return 1.0 if bad >= of else float(beta.ppf(level, bad + 1, of - bad))
@@ -246,9 +268,11 @@ def _threshold(table: Any, hidden: np.ndarray, found: AuditFindings) -> tuple[fl
     count = f"{int(hidden.sum())} of {counted(len(hidden), 'image')}"
     were = f"Its map is not to be shown on {count}, by what was measured there"
     if least is None:
+        few = len(hidden) < _needed()
+        need = f"; that needs at least {_needed()} images" if few else ""
         return None, (
-            f"{were}. No probability was found above which this is so on fewer than {percent(RATE)} of the images; "
-            f"that needs at least {_needed()} images.",
+            f"{were}. No probability of the prediction was found above which this is so on fewer than {percent(RATE)} "
+            f"of the images{need}.",
         )
     if not (probability < least).any():
         lowest = percent(float(probability.min()))

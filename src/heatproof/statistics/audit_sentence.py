@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from heatproof.statistics.audit_answers import CURES, FAIL, OPEN, PASS, AuditFindings, Finding
+from heatproof.statistics.audit_answers import CURES, FAIL, OPEN, PASS, POINTS, AuditFindings, Finding
+from heatproof.statistics.peaks import Peaks
 from heatproof.statistics.wording import IMAGES, counted, listed, number
 
 
@@ -15,7 +16,8 @@ def sentence(found: AuditFindings) -> str:
         best = next(iter(found.findings))
         return f"No heatmap can be recommended {where}. Nearest is {best}: {_in_words(found, best)}."
     layer = found.layers.get(found.recommended, found.layer)
-    layer = f" at {layer}" if layer and "@" not in found.recommended else ""
+    place = layer if "layer" in layer else f"layer {layer}"  # `layer4`, but `layer 16`
+    layer = f" at {place}" if layer and "@" not in found.recommended else ""
     least = "" if found.least is None else f"; do not show it where the prediction is below {percent(found.least)}"
     return f"Show {found.recommended}{layer}. {where.capitalize()} {_in_words(found, found.recommended)}{least}."
 
@@ -28,7 +30,8 @@ def percent(share: float) -> str:
 def _in_words(found: AuditFindings, method: str) -> str:
     """The questions that a method passes, that it fails, and that are open, in words."""
     given = found.findings[method].values()
-    passed = [f"{one.question.true}{_by(one)}" for one in given if one.answer == PASS]
+    peak = found.peaks.get(method)
+    passed = [f"{one.question.true}{_by(one, peak)}" for one in given if one.answer == PASS]
     failed = [one.question.false for one in given if one.answer == FAIL]
     unsure = [one.question.true for one in given if one.answer == OPEN]
     parts = [f"it {listed(passed)}"] if passed else []
@@ -37,11 +40,14 @@ def _in_words(found: AuditFindings, method: str) -> str:
     return "; ".join(parts)
 
 
-def _by(finding: Finding) -> str:
-    """In brackets, what a pass of `faithful` or `stable` rests on."""
+def _by(finding: Finding, peak: Peaks | None) -> str:
+    """In brackets, what a pass of `faithful`, `stable` or `points at the object` rests on."""
     passed = [one for one in finding.evidence if one.answer == PASS]
     if finding.question.name == "faithful":
         return f" (better than every control by {listed([one.what for one in passed])})"
+    if finding.question.name == POINTS and passed:
+        hits = f"; its peak lies on it in {peak.text} {'image' if peak.images == 1 else 'images'}" if peak else ""
+        return f" (better than every control by {listed([one.what for one in passed])}{hits})"
     if finding.question.name == "stable" and passed:
         one = passed[0]
         return f" ({one.what} {number(one.value)} where the prediction held, {one.against} maps {number(one.other)})"

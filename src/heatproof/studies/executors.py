@@ -10,13 +10,14 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
-from heatproof.errors import HeatproofError
+from heatproof.errors import HeatproofError, HeatproofWarning
 
 Prepare = Callable[[Any], Callable[[Any, Callable[[float], None]], str]]
 Advance = Callable[[float], None]
@@ -71,7 +72,7 @@ class Processes:
 
 
 def _map_in_pool(pool: ProcessPoolExecutor, counter: Any, jobs: Sequence[Any], advance: Advance) -> Iterator[Any]:
-    seen = counter.value
+    seen, said = counter.value, set[str]()
     with _without_interrupts():
         pending = {pool.submit(_work, job) for job in jobs}
     while pending:
@@ -81,7 +82,12 @@ def _map_in_pool(pool: ProcessPoolExecutor, counter: Any, jobs: Sequence[Any], a
         advance(total - seen)
         seen = total
         for future in done:
-            yield future.result()
+            result, told = future.result()
+            for warning in told:
+                if warning[0] not in said:  # each worker has sent its own
+                    said.add(warning[0])
+                    warnings.showwarning(*warning)
+            yield result
 
 
 @contextmanager
@@ -113,6 +119,9 @@ def _end(pool: ProcessPoolExecutor) -> None:
 _run: Callable[[Any, Advance], Any] | None = None
 _advance: Advance | None = None
 _failed: Exception | None = None
+#: The warnings of this worker since its last job, each as the arguments of `warnings.showwarning`; and all so far.
+_told: list[tuple[str, type[Warning], str, int]] = []
+_said: set[str] = set()
 
 
 def _start(prepare: Prepare, setup: Any, counter: Any, parent: int) -> None:
@@ -120,6 +129,7 @@ def _start(prepare: Prepare, setup: Any, counter: Any, parent: int) -> None:
     global _run, _advance, _failed
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the parent handles Ctrl-C; it ends its workers
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    warnings.showwarning = _keep
     try:
         _run = prepare(setup)
     except Exception as error:  # raised by the first job; if the worker ended here, it would look out of memory
@@ -132,11 +142,22 @@ def _start(prepare: Prepare, setup: Any, counter: Any, parent: int) -> None:
     _advance = advance
 
 
+def _keep(message: Any, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
+    """Keeps a warning for the process that started this one, once for each text."""
+    if str(message) not in _said:
+        _said.add(str(message))
+        known = category.__module__ in ("builtins", HeatproofWarning.__module__)
+        _told.append((str(message), category if known else UserWarning, filename, lineno))
+
+
 def _work(job: Any) -> Any:
+    """What the job gives, and the warnings since the last one."""
     if _failed is not None:
         raise _failed
     assert _run is not None and _advance is not None
-    return _run(job, _advance)
+    result = _run(job, _advance)
+    told, _told[:] = list(_told), []
+    return result, told
 
 
 def _die_with(parent: int) -> None:

@@ -167,8 +167,8 @@ class DatasetPlan(Strict):
     name: str | None = Field(None, description="What the results call it.")
     labels: str | None = Field(
         None,
-        description="CSV with the columns file,class_index; also file,class_index,name with names of the classes, or "
-        "file,name with names of the model's classes.",
+        description="CSV with the columns file,class_index (or file,label); also file,class_index,name with names of "
+        "the classes, or file,name with names of the model's classes.",
     )
     masks: str | None = Field(
         None,

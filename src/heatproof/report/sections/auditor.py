@@ -5,11 +5,17 @@ from typing import Any
 
 from heatproof.report.blocks import Heading, Section, Text, sheet
 from heatproof.report.findings import Findings
+from heatproof.report.mask_notes import mask_notes
 from heatproof.report.preprocessing import preprocessing_text
 from heatproof.statistics.audit_answers import QUESTIONS
 from heatproof.statistics.wording import listed
 
 UNKNOWN = "not given"
+HASHES = (
+    "BLAKE2b of 128 bits. That of the weights is over the names, types, shapes and values of all tensors, in whatever "
+    "file they are. That of a folder of images is over the names, the labels, and the length and the first "
+    "64 KiB of each file: a change further on in a larger file is not seen."
+)
 FILES = (
     "A section for a model card is in model_card.md; with the extra xlsx this list and all tables are in one "
     "workbook, tables/audit.xlsx. What must not be concluded stands under the verdict."
@@ -41,6 +47,7 @@ def record(findings: Findings) -> Iterator[tuple[str, str]]:
             yield f"preprocessing of {model.get('name')}", preprocessing_text(model["preprocessing"])
     for data in plan.get("datasets") or ():
         yield f"images {data.get('name')}", _images(findings, data)
+    yield "hashes", HASHES
     yield "class explained", findings.target_text(str(plan.get("target")))
     for machine in plan.get("machines") or ():
         yield "computed on", f"{machine.get('accelerator') or machine['device']}, {machine['instructions']}"
@@ -76,6 +83,7 @@ def untested(findings: Findings) -> Iterator[str]:
     yield "Other layers, methods and options than those listed, and other classes than the one explained."
     if len(findings.flagged):
         yield f"{len(findings.flagged)} images that could not be used; they are listed under “What was run”."
+    yield from mask_notes(findings)
     yield "Differences between groups of images, such as cameras, sites or people: all images were taken together."
     yield "Whether people read the map as it is meant, and whether it helps them to decide."
     yield "The network itself: that a map is faithful says nothing of whether the prediction is right or fair."
