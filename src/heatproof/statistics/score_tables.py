@@ -50,8 +50,8 @@ def score_table(
 ) -> pd.DataFrame:
     """Mean of every metric for every model and method; columns as COLUMNS, shares as fractions and not in per cent.
 
-    `n` counts rows and `flagged` those with a flag; mean and std (ddof 1) are over the rows with a number. low and
-    high: 95 % bootstrap interval of the mean by image, the same draws for every cell; NaN below two images.
+    `n` counts the rows with a number, over which mean and std (ddof 1) are taken, `flagged` the rows with a flag. low
+    and high: 95 % bootstrap interval of the mean by image, the same draws for every cell; NaN below two images.
     Models, methods and metrics stand in the order in which the rows name them.
     """
     frame = score_rows(rows)
@@ -72,7 +72,7 @@ def score_table(
         if images < 2:
             low = high = np.nan
         flagged = int((cell["flag"] != "").sum())
-        lines.append((model, method, metric, len(cell), mean, std, low, high, better(directions, metric), flagged))
+        lines.append((model, method, metric, len(found), mean, std, low, high, better(directions, metric), flagged))
     return pd.DataFrame(lines, columns=list(COLUMNS))
 
 
