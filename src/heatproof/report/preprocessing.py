@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from heatproof.windows import IGNORED
-
 
 def preprocessing_text(facts: Mapping[str, Any]) -> str:
     """What the network sees of an image: size, resize, crop, interpolation, mean, std, window, transparency."""
@@ -22,7 +20,7 @@ def preprocessing_text(facts: Mapping[str, Any]) -> str:
     else:
         black = "percentiles .5 and 99.5 of each image" if window == "auto" else _numbers(window)
     ground = facts.get("alpha_background")
-    behind = "ignored" if ground == IGNORED else f"on {ground}"
+    behind = "ignored" if ground == "ignore" else f"on {ground}"
     count = facts.get("channels", 3)
     order = facts.get("channel_order", "rgb").upper() if count == 3 else "grey" if count == 1 else f"{count} channels"
     assumed = facts.get("assumed") or ()
