@@ -30,7 +30,7 @@ class Geometry:
             rectangles; None squashes straight to `size`. A resized image is never smaller than the crop.
         interpolation: nearest, bilinear, bicubic or lanczos.
         window: the stored values that are black and white; see `windows.Window`.
-        background: the colour behind transparent pixels.
+        background: the colour behind transparent pixels, or `ignore` for their stored colours.
         channels: of the network's input. For 3 grey becomes RGB, for 1 colour becomes grey; for another number an image
             must hold as many.
     """

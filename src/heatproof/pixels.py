@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from heatproof.errors import InvalidImage, warn
-from heatproof.windows import PERCENTILES, Window, colour
+from heatproof.windows import IGNORED, PERCENTILES, Window, colour
 
 #: How far floating-point values may lie outside [0, 1] by rounding.
 _ROUNDING = 1e-5
@@ -137,7 +137,7 @@ def rgb(image: "Image.Image | Pixels", window: Window = None, background: str = 
     Args:
         image: a PIL image of any mode, or `Pixels`.
         window: see `Window`; the values are the image's own, so 0 to 255 for 8 bits.
-        background: the colour behind transparent pixels.
+        background: the colour behind transparent pixels; `ignore` takes the stored colours as they are.
 
     Raises:
         InvalidImage: see `Pixels.unit`; another number of channels than 1 or 3.
@@ -150,7 +150,7 @@ def rgb(image: "Image.Image | Pixels", window: Window = None, background: str = 
     if opened.values.shape[2] not in (1, 3):
         raise opened.of_channels(3)
     found = opened.unit(window)
-    if opened.alpha is None:
+    if opened.alpha is None or background == IGNORED:
         return _as_bytes_if_exact(found)
     behind = np.asarray(colour(background), dtype=np.float32) / 255
     behind = behind[:1] if found.shape[2] == 1 and len(set(behind.tolist())) == 1 else behind
@@ -282,8 +282,8 @@ def as_bytes(image: Image.Image | np.ndarray) -> Image.Image:
 
 
 def _opaque(image: Image.Image, background: str) -> Image.Image:
-    if image.mode != "RGBA":
-        return image
+    if image.mode != "RGBA" or background == IGNORED:
+        return image.convert("RGB")
     ground = Image.new("RGBA", image.size, (*colour(background), 255))
     return Image.alpha_composite(ground, image).convert("RGB")
 

@@ -1,4 +1,4 @@
-"""Which stored values are black and white, and the colour behind transparency: what a user may say of it, checked."""
+"""Which stored values are black and white, and what is behind transparency: what a user may say of it, checked."""
 
 import math
 from collections.abc import Sequence
@@ -11,6 +11,9 @@ Window = tuple[float, float] | Literal["auto"] | None
 
 #: `auto` takes these percentiles of an image's values, over all channels, as black and white.
 PERCENTILES = (0.5, 99.5)
+
+#: In place of a colour behind transparency: the stored colours as they are, as `Image.convert("RGB")` gives them.
+IGNORED = "ignore"
 
 
 def checked_window(window: Any) -> Window:
@@ -35,16 +38,18 @@ def checked_window(window: Any) -> Window:
 
 
 def checked_background(background: Any) -> str:
-    """The name of a colour, as Pillow knows them (`black`, `#808080`, `rgb(0, 128, 255)`).
+    """The name of a colour, as Pillow knows them (`black`, `#808080`, `rgb(0, 128, 255)`), or `ignore`.
 
     Raises:
         InvalidInput: no such colour.
     """
     try:
-        colour(background)
+        if background != IGNORED:
+            colour(background)
     except (ValueError, TypeError, AttributeError):
         raise InvalidInput(
-            f"`alpha_background` must be an opaque colour such as white, black or #808080. Got {background!r}."
+            f"`alpha_background` must be an opaque colour such as white, black or #808080, or `ignore`. "
+            f"Got {background!r}."
         ) from None
     return str(background)
 

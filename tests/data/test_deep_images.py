@@ -261,6 +261,19 @@ def test_transparent_pixels_lie_on_the_background(tmp_path, background, behind):
         np.testing.assert_allclose(found, expected, atol=0.009 if bits == 8 else 4e-5, err_msg=path.name)
 
 
+def test_transparency_that_is_ignored_leaves_the_stored_colours(tmp_path):
+    """As `Image.convert("RGB")` of torchvision's loader does, for every mode with transparency."""
+    unit = transparent(tmp_path)
+    for name in ("deep.png", "deep.tif", "eight.png"):
+        np.testing.assert_allclose(read(tmp_path / name, background="ignore"), unit[..., :3], atol=0.004, err_msg=name)
+    opened = Image.open(tmp_path / "eight.png")
+    for mode in ("RGBA", "LA", "PA"):
+        image = opened.convert("P").convert(mode) if mode == "PA" else opened.convert(mode)
+        found = rgb(image, background="ignore")
+        assert isinstance(found, Image.Image) and found.mode == "RGB"
+        assert found.tobytes() == image.convert("RGB").tobytes(), mode
+
+
 def test_a_colour_that_stands_for_transparent_in_sixteen_bits(tmp_path):
     """tRNS of grey and of colour."""
     key = b"tRNS" + struct.pack(">HHH", *COLOUR[0, 0].tolist())

@@ -14,6 +14,7 @@ from heatproof.data import load_images
 from heatproof.errors import HeatproofWarning, InvalidInput, InvalidTarget
 from heatproof.panels.alternatives import Alternative, as_options, likely_windows
 from heatproof.panels.checking import Check
+from heatproof.panels.explained_image import ClassProbability
 from heatproof.panels.predictions import Prediction, Range
 from heatproof.pixels import Pixels
 
@@ -114,6 +115,34 @@ def test_beside_labels_a_gain_must_be_larger_than_noise(shapes):
 
     assert checked(6).better is None and checked(15).better is not None
     assert "None of 1 other preprocessings is better beyond chance." in checked(6).sentences
+
+
+def test_labels_that_are_guessed_as_often_are_told():
+    def sentences(right: int) -> str:
+        found = [Prediction("a", first=ClassProbability(0), label=0)] * right
+        found += [Prediction("a", first=ClassProbability(0), label=1 + i % 2) for i in range(20 - right)]
+        return " ".join(Check("m", "", (), found, None).sentences)
+
+    assert "no better than guessing: one class for all images is right for 8" in sentences(8)
+    assert "guessing" not in sentences(20), "one class alone says nothing"
+
+
+def test_where_transparency_alone_decides_it_is_told(shapes, tmp_path):
+    """Three images of shapes under transparency: three gained are no gain beyond chance, and yet no accident."""
+    shapes_images = load_images("shapes", limit=6)
+    names = []
+    for i in range(6):
+        image = shapes_images.open(i).convert("RGB")
+        if i < 3:
+            image.putalpha(0)
+        image.save(tmp_path / f"{i}.png")
+        names.append(f"{i}.png,{shapes_images.labels[i]}")
+    (tmp_path / "labels.csv").write_text("\n".join(["file,class_index", *names]))
+    found = heatproof.check(shapes, tmp_path, labels=tmp_path / "labels.csv", alternatives=True)
+    assert any("with --alpha-background ignore, and" in line for line in found.sentences), found.sentences
+    ignoring = shapes.with_preprocessing(shapes.preprocessing.overridden(alpha_background="ignore"))
+    again = heatproof.check(ignoring, tmp_path, labels=tmp_path / "labels.csv", alternatives=False)
+    assert again.right[0] > found.right[0] and "transparency ignored" in again.preprocessing
 
 
 def test_options_are_those_of_the_network_in_its_order(shapes):

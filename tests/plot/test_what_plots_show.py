@@ -278,6 +278,22 @@ def test_before_and_after_say_where_the_class_changed(model, x, maps):
         plot.before_after(two, one, (np.zeros((2, 4, 4)), np.zeros((1, 4, 4))))
 
 
+def test_images_side_by_side_have_a_row_for_each_method():
+    maps = {name: np.linspace(0, 1, 3 * 64).reshape(3, 8, 8) for name in ("gradcam", "mine")}
+    images = np.zeros((3, 32, 32, 3))
+    figure = plot.panel(maps, images, across="images", width=10)
+    assert [word for word in words(figure) if word in ("image", "gradcam", "mine")] == ["image", "gradcam", "mine"]
+    wide, high = figure.get_size_inches()
+    assert wide == 10 and 9 < high < 11, "three columns and three rows"
+    low = plot.panel({"gradcam": maps["gradcam"]}, images, across="images", width=10).get_size_inches()[1]
+    assert low < high, "two rows"
+    many = {"gradcam": np.zeros((30, 8, 8)) + np.eye(8)}
+    figure = plot.panel(many, np.zeros((30, 32, 32, 3)), rows=range(30), across="images", width="column")
+    assert words(figure).count("gradcam") == words(figure).count("image") == 8, "four columns fit"
+    with pytest.raises(InvalidInput, match=r"`across` must be methods or images\. Got 'rows'"):
+        plot.panel(maps, images, across="rows")  # type: ignore[arg-type]
+
+
 def test_images_of_a_folder_and_of_a_gallery_are_drawn(model, tmp_path):
     from PIL import Image
 

@@ -167,6 +167,7 @@ def _report(
     folder: Path, running: Running, labels: Mapping[str, str] | None = None, reference: str | None = None
 ) -> Any:
     from heatproof import report as reports
+    from heatproof.report.accuracy_notes import accuracy_notes
     from heatproof.report.mask_notes import mask_notes
 
     findings = reports.write_tables(folder, labels=labels, reference=reference)
@@ -177,6 +178,8 @@ def _report(
     for note in mask_notes(findings):
         print(f"Masks: {note}")
     scoretable.print_tables(findings)
+    for note in accuracy_notes(findings):
+        print(f"\nLabels: {note}")
     noted = "audit.csv" in findings.tables
     for answer in findings.answers:
         print("\n" + f"{answer.where}: {answer.sentence}".removeprefix(": "))

@@ -176,7 +176,10 @@ def _advice(shaped: list[str], weights: _Shapes, expected: _Shapes) -> str:
     classes = {len(weights[key]) for key in heads}
     if shaped and heads == shaped and len(classes) == 1:
         count = classes.pop()
-        return f"If it was trained on {count} classes, set num_classes={count}."
+        return (
+            f"If it was trained on {count} classes, set num_classes={count}: --model-arg num_classes={count}, or in "
+            f'Python model_args={{"num_classes": {count}}}.'
+        )
     return "Check that architecture and model arguments (num_classes, img_size …) are those it was saved with."
 
 

@@ -74,7 +74,8 @@ def load_model(
         interpolation: nearest, bilinear, bicubic or lanczos.
         window: the stored values that are black and white, such as (0, 4095), or `auto` for the percentiles .5 and 99.5
             of each image; by default the range of the file's type, and the file's own window for DICOM.
-        alpha_background: the colour behind transparent pixels, white by default.
+        alpha_background: the colour behind transparent pixels, white by default; `ignore` takes their stored colours,
+            as the loaders of torchvision, timm and OpenCV do.
         value_range: the units of `mean` and `std`: 255 where they are those of bytes, as 123.7; 1 by default.
         channel_order: `bgr` for a network that takes blue first, as one trained on images of OpenCV; `rgb` otherwise.
         classes: names of the classes in the order of the outputs: a list, a mapping from index to name, or a file, with

@@ -48,7 +48,8 @@ def wrap(
     are the same, and as much as it can elsewhere. In place of `crop`, `resize` is the length of the shorter side (256
     for 224), a box (height, width) that the resized image just covers, or None to resize to `size` without the aspect.
     `window`: the stored values that are black and white, such as (0, 4095), or `auto` for the percentiles .5 and 99.5
-    of each image; by default the range of the file's type. `alpha_background`: the colour behind transparent pixels.
+    of each image; by default the range of the file's type. `alpha_background`: the colour behind transparent pixels,
+    or `ignore`.
     `device="auto"` leaves the module where it is, anything else moves it. `layer` replaces the target layer found by
     architecture. `classes`: names of the classes, a list, a mapping from index to name, or a file of either; by default
     those that the module's configuration holds (transformers, timm). `multi_label`: labels do not exclude each other.

@@ -8,7 +8,7 @@ from heatproof.geometry import default_resize
 from heatproof.models.preprocessing import Preprocessing, for_channels
 from heatproof.panels.predictions import Prediction
 from heatproof.pixels import Pixels
-from heatproof.windows import Window
+from heatproof.windows import IGNORED, Window
 
 #: What networks are trained with, besides the present mean and std: red, green, blue, of images in [0, 1].
 NORMALISATIONS: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...] = (
@@ -23,6 +23,8 @@ CROPS = (0.875, 0.95, 1.0, None)
 FILTERS = ("bilinear", "bicubic")
 #: The most windows that are tried.
 WINDOWS = 2
+#: What is behind transparent pixels; most training code takes their stored colours.
+BACKGROUNDS = ("white", IGNORED)
 #: How far the same network on the same images may differ from a reference of another machine, in a probability.
 NEAR = 1e-4
 
@@ -93,9 +95,9 @@ def searched(
     """The alternatives tried, the best first.
 
     First each step by itself from the present preprocessing: the window, mean and std, the channel order with them, the
-    crop, the filter. Then, where none of these agrees perfectly, the steps one after another, each from the best so
-    far. So a single mistake is found as such, and several are found with some forty trials and not with all
-    combinations. Of two that agree alike, the one that changes less is better.
+    crop, the filter, what is behind transparency. Then, where none of these agrees perfectly, the steps one after
+    another, each from the best so far. So a single mistake is found as such, and several are found with some forty
+    trials and not with all combinations. Of two that agree alike, the one that changes less is better.
 
     `resized`: whether the images can be resized otherwise; of tensors only mean, std and the order can be wrong.
     `windows`: those to try, of `likely_windows`.
@@ -161,13 +163,19 @@ def _filters(base: Preprocessing) -> Iterator[Preprocessing]:
         yield replace(base, geometry=replace(base.geometry, interpolation=name))
 
 
-_STEPS = (_normalisations, _crops, _filters)
+def _backgrounds(base: Preprocessing) -> Iterator[Preprocessing]:
+    if base.geometry.channels in (1, 3):  # else transparency is a channel
+        for name in BACKGROUNDS:
+            yield replace(base, geometry=replace(base.geometry, background=name))
+
+
+_STEPS = (_normalisations, _crops, _filters, _backgrounds)
 #: The most preprocessings that a search looks at.
-STEPS = 2 * (2 * (len(NORMALISATIONS) + 1) + len(CROPS) + len(FILTERS) + WINDOWS)
+STEPS = 2 * (2 * (len(NORMALISATIONS) + 1) + len(CROPS) + len(FILTERS) + len(BACKGROUNDS) + WINDOWS)
 
 
 def _changes(before: Preprocessing, after: Preprocessing) -> int:
-    """How many of mean and std, channel order, resize, filter and window are others."""
+    """How many of mean and std, channel order, resize, filter, window and background are others."""
     one, two = before.geometry, after.geometry
     return sum((
         (before.mean, before.std) != (after.mean, after.std),
@@ -175,6 +183,7 @@ def _changes(before: Preprocessing, after: Preprocessing) -> int:
         one.resize != two.resize,
         one.interpolation != two.interpolation,
         one.window != two.window,
+        one.background != two.background,
     ))  # fmt: skip
 
 
@@ -205,4 +214,6 @@ def as_options(before: Preprocessing, after: Preprocessing) -> str:
         found.append(f"--resize {'none' if text is None else text}")
     if before.geometry.interpolation != after.geometry.interpolation:
         found.append(f"--interpolation {after.geometry.interpolation}")
+    if before.geometry.background != after.geometry.background:
+        found.append(f"--alpha-background {after.geometry.background}")
     return " ".join(found)

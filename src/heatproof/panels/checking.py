@@ -134,6 +134,7 @@ class Check:
         if self.right[1]:
             count, total = self.right
             found.append(f"{count} of {total} labels are predicted ({100 * count / total:.0f} %).")
+            found += self._no_better_than_guessing
         if not found:
             found.append("Nothing to compare with: give `reference` (--reference) or labels.")
         if unread := [one.image for one in self.predictions if one.flag]:
@@ -151,11 +152,43 @@ class Check:
             elif self.alternatives:
                 cause = ": the weights, the classes or the files may differ" if not self.agrees else ""
                 found.append(f"None of {len(self.alternatives)} other preprocessings is better beyond chance{cause}.")
+        found += self._transparency_decides
         if self.inputs is not None and self.inputs.doubt:
             found.append(f"What goes into the network is doubtful: {self.inputs.doubt}.")
         if self.assumed:
             found.append(f"Assumed, because nobody gave it: {', '.join(self.assumed)}.")
         return found
+
+    @property
+    def _no_better_than_guessing(self) -> list[str]:
+        """A sentence where the most frequent label, guessed for every image, would be right as often."""
+        labels = [one.label for one in self.predictions if one.right is not None]
+        guess = max(map(labels.count, set(labels)))
+        if len(set(labels)) < 2 or self.right[0] > guess:
+            return []
+        return [
+            f"That is no better than guessing: one class for all images is right for {guess}. Other sizes are never "
+            "tried, and of means and standard deviations only common ones: give those of the training (--size, --mean, "
+            "--std). Or the order of the classes (--classes) or the weights are others."
+        ]
+
+    @property
+    def _transparency_decides(self) -> list[str]:
+        """A sentence where what is behind transparent pixels, and nothing else, changes how many images agree.
+
+        No test: the images are the same, so a prediction that changes does so for this reason.
+        """
+        if self.start is None or self.better is not None:
+            return []
+        start = self.start.preprocessing
+        for one in self.alternatives:
+            only = replace(one.preprocessing.geometry, background=start.geometry.background)
+            if replace(one.preprocessing, geometry=only) == start and one.answers != self.start.answers:
+                return [
+                    f"Transparency matters: of {one.total} images {one.agreeing} agree with "
+                    f"{as_options(start, one.preprocessing)}, and {self.start.agreeing} now. Choose as in training."
+                ]
+        return []
 
     @property
     def picture(self) -> Any:
@@ -210,8 +243,8 @@ def check(
     Wrong preprocessing gives plausible predictions and plausible maps, only worse ones. This shows it: the images as
     they reach the network, the range of their values, the predictions. Where predictions do not agree with the
     reference, or some labels are not predicted, the usual mistakes are tried on at most 64 of the images: other means
-    and standard deviations, RGB in place of BGR, another crop or a squash, another filter, and for images of 16 bits
-    another window.
+    and standard deviations, RGB in place of BGR, another crop or a squash, another filter, transparency ignored, and
+    for images of 16 bits another window.
 
     Args:
         model: a model, or a module, which is wrapped with the defaults of `wrap`.

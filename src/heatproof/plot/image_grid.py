@@ -40,7 +40,7 @@ def image_grid(rows: Sequence[Sequence[GridTile]], paper: Paper, look: Look | No
     """
     width = round(paper.width * DPI)
     longest = max(map(len, rows))
-    most = max(1, (width - 2 * MARGIN + GAP) // (LEAST + GAP))
+    most = most_across(paper)
     across = math.ceil(longest / math.ceil(longest / most))
     side = (width - 2 * MARGIN + GAP) // max(across, 2) - GAP
     sheet = Sheet(width, 0)
@@ -56,6 +56,11 @@ def image_grid(rows: Sequence[Sequence[GridTile]], paper: Paper, look: Look | No
         y = _bar(sheet, y, min(side * 2 + GAP, width // 3), look)
     sheet.height = y + MARGIN
     return sheet.figure(paper)
+
+
+def most_across(paper: Paper) -> int:
+    """How many tiles fit side by side."""
+    return max(1, (round(paper.width * DPI) - 2 * MARGIN + GAP) // (LEAST + GAP))
 
 
 def _line(sheet: Sheet, line: Sequence[GridTile], y: int, side: int, titled: bool) -> int:

@@ -1,8 +1,9 @@
 """Plots of maps over images: a panel of methods, layers and classes; an image before and after a change."""
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -12,12 +13,15 @@ from heatproof.display_names import checked_labels, method_called
 from heatproof.errors import InvalidInput
 from heatproof.panels.explained_image import ExplainedClass, ExplainedImage, Map, Method
 from heatproof.panels.panel import brightened, over, resized
-from heatproof.plot.image_grid import GridTile, image_grid
+from heatproof.plot.image_grid import GridTile, image_grid, most_across
 from heatproof.plot.image_reading import Rows, class_text, read_images
 from heatproof.plot.paper import Width, chosen_methods, paper_of
 from heatproof.plot.score_reading import leading
 from heatproof.report.overlay import Look
 from heatproof.statistics.score_tables import figure as number
+
+#: Where a column ends above the others, as that of an image that could not be read.
+_EMPTY = GridTile(partial(Image.new, "RGB", color="white"), (1, 1))
 
 
 def panel(
@@ -31,12 +35,14 @@ def panel(
     reference: str = "",
     labels: Mapping[str, str] | None = None,
     names: bool = True,
+    across: Literal["methods", "images"] = "methods",
     width: Width = "page",
     colormap: str = Look.colormap,
     alpha: float = Look.alpha,
     threshold: float = Look.threshold,
 ) -> Figure:
-    """Images with the maps of several methods, layers and classes over them: a row for each image and class explained.
+    """Images with the maps of several methods, layers and classes over them: a row for each image and class explained,
+    or with `across="images"` a column.
 
     The image stands first. Under it are its name and the class; under a map its scores, and in orange why a map says
     nothing (it is then the plain image). A row with more maps than fit the width goes on below.
@@ -52,6 +58,8 @@ def panel(
         reference: a method whose name is bold.
         labels: method → display name.
         names: write the names of images and classes.
+        across: what lies side by side: `methods`, a row for each image; or `images`, a row for each method, as a slide
+            wants it where there are few methods.
         width: `column` (3.25 inches), `page` (6.75 inches) or inches.
         colormap: a name of matplotlib's. alpha: the share of the map's colour over the grey image, in [0, 1].
         threshold: in [0, 1]; where a map is lower, the grey image stays as it is.
@@ -60,7 +68,7 @@ def panel(
         A matplotlib figure of that width.
 
     Raises:
-        InvalidInput: maps or images that cannot be drawn, or an image that is not there.
+        InvalidInput: maps or images that cannot be drawn, an image that is not there, or another `across`.
         UnknownName: a method, a metric or a colour map that is not there, with near misses.
 
     Examples:
@@ -70,6 +78,8 @@ def panel(
         >>> [text.get_text() for text in figure.texts][1:3]
         ['gradcam', 'mine']
     """
+    if across not in ("methods", "images"):
+        raise InvalidInput(f"`across` must be methods or images. Got {across!r}.")
     paper, look = paper_of(width), Look(colormap, alpha, threshold)
     entries = read_images(maps, images, rows, "panel")
     there = _methods_of(entries)
@@ -91,7 +101,7 @@ def panel(
                     below = (*tile.below, *written.of_map(entry.id, method))
                     tiles.append(tile._replace(below=below, bold=method == thick))
             grid.append(tiles)
-    return image_grid(grid, paper, look)
+    return image_grid(grid if across == "methods" else _turned(grid, most_across(paper)), paper, look)
 
 
 def before_after(
@@ -163,6 +173,20 @@ def before_after(
     if not grid:
         raise InvalidInput("Expected at least one image that could be explained. Got none.")
     return image_grid(grid, paper, look)
+
+
+def _turned(grid: Sequence[Sequence[GridTile]], most: int) -> list[list[GridTile]]:
+    """Rows become columns, at most so many side by side, of equal numbers; a title stands before its row alone."""
+    lines = math.ceil(len(grid) / most)
+    wide = math.ceil(len(grid) / lines)
+    turned = []
+    for start in range(0, len(grid), wide):
+        part = grid[start : start + wide]
+        for place in range(max(map(len, part))):
+            tiles = [row[place] if place < len(row) else _EMPTY for row in part]
+            title = next(tile.title for tile in tiles if tile.title)
+            turned.append([tile._replace(title="" if i else title) for i, tile in enumerate(tiles)])
+    return turned
 
 
 def _changed_methods(methods: Any, there: list[str], alone: bool) -> list[str]:

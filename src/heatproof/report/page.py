@@ -6,6 +6,7 @@ from typing import Any
 
 from heatproof.files import write_atomically
 from heatproof.flags import SATURATED
+from heatproof.report.accuracy_notes import accuracy_notes
 from heatproof.report.blocks import Drawing, Section, Sheet, drawings_in, sheet
 from heatproof.report.findings import Findings
 from heatproof.report.frames import distinct, layers_of, one_coloured
@@ -92,6 +93,7 @@ def context(findings: Findings) -> dict[str, Any]:
 
 
 def _warnings(findings: Findings) -> Iterator[str]:
+    yield from accuracy_notes(findings)
     count = len(findings.flagged)
     if count:
         were = "was" if count == 1 else "were"

@@ -19,6 +19,8 @@ def preprocessing_text(facts: Mapping[str, Any]) -> str:
         black = "of the file's type"
     else:
         black = "percentiles .5 and 99.5 of each image" if window == "auto" else _numbers(window)
+    ground = facts.get("alpha_background")
+    behind = "ignored" if ground == "ignore" else f"on {ground}"
     count = facts.get("channels", 3)
     order = facts.get("channel_order", "rgb").upper() if count == 3 else "grey" if count == 1 else f"{count} channels"
     assumed = facts.get("assumed") or ()
@@ -27,7 +29,7 @@ def preprocessing_text(facts: Mapping[str, Any]) -> str:
         f"{how} (height × width), {facts['interpolation']}",
         f"{order}, mean {_numbers(facts['mean'])}, std {_numbers(facts['std'])}{units}",
         f"black and white {black}",
-        *([f"transparency on {facts['alpha_background']}"] if count in (1, 3) else []),  # else it is a channel
+        *([f"transparency {behind}"] if count in (1, 3) else []),  # else it is a channel
     )
     guess = f"; assumed, because nobody gave it: {', '.join(assumed)}" if assumed else ""
     return "; ".join(parts) + guess

@@ -107,7 +107,8 @@ def within_budget(setup: Setup, models: StudyModels, store: Store, workers: int)
         raise InvalidStudy(
             f"A budget of {minutes:g} min is too small: an image costs {max(cost.seconds):.1f} s, so {least} "
             f"images{each} take about {minutes * cost.of(least) / seconds:.1f} min. Give more minutes, or fewer "
-            "methods."
+            "methods. Where other programs kept the processor busy meanwhile, this is too high: --limit N in place of "
+            "--budget takes N images, whatever they cost."
         )
     changed = [name for name in type(plan).model_fields if getattr(plan, name) != getattr(setup.plan, name)]
     if changed:

@@ -70,7 +70,9 @@ class ModelPlan(Strict):
         "point; for DICOM the file's own window, in rescaled units.",
     )
     alpha_background: str | None = Field(
-        None, description="The colour behind transparent pixels: a name or #rrggbb. Default: white."
+        None,
+        description="The colour behind transparent pixels: a name or #rrggbb; `ignore` takes their stored colours, as "
+        "the loaders of torchvision, timm and OpenCV do. Default: white.",
     )
     value_range: float | None = Field(
         None,

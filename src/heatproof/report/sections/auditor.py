@@ -82,7 +82,9 @@ def untested(findings: Findings) -> Iterator[str]:
     yield f"Noise and attacks other than {kinds} at {strengths}, and changes of the scene such as pose or background."
     yield "Other layers, methods and options than those listed, and other classes than the one explained."
     if len(findings.flagged):
-        yield f"{len(findings.flagged)} images that could not be used; they are listed under “What was run”."
+        count = len(findings.flagged)
+        images = "image that could not be used; it is" if count == 1 else "images that could not be used; they are"
+        yield f"{count} {images} listed under “What was run”."
     yield from mask_notes(findings)
     yield "Differences between groups of images, such as cameras, sites or people: all images were taken together."
     yield "Whether people read the map as it is meant, and whether it helps them to decide."
