@@ -130,7 +130,9 @@ class OptionSetting(NamedTuple):
         """The command's parameter, for typer."""
         kind = self.kind[0]
         several = kind in ("pairs", "maps")
-        metavar = METAVARS.get(self.name) or {"pairs": "KEY=VALUE", "maps": "[NAME=]PATH"}.get(kind)
+        metavar = (METAVARS.get(self.name) if several else None) or {"pairs": "KEY=VALUE", "maps": "[NAME=]PATH"}.get(
+            kind
+        )
         plain: Any = {"flag": bool, "int": int, "float": float}.get(kind, list[str] if several else str)
         repeatable = " Repeatable." if several else ""
         option = typer.Option(self.option, help=f"{self.help}{repeatable}", metavar=metavar)
