@@ -9,6 +9,7 @@ KNOWN = frozenset(
         *("begin", "end", "centering", "caption", "label", "toprule", "midrule", "bottomrule", "textbf", "scriptsize"),
         *("footnotesize", "smallskip", "par", "textbackslash", "textasciitilde", "textasciicircum", "textless"),
         *("textgreater", "textbar", "dots", "pm", "times", "cdot", "leq", "geq", "approx", "rightarrow", "uparrow"),
+        *("setlength", "tabcolsep"),
         *("downarrow", "infty", "frac", "dagger", "star", "surd", "alpha", "kappa", "chi", "Delta", "Sigma"),
     )
 )
@@ -57,7 +58,7 @@ def _check_signs(text: str) -> None:
         assert sign not in "%#" or not sign, f"a bare {sign}"
         assert formula or sign not in ("_", "^"), f"{sign} outside a formula"
         assert not set(plain) & set("≈†⚑★−±×≤≥↑↓₀κχ"), plain
-    for kind, name in re.findall(r"\\(begin|end)\{(\w+)\}", text):
+    for kind, name in re.findall(r"\\(begin|end)\{(\w+\*?)\}", text):
         assert kind == "begin" or environments.pop() == name
         environments += [name] if kind == "begin" else []
     assert not depth and not formula and not environments

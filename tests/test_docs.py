@@ -367,3 +367,14 @@ def test_the_glossary_of_the_guide_holds_the_rules_of_the_code():
     from heatproof.data.image_opener import MAX_PIXELS
 
     assert f"Images over {MAX_PIXELS // 10**6} million pixels" in GUIDE
+
+
+def test_the_file_of_labels_is_not_written_as_names_of_methods():
+    text = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    assert "`--labels METHOD=NAME`" not in text and "`--label METHOD=NAME`" in text
+
+
+def test_no_page_holds_a_merge_that_was_not_finished():
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    marks = re.compile(r"^(<<<<<<<|>>>>>>>) ", re.MULTILINE)
+    assert [page.name for page in pages if marks.search(page.read_text(encoding="utf-8"))] == []

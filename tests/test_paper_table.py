@@ -87,3 +87,16 @@ def test_labels():
         checked_labels({"random": "gradcam"}, methods)
     with pytest.raises(InvalidInput, match="must be one line of text"):
         checked_labels({"gradcam": "  "}, methods)
+
+
+def test_a_wide_table_spans_both_columns():
+    """A `table` is one column wide in a two-column paper; one wider than the page is set smaller too."""
+    assert r"\begin{table}[tbp]" in table().to_latex()
+    rows = [PaperRow("a method of ours", [PaperCell("0.7213", "0.7011–0.7412") for _ in range(3)])]
+    wide = table(head=["method", "road", "drop", "arcc"], rows=rows).to_latex()
+    assert r"\begin{table*}[tp]" in wide and r"\end{table*}" in wide and "tabcolsep" not in wide
+    rows = [PaperRow("a method of ours", [PaperCell("0.7213", "0.7011–0.7412") for _ in range(6)])]
+    wider = table(head=["method", *"abcdef"], rows=rows).to_latex()
+    assert r"\setlength{\tabcolsep}{3pt}" in wider
+    read_table(wide)
+    read_table(wider)

@@ -35,11 +35,22 @@ def checked_labels(labels: Mapping[Any, Any], methods: Iterable[str]) -> dict[st
     return found
 
 
-def method_called(name: str, methods: Iterable[str], kind: str = "method of this study") -> str:
-    """The one of `methods` with this name, in any spelling. UnknownName where there is none, with near misses."""
+def method_called(
+    name: str,
+    methods: Iterable[str],
+    kind: str = "method of this study",
+    labels: Mapping[str, str] | None = None,
+) -> str:
+    """The one of `methods` with this name, in any spelling, or with this display name among `labels`.
+
+    UnknownName where there is none, with near misses.
+    """
     methods = list(methods)
     if name in methods:
         return name
+    shown = [method for method in methods if (labels or {}).get(method) == name]
+    if shown:
+        return shown[0]
     same = [method for method in methods if fold(method) == fold(name)]
     if not same:
         raise unknown(kind, name, methods)

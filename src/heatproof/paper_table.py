@@ -56,6 +56,10 @@ _LATEX = {
     "Δ": r"$\Delta$",
     "Σ": r"$\Sigma$",
 }
+#: Points: the width of a column of a two-column page and of the page, of a letter of 10 points and of one of
+#: \\scriptsize on average, and of the space between two columns of a table.
+COLUMN_WIDTH, PAGE_WIDTH, LETTER, SMALL_LETTER, BETWEEN = 234.0, 486.0, 5.0, 3.6, 12.0
+
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#~$])")
 
 
@@ -98,12 +102,27 @@ class PaperTable:
     notes: Sequence[str] = ()
     words: Sequence[int] = (0,)
 
+    @property
+    def width(self) -> float:
+        """About how wide it is in LaTeX, in points, at 10 points."""
+        widths = [LETTER * len(name) for name in self.head]
+        for row in self.rows:
+            cells = [LETTER * len(row.name), *map(_cell_width, row.cells)]
+            widths = [max(pair) for pair in zip(widths, cells, strict=True)]
+        return sum(widths) + BETWEEN * (len(widths) - 1)
+
     def to_latex(self) -> str:
-        r"""A `table` environment; it needs `\usepackage{booktabs}` and no other package."""
+        r"""A `table` environment; it needs `\usepackage{booktabs}` and no other package.
+
+        A table that is wider than a column of a two-column page is a `table*`, which spans both columns there and is a
+        `table` in other documents. One that is wider than such a page is set smaller.
+        """
+        kind = "table*" if self.width > COLUMN_WIDTH else "table"
         columns = "".join("l" if number in (0, *self.words) else "r" for number in range(len(self.head)))
         lines = [
-            r"\begin{table}[tbp]",
+            rf"\begin{{{kind}}}[{'tp' if kind == 'table*' else 'tbp'}]",
             r"\centering",
+            *([r"\footnotesize", r"\setlength{\tabcolsep}{3pt}"] if self.width > PAGE_WIDTH else ()),
             rf"\caption{{{latex(self.caption)}}}",
             rf"\label{{tab:{_label(self.name)}}}",
             rf"\begin{{tabular}}{{{columns}}}",
@@ -120,7 +139,7 @@ class PaperTable:
         lines += [r"\bottomrule", r"\end{tabular}"]
         if self.notes:
             lines.append(rf"\par\smallskip{{\footnotesize {latex(' '.join(self.notes))}\par}}")
-        return "\n".join([*lines, r"\end{table}"]) + "\n"
+        return "\n".join([*lines, rf"\end{{{kind}}}"]) + "\n"
 
     def to_markdown(self) -> str:
         """A table of GitHub's Markdown, with the caption above and the notes below."""
@@ -162,6 +181,11 @@ def _latex_cell(cell: PaperCell) -> str:
         return value
     beside = latex(cell.beside)
     return rf"{value} $\pm$ {beside}" if cell.plus_minus else rf"{value} {{\scriptsize ({beside})}}"
+
+
+def _cell_width(cell: PaperCell) -> float:
+    letter = LETTER if cell.plus_minus else SMALL_LETTER
+    return LETTER * len(cell.text) + (letter * (len(cell.beside) + 3) if cell.beside else 0.0)
 
 
 def _markdown_cell(cell: PaperCell) -> str:

@@ -314,3 +314,24 @@ def test_images_of_a_folder_and_of_a_gallery_are_drawn(model, tmp_path):
     assert {"one.png", "gradcam"} <= set(words(plot.panel(tmp_path / "out", width="column")))
     with pytest.raises(InvalidInput, match="heatproof explain --out"):
         plot.panel(folder)
+
+
+def test_a_reference_is_a_name_or_a_display_name_and_never_ignored():
+    frame = pd.DataFrame(np.random.default_rng(1).normal([0, 0.1, 3], 1, (30, 3)), columns=["a", "b", "c"])
+    figure = plot.critical_difference(frame, reference="Ours", labels={"b": "Ours"})
+    bold = [one.get_text() for one in figure.axes[0].get_yticklabels() if one.get_fontweight() == "bold"]
+    assert bold == ["Ours"]
+    with pytest.raises(UnknownName, match="called 'Theirs'"):
+        plot.critical_difference(frame, reference="Theirs", labels={"b": "Ours"})
+
+
+def test_methods_that_share_a_rank_are_named():
+    """Before pooling and a linear layer these two are one map, so one of them has no row of its own."""
+    model = heatproof.load_model("shapes")
+    scores = heatproof.score(model, torch.rand(12, 3, 64, 64), ["gradcam", "hirescam", "eigencam"], ["deletion"])
+    figure = plot.critical_difference(scores, labels={"hirescam": "Ours"}, reference="Ours")
+    assert any("equal maps: gradcam = Ours" in " ".join(text.split()) for text in words(figure))
+    labels = {one.get_text(): one.get_fontweight() for one in figure.axes[0].get_yticklabels()}
+    assert labels["gradcam"] == "bold" and "Ours" not in labels
+    without = plot.critical_difference(scores, methods=["gradcam", "eigencam"])
+    assert not any("equal maps" in text for text in words(without))

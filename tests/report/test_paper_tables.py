@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,11 +13,12 @@ from typer.testing import CliRunner
 from heatproof.cli import app
 from heatproof.cli.cite_command import sources_of
 from heatproof.errors import HeatproofWarning, UnknownName
+from heatproof.paper_table import PaperCell, PaperRow, PaperTable
 from heatproof.report import write_latex, write_tables
 from heatproof.report.citations import citations
 from heatproof.report.labelling import labelled
 from heatproof.report.page import rendered
-from heatproof.report.paper_tables import paper_tables
+from heatproof.report.paper_tables import _by_quantity, paper_tables
 from heatproof.statistics.paired import differences, holm
 
 from ..latex_reading import read_table
@@ -226,3 +228,15 @@ def test_the_commands(scored, tmp_path):
     assert not done.exit_code, done.output
     assert "selvaraju2017gradcam" in (tmp_path / "references.bib").read_text()
     assert r"\cite{selvaraju2017gradcam}" in (tmp_path / "methods.tex").read_text()
+
+
+def test_a_table_longer_than_a_page_is_one_for_each_quantity():
+    rows = [PaperRow(q, [PaperCell(f"m{i}"), PaperCell("0.1")]) for q in "xy" for i in range(30)]
+    long = PaperTable("r-tests", "Ours against the others.", ["by", "other method", "p"], rows, words=(0, 1))
+    one, two = _by_quantity(long)
+    assert (one.name, two.name) == ("r-tests-x", "r-tests-y")
+    assert one.caption == "Ours against the others; by x." and one.head == ["other method", "p"]
+    assert [row.name for row in one.rows] == [f"m{i}" for i in range(30)]
+    read_table(one.to_latex())
+    (short,) = _by_quantity(replace(long, rows=rows[:35]))
+    assert short.rows == rows[:35]

@@ -78,3 +78,8 @@ def test_what_is_typed():
             display_names([wrong])
     with pytest.raises(InvalidInput, match="once"):
         display_names(["gradcam=a", "gradcam=b"])
+
+
+def test_the_reference_may_be_called_by_its_display_name():
+    plan = checked_plan({**HERE, "labels": {"layercam": "LayerCAM (ours)"}, "reference": "LayerCAM (ours)"})
+    assert named_methods(plan)["reference"] == "layercam"

@@ -19,7 +19,7 @@ def test_the_tables_of_a_study(tmp_path):
     text = results.to_latex(spread="std")
     assert "% result-scores\n" in text
     tables = {one.name: read_table(one.to_latex()) for one in results.paper_tables()}
-    assert len(tables) == text.count(r"\begin{table}")
+    assert len(tables) == text.count(r"\begin{table}") + text.count(r"\begin{table*}")
     assert {row[0] for row in tables["result-scores"].rows[1:3]} == {"gradcam", r"Eigen\_CAM"}
     assert any(name.startswith("result-gradcam-against-every") for name in tables)
     assert r"Eigen\_CAM" in results.to_markdown()

@@ -25,6 +25,7 @@ from heatproof.models.attention import UnfusedAttention
 from heatproof.models.capture import INPUT, Captured, captured
 from heatproof.models.head import linear_head
 from heatproof.models.one_output import warn_of_values
+from heatproof.models.probability_outputs import warn_of_probabilities
 from heatproof.models.row_checks import check_images, check_layers
 from heatproof.models.tail import Record, Tail, recording
 from heatproof.quantities import QUANTITIES, having, of_variants
@@ -180,6 +181,7 @@ class Batch:
         """`(N,)` or `(N, T)`: the classes explained."""
         logits = self.logits.detach()
         warn_of_values(self.model, logits)
+        warn_of_probabilities(self.model, logits)
         values = self.model.of_values
         return ordinary(targets.resolved(self.target_rule, logits, self.labels, self.clean, values=values))
 

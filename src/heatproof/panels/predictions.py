@@ -17,6 +17,7 @@ from heatproof.engine import halved
 from heatproof.errors import InvalidImage, InvalidInput, InvalidTarget
 from heatproof.models import Model
 from heatproof.models.one_output import warn_of_values
+from heatproof.models.probability_outputs import warn_of_probabilities
 from heatproof.panels.explained_image import ClassProbability
 from heatproof.panels.image_sources import ImageSource
 from heatproof.rounding import top_class
@@ -144,6 +145,7 @@ def predictions(
             z = model.normalise(given).double()
         moments.append((float(z.sum()), float(z.square().sum()), float(z.amin()), float(z.amax()), z.numel()))
         warn_of_values(model, logits)
+        warn_of_probabilities(model, logits)
         finite = torch.isfinite(logits).all(1).tolist()
         top = top_class(logits).tolist()
         for at, (row, one) in enumerate(zip(rows, model.probabilities(logits), strict=True)):

@@ -83,9 +83,9 @@ def panel(
     paper, look = paper_of(width), Look(colormap, alpha, threshold)
     entries = read_images(maps, images, rows, "panel")
     there = _methods_of(entries)
-    shown = chosen_methods(methods, there) if there else []
     named = checked_labels(labels or {}, there) if there else {}
-    thick = chosen_methods(reference, there)[0] if reference else ""
+    shown = chosen_methods(methods, there, labels=named) if there else []
+    thick = chosen_methods(reference, there, labels=named)[0] if reference else ""
     written = _Written.of(scores, metrics)
     grid = []
     for entry in entries:

@@ -34,9 +34,15 @@ def paper_of(width: Width) -> Paper:
 
 
 def chosen_methods(
-    methods: str | Iterable[str] | None, there: Sequence[str], controls: Iterable[str] = (), shown: bool = True
+    methods: str | Iterable[str] | None,
+    there: Sequence[str],
+    controls: Iterable[str] = (),
+    shown: bool = True,
+    labels: Mapping[str, str] | None = None,
 ) -> list[str]:
     """The methods to draw, in the order given; by default all that are there, controls last or not `shown`.
+
+    A method may be called by its display name in `labels`.
 
     Raises:
         UnknownName: a method that is not there. InvalidInput: none is left.
@@ -47,7 +53,8 @@ def chosen_methods(
         found += [method for method in there if method in useless and shown]
     else:
         given = [methods] if isinstance(methods, str) else list(methods)
-        found = list(dict.fromkeys(method_called(str(name), there, "method of these results") for name in given))
+        kind = "method of these results"
+        found = list(dict.fromkeys(method_called(str(name), there, kind, labels) for name in given))
     if not found:
         raise InvalidInput("Expected at least one method to draw. Got none.")
     return found

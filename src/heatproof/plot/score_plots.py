@@ -1,6 +1,7 @@
 """Plots of scores: means, curves, ranks with what cannot be told apart, and whether metrics agree."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -42,7 +43,7 @@ def scores(
             frame with the columns `method, metric, mean, low, high`, as tables/scores.csv.
         metrics: by default the first four, the parts of a composite last.
         methods: those to draw, in this order; by default all. controls: draw the controls too, last.
-        reference: a method whose name is bold.
+        reference: a method whose name is bold, by default the study's own reference.
         labels: method → display name.
         width: `column` (3.25 inches), `page` (6.75 inches) or inches.
         model, dataset: of results with several, by default the first.
@@ -67,10 +68,13 @@ def scores(
     paper = paper_of(width)
     found = read_scores(results, "scores", model, dataset)
     wanted = chosen_columns(metrics, found.leading, "metric of these results")[: None if metrics is not None else FIRST]
-    shown = chosen_methods(methods, found.methods, found.controls, controls)
+    named = {**found.labels, **(labels or {})}
+    shown = chosen_methods(methods, found.methods, found.controls, controls, named)
     looks = looks_of(shown, found.methods, found.controls, labels, found.labels)
     titles = list(map(found.titled, wanted))
-    return means_figure(found.table, wanted, shown, looks, titles, thick=_reference(reference, found), paper=paper)
+    return means_figure(
+        found.table, wanted, shown, looks, titles, thick=_reference(reference, found, named), paper=paper
+    )
 
 
 def curves(
@@ -102,7 +106,7 @@ def curves(
         over: `pixels` or `severity`; by default pixels where the results have such curves.
         perturbations: over severity, by default all.
         methods: those to draw, in this order; by default all. controls: draw the controls too, grey and dashed.
-        reference: a method whose line is thick.
+        reference: a method whose line is thick, by default the study's own reference.
         labels: method → display name.
         width: `column` (3.25 inches), `page` (6.75 inches) or inches.
         model, dataset, segmenter: of results with several, by default the first.
@@ -136,10 +140,11 @@ def curves(
     wanted = chosen_columns(metrics, order, "metric with a curve")
     drawn = found.curves[found.curves["metric"].isin(wanted)]
     shown = [one for one in found.methods if one in set(drawn["method"])] if methods is None else methods
-    shown = chosen_methods(shown, found.methods, found.controls)
+    named = {**found.labels, **(labels or {})}
+    shown = chosen_methods(shown, found.methods, found.controls, labels=named)
     shown = shown if controls or methods is not None else [one for one in shown if one not in found.controls]
     looks = looks_of(shown, found.methods, found.controls, labels, found.labels)
-    return curves_figure(drawn, wanted, shown, looks, thick=_reference(reference, found), paper=paper)
+    return curves_figure(drawn, wanted, shown, looks, thick=_reference(reference, found, named), paper=paper)
 
 
 def critical_difference(
@@ -159,7 +164,7 @@ def critical_difference(
     """The average rank of each method (1 = best), with bars over methods that cannot be told apart.
 
     Ranks are taken within each image (of a noise study: within each condition). Controls are not ranked. Friedman's
-    test and Kendall's W stand on top. Methods whose maps are equal are one method.
+    test and Kendall's W stand on top. Methods whose maps are equal are one method; the line on top names them.
 
     Args:
         results: what `heatproof.score`, `heatproof.run` or `heatproof.audit` returned, the folder of a study, or a data
@@ -171,7 +176,7 @@ def critical_difference(
             less than Nemenyi's critical difference (Demšar 2006), which is drawn on top.
         methods: those to rank; the correction is then over their pairs. By default all that are no controls.
         better: `high` or `low`, of a data frame.
-        reference: a method whose name is bold.
+        reference: a method whose name is bold, by default the study's own reference.
         labels: method → display name.
         width: `column` (3.25 inches), `page` (6.75 inches) or inches.
         model, dataset, segmenter: of results with several, by default the first.
@@ -193,9 +198,14 @@ def critical_difference(
     paper = paper_of(width)
     if test not in TESTS:
         raise unknown("`test`", str(test), TESTS)
-    found, name, comparison = _ranked(results, metric, methods, better, model, dataset, segmenter)
+    found, name, comparison = _ranked(results, metric, methods, better, model, dataset, segmenter, labels)
     names = list(comparison.methods)
-    looks = looks_of(names, list(dict.fromkeys([*found.methods, *names])), found.controls, labels, found.labels)
+    there = list(dict.fromkeys([*found.methods, *names]))
+    every = {**found.labels, **(labels or {})}
+    thick = found.equal.arm(_reference(reference, replace(found, methods=there), every))
+    looks = looks_of(names, there, found.controls, labels, found.labels)
+    drawn = set(there if methods is None else chosen_methods(methods, there, labels=every))
+    note = "; ".join(text for text in [note_of(comparison), *_equal_maps(found, names, drawn, every)] if text)
     if test == "nemenyi":
         ranks, distance = comparison.ranks, comparison.distance
         apart = {frozenset(pair) for pair in combinations(ranks, 2) if abs(ranks[pair[0]] - ranks[pair[1]]) > distance}
@@ -203,7 +213,7 @@ def critical_difference(
     else:
         groups, distance = comparison.cliques, None
     by = "" if name == "score" and is_frame(results) else name
-    return rank_figure(comparison.ranks, groups, looks, by, note_of(comparison), distance, reference, paper=paper)
+    return rank_figure(comparison.ranks, groups, looks, by, note, distance, thick, paper=paper)
 
 
 def metric_correlation(
@@ -258,8 +268,20 @@ def metric_correlation(
     return agreement_figure(agreement.loc[wanted, wanted], paper=paper)
 
 
-def _reference(reference: str, found: ScoreReading) -> str:
-    return chosen_methods(reference, found.methods)[0] if reference else ""
+def _reference(reference: str, found: ScoreReading, labels: Mapping[str, str]) -> str:
+    """The canonical name of the method to stress, by default the study's own reference."""
+    return chosen_methods(reference, found.methods, labels=labels)[0] if reference else found.reference
+
+
+def _equal_maps(
+    found: ScoreReading, names: Sequence[str], drawn: Iterable[str], labels: Mapping[str, str]
+) -> Iterator[str]:
+    """A line for each group of methods of which one stands for all in the ranks: `equal maps: gradcam = xgradcam`."""
+    wanted = set(drawn)
+    for group in found.equal.groups:
+        shown = [method for method in group if method in wanted]
+        if group[0] in names and len(shown) > 1:
+            yield f"equal maps: {' = '.join(labels.get(method, method) for method in shown)}"
 
 
 def _is_of_noise(results: Any, model: str | None, dataset: str | None) -> bool:
@@ -276,7 +298,7 @@ def _is_of_noise(results: Any, model: str | None, dataset: str | None) -> bool:
 
 def _ranked(
     results: Any, metric: str | None, methods: Any, better: str, model: str | None, dataset: str | None,
-    segmenter: str | None,
+    segmenter: str | None, labels: Mapping[str, str] | None,
 ) -> tuple[ScoreReading, str, Comparison]:  # fmt: skip
     """The methods, the quantity they are ranked by, and the tests between them."""
     if is_frame(results):
@@ -298,5 +320,6 @@ def _ranked(
             raise refused("critical_difference", results, f"ranks by {', '.join(there) or 'scores'} of these results")
         found = read_scores(results, "critical_difference", model, dataset)
         name = chosen_metric(found, metric)
-    chosen = None if methods is None else chosen_methods(methods, found.methods)
+    named = {**found.labels, **(labels or {})}
+    chosen = None if methods is None else chosen_methods(methods, found.methods, labels=named)
     return found, name, found.comparison(name, chosen)

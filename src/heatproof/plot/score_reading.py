@@ -12,6 +12,7 @@ from heatproof.plot.paper import refused
 from heatproof.plot.stored_results import findings_of, folder_of, is_frame, needed_columns, of_one, scores_in
 from heatproof.registry import unknown
 from heatproof.report.comparisons import friedman_text
+from heatproof.statistics.equal_maps import EqualMaps
 from heatproof.statistics.metric_agreement import metric_agreement
 from heatproof.statistics.paired import Comparison, compared
 from heatproof.statistics.paper_scores import scores_of
@@ -37,6 +38,8 @@ class ScoreReading:
     rankings: Mapping[str, Comparison] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     agreement: Any = None
+    reference: str = ""
+    equal: EqualMaps = field(default_factory=EqualMaps)
 
     @property
     def metrics(self) -> list[str]:
@@ -115,6 +118,7 @@ def read_scores(
         [method for method in findings.scores.methods if method in there],
         findings.scores.controls, found.table, found.setting.of(findings.scores.scores), found.curves,
         findings.scores.facts, rankings, findings.labels, found.agreement,
+        findings.source.plan.get("reference") or "", found.equal,
     )  # fmt: skip
 
 
@@ -125,7 +129,7 @@ def _of_scores(scores: Any) -> ScoreReading:
     rankings = {metric: one.comparison for metric, one in source.rankings.items() if one.comparison is not None}
     return ScoreReading(
         list(scores.methods), frozenset(scores.controls), scores.table, frame, _curve_means(scores), scores.facts,
-        rankings, agreement=metric_agreement(frame, scores.facts, source.equal),
+        rankings, agreement=metric_agreement(frame, scores.facts, source.equal), equal=source.equal,
     )  # fmt: skip
 
 

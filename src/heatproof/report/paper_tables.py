@@ -18,6 +18,8 @@ from heatproof.statistics.paper_scores import score_paper_table
 
 #: The answers of an audit.
 MARKS = "✓✗?"
+#: A table of more rows does not fit a page.
+LONG = 40
 
 
 def paper_tables(findings: Findings, spread: str = "none") -> list[PaperTable]:
@@ -60,7 +62,7 @@ def _of_blocks(findings: Findings, section: Section, blocks: Iterable[Any], spre
         elif kind == "audit":
             yield _audit(block, section)
         elif isinstance(block, Sheet) and block.rows:
-            yield _sheet(block, section)
+            yield from _by_quantity(_sheet(block, section))
         elif isinstance(block, Details) and not block.long:
             yield from _of_blocks(findings, section, block.blocks, spread)
 
@@ -149,6 +151,21 @@ def _sheet(table: Sheet, section: Section) -> PaperTable:
     caption = table.caption if table.caption.endswith((".", "?")) else f"{table.caption}."
     rows.sort(key=lambda row: row.control)
     return PaperTable(f"{section.id}-{_words(table.caption)}", caption, table.header, rows, (), tuple(table.texts))
+
+
+def _by_quantity(table: PaperTable) -> Iterator[PaperTable]:
+    """The table; one for each name of its first column, without that column, where it is longer than a page."""
+    groups: dict[str, list[PaperRow]] = {}
+    for row in table.rows:
+        groups.setdefault(row.name, []).append(row)
+    if len(table.rows) <= LONG or len(groups) == len(table.rows) or min(map(len, groups.values())) < 2:
+        yield table
+        return
+    for name, rows in groups.items():
+        shorter = [PaperRow(row.cells[0].text, row.cells[1:], row.control) for row in rows]
+        words = [column - 1 for column in table.words if column]
+        caption = f"{table.caption.rstrip('.')}; {table.head[0]} {name}."
+        yield PaperTable(f"{table.name}-{slug(name)}", caption, table.head[1:], shorter, table.notes, words)
 
 
 def _words(caption: str) -> str:

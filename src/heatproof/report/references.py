@@ -1,6 +1,7 @@
 """The reference method against every other, as blocks of a page: a sentence, and a table of all tests."""
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from heatproof.report.blocks import Heading, Sheet, Text, sheet
@@ -35,8 +36,9 @@ def reference_blocks(
 def _table(reference: str, found: Mapping[str, ReferenceTests], names: Mapping[str, str]) -> Sheet:
     lines = []
     for quantity, one in found.items():
+        digits = _digits(one.means[name] for name in (one.reference, *one.tests))
         for other, test in one.tests.items():
-            means = (number(one.means[name], 3) for name in (one.reference, other))
+            means = (number(one.means[name], digits) for name in (one.reference, other))
             counts = f"{test.n} ({test.ties})"
             p = (probability(test.p), f"{probability(test.p_holm)}{stars(test.p_holm)}")
             line = (names.get(quantity, quantity), other, *means, counts, *p, number(test.effect), one.answer(other))
@@ -44,6 +46,13 @@ def _table(reference: str, found: Mapping[str, ReferenceTests], names: Mapping[s
     header = ("by", "other method", reference, "the other", "blocks (ties)", "p", "p (Holm)", "effect", "reference is")
     caption = f"{reference} against every other method; * p < .05, ** p < .01, *** p < .001 after Holm's correction"
     return sheet(caption, header, lines, {1, 8})
+
+
+def _digits(means: Iterable[float]) -> int:
+    """So many decimals that the means of methods that differ are seen to differ: 3 to 6."""
+    known = [mean for mean in means if math.isfinite(mean)]
+    span = max(known, default=0.0) - min(known, default=0.0)
+    return min(max(math.ceil(-math.log10(span)) + 1, 3), 6) if span > 0 else 3
 
 
 def stars(p: float) -> str:

@@ -60,7 +60,7 @@ def _presented(source: Source, labels: Mapping[str, str] | None, reference: str 
     if reference is not None:
         controls = Findings(source).controls
         real = [method for method in methods if method not in controls]
-        plan["reference"] = method_called(reference, real, "method for `reference`")
+        plan["reference"] = method_called(reference, real, "method for `reference`", plan.get("labels"))
     return replace(source, plan=plan)
 
 

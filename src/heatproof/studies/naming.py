@@ -23,7 +23,7 @@ def named_methods(plan: Any) -> dict[str, Any]:
         raise InvalidInput(f"`labels` must name each method once. Got {', '.join(plan.labels)}.")
     found: dict[str, Any] = {"labels": checked_labels(labels, [*real, *controls])}
     if plan.reference is not None:
-        found["reference"] = method_called(_canonical(plan.reference), real, "method for `reference`")
+        found["reference"] = method_called(_canonical(plan.reference), real, "method for `reference`", found["labels"])
         if len(real) < 2:
             raise InvalidInput("`reference` needs another method to be compared with. Got one method.")
     return found
