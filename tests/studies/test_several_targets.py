@@ -12,6 +12,8 @@ from PIL import Image
 from torch import nn
 
 import heatproof
+from heatproof.attributions import ATTRIBUTIONS
+from heatproof.attributions.foreign import PLUGIN_METHODS
 from heatproof.data import load_images
 from heatproof.errors import HeatproofWarning, InvalidStudy, InvalidTarget
 from heatproof.report import write_report, write_tables
@@ -45,6 +47,16 @@ def model():
     GIVEN_MODELS["several"] = made
     yield made
     del GIVEN_MODELS["several"]
+
+
+@pytest.fixture
+def own_methods():
+    """Methods that a test registers are gone after it."""
+    before = set(ATTRIBUTIONS)
+    yield
+    for name in set(ATTRIBUTIONS) - before:
+        ATTRIBUTIONS.remove(name)
+        PLUGIN_METHODS.recipes.pop(name, None)
 
 
 @pytest.fixture(scope="module")
@@ -183,3 +195,32 @@ def test_masks_are_said_to_be_of_every_class(model, images, tmp_path):
     data = [{"images": str(images), "labels": str(images.parent / "labels.csv"), "masks": str(masks)}]
     _, told = ran(images, tmp_path / "out", datasets=data, metrics=["energy"], methods=["gradient"], controls="none")
     assert any("one mask" in text and "every class" in text for text in told)
+
+
+def test_a_class_that_two_targets_name_counts_once(model, images, tmp_path):
+    """`predicted` and an index or a name may be one class of an image."""
+    folder = tmp_path / "out"
+    ran(images, folder, targets=["predicted", "red", "green", "blue"], metrics=["complexity"], methods=["gradient"])
+    rows = connect(folder).execute(
+        "SELECT image, target, value FROM rows WHERE method = 'gradient' AND metric = 'complexity'"
+    ).df()  # fmt: skip
+    pooled = pd.read_parquet(folder / "tables" / "pictures.parquet").query("method == 'gradient'")
+    own = rows[rows["target"] != "predicted"].groupby("image")["value"].mean()
+    assert pooled.set_index("image")["value"].to_dict() == pytest.approx(own.to_dict(), abs=1e-9)
+    classes = pd.read_csv(folder / "tables" / "classes.csv").query("method == 'gradient'")
+    assert classes["n"].tolist() == [5, 5, 5]
+
+
+def test_equal_maps_are_equal_for_every_class(model, images, tmp_path, own_methods):
+    """Maps that are equal for the first class alone are two methods."""
+    heatproof.register("one", lambda model, inputs, targets: inputs.mean(1) * (1 + targets.view(-1, 1, 1)))
+    heatproof.register(
+        "other",
+        lambda model, inputs, targets: torch.where(
+            (model(inputs).argmax(1) == targets).view(-1, 1, 1), inputs.mean(1), inputs.mean(1).flip(2)
+        ),
+    )
+    given = {"targets": ["top2"], "metrics": ["insertion[steps=4]"], "methods": ["one", "other"], "controls": "none"}
+    ran(images, tmp_path / "out", **given)
+    tests = pd.read_csv(tmp_path / "out" / "tables" / "statistics.csv")
+    assert {"one", "other"} <= set(tests["first"].dropna()) | set(tests["second"].dropna())

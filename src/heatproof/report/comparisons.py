@@ -95,7 +95,8 @@ def friedman_text(comparison: Comparison) -> str:
     if (count := len(comparison.methods)) < LEAST_METHODS:
         return f"Friedman's test is not computed: {count} methods, at least {LEAST_METHODS} are needed"
     equals = p if p.startswith("<") else f"= {p}"
-    return f"Friedman χ² = {number(test.statistic, 1)}, p {equals}; Kendall's W = {number(test.w)}"
+    left = f"; {test.dropped} of {test.n + test.dropped} images left out" if test.dropped else ""
+    return f"Friedman χ² = {number(test.statistic, 1)}, p {equals}; Kendall's W = {number(test.w)}{left}"
 
 
 def _in_words(tested: Tested) -> str:

@@ -162,30 +162,38 @@ def correct(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataFra
 def scores(rows: duckdb.DuckDBPyConnection, pooled: Sequence[str] = ()) -> Frame:
     """One row per image, method and metric under the reference, columns as SCORES; ordered by the key.
 
-    pooled: the classes of an image over which its score is the mean. One without a score for any of them is NaN, with
-    the flags of all; else scores of classes that have none are left out.
+    pooled: the classes of an image over which its score is the mean; a class that two targets name counts once. Scores
+    of classes that have none are left out, and the flags of all are kept.
 
     Raises:
         StoreError: a score is stored twice, as by two studies in one folder.
     """
-    frame = _scores_by_target(rows, pooled)
+    frame = scores_by_class(rows, pooled) if pooled else _scores_by_target(rows, pooled)
     if pooled:
         key = [name for name in SCORE if name != "target"]
         cells = frame.groupby(key, sort=False, observed=True)
         values, flags = cells["value"].mean(), cells["flag"].agg(lambda each: "; ".join(sorted(set(each) - {""})))
-        frame = values.to_frame().assign(flag=flags.where(values.isna(), ""), target="; ".join(pooled)).reset_index()
+        frame = values.to_frame().assign(flag=flags, target="; ".join(pooled)).reset_index()
     return frame[list(SCORES)].astype({"value": "float64", "control": "bool"})
 
 
 def scores_by_class(rows: duckdb.DuckDBPyConnection, pooled: Sequence[str] = ()) -> Frame:
-    """One row per image, method, metric and class explained, columns as SCORES, with `explained`, the class's index."""
+    """One row per image, method, metric and class explained, columns as SCORES, with `explained`, the class's index.
+
+    An image without a class, as one without a label, has the index missing. Of two targets of one class the first
+    stays.
+    """
     key = "model, dataset, target, image"
     classes: Frame = rows.execute(
         f"""SELECT {key}, any_value(value)::BIGINT AS explained FROM rows
             WHERE method = '' AND metric = 'target-class' AND flag = '' AND isfinite(value) AND {_explained(pooled)}
             GROUP BY {key} ORDER BY {key}"""
     ).df()
-    return _scores_by_target(rows, pooled).merge(classes, on=key.split(", "))
+    found = _scores_by_target(rows, pooled).merge(classes, on=key.split(", "), how="left")
+    order = {target: position for position, target in enumerate(pooled)}
+    found = found.sort_values("target", key=lambda names: names.map(order), kind="stable") if pooled else found
+    own = [name for name in SCORE if name != "target"]
+    return found.drop_duplicates([*own, "explained"]).sort_values(list(SCORE), kind="stable").reset_index(drop=True)
 
 
 def _explained(pooled: Sequence[str]) -> str:
@@ -270,12 +278,15 @@ def classified_right(frame: Frame, right: Frame) -> tuple[Frame, float | None]:
     return frame[frame["image"].isin(right.loc[right["right"], "image"])], float(right["right"].mean())
 
 
-def projections(rows: duckdb.DuckDBPyConnection) -> Frame:
-    """The projection of each map on the reference images: model, dataset, image, method, control, value."""
-    key = "model, dataset, image, method, control"
+def projections(rows: duckdb.DuckDBPyConnection, pooled: Sequence[str] = ()) -> Frame:
+    """The projection of each map on the reference images: model, dataset, target, image, method, control, value.
+
+    pooled: as for `scores`.
+    """
+    key = "model, dataset, target, image, method, control"
     return rows.execute(
         f"""SELECT {key}, any_value(value)::DOUBLE AS value FROM rows
-            WHERE reference AND metric = '{PROJECTION}' GROUP BY {key} ORDER BY {key}"""
+            WHERE {_explained(pooled)} AND metric = '{PROJECTION}' GROUP BY {key} ORDER BY {key}"""
     ).df()
 
 
@@ -302,7 +313,7 @@ def curves(rows: duckdb.DuckDBPyConnection, pooled: Sequence[str] = ()) -> Frame
         f"""SELECT {columns}, avg(value) AS value FROM (
                 SELECT {columns}, target, any_value(value)::DOUBLE AS value FROM rows
                 WHERE method <> '' AND {_explained(pooled)} AND {SHOWN} AND suffix(metric, '{CURVE}')
-                      AND NOT starts_with(metric, '{PARTS}') AND flag = ''
+                      AND NOT starts_with(metric, '{PARTS}') AND isfinite(value)
                 GROUP BY {columns}, target ORDER BY {columns}, target)
             GROUP BY {columns} ORDER BY {columns}"""
     ).df()

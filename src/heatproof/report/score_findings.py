@@ -87,7 +87,7 @@ class ScoreFindings:
         metrics = _by_family(frames.ordered(scores["metric"], frames.names(plan.get("metrics"))), facts)
         scores = _sort_scores(scores, methods, metrics)
         given: dict[str, Any] = {"resamples": int(plan.get("resamples") or 1000), "seed": int(plan.get("seed") or 0)}
-        points, maps = frames.curves(source.connection, pooled), frames.projections(source.connection)
+        points, maps = frames.curves(source.connection, pooled), frames.projections(source.connection, pooled)
         found = {(model, dataset) for model, dataset in scores[["model", "dataset"]].itertuples(index=False)}
         order = [frames.ordered(scores[name], frames.names(plan.get(f"{name}s"))) for name in ScoreSetting._fields]
         aside, reference = added_arm(plan), str(plan.get("reference") or "")

@@ -293,10 +293,12 @@ class Measurement:
                 parts=parts,
             )
             reasons = {maps.key: why for maps, why in given}
+            pooled = first or explained.condition.target in self.plan.pooled_targets
             for one in scores:
                 self._add(one, due, {**about, **columns[one.method]}, absent, reasons.get(one.method))
-                if first and one.method != GROUND_TRUTH:
+                if pooled and one.method != GROUND_TRUTH:
                     self._add_projections(one.maps, one.flags, {**about, **columns[one.method]})
+                if first and one.method != GROUND_TRUTH:
                     self._add_peaks(one.maps, one.flags, {**about, **columns[one.method]})
                 if kept.shown and one.method != GROUND_TRUTH:
                     kept.add_display(columns[one.method]["method"], one.maps[self._gallery_rows])

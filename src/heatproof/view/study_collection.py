@@ -206,13 +206,18 @@ def _facts(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
     names = lambda kind: ", ".join(str(one.get("name")) for one in plan.get(kind) or ())  # noqa: E731
     count = sum(one.get("image_count") or 0 for one in plan.get("datasets") or ())
     facts = (("Model", names("models")), ("Images", f"{count} of {names('datasets')}" if count else names("datasets")),
-             ("Class explained", str(plan.get("target") or "")))  # fmt: skip
+             ("Class explained", ", ".join(plan.get("pooled_targets") or [str(plan.get("target") or "")])))  # fmt: skip
     return [(name, value) for name, value in facts if value]
 
 
 def _notices(source: Any) -> list[str]:
-    """Sentences on results that are not whole, or of another version."""
+    """Sentences on results that are not whole, not of one class of each image, or of another version."""
     found = []
+    if source.plan.get("pooled_targets"):
+        found.append(
+            f"Maps and numbers here are of the first class explained ({source.plan.get('target')}). The tables of the "
+            "study hold means over all classes of an image."
+        )
     if source.missing:
         found.append(
             f"This study is not finished: {source.done} of {source.jobs} jobs are done. The same command goes on with "
