@@ -211,6 +211,15 @@ def test_a_class_that_two_targets_name_counts_once(model, images, tmp_path):
     assert classes["n"].tolist() == [5, 5, 5]
 
 
+def test_the_curve_is_of_the_classes_that_the_score_is_of(model, images, tmp_path):
+    """The area below the mean curve is the mean score, also where two targets name one class."""
+    given = {"targets": ["predicted", "red", "green", "blue"], "metrics": ["deletion[steps=4]"]}
+    ran(images, tmp_path / "out", methods=["gradient"], controls="none", **given)
+    curve = pd.read_csv(tmp_path / "out" / "tables" / "curves.csv")
+    score = pd.read_csv(tmp_path / "out" / "tables" / "scores.csv").query("metric == 'deletion[steps=4]'")
+    assert np.trapezoid(curve["mean"], curve["at"]) == pytest.approx(score["mean"].item(), abs=1e-9)
+
+
 def test_equal_maps_are_equal_for_every_class(model, images, tmp_path, own_methods):
     """Maps that are equal for the first class alone are two methods."""
     heatproof.register("one", lambda model, inputs, targets: inputs.mean(1) * (1 + targets.view(-1, 1, 1)))

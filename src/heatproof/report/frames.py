@@ -183,17 +183,26 @@ def scores_by_class(rows: duckdb.DuckDBPyConnection, pooled: Sequence[str] = ())
     An image without a class, as one without a label, has the index missing. Of two targets of one class the first
     stays.
     """
+    found = _scores_by_target(rows, pooled).merge(_classes(rows, pooled), how="left")
+    found = _first_of_class(found, [name for name in SCORE if name != "target"], pooled)
+    return found.sort_values(list(SCORE), kind="stable").reset_index(drop=True)
+
+
+def _classes(rows: duckdb.DuckDBPyConnection, pooled: Sequence[str]) -> Frame:
+    """The class that each target is of each image: model, dataset, target, image, explained."""
     key = "model, dataset, target, image"
-    classes: Frame = rows.execute(
+    return rows.execute(
         f"""SELECT {key}, any_value(value)::BIGINT AS explained FROM rows
             WHERE method = '' AND metric = 'target-class' AND flag = '' AND isfinite(value) AND {_explained(pooled)}
             GROUP BY {key} ORDER BY {key}"""
     ).df()
-    found = _scores_by_target(rows, pooled).merge(classes, on=key.split(", "), how="left")
+
+
+def _first_of_class(frame: Frame, key: Sequence[str], pooled: Sequence[str]) -> Frame:
+    """The rows of the first target, in the order of `pooled`, of those that name one class."""
     order = {target: position for position, target in enumerate(pooled)}
-    found = found.sort_values("target", key=lambda names: names.map(order), kind="stable") if pooled else found
-    own = [name for name in SCORE if name != "target"]
-    return found.drop_duplicates([*own, "explained"]).sort_values(list(SCORE), kind="stable").reset_index(drop=True)
+    frame = frame.sort_values("target", key=lambda names: names.map(order), kind="stable") if pooled else frame
+    return frame.drop_duplicates([*key, "explained"])
 
 
 def _explained(pooled: Sequence[str]) -> str:
@@ -308,15 +317,17 @@ def curves(rows: duckdb.DuckDBPyConnection, pooled: Sequence[str] = ()) -> Frame
 
     Without those of parts, which go over thresholds (`part_findings`). pooled: as for `scores`.
     """
-    columns = "model, dataset, image, method, metric, strength"
-    return rows.execute(
-        f"""SELECT {columns}, avg(value) AS value FROM (
-                SELECT {columns}, target, any_value(value)::DOUBLE AS value FROM rows
-                WHERE method <> '' AND {_explained(pooled)} AND {SHOWN} AND suffix(metric, '{CURVE}')
-                      AND NOT starts_with(metric, '{PARTS}') AND isfinite(value)
-                GROUP BY {columns}, target ORDER BY {columns}, target)
-            GROUP BY {columns} ORDER BY {columns}"""
+    columns = ["model", "dataset", "image", "method", "metric", "strength"]
+    named = ", ".join((*columns, "target"))
+    points: Frame = rows.execute(
+        f"""SELECT {named}, any_value(value)::DOUBLE AS value FROM rows
+            WHERE method <> '' AND {_explained(pooled)} AND {SHOWN} AND suffix(metric, '{CURVE}')
+                  AND NOT starts_with(metric, '{PARTS}') AND isfinite(value)
+            GROUP BY {named} ORDER BY {named}"""
     ).df()
+    if pooled:
+        points = _first_of_class(points.merge(_classes(rows, pooled), how="left"), columns, pooled)
+    return points.groupby(columns, as_index=False)["value"].mean()
 
 
 def reasons(rows: duckdb.DuckDBPyConnection) -> Frame:
