@@ -3,7 +3,6 @@
 import itertools
 import os
 import pickle
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,38 +13,29 @@ from typing import Any, Protocol
 
 import torch
 
-import heatproof
-from heatproof import targets
 from heatproof.ambient import neutral
 from heatproof.attributions.foreign import PLUGIN_METHODS
-from heatproof.engine import ResolvedMethod, chosen_layer, dry_run, needs_by_layer, refusals, resolve_layers
+from heatproof.engine import dry_run
 from heatproof.errors import InvalidStudy, StoreError, warn
-from heatproof.files import file_fingerprint
 from heatproof.locks import STUDIES, held
 from heatproof.metrics.foreign import PLUGIN_METRICS
-from heatproof.models import Model
-from heatproof.models.capture import captured
-from heatproof.models.head import linear_head
-from heatproof.models.model_code import model_code
-from heatproof.models.preprocessing import preprocessing_facts
-from heatproof.models.row_checks import check_images, check_layers
 from heatproof.plugins import PYTHON
 from heatproof.progress import Silent
-from heatproof.quantities import of_variants
-from heatproof.studies.answers import all_values, refuse_attacks, with_outputs, with_tolerances
+from heatproof.studies.answers import refuse_attacks, with_outputs, with_tolerances
 from heatproof.studies.archive import write_archive
 from heatproof.studies.budget import within_budget
 from heatproof.studies.calibration import calibrated
+from heatproof.studies.checked_models import Checked, checked_model
 from heatproof.studies.class_labels import facts_about_classes, with_class_names
 from heatproof.studies.condition_checks import check_conditions, fingerprint_of
-from heatproof.studies.conditions import Condition
 from heatproof.studies.cost import Explained, Passes, PassesMade, passes_of_image, told
 from heatproof.studies.datasets import open_datasets
+from heatproof.studies.description import described
 from heatproof.studies.executors import Executor, Processes, Serial
 from heatproof.studies.explained_classes import check_labels, share_with_class
 from heatproof.studies.gallery import write_gallery
 from heatproof.studies.given_maps import check_given, warn_of_missing
-from heatproof.studies.jobs import Dataset, Job, JobDone, Setup, all_requests, target_rule
+from heatproof.studies.jobs import Dataset, Job, JobDone, Setup, all_requests
 from heatproof.studies.loading import StudyModels
 from heatproof.studies.machines import machines_of, this_machine
 from heatproof.studies.measures import Measures
@@ -180,7 +170,7 @@ def passes_made(finished: Sequence[JobDone], jobs: Sequence[Job], costs: Sequenc
 
 
 def image_costs(
-    study: Study, plan: Plan, measures: Measures, datasets: Sequence[Dataset], checked: Sequence["Checked"]
+    study: Study, plan: Plan, measures: Measures, datasets: Sequence[Dataset], checked: Sequence[Checked]
 ) -> list[Passes]:
     """What an image costs under each model, counted on a toy network before any work; empty where that fails."""
     masked, mosaics = any(one.masked for one in datasets), any(one.mosaics for one in datasets)
@@ -302,81 +292,6 @@ def refuse_unlabelled(plan: Plan, datasets: Sequence[Dataset]) -> None:
             )
 
 
-@dataclass(frozen=True)
-class Checked:
-    """Facts of a model that was loaded and run once.
-
-    layers_read: method → the channels of its layers, of methods that read others than `layer`.
-    """
-
-    label: str
-    layer: str
-    channels: int
-    linear: bool
-    layers_read: Mapping[str, tuple[int, ...]]
-    classes: int
-    class_names: list[str] | None
-    fingerprint: str
-    code: str
-    refused: Mapping[str, str]
-    preprocessing: Mapping[str, Any]
-    named_targets: Mapping[str, int]
-    named_by_images: bool
-
-
-def checked_model(plan: Plan, index: int, models: StudyModels, conditions: Sequence[Condition] = ()) -> Checked:
-    """Loads a model and runs it once on a grey image, so that its errors come before the study begins."""
-    model = models(index)
-    requests = all_requests(plan)
-    layer = chosen_layer(model, plan.models[index].layer, any(request.reads_default for request in requests))
-    methods = resolve_layers(model, requests, layer)
-    refused = _check_refusals(methods, model, bool(plan.given_maps))
-    needs = needs_by_layer([method for method in methods if method.key not in refused])
-    layers = [name for name, wanted in needs.items() if wanted.kept]
-    graph = [name for name in layers if needs[name].graph]
-    x = torch.full((1, *model.input_shape), 0.5, device=model.device)
-    together, asked = plan.batch_size or 2, frozenset().union(*(wanted.names for wanted in needs.values()))
-    check_layers(model, layers, tuple(x.shape[1:]), together)
-    check_images(model, tuple(x.shape[1:]), together, variants=bool(of_variants(asked)))
-    with model.evaluating():
-        found = captured(model, x, layers, gradients=graph)
-        logits = found.logits.detach()
-        shown = found.activations(layer).detach() if layer in layers else None
-        widths = {name: found.activations(name).shape[1] for name in layers}
-        channels = 1 if shown is None else shown.shape[1]
-        linear = shown is not None and linear_head(model.module, shown, logits, model.precision) is not None
-        if graph:
-            found.gradients_of(found.logits[:, 0], graph)
-    for state in dict.fromkeys(condition.state for condition in conditions):
-        models(index, state)  # an error here if it cannot be loaded
-    named: dict[str, int] = {}
-    for target in dict.fromkeys((plan.target, *(condition.target for condition in conditions if condition.target))):
-        rule = target_rule(target, model.classes)
-        if isinstance(rule, int) or rule.startswith("predicted:") or (model.of_values and target == plan.target):
-            targets.resolved(rule, logits, values=model.of_values)
-        if isinstance(rule, int) and not target.isdigit():
-            named[target] = rule
-    seen = preprocessing_facts(model.preprocessing)
-    wanted = plan.models[index]
-    code = model_code(model, wanted.spec)
-    read = {one.key: tuple(widths.get(name, channels) for name in one.layers) for one in methods
-            if one.request.spatial and one.layers != (layer,)}  # fmt: skip
-    return Checked(
-        wanted.label, layer, channels, linear, read, logits.shape[1], model.classes, model.fingerprint, code, refused,
-        seen, named, model.named_by_images,
-    )  # fmt: skip
-
-
-def _check_refusals(methods: Sequence[ResolvedMethod], model: Model, others: bool) -> dict[str, str]:
-    """Method → why it is not applicable to the model. InvalidStudy if no method is, and there are no `others`."""
-    refused = refusals(model, methods)
-    real = [method.key for method in methods if not method.request.entry.traits["control"]]
-    if not others and all(key in refused for key in real):
-        why = "; ".join(f"{key}: {reason}" for key, reason in refused.items())
-        raise InvalidStudy(f"Expected at least one method that can explain {model.name}. Got {why}.")
-    return refused
-
-
 def all_jobs(plan: Plan, datasets: Sequence[Dataset]) -> list[Job]:
     """One job for every `batch_size` images of every dataset under every model."""
     size, counts = plan.batch_size or 1, [len(dataset.images.ids) for dataset in datasets]
@@ -385,61 +300,6 @@ def all_jobs(plan: Plan, datasets: Sequence[Dataset]) -> list[Job]:
         for model, dataset in itertools.product(range(len(plan.models)), range(len(counts)))
         for start in range(0, counts[dataset], size)
     ]
-
-
-def described(
-    plan: Plan,
-    measures: Measures,
-    checked: Sequence[Checked],
-    datasets: Sequence[Dataset],
-    jobs: Sequence[Job],
-    command: str,
-) -> dict[str, Any]:
-    """The contents of `study.json`: everything the numbers depend on, and facts for the report."""
-    names = {request.key: request.name for request in all_requests(plan)}
-    models = [
-        {**wanted.model_dump(), "name": found.label, "layer": found.layer, "asked_layer": wanted.layer,
-         "classes": found.classes, "fingerprint": found.fingerprint, "preprocessing": found.preprocessing,
-         "not_applicable": {names[key]: reason for key, reason in found.refused.items()},
-         **({"named_targets": dict(found.named_targets)} if found.named_targets else {})}
-        for wanted, found in zip(plan.models, checked, strict=True)
-    ]  # fmt: skip
-    for model in models:
-        model["checkpoint"] = Path(model["checkpoint"]).name if model["checkpoint"] else None
-    facts = {
-        **plan.model_dump(exclude={"models", "datasets"}),
-        "models": models,
-        "datasets": [_described_dataset(dataset) for dataset in datasets],
-        "options": {request.name: dict(request.options) for request in all_requests(plan) if request.options},
-        "metric_facts": {measure.column: request.facts(all_values(plan)) for measure, request in measures.taken},
-        "masks": {d.settings.label: file_fingerprint(Path(d.settings.masks)) for d in datasets if d.settings.masks},
-        "jobs": len(jobs),
-        "version": versions(),
-        "command": command,
-    }
-    if plan.pooled_targets:
-        facts["pooled_targets"] = list(plan.pooled_targets)
-    if samples := {one.settings.label: one.sample for one in datasets if one.sample}:
-        facts["samples"] = samples
-    if plan.given_maps:
-        facts["maps"] = [
-            {"name": one.label, "fingerprint": file_fingerprint(Path(one.path))} for one in plan.given_maps
-        ]
-    return facts
-
-
-def _described_dataset(dataset: Dataset) -> dict[str, Any]:
-    """The facts of a dataset, without paths, as the numbers do not depend on them."""
-    settings = dataset.settings.model_dump(exclude={"download"})
-    settings |= dict.fromkeys(("images", "labels", "root", "masks"))
-    labelled = sum(label is not None for label in dataset.images.labels)
-    return {**settings, "name": dataset.settings.label, "image_count": len(dataset.images.ids), "labelled": labelled,
-            "fingerprint": dataset.images.fingerprint}  # fmt: skip
-
-
-def versions() -> str:
-    """The versions of heatproof, torch and Python."""
-    return f"heatproof {heatproof.__version__}, torch {torch.__version__}, python {platform.python_version()}"
 
 
 def refuse_other(store: Store, facts: Mapping[str, Any]) -> None:
