@@ -10,6 +10,7 @@ from heatproof.lazy_plots import plots
 from heatproof.report import write_page, write_tables
 from heatproof.report.findings import Findings
 from heatproof.running import finished
+from heatproof.studies.execution import Execution
 
 
 @dataclass(frozen=True)
@@ -107,5 +108,5 @@ def audit(
     """
     more = {"methods": methods, "budget": budget, "method_labels": method_labels, **settings}
     given = {"labels": labels, "masks": masks}
-    folder = finished("audit", model, images, given, out, workers, progress, more, normalised)
+    folder = finished("audit", model, images, given, out, Execution(workers), progress, more, normalised)
     return Audit.of(write_tables(folder))

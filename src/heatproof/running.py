@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from heatproof.report.findings import Findings
 from heatproof.report.paper_tables import paper_tables
 from heatproof.report.source import open_source
 from heatproof.studies.datasets import GIVEN_IMAGES
+from heatproof.studies.execution import Execution
 from heatproof.studies.loading import GIVEN, GIVEN_MODELS
 from heatproof.studies.plan import checked_plan
 from heatproof.studies.run import run as run_plan
@@ -86,6 +87,8 @@ def run(
     masks: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
     workers: int = 1,
+    executor: str | None = None,
+    address: str | None = None,
     progress: Any = True,
     normalised: bool = False,
     method_labels: Mapping[str, str] | None = None,
@@ -102,6 +105,8 @@ def run(
         masks: a folder of masks or a CSV of boxes.
         out: the results folder, by default a new temporary one. Repeating the call computes only what is missing.
         workers: processes; several need the spec of a model, a folder or files, and `if __name__ == "__main__":`.
+        executor: `serial`, `processes` or `ray`; by default processes where there are several workers.
+        address: of a Ray cluster; by default the one that RAY_ADDRESS names, else a local one.
         normalised: tensors are normalised with the model's mean and std; see `heatproof.explain`.
         progress: True for a bar with the time left in a notebook or on a terminal, and lines in a log; False for
             nothing; or a function or an object, as in `heatproof.explain`.
@@ -122,7 +127,8 @@ def run(
     """
     given = {"labels": labels, "masks": masks}
     settings["method_labels"] = method_labels
-    folder = finished(study, model, images, given, out, workers, progress, settings, normalised)
+    execution = Execution(workers, executor, address)
+    folder = finished(study, model, images, given, out, execution, progress, settings, normalised)
     findings = write_tables(folder)
     sentences = [answer.sentence for answer in findings.answers]
     return StudyResults(sentences, dict(findings.tables), write_page(findings), folder)
@@ -134,7 +140,7 @@ def finished(
     images: Any,
     given: dict[str, Any],
     out: str | os.PathLike[str] | None,
-    workers: int,
+    execution: Execution,
     progress: Any,
     settings: dict[str, Any],
     normalised: bool = False,
@@ -142,8 +148,7 @@ def finished(
     """The folder of a study that is run to its end; `given`: further settings of the set of images that are paths."""
     from heatproof.studies.settings import ModelPlan
 
-    if workers < 1:
-        raise InvalidInput(f"`workers` must be at least 1. Got {workers}.")
+    execution.check()
     settings |= {"labels": dict(names)} if (names := settings.pop("method_labels", None)) else {}
     own = {"study": "the study itself", "models": "`model`", "datasets": "`images`"}
     for name in own.keys() & settings.keys():
@@ -161,14 +166,16 @@ def finished(
                 f"`{other[0]}` belongs to loading, and the model is loaded already. Give it to heatproof.load_model."
             )
         model = as_model(model)
-        spec, workers, of_model["name"] = f"{GIVEN}{model.name}", 1, of_model.get("name", model.name)
+        spec, of_model["name"] = f"{GIVEN}{model.name}", of_model.get("name", model.name)
         models = {model.name: model}
     if held_images:
-        sets, named, workers = _given_images(images, model, given, normalised), f"given:{_SET}", 1  # type: ignore[arg-type]
+        sets, named = _given_images(images, model, given, normalised), f"given:{_SET}"  # type: ignore[arg-type]
     else:
         named = _named_images(images)
     dataset: dict[str, Any] = {"images": named}
     dataset |= {key: path_text(key, path) for key, path in given.items() if path is not None}
+    if models or sets:
+        execution = in_this_process(execution)
     plan = checked_plan(
         {"study": study, "models": [{"spec": spec, **of_model}], "datasets": [dataset]}
         | {name: value for name, value in settings.items() if value is not None}
@@ -179,12 +186,26 @@ def finished(
             GIVEN_MODELS.update(models)
             GIVEN_IMAGES.update(sets)
             with reported(progress) as bar:
-                run_plan(plan, folder, workers=workers, progress=bar)
+                run_plan(plan, folder, **vars(execution), progress=bar)
         finally:
             for registry, names in ((GIVEN_MODELS, models), (GIVEN_IMAGES, sets)):
                 for name in names:
                     registry.pop(name, None)
     return folder
+
+
+def in_this_process(execution: Execution) -> Execution:
+    """The execution for a model or images in memory, which other processes do not have.
+
+    Raises:
+        InvalidInput: workers were asked for by name.
+    """
+    if execution.executor not in (None, "serial"):
+        raise InvalidInput(
+            f"A model and images in memory are not there in other processes. Got the executor {execution.executor!r}. "
+            "Give the spec of a model and a folder of images, or leave `executor` out."
+        )
+    return replace(execution, workers=1)
 
 
 #: What the results call a set of images that has no name of its own.

@@ -17,7 +17,8 @@ import heatproof
 from heatproof.errors import HeatproofError, HeatproofWarning, InvalidInput, StoreError
 from heatproof.report import write_report
 from heatproof.studies import loading, machines, run
-from heatproof.studies.executors import Processes, Serial
+from heatproof.studies.executors import Serial
+from heatproof.studies.processes import Processes
 from heatproof.studies.store import Store, connect
 
 from .dying import dying
@@ -440,7 +441,11 @@ def test_several_models_segmenters_and_datasets_are_told_apart(small_plan, photo
 
 def test_a_worker_that_dies_is_said_and_loses_no_finished_job(small_plan, tmp_path, monkeypatch):
     done = Store(tmp_path)
-    with pytest.raises(HeatproofError, match="fewer --workers"), Processes(2).running(dying, None) as map_jobs:
+    with (
+        pytest.warns(HeatproofWarning, match="exit code 9"),
+        pytest.raises(HeatproofError, match="fewer --workers"),
+        Processes(2).running(dying, None) as map_jobs,
+    ):
         list(map_jobs([1, 2, 3], lambda share: None))
     assert done.done() == set()
 

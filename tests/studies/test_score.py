@@ -18,8 +18,9 @@ from heatproof.errors import HeatproofWarning, InvalidInput, StoreError
 from heatproof.metrics import METRICS, metric
 from heatproof.statistics.special_rows import PROJECTION
 from heatproof.studies import loading, run
-from heatproof.studies.executors import Processes, Serial
+from heatproof.studies.executors import Serial
 from heatproof.studies.plan import checked_plan
+from heatproof.studies.processes import Processes
 from heatproof.studies.rows import SCHEMA
 from heatproof.studies.score import ScorePlan
 from heatproof.studies.store import connect

@@ -15,8 +15,8 @@ from heatproof.attributions.stored import Stored, as_map
 from heatproof.data.image_opener import open_grey
 from heatproof.errors import HeatproofWarning, InvalidImage, InvalidInput, StoreError
 from heatproof.studies import run
-from heatproof.studies.executors import Processes
 from heatproof.studies.plan import checked_plan
+from heatproof.studies.processes import Processes
 from heatproof.studies.score import ScorePlan
 from heatproof.studies.store import connect
 

@@ -33,7 +33,7 @@ def demo(
         seen = None if missing else _explain_photographs(out / results.PHOTOGRAPHS)
         print(f"\n{textwrap.fill(missing, 100)}\n" if missing else "")
         print(f"Part 2: the same methods on the bundled network and {limit} images of shapes. Which may be shown?")
-        findings = study_commands.start(plan, out / results.SHAPES, workers, options.Running())
+        findings = study_commands.start(plan, out / results.SHAPES, options.Running(workers=workers))
         first = findings.answers[0]
         audit = results.AuditPart(first.sentence, first.details, f"{results.SHAPES}/report.html")
         print(f"\nStart here: {results.write_index(out, seen, missing, audit)}")

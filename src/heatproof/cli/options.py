@@ -34,6 +34,25 @@ OtherSettings = Annotated[
     ),
 ]
 Workers = Annotated[int | None, typer.Option(help="Processes; changes no number. Default: one per core, one on a GPU.")]
+Executor = Annotated[
+    str | None,
+    typer.Option(
+        help="What runs the jobs: serial, processes, or ray (a cluster, or a local one); changes no number. Default: "
+        "processes, or serial with one worker."
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(help="Of a Ray cluster, as ray://head:10001 or auto. Default: RAY_ADDRESS, else a local one."),
+]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        metavar="MINUTES",
+        help="Without progress for so long, a worker is ended and its job begun again; 0 waits for ever. Not with "
+        "serial. Default: 60.",
+    ),
+]
 Out = Annotated[Path | None, typer.Option(help="The folder for the results.")]
 Latex = Annotated[
     Path | None,
@@ -59,6 +78,9 @@ class Running(NamedTuple):
     method_from: MethodFrom = None
     option: MethodOptions = None
     workers: Workers = None
+    executor: Executor = None
+    address: Address = None
+    timeout: Timeout = None
     out: Out = None
     no_report: NoReport = False
     pdf: Pdf = False

@@ -24,6 +24,8 @@ ELSEWHERE = ("study", "models", "datasets", "calibrate")
 ANY = settings_of(*(study.settings for study in all_studies()), without=ELSEWHERE)
 SCORE = settings_of(study_named("score").settings, without=ELSEWHERE)
 AUDIT = settings_of(study_named("audit").settings, without=ELSEWHERE)
+#: How jobs are run: options of `Execution`, which may stand in a study file too.
+HOW = ("workers", "executor", "address", "timeout")
 #: Names that stand for a set of images.
 NAMED_IMAGES = ("shapes", "creatures", "torchvision", "mosaic", "funnybirds", "funnybirds-val", "funnybirds-test")
 
@@ -59,7 +61,9 @@ def run(
     settings.update({**values(ANY, given), **options.pairs(setting or [], "--setting")})
     if (rates := _flip_rates(calibrate, flip_rates)) is not None:
         settings["calibrate"] = rates
-    file_out, file_workers = settings.pop("out", None), settings.pop("workers", None)
+    file_out = settings.pop("out", None)
+    in_file = {name: settings.pop(name) for name in HOW if name in settings}
+    running = running._replace(**{name: value for name, value in in_file.items() if getattr(running, name) is None})
     folder = running.out or file_out
     if folder is None:
         raise InvalidStudy("--out must name a folder for the results. Got none. Example: --out out/first.")
@@ -72,7 +76,7 @@ def run(
         if not settings.get(key) and not _has_default(settings.get("study"), key):
             raise InvalidStudy(f"{needed} must say what to study. Got none. Try {needed} shapes.")
     plan = _plan(settings, foreign, running.option, lines, source)
-    start(plan, Path(folder), file_workers if running.workers is None else running.workers, running)
+    start(plan, Path(folder), running)
 
 
 @with_settings(MODEL, DATASET, SCORE)
@@ -123,7 +127,7 @@ def _start(
     settings = {"study": study, **_models({}, model, values(MODEL, given)), **values(known, given)}
     settings["datasets"] = datasets_of(images, values(DATASET, given))
     plan = _plan(settings, options.methods_from(running.method_from), running.option)
-    start(plan, Path(str(running.out)), running.workers, running)
+    start(plan, Path(str(running.out)), running)
 
 
 def report(
@@ -144,7 +148,7 @@ def report(
     _report(folder, Running(latex=latex, spread=spread, pdf=pdf), options.display_names(label), reference)
 
 
-def start(plan: Any, folder: Path, workers: int | None, running: Running) -> Any:
+def start(plan: Any, folder: Path, running: Running) -> Any:
     """Runs a study to its end, and writes its tables and page; returns its findings."""
     checked_spread(running.spread)
     if running.pdf:
@@ -154,7 +158,8 @@ def start(plan: Any, folder: Path, workers: int | None, running: Running) -> Any
 
     command = shlex.join(["heatproof", *sys.argv[1:]])
     with progress.progress_bar() as bar:
-        done = run_study(plan, folder, workers=workers, progress=bar, command=command)
+        how = {name: getattr(running, name) for name in HOW if getattr(running, name) is not None}
+        done = run_study(plan, folder, **how, progress=bar, command=command)
         bar.stage("Tables and statistics" if running.no_report else "Tables, statistics and page", 0)
     kept = f", {done.kept} were there already" if done.kept else ""
     print(f"{done.ran} {'job' if done.ran == 1 else 'jobs'} done{kept}.")

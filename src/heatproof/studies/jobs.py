@@ -36,6 +36,11 @@ class Job(NamedTuple):
         """The name of its shard."""
         return f"m{self.model:02d}-d{self.dataset:02d}-{self.start:07d}"
 
+    @property
+    def about(self) -> str:
+        """The job in words."""
+        return f"images {self.start + 1} to {self.stop} of set {self.dataset + 1} under model {self.model + 1}"
+
 
 class JobDone(NamedTuple):
     """A finished job: its key, and the images that it sent through the network, forwards and backwards."""
@@ -97,7 +102,7 @@ class Setup:
 
     strengths: (model, dataset, perturbation) → calibrated levels. refused: for each model, method → why it is not
     applicable. plugins: methods and metrics that a new process cannot find (`heatproof.plugins`). declared: the study,
-    where a new process cannot find it by its name.
+    where a new process cannot find it by its name. fingerprints: of each model's weights, which a worker compares.
     """
 
     plan: Plan
@@ -110,6 +115,7 @@ class Setup:
     refused: tuple[Mapping[str, str], ...] = ()
     plugins: tuple[bytes, ...] = ()
     declared: Study | None = None
+    fingerprints: tuple[str, ...] = ()
 
     @property
     def study(self) -> Study:
@@ -154,20 +160,26 @@ class ImageBlock:
 
 
 def open_block(
-    images: Images, indices: Iterable[int], model: Model, labelled: bool = False, most: int | None = None
+    images: Images,
+    indices: Iterable[int],
+    model: Model,
+    labelled: bool = False,
+    most: int | None = None,
+    unusable: Mapping[str, str] | None = None,
 ) -> ImageBlock:
     """Opens images; those that cannot be used are listed in `failed` with the reason.
 
     labelled: whether an image needs a label. most: stop after opening this many.
+    unusable: image → why it must not be opened, beside those that the set flags.
     """
     tensors, sizes, kept, failed, unlabelled = [], [], [], {}, {}
-    match = label_match(images, model.classes)
+    match, known_flags = label_match(images, model.classes), {**images.flags, **(unusable or {})}
     for index in indices:
         if len(kept) == most:
             break
         identity, label = images.ids[index], match(images.labels[index])
-        if identity in images.flags:
-            failed[identity] = images.flags[identity]
+        if identity in known_flags:
+            failed[identity] = known_flags[identity]
             continue
         if why := _no_label(label, model):
             (failed if labelled else unlabelled)[identity] = why

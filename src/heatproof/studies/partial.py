@@ -28,6 +28,8 @@ from heatproof.studies.rows import Rows
 
 #: Seconds between two files: what is lost is this, and the map or the score that was being worked out.
 EVERY = 20.0
+#: The file that is there while a job is done, and after one that did not end.
+BEGUN = "begun"
 
 Arrays = dict[str, np.ndarray]
 
@@ -45,6 +47,14 @@ class PartialJob:
             with suppress(Exception):  # a file that cannot be read is worked out again
                 self._known.update(_parts(path))
         self._last = time.monotonic()
+
+    def begin(self) -> bool:
+        """Notes that the job is begun; whether it had been before, and did not end."""
+        mark = self.folder / BEGUN
+        before = mark.exists()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+        return before
 
     def get(self, name: str) -> Arrays | None:
         """A finished part of an earlier run, or None."""

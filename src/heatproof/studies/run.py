@@ -31,7 +31,8 @@ from heatproof.studies.condition_checks import check_conditions, fingerprint_of
 from heatproof.studies.cost import Explained, Passes, PassesMade, passes_of_image, told
 from heatproof.studies.datasets import open_datasets
 from heatproof.studies.description import described
-from heatproof.studies.executors import Executor, Processes, Serial
+from heatproof.studies.execution import Execution, resolved_device, worker_count
+from heatproof.studies.executors import TIMEOUT, Executor, Serial
 from heatproof.studies.explained_classes import check_labels, share_with_class
 from heatproof.studies.gallery import write_gallery
 from heatproof.studies.given_maps import check_given, warn_of_missing
@@ -74,7 +75,9 @@ def run(
     folder: str | os.PathLike,
     *,
     workers: int | None = None,
-    executor: Executor | None = None,
+    executor: Executor | str | None = None,
+    address: str | None = None,
+    timeout: float = TIMEOUT,
     progress: Progress | None = None,
     command: str = "",
 ) -> Done:
@@ -83,9 +86,7 @@ def run(
     Args:
         plan: from `checked_plan`.
         folder: the results folder, created if missing. The same plan again resumes the study.
-        workers: processes; by default the cores divided by the plan's `threads` on a CPU, and one on a GPU. The numbers
-            do not depend on it.
-        executor: another way to run jobs, in place of `workers`.
+        workers, executor, address, timeout: see `Execution`; no number depends on them.
 
     Raises:
         InvalidStudy, ModelError, UnknownName …: the plan cannot be run; raised before any work.
@@ -93,20 +94,19 @@ def run(
 
     A process runs one study at a time, since its number of threads belongs to it as a whole: other threads wait.
     """
+    execution = Execution(workers, executor, address, timeout)
+    execution.check()
     with held(STUDIES):
-        return _run(plan, folder, workers, executor, progress or Silent(), command)
+        return _run(plan, folder, execution, progress or Silent(), command)
 
 
 def _run(
     plan: Plan,
     folder: str | os.PathLike,
-    workers: int | None,
-    executor: Executor | None,
+    execution: Execution,
     progress: Progress | Silent,
     command: str,
 ) -> Done:
-    if workers is not None and workers < 1:
-        raise InvalidStudy(f"`workers` must be at least 1. Got {workers}.")
     progress.stage("Loading models and images", 0)
     given = plan
     study, device = study_named(plan.study), resolved_device(plan.device)
@@ -122,11 +122,13 @@ def _run(
         progress.stage("Measuring what an image costs", 0)
         layers, refused = tuple(c.layer for c in checked), tuple(c.refused for c in checked)
         bare = Setup(plan, layers, datasets, "", "", device, refused=refused, declared=study)
-        plan, estimate = within_budget(bare, models, Store(folder), worker_count(workers, plan.threads, device))
+        plan, estimate = within_budget(
+            bare, models, Store(folder), worker_count(execution.workers, plan.threads, device)
+        )
         datasets = open_datasets(plan)
     jobs = all_jobs(plan, datasets)
     costs = [] if isinstance(progress, Silent) else image_costs(study, plan, measures, datasets, checked)
-    spread = not isinstance(executor or chosen_executor(workers, plan.threads, device, len(jobs)), Serial)
+    spread = not isinstance(execution.chosen(plan.threads, device, len(jobs)), Serial)
     plugins, declared = (exported_plugins(plan, measures), exported_study(study, plan)) if spread else ((), study)
     with Store(folder).opened() as store:
         facts: dict[str, Any] = described(plan, measures, checked, datasets, jobs, command)
@@ -144,10 +146,11 @@ def _run(
         try:
             strengths = calibrated(store, plan, study.all_conditions(plan), datasets, models, progress)
             setup = Setup(plan, tuple(c.layer for c in checked), datasets, str(store.folder), facts["version"], device,
-                          strengths, tuple(c.refused for c in checked), plugins, declared)  # fmt: skip
+                          strengths, tuple(c.refused for c in checked), plugins, declared,
+                          tuple(c.fingerprint for c in checked))  # fmt: skip
             done = store.done()
             todo = [job for job in jobs if job.key not in done]
-            how = executor or chosen_executor(workers, plan.threads, device, len(todo))
+            how = execution.chosen(plan.threads, device, len(todo))
             alone = isinstance(how, Serial)
             if not alone:
                 models.clear()  # workers load their own
@@ -255,30 +258,9 @@ def exported_study(study: Study, plan: Plan) -> Study | None:
     return study
 
 
-def resolved_device(device: str) -> str:
-    """`auto` → a GPU where there is one."""
-    if device != "auto":
-        return device
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
 def default_batch(study: Study, device: str) -> int:
     """Default number of images per pass; larger batches gain nothing on a CPU."""
     return study.batch if device == "cpu" else BATCH_ON_GPU
-
-
-def worker_count(workers: int | None, threads: int, device: str) -> int:
-    """The number of processes: `workers`, else the cores divided by `threads` on a CPU, and one on a GPU."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return workers or (max(1, cores // threads) if device == "cpu" else 1)
-
-
-def chosen_executor(workers: int | None, threads: int, device: str, jobs: int) -> Executor:
-    """Processes if there are several workers and several jobs, else this process."""
-    count = worker_count(workers, threads, device)
-    return Processes(count) if min(count, jobs) > 1 else Serial()
 
 
 def refuse_unlabelled(plan: Plan, datasets: Sequence[Dataset]) -> None:

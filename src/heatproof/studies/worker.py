@@ -9,7 +9,10 @@ from functools import partial
 from typing import Any
 
 from heatproof.engine import ResolvedMethod, halved, resolve_layers
+from heatproof.errors import ModelError
+from heatproof.models import Model
 from heatproof.statistics.special_rows import PROJECTION
+from heatproof.studies.careful_opening import crashing_images
 from heatproof.studies.conditions import Condition
 from heatproof.studies.cost import counted
 from heatproof.studies.executors import Advance
@@ -34,18 +37,38 @@ class Worker:
         self.requests = all_requests(setup.plan)
         self.measures = Measures.of(self.study, setup.plan)
         self._methods: dict[int, list[ResolvedMethod]] = {}
+        self._compared: set[int] = set()
 
     def __call__(self, job: Job, advance: Advance) -> JobDone:
         """Writes the job's shard, and counts the passes through the network as loaded."""
-        with counted(self.models(job.model).module) as passes:
+        with counted(self.model(job.model).module) as passes:
             self._write(job, advance)
         return JobDone(job.key, passes.forward, passes.backward)
 
+    def model(self, index: int) -> Model:
+        """The model at that index.
+
+        Raises:
+            ModelError: its weights are not those with which the study was planned.
+        """
+        model, known = self.models(index), self.setup.fingerprints
+        if index not in self._compared and known and model.fingerprint != known[index]:
+            raise ModelError(
+                f"The weights of {model.name} are not those that the study began with: they changed meanwhile, or "
+                "are others on this machine. Give every machine the same file, and begin in another --out."
+            )
+        self._compared.add(index)
+        return model
+
     def _write(self, job: Job, advance: Advance) -> None:
         dataset, conditions = self.setup.datasets[job.dataset], self.conditions(job)
-        block = self.block(job.model, job.dataset, range(job.start, job.stop))
         store, rows, kept = Store(self.setup.folder), self._common_rows(job), []
         finished = PartialJob(store.partial / job.key)
+        indices = range(job.start, job.stop)
+        crashing: Mapping[str, str] = {}
+        if finished.begin():  # an earlier attempt did not end
+            crashing = crashing_images(dataset.images, indices)
+        block = self.block(job.model, job.dataset, indices, crashing=crashing)
         every = [*map(of_method, self.requests), *(of_maps(maps.name) for maps in dataset.given)]
         self._flag(rows, block.failed, conditions, every, dataset, images=True)
         for request in self.requests:
@@ -67,10 +90,17 @@ class Worker:
         store.write_shard(job.key, rows.table(), arrays(kept))
         finished.remove()
 
-    def block(self, model: int, dataset: int, indices: Iterable[int], most: int | None = None) -> ImageBlock:
+    def block(
+        self,
+        model: int,
+        dataset: int,
+        indices: Iterable[int],
+        most: int | None = None,
+        crashing: Mapping[str, str] | None = None,
+    ) -> ImageBlock:
         """These images of a dataset as input of the model at that index, at most `most` of them; see `open_block`."""
         labelled = self.study.needs_labels(self.plan)
-        return open_block(self.setup.datasets[dataset].images, indices, self.models(model), labelled, most)
+        return open_block(self.setup.datasets[dataset].images, indices, self.models(model), labelled, most, crashing)
 
     def measurement(self, job: Job, block: ImageBlock, finished: PartialBatch | None = None) -> Measurement:
         """The measurement of some images of a job; `finished`: what is known of them, and where results are kept."""
