@@ -12,8 +12,9 @@ from torch import nn
 
 import heatproof
 from heatproof import activation_statistics
-from heatproof.activation_statistics import cache_folder, calibrate, calibration_of
+from heatproof.activation_statistics import calibrate, calibration_of
 from heatproof.errors import HeatproofWarning, InvalidInput
+from heatproof.files import cache_folder
 from heatproof.models import wrap
 from heatproof.models.moments import Calibration, calibrated
 
@@ -190,10 +191,10 @@ def test_few_are_kept_in_memory(monkeypatch):
 
 def test_the_cache_is_where_people_look_for_it(monkeypatch, tmp_path):
     monkeypatch.setenv("HEATPROOF_CACHE", "~/mine")
-    assert cache_folder() == Path.home() / "mine" / "calibration"
+    assert cache_folder("calibration") == Path.home() / "mine" / "calibration"
     monkeypatch.delenv("HEATPROOF_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / "heatproof" / "calibration"
+    assert cache_folder("calibration") == tmp_path / "heatproof" / "calibration"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.delenv("LOCALAPPDATA", raising=False)
     for platform, parts in {
@@ -202,4 +203,4 @@ def test_the_cache_is_where_people_look_for_it(monkeypatch, tmp_path):
         "win32": ("AppData", "Local"),
     }.items():
         monkeypatch.setattr(sys, "platform", platform)
-        assert cache_folder() == Path.home().joinpath(*parts, "heatproof", "calibration")
+        assert cache_folder("calibration") == Path.home().joinpath(*parts, "heatproof", "calibration")

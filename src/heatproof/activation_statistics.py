@@ -11,7 +11,6 @@ Statistics of images are cached in a folder of the user's (`cache_folder`), one 
 
 import hashlib
 import os
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ from heatproof.data.input_form import InputForm
 from heatproof.data.inputs import as_inputs
 from heatproof.data.shape_drawing import dead_leaves
 from heatproof.errors import HeatproofWarning, InvalidImage, InvalidInput, StoreError
+from heatproof.files import cache_folder
 from heatproof.geometry import Geometry
 from heatproof.models import Model, resolve_layer, wrap
 from heatproof.models.moments import Calibration, calibrated, fingerprint
@@ -116,25 +116,9 @@ def calibration_of(model: Model, layer: str, source: str = DEAD_LEAVES) -> tuple
         identity, batches = _images(model, source)
         key = hashlib.blake2b(f"{fingerprint(model)} {layer} {identity}".encode(), digest_size=16).hexdigest()
         found = _cached_calibration(
-            key, lambda: _load_or_compute(model, layer, cache_folder() / f"{key}.safetensors", batches)
+            key, lambda: _load_or_compute(model, layer, cache_folder("calibration") / f"{key}.safetensors", batches)
         )
     return found.mean, found.std
-
-
-def cache_folder() -> Path:
-    """`$HEATPROOF_CACHE/calibration`, else `heatproof/calibration` in the platform's cache folder."""
-    given, shared = os.environ.get("HEATPROOF_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    if given:
-        return Path(given).expanduser() / "calibration"
-    if shared:
-        base = Path(shared).expanduser()
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    else:
-        base = Path.home() / ".cache"
-    return base / "heatproof" / "calibration"
 
 
 def _cached_calibration(key: str, made: Callable[[], Calibration]) -> Calibration:

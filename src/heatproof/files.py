@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,3 +57,19 @@ def file_fingerprint(path: Path) -> str:
             while chunk := opened.read(1 << 20):
                 digest.update(chunk)
     return digest.hexdigest()
+
+
+def cache_folder(name: str) -> Path:
+    """`$HEATPROOF_CACHE/NAME`, else `heatproof/NAME` in the platform's cache folder."""
+    given, shared = os.environ.get("HEATPROOF_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    if given:
+        return Path(given).expanduser() / name
+    if shared:
+        base = Path(shared).expanduser()
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    elif sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    else:
+        base = Path.home() / ".cache"
+    return base / "heatproof" / name

@@ -354,7 +354,7 @@ class TargetBatch:
         target = self.target[rows].expand(len(z)) if isinstance(rows, int) else self.target[rows.to(self.target.device)]
         return explained_output.of_target(
             batch._read(batch.output if of == "output" else of),
-            batch.model.of_normalised(z),
+            batch.model.answers(z),
             target,
             batch.model.multi_label,
         )

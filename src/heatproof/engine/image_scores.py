@@ -87,11 +87,11 @@ class ImageScores:
             target = self.target[: len(z)]
         else:
             target = self.target[rows].expand(len(z)) if isinstance(rows, int) else self.target[rows.to(z.device)]
-        return self.of_logits(self.model.of_normalised(z), target, of)
+        return self.of_logits(self.model.answers(z), target, of)
 
     def probabilities(self, z: torch.Tensor) -> torch.Tensor:
         """Normalised images → `(M, K)` float64; one pass."""
-        return self.model.probabilities(self.model.of_normalised(z))
+        return self.model.probabilities(self.model.answers(z))
 
     def whole(self, of: str = "probability") -> torch.Tensor:
         """The score of the images themselves, `(N,)`."""
@@ -113,7 +113,7 @@ class ImageScores:
         return self.of_logits(logits, self.target, of)
 
     def _logits(self, z: torch.Tensor) -> torch.Tensor:
-        return torch.cat([self.model.of_normalised(z[part]) for part in parts(len(z), rows_per_pass(z))])
+        return torch.cat([self.model.answers(z[part]) for part in parts(len(z), rows_per_pass(z))])
 
     def segments(self, name: str = "slic") -> torch.Tensor:
         """Label maps of the clean images, `(N, H, W)`; NaN pixels count as 0."""

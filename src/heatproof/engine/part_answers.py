@@ -96,7 +96,7 @@ class PartAnswers:
             if made:
                 with self.model.evaluating(), torch.no_grad():
                     z = self.model.normalise(torch.stack(list(made.values())).to(self.x))
-                    answers = self.model.of_normalised(z).double()
+                    answers = self.model.answers(z).double()
                 self.passes += len(made)
                 self._known.update(zip(made, answers, strict=True))
 

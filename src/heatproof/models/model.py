@@ -4,6 +4,7 @@ import copy
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -24,6 +25,9 @@ from heatproof.registry import unknown
 
 #: Where a dictionary of outputs keeps the classification, in the order tried.
 _LOGIT_KEYS = ("logits", "out", "output")
+
+#: Whether the pass that is under way is one from which only logits are wanted (`Model.answers`).
+only_logits: ContextVar[bool] = ContextVar("only_logits", default=False)
 
 #: What the outputs of a model are.
 MODEL_OUTPUTS = {"logit": "logits of classes", "value": "numbers in units of their own, without a probability"}
@@ -56,6 +60,8 @@ class Model:
     warns_of_values = True
     #: Whether images that go into the network as they are, without mean and std, are worth a warning.
     warns_as_given = True
+    #: A compiled copy, for passes from which only logits are wanted (`models.compiled`).
+    compiled: Any = None
     #: Whether the network was seen to give one logit, which stands for two classes.
     single_output = False
 
@@ -207,7 +213,7 @@ class Model:
         """The same classifier with another network of the same architecture: other weights, the same layers."""
         twin = copy.copy(self)
         twin.__dict__.pop("fingerprint", None)
-        twin.module = module
+        twin.module, twin.compiled = module, None
         carry_facts(self.module, module)
         return twin
 
@@ -257,7 +263,22 @@ class Model:
 
         Raises ModelError for another number of rows than images, such as one for each view or detection.
         """
-        logits = self.unwrap(self.output(z)).float()
+        return self._checked(self.output(z), z)
+
+    def answers(self, z: torch.Tensor) -> torch.Tensor:
+        """As `of_normalised`, where only the logits are wanted: no gradient, no layer. May run on the compiled copy."""
+        fast, token = self.compiled, only_logits.set(True)
+        try:
+            if fast is None or not fast.takes(z):
+                return self.of_normalised(z)
+            with held(self.module):
+                return self._checked(fast(z.flip(1) if self.channel_order == "bgr" else z), z)
+        finally:
+            only_logits.reset(token)
+
+    def _checked(self, output: Any, z: torch.Tensor) -> torch.Tensor:
+        """The logits of an output for the images `z`."""
+        logits = self.unwrap(output).float()
         if len(logits) != len(z):
             raise ModelError(
                 f"Expected {type(self.module).__name__} to return one row of logits for each of {len(z)} images. Got "

@@ -29,6 +29,7 @@ from heatproof.engine import (
 )
 from heatproof.metrics.metric_request import MetricRequest
 from heatproof.models import Model
+from heatproof.models.model import only_logits
 from heatproof.quantities import having
 from heatproof.quiet import ignored_warnings
 from heatproof.statistics.wording import counted as counted_text
@@ -44,19 +45,20 @@ WEIGHTED = 10
 
 @dataclass(frozen=True)
 class Passes:
-    """Forward and backward passes of one image."""
+    """Forward and backward passes of one image. plain: the forward ones from which only logits are wanted."""
 
     forward: float = 0.0
     backward: float = 0.0
+    plain: float = 0.0
 
     def __str__(self) -> str:
         return f"about {self.forward:,.0f} forward and {self.backward:,.0f} backward passes an image"
 
     def __add__(self, other: "Passes") -> "Passes":
-        return Passes(self.forward + other.forward, self.backward + other.backward)
+        return Passes(self.forward + other.forward, self.backward + other.backward, self.plain + other.plain)
 
     def __mul__(self, times: float) -> "Passes":
-        return Passes(self.forward * times, self.backward * times)
+        return Passes(self.forward * times, self.backward * times, self.plain * times)
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def passes_of_image(
             else:
                 found += toy_batch.passes(due) * times
     attacks = sum(condition.cost - 1 for condition in conditions) / 2  # each step is a forward and a backward pass
-    return Passes(found.forward + attacks, found.backward + attacks)
+    return Passes(found.forward + attacks, found.backward + attacks, found.plain)
 
 
 @dataclass(frozen=True)
@@ -225,34 +227,37 @@ def _of_widths(order: Sequence[int], widths: Sequence[int], first: int) -> tuple
 
 @dataclass
 class Counted:
-    """Rows that went through a network, forwards and backwards."""
+    """Rows that went through a network, forwards and backwards; `plain`: forwards for logits alone."""
 
     forward: float = 0.0
     backward: float = 0.0
+    plain: float = 0.0
 
     def __add__(self, other: "Counted") -> "Counted":
-        return Counted(self.forward + other.forward, self.backward + other.backward)
+        return Counted(self.forward + other.forward, self.backward + other.backward, self.plain + other.plain)
 
     def __mul__(self, times: float) -> "Counted":
-        return Counted(self.forward * times, self.backward * times)
+        return Counted(self.forward * times, self.backward * times, self.plain * times)
 
 
 @contextmanager
-def counted(module: nn.Module) -> Iterator[Counted]:
-    """Counts the images that go through a network; the hook is removed at the end."""
+def counted(*modules: nn.Module | None) -> Iterator[Counted]:
+    """Counts the images that go through a network and its compiled copy; the hooks are removed at the end."""
     found = Counted()
 
     def seen(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         rows = len(inputs[0])
         found.forward += rows
+        found.plain += rows * only_logits.get()
         if isinstance(output, torch.Tensor) and output.requires_grad:
             output.register_hook(lambda gradient: _add_backward(found, rows))
 
-    handle = module.register_forward_hook(seen)
+    handles = [one.register_forward_hook(seen) for one in modules if one is not None]
     try:
         yield found
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 def _add_backward(found: Counted, rows: int) -> None:

@@ -103,6 +103,7 @@ class Setup:
     strengths: (model, dataset, perturbation) → calibrated levels. refused: for each model, method → why it is not
     applicable. plugins: methods and metrics that a new process cannot find (`heatproof.plugins`). declared: the study,
     where a new process cannot find it by its name. fingerprints: of each model's weights, which a worker compares.
+    compiled: names of the models that run on a compiled copy where only logits are wanted.
     """
 
     plan: Plan
@@ -116,6 +117,7 @@ class Setup:
     plugins: tuple[bytes, ...] = ()
     declared: Study | None = None
     fingerprints: tuple[str, ...] = ()
+    compiled: tuple[str, ...] = ()
 
     @property
     def study(self) -> Study:

@@ -10,6 +10,7 @@ from heatproof.class_names import checked_names
 from heatproof.engine import Batch, chosen_layer, resolve_layers
 from heatproof.models import Model, load_model
 from heatproof.models.checkpoint import load_weights
+from heatproof.models.compiled import with_compiled
 from heatproof.models.randomisation import Randomised
 from heatproof.studies.conditions import INTACT, RANDOMISED, checkpoint_of
 from heatproof.studies.settings import Plan
@@ -22,8 +23,8 @@ GIVEN = "given:"
 class StudyModels:
     """The models of a study by index; one is held at a time, with one changed state of it."""
 
-    def __init__(self, plan: Plan, device: str):
-        self.plan, self.device = plan, device
+    def __init__(self, plan: Plan, device: str, compiled: Sequence[str] = ()):
+        self.plan, self.device, self._compiled = plan, device, tuple(compiled)
         self._loaded: tuple[int, Model] | None = None
         self._changed: tuple[str, Model] | None = None
 
@@ -55,11 +56,25 @@ class StudyModels:
         self.plan, self._changed = plan, None
         self._loaded = (index, self(index).with_classes(names, by_images=True))
 
+    def compile(self, names: Sequence[str]) -> None:
+        """From now on these models run on a compiled copy where only logits are wanted.
+
+        Raises:
+            ModelError: one cannot be compiled here, or its compiled copy gives other logits.
+        """
+        self._compiled, held = tuple(names), self._loaded
+        if held is not None and self.plan.models[held[0]].label in names and held[1].compiled is None:
+            self._loaded = (held[0], with_compiled(held[1]))
+
     def clear(self) -> None:
         """Drops the models that are held."""
         self._loaded = self._changed = None
 
     def _load(self, index: int) -> Model:
+        model = self._ordinary(index)
+        return with_compiled(model) if self.plan.models[index].label in self._compiled else model
+
+    def _ordinary(self, index: int) -> Model:
         """The model as the plan describes it."""
         wanted = self.plan.models[index]
         if wanted.spec.startswith(GIVEN):

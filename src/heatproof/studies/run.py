@@ -27,6 +27,7 @@ from heatproof.studies.budget import within_budget
 from heatproof.studies.calibration import calibrated
 from heatproof.studies.checked_models import Checked, checked_model
 from heatproof.studies.class_labels import facts_about_classes, with_class_names
+from heatproof.studies.compiling import asked_to_compile, compile_all, worth_compiling
 from heatproof.studies.condition_checks import check_conditions, fingerprint_of
 from heatproof.studies.cost import Explained, Passes, PassesMade, passes_of_image, told
 from heatproof.studies.datasets import open_datasets
@@ -137,17 +138,28 @@ def _run(
             facts["code"] = code
         facts["conditions"] = [fingerprint_of(condition) for condition in study.all_conditions(plan)]
         facts |= facts_about_classes(plan, datasets, checked)
+        compiled = asked_to_compile(plan, store.plan())
+        facts |= {"compiled": compiled} if compiled else {}
         refuse_other(store, facts)
         unfinished = any(job.key not in store.done() for job in jobs)
         facts["machines"] = machines_of(store, this_machine(device, plan.threads), unfinished)
-        store.begin(facts)
-        write_archive(store.folder, given, plan)
         threads = torch.get_num_threads()
         try:
+            torch.set_num_threads(plan.threads)
+            progress.stage("Compiling the network, about half a minute" if compiled else "Preparing", 0)
+            if compiled is None:
+                of_image = lambda: costs or image_costs(study, plan, measures, datasets, checked)  # noqa: E731
+                images = sum(len(dataset.images.ids) for dataset in datasets)
+                compiled = worth_compiling(plan, models, of_image, images)
+                facts |= {"compiled": compiled} if compiled else {}
+            elif compiled and unfinished:
+                compile_all(models, compiled)
+            store.begin(facts)
+            write_archive(store.folder, given, plan)
             strengths = calibrated(store, plan, study.all_conditions(plan), datasets, models, progress)
             setup = Setup(plan, tuple(c.layer for c in checked), datasets, str(store.folder), facts["version"], device,
                           strengths, tuple(c.refused for c in checked), plugins, declared,
-                          tuple(c.fingerprint for c in checked))  # fmt: skip
+                          tuple(c.fingerprint for c in checked), tuple(compiled))  # fmt: skip
             done = store.done()
             todo = [job for job in jobs if job.key not in done]
             how = execution.chosen(plan.threads, device, len(todo))

@@ -254,6 +254,12 @@ class Plan(Strict):
         None, ge=1, description="Images per pass and per job. Default: 8 (2 in an audit), on a GPU 64."
     )
     threads: int = Field(1, ge=1, description="Threads of each worker; part of the plan.")
+    compile: Literal["auto", "never", "always"] = Field(
+        "auto",
+        description="Passes from which only logits are wanted (metrics, ROAD, RISE, Score-CAM) run on a compiled "
+        "copy of the network, on the CPU: `auto` where that saves more than the half minute of compiling, `never`, "
+        "`always`. Logits agree to rounding; the choice is part of the plan.",
+    )
     device: str = Field("auto", description="cpu, cuda, mps; `auto` is a GPU where there is one.")
 
     @field_validator("models", "datasets", "methods", mode="before")

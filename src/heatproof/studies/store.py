@@ -37,7 +37,7 @@ SIGNED = ("author", "date", "commit")
 RENEWED = (*NAMES, *PRESENTED, *SIGNED, "machines")
 #: Settings that may differ between two runs of one study: the numbers do not depend on them.
 FREE = (
-    *("command", "workers", "executor", "metric_facts", "estimate", "samples", "machines"),
+    *("command", "compile", "workers", "executor", "metric_facts", "estimate", "samples", "machines"),
     *(*NAMES, *PRESENTED, *SIGNED),
 )
 #: SQL: whether a row explains the class that the reference explains; true where there is no reference.

@@ -32,7 +32,7 @@ class Worker:
 
     def __init__(self, setup: Setup, models: StudyModels | None = None):
         self.setup, self.plan = setup, setup.plan
-        self.models = models or StudyModels(setup.plan, setup.device)
+        self.models = models or StudyModels(setup.plan, setup.device, setup.compiled)
         self.study = setup.study
         self.requests = all_requests(setup.plan)
         self.measures = Measures.of(self.study, setup.plan)
@@ -41,7 +41,8 @@ class Worker:
 
     def __call__(self, job: Job, advance: Advance) -> JobDone:
         """Writes the job's shard, and counts the passes through the network as loaded."""
-        with counted(self.model(job.model).module) as passes:
+        model = self.model(job.model)
+        with counted(model.module, model.compiled) as passes:
             self._write(job, advance)
         return JobDone(job.key, passes.forward, passes.backward)
 

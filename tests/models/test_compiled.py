@@ -1,0 +1,157 @@
+"""A compiled copy gives the logits of the network, and only where nothing but logits is wanted."""
+
+import pytest
+import torch
+from torch import nn
+
+import heatproof
+from heatproof.errors import HeatproofWarning, ModelError
+from heatproof.models import compiled
+from heatproof.models.compiled import CompiledNetwork, pass_shape, why_not, with_compiled
+from heatproof.studies import compiling, run
+from heatproof.studies.compiling import asked_to_compile, worth_compiling
+from heatproof.studies.cost import Passes, counted
+from heatproof.studies.loading import StudyModels
+from heatproof.studies.plan import checked_plan
+from heatproof.studies.store import connect
+
+
+@pytest.fixture(scope="module")
+def shapes():
+    """The bundled network and its compiled copy; compiling takes some seconds."""
+    model = heatproof.load_model("shapes")
+    if why := why_not(model):
+        pytest.skip(why)
+    return model, with_compiled(model)
+
+
+def drawn(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(3))
+
+
+def test_logits_agree_and_only_full_passes_without_gradient_run_compiled(shapes):
+    model, fast = shapes
+    z = drawn(*pass_shape(model))
+    with model.evaluating(), torch.no_grad(), counted(model.module) as plain, counted(fast.compiled) as compiled_ones:
+        torch.testing.assert_close(fast.answers(z), model.answers(z), atol=1e-4, rtol=1e-4)
+        assert (plain.forward, compiled_ones.forward) == (len(z), len(z))
+        assert torch.equal(fast.answers(z[:3]), model.answers(z[:3]))  # another shape
+        assert torch.equal(fast.of_normalised(z), model.of_normalised(z))  # where a layer may be read
+        assert compiled_ones.forward == len(z)
+    with model.evaluating(), torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        assert not fast.compiled.takes(z)
+    wanted = z.clone().requires_grad_()
+    with model.evaluating():
+        fast.answers(wanted)[:, 0].sum().backward()
+    assert wanted.grad is not None and float(wanted.grad.abs().sum()) > 0
+    assert not fast.compiled.takes(z.double())
+
+
+def test_the_machine_code_is_kept_and_belongs_to_the_weights(shapes, monkeypatch):
+    model, fast = shapes
+    made = []
+    monkeypatch.setattr(compiled, "_compile", lambda model, shape, path: made.append(path))
+    assert with_compiled(model).compiled is not None and not made
+    other = model.copied()
+    with torch.no_grad():
+        next(other.module.parameters()).add_(1.0)
+    with pytest.raises(Exception):  # noqa: B017 - nothing was written, so nothing can be loaded
+        with_compiled(other)
+    assert len(made) == 1
+    assert fast.copied().compiled is None and fast.with_module(other.module).compiled is None
+    assert fast.with_classes(None).compiled is not None and model.compiled is None
+
+
+def test_a_copy_with_other_logits_is_refused(shapes, monkeypatch):
+    model, _ = shapes
+    monkeypatch.setattr(compiled, "_loaded", lambda model, shape: lambda z: 1.01 * model.module(z))
+    with model.evaluating(), pytest.raises(ModelError, match="gives other logits"):
+        with_compiled(model)
+    monkeypatch.setattr(compiled, "_loaded", lambda model, shape: lambda z: model.module(z) * torch.nan)
+    with model.evaluating(), pytest.raises(ModelError, match="gives other logits"):
+        with_compiled(model)
+
+
+class LooksAtValues(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 4, 3)
+
+    def forward(self, z):
+        found = self.layer(z).mean((2, 3))
+        return found if float(found.sum()) > 0 else -found
+
+
+def test_what_cannot_be_compiled_is_said(monkeypatch):
+    model = heatproof.wrap(LooksAtValues(), mean=0.5, std=0.5, size=32)
+    if why_not(model):
+        pytest.skip(why_not(model))
+    with pytest.raises(ModelError, match="cannot be compiled"):
+        with_compiled(model)
+    monkeypatch.setattr(compiled.shutil, "which", lambda name: None)
+    with pytest.raises(ModelError, match=r"no C\+\+ compiler.*--compile never"):
+        with_compiled(model)
+    assert "float64" in why_not(heatproof.wrap(LooksAtValues().double(), mean=0.5, std=0.5, size=32))
+
+
+def plan(**more):
+    settings = {"study": "score", "models": ["shapes"], "datasets": ["shapes"], "limit": 9, "methods": ["gradcam"],
+                "metrics": ["insertion"], "controls": "none"}  # fmt: skip
+    return checked_plan({**settings, **more})
+
+
+def scores(folder):
+    return connect(folder).execute("select image, metric, value from rows order by all").df()
+
+
+def test_a_study_on_compiled_copies_has_the_same_scores_and_is_finished_only_so(shapes, tmp_path):
+    run.run(plan(compile="always"), tmp_path / "always", workers=1)
+    run.run(plan(), tmp_path / "auto", workers=1)
+    always, auto = scores(tmp_path / "always"), scores(tmp_path / "auto")
+    assert always[["image", "metric"]].equals(auto[["image", "metric"]])
+    difference = (always["value"] - auto["value"]).abs()
+    assert 0 < difference.max() < 1e-4  # compiled, and the same
+    next((tmp_path / "always" / "rows").glob("*.parquet")).unlink()
+    with pytest.raises(heatproof.errors.StoreError, match="compiled is"):
+        run.run(plan(compile="never"), tmp_path / "always", workers=1)
+    run.run(plan(), tmp_path / "always", workers=1)  # as it was begun
+    assert scores(tmp_path / "always").equals(always)
+
+
+def test_what_is_compiled_follows_from_the_plan_and_from_what_was_begun():
+    assert asked_to_compile(plan(compile="never"), None) == []
+    assert asked_to_compile(plan(compile="always"), None) == ["shapes"]
+    assert asked_to_compile(plan(), None) is None
+    assert asked_to_compile(plan(), {"compiled": ["shapes"]}) == ["shapes"]
+    assert asked_to_compile(plan(), {}) == []
+
+
+@pytest.mark.parametrize(("passes", "seconds", "pays"), [(1e6, 1e-2, True), (1e6, 1e-5, False), (10, 0.5, False)])
+def test_it_is_compiled_where_that_saves_more_than_it_takes(monkeypatch, passes, seconds, pays):
+    monkeypatch.setattr(compiling, "seconds_of_pass", lambda model: seconds)
+    monkeypatch.setattr(compiling, "why_not", lambda model: "")
+    copies = []
+    monkeypatch.setattr("heatproof.studies.loading.with_compiled", lambda model: copies.append(model) or model)
+    models = StudyModels(plan(), "cpu")
+    found = worth_compiling(plan(), models, lambda: [Passes(plain=passes / 100)], 100)
+    assert (found, bool(copies)) == ((["shapes"], True) if pays else ([], False))
+
+
+def test_a_network_that_cannot_be_compiled_runs_as_it_is_with_a_warning(monkeypatch):
+    monkeypatch.setattr(compiling, "seconds_of_pass", lambda model: 1.0)
+    monkeypatch.setattr(compiling, "why_not", lambda model: "")
+
+    def refused(model):
+        raise ModelError("shapes cannot be compiled: no. More.")
+
+    monkeypatch.setattr("heatproof.studies.loading.with_compiled", refused)
+    models = StudyModels(plan(), "cpu")
+    with pytest.warns(HeatproofWarning, match="cannot be compiled: no. The network runs as it is"):
+        assert worth_compiling(plan(), models, lambda: [Passes(plain=1e4)], 100) == []
+    assert models(0).compiled is None
+
+
+def test_the_compiled_copy_is_no_part_of_the_network(shapes):
+    _, fast = shapes
+    assert isinstance(fast.compiled, CompiledNetwork)
+    assert all(one is not fast.compiled for one in fast.module.modules())
