@@ -22,6 +22,7 @@ NAMES = (
     "road",
     "curves",
     "scores",
+    "compiled",
     "explanations",
     "memory",
     "startup",
