@@ -1,6 +1,6 @@
 """docs/gpu.md: what is the same on a GPU, and where the host waits for it; `make_docs.py` writes the page.
 
-The numbers are those of `benchmarks/waits.json`, which `scripts/waits.py` writes and `tests/test_accelerator.py` checks.
+The numbers are those of `benchmarks/waits.json`: `scripts/waits.py` writes it, `tests/test_accelerator.py` checks it.
 """
 
 import json
@@ -26,17 +26,18 @@ minutes (maps to 1e-4 of the largest value, metrics to 1e-3), and times methods 
 PRETENDED = """## Without a GPU
 
 Tests run every path on a *pretended* GPU (`tests/accelerator.py`): tensors in the CPU's memory that say they are on
-`cuda:0`. Numbers are computed, so every path runs to its end. What a GPU refuses is an error with its line: an operation
-on tensors of two devices, an array made of a tensor of the GPU, a generator of the CPU that shall fill one. A copy to
-the host that was not waited for holds other numbers until it is. Where the host waits is counted by torch's own rules
-for CUDA (`torch.cuda.set_sync_debug_mode`). On an H100, at commit 453fdf9, torch counted 5 waits for `gradcam`, 8 for
-`eigencam`, 5 for `layercam` and `refine:layercam`, 6 for `scorecam`, 47 for `insertion` and 28 for `road`; the pretended
-GPU counts as many at that commit, call by call.
+`cuda:0`. Numbers are computed, so every path runs to its end. What a GPU refuses is an error with its line: an
+operation on tensors of two devices, an array made of a tensor of the GPU, a generator of the CPU that shall fill one.
+A copy to the host that was not waited for holds other numbers until it is. Where the host waits is counted by torch's
+own rules for CUDA (`torch.cuda.set_sync_debug_mode`). On an H100, at commit 453fdf9, torch counted 5 waits for
+`gradcam`, 8 for `eigencam`, 5 for `layercam` and `refine:layercam`, 6 for `scorecam`, 47 for `insertion` and 28 for
+`road`; the pretended GPU counts as many at that commit, call by call.
 
 It cannot show how long anything takes, what a kernel of CUDA rounds differently, how much memory is used, or what a
-compiled network or a CUDA graph does. Forward derivatives (`fullgrad` of networks with curved functions) are left out:
-torch makes tensors of the CPU there. `torch._subclasses.FakeTensorMode` follows functions of tensors only, since without
-a driver autograd refuses fake tensors of a GPU; a test runs the metrics of pairs and the forward methods under it."""
+compiled network or a CUDA graph does. Forward derivatives (`fullgrad` of networks with curved functions) are left
+out: torch makes tensors of the CPU there. `torch._subclasses.FakeTensorMode` follows functions of tensors only, since
+without a driver autograd refuses fake tensors of a GPU; a test runs the metrics of pairs and the forward methods
+under it."""
 
 
 def gpu_page(table: Callable[[Sequence[str], Any], str]) -> list[str]:
