@@ -1,7 +1,7 @@
 """Writes the generated pages of docs/: from the registries, the command line and the plan of a study.
 
-    python scripts/make_docs.py            writes methods.md, metrics.md, perturbations.md, commands.md and choosing.md
-                                           in docs/
+    python scripts/make_docs.py            writes methods.md, metrics.md, perturbations.md, commands.md, choosing.md
+                                           and gpu.md in docs/
     python scripts/make_docs.py --check    writes nothing; names the pages that are stale and exits with 1
 
 What is said of a method is its docstring, of an option its help: one place each, so that nothing goes stale.
@@ -23,6 +23,7 @@ import typer
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import choosing_page
+import gpu_page
 
 from heatproof import targets
 from heatproof.attributions import ATTRIBUTIONS
@@ -438,6 +439,7 @@ PAGES = {
     "perturbations.md": perturbations_page,
     "commands.md": commands_page,
     "choosing.md": which_page,
+    "gpu.md": lambda: page("GPUs", *gpu_page.gpu_page(table)),
 }
 
 

@@ -1,18 +1,29 @@
 """An accelerator that is none: tensors in the CPU's memory that say they are on `cuda:0` and refuse those of the CPU.
 
 What a GPU refuses fails here in the same way: an operation on tensors of two devices, an array made of a tensor of the
-device, a generator of the CPU that shall fill one. Numbers are computed as on the CPU.
+device, a generator of the CPU that shall fill one. Numbers are computed as on the CPU, so that every path runs to its
+end, also where it reads a number and goes on by it. `waiting` counts where the host would wait for the device.
+
+`torch._subclasses.FakeTensorMode` has no numbers, and without a driver no gradients either: autograd asks CUDA for the
+context of a device of a fake tensor (`hasPrimaryContext expects a valid device index`). So it can follow functions of
+tensors alone; `test_fake_tensors.py` does that.
 """
 
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import wraps
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
 from torch.utils._pytree import tree_flatten, tree_map
 
+import heatproof
+
+SOURCE = str(Path(heatproof.__file__).parent)
 CPU, DEVICE = torch.device("cpu"), torch.device("cuda:0")
 GENERATOR = torch.Generator
 #: Functions that make tensors on the `device` named.
@@ -23,6 +34,75 @@ METHODS = ("new_empty", "new_full", "new_ones", "new_tensor", "new_zeros")
 #: Operations that take tensors of two devices: copies, and those of the device at an index on the CPU.
 COPIES = ("copy_", "_to_copy")
 INDEXED = ("index", "index_put_", "index_put", "_index_put_impl_", "index_fill_")
+#: Operations after which the host has to know a number or a size, so that it waits for the device.
+READS = {
+    "_local_scalar_dense": "number", "equal": "comparison", "allclose": "comparison",
+    "nonzero": "size", "masked_select": "size",
+    "_unique2": "size", "unique_dim": "size", "unique_consecutive": "size", "bincount": "size",
+    "_linalg_check_errors": "status", "_linalg_eigh": "status", "_linalg_svd": "status", "linalg_lstsq": "status",
+    "linalg_eig": "status", "multinomial": "status",
+}  # fmt: skip
+#: Functions that carry numbers of the host to the device.
+CARRIERS = ("as_tensor", "tensor", "new_tensor")
+#: Functions of heatproof through which others call torch: the line that waits is that of their caller.
+PASSED = ("on_host", "on_device", "possibly", "__torch_function__", "_without_rule", "watched",
+          "compared", "answer")  # fmt: skip
+#: (file, function, line, what for) → times.
+Waits = Counter[tuple[str, str, int, str]]
+_WATCHED: list[Waits] = []
+#: Copies to the host that were not waited for: the copy, and what it will hold. Until then it holds other numbers.
+_UNDERWAY: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+
+@contextmanager
+def waiting() -> Iterator[Waits]:
+    """Counts where heatproof waits for the device.
+
+    What for: a `number`, a `comparison`, a `size` or a `status` of a result, a `mask` whose positions are an index, a
+    copy `to host` or `to device`. These are the rules of torch's CUDA backend, where `torch.cuda.set_sync_debug_mode`
+    warns: a copy that is not `non_blocking` waits, in either direction.
+    """
+    found: Waits = Counter()
+    _WATCHED.append(found)
+    try:
+        yield found
+    finally:
+        _WATCHED.remove(found)
+
+
+def _wait(kind: str) -> None:
+    """Notes a wait at the innermost line of heatproof that asked for it; none outside."""
+    if not _WATCHED:
+        return
+    frame = sys._getframe(1)
+    while frame is not None and not (
+        frame.f_code.co_filename.startswith(SOURCE) and frame.f_code.co_name not in PASSED
+    ):
+        frame = frame.f_back
+    if frame is not None:
+        file, function = frame.f_code.co_filename[len(SOURCE) + 1 :], frame.f_code.co_qualname
+        for hidden in (".<locals>", ".<listcomp>", ".<genexpr>", ".<lambda>", ".<dictcomp>"):
+            function = function.replace(hidden, "")
+        for one in _WATCHED:
+            one[file, function, frame.f_lineno, kind] += 1
+
+
+def _note(func: Any, args: tuple, kwargs: dict) -> None:
+    """Notes the wait of an operation, if it has one."""
+    name = func.overloadpacket.__name__
+    if name in READS:
+        _wait(READS[name])
+    elif name == "repeat_interleave" and kwargs.get("output_size") is None:
+        _wait("size")
+    elif name == "copy_" and isinstance(args[0], OnDevice) != isinstance(args[1], OnDevice):
+        _wait("to device" if isinstance(args[0], OnDevice) else "to host")
+    elif name in INDEXED and name != "index_fill_":
+        filled = name != "index" and args[2].numel() == 1  # CUDA fills such a mask without its positions
+        for one in args[1]:
+            if isinstance(one, OnDevice) and one.dtype in (torch.bool, torch.uint8) and not filled:
+                _wait("mask")
+            elif isinstance(one, torch.Tensor) and not isinstance(one, OnDevice) and isinstance(args[0], OnDevice):
+                _wait("to device")
 
 
 class OnDevice(torch.Tensor):
@@ -36,6 +116,8 @@ class OnDevice(torch.Tensor):
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
         _refuse_two_devices(func, args, kwargs or {})
+        if _WATCHED:
+            _note(func, args, kwargs or {})
         with torch._C._DisableTorchDispatch():
             found = func(*args, **(kwargs or {}))
         return tree_map(_placed, found)
@@ -48,6 +130,8 @@ class OnDevice(torch.Tensor):
 
     def tolist(self) -> Any:
         """The numbers, brought to the host."""
+        if self.numel():
+            _wait("to host")
         return _plain(self).tolist()
 
     def __deepcopy__(self, memo: dict) -> "OnDevice":
@@ -74,7 +158,9 @@ def _plain(value: torch.Tensor) -> torch.Tensor:
 
 def _refuse_two_devices(func: Any, args: tuple, kwargs: dict) -> None:
     tensors = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, torch.Tensor)]
-    others = [one for one in tensors if not isinstance(one, OnDevice) and one.dim()]
+    others = [one for one in tensors if not (isinstance(one, OnDevice) or one._is_zerotensor()) and one.dim()]
+    if others and torch._C._current_graph_task_id() != -1:  # torch makes zeros there where it takes the numbers to be
+        others = [one for one in others if one.any()]
     name = func.overloadpacket.__name__
     fine = name in COPIES or (name in INDEXED and isinstance(args[0], OnDevice))
     if others and not fine:
@@ -94,10 +180,39 @@ class _Copy(torch.autograd.Function):
         return _placed(gradient) if ctx.there else _plain(gradient)
 
 
-def _moved(x: torch.Tensor, device: torch.device | None) -> torch.Tensor:
+def _moved(x: torch.Tensor, device: torch.device | None, blocking: bool = True) -> torch.Tensor:
     """`x` on the device; None leaves it where it is."""
     there = isinstance(x, OnDevice)
-    return x if device is None or there == (device.type == "cuda") else _Copy.apply(x)
+    if device is None or there == (device.type == "cuda"):
+        return x
+    if blocking and x.numel():
+        _wait("to host" if there else "to device")
+    return _Copy.apply(x)
+
+
+def _underway(x: torch.Tensor) -> torch.Tensor:
+    """A copy to the host that is not there before `synchronize` is called."""
+    arriving = _plain(x).clone()
+    _UNDERWAY.append((arriving, arriving.clone()))
+    if arriving.dtype is torch.bool:
+        arriving.logical_not_()
+    else:
+        arriving.fill_(torch.nan if arriving.is_floating_point() else 77)
+    return arriving
+
+
+class Stream:
+    """The stream of the device."""
+
+    def __init__(self, _device: Any = None):
+        pass
+
+    def synchronize(self) -> None:
+        """The host waits, and copies that were underway are there."""
+        _wait("to host")
+        for arriving, values in _UNDERWAY:
+            arriving.copy_(values)
+        _UNDERWAY.clear()
 
 
 class _Generators(type):
@@ -130,6 +245,8 @@ def _factory(make: Callable) -> Callable:
             return make(*args, **kwargs)
         if isinstance(kwargs.get("generator"), GENERATOR):
             raise RuntimeError("Expected a 'cuda' device type for generator but found 'cpu'")
+        if make.__name__ in CARRIERS and not (args and isinstance(args[0], OnDevice)):
+            _wait("to device")
         return _placed(make(*args, **{**kwargs, "device": CPU}))
 
     return made
@@ -147,9 +264,12 @@ def _to(to: Callable) -> Callable:
         devices = [value.device if isinstance(value, torch.Tensor) else _device(value) for value in given]
         dtypes = [value.dtype for value in given if isinstance(value, torch.Tensor)]
         rest = [value for value in given if isinstance(value, torch.dtype)]
-        kwargs.pop("non_blocking", None)
+        blocking = not kwargs.pop("non_blocking", False)
         found = to(self, *dtypes, *rest, **kwargs) if dtypes or rest or kwargs else self
-        return _moved(found, next(filter(None, devices), None))
+        device = next(filter(None, devices), None)
+        if not blocking and isinstance(found, OnDevice) and device is not None and device.type == "cpu":
+            return _underway(found)
+        return _moved(found, device, blocking)
 
     return moved
 
@@ -168,6 +288,8 @@ def accelerator() -> Iterator[torch.device]:
             ("type_as", lambda self, other: self.to(other)),
         ):
             stack.enter_context(patch.object(torch.Tensor, name, replaced))
+        stack.enter_context(patch.object(torch.Tensor, "pin_memory", lambda self, *_a: self))
+        stack.enter_context(patch.object(torch.cuda, "current_stream", Stream))
         # The global generator of the device is that of the CPU.
         stack.enter_context(patch.object(torch, "Generator", _Generator))
         stack.enter_context(patch.object(torch.cuda, "get_rng_state", lambda _device="cuda": torch.get_rng_state()))

@@ -90,7 +90,7 @@ def test_waits_are_counted_by_the_line_of_heatproof(monkeypatch):
     with device_time.waits() as found:
         heatproof.explain(subject().make("cpu"), nets.images(1), "gradcam")
     ((line, count),) = found.items()
-    assert line.startswith("attributions/display.py:") and line.endswith(" flags") and count == 1
+    assert line.startswith("attributions/display.py:") and line.endswith(" degeneracy") and count == 1
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

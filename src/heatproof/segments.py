@@ -32,6 +32,7 @@ import torch
 from heatproof.errors import HeatproofWarning, InvalidInput, NotApplicable
 from heatproof.registry import Registry
 from heatproof.rounding import rounded
+from heatproof.transfers import on_device, on_host
 
 SEGMENTERS = Registry("segmenter")
 
@@ -65,6 +66,8 @@ def segment(
     """
     entry, spelled = SEGMENTERS.parse(name)
     settings = entry.checked_options({**spelled, **(options or {})})
+    device = x.device
+    x = on_host([x])[0]
     _check(x)
     x = x if x.shape[1] == 3 else x.mean(1, keepdim=True).expand(-1, 3, -1, -1)
     images = x.detach().to("cpu", torch.float32).permute(0, 2, 3, 1).contiguous().numpy()
@@ -74,7 +77,7 @@ def segment(
     labels = [
         _cached_segments(image, entry.name, settings, folder, one) for image, one in zip(images, masks, strict=True)
     ]
-    return torch.from_numpy(np.stack(labels).astype(np.int64)).to(x.device)
+    return on_device(torch.from_numpy(np.stack(labels).astype(np.int64)), device)
 
 
 def counts(segments: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ from heatproof.class_names import class_index, nearest_names
 from heatproof.errors import InvalidTarget
 from heatproof.registry import nearest
 from heatproof.rounding import behind_largest, top_class
+from heatproof.transfers import on_device
 
 #: The rules that have a name; an integer, one integer per image, or a callable on the logits are rules too.
 RULES = {
@@ -57,16 +58,16 @@ def resolved(
     if values and isinstance(rule, str) and not re.fullmatch(r"-?[0-9]+", rule):
         rule = _only_column(rule, classes)
     target = as_classes(_apply_rule(rule, logits, labels, clean))
-    target = target.to(logits.device, torch.int64)
+    of_logits = isinstance(rule, str) and target.is_cuda  # one of their own positions, so asking would wait for nothing
     if target.dim() == 0:
         target = target.expand(count)
     if target.dim() > 2 or len(target) != count or not target.numel():
         raise miscounted(target.shape, count)
     outside = (target < 0) | (target >= classes)
-    if outside.any():
+    if not of_logits and outside.any():
         worst = int(target[outside][0])
         raise InvalidTarget(f"Targets must lie in 0 … {classes - 1}, the model's classes. Got {worst}.")
-    return target
+    return on_device(target.to(torch.int64), logits.device)
 
 
 def _only_column(rule: str, columns: int) -> int:

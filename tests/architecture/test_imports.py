@@ -28,6 +28,7 @@ FLOORS = {
             "explained_output",
             "quantities",
             "traps",
+            "transfers",
             "flags",
             "files",
             "plugins",

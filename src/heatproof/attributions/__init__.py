@@ -23,7 +23,7 @@ from heatproof.attributions import (
     superpixels,
 )
 from heatproof.attributions.catalogue import ATTRIBUTIONS, FORMS, attribution
-from heatproof.attributions.display import display_maps, flags
+from heatproof.attributions.display import degeneracy, display_maps, flags, flags_of
 from heatproof.attributions.method_request import Request, parsed, requested
 
 __all__ = [
@@ -33,8 +33,10 @@ __all__ = [
     "attribution",
     "cam",
     "controls",
+    "degeneracy",
     "display_maps",
     "flags",
+    "flags_of",
     "parsed",
     "requested",
 ]

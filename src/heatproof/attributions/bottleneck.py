@@ -14,6 +14,7 @@ from heatproof.masking import blurred
 from heatproof.models import Model
 from heatproof.models.differentiable import gradient_missing
 from heatproof.passes import check_int
+from heatproof.transfers import on_device
 
 #: The authors' lower bound of the std; without it, activations that hardly vary would dominate the map.
 LEAST_DEVIATION = 0.01
@@ -68,7 +69,7 @@ def iba(
     """
     steps, samples = check_int("steps", steps), check_int("samples", samples)
     lr, beta, sigma = positive("lr", lr), positive("beta", beta, zero=True), positive("sigma", sigma, zero=True)
-    mean, std = (values.to(activations) for values in calibration(source))
+    mean, std = (on_device(values, activations.device, activations.dtype) for values in calibration(source))
     if mean.shape != activations.shape[1:]:
         raise InvalidInput(
             f"`source` must be calibrated for activations of {tuple(activations.shape[1:])}. Got {tuple(mean.shape)}. "
@@ -79,7 +80,7 @@ def iba(
         bottleneck = _Bottleneck(one, mean, std, sigma)
         parameters, adam = torch.full_like(one, alpha), Adam(lr)
         for _ in range(steps):
-            noise = torch.randn(samples, *one.shape, generator=generator[i]).to(one)
+            noise = on_device(torch.randn(samples, *one.shape, generator=generator[i]), one.device, one.dtype)
             with torch.enable_grad():
                 kept, lost = bottleneck.shares(parameters.requires_grad_())
                 logits = tail(bottleneck.through(kept, lost, noise), i)

@@ -18,6 +18,7 @@ from heatproof.models.capture import captured
 from heatproof.models.head import linear_head
 from heatproof.rounding import ANSWER_STEP, largest, rounded
 from heatproof.tensors import per_image
+from heatproof.transfers import on_device
 
 
 def weighted(weights: torch.Tensor, activations: torch.Tensor) -> torch.Tensor:
@@ -223,4 +224,5 @@ def randomcam(activations: torch.Tensor, generator) -> torch.Tensor:
     The control `random` does not depend on the network at all.
     """
     draws = [torch.rand(activations.shape[1], generator=one) for one in generator]
-    return weighted(2 * torch.stack(draws).to(activations) - 1, activations)
+    drawn = on_device(torch.stack(draws), activations.device, activations.dtype)
+    return weighted(2 * drawn - 1, activations)

@@ -6,13 +6,14 @@ All are display maps at the input's size, `(N, H, W)` in [0, 1].
 import torch
 
 from heatproof.attributions.catalogue import attribution
+from heatproof.transfers import on_device
 
 
 @attribution("random", form="display", control=True, source="Zhang et al. 2024 (control)")
 def random_map(x: torch.Tensor, generator) -> torch.Tensor:
     """U[0, 1] at every pixel, drawn anew for every condition (else it would look perfectly robust)."""
     noise = [torch.rand(x.shape[2:], generator=one) for one in generator]
-    return torch.stack(noise).to(x)
+    return on_device(torch.stack(noise), x.device, x.dtype)
 
 
 @attribution("half", form="display", control=True, source="Domeniconi et al. 2026 (control)")

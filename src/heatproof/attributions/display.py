@@ -27,12 +27,22 @@ def display_maps(
 
 def flags(raw: torch.Tensor, form: str, *, channels: str = "abs-max") -> list[Flag]:
     """For each map why it is degenerate, `CONSTANT` or `NON_FINITE`; `FINE` where it is not."""
-    constant = degenerate(_displayed_part(raw, form, channels)).tolist()
-    if not any(constant):
-        return [FINE] * len(raw)
-    finite = torch.isfinite(raw).flatten(1).all(1).tolist()
-    reasons = {True: Flag(Reason.CONSTANT), False: Flag(Reason.NON_FINITE)}
-    return [reasons[whole] if empty else FINE for whole, empty in zip(finite, constant, strict=True)]
+    return flags_of(degeneracy(raw, form, channels=channels))
+
+
+def degeneracy(raw: torch.Tensor, form: str, *, channels: str = "abs-max") -> torch.Tensor:
+    """`flags` as numbers where the maps are, `(N,)` int8: 0 fine, 1 constant, 2 not finite."""
+    shown = _displayed_part(raw, form, channels).flatten(1)
+    extremes = torch.stack([shown.amin(1), shown.amax(1)], 1)
+    return torch.where(torch.isfinite(extremes).all(1), degenerate(extremes), 2).to(torch.int8)
+
+
+def flags_of(degeneracy: torch.Tensor) -> list[Flag]:
+    """The flags that the numbers stand for."""
+    return [_FLAGS[number] for number in degeneracy.tolist()]
+
+
+_FLAGS = (FINE, Flag(Reason.CONSTANT), Flag(Reason.NON_FINITE))
 
 
 def _displayed_part(raw: torch.Tensor, form: str, channels: str) -> torch.Tensor:

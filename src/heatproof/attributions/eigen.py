@@ -13,6 +13,7 @@ import torch
 from heatproof.attributions.catalogue import attribution, check_choice
 from heatproof.errors import InvalidInput, NotApplicable
 from heatproof.tensors import CONSTANT, per_image
+from heatproof.transfers import possibly
 
 #: A kernel matrix holds positions × positions numbers: 64 × 64 positions take 134 MB.
 KERNEL_POSITIONS = 4096
@@ -103,10 +104,10 @@ def _project_positions(values: torch.Tensor, projection: Callable[[torch.Tensor]
     positions = values.flatten(2).transpose(1, 2)
     centred = positions - positions.mean(1, keepdim=True)
     finite = torch.isfinite(centred).flatten(1).all(1)
-    if not finite.all():  # eigensolvers raise on NaN; one bad image must not cost the batch
+    if some := possibly(~finite):  # eigensolvers raise on NaN; one bad image must not cost the batch
         centred = torch.where(per_image(finite, centred), centred, torch.zeros_like(centred))
     found = projection(centred)
-    if not finite.all():
+    if some:
         found = found.masked_fill(~finite[:, None], float("nan"))
     return found.view(len(values), *values.shape[2:])
 
@@ -149,10 +150,13 @@ def _kernel_component(kernel: torch.Tensor) -> torch.Tensor:
     """`√λ v` of a kernel matrix `(P, P)`, centred here; zero where no eigenvalue is above rounding."""
     rows = kernel.mean(0, keepdim=True)
     centred = kernel - rows - rows.T + kernel.mean()
-    negligible = 1e-12 * len(kernel) * kernel.detach().abs().amax()
-    if centred.detach().abs().amax() * len(kernel) <= negligible:  # constant: there is no component to find
+    negligible, small = 1e-12 * len(kernel) * kernel.detach().abs().amax(), len(kernel) <= DENSE_PLACES
+    asked = (
+        centred.requires_grad or not small
+    )  # where there is no component, it has no derivative, and Lanczos no start
+    if asked and centred.detach().abs().amax() * len(kernel) <= negligible:
         return centred[0] * 0
-    if len(centred) <= DENSE_PLACES or centred.requires_grad:
+    if small or centred.requires_grad:
         value, vector = (found[0] for found in _leading_eigenvector(centred[None]))
     else:
         value, vector = _lanczos(centred)

@@ -16,6 +16,7 @@ from heatproof.attributions.catalogue import attribution, check_choice
 from heatproof.errors import InvalidInput, NotApplicable, warn
 from heatproof.masking import ground
 from heatproof.passes import check_int, rows_per_pass
+from heatproof.transfers import on_device
 
 Tensor = torch.Tensor
 
@@ -61,7 +62,7 @@ def summed_gradients(network, z: Tensor, target: Tensor, draws: Callable[[int], 
     stream = ((n, *draw) for n in range(len(z)) for draw in draws(n))
     while chunk := list(islice(stream, rows)):
         owners, points, weights = zip(*chunk, strict=True)
-        found = gradient_at(network, torch.stack(points), target[list(owners)])
+        found = gradient_at(network, torch.stack(points), target[on_device(torch.tensor(owners), target.device)])
         for n, weight, gradient in zip(owners, weights, found, strict=True):
             total[n] = total[n] + weight * gradient
     return torch.stack(total) if total else torch.zeros_like(z)
@@ -192,7 +193,7 @@ def gradientshap(
 
 def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
     """One draw at a time, so that the numbers do not depend on how many go through the network together."""
-    return torch.randn(like.shape, generator=generator).to(like)
+    return on_device(torch.randn(like.shape, generator=generator), like.device, like.dtype)
 
 
 def _not_negative(option: str, value: float) -> float:

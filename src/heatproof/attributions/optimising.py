@@ -21,13 +21,13 @@ class Adam:
 
     def __init__(self, lr: float):
         self.lr, self.count = lr, 0
-        self.first = self.second = torch.zeros(())
+        self.first = self.second = 0.0
 
     def update(self, gradient: torch.Tensor) -> torch.Tensor:
         """The step to subtract from the parameters."""
         self.count += 1
-        self.first = 0.9 * self.first.to(gradient) + 0.1 * gradient
-        self.second = 0.999 * self.second.to(gradient) + 0.001 * gradient.square()
+        self.first = 0.9 * self.first + 0.1 * gradient
+        self.second = 0.999 * self.second + 0.001 * gradient.square()
         first = self.first / (1 - 0.9**self.count)
         return self.lr * first / ((self.second / (1 - 0.999**self.count)).sqrt() + 1e-8)
 

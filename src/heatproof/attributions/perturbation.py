@@ -16,6 +16,7 @@ from heatproof.errors import InvalidInput
 from heatproof.masking import FILLS, ground, masked
 from heatproof.passes import check_int, parts, rows_per_pass
 from heatproof.tensors import upsampled
+from heatproof.transfers import on_device
 
 # --- extremal perturbation ---
 
@@ -137,7 +138,7 @@ def _excess(mask: torch.Tensor, areas: torch.Tensor) -> torch.Tensor:
     values = mask.detach()
     quantile = torch.stack([row.kthvalue(cut + 1).values for row, cut in zip(values, cuts, strict=True)])[:, None]
     tied, above = (values - quantile).abs() <= TIED, values > quantile + TIED
-    left = pixels - torch.tensor(cuts, device=mask.device) - above.sum(1)
+    left = pixels - on_device(torch.tensor(cuts), mask.device) - above.sum(1)
     wanted = torch.where(tied, (left / tied.sum(1)).to(mask)[:, None], above.to(mask))
     return (mask - wanted).square().mean(1)
 
@@ -296,7 +297,7 @@ def _shift_images(images: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
         return images
     for dim in range(shift.shape[1]):
         side = images.shape[dim + 2]
-        positions = (torch.arange(side) + shift[:, dim : dim + 1]).clamp(0, side - 1).to(images.device)
+        positions = on_device((torch.arange(side) + shift[:, dim : dim + 1]).clamp(0, side - 1), images.device)
         shape = [len(images), *[1] * (images.dim() - 1)]
         shape[dim + 2] = side
         images = images.gather(dim + 2, positions.view(shape).expand_as(images))

@@ -10,6 +10,7 @@ from heatproof.attributions.catalogue import attribution
 from heatproof.errors import InvalidInput
 from heatproof.masking import ground, masked
 from heatproof.passes import check_int, parts, rows_per_pass
+from heatproof.transfers import on_device
 
 
 @attribution("rise", form="display", source="Petsiuk et al. 2018, eq. 6 and §3.2")
@@ -63,8 +64,8 @@ class RandomMasks:
         self.grid, self.size, self.cells = grid, like.shape, grid ** like.dim()
         # One row of uniforms for each mask: the first n rows are the same whatever the count.
         uniform = torch.rand(count, self.cells + like.dim(), generator=generator)
-        self.bits = (uniform[:, : self.cells] < probability).to(like.device)
-        self.phases = uniform[:, self.cells :].to(like.device)
+        self.bits = on_device(uniform[:, : self.cells] < probability, like.device)
+        self.phases = on_device(uniform[:, self.cells :], like.device)
         self.axes = [self._axis(side, like) for side in self.size]
 
     def __getitem__(self, part: slice) -> torch.Tensor:

@@ -14,6 +14,7 @@ from heatproof.errors import InvalidInput
 from heatproof.masking import ground, masked
 from heatproof.passes import check_int, parts, rows_per_pass
 from heatproof.tensors import degenerate, minmax, upsampled
+from heatproof.transfers import on_device
 
 #: Masks `(M, *spatial)` and the numbers of their channels (image × C + channel) → masks whose scores are averaged.
 Variants = Callable[[torch.Tensor, torch.Tensor], Iterator[torch.Tensor]]
@@ -61,7 +62,8 @@ def sscam(
     def noisy(masks: torch.Tensor, channels: torch.Tensor) -> Iterator[torch.Tensor]:
         draws = [torch.Generator().manual_seed(seeds[channel]) for channel in channels.tolist()]
         for _ in range(count):
-            yield masks + std * torch.stack([torch.randn(masks.shape[1:], generator=one) for one in draws]).to(masks)
+            drawn = torch.stack([torch.randn(masks.shape[1:], generator=one) for one in draws])
+            yield masks + std * on_device(drawn, masks.device, masks.dtype)
 
     weights = score_weights(activations, x, z, score, fill=fill, of=of, variants=noisy, alike=False)
     return weighted(weights, activations)

@@ -6,6 +6,7 @@ from heatproof.attributions.cam import weighted
 from heatproof.attributions.catalogue import attribution
 from heatproof.errors import InvalidInput
 from heatproof.passes import check_int
+from heatproof.transfers import on_device
 
 
 @attribution(
@@ -27,7 +28,8 @@ def smoothgradcam_plus_plus(
     count = check_int("samples", samples)
     first = second = third = torch.zeros_like(activations)
     for _ in range(count):
-        noise = torch.stack([torch.randn(z.shape[1:], generator=one) for one in generator]).to(z)
+        drawn = torch.stack([torch.randn(z.shape[1:], generator=one) for one in generator])
+        noise = on_device(drawn, z.device, z.dtype)
         gradients = noisy_gradients(std * noise)
         first, second, third = first + gradients, second + gradients**2, third + gradients**3
     sums = activations.flatten(2).sum(2).view(*activations.shape[:2], *[1] * (activations.dim() - 2))

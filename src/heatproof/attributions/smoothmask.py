@@ -13,6 +13,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from heatproof.transfers import on_device
+
 #: How sharp the maximum is.
 COLDNESS = 20.0
 
@@ -29,7 +31,7 @@ class SmoothMask:
         self.size, self.cell = tuple(size), cell
         self.cells = tuple(math.ceil(side / cell) for side in size)
         self.radius = 1 + math.ceil(sigma / cell)
-        self.table = _table(len(size), cell, self.radius, sigma).to(like)
+        self.table = on_device(_table(len(size), cell, self.radius, sigma), like.device, like.dtype)
 
     def __call__(self, parameters: torch.Tensor) -> torch.Tensor:
         padded = F.pad(parameters[:, None], [self.radius] * 2 * len(self.size), mode="replicate")[:, 0]

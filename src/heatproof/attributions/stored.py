@@ -17,6 +17,7 @@ from heatproof.files import file_fingerprint
 from heatproof.geometry import Geometry
 from heatproof.memo import cached_property
 from heatproof.tensors import one_channel, upsampled
+from heatproof.transfers import on_device
 
 #: Names of conditions that leave the image as it is.
 CLEAN = ("", "clean")
@@ -30,7 +31,7 @@ def fitted(maps: Any, inputs: torch.Tensor, form: str, name: str) -> torch.Tenso
     """
     try:
         found = maps if isinstance(maps, torch.Tensor) else torch.from_numpy(np.asarray(maps))
-        found = found.detach().to(inputs.device, torch.float32)
+        found = on_device(found.detach(), inputs.device, torch.float32)
     except (TypeError, ValueError, RuntimeError):
         raise InvalidInput(f"{name!r} must give a tensor or an array of numbers. Got {type(maps).__name__}.") from None
     size = tuple(inputs.shape[2:])

@@ -83,7 +83,7 @@ class InputForm:
             about = (1, -1, *[1] * self.spatial)
             mean, std = (torch.tensor(v, device=images.device).view(about) for v in (self.mean, self.std))
             images = images * std + mean
-        low, high = float(images.detach().amin()), float(images.detach().amax())
+        low, high = torch.stack([images.detach().amin(), images.detach().amax()]).tolist()
         slack = _ROUNDING if undone else 0.0
         if low >= -slack and high <= 1 + slack:  # NaN fails
             return images.clamp(0, 1) if undone else images

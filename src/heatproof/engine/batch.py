@@ -24,11 +24,10 @@ from heatproof.models import Model
 from heatproof.models.attention import UnfusedAttention
 from heatproof.models.capture import INPUT, Captured, captured
 from heatproof.models.head import linear_head
-from heatproof.models.one_output import warn_of_values
-from heatproof.models.probability_outputs import warn_of_probabilities
 from heatproof.models.row_checks import check_images, check_layers
 from heatproof.models.tail import Record, Tail, recording
 from heatproof.quantities import QUANTITIES, having, of_variants
+from heatproof.transfers import on_device
 
 #: Layers that were found to feed a linear head through average pooling: no tail is recorded there.
 _LINEAR = PerModule[bool]()
@@ -179,11 +178,8 @@ class Batch:
     @cached_property
     def target(self) -> torch.Tensor:
         """`(N,)` or `(N, T)`: the classes explained."""
-        logits = self.logits.detach()
-        warn_of_values(self.model, logits)
-        warn_of_probabilities(self.model, logits)
-        values = self.model.of_values
-        return ordinary(targets.resolved(self.target_rule, logits, self.labels, self.clean, values=values))
+        given = self.target_rule, self.logits.detach(), self.labels, self.clean
+        return ordinary(targets.resolved(*given, values=self.model.of_values))
 
     def release(self) -> None:
         """Frees the forward pass with all activations and graphs; logits, target and images stay."""
@@ -324,7 +320,7 @@ class TargetBatch:
     def noisy_gradients(self, layer: str, noise: torch.Tensor) -> torch.Tensor:
         """Gradients of the output explained at a layer, where `noise` is added to the normalised images."""
         batch, model = self.batch, self.batch.model
-        std = torch.tensor(model.std if model.normalises else 1.0, dtype=noise.dtype, device=noise.device)
+        std = on_device(torch.tensor(model.std if model.normalises else 1.0, dtype=noise.dtype), noise.device)
         scale = std.view(1, -1, *[1] * (noise.dim() - 2))
         found = captured(model, batch.x + scale * noise, [layer], gradients=True, trunk=batch.differentiable)
         with torch.enable_grad():

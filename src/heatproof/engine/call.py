@@ -19,6 +19,7 @@ from heatproof.engine.resolved_methods import ResolvedMethod, chosen_layer, refu
 from heatproof.errors import HeatproofWarning, InvalidImage, InvalidInput
 from heatproof.models import Model, wrap
 from heatproof.models.pipelines import is_pipeline
+from heatproof.transfers import on_device
 
 T = TypeVar("T")
 
@@ -79,7 +80,7 @@ class Call:
         return Batch.of(
             self.model,
             self.methods,
-            x.to(self.model.device),
+            on_device(x, self.model.device),
             target_rule=self.target[rows] if several else self.target,  # type: ignore[index]
             ids=lambda: self.inputs.ids[rows],
             seed=self.seed,

@@ -7,6 +7,7 @@ import torch
 from heatproof.errors import InvalidInput
 from heatproof.metrics.arrays import as_numbers
 from heatproof.metrics.catalogue import Curve
+from heatproof.transfers import on_host
 
 
 def checked_maps(found: Any, key: str, form: str, x: torch.Tensor) -> torch.Tensor:
@@ -41,7 +42,8 @@ def checked_values(found: Any, key: str, count: int) -> tuple[torch.Tensor, tupl
     """
     if not isinstance(found, Curve):
         return as_numbers(found, count, key), None
-    values, at, points = as_numbers(found.value, count, key), found.at.detach().cpu(), found.points.detach().cpu()
+    value, at, points = on_host([found.value, found.at, found.points])
+    values = as_numbers(value, count, key)
     if at.dim() != 1 or tuple(points.shape) != (count, len(at)):
         raise InvalidInput(
             f"The curve of {key!r} must have points (images, positions) = {(count, *at.shape)}. Got "

@@ -133,9 +133,11 @@ def _scored(
 ) -> Iterator[MethodScores]:
     """As `evaluate`, in its modes."""
     images.batch.release()
-    evaluation = _Evaluation(images, metrics, survive, finished)
+    answered = torch.isfinite(found.answers.logits).all(1).tolist()
+    evaluation = _Evaluation(images, metrics, survive, finished, answered)
     display = {m.key: found.display(m.key, upsample).detach() for m in methods} if evaluation.paired else {}
-    pairs = Pairs(reference, display) if display and reference is not None else None
+    asked = [request for request in metrics if request.paired]
+    pairs = Pairs(reference, display, asked) if display and reference is not None else None
     for method in methods:
         stored = method.request.entry.traits.get("stored", False)
         maps = display.get(method.key)
@@ -148,17 +150,20 @@ def _scored(
         seen = absent_flags(one.absent or [False] * len(raw), flags(raw, "display"))
         maps = display_maps(raw, "display", tuple(images.x.shape[2:]))
         there = images.x if reference_images is None else reference_images.to(images.x)
-        own = _pairs_of(one, maps, there, images.ground_truth)
+        own = _pairs_of(one, maps, there, images.ground_truth, [request for request in metrics if request.paired])
         yield evaluation.of(MapScores(images, maps, raw, None), one.key, seen, own)
 
 
-def _pairs_of(one: GivenMaps, maps: torch.Tensor, x: torch.Tensor, mask: torch.Tensor | None) -> Pairs | None:
+def _pairs_of(
+    one: GivenMaps, maps: torch.Tensor, x: torch.Tensor, mask: torch.Tensor | None, metrics: Sequence[MetricRequest]
+) -> Pairs | None:
     """Maps made elsewhere beside their own reference."""
     if one.reference is None:
         return None
     raw = one.reference.to(maps)
     shown = display_maps(raw, "display", tuple(maps.shape[1:]))
-    return Pairs(ReferenceMaps(x, {one.key: shown}, {one.key: flags(raw, "display")}, mask), {one.key: maps})
+    reference = ReferenceMaps(x, {one.key: shown}, {one.key: flags(raw, "display")}, mask)
+    return Pairs(reference, {one.key: maps}, metrics)
 
 
 @dataclass
@@ -168,12 +173,9 @@ class _Evaluation:
     images: ImageScores
     metrics: Sequence[MetricRequest]
     survive: bool
-    finished: FinishedScores | None = None
-    answered: list[bool] = field(init=False)
+    finished: FinishedScores | None
+    answered: list[bool]
     _seen: dict[str, SeenProbabilities] = field(default_factory=dict, init=False)  # of metrics that share answers
-
-    def __post_init__(self) -> None:
-        self.answered = torch.isfinite(self.images.logits).all(1).tolist()
 
     @property
     def paired(self) -> bool:
@@ -240,7 +242,7 @@ class _Evaluation:
         values, curve = found
         constant = torch.tensor([flag.degenerate for flag in seen])
         if located:  # without an object no map has a value
-            constant &= self.images.mask.flatten(1).any(1).cpu()
+            constant &= self.images.objects
         worst = entry.traits["degenerate"]
         if self.images.model.of_values and request.in_units and worst is not None:
             worst = math.nan  # no number is the worst in units that may be any

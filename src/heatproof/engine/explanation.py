@@ -1,13 +1,13 @@
 """A set of methods run on one batch: raw maps by method, and flags of those that are degenerate."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
 from heatproof.ambient import neutral
-from heatproof.attributions import Request, display_maps, flags
+from heatproof.attributions import Request, degeneracy, display_maps, flags_of
 from heatproof.attributions.refine import refined
 from heatproof.engine.batch import Batch, LayerBatch, TargetBatch
 from heatproof.engine.checked_output import checked_maps
@@ -15,7 +15,10 @@ from heatproof.engine.memory import out_of_memory
 from heatproof.engine.resolved_methods import ResolvedMethod
 from heatproof.errors import HeatproofError, NotApplicable
 from heatproof.flags import Flag, Reason, absent_flags
+from heatproof.models.one_output import warn_of_values
+from heatproof.models.probability_outputs import warn_of_probabilities
 from heatproof.quantities import having
+from heatproof.transfers import on_host
 
 Flags = list[Flag] | list[list[Flag]]
 
@@ -29,9 +32,24 @@ class FinishedMaps(Protocol):
     def add_maps(self, method: str, raw: torch.Tensor) -> None: ...
 
 
+class Answers(NamedTuple):
+    """Logits `(N, K)` and target, `(N,)` or `(N, T)`, in the CPU's memory."""
+
+    logits: torch.Tensor
+    target: torch.Tensor
+
+    def part(self, rows: list[int]) -> "Answers":
+        """Those of some of the images."""
+        return Answers(self.logits[rows], self.target[rows])
+
+
 @dataclass
 class Explanation:
-    """The maps of one batch, by the spelling asked for; `flags`: why a map is degenerate or missing."""
+    """The maps of one batch, by the spelling asked for.
+
+    flags: why a map is degenerate or missing. answers: logits and target once more, where reading them waits for
+    nothing.
+    """
 
     logits: torch.Tensor
     target: torch.Tensor
@@ -39,6 +57,7 @@ class Explanation:
     flags: dict[str, Flags]
     size: tuple[int, ...]
     methods: dict[str, ResolvedMethod]
+    answers: Answers
 
     def display(self, key: str, upsample: str = "bilinear") -> torch.Tensor:
         """`(N, H, W)`, or `(N, T, H, W)`, in [0, 1]; zeros where the map is constant or not finite (see `flags`)."""
@@ -110,9 +129,9 @@ def explanation(
                     run(at_target, method)
                 advance(1)
         maps = {key: _together(parts, batch.target) for key, parts in raw.items()}
-        found = {m.key: _flags(batch, raw[m.key], m.request, failed.get(m.key)) for m in methods}
+        answers, found = _answers_and_flags(batch, methods, raw, failed)
         size = tuple(batch.x.shape[2:])
-        return Explanation(batch.logits, batch.target, maps, found, size, {m.key: m for m in methods})
+        return Explanation(batch.logits, batch.target, maps, found, size, {m.key: m for m in methods}, answers)
 
 
 def _empty(x: torch.Tensor, form: str) -> torch.Tensor:
@@ -125,19 +144,56 @@ def _together(parts: list[torch.Tensor], target: torch.Tensor) -> torch.Tensor:
     return parts[0] if target.dim() == 1 else torch.stack(parts, 1)
 
 
-def _flags(batch: Batch, raw: list[torch.Tensor], request: Request, failed: Flag | None) -> Flags:
-    """Flags of every map; where the logits are not finite, methods that need the network have no map."""
-    channels = _channels(request)
-    found = [[failed] * len(part) if failed else flags(part.detach(), request.form, channels=channels) for part in raw]
-    if request.entry.traits.get("stored"):  # a stored map that is missing is all NaN
-        found = [
-            absent_flags(torch.isnan(part).flatten(1).all(1).tolist(), seen)
-            for part, seen in zip(raw, found, strict=True)
+def _answers_and_flags(
+    batch: Batch, methods: Sequence[ResolvedMethod], raw: Mapping[str, list[torch.Tensor]], failed: Mapping[str, Flag]
+) -> tuple[Answers, dict[str, Flags]]:
+    """Logits and target in the CPU's memory, and the flags of every map: all of it in one copy to the host."""
+    parts = {
+        method.key: [
+            test(part.detach(), method.request)
+            for part in raw[method.key]
+            for test in (_degeneracy, *([_absent] if method.request.entry.traits.get("stored") else []))
         ]
+        for method in methods
+    }
+    logits, target, *numbers = on_host([batch.logits, batch.target, *(one for some in parts.values() for one in some)])
+    warn_of_values(batch.model, logits)
+    warn_of_probabilities(batch.model, logits)
+    answered, found = torch.isfinite(logits).all(1).tolist(), iter(numbers)
+    known = {
+        method.key: _flags(method.request, [next(found) for _ in parts[method.key]], answered, failed.get(method.key))
+        for method in methods
+    }
+    several = target.dim() == 2
+    return Answers(logits, target), {
+        key: [list(one) for one in zip(*each, strict=True)] if several else each[0] for key, each in known.items()
+    }
+
+
+def _degeneracy(raw: torch.Tensor, request: Request) -> torch.Tensor:
+    return degeneracy(raw, request.form, channels=_channels(request))
+
+
+def _absent(raw: torch.Tensor, _request: Request) -> torch.Tensor:
+    """Whether a stored map is missing: all NaN."""
+    return torch.isnan(raw).flatten(1).all(1)
+
+
+def _flags(
+    request: Request, numbers: list[torch.Tensor], answered: list[bool], failed: Flag | None
+) -> list[list[Flag]]:
+    """Flags of every map, for each target; where the logits are not finite, methods that need the network have none."""
+    if request.entry.traits.get("stored"):
+        pairs = zip(numbers[::2], numbers[1::2], strict=True)
+        found = [absent_flags(absent.tolist(), flags_of(one)) for one, absent in pairs]
+    else:
+        found = [flags_of(one) for one in numbers]
+    if failed:
+        found = [[failed] * len(one) for one in found]
     if having(request.entry.needs, "asks"):
-        answered, mute = torch.isfinite(batch.logits.detach()).all(1).tolist(), Flag(Reason.NO_ANSWER)
+        mute = Flag(Reason.NO_ANSWER)
         found = [[flag if fine else mute for flag, fine in zip(one, answered, strict=True)] for one in found]
-    return found[0] if batch.target.dim() == 1 else [list(several) for several in zip(*found, strict=True)]
+    return found
 
 
 def _raw_map(at_target: TargetBatch, method: ResolvedMethod, upsample: str) -> torch.Tensor:

@@ -25,6 +25,7 @@ from heatproof.passes import parts, rows_per_pass
 from heatproof.registry import unknown
 from heatproof.segments import segment
 from heatproof.tensors import within_unit
+from heatproof.transfers import on_device, on_host
 
 #: The outputs of the network that a metric may use.
 ASKED = ("probability", "logit")
@@ -86,7 +87,8 @@ class ImageScores:
         if rows is None:
             target = self.target[: len(z)]
         else:
-            target = self.target[rows].expand(len(z)) if isinstance(rows, int) else self.target[rows.to(z.device)]
+            known = self.target[rows if isinstance(rows, int) else on_device(rows, z.device)]
+            target = known.expand(len(z))
         return self.of_logits(self.model.answers(z), target, of)
 
     def probabilities(self, z: torch.Tensor) -> torch.Tensor:
@@ -122,7 +124,7 @@ class ImageScores:
         return self.once(("segments", name), lambda: self._segments(name))
 
     def _segments(self, name: str) -> torch.Tensor:
-        return segment(within_unit(self.x.nan_to_num(0)).cpu(), name).to(self.x.device)
+        return segment(within_unit(self.x.nan_to_num(0)), name)
 
     def generators(self, name: str) -> list[torch.Generator]:
         """One for each image, seeded by its name and the metric's; the same for every method."""
@@ -133,7 +135,17 @@ class ImageScores:
         """Where the object is, `(N, *spatial)` bool; False everywhere where that is not known."""
         if self.ground_truth is None:
             return torch.zeros((len(self.x), *self.x.shape[2:]), dtype=torch.bool, device=self.x.device)
-        return self.ground_truth.to(self.x.device).bool()
+        return on_device(self.ground_truth, self.x.device).bool()
+
+    @cached_property
+    def objects(self) -> torch.Tensor:
+        """Whether there is an object in each image, `(N,)` bool in the CPU's memory."""
+        return on_host([self.mask.flatten(1).any(1)])[0]
+
+    @cached_property
+    def classes(self) -> torch.Tensor:
+        """The target in the CPU's memory."""
+        return on_host([self.target])[0]
 
     def part_view(self) -> PartView:
         """The parts of the images, as one metric sees them."""
@@ -279,19 +291,19 @@ class MapScores:
         if self.method is None:
             raise InvalidInput("Maps made elsewhere cannot be made again. Give the method itself.")
         images = self.of_images
-        rows = torch.arange(len(x), device=images.target.device) if rows is None else rows.to(images.target.device)
-        target = images.target[rows] if target is None else target
+        which = list(range(len(x))) if rows is None else rows.tolist()
+        target = images.classes[which] if target is None else target
         step = rows_per_pass(x)
         condition = images.batch.condition if condition is None else condition
         work = partial(self._explained, model or images.model, condition)
-        return torch.cat([work(x[part], rows[part], target[part]) for part in parts(len(x), step)])
+        return torch.cat([work(x[part], which[part], target[part]) for part in parts(len(x), step)])
 
     def _explained(
-        self, model: Model, condition: str, x: torch.Tensor, rows: torch.Tensor, target: torch.Tensor
+        self, model: Model, condition: str, x: torch.Tensor, rows: Sequence[int], target: torch.Tensor
     ) -> torch.Tensor:
         method, batch = self.method, self.of_images.batch
         assert method is not None
-        names = [batch.names[row] for row in rows.tolist()]
+        names = [batch.names[row] for row in rows]
         anew = Batch.of(
             model, [method], x, target_rule=target, ids=names, seed=batch.seed, condition=condition, output=batch.output
         )

@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 import torch
 
 from heatproof.engine.explanation import Explanation
+from heatproof.engine.memory import out_of_memory
 from heatproof.flags import FINE, Flag
 from heatproof.memo import cached_property
 from heatproof.metrics.metric_request import MetricRequest
 from heatproof.metrics.pairs import Pair, Reference
 from heatproof.segments import segment
 from heatproof.tensors import within_unit
+from heatproof.transfers import on_host
 
 
 @dataclass
@@ -40,10 +42,11 @@ class ReferenceMaps:
         return cls(x, maps, found.flags, mask)  # type: ignore[arg-type] - no lists: one target for each image
 
     def segments(self, segmenter: str) -> torch.Tensor:
-        """Label maps `(N, H, W)` of the reference images."""
+        """Label maps `(N, H, W)` of the reference images, in the CPU's memory."""
         if segmenter not in self._segments:
             mask = None if self.mask is None else self.mask.bool()
-            self._segments[segmenter] = segment(within_unit(self.x.nan_to_num(0)), segmenter, mask=mask)
+            x = on_host([within_unit(self.x.nan_to_num(0))])[0]
+            self._segments[segmenter] = segment(x, segmenter, mask=mask)
         return self._segments[segmenter]
 
     @cached_property
@@ -67,17 +70,30 @@ class ReferenceMaps:
 class Pairs:
     """The maps of a batch with their reference maps, for all methods that have them: a metric runs once for all."""
 
-    def __init__(self, reference: ReferenceMaps, maps: Mapping[str, torch.Tensor]):
-        self.reference, self.keys = reference, list(reference.maps)
+    def __init__(self, reference: ReferenceMaps, maps: Mapping[str, torch.Tensor], metrics: Sequence[MetricRequest]):
+        self.reference, self.keys, self.metrics = reference, list(reference.maps), metrics
         stacked = torch.stack([maps[key] for key in self.keys], 1)
         self.images = [Pair(one, some) for one, some in zip(reference.images, stacked, strict=True)]
-        self._values: dict[str, torch.Tensor] = {}
+        self._errors: dict[str, BaseException] = {}
 
     def __contains__(self, method: str) -> bool:
         return method in self.keys
 
     def values(self, method: str, request: MetricRequest) -> torch.Tensor:
-        """`(N,)` float64 of one method."""
+        """`(N,)` float64 of one method, in the CPU's memory; what the metric raised, if it did."""
         if request.key not in self._values:
-            self._values[request.key] = torch.stack([image.value(request) for image in self.images])
+            raise self._errors[request.key]
         return self._values[request.key][:, self.keys.index(method)]
+
+    @cached_property
+    def _values(self) -> dict[str, torch.Tensor]:
+        """Metric → its values `(N, M)` for all methods: all metrics in one copy to the host."""
+        found: dict[str, torch.Tensor] = {}
+        for request in self.metrics:
+            try:
+                found[request.key] = torch.stack([image.value(request) for image in self.images])
+            except (Exception, SystemExit) as error:  # a metric of a user; it is raised where its value is asked for
+                if out_of_memory(error):
+                    raise
+                self._errors[request.key] = error
+        return dict(zip(found, on_host(list(found.values())), strict=True))

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from heatproof.rounding import ANSWER_STEP, STEP
+from heatproof.transfers import on_device
 
 #: How far from 0 or 1 a probability may be to count as saturated, five digits, as scores are compared;
 #: and how far masking may move it: rounding, six digits.
@@ -35,17 +36,28 @@ class SeenProbabilities:
         """The same quantities, with those that hold probabilities of masked images watched."""
         return {name: WATCHED[name](self, value) if name in WATCHED else value for name, value in quantities.items()}
 
-    def add(self, values: torch.Tensor, rows: Any = None) -> None:
-        """`(M, …)` probabilities of variants of the images `rows` (an image, or `(M,)`; None: each its own)."""
+    def add(self, values: torch.Tensor, rows: Any = None, counted: torch.Tensor | None = None) -> None:
+        """`(M, …)` probabilities of variants of the images `rows` (an image, or `(M,)`; None: each its own).
+
+        counted: `(M,)` bool, which of them count; None: all.
+        """
         values = values.detach().to(self.clean)
         if rows is None:
             flat = values.reshape(len(values), -1)
             which = torch.arange(len(values), device=self.clean.device)
         else:
             flat = values.reshape(-1, 1)
-            which = torch.as_tensor(rows, device=self.clean.device).expand(len(flat))
-        self.low = self.low.scatter_reduce(0, which, flat.amin(1), "amin")
-        self.high = self.high.scatter_reduce(0, which, flat.amax(1), "amax")
+            which = self._rows(rows, len(flat))
+        low, high = flat.amin(1), flat.amax(1)
+        if counted is not None:
+            low, high = torch.where(counted, low, torch.inf), torch.where(counted, high, -torch.inf)
+        self.low = self.low.scatter_reduce(0, which, low, "amin")
+        self.high = self.high.scatter_reduce(0, which, high, "amax")
+
+    def _rows(self, rows: Any, count: int) -> torch.Tensor:
+        if isinstance(rows, int):
+            return torch.full((count,), rows, device=self.clean.device)
+        return on_device(torch.as_tensor(rows), self.clean.device).expand(count)
 
     @property
     def saturated(self) -> list[bool]:
@@ -102,7 +114,7 @@ def _of_classes(seen: SeenProbabilities, found: torch.Tensor) -> None:
 def _of_masked(seen: SeenProbabilities, found: torch.Tensor) -> None:
     """`(N,)`, or `(N, K)` of every class, on the image multiplied by its map."""
     target = found if found.dim() == 1 else found.gather(1, seen.target[:, None])[:, 0]
-    seen.add(target[seen.masking], seen.masking.nonzero()[:, 0])
+    seen.add(target, counted=seen.masking)
 
 
 def _of_removal(seen: SeenProbabilities, found: Any) -> None:

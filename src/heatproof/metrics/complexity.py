@@ -5,6 +5,7 @@ the simplest there is, so each metric gives it the worst value it has.
 """
 
 import math
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -15,6 +16,7 @@ from heatproof.metrics.sampling import random_images, streamed
 from heatproof.models import Model
 from heatproof.passes import check_int
 from heatproof.rounding import ANSWER_STEP, rounded
+from heatproof.transfers import on_device
 
 #: What the metrics of this file share, unless they say otherwise.
 complexity_metric = partial(metric, family="complexity", better="low", passes="none")
@@ -118,28 +120,31 @@ def effective_complexity(
     steps, samples = check_int("steps", steps, 2), check_int("samples", samples)
     _check_bounds("tolerance", tolerance, 0, float("inf"))
     position, pixels, states = ranks(), z[0, 0].numel(), [one.get_state() for one in generator]
-    value, left = torch.ones_like(p), torch.arange(len(z), device=z.device)
+    value, left = torch.ones_like(p), list(range(len(z)))
     for step in range(1, steps):
-        if not len(left):
+        if not left:
             break
         again = [torch.Generator().set_state(state) for state in states]
         kept = position * steps < step * pixels
         loss = _expected_loss(kept, left, samples, z, p, score, model, again)
         # The root is in units of p, as rounding is.
         enough = rounded(loss.sqrt() - math.sqrt(tolerance), step=ANSWER_STEP) <= 0
-        value[left[enough]] = step / steps
-        left = left[~enough]
+        done = [row for row, one in zip(left, enough.tolist(), strict=True) if one]
+        value[on_device(torch.tensor(done, dtype=torch.int64), z.device)] = step / steps
+        left = [row for row in left if row not in done]
     return value
 
 
 def _expected_loss(
-    kept: torch.Tensor, left: torch.Tensor, samples: int, z: torch.Tensor, p: torch.Tensor, score, model, generator
+    kept: torch.Tensor, left: Sequence[int], samples: int, z: torch.Tensor, p: torch.Tensor, score, model, generator
 ) -> torch.Tensor:
     """Mean over `samples` of `(p(x') / p − 1)²` for the images `left`, where x' is random outside `kept`."""
 
-    def loss(owner: torch.Tensor, _turn: torch.Tensor) -> torch.Tensor:
-        rows = left[owner]
-        drawn = random_images(rows.tolist(), z, model, generator)
+    which = on_device(torch.tensor(left), z.device)
+
+    def loss(owner: torch.Tensor, _turn: torch.Tensor, owners: Sequence[int]) -> torch.Tensor:
+        rows = which[owner]
+        drawn = random_images([left[one] for one in owners], z, model, generator)
         variants = torch.where(kept[rows, None], z[rows], drawn)
         return (score(variants, rows) / p[rows] - 1).square()
 

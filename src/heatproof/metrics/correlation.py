@@ -4,6 +4,7 @@ A map that gives all groups or subsets the same attribution, though the outputs 
 constant map. Where all outputs are alike there is nothing to predict, for any method: NaN.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -17,6 +18,7 @@ from heatproof.models import Model
 from heatproof.passes import check_int, parts, rows_per_pass
 from heatproof.rounding import ANSWER_STEP, STEP, answer_scale, largest, rounded
 from heatproof.tensors import per_image
+from heatproof.transfers import on_device
 
 UNDEFINED = "the answers of the network do not vary"
 
@@ -67,8 +69,8 @@ def monotonicity_correlation(
     means = torch.zeros(len(z), groups, dtype=torch.float64, device=z.device)
     means.scatter_reduce_(1, group.flatten(1), maps.flatten(1).double(), "mean", include_self=False)
 
-    def change(rows: torch.Tensor, _turn: torch.Tensor) -> torch.Tensor:
-        drawn, found = random_images(rows.tolist(), z, model, generator), []
+    def change(rows: torch.Tensor, _turn: torch.Tensor, owners: Sequence[int]) -> torch.Tensor:
+        drawn, found = random_images(owners, z, model, generator), []
         for part in parts(groups, rows_per_pass(z)):
             some = torch.arange(groups, device=z.device)[part]
             here = group[rows, None] == per_image(some, group)
@@ -162,7 +164,7 @@ def sensitivity_n(
     sizes = _sizes(maps[0].numel(), check_int("steps", steps), largest)
     sums, drops = _removals(x, z, signed(raw, maps), score, generator, shared, samples, sizes, fill, of)
     points = _zero_where_constant(pearson(sums, drops), sums, drops)
-    return Curve(points.nanmean(1), torch.tensor(sizes, device=z.device).double() / maps[0].numel(), points)
+    return Curve(points.nanmean(1), on_device(torch.tensor(sizes), z.device).double() / maps[0].numel(), points)
 
 
 def _sizes(pixels: int, steps: int, largest: float) -> list[int]:
@@ -191,11 +193,11 @@ def _removals(
     map, so only the sums are computed anew.
     """
     background, key = ground(checked_fill(fill), x, z), (fill, of, samples, *sizes)
-    last = torch.tensor(sizes, device=z.device) - 1
+    last = on_device(torch.tensor(sizes) - 1, z.device)
     sums, answers = [], []
     for row, flat in enumerate(attributions.flatten(1)):
         drawn = [torch.randperm(len(flat), generator=generator[row])[: sizes[-1]] for _ in range(samples)]
-        order = torch.stack(drawn).to(z.device)
+        order = on_device(torch.stack(drawn), z.device)
         sums.append(flat[order].cumsum(1)[:, last].T)
         if key not in shared:
             answers.append(_without(z[row], background[row], order, sizes, partial(_ask, score, row, of)))

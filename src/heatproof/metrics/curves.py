@@ -12,6 +12,7 @@ from heatproof.errors import InvalidInput
 from heatproof.passes import check_int, parts, rows_per_pass
 from heatproof.registry import unknown
 from heatproof.rounding import rounded
+from heatproof.transfers import on_device
 
 #: How pixels of equal value are ranked.
 TIES = {
@@ -46,7 +47,7 @@ def _order_with_random_ties(flat: torch.Tensor, generators: Sequence[torch.Gener
     """A stable sort of shuffled pixels: the shuffle decides among equals, and nothing else."""
     n = flat.shape[1]
     drawn = [torch.randperm(n, generator=generator, device=generator.device) for generator in generators]
-    shuffle = torch.stack([one.to(flat.device) for one in drawn]) if drawn else flat.new_zeros(0, n).long()
+    shuffle = on_device(torch.stack(drawn), flat.device) if drawn else flat.new_zeros(0, n).long()
     order = flat.gather(1, shuffle).sort(dim=1, descending=True, stable=True).indices
     return _ranks(shuffle.gather(1, order))
 
@@ -85,7 +86,7 @@ def shares(steps: int, device: torch.device | str = "cpu") -> torch.Tensor:
 
 def area(points: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
     """Area under curves `(N, P)` over `at` `(P,)`, by the trapezoid rule, float64."""
-    return torch.trapezoid(points.double(), at.to(points.device, torch.float64), dim=-1)
+    return torch.trapezoid(points.double(), on_device(at, points.device, torch.float64), dim=-1)
 
 
 def curve_points(
@@ -117,7 +118,7 @@ def curve_points(
     counts = pixel_counts(ranks.shape[1:].numel(), steps)
     known = {count: value for count, value in ((counts[0], start), (counts[-1], end)) if value is not None}
     distinct = sorted(set(counts) - set(known))
-    asked = torch.tensor(distinct, dtype=torch.int64, device=z.device).expand(len(z), -1)
+    asked = torch.tensor(distinct, dtype=torch.int64).expand(len(z), -1)
     ranks = reversed_ranks(ranks) if first == "least" else ranks
     found = threshold_scores(z, background, ranks, asked, score, restore=restore, of=of)
     columns = {**known, **dict(zip(distinct, found.unbind(1), strict=True))}
@@ -137,20 +138,19 @@ def threshold_scores(
     """The score of images whose pixels of rank < count are the background's: `(N, P)` float64.
 
     Args:
-        counts: `(N, P)` int64, each image its own; a negative one is skipped, and NaN in the result.
+        counts: `(N, P)` int64 on the CPU, each image its own; a negative one is skipped, and NaN in the result.
         restore: the pixels of rank < count are the image's, all others the background's.
     """
     found = torch.full(counts.shape, torch.nan, dtype=torch.float64, device=z.device)
-    counts = counts.cpu()
     images, columns = (counts >= 0).nonzero(as_tuple=True)
     below, above = (z, background) if restore else (background, z)
     rows = rows_per_pass(z)
     buffer = z.new_empty(min(rows, len(images)), *z.shape[1:])
+    owners, places, limits = on_device(torch.stack([images, columns, counts[images, columns]]), z.device)
     for part in parts(len(images), rows):
-        which, column = images[part], columns[part]
-        mixed = buffer[: len(which)]
-        _mix(mixed, which, counts[which, column].to(z.device), ranks, below, above)
-        found[which, column] = score(mixed, rows=which, of=of).to(found)
+        mixed = buffer[: len(images[part])]
+        _mix(mixed, images[part], limits[part], ranks, below, above)
+        found[owners[part], places[part]] = score(mixed, rows=owners[part], of=of).to(found)
     return found
 
 

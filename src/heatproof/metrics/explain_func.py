@@ -10,6 +10,7 @@ from torch import nn
 
 from heatproof.errors import InvalidInput
 from heatproof.models import Model
+from heatproof.transfers import on_device
 
 
 def explainer(
@@ -42,7 +43,7 @@ def images(model: Model, z: torch.Tensor) -> torch.Tensor:
     if not model.normalises:
         return z
     shape = (1, -1) + (1,) * (z.dim() - 2)
-    mean, std = (torch.tensor(v, device=z.device, dtype=z.dtype).view(shape) for v in (model.mean, model.std))
+    mean, std = (on_device(torch.tensor(v, dtype=z.dtype), z.device).view(shape) for v in (model.mean, model.std))
     return z * std + mean
 
 

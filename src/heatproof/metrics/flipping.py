@@ -15,6 +15,7 @@ from heatproof.metrics.pairs import segment_means
 from heatproof.passes import check_int
 from heatproof.registry import unknown
 from heatproof.rounding import largest, rounded
+from heatproof.transfers import on_device, on_host
 
 #: Points of IROF's curve, which images with different numbers of superpixels share.
 POINTS = 101
@@ -58,11 +59,12 @@ def pixel_flipping(
     side, steps = check_int("region", region), check_int("steps", steps)
     if fill not in FILLS:
         raise unknown("`fill`", str(fill), FILLS)
-    labels = square_labels(tuple(maps.shape[1:]), side).to(maps.device)
-    ranks = pixel_ranks(_sums(maps, labels), generator)
+    labels = square_labels(tuple(maps.shape[1:]), side)
+    pieces, labels = int(labels.max()) + 1, on_device(labels, maps.device)
+    ranks = pixel_ranks(_sums(maps, labels, pieces), generator)
     background = model.normalise(_noise(x, generator)) if fill == "uniform" else masking.ground(fill, x, z)
     flipped = min(steps, ranks.shape[1])
-    counts = torch.arange(1, flipped + 1, device=z.device).expand(len(z), -1)
+    counts = torch.arange(1, flipped + 1).expand(len(z), -1)
     found = threshold_scores(z, background, ranks[:, labels], counts, score)
     points = torch.cat([p[:, None].to(found), found], 1)
     at = torch.arange(flipped + 1, dtype=torch.float64, device=z.device) / ranks.shape[1]
@@ -77,8 +79,8 @@ def square_labels(size: tuple[int, ...], side: int) -> torch.Tensor:
     return labels
 
 
-def _sums(maps: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    sums = maps.new_zeros(len(maps), int(labels.max()) + 1, dtype=torch.float64)
+def _sums(maps: torch.Tensor, labels: torch.Tensor, pieces: int) -> torch.Tensor:
+    sums = maps.new_zeros(len(maps), pieces, dtype=torch.float64)
     sums = sums.index_add_(1, labels.flatten(), maps.flatten(1).double())
     return rounded(sums, largest(sums))
 
@@ -86,7 +88,7 @@ def _sums(maps: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 def _noise(x: torch.Tensor, generators) -> torch.Tensor:
     """Uniform in [0, 1], each image from its own generator."""
     fields = [torch.rand(x.shape[1:], generator=generator, dtype=x.dtype) for generator in generators]
-    return torch.stack(fields).to(x.device)
+    return on_device(torch.stack(fields), x.device)
 
 
 @flipping_metric(
@@ -121,8 +123,8 @@ def irof(
         raise NotApplicable(f"`irof` is for images, which have superpixels. Got {maps.dim() - 1} spatial dims.")
     labels = segments(segmenter)
     ranks, pieces = _piece_ranks(maps, labels, generator)
-    counts = torch.arange(1, max(pieces) + 1, device=z.device).expand(len(z), -1)
-    counts = torch.where(counts <= torch.tensor(pieces, device=z.device)[:, None], counts, -1)
+    counts = torch.arange(1, max(pieces) + 1).expand(len(z), -1)
+    counts = torch.where(counts <= torch.tensor(pieces)[:, None], counts, -1)
     found = threshold_scores(z, masking.ground(masking.checked_fill(fill), x, z), ranks, counts, score)
     entire = torch.where(p > 0, p, torch.nan)[:, None].to(found)
     points = torch.cat([entire, found], 1) / entire
@@ -136,8 +138,8 @@ def _piece_ranks(maps: torch.Tensor, labels: torch.Tensor, generators) -> tuple[
     """Each pixel's rank, that of its superpixel by mean attribution, `(N, H, W)`; and each image's superpixels."""
     finite = torch.where(maps.isfinite(), maps, 0)
     ranks, pieces = [], []
-    for one, of, generator in zip(finite, labels, generators, strict=True):
-        means = segment_means(one, of)
+    for one, of, known, generator in zip(finite, labels, on_host([labels])[0], generators, strict=True):
+        means = segment_means(one, known)
         ranks.append(pixel_ranks(means[None], [generator])[0][of])
         pieces.append(len(means))
     return torch.stack(ranks), pieces

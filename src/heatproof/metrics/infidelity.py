@@ -12,6 +12,7 @@ from heatproof.metrics.sampling import answer, signed, silent, streamed
 from heatproof.passes import check_int
 from heatproof.registry import unknown
 from heatproof.tensors import per_image
+from heatproof.transfers import on_device
 
 #: The largest square, as a share of the shorter side: 10 of MNIST's 28 pixels in Yeh et al.'s code.
 LARGEST = 10 / 28
@@ -79,8 +80,8 @@ def infidelity(
     key = (perturbation, samples, sigma, fill, of)
     explained, known = _weights(raw, maps), shared.get(key)
 
-    def compared(rows: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
-        factor, changed = PERTURBATIONS[perturbation](setting, rows, [generator[row] for row in rows.tolist()])
+    def compared(rows: torch.Tensor, turn: torch.Tensor, owners: Sequence[int]) -> torch.Tensor:
+        factor, changed = PERTURBATIONS[perturbation](setting, rows, [generator[row] for row in owners])
         attributed = (explained[rows] * factor).flatten(1).sum(1)
         # The changes are the same for every map, and so are the outputs.
         return torch.stack([attributed, score(changed, rows, of=of) if known is None else known[rows, turn]], 1)
@@ -119,7 +120,7 @@ Change = Callable[[InfidelitySetting, torch.Tensor, Sequence[torch.Generator]], 
 
 def _square(setting: InfidelitySetting, rows: torch.Tensor, generator: Sequence[torch.Generator]):
     size = setting.z.shape[2:]
-    gone = torch.stack([random_square(tuple(size), one) for one in generator]).to(setting.z.device)
+    gone = on_device(torch.stack([random_square(tuple(size), one) for one in generator]), setting.z.device)
     return gone[:, None].double(), masked(setting.z[rows], ~gone, setting.background[rows])
 
 

@@ -17,6 +17,7 @@ from heatproof.metrics.catalogue import Curve, metric
 from heatproof.metrics.curves import area, shares
 from heatproof.passes import parts, rows_per_pass
 from heatproof.rounding import ANSWER_STEP, behind_largest, logit_scale, rounded
+from heatproof.transfers import on_device
 
 #: Shares of pixels restored, those of the public library.
 THRESHOLDS = "0.005 0.01 0.02 0.03 0.04 0.05 0.07 0.1 0.13 0.21 0.34 0.5 0.75"
@@ -76,7 +77,7 @@ def sic(
     """
     found = information(_thresholds(thresholds), ties)
     own = found.probabilities[torch.arange(len(target), device=target.device), :, target]
-    return _curve(found.bytes, _scale_to_unit(own, torch.maximum(*logit_scale(own[:, [0, -1]]).split(1, 1))))
+    return _curve(found.bytes, _scale_to_unit(own, torch.maximum(logit_scale(own[:, :1]), logit_scale(own[:, -1:]))))
 
 
 @information_metric(
@@ -137,7 +138,7 @@ def image_information(
         )
     n = ranks[0].numel()
     known = _known_from_start(x, generators)
-    counts = torch.tensor([0, *(round(share * n) for share in thresholds)], device=x.device)
+    counts = on_device(torch.tensor([0, *(round(share * n) for share in thresholds)]), x.device)
     images = torch.arange(len(x), device=x.device).repeat_interleave(len(counts))
     limits = counts.repeat(len(x))
     sizes, answers = [], []
@@ -148,9 +149,9 @@ def image_information(
         sizes.append(stored_bytes(filled))
         answers.append(probabilities(model.normalise(filled)))
     shape = (len(x), len(counts))
-    whole = stored_bytes(x)[:, None].to(x.device)
+    whole = on_device(stored_bytes(x)[:, None], x.device)
     return Information(
-        torch.cat([torch.cat(sizes).view(shape).to(x.device), whole], 1),
+        torch.cat([on_device(torch.cat(sizes).view(shape), x.device), whole], 1),
         torch.cat([torch.cat(answers).view(*shape, -1), model.probabilities(logits)[:, None]], 1),
     )
 
@@ -163,7 +164,7 @@ def _known_from_start(x: torch.Tensor, generators: Sequence[torch.Generator]) ->
         one[torch.randperm(len(one), generator=generator)[: int(KNOWN * len(one))]] = True
     known = known.view(-1, height, width)
     known[:, :: max(1, height - 1), :: max(1, width - 1)] = True
-    return known.to(x.device)
+    return on_device(known, x.device)
 
 
 def stored_bytes(x: torch.Tensor) -> torch.Tensor:

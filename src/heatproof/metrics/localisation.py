@@ -21,6 +21,7 @@ from heatproof.metrics.similarity import cosine
 from heatproof.passes import check_int
 from heatproof.rounding import rounded
 from heatproof.tensors import upsampled
+from heatproof.transfers import on_device, on_host
 
 EMPTY = "the mask is empty"
 
@@ -55,10 +56,10 @@ def peak_on_mask(maps: torch.Tensor, mask: torch.Tensor, flags: Sequence[Flag]) 
     Args:
         maps: display maps `(N, *spatial)`; mask: bool of that shape; flags: one for each map.
     """
-    values = pointing_game(maps, mask.to(maps.device)).cpu()
+    values, objects = on_host([pointing_game(maps, on_device(mask, maps.device)), mask.flatten(1).any(1)])
     flat = torch.tensor([flag.degenerate for flag in flags], dtype=torch.bool)
     unusable = torch.tensor([bool(flag) for flag in flags], dtype=torch.bool) & ~flat
-    values = torch.where(flat & mask.cpu().flatten(1).any(1), 0.0, values)
+    values = torch.where(flat & objects, 0.0, values)
     return torch.where(unusable, torch.nan, values)
 
 

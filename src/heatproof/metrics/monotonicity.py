@@ -15,6 +15,7 @@ from heatproof.metrics.catalogue import Curve, metric
 from heatproof.metrics.curves import pixel_counts, reversed_ranks, shares
 from heatproof.passes import check_int
 from heatproof.rounding import ANSWER_STEP, largest
+from heatproof.transfers import on_device
 
 ARYA = "Arya et al. 2019 (AIX360); Luss et al. 2019"
 
@@ -93,7 +94,7 @@ def monotonicity_pearson(
     another metric, Quantus' MonotonicityCorrelation. One set of images serves all three metrics of this module.
     """
     points = _returning_steps(curve, fill, steps, ties)
-    counts = torch.tensor(pixel_counts(maps.shape[1:].numel(), points.shape[1] - 1), device=maps.device)
+    counts = on_device(torch.tensor(pixel_counts(maps.shape[1:].numel(), points.shape[1] - 1)), maps.device)
     return _pearson(set_sums(maps, reversed_ranks(ranks(ties)), counts).to(points.device), points)
 
 

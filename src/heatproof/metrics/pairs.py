@@ -20,6 +20,7 @@ from heatproof.metrics import rankings
 from heatproof.metrics.metric_request import MetricRequest
 from heatproof.metrics.rankings import Ranking
 from heatproof.metrics.similarity import Reduced
+from heatproof.transfers import on_device, on_host
 
 #: Rows and columns of a tile; wide tiles are read faster, small ones overlap fewer segments.
 TILE = (16, 32)
@@ -47,7 +48,7 @@ class Reference:
         if segmenter not in self._tiles:
             labels = self.segments(segmenter)
             _check(self.maps, labels)
-            self._tiles[segmenter] = Tiles.of(labels)
+            self._tiles[segmenter] = Tiles.of(labels, self.maps.device)
         return self._tiles[segmenter]
 
     def ranking(self, segmenter: str) -> Ranking:
@@ -110,7 +111,7 @@ def segment_means(maps: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
 
     Labels must run from 0 to n − 1 without gaps (InvalidInput otherwise).
     """
-    return Tiles.of(segments).means(maps)
+    return Tiles.of(segments, maps.device).means(maps)
 
 
 @dataclass(frozen=True)
@@ -127,8 +128,9 @@ class Tiles:
     pixels: torch.Tensor
 
     @classmethod
-    def of(cls, segments: torch.Tensor) -> "Tiles":
-        """Cuts a label map `(H, W)`; pixels that fill up the last tiles belong to no segment."""
+    def of(cls, segments: torch.Tensor, device: torch.device) -> "Tiles":
+        """Cuts a label map `(H, W)` for maps on `device`; pixels that fill up the last tiles belong to no segment."""
+        segments = on_host([segments])[0]  # sizes depend on the labels, and each would be waited for
         pixels = torch.bincount(segments.flatten())
         if not bool(pixels.all()):
             gap = int((pixels == 0).nonzero()[0])
@@ -138,7 +140,7 @@ class Tiles:
         k = max(len(labels) for labels, _ in found)
         segment = torch.cat([F.pad(labels, (0, k - len(labels)), value=n) for labels, _ in found])
         member = torch.stack([F.one_hot(inverse, k) for _, inverse in found]).double()
-        return cls(member, segment, pixels)
+        return cls(*(on_device(one, device) for one in (member, segment, pixels)))
 
     def means(self, maps: torch.Tensor) -> torch.Tensor:
         """`(…, H, W)` → `(…, n)` float64; some maps at a time, so that they stay in the processor's cache."""

@@ -20,6 +20,7 @@ from heatproof.errors import InvalidInput, NotApplicable
 from heatproof.imputation import imputed
 from heatproof.metrics.catalogue import Curve, metric
 from heatproof.passes import check_int, parts, rows_per_pass
+from heatproof.transfers import on_device
 
 SOURCE = "Rong et al. 2022 (ROAD)"
 PASSES = "2 forwards for each of kept and each of draws, shared by all ROAD metrics"
@@ -172,7 +173,9 @@ def _noise(
     if std == 0:
         return [None]
     return [
-        torch.stack([torch.randn(z.shape[1:], generator=each) for each in generator]).mul_(std).to(z)
+        on_device(
+            torch.stack([torch.randn(z.shape[1:], generator=each) for each in generator]).mul_(std), z.device, z.dtype
+        )
         for _ in range(draws)
     ]
 
@@ -197,5 +200,5 @@ def _percents(kept: str) -> tuple[float, ...]:
 
 def _curve(points: torch.Tensor, percents: Sequence[float]) -> Curve:
     """Over the share removed, from few pixels to many."""
-    at = 1 - torch.tensor(percents, dtype=torch.float64, device=points.device) / 100
+    at = 1 - on_device(torch.tensor(percents, dtype=torch.float64), points.device) / 100
     return Curve(points.mean(1), at.flip(0), points.flip(1))

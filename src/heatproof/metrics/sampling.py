@@ -8,6 +8,7 @@ from heatproof.models import Model
 from heatproof.passes import parts, rows_per_pass
 from heatproof.registry import unknown
 from heatproof.tensors import per_image, upsampled
+from heatproof.transfers import on_device
 
 
 def signed(raw: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
@@ -42,10 +43,10 @@ def random_images(
     Each is drawn from its image's own generator.
     """
     drawn = torch.stack([torch.rand(z.shape[1:], generator=generator[row]) for row in rows])
-    return model.normalise(drawn.to(z))
+    return model.normalise(on_device(drawn, z.device, z.dtype))
 
 
-Work = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Work = Callable[[torch.Tensor, torch.Tensor, Sequence[int]], torch.Tensor]
 
 
 def streamed(count: int, samples: int, z: torch.Tensor, work: Work, group: int = 1) -> torch.Tensor:
@@ -53,11 +54,13 @@ def streamed(count: int, samples: int, z: torch.Tensor, work: Work, group: int =
 
     Args:
         work: number of the image `(M,)` and of the sample `(M,)`, all samples of an image before the next image's,
-            so that generators are used in one order whatever a pass holds → `(M, …)`.
+            so that generators are used in one order whatever a pass holds; the numbers of the images once more as
+            integers → `(M, …)`.
         group: how many images `work` passes to the network for each variant.
     """
     every = torch.arange(count * samples, device=z.device)
     owner, turn = every.div(samples, rounding_mode="floor"), every % samples
     step = max(1, rows_per_pass(z) // group)
-    found = [work(owner[part], turn[part]) for part in parts(len(every), step)]
+    found = [work(owner[part], turn[part], [one // samples for one in range(count * samples)[part]])
+             for part in parts(len(every), step)]  # fmt: skip
     return torch.cat(found).unflatten(0, (count, samples))

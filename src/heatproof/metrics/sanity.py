@@ -21,6 +21,7 @@ from heatproof.models.randomisation import ORDERS, Randomised
 from heatproof.passes import check_int
 from heatproof.registry import unknown
 from heatproof.rounding import rounded
+from heatproof.transfers import on_device
 
 Explain = Callable[..., torch.Tensor]
 
@@ -158,7 +159,7 @@ def random_logit(
 def other_classes(target: torch.Tensor, classes: int, generator: Sequence[torch.Generator]) -> torch.Tensor:
     """A class for each image that is not its target, each of the others equally likely."""
     drawn = [int(torch.randint(classes - 1, (), generator=one)) for one in generator]
-    found = torch.tensor(drawn, device=target.device, dtype=target.dtype)
+    found = on_device(torch.tensor(drawn, dtype=target.dtype), target.device)
     return found + (found >= target)
 
 
@@ -242,7 +243,8 @@ def _noisy(
     std = (noise * (flat.amax(1) - flat.amin(1))).view(-1, *[1] * (z.dim() - 1))
     found = []
     for _ in range(samples):
-        drawn = torch.stack([torch.randn(z.shape[1:], generator=one) for one in generator]).to(x)
+        drawn = torch.stack([torch.randn(z.shape[1:], generator=one) for one in generator])
+        drawn = on_device(drawn, x.device, x.dtype)
         found.append(x + of_normalised(model, std * drawn))
     return found
 

@@ -14,6 +14,7 @@ from heatproof.errors import InvalidInput
 from heatproof.metrics.catalogue import metric
 from heatproof.models import Model
 from heatproof.passes import check_int
+from heatproof.transfers import on_device
 
 Shifts = Callable[..., torch.Tensor]
 ZERO = "the map is constant: its change has no measure"
@@ -74,7 +75,7 @@ def relative_shifts(
         noise = torch.empty(x.shape, dtype=torch.float32)
         for one, drawn in zip(generator, noise, strict=True):
             drawn.uniform_(-1, 1, generator=one)
-        moved = explain(torch.addcmul(x, noise.to(x), scale), condition=f"sensitivity-{draw}")
+        moved = explain(torch.addcmul(x, on_device(noise, x.device, x.dtype), scale), condition=f"sensitivity-{draw}")
         found.append(_norm(moved - maps) / norm)
     return torch.stack(found, 1)
 
@@ -83,7 +84,7 @@ def of_normalised(model: Model, change: torch.Tensor) -> torch.Tensor:
     """The change of `x` that causes a change of `z`: `std · change`."""
     if not model.normalises:
         return change
-    std = torch.tensor(model.std, dtype=change.dtype, device=change.device)
+    std = on_device(torch.tensor(model.std, dtype=change.dtype), change.device)
     return change * std.view(1, -1, *[1] * (change.dim() - 2))
 
 

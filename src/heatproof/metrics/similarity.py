@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from heatproof.memo import cached_property
+from heatproof.transfers import on_device
 
 #: SSIM: side of the reduced maps, side of the window, and the constants for data of range 1.
 SSIM_SIDE, SSIM_WINDOW, SSIM_C1, SSIM_C2 = 56, 7, 0.01**2, 0.03**2
@@ -93,11 +94,11 @@ def _area(length: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor
     edges = torch.arange(side + 1, dtype=torch.float64) * (length / side)
     pixel = torch.arange(length, dtype=torch.float64)[:, None]
     share = torch.minimum(pixel + 1, edges[1:]) - torch.maximum(pixel, edges[:-1])
-    return (share.clamp(min=0) * (side / length)).to(dtype).to(device)
+    return on_device(share.clamp(min=0) * (side / length), device, dtype)
 
 
 @functools.lru_cache(maxsize=16)
 def _band(length: int, device: torch.device) -> torch.Tensor:
     """`(length, length − 6)` float64: 1/7 where a position lies in a window."""
     offset = torch.arange(length)[:, None] - torch.arange(length - SSIM_WINDOW + 1)
-    return (((offset >= 0) & (offset < SSIM_WINDOW)).double() / SSIM_WINDOW).to(device)
+    return on_device(((offset >= 0) & (offset < SSIM_WINDOW)).double() / SSIM_WINDOW, device)

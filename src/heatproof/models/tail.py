@@ -174,7 +174,7 @@ class Tail:
         """Whether clean activations give the logits: those of one image twice, then of the last, first and last."""
         assert self.native is not None
         clean = self.layout.to_grid(self.native).detach()
-        for rows in (int(finite[0]), finite[[-1, 0, -1]]):
+        for rows in (int(finite[0]), torch.stack([finite[-1], finite[0], finite[-1]])):
             index = finite[:1].repeat(2) if isinstance(rows, int) else rows
             try:
                 with torch.no_grad(), self.model.evaluating():

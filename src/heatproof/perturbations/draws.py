@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from heatproof.transfers import on_device
+
 Generators = Sequence[torch.Generator]
 
 
@@ -54,4 +56,4 @@ def _draw_field(law: str, generators: Generators, shape: tuple[int, ...], like: 
     # float32 whatever `like` is: a float64 image must get the same noise as in float32.
     sample = {"normal": torch.randn, "uniform": torch.rand}[law]
     rows = [sample(shape, generator=one, dtype=torch.float32) for one in generators]
-    return torch.stack(rows).to(device=like.device, dtype=like.dtype)
+    return on_device(torch.stack(rows), like.device, like.dtype)

@@ -16,6 +16,7 @@ from PIL import Image
 
 from heatproof.perturbations.draws import Generators, normal, uniform
 from heatproof.perturbations.ladder import perturbation, within
+from heatproof.transfers import on_device
 
 IMAGENET_C = "Hendrycks & Dietterich 2019, arXiv 1903.12261 (ImageNet-C)"
 
@@ -93,7 +94,7 @@ def gaussian_blur(x: torch.Tensor, *, sigma: float = 3.0) -> torch.Tensor:
     (it scales with the shorter side); higher is stronger.
     """
     spread = within("sigma", sigma, 0) * _scale(x)
-    rows, columns = (_blur_matrix(side, spread).to(x) for side in x.shape[-2:])
+    rows, columns = (on_device(_blur_matrix(side, spread), x.device, x.dtype) for side in x.shape[-2:])
     return (rows @ x @ columns.T).clamp(0, 1)
 
 
@@ -116,7 +117,7 @@ def jpeg(x: torch.Tensor, *, quality: float = 15.0) -> torch.Tensor:
     level = round(within("quality", quality, 1, 100))
     pixels = (x * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     decoded = np.stack([_decoded(image, level) for image in pixels])
-    return torch.from_numpy(decoded).permute(0, 3, 1, 2).contiguous().to(x) / 255
+    return on_device(torch.from_numpy(decoded).permute(0, 3, 1, 2).contiguous(), x.device).to(x.dtype) / 255
 
 
 @perturbation(
@@ -160,7 +161,8 @@ def defocus_blur(x: torch.Tensor, *, radius: float = 6.0, alias: float = 0.5) ->
     """
     within("alias", alias, 1e-3)
     kernel = disk_kernel(within("radius", radius, 0) * _scale(x), alias)
-    return _convolve(_pad_mirrored(x, kernel.shape[-1] // 2), kernel.to(x), (x.shape[-2], x.shape[-1])).clamp(0, 1)
+    padded, kernel = _pad_mirrored(x, kernel.shape[-1] // 2), on_device(kernel, x.device, x.dtype)
+    return _convolve(padded, kernel, (x.shape[-2], x.shape[-1])).clamp(0, 1)
 
 
 @perturbation(
@@ -182,7 +184,8 @@ def motion_blur(x: torch.Tensor, generator: Generators, *, radius: float = 15.0,
     """
     scale = _scale(x)
     weights = trail_weights(within("radius", radius, 0) * scale, within("sigma", sigma, 0) * scale)
-    angles = (uniform(generator, (), x).double().cpu() * 90 - 45).deg2rad().tolist()
+    drawn = uniform(generator, (), torch.empty(0, dtype=x.dtype))  # the host needs them
+    angles = (drawn.double() * 90 - 45).deg2rad().tolist()
     smeared = [_smear(image, weights, angle) for image, angle in zip(x, angles, strict=True)]
     return torch.stack(smeared).clamp_(0, 1)
 

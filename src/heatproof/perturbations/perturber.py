@@ -119,7 +119,7 @@ def psnr(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 def _check_images(x: torch.Tensor) -> torch.Tensor:
     if x.dim() != 4 or not x.numel() or not x.is_floating_point():
         raise InvalidInput(f"`x` must be floats of shape (N, C, H, W). Got {x.dtype}, {tuple(x.shape)}.")
-    low, high = x.amin().item(), x.amax().item()
+    low, high = torch.stack([x.detach().amin(), x.detach().amax()]).tolist()
     if not (low >= 0 and high <= 1):  # NaN fails too
         raise InvalidInput(f"`x` must lie in [0, 1]. Got values from {low:.4g} to {high:.4g}.")
     return x

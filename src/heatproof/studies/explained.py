@@ -55,5 +55,6 @@ class Explained:
         found, taken = self.found, list(rows)
         flags: dict[str, Any] = {key: [each[row] for row in taken] for key, each in found.flags.items()}
         raw = {key: maps[taken] for key, maps in found.raw.items()}
-        found = replace(found, logits=found.logits[taken], target=found.target[taken], raw=raw, flags=flags)
+        found = replace(found, logits=found.logits[taken], target=found.target[taken], raw=raw, flags=flags,
+                        answers=found.answers.part(taken))  # fmt: skip
         return replace(self, found=found)

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from heatproof.transfers import on_host
+
 #: Display maps are stored for KEPT images of a dataset, which are chosen as a limit chooses, with a longest side of at
 #: most SIDE pixels.
 KEPT, SIDE = 128, 112
@@ -38,7 +40,7 @@ class KeptMaps:
     def add_raw(self, maps: Sequence[torch.Tensor]) -> None:
         """The raw maps `(n, *spatial)` of all methods under the next condition."""
         if maps:
-            self.raw.append([one.detach().float().cpu() for one in maps])
+            self.raw.append([one.float() for one in on_host(maps)])
 
     def add_display(self, method: str, maps: torch.Tensor) -> None:
         """The display maps `(n, *size)` of a method on the images of `shown`."""

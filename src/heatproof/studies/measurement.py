@@ -52,6 +52,7 @@ from heatproof.studies.rows import Rows
 from heatproof.studies.settings import Plan
 from heatproof.studies.study import Measure
 from heatproof.tensors import NEARLY_ONE_COLOUR, contrast
+from heatproof.transfers import on_device
 
 #: Scores are stored with this many decimals, so that equal maps tie exactly and rounding noise decides no rank.
 DECIMALS = 12
@@ -82,7 +83,7 @@ class Measurement:
 
     def __post_init__(self) -> None:
         self.model = self.models(INTACT)
-        self.x = self.block.x.to(self.model.device)
+        self.x = on_device(self.block.x, self.model.device)
         self.stored = [m for m in self.methods if m.request.form == "cam" and m.layers == (self.layer,)]
 
     def run(self, advance: Callable[[float], None]) -> tuple[Rows, KeptMaps]:
@@ -230,20 +231,22 @@ class Measurement:
         return top_class(self.reference.found.logits)
 
     @cached_property
-    def clean_probability(self) -> torch.Tensor:
-        """`(n,)` probabilities of the predictions under the reference."""
-        probabilities = self.reference.batch.model.probabilities(self.reference.found.logits)
-        return probabilities.gather(1, self.clean_class[:, None])[:, 0]
+    def _clean(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """`(n,)` predictions under the reference and their probabilities, in the CPU's memory."""
+        logits = self.reference.found.answers.logits
+        top = top_class(logits)
+        return top, self.reference.batch.model.probabilities(logits).gather(1, top[:, None])[:, 0]
 
     def changed(self, explained: Explained) -> torch.Tensor:
-        """`(n,)` bool: whether the answer is another than under the reference."""
-        before, target = self.reference.found.logits, self.reference.found.target
-        return changed(explained.batch.model, before, explained.found.logits, target, float(self.tolerance or 0))
+        """`(n,)` bool in the CPU's memory: whether the answer is another than under the reference."""
+        before, target = self.reference.found.answers
+        now, tolerance = explained.found.answers.logits, float(self.tolerance or 0)
+        return changed(explained.batch.model, before, now, target, tolerance)
 
     @cached_property
     def no_prediction(self) -> list[Flag]:
         """Why an image has no prediction under the reference, `FINE` if it has one."""
-        return non_finite(self.reference.found.logits)
+        return non_finite(self.reference.found.answers.logits)
 
     def unusable(self, condition: Condition) -> list[Flag]:
         """Why an image has no rows under a condition: no prediction under the reference, or no label to explain."""
@@ -315,20 +318,20 @@ class Measurement:
 
     def _image_rows(self, explained: Explained, about: Mapping[str, Any], first: bool) -> None:
         """Adds rows about the images: PSNR, whether they are classified right, the class explained, its probability."""
-        ids, found, batch = self.block.ids, explained.found, explained.batch
-        flags = first_flags(self.unusable(explained.condition), non_finite(found.logits))
+        ids, (logits, target), batch = self.block.ids, explained.found.answers, explained.batch
+        flags = first_flags(self.unusable(explained.condition), non_finite(logits))
         if not first and explained.x.shape == self.x.shape:
             self.rows.add(ids, **about, metric="psnr", value=numbers(psnr(self.x, explained.x)), flag=flags)
         if any(label is not None for label in self.block.labels) and not batch.model.of_values:
-            self.rows.add(ids, **about, metric="correct", **correctness(found.logits, self.block))
+            self.rows.add(ids, **about, metric="correct", **correctness(logits, self.block))
         spans = contrast(explained.x).tolist() if first else []
         for row in (row for row, span in enumerate(spans) if span < NEARLY_ONE_COLOUR):
             own = {name: [value[row]] if isinstance(value, list) else value for name, value in about.items()}
             self.rows.add([ids[row]], **own, metric="contrast", value=spans[row], flag=Flag(Reason.ONE_COLOUR))
-        answer = batch.model.probabilities(found.logits).gather(1, found.target[:, None])[:, 0]
+        answer = batch.model.probabilities(logits).gather(1, target[:, None])[:, 0]
         name = "value" if batch.model.of_values else "probability"
         missing = [bool(flag) for flag in self.unusable(explained.condition)]
-        for metric, values in (("target-class", found.target), (name, answer)):
+        for metric, values in (("target-class", target), (name, answer)):
             known = numbers(values).round(DECIMALS)
             known[missing] = np.nan
             self.rows.add(ids, **about, metric=metric, value=known, flag=flags)
@@ -338,18 +341,18 @@ class Measurement:
 
         A network of values has no class and no probability; its values are rows of the metric `value`.
         """
-        found, model = explained.found, explained.batch.model
-        fine = [not flag for flag in first_flags(self.no_prediction, non_finite(found.logits))]
+        logits, model = explained.found.answers.logits, explained.batch.model
+        fine = [not flag for flag in first_flags(self.no_prediction, non_finite(logits))]
         nullable = lambda values: [v if ok else None for v, ok in zip(values.tolist(), fine, strict=True)]  # noqa: E731
         turned = {"changed": nullable(self.changed(explained))}
         if model.of_values:
             return turned
-        now, probability = top_class(found.logits), model.probabilities(found.logits)
+        now, probability, (before, of_before) = top_class(logits), model.probabilities(logits), self._clean
         return {
             **turned,
-            "clean_class": nullable(self.clean_class),
+            "clean_class": nullable(before),
             "perturbed_class": nullable(now),
-            "clean_probability": nullable(self.clean_probability),
+            "clean_probability": nullable(of_before),
             "perturbed_probability": nullable(probability.amax(1)),
         }
 

@@ -5,6 +5,8 @@ from functools import lru_cache
 
 import torch
 
+from heatproof.transfers import on_device
+
 #: The seed of the pattern. It is part of the definition: other patterns give other numbers.
 PATTERN = 20_250_101
 
@@ -17,9 +19,10 @@ def projections(maps: torch.Tensor) -> torch.Tensor:
     rounding noise could move.
     """
     flat = maps.detach().flatten(1).double()
-    return flat @ _pattern(flat.shape[1]).to(flat.device) / math.sqrt(flat.shape[1])
+    return flat @ _pattern(flat.shape[1], flat.device) / math.sqrt(flat.shape[1])
 
 
 @lru_cache(maxsize=4)
-def _pattern(count: int) -> torch.Tensor:
-    return torch.randn(count, generator=torch.Generator().manual_seed(PATTERN), dtype=torch.float64)
+def _pattern(count: int, device: torch.device) -> torch.Tensor:
+    drawn = torch.randn(count, generator=torch.Generator().manual_seed(PATTERN), dtype=torch.float64)
+    return on_device(drawn, device)

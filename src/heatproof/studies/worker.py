@@ -23,6 +23,7 @@ from heatproof.studies.maps import KeptMaps, arrays
 from heatproof.studies.measurement import Measurement
 from heatproof.studies.measures import Measures
 from heatproof.studies.partial import PartialBatch, PartialJob
+from heatproof.studies.prefetch import NextImages, of_files, worthwhile
 from heatproof.studies.rows import Rows
 from heatproof.studies.store import Store
 
@@ -38,6 +39,7 @@ class Worker:
         self.measures = Measures.of(self.study, setup.plan)
         self._methods: dict[int, list[ResolvedMethod]] = {}
         self._compared: set[int] = set()
+        self.ahead = NextImages(self._images_of) if worthwhile(setup.device) else None
 
     def __call__(self, job: Job, advance: Advance) -> JobDone:
         """Writes the job's shard, and counts the passes through the network as loaded."""
@@ -67,9 +69,12 @@ class Worker:
         finished = PartialJob(store.partial / job.key)
         indices = range(job.start, job.stop)
         crashing: Mapping[str, str] = {}
-        if finished.begin():  # an earlier attempt did not end
+        known, again = self.ahead and self.ahead.take(job), finished.begin()
+        if again:  # an earlier attempt did not end
             crashing = crashing_images(dataset.images, indices)
-        block = self.block(job.model, job.dataset, indices, crashing=crashing)
+        block = known if known and not again else self.block(job.model, job.dataset, indices, crashing=crashing)
+        if self.ahead and not again and of_files(dataset.images):  # a file that ends the process must end its own job
+            self.ahead.begin(job, len(dataset.images.ids))
         every = [*map(of_method, self.requests), *(of_maps(maps.name) for maps in dataset.given)]
         self._flag(rows, block.failed, conditions, every, dataset, images=True)
         for request in self.requests:
@@ -90,6 +95,9 @@ class Worker:
                 kept.append(part_maps)
         store.write_shard(job.key, rows.table(), arrays(kept))
         finished.remove()
+
+    def _images_of(self, job: Job) -> ImageBlock:
+        return self.block(job.model, job.dataset, range(job.start, job.stop))
 
     def block(
         self,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from heatproof.transfers import on_device
 from heatproof.transformations.catalogue import IMAGES, transformation
 
 
@@ -16,5 +17,5 @@ def mixup(
     Every image has a λ and a partner of its own; another `seed` draws others. The class explained stays that of the
     image, whatever λ. Its mask stays too: the object is where it was, and what the partner shows is another class.
     """
-    share = torch.stack([torch.rand(1, generator=one) for one in generator]).to(x)
+    share = on_device(torch.stack([torch.rand(1, generator=one) for one in generator]), x.device, x.dtype)
     return torch.lerp(partner, x, share.view(-1, *[1] * (x.dim() - 1)))

@@ -7,6 +7,7 @@ import torch
 
 from heatproof import seeds
 from heatproof.errors import InvalidInput
+from heatproof.transfers import on_device
 from heatproof.transformations.catalogue import GRID, TRANSFORMATIONS, Partners
 
 
@@ -54,7 +55,7 @@ def _given(
                 f"`partners` must give other images to mix with. Got none for {draw.split()[0]!r}. A study takes them "
                 "from its set of images."
             )
-        return partners(ids, seeds.generators(seed, ids, "partner", draw)).to(images)
+        return on_device(partners(ids, seeds.generators(seed, ids, "partner", draw)), images.device, images.dtype)
 
     suppliers: Mapping[str, Callable[[], Any]] = {
         "x": lambda: images,
@@ -67,5 +68,6 @@ def _given(
 def _sampled(images: torch.Tensor, grid: torch.Tensor, mask: bool) -> torch.Tensor:
     """Images sampled at a grid, bilinear; beyond the border an image is its mean colour, and a mask is empty."""
     fill = torch.zeros_like(images[:, :, :1, :1]) if mask else images.mean((2, 3), keepdim=True)
-    sampled = torch.nn.functional.grid_sample(images - fill, grid.to(images), align_corners=False)
+    grid = on_device(grid, images.device, images.dtype)
+    sampled = torch.nn.functional.grid_sample(images - fill, grid, align_corners=False)
     return sampled + fill
