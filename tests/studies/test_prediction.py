@@ -33,10 +33,10 @@ STUDIES = {
 class Told:
     """Progress that is shown, so that passes are counted."""
 
-    def stage(self, name, total, done=0):
+    def stage(self, name: str, total: float, done: float = 0) -> None:
         """A stage begins."""
 
-    def advance(self, units):
+    def advance(self, units: float) -> None:
         """It moves on."""
 
 

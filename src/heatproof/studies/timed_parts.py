@@ -1,7 +1,7 @@
 """Times of the parts of a measurement, taken where a job keeps what is finished, and work that is stopped in time."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -93,7 +93,7 @@ class _TimedCondition(PartialCondition):
 class Progress:
     """How many images went through a network until some work was done, or stopped."""
 
-    def __init__(self, clock: Clock):
+    def __init__(self, clock: Callable[[], float]):
         self.clock, self.start, self.end, self.images, self.stopped = clock, clock(), 0.0, 0, False
         self._first: tuple[float, int] | None = None
 
