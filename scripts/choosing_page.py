@@ -160,7 +160,7 @@ def _count(entry: Entry, chosen: Mapping[str, int]) -> Counted:
             continue
         with counted(model.module) as found:
             _explained(model, x, methods)
-        return found
+        return Counted(found.forward + found.tails, found.backward)
     raise ValueError(f"No network to count the passes of {entry.name!r} on.")
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from heatproof.models import Model, load_model, wrap, zero_shot
     from heatproof.panels.checking import Check, check
     from heatproof.panels.show import Gallery, show
-    from heatproof.running import StudyResults, run
+    from heatproof.running import StudyResults, plan, run
     from heatproof.studies.study import register_study
 
 _HOMES = {
@@ -39,6 +39,7 @@ _HOMES = {
     "check": "heatproof.panels.checking",
     "explain": "heatproof.engine",
     "load_model": "heatproof.models",
+    "plan": "heatproof.running",
     "register": "heatproof.attributions.foreign",
     "register_metric": "heatproof.metrics.foreign",
     "register_study": "heatproof.studies.study",
@@ -70,6 +71,7 @@ __all__ = [
     "explain",
     "load_model",
     "loggers",
+    "plan",
     "plot",
     "register",
     "register_metric",

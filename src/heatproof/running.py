@@ -2,10 +2,10 @@
 
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -30,7 +30,10 @@ from heatproof.studies.datasets import GIVEN_IMAGES
 from heatproof.studies.execution import Execution
 from heatproof.studies.loading import GIVEN, GIVEN_MODELS
 from heatproof.studies.plan import checked_plan
+from heatproof.studies.prediction import Prediction
 from heatproof.studies.run import run as run_plan
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,53 @@ def run(
     return StudyResults(sentences, dict(findings.tables), write_page(findings), folder)
 
 
+def plan(
+    study: str,
+    model: Any,
+    images: Any,
+    *,
+    labels: str | os.PathLike[str] | None = None,
+    masks: str | os.PathLike[str] | None = None,
+    workers: int = 1,
+    measure: float = 10.0,
+    progress: Any = True,
+    normalised: bool = False,
+    **settings: Any,
+) -> Prediction:
+    """Predicts what a study takes before it runs: time, rows, passes through the network, bytes on the disk.
+
+    Rows and passes are counted. Seconds are measured on a few of the images. Nothing is written.
+
+    Args:
+        study, model, images, labels, masks, workers, progress, normalised, settings: as of `heatproof.run`.
+        measure: about how many seconds the measurement takes; more is more exact.
+
+    Returns:
+        `seconds` of one worker and `with_workers(n)`; `rows`, `passes`, `segmented`, `bytes`; `parts`: what each
+        method, metric and perturbation takes, the costliest of each kind first; `facts`: all of it as plain values.
+
+    Raises:
+        InvalidInput, ModelError, UnknownName …: as `heatproof.run`.
+
+    Examples:
+        >>> import heatproof
+        >>> from heatproof.data import demo_shapes
+        >>> model = heatproof.load_model("shapes")
+        >>> more = {"metrics": ["complexity"], "controls": "none", "measure": 0.5, "progress": False}
+        >>> found = heatproof.plan("score", model, demo_shapes(n=3), methods=["gradcam"], **more)
+        >>> found.rows["scores"], found.passes["shapes"].forward
+        (3, 3.0)
+    """
+    from heatproof.studies.planning import planned
+
+    def work(plan: Any, execution: Execution) -> Prediction:
+        with reported(progress) as bar:
+            return planned(plan, workers=execution.workers, measure=measure, progress=bar)
+
+    given = {"labels": labels, "masks": masks}
+    return _with_study(study, model, images, given, Execution(workers), settings, normalised, work)
+
+
 def finished(
     study: str,
     model: Any,
@@ -146,6 +196,28 @@ def finished(
     normalised: bool = False,
 ) -> Path:
     """The folder of a study that is run to its end; `given`: further settings of the set of images that are paths."""
+    folder = Path(path_text("out", out)) if out is not None else None
+
+    def work(plan: Any, execution: Execution) -> Path:
+        there = folder or Path(tempfile.mkdtemp(prefix=f"heatproof-{study}-"))
+        with reported(progress) as bar:
+            run_plan(plan, there, **vars(execution), progress=bar)
+        return there
+
+    return _with_study(study, model, images, given, execution, settings, normalised, work)
+
+
+def _with_study(
+    study: str,
+    model: Any,
+    images: Any,
+    given: dict[str, Any],
+    execution: Execution,
+    settings: dict[str, Any],
+    normalised: bool,
+    work: Callable[[Any, Execution], T],
+) -> T:
+    """What `work` gives for the checked plan and how it is run, while the given model and images have their names."""
     from heatproof.studies.settings import ModelPlan
 
     execution.check()
@@ -180,18 +252,15 @@ def finished(
         {"study": study, "models": [{"spec": spec, **of_model}], "datasets": [dataset]}
         | {name: value for name, value in settings.items() if value is not None}
     )
-    folder = Path(path_text("out", out)) if out is not None else Path(tempfile.mkdtemp(prefix=f"heatproof-{study}-"))
     with held(STUDIES):  # another thread's model may have the same name
         try:
             GIVEN_MODELS.update(models)
             GIVEN_IMAGES.update(sets)
-            with reported(progress) as bar:
-                run_plan(plan, folder, **vars(execution), progress=bar)
+            return work(plan, execution)
         finally:
             for registry, names in ((GIVEN_MODELS, models), (GIVEN_IMAGES, sets)):
                 for name in names:
                     registry.pop(name, None)
-    return folder
 
 
 def in_this_process(execution: Execution) -> Execution:

@@ -38,6 +38,12 @@ COMMANDS = {
         "The same command again finishes what is missing. `heatproof run out/resnet18 --out out/again` "
         "repeats a study.",
     ),
+    "plan": Command(
+        "plan_command:plan",
+        "Say what a study will take before it runs: time, passes, rows, disk, and which part costs most.",
+        "Example: `heatproof plan noise-robustness --model shapes --images shapes --limit 60 --segmenter grid "
+        "--workers 2`. Nothing is written. `heatproof plan study.yaml --json` is for programs.",
+    ),
     "explain": Command(
         "explain_commands:explain",
         "Explain images: for each a panel (PNG) and its maps (NumPy), and one page; goes on where it was stopped.",

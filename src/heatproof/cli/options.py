@@ -64,6 +64,13 @@ Spread = Annotated[
     str,
     typer.Option(help="In LaTeX beside a mean: none, interval (95 %), or std, the deviation over the images."),
 ]
+Measure = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        help="Also predict the time beforehand, from so many seconds of measurement, and tell it beside the fact.",
+    ),
+]
 NoReport = Annotated[bool, typer.Option("--no-report", help="Rows and tables only.")]
 Pdf = Annotated[bool, typer.Option("--pdf", help="Also print the page to report.pdf, with Chromium or Chrome.")]
 SPECS = "timm:NAME, torchvision:NAME, hf:NAME_OR_PATH, pypi:efficientnet-lite0, python:package.module:factory, shapes."
@@ -86,6 +93,7 @@ class Running(NamedTuple):
     pdf: Pdf = False
     latex: Latex = None
     spread: Spread = "none"
+    measure: Measure = None
 
 
 Images = Annotated[
@@ -219,6 +227,16 @@ def settings_of(
             if name not in without and (not names or name in names):
                 found.setdefault(name, OptionSetting(name, field))
     return list(found.values())
+
+
+#: The shares for --calibrate.
+FlipRates = Annotated[str | None, typer.Option(help="The shares for --calibrate. Default: .05,.15,.3,.5.")]
+Calibrate = Annotated[
+    bool,
+    typer.Option(
+        "--calibrate", help="Find strengths at which given shares of the predictions flip, in place of severities."
+    ),
+]
 
 
 def with_settings(*settings: Sequence[OptionSetting]) -> Callable:

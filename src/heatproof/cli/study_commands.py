@@ -5,7 +5,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -42,41 +42,71 @@ def run(
     model: options.Models = None,
     images: options.Images = None,
     given: Any = None,
-    calibrate: Annotated[
-        bool,
-        typer.Option(
-            "--calibrate", help="Find strengths at which given shares of the predictions flip, in place of severities."
-        ),
-    ] = False,
-    flip_rates: Annotated[str | None, typer.Option(help="The shares for --calibrate. Default: .05,.15,.3,.5.")] = None,
+    calibrate: options.Calibrate = False,
+    flip_rates: options.FlipRates = None,
     setting: options.OtherSettings = None,
     running: Any = None,
 ) -> None:
     """Run a study: rows, tables, statistics, a gallery and a page, in one folder; resumable."""
     foreign = options.methods_from(running.method_from)
+    asked = asked_study(study, model, images, given, flip_rates_of(calibrate, flip_rates), setting)
+    folder = running.out or asked.out
+    if folder is None:
+        raise InvalidStudy("--out must name a folder for the results. Got none. Example: --out out/first.")
+    if asked.repeated is not None:
+        from heatproof.studies.archive import refuse_itself
+
+        refuse_itself(asked.repeated, Path(folder))
+    plan = asked.plan(foreign, running.option)
+    in_file = {name: value for name, value in asked.how.items() if getattr(running, name) is None}
+    start(plan, Path(folder), running._replace(**in_file))
+
+
+class AskedStudy(NamedTuple):
+    """A study as it was typed: its settings, and what a study file says of how it runs.
+
+    lines, source: where the settings stand in a file. repeated: the folder of results whose study is repeated. how:
+    what a study file says of `HOW`.
+    """
+
+    settings: dict[str, Any]
+    lines: dict[str, int]
+    source: str
+    repeated: Path | None
+    out: str | None
+    how: Mapping[str, Any]
+
+    def plan(self, foreign: list[str], option: list[str] | None) -> Any:
+        """The checked plan; `foreign`: methods from elsewhere, `option`: `METHOD.OPTION=VALUE`."""
+        if self.repeated is not None:
+            from heatproof.studies.archive import refuse_missing
+
+            refuse_missing(self.settings, self.repeated)
+        for needed, key in (("--model", "models"), ("--images", "datasets")):
+            if not self.settings.get(key) and not _has_default(self.settings.get("study"), key):
+                raise InvalidStudy(f"{needed} must say what to study. Got none. Try {needed} shapes.")
+        return _plan(self.settings, foreign, option, self.lines, self.source)
+
+
+def asked_study(
+    study: str,
+    model: list[str] | None,
+    images: list[str] | None,
+    given: Any,
+    flip_rates: list[float] | bool | None,
+    setting: list[str] | None,
+) -> AskedStudy:
+    """The study of a name, a study file or a folder of results, with the typed options on top."""
     settings, lines, source = _study_settings(study)
     repeated = Path(study) if Path(study).is_dir() and study not in study_names() else None
     settings.update(_models(settings, model, values(MODEL, given)))
     settings.update(_datasets_of_folders(images, values(DATASET, given)))
     settings.update({**values(ANY, given), **options.pairs(setting or [], "--setting")})
-    if (rates := _flip_rates(calibrate, flip_rates)) is not None:
-        settings["calibrate"] = rates
-    file_out = settings.pop("out", None)
-    in_file = {name: settings.pop(name) for name in HOW if name in settings}
-    running = running._replace(**{name: value for name, value in in_file.items() if getattr(running, name) is None})
-    folder = running.out or file_out
-    if folder is None:
-        raise InvalidStudy("--out must name a folder for the results. Got none. Example: --out out/first.")
-    if repeated is not None:
-        from heatproof.studies.archive import refuse_itself, refuse_missing
-
-        refuse_itself(repeated, Path(folder))
-        refuse_missing(settings, repeated)
-    for needed, key in (("--model", "models"), ("--images", "datasets")):
-        if not settings.get(key) and not _has_default(settings.get("study"), key):
-            raise InvalidStudy(f"{needed} must say what to study. Got none. Try {needed} shapes.")
-    plan = _plan(settings, foreign, running.option, lines, source)
-    start(plan, Path(folder), running)
+    if flip_rates is not None:
+        settings["calibrate"] = flip_rates
+    out = settings.pop("out", None)
+    how = {name: settings.pop(name) for name in HOW if name in settings}
+    return AskedStudy(settings, lines, source, repeated, out, how)
 
 
 @with_settings(MODEL, DATASET, SCORE)
@@ -159,12 +189,14 @@ def start(plan: Any, folder: Path, running: Running) -> Any:
     command = shlex.join(["heatproof", *sys.argv[1:]])
     with progress.progress_bar() as bar:
         how = {name: getattr(running, name) for name in HOW if getattr(running, name) is not None}
-        done = run_study(plan, folder, **how, progress=bar, command=command)
+        done = run_study(plan, folder, **how, progress=bar, command=command, measure=running.measure)
         bar.stage("Tables and statistics" if running.no_report else "Tables, statistics and page", 0)
     kept = f", {done.kept} were there already" if done.kept else ""
     print(f"{done.ran} {'job' if done.ran == 1 else 'jobs'} done{kept}.")
     if done.passes is not None:
         print(done.passes)
+    if done.time is not None:
+        print(done.time)
     return _report(folder, running)
 
 
@@ -329,7 +361,8 @@ def datasets_of(words: list[str], given: dict[str, Any]) -> list[dict[str, Any]]
     return [{"images": images, **given} for images in sets]
 
 
-def _flip_rates(calibrate: bool, rates: str | None) -> list[float] | bool | None:
+def flip_rates_of(calibrate: bool, rates: str | None) -> list[float] | bool | None:
+    """The shares for --calibrate, True for the default ones; None without it."""
     if rates is not None and not calibrate:
         raise InvalidInput("--flip-rates goes with --calibrate. Got no --calibrate.")
     return (options.numbers("--flip-rates", rates) or True) if calibrate else None

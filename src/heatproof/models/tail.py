@@ -9,6 +9,7 @@ cannot be replayed is run whole, with a warning.
 """
 
 import itertools
+import threading
 import warnings
 from collections import deque
 from collections.abc import Iterator
@@ -129,7 +130,8 @@ class Tail:
             stack.callback(layer.register_forward_hook(of_this_thread(answer)).remove)
             z = _gather_rows(self.z, rows, count, len(self.x), mode)
             z = z if mode.startswith("view") else z.clone()  # a model may write to its input
-            logits = self.model.of_normalised(z)
+            with _partial(mode != "whole"):
+                logits = self.model.of_normalised(z)
         if not answer.given:
             raise ModelError(f"{self.model.name} did not run layer {self.record.layer!r} on these activations.")
         return logits
@@ -211,6 +213,23 @@ def _gather_rows(tensor: torch.Tensor, rows: int | torch.Tensor, count: int, bat
     else:
         found = blocks[rows]
     return found.flatten(0, 1)
+
+
+_RUNNING = threading.local()
+
+
+def partial_pass() -> bool:
+    """Whether this thread runs only the part of a network after a layer."""
+    return getattr(_RUNNING, "partial", False)
+
+
+@contextmanager
+def _partial(partial: bool) -> Iterator[None]:
+    before, _RUNNING.partial = partial_pass(), partial
+    try:
+        yield
+    finally:
+        _RUNNING.partial = before
 
 
 @contextmanager

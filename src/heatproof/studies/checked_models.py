@@ -17,6 +17,7 @@ from heatproof.models.preprocessing import preprocessing_facts
 from heatproof.models.row_checks import check_images, check_layers
 from heatproof.quantities import of_variants
 from heatproof.studies.conditions import Condition
+from heatproof.studies.image_sizes import Sizes
 from heatproof.studies.jobs import all_requests, target_rule
 from heatproof.studies.loading import StudyModels
 from heatproof.studies.settings import Plan
@@ -26,7 +27,8 @@ from heatproof.studies.settings import Plan
 class Checked:
     """Facts of a model that was loaded and run once.
 
-    layers_read: method → the channels of its layers, of methods that read others than `layer`.
+    layers_read: method → the channels of its layers, of methods that read others than `layer`. sizes: of the
+    images under every condition.
     """
 
     label: str
@@ -42,6 +44,7 @@ class Checked:
     preprocessing: Mapping[str, Any]
     named_targets: Mapping[str, int]
     named_by_images: bool
+    sizes: Sizes
 
 
 def checked_model(plan: Plan, index: int, models: StudyModels, conditions: Sequence[Condition] = ()) -> Checked:
@@ -81,9 +84,11 @@ def checked_model(plan: Plan, index: int, models: StudyModels, conditions: Seque
     code = model_code(model, wanted.spec)
     read = {one.key: tuple(widths.get(name, channels) for name in one.layers) for one in methods
             if one.request.spatial and one.layers != (layer,)}  # fmt: skip
+    able = [method for method in methods if method.key not in refused]
+    sizes = Sizes.of(model, able, conditions, plan.seed)
     return Checked(
         wanted.label, layer, channels, linear, read, logits.shape[1], model.classes, model.fingerprint, code, refused,
-        seen, named, model.named_by_images,
+        seen, named, model.named_by_images, sizes,
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,9 +31,13 @@ from heatproof.engine import (
 from heatproof.metrics.metric_request import MetricRequest
 from heatproof.models import Model
 from heatproof.models.model import only_logits
+from heatproof.models.tail import partial_pass
+from heatproof.perturbations import PERTURBATIONS, Perturber
 from heatproof.quantities import having
 from heatproof.quiet import ignored_warnings
+from heatproof.rounding import top_class
 from heatproof.statistics.wording import counted as counted_text
+from heatproof.studies.changed_images import loss_gradient
 from heatproof.studies.conditions import Condition
 from heatproof.studies.measures import Measures
 from heatproof.studies.part_cost import FollowedParts
@@ -45,20 +50,32 @@ WEIGHTED = 10
 
 @dataclass(frozen=True)
 class Passes:
-    """Forward and backward passes of one image. plain: the forward ones from which only logits are wanted."""
+    """Passes of images through a network.
+
+    forward, backward: whole ones. plain: the forward ones from which only logits are wanted. tails: partial forward
+    ones, from a layer on.
+    """
 
     forward: float = 0.0
     backward: float = 0.0
     plain: float = 0.0
+    tails: float = 0.0
 
     def __str__(self) -> str:
-        return f"about {self.forward:,.0f} forward and {self.backward:,.0f} backward passes an image"
+        partial = f" and {self.tails:,.0f} partial" if self.tails else ""
+        joined = "," if partial else " and"
+        return f"about {self.forward:,.0f} forward{joined} {self.backward:,.0f} backward{partial} passes an image"
 
     def __add__(self, other: "Passes") -> "Passes":
-        return Passes(self.forward + other.forward, self.backward + other.backward, self.plain + other.plain)
+        return Passes(
+            self.forward + other.forward,
+            self.backward + other.backward,
+            self.plain + other.plain,
+            self.tails + other.tails,
+        )
 
     def __mul__(self, times: float) -> "Passes":
-        return Passes(self.forward * times, self.backward * times, self.plain * times)
+        return Passes(self.forward * times, self.backward * times, self.plain * times, self.tails * times)
 
 
 @dataclass(frozen=True)
@@ -73,6 +90,7 @@ class PassesMade:
         sides = (
             ("forward", self.made.forward, self.needed.forward),
             ("backward", self.made.backward, self.needed.backward),
+            ("partial", self.made.tails, self.needed.tails),
         )
         told = [
             f"{made:,.0f} {name} ({f'{made / needed:.2f} × the {needed:,.0f}' if needed else 'none'} told)"
@@ -130,8 +148,7 @@ def passes_of_image(
                 found += sum(each, Counted()) * (times / len(each))
             else:
                 found += toy_batch.passes(due) * times
-    attacks = sum(condition.cost - 1 for condition in conditions) / 2  # each step is a forward and a backward pass
-    return Passes(found.forward + attacks, found.backward + attacks, found.plain)
+    return found.passes + toy_batch.passes_of_changes(others)
 
 
 @dataclass(frozen=True)
@@ -186,6 +203,21 @@ class ToyBatch:
                 found += self._run([method], []) * explanations
         return found
 
+    def passes_of_changes(self, conditions: Sequence[Condition]) -> Passes:
+        """Of the attacks among the perturbations; what the strengths of one share is counted once."""
+        changed = [one for one in conditions if one.perturbation and _runs(one.perturbation)]
+        with self.model.evaluating(), torch.no_grad():
+            clean = top_class(self.model.logits(self.x))
+        with ignored_warnings(), counted(self.model.module) as found:
+            for name in dict.fromkeys(one.transformation for one in changed):
+                gradient = partial(loss_gradient, self.model, clean=clean)
+                perturber = Perturber(self.x, ["toy"], 0, gradient, self.model.logits)
+                with self.model.evaluating():
+                    for one in (one for one in changed if one.transformation == name):
+                        level = one.level if one.level == one.level else float(one.severity)
+                        perturber.apply(one.perturbation, level, extrapolate=True)
+        return found.passes
+
     @property
     def _without_parts(self) -> int:
         """How many images with something removed have been run so far."""
@@ -211,6 +243,11 @@ class ToyBatch:
         return found
 
 
+def _runs(perturbation: str) -> bool:
+    """Whether a perturbation asks the network."""
+    return bool(having(PERTURBATIONS.parse(perturbation)[0].needs, "runs"))
+
+
 def _of_widths(order: Sequence[int], widths: Sequence[int], first: int) -> tuple[str, ...]:
     """Names of layers of the toy, each another one, that have these widths.
 
@@ -227,17 +264,23 @@ def _of_widths(order: Sequence[int], widths: Sequence[int], first: int) -> tuple
 
 @dataclass
 class Counted:
-    """Rows that went through a network, forwards and backwards; `plain`: forwards for logits alone."""
+    """Rows that went through a network, as `Passes`."""
 
     forward: float = 0.0
     backward: float = 0.0
     plain: float = 0.0
+    tails: float = 0.0
 
     def __add__(self, other: "Counted") -> "Counted":
-        return Counted(self.forward + other.forward, self.backward + other.backward, self.plain + other.plain)
+        return Counted(**vars(self.passes + other.passes))
 
     def __mul__(self, times: float) -> "Counted":
-        return Counted(self.forward * times, self.backward * times, self.plain * times)
+        return Counted(**vars(self.passes * times))
+
+    @property
+    def passes(self) -> Passes:
+        """The same, as passes."""
+        return Passes(self.forward, self.backward, self.plain, self.tails)
 
 
 @contextmanager
@@ -247,8 +290,11 @@ def counted(*modules: nn.Module | None) -> Iterator[Counted]:
 
     def seen(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         rows = len(inputs[0])
-        found.forward += rows
-        found.plain += rows * only_logits.get()
+        if partial_pass():
+            found.tails += rows
+        else:
+            found.forward += rows
+            found.plain += rows * only_logits.get()
         if isinstance(output, torch.Tensor) and output.requires_grad:
             output.register_hook(lambda gradient: _add_backward(found, rows))
 

@@ -28,7 +28,7 @@ class GroundTruth:
     @property
     def known(self) -> bool:
         """Whether some image has a mask, also one that cannot be read."""
-        return any(map(self._there, range(len(self.images.ids))))
+        return any(map(self.known_of, range(len(self.images.ids))))
 
     def check(self) -> None:
         """Checks masks from a path before any work.
@@ -42,7 +42,8 @@ class GroundTruth:
                 f"{len(self.images.ids)} images has one in {self.masks}."
             )
 
-    def _there(self, index: int) -> bool:
+    def known_of(self, index: int) -> bool:
+        """Whether an image has a mask, also one that cannot be read."""
         try:
             own = self.masks is None
             found = self.images.mask(index) if own else self._folder().mask(self.images.ids[index], (1, 1))

@@ -43,11 +43,16 @@ class Job(NamedTuple):
 
 
 class JobDone(NamedTuple):
-    """A finished job: its key, and the images that it sent through the network, forwards and backwards."""
+    """A finished job: its key, the images that it sent through the network, and the processor's seconds.
+
+    tails: from a layer on.
+    """
 
     key: str
     forward: float
     backward: float
+    tails: float = 0.0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -183,7 +188,7 @@ def open_block(
         if identity in known_flags:
             failed[identity] = known_flags[identity]
             continue
-        if why := _no_label(label, model):
+        if why := no_label(label, model):
             (failed if labelled else unlabelled)[identity] = why
             if labelled:
                 continue
@@ -198,12 +203,12 @@ def open_block(
     x = torch.stack(tensors) if tensors else torch.empty(0, *model.input_shape)
     ids, labels = [images.ids[i] for i in kept], [match(images.labels[i]) for i in kept]
     more = further_labels(images)
-    known = lambda one: (label for label in map(match, one) if label is not None and not _no_label(label, model))  # noqa: E731
+    known = lambda one: (label for label in map(match, one) if label is not None and not no_label(label, model))  # noqa: E731
     further = [tuple(known(more.get(id, ()))) for id in ids]
     return ImageBlock(x, ids, labels, kept, failed, sizes, unlabelled, further if more else ())
 
 
-def _no_label(label: int | None, model: Model) -> str:
+def no_label(label: int | None, model: Model) -> str:
     """Why the label cannot be explained; empty where it can."""
     if label is None:
         return "no label"

@@ -3,8 +3,9 @@
 import itertools
 import os
 import pickle
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -16,7 +17,7 @@ import torch
 from heatproof.ambient import neutral
 from heatproof.attributions.foreign import PLUGIN_METHODS
 from heatproof.engine import dry_run
-from heatproof.errors import InvalidStudy, StoreError, warn
+from heatproof.errors import InvalidStudy, StoreError
 from heatproof.locks import STUDIES, held
 from heatproof.metrics.foreign import PLUGIN_METRICS
 from heatproof.plugins import PYTHON
@@ -29,21 +30,22 @@ from heatproof.studies.checked_models import Checked, checked_model
 from heatproof.studies.class_labels import facts_about_classes, with_class_names
 from heatproof.studies.compiling import asked_to_compile, compile_all, worth_compiling
 from heatproof.studies.condition_checks import check_conditions, fingerprint_of
-from heatproof.studies.cost import Explained, Passes, PassesMade, passes_of_image, told
+from heatproof.studies.cost import Passes, PassesMade, told
 from heatproof.studies.datasets import open_datasets
 from heatproof.studies.description import described
 from heatproof.studies.execution import Execution, resolved_device, worker_count
 from heatproof.studies.executors import TIMEOUT, Executor, Serial
-from heatproof.studies.explained_classes import check_labels, share_with_class
+from heatproof.studies.explained_classes import check_labels
 from heatproof.studies.gallery import write_gallery
 from heatproof.studies.given_maps import check_given, warn_of_missing
+from heatproof.studies.image_costs import image_costs
 from heatproof.studies.jobs import Dataset, Job, JobDone, Setup, all_requests
 from heatproof.studies.loading import StudyModels
 from heatproof.studies.machines import machines_of, this_machine
 from heatproof.studies.measures import Measures
 from heatproof.studies.naming import with_names
 from heatproof.studies.own_code import own_code, warn_of_failures
-from heatproof.studies.part_cost import part_samples
+from heatproof.studies.prediction import TimeTaken, check_seconds, predicted
 from heatproof.studies.settings import Plan
 from heatproof.studies.store import Store
 from heatproof.studies.study import BUILT_IN, Study, study_named
@@ -62,12 +64,16 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class Done:
-    """The result of a run: the folder, how many jobs it ran and how many were done already, the passes it made."""
+    """The result of a run: the folder, how many jobs it ran and how many were done already, its passes and its time.
+
+    time: None where none was predicted.
+    """
 
     folder: Path
     ran: int
     kept: int
     passes: PassesMade | None = None
+    time: TimeTaken | None = None
 
 
 @neutral()
@@ -81,6 +87,7 @@ def run(
     timeout: float = TIMEOUT,
     progress: Progress | None = None,
     command: str = "",
+    measure: float | None = None,
 ) -> Done:
     """Runs the jobs of a study that are not done yet, and makes its gallery.
 
@@ -88,6 +95,7 @@ def run(
         plan: from `checked_plan`.
         folder: the results folder, created if missing. The same plan again resumes the study.
         workers, executor, address, timeout: see `Execution`; no number depends on them.
+        measure: seconds of a measurement that predicts the time beforehand, as of `planned`; None for no prediction.
 
     Raises:
         InvalidStudy, ModelError, UnknownName …: the plan cannot be run; raised before any work.
@@ -98,7 +106,9 @@ def run(
     execution = Execution(workers, executor, address, timeout)
     execution.check()
     with held(STUDIES):
-        return _run(plan, folder, execution, progress or Silent(), command)
+        if measure is not None:
+            check_seconds(measure)
+        return _run(plan, folder, execution, progress or Silent(), command, measure)
 
 
 def _run(
@@ -107,28 +117,27 @@ def _run(
     execution: Execution,
     progress: Progress | Silent,
     command: str,
+    measure: float | None,
 ) -> Done:
     progress.stage("Loading models and images", 0)
     given = plan
-    study, device = study_named(plan.study), resolved_device(plan.device)
-    plan = plan.model_copy(update={"device": device, "batch_size": plan.batch_size or default_batch(study, device)})
-    datasets = open_datasets(plan)
-    models = StudyModels(plan, device)
-    plan = with_class_names(with_outputs(plan, models), datasets, models)
-    plan, measures = checked_study(study, plan, datasets, models)
-    checked = [checked_model(plan, index, models, study.all_conditions(plan)) for index in range(len(models))]
-    warn_of_failures(plan, measures, datasets, models, [one.layer for one in checked], study.explains_labels(plan))
+    ready = prepared(plan)
+    study, device, plan, datasets, models = ready.study, ready.device, ready.plan, ready.datasets, ready.models
+    measures, checked = ready.measures, ready.checked
     estimate = None
     if plan.budget is not None:
         progress.stage("Measuring what an image costs", 0)
-        layers, refused = tuple(c.layer for c in checked), tuple(c.refused for c in checked)
-        bare = Setup(plan, layers, datasets, "", "", device, refused=refused, declared=study)
-        plan, estimate = within_budget(
-            bare, models, Store(folder), worker_count(execution.workers, plan.threads, device)
-        )
+        count = worker_count(execution.workers, plan.threads, device)
+        plan, estimate = within_budget(ready.setup, models, Store(folder), count)
         datasets = open_datasets(plan)
     jobs = all_jobs(plan, datasets)
     costs = [] if isinstance(progress, Silent) else image_costs(study, plan, measures, datasets, checked)
+    told_seconds = estimate.seconds if estimate is not None else 0.0
+    left = any(job.key not in Store(folder).done() for job in jobs)
+    if measure is not None and left and not told_seconds:
+        progress.stage("Measuring what an image costs", 0)
+        bare = replace(ready, plan=plan, datasets=datasets).setup
+        told_seconds = predicted(bare, measures, checked, models, jobs, 1, measure, costs).seconds
     spread = not isinstance(execution.chosen(plan.threads, device, len(jobs)), Serial)
     plugins, declared = (exported_plugins(plan, measures), exported_study(study, plan)) if spread else ((), study)
     with Store(folder).opened() as store:
@@ -166,42 +175,71 @@ def _run(
             alone = isinstance(how, Serial)
             if not alone:
                 models.clear()  # workers load their own
+            began = time.monotonic()
             with how.running(partial(prepare, models=models if alone else None), setup) as map_jobs:
                 cost = told(costs) if costs else ""
                 progress.stage(f"Measuring{estimate or ''}{cost}", len(jobs), len(jobs) - len(todo))
                 finished = list(map_jobs(todo, progress.advance))
+                elapsed = time.monotonic() - began
                 write_gallery(store, setup, map_jobs, progress)
         finally:
             torch.set_num_threads(threads)
     passes = passes_made(finished, todo, costs) if costs and todo else None
-    return Done(Path(folder), len(todo), len(jobs) - len(todo), passes)
+    taken = time_taken(finished, todo, jobs, told_seconds, elapsed)
+    return Done(Path(folder), len(todo), len(jobs) - len(todo), passes, taken)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A study whose settings, images and models have been checked, and of which nothing has been run."""
+
+    study: Study
+    device: str
+    plan: Any
+    datasets: tuple[Dataset, ...]
+    models: StudyModels
+    measures: Measures
+    checked: list[Checked]
+
+    @property
+    def setup(self) -> Setup:
+        """What a worker needs, without a folder for results."""
+        layers, refused = tuple(one.layer for one in self.checked), tuple(one.refused for one in self.checked)
+        return Setup(self.plan, layers, self.datasets, "", "", self.device, refused=refused, declared=self.study)
+
+
+def prepared(plan: Plan) -> Prepared:
+    """A plan with its images opened and its models loaded and run once.
+
+    Raises:
+        InvalidStudy, ModelError, UnknownName …: the plan cannot be run.
+    """
+    study, device = study_named(plan.study), resolved_device(plan.device)
+    plan = plan.model_copy(update={"device": device, "batch_size": plan.batch_size or default_batch(study, device)})
+    datasets = open_datasets(plan)
+    models = StudyModels(plan, device)
+    plan = with_class_names(with_outputs(plan, models), datasets, models)
+    plan, measures = checked_study(study, plan, datasets, models)
+    checked = [checked_model(plan, index, models, study.all_conditions(plan)) for index in range(len(models))]
+    warn_of_failures(plan, measures, datasets, models, [one.layer for one in checked], study.explains_labels(plan))
+    return Prepared(study, device, plan, datasets, models, measures, checked)
+
+
+def time_taken(
+    finished: Sequence[JobDone], todo: Sequence[Job], jobs: Sequence[Job], told: float, elapsed: float
+) -> TimeTaken | None:
+    """The time of some finished jobs beside that predicted for all `jobs`; None where none was."""
+    if not told or not todo:
+        return None
+    share = sum(job.stop - job.start for job in todo) / sum(job.stop - job.start for job in jobs)
+    return TimeTaken(sum(one.seconds for one in finished), told * share, elapsed)
 
 
 def passes_made(finished: Sequence[JobDone], jobs: Sequence[Job], costs: Sequence[Passes]) -> PassesMade:
     """The passes of some finished jobs, beside those that their images needed."""
-    made = sum((Passes(one.forward, one.backward) for one in finished), Passes())
+    made = sum((Passes(one.forward, one.backward, tails=one.tails) for one in finished), Passes())
     images = sum({(job.dataset, job.start): job.stop - job.start for job in jobs}.values())
     return PassesMade(made, sum((costs[job.model] * (job.stop - job.start) for job in jobs), Passes()), images)
-
-
-def image_costs(
-    study: Study, plan: Plan, measures: Measures, datasets: Sequence[Dataset], checked: Sequence[Checked]
-) -> list[Passes]:
-    """What an image costs under each model, counted on a toy network before any work; empty where that fails."""
-    masked, mosaics = any(one.masked for one in datasets), any(one.mosaics for one in datasets)
-    conditions, every = study.all_conditions(plan), all_requests(plan)
-    parts = next((part_samples(one.images) for one in datasets if one.parted), [])
-    shares = [share_with_class(one.target, datasets) for one in conditions]
-    found = []
-    for model in checked:
-        able = [one for one in every if one.key not in model.refused]
-        explained = Explained(able, model.channels, model.linear, model.layers_read)
-        try:
-            found.append(passes_of_image(explained, measures, conditions, masked, mosaics, parts, shares))
-        except Exception as error:  # what fails on a small image may well run on those of the study
-            warn(f"The passes that an image needs could not be counted: {type(error).__name__}.")
-            return []
-    return found
 
 
 def checked_study(study: Study, plan: Plan, datasets: Sequence[Dataset], models: StudyModels) -> tuple[Any, Measures]:

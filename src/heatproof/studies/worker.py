@@ -25,6 +25,7 @@ from heatproof.studies.measures import Measures
 from heatproof.studies.partial import PartialBatch, PartialJob
 from heatproof.studies.prefetch import NextImages, of_files, worthwhile
 from heatproof.studies.rows import Rows
+from heatproof.studies.stopwatch import Stopwatch
 from heatproof.studies.store import Store
 
 
@@ -44,9 +45,10 @@ class Worker:
     def __call__(self, job: Job, advance: Advance) -> JobDone:
         """Writes the job's shard, and counts the passes through the network as loaded."""
         model = self.model(job.model)
-        with counted(model.module, model.compiled) as passes:
+        watch = Stopwatch(self.setup.device, self.plan.threads)
+        with counted(model.module, model.compiled) as passes, watch:
             self._write(job, advance)
-        return JobDone(job.key, passes.forward, passes.backward)
+        return JobDone(job.key, passes.forward, passes.backward, passes.tails, watch.seconds)
 
     def model(self, index: int) -> Model:
         """The model at that index.
@@ -65,7 +67,7 @@ class Worker:
 
     def _write(self, job: Job, advance: Advance) -> None:
         dataset, conditions = self.setup.datasets[job.dataset], self.conditions(job)
-        store, rows, kept = Store(self.setup.folder), self._common_rows(job), []
+        store, rows, kept = Store(self.setup.folder), self.common_rows(job), []
         finished = PartialJob(store.partial / job.key)
         indices = range(job.start, job.stop)
         crashing: Mapping[str, str] = {}
@@ -146,7 +148,7 @@ class Worker:
             found.append(one if one.flip_rate is None or levels is None else one.at_level(levels[one.severity - 1]))
         return found
 
-    def _common_rows(self, job: Job) -> Rows:
+    def common_rows(self, job: Job) -> Rows:
         """Empty `Rows` with the columns that all rows of a job share."""
         plan = self.plan
         return Rows(
