@@ -15,6 +15,7 @@ SOURCE = Path(__file__).resolve().parents[2] / "src" / "heatproof"
 FLOORS = {
     **dict.fromkeys(
         (
+            "addresses",
             "class_names",
             "errors",
             "registry",

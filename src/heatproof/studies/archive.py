@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from heatproof.addresses import Place
 from heatproof.errors import InvalidStudy
 from heatproof.files import write_atomically
 from heatproof.studies.settings import Plan, listed
@@ -25,7 +26,7 @@ IN_MEMORY = "given:"
 HEADER = "# Every setting of this study. To repeat it: heatproof run {folder} --out NEW_FOLDER\n"
 
 
-def write_archive(folder: Path, given: Plan, done: Plan) -> None:
+def write_archive(folder: Place, given: Plan, done: Plan) -> None:
     """Writes `study.yaml`, unless it holds these settings. given: the settings as they were given; done: as run."""
     settings = yaml.safe_dump(archived(given, done), sort_keys=False, allow_unicode=True, width=110)
     body, path = settings.encode("utf-8", "replace"), folder / NAME
@@ -69,7 +70,7 @@ def _whole(value: Any) -> Any:
     return str(Path(value).resolve()) if isinstance(value, str) and value and Path(value).exists() else value
 
 
-def read_archive(folder: Path) -> tuple[dict[str, Any], dict[str, int]]:
+def read_archive(folder: Place) -> tuple[dict[str, Any], dict[str, int]]:
     """The settings of a results folder, and the line of each.
 
     Raises:

@@ -136,7 +136,8 @@ def _run(
         facts["conditions"] = [fingerprint_of(condition) for condition in study.all_conditions(plan)]
         facts |= facts_about_classes(plan, datasets, checked)
         refuse_other(store, facts)
-        unfinished = any(job.key not in store.done() for job in jobs)
+        done = store.done()
+        unfinished = any(job.key not in done for job in jobs)
         facts["machines"] = machines_of(store, this_machine(device, plan.threads), unfinished)
         store.begin(facts)
         write_archive(store.folder, given, plan)
