@@ -35,6 +35,13 @@ def write_archive(folder: Place, given: Plan, done: Plan) -> None:
         write_atomically(path, lambda file: file.write(header + body))
 
 
+def copy_archive(source: Place, target: Place) -> None:
+    """Copies `study.yaml` of one results folder to another."""
+    _, _, body = (source / NAME).read_bytes().partition(b"\n")
+    header = HEADER.format(folder=target).encode("utf-8", "replace")
+    write_atomically(target / NAME, lambda file: file.write(header + body))
+
+
 def archived(given: Plan, done: Plan) -> dict[str, Any]:
     """The settings of a study file that runs the study again.
 

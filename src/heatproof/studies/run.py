@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
+from heatproof.addresses import Place, place
 from heatproof.ambient import neutral
 from heatproof.attributions.foreign import PLUGIN_METHODS
 from heatproof.engine import dry_run
@@ -43,6 +43,7 @@ from heatproof.studies.naming import with_names
 from heatproof.studies.own_code import own_code, warn_of_failures
 from heatproof.studies.part_cost import part_samples
 from heatproof.studies.settings import Plan
+from heatproof.studies.shards import Shard
 from heatproof.studies.store import Store
 from heatproof.studies.study import BUILT_IN, Study, study_named
 from heatproof.studies.worker_process import prepare
@@ -62,7 +63,7 @@ class Progress(Protocol):
 class Done:
     """The result of a run: the folder, how many jobs it ran and how many were done already, the passes it made."""
 
-    folder: Path
+    folder: Place
     ran: int
     kept: int
     passes: PassesMade | None = None
@@ -71,12 +72,13 @@ class Done:
 @neutral()
 def run(
     plan: Plan,
-    folder: str | os.PathLike,
+    folder: str | os.PathLike | Place,
     *,
     workers: int | None = None,
     executor: Executor | None = None,
     progress: Progress | None = None,
     command: str = "",
+    shard: Shard | None = None,
 ) -> Done:
     """Runs the jobs of a study that are not done yet, and makes its gallery.
 
@@ -86,6 +88,7 @@ def run(
         workers: processes; by default the cores divided by the plan's `threads` on a CPU, and one on a GPU. The numbers
             do not depend on it.
         executor: another way to run jobs, in place of `workers`.
+        shard: only these jobs, into a folder of their own below `folder`, without a gallery; see `merging`.
 
     Raises:
         InvalidStudy, ModelError, UnknownName …: the plan cannot be run; raised before any work.
@@ -93,17 +96,21 @@ def run(
 
     A process runs one study at a time, since its number of threads belongs to it as a whole: other threads wait.
     """
+    if shard is not None and plan.budget is not None:
+        raise InvalidStudy("--shard needs one --limit for all machines, and --budget gives each its own. Give --limit.")
     with held(STUDIES):
-        return _run(plan, folder, workers, executor, progress or Silent(), command)
+        where = place(folder) if shard is None else place(folder) / shard.name
+        return _run(plan, where, workers, executor, progress or Silent(), command, shard)
 
 
 def _run(
     plan: Plan,
-    folder: str | os.PathLike,
+    folder: Place,
     workers: int | None,
     executor: Executor | None,
     progress: Progress | Silent,
     command: str,
+    shard: Shard | None,
 ) -> Done:
     if workers is not None and workers < 1:
         raise InvalidStudy(f"`workers` must be at least 1. Got {workers}.")
@@ -131,11 +138,13 @@ def _run(
     with Store(folder).opened() as store:
         facts: dict[str, Any] = described(plan, measures, checked, datasets, jobs, command)
         facts["estimate"] = estimate and estimate.facts
+        if shard is not None:
+            facts["shard"], jobs = str(shard), shard.of(jobs)
         if code := own_code(study, plan, measures, {one.label: one.code for one in checked}):
             facts["code"] = code
         facts["conditions"] = [fingerprint_of(condition) for condition in study.all_conditions(plan)]
         facts |= facts_about_classes(plan, datasets, checked)
-        refuse_other(store, facts)
+        refuse_other(store, facts, len(jobs))
         done = store.done()
         unfinished = any(job.key not in done for job in jobs)
         facts["machines"] = machines_of(store, this_machine(device, plan.threads), unfinished)
@@ -156,11 +165,12 @@ def _run(
                 cost = told(costs) if costs else ""
                 progress.stage(f"Measuring{estimate or ''}{cost}", len(jobs), len(jobs) - len(todo))
                 finished = list(map_jobs(todo, progress.advance))
-                write_gallery(store, setup, map_jobs, progress)
+                if shard is None:
+                    write_gallery(store, setup, map_jobs, progress)
         finally:
             torch.set_num_threads(threads)
     passes = passes_made(finished, todo, costs) if costs and todo else None
-    return Done(Path(folder), len(todo), len(jobs) - len(todo), passes)
+    return Done(store.folder, len(todo), len(jobs) - len(todo), passes)
 
 
 def passes_made(finished: Sequence[JobDone], jobs: Sequence[Job], costs: Sequence[Passes]) -> PassesMade:
@@ -303,12 +313,12 @@ def all_jobs(plan: Plan, datasets: Sequence[Dataset]) -> list[Job]:
     ]
 
 
-def refuse_other(store: Store, facts: Mapping[str, Any]) -> None:
-    """StoreError with the differences if the folder holds a study with another plan."""
+def refuse_other(store: Store, facts: Mapping[str, Any], jobs: int) -> None:
+    """StoreError with the differences if the folder holds a study with another plan; `jobs`: how many it will hold."""
     differences = store.differences(facts)
     if not differences:
         return
-    finished = len(store.done()) >= facts["jobs"]
+    finished = len(store.done()) >= jobs
     if finished and all(phrase.startswith("version is ") for phrase in differences):
         return  # nothing is left to run, so nothing would be mixed
     raise StoreError(

@@ -18,7 +18,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from heatproof.files import friendly_os_errors, write_atomically
 from heatproof.studies.checksums import damages, sums_text
 from heatproof.studies.conditions import CONDITION_COLUMNS as CONDITION_COLUMNS
 from heatproof.studies.lease import leased
+from heatproof.studies.shards import shard_folders
 
 #: What a run says about names of classes. Names given later replace those of an earlier run.
 NAMES = ("class_names", "labels_matched", "labelled_class")
@@ -146,7 +147,7 @@ class Store:
             raise StoreError(f"The results need a folder. {self.folder} is a file. Choose another --out.")
         if self.folder.is_dir() and any(self.folder.iterdir()) and not self._ours():
             raise StoreError(f"{self.folder} holds other files and no study. Choose an empty or new folder for --out.")
-        with leased(self.folder) if is_address(self.folder) else self._locked():
+        with self.held():
             for folder in () if is_address(self.folder) else (self.folder, *self._folders()):
                 for leftover in folder.glob("*.part"):
                     leftover.unlink(missing_ok=True)
@@ -162,6 +163,10 @@ class Store:
                 if not is_address(self.folder):
                     with suppress(OSError):  # there is none, or a job is not finished
                         self.partial.rmdir()
+
+    def held(self) -> AbstractContextManager[None]:
+        """Keeps other writing processes out. StoreError where one is at work."""
+        return leased(self.folder) if is_address(self.folder) else self._locked()
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -195,7 +200,10 @@ class Store:
         return {file.split("/partial/")[-1].split("/")[0] for file in self.folder.fs.find(self.partial.path)}
 
     def _ours(self) -> bool:
-        return (self.folder / "study.json").exists() or (self.folder / ".lock").exists()
+        if (self.folder / "study.json").exists() or (self.folder / ".lock").exists():
+            return True
+        shards = {one.name for one in shard_folders(self.folder)}
+        return all(one.name in shards for one in self.folder.iterdir())
 
 
 def rows_content(table: pa.Table) -> bytes:
