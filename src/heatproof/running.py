@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from heatproof.addresses import Place, is_address, place
 from heatproof.data.collected import collected
 from heatproof.data.images import Images
 from heatproof.data.items import is_source
@@ -84,7 +85,7 @@ def run(
     *,
     labels: str | os.PathLike[str] | None = None,
     masks: str | os.PathLike[str] | None = None,
-    out: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | Place | None = None,
     workers: int = 1,
     progress: Any = True,
     normalised: bool = False,
@@ -100,7 +101,8 @@ def run(
             for its labels and again image by image, those of a DataLoader or an iterable are kept in memory.
         labels: a CSV with the columns file,class_index.
         masks: a folder of masks or a CSV of boxes.
-        out: the results folder, by default a new temporary one. Repeating the call computes only what is missing.
+        out: the results folder, by default a new temporary one, or an address as `s3://bucket/x` (extra `remote`).
+            Repeating the call computes only what is missing.
         workers: processes; several need the spec of a model, a folder or files, and `if __name__ == "__main__":`.
         normalised: tensors are normalised with the model's mean and std; see `heatproof.explain`.
         progress: True for a bar with the time left in a notebook or on a terminal, and lines in a log; False for
@@ -133,7 +135,7 @@ def finished(
     model: Any,
     images: Any,
     given: dict[str, Any],
-    out: str | os.PathLike[str] | None,
+    out: str | os.PathLike[str] | Place | None,
     workers: int,
     progress: Any,
     settings: dict[str, Any],
@@ -173,7 +175,8 @@ def finished(
         {"study": study, "models": [{"spec": spec, **of_model}], "datasets": [dataset]}
         | {name: value for name, value in settings.items() if value is not None}
     )
-    folder = Path(path_text("out", out)) if out is not None else Path(tempfile.mkdtemp(prefix=f"heatproof-{study}-"))
+    named = out if out is None or is_address(out) else path_text("out", out)
+    folder = place(named) if named is not None else Path(tempfile.mkdtemp(prefix=f"heatproof-{study}-"))
     with held(STUDIES):  # another thread's model may have the same name
         try:
             GIVEN_MODELS.update(models)

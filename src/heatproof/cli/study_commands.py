@@ -55,7 +55,7 @@ def run(
     """Run a study: rows, tables, statistics, a gallery and a page, in one folder; resumable."""
     foreign = options.methods_from(running.method_from)
     settings, lines, source = _study_settings(study)
-    repeated = Path(study) if Path(study).is_dir() and study not in study_names() else None
+    repeated = None if study in study_names() else _results(study)
     settings.update(_models(settings, model, values(MODEL, given)))
     settings.update(_datasets_of_folders(images, values(DATASET, given)))
     settings.update({**values(ANY, given), **options.pairs(setting or [], "--setting")})
@@ -308,14 +308,20 @@ def _study_settings(study: str) -> tuple[dict[str, Any], dict[str, int], str]:
 
     if study in study_names() or study.startswith(PYTHON):
         return {"study": study}, {}, ""
-    if Path(study).is_dir():
+    if (folder := _results(study)) is not None:
         from heatproof.studies.archive import NAME, read_archive
 
-        return *read_archive(Path(study)), str(Path(study) / NAME)
+        return *read_archive(folder), str(folder / NAME)
     if study.endswith((".yaml", ".yml")) or Path(study).is_file():
         settings, lines = read_settings(study)
         return settings, lines, study
     raise unknown("study (or study file)", study, study_names())
+
+
+def _results(study: str) -> Any:
+    """The folder or the address of results, where the text names one."""
+    there = place(study) if "://" in study else Path(study)
+    return there if there.is_dir() else None
 
 
 def _has_default(study: Any, setting: str) -> bool:

@@ -104,13 +104,13 @@ def read_archive(folder: Place) -> tuple[dict[str, Any], dict[str, int]]:
     return settings, lines
 
 
-def refuse_itself(folder: Path, out: Path) -> None:
+def refuse_itself(folder: Place, out: Place) -> None:
     """InvalidStudy where the results would go into the folder that is repeated."""
     if out.resolve() == folder.resolve():
         raise InvalidStudy(f"--out must be a new folder. {out} holds the results that are to be repeated.")
 
 
-def refuse_missing(settings: Mapping[str, Any], folder: Path) -> None:
+def refuse_missing(settings: Mapping[str, Any], folder: Place) -> None:
     """InvalidStudy that names every path of the settings that is not there."""
     missing = list(_missing(settings))
     if missing:

@@ -31,6 +31,7 @@ from heatproof.errors import StoreError, warn
 from heatproof.files import friendly_os_errors, write_atomically
 from heatproof.studies.checksums import damages, sums_text
 from heatproof.studies.conditions import CONDITION_COLUMNS as CONDITION_COLUMNS
+from heatproof.studies.lease import NAME as LEASE
 from heatproof.studies.lease import leased
 from heatproof.studies.shards import shard_folders
 
@@ -200,7 +201,7 @@ class Store:
         return {file.split("/partial/")[-1].split("/")[0] for file in self.folder.fs.find(self.partial.path)}
 
     def _ours(self) -> bool:
-        if (self.folder / "study.json").exists() or (self.folder / ".lock").exists():
+        if any((self.folder / name).exists() for name in ("study.json", LEASE if is_address(self.folder) else ".lock")):
             return True
         shards = {one.name for one in shard_folders(self.folder)}
         return all(one.name in shards for one in self.folder.iterdir())
