@@ -47,5 +47,5 @@ def open_source(folder: str | os.PathLike | Place) -> Source:
             f"Expected rows in {str(store.rows)!r}. Got none: the study has not finished its first job. "
             "Run the same `heatproof run` command again, then report."
         )
-    connection = connect(store.folder)
+    connection = connect(store.folder, join=True)
     return Source(store.folder, plan, connection, done)

@@ -17,9 +17,12 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -29,7 +32,7 @@ import pyarrow.parquet as pq
 from heatproof.addresses import Place, is_address, names_in, place, remove_folder
 from heatproof.errors import StoreError, warn
 from heatproof.files import friendly_os_errors, write_atomically
-from heatproof.studies.checksums import damages, sums_text
+from heatproof.studies.checksums import AT_ONCE_AFAR, damages, sums_text
 from heatproof.studies.conditions import CONDITION_COLUMNS as CONDITION_COLUMNS
 from heatproof.studies.lease import NAME as LEASE
 from heatproof.studies.lease import leased
@@ -48,6 +51,10 @@ FREE = (
     *("command", "workers", "executor", "metric_facts", "estimate", "samples", "machines", "shard"),
     *(*NAMES, *PRESENTED, *SIGNED),
 )
+#: Columns by which whole shards can be passed over; statistics of the others would cost small jobs more than they have.
+STATISTICS = ["model", "dataset", "image"]
+#: Shards of which each query opens every file; more are joined for a report.
+JOINED = 1000
 #: SQL: whether a row explains the class that the reference explains; true where there is no reference.
 SAME_TARGET = "target = coalesce((SELECT min(target) FROM rows WHERE reference), target)"
 
@@ -210,21 +217,26 @@ class Store:
 def rows_content(table: pa.Table) -> bytes:
     """A job's rows as a Parquet file."""
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
+    others = [name for name in table.column_names if name != "value"]  # values repeat too little for a dictionary
+    options: dict[str, Any] = {"use_dictionary": others, "write_statistics": STATISTICS}
+    pq.write_table(table, buffer, compression="zstd", **options)
     return buffer.getvalue()
 
 
 def maps_content(maps: Mapping[str, np.ndarray]) -> bytes:
     """A job's maps as an `.npz` file."""
     buffer, arrays = io.BytesIO(), dict[str, Any](maps)
-    np.savez(buffer, **arrays)
+    np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
 
 
-def connect(folder: str | os.PathLike | Place, *, check: bool = True):
+def connect(folder: str | os.PathLike | Place, *, check: bool = True, join: bool = False):
     """A DuckDB connection in which `rows` is all rows of the study in `folder`.
 
-    check: whether the checksums of the rows are compared first.
+    The rows of an address are copied to a temporary folder first, each object once.
+
+    check: whether the checksums of the rows are compared first. join: whether many shards are put into one temporary
+    table, which pays from about five queries on.
 
     Raises:
         StoreError: there are no rows, or the file of some is damaged.
@@ -232,20 +244,48 @@ def connect(folder: str | os.PathLike | Place, *, check: bool = True):
     import duckdb
 
     there: Place = place(folder)
-    files = shards(there)
-    if not files:
+    keys = sorted(Store(there).done())
+    if not keys:
         raise StoreError(f"{folder} holds no finished rows. Give the --out folder of `heatproof run`.")
+    many = join and len(keys) > JOINED
+    beside = TemporaryDirectory(prefix="heatproof-rows-") if many or is_address(there) else None
+    near = there
+    if is_address(there) and beside is not None:
+        near = Path(beside.name)
+        _copy_near(there, near, keys)
     if check:
-        refuse_damaged(there)
-    connection = duckdb.connect()
+        refuse_damaged(there, near, keys)
+    files = [duckdb_path(str(near / "rows" / f"{key}.parquet")) for key in keys]
+    connection = duckdb.connect(str(Path(beside.name) / "rows.duckdb") if many and beside is not None else ":memory:")
+    if beside is not None:
+        weakref.finalize(connection, beside.cleanup)
     connection.execute("SET enable_progress_bar = false")
-    if is_address(there):
-        connection.register_filesystem(there.fs)
-    rows = connection.read_parquet([duckdb_path(str(path)) for path in files])
-    if "reference" not in rows.columns:  # written before this column existed
-        rows = _with_reference(folder, rows)
-    rows.create_view("rows")
+    size = JOINED if many else len(files)
+    for start in range(0, len(files), size):  # the memory of one query grows with its files
+        rows = connection.read_parquet(files[start : start + size])
+        if "reference" not in rows.columns:  # written before this column existed
+            rows = _with_reference(folder, rows)
+        if not many:
+            rows.create_view("rows")
+        elif start:
+            rows.insert_into("rows")
+        else:
+            rows.create("rows")
     return connection
+
+
+def _copy_near(folder: Place, near: Path, keys: Iterable[str]) -> None:
+    """Copies the rows and the checksums of some jobs from an address."""
+    for name in ("rows", "sums"):
+        (near / name).mkdir()
+
+    def copy(key: str) -> None:
+        for name in (f"rows/{key}.parquet", f"sums/{key}.json"):
+            with suppress(FileNotFoundError):  # an older version wrote no sums
+                (near / name).write_bytes((folder / name).read_bytes())
+
+    with friendly_os_errors(near), ThreadPoolExecutor(AT_ONCE_AFAR) as pool:
+        list(pool.map(copy, keys))
 
 
 def _with_reference(folder: str | os.PathLike, rows: Any) -> Any:
@@ -259,13 +299,14 @@ def _with_reference(folder: str | os.PathLike, rows: Any) -> Any:
     return rows
 
 
-def refuse_damaged(folder: Place) -> None:
-    """StoreError that names the files of rows that are damaged."""
-    found = damages(folder, sorted(Store(folder).done()), ("rows",))
+def refuse_damaged(folder: Place, near: Place, keys: Sequence[str]) -> None:
+    """StoreError that names the files of rows that are damaged; `near`: where they are read, a copy or the folder."""
+    found = damages(near, keys, ("rows",))
     if found:
+        first = found[0]._replace(file=folder / found[0].file.parent.name / found[0].file.name)
         more = f" So are {len(found) - 1} more." if len(found) > 1 else ""
         raise StoreError(
-            f"{found[0]}{more} Run the command of the study again: damaged jobs are run again, the others are kept."
+            f"{first}{more} Run the command of the study again: damaged jobs are run again, the others are kept."
         )
 
 
