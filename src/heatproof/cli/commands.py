@@ -65,8 +65,8 @@ COMMANDS = {
     "merge": Command(
         "study_commands:merge",
         "Put the shards of a study together, and write its gallery, tables and page.",
-        "Example: `heatproof score photos/ --model timm:resnet18 --metrics road --out out/big --shard 1/2`, the same "
-        "with `--shard 2/2`, then `heatproof merge out/big`.",
+        "Example: `heatproof merge out/big`, once the commands with `--out out/big --shard 1/2` and `--shard 2/2` "
+        "are done.",
     ),
     "view": Command(
         "view_command:view",
