@@ -1,8 +1,9 @@
-"""Atomic file writes, and system errors turned into StoreErrors."""
+"""Atomic file writes, here or at an address, and system errors turned into StoreErrors."""
 
 import contextlib
 import errno
 import hashlib
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -10,11 +11,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from heatproof.errors import StoreError
+from heatproof.addresses import Place, is_address, put
+from heatproof.errors import HeatproofError, StoreError
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Writes beside `path` and renames; a reader sees the whole file or none. StoreError where it cannot be written."""
+def write_atomically(path: Path | Place, write: Callable[[IO[bytes]], Any]) -> None:
+    """Writes beside `path` and renames; a reader sees the whole file or none. StoreError where it cannot be written.
+
+    At an address the content is made first and put there in one call, so an object is whole or not there.
+    """
+    if is_address(path):
+        buffer = io.BytesIO()
+        write(buffer)
+        with friendly_os_errors(path):
+            put(path, buffer.getvalue())
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     with friendly_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,12 +42,19 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
 
 
 @contextmanager
-def friendly_os_errors(path: Path) -> Iterator[None]:
-    """Turns a system error into a StoreError whose one sentence says what to do."""
+def friendly_os_errors(path: Path | Place) -> Iterator[None]:
+    """Turns a system error into a StoreError whose one sentence says what to do; of an address any error."""
     try:
         yield
-    except OSError as error:
-        if isinstance(error, StoreError):
+    except HeatproofError:
+        raise
+    except Exception as error:
+        if is_address(path):
+            raise StoreError(
+                f"Cannot write {path} ({type(error).__name__}: {error}). Check that the bucket exists and that the "
+                "credentials are in the environment; run the same command again: finished jobs are kept."
+            ) from error
+        if not isinstance(error, OSError):
             raise
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             advice = "The disk is full. Free some space and run the same command again: finished jobs are kept."

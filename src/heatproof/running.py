@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from heatproof.addresses import Place, is_address, place
 from heatproof.data.collected import collected
 from heatproof.data.images import Images
 from heatproof.data.items import is_source
@@ -88,7 +89,7 @@ def run(
     *,
     labels: str | os.PathLike[str] | None = None,
     masks: str | os.PathLike[str] | None = None,
-    out: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | Place | None = None,
     workers: int = 1,
     executor: str | None = None,
     address: str | None = None,
@@ -106,7 +107,8 @@ def run(
             for its labels and again image by image, those of a DataLoader or an iterable are kept in memory.
         labels: a CSV with the columns file,class_index.
         masks: a folder of masks or a CSV of boxes.
-        out: the results folder, by default a new temporary one. Repeating the call computes only what is missing.
+        out: the results folder, by default a new temporary one, or an address as `s3://bucket/x` (extra `remote`).
+            Repeating the call computes only what is missing.
         workers: processes; several need the spec of a model, a folder or files, and `if __name__ == "__main__":`.
         executor: `serial`, `processes` or `ray`; by default processes where there are several workers.
         address: of a Ray cluster; by default the one that RAY_ADDRESS names, else a local one.
@@ -189,14 +191,15 @@ def finished(
     model: Any,
     images: Any,
     given: dict[str, Any],
-    out: str | os.PathLike[str] | None,
+    out: str | os.PathLike[str] | Place | None,
     execution: Execution,
     progress: Any,
     settings: dict[str, Any],
     normalised: bool = False,
 ) -> Path:
     """The folder of a study that is run to its end; `given`: further settings of the set of images that are paths."""
-    folder = Path(path_text("out", out)) if out is not None else None
+    named = out if out is None or is_address(out) else path_text("out", out)
+    folder = None if named is None else place(named)
 
     def work(plan: Any, execution: Execution) -> Path:
         there = folder or Path(tempfile.mkdtemp(prefix=f"heatproof-{study}-"))

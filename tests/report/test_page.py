@@ -216,7 +216,7 @@ def test_a_damaged_gallery_is_refused_with_what_to_do(tmp_path, damage):
         (folder / "gallery" / "case-00.npz").write_bytes(b"PK")
     else:
         index.write_text(json.dumps([{"file": "case-00.npz"}]))
-    with pytest.raises(StoreError, match="Delete its folder `gallery` and run the study again"):
+    with pytest.raises(StoreError, match="Run the command of the study again: only what is damaged"):
         cases(folder)
 
 

@@ -90,6 +90,19 @@ def test_weights_are_repetitions(pairs, seed):
         np.testing.assert_allclose(inside[resample], expected, atol=1e-12)
 
 
+@pytest.mark.parametrize(("values", "images"), [(3, 3), (60, 60), (900, 900), (900, 30), (900, 2), (0, 5)])
+def test_medians_of_many_values_are_those_of_the_values_repeated(values, images):
+    """Values of one image are drawn together: then medians lie far from the middle."""
+    generator = np.random.default_rng(values + images)
+    image = np.sort(generator.integers(0, images, values)) if values != images else generator.permutation(values)
+    found, drawn = np.round(generator.random(values), 2), multiplicities(images, 50, 0)
+    if images < 40:
+        found = np.sort(found)
+    repeated = [np.repeat(found, drawn[image, resample].astype(int)) for resample in range(50)]
+    expected = [np.median(one) if len(one) else np.nan for one in repeated]
+    assert np.array_equal(weighted_medians(found, drawn, image), expected, equal_nan=True)
+
+
 def data(images=40, severities=3, seed=0):
     generator = np.random.default_rng(seed)
     image = np.repeat(np.arange(images), severities)

@@ -15,6 +15,7 @@ from heatproof.statistics.agreement import cliques, kendall_w, nemenyi_distance,
 from heatproof.statistics.paired import (
     MOST_EXACT_TIED,
     by_mean,
+    can_be_significant,
     compared,
     friedman,
     holm,
@@ -38,6 +39,10 @@ def test_friedman_is_scipys(ties):
     assert found.statistic == pytest.approx(expected.statistic) and found.p == pytest.approx(expected.pvalue)
     assert found.w == pytest.approx(expected.statistic / (30 * 4))
     assert found.ranks[0] == min(found.ranks) and found.ranks.sum() == pytest.approx(15)
+
+
+def test_any_number_of_images_can_be_told_to_be_enough():
+    assert can_be_significant(10_000, 100, 0.95) and not can_be_significant(3, 100, 0.95)
 
 
 def test_kendalls_w_by_hand():

@@ -6,11 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from heatproof.errors import StoreError
 from heatproof.files import write_atomically
+from heatproof.studies import store as store_module
 from heatproof.studies.rows import Rows
 from heatproof.studies.store import Store, connect
 
@@ -148,6 +152,36 @@ def test_rows_can_be_asked_in_sql_and_names_are_data(tmp_path):
         store.write_shard("b", rows("b", 0.75))
     found = connect(store.folder).execute("select count(*), avg(value) from rows").fetchone()
     assert found == (2, 0.5)
+
+
+@pytest.mark.parametrize("reference", [True, False])
+def test_many_shards_are_joined_for_a_report(tmp_path, monkeypatch, reference):
+    monkeypatch.setattr(store_module, "JOINED", 3)
+    store = Store(tmp_path)
+    with store.opened():
+        store.write_plan({"study": "s"})
+        for number in range(8):
+            table = rows(f"{number}.png", number)
+            store.write_shard(f"job-{number}", table if reference else table.drop_columns(["reference"]))
+    query = "SELECT image, value, reference FROM rows ORDER BY image"
+    joined = connect(tmp_path, join=True)
+    assert joined.execute(query).fetchall() == connect(tmp_path).execute(query).fetchall()
+    (database,) = joined.execute("SELECT path FROM duckdb_databases() WHERE path IS NOT NULL").fetchone()
+    assert Path(database).exists()
+    del joined
+    assert not Path(database).parent.exists()
+
+
+def test_rows_cost_few_bytes_and_are_read_back(tmp_path):
+    made = Rows(study="s", model="m", dataset="d", layer="l", target="t", seed=0, version="v")
+    names, values = [f"{number}.png" for number in range(2000)], np.random.default_rng(0).random(2000)
+    for metric in ("rbo", "l1"):
+        made.add(names, metric=metric, value=values, method="gradcam")
+    store = Store(tmp_path)
+    store.write_shard("a", made.table())
+    file = store.rows / "a.parquet"
+    assert file.stat().st_size < 4000 * 11
+    assert pq.read_table(file).equals(made.table())
 
 
 def test_a_folder_without_rows_is_said(tmp_path):

@@ -8,9 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
+from heatproof.cli.options import Results
+
 
 def cite(
-    folder: Annotated[Path, typer.Argument(help="The --out folder of `heatproof run`.")],
+    folder: Results,
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Write methods.tex and references.bib there; else print both.")
     ] = None,

@@ -68,6 +68,12 @@ COMMANDS = {
         "Example: `heatproof audit --model shapes --images shapes --limit 24 --segmenter grid --out "
         "out/audit`. `--budget 10` takes as many images as fit into ten minutes.",
     ),
+    "merge": Command(
+        "study_commands:merge",
+        "Put the shards of a study together, and write its gallery, tables and page.",
+        "Example: `heatproof merge out/big`, once the commands with `--out out/big --shard 1/2` and `--shard 2/2` "
+        "are done.",
+    ),
     "view": Command(
         "view_command:view",
         "Look at maps in the browser: noise and maps together, a brush that erases, scores; on this machine only.",

@@ -4,16 +4,16 @@ import json
 import math
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from heatproof.cli.options import Results
 from heatproof.errors import InvalidInput
 
 
 def query(
-    folder: Annotated[Path, typer.Argument(help="The --out folder of `heatproof run`.")],
+    folder: Results,
     sql: Annotated[str, typer.Argument(help="DuckDB SQL; the table is `rows`.")],
     format: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
 ) -> None:

@@ -11,6 +11,7 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from heatproof.addresses import place
 from heatproof.errors import InvalidInput
 from heatproof.spelling import listed, scalar
 
@@ -53,7 +54,23 @@ Timeout = Annotated[
         "serial. Default: 60.",
     ),
 ]
-Out = Annotated[Path | None, typer.Option(help="The folder for the results.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(parser=place, metavar="PATH", help="The folder for the results, or an address as s3://bucket/x."),
+]
+#: A folder of results, or its address.
+Results = Annotated[
+    Path, typer.Argument(parser=place, metavar="FOLDER", help="The --out folder of `heatproof run`, or its address.")
+]
+ShardOf = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Only the I-th of N shards of the study, as 3/40, for a machine of its own: rows and maps, no page. "
+        "`heatproof merge` puts them together.",
+    ),
+]
 Latex = Annotated[
     Path | None,
     typer.Option(
@@ -94,6 +111,7 @@ class Running(NamedTuple):
     latex: Latex = None
     spread: Spread = "none"
     measure: Measure = None
+    shard: ShardOf = None
 
 
 Images = Annotated[

@@ -9,11 +9,13 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
+from heatproof.addresses import place, refuse_address
 from heatproof.cli import options, scoretable
 from heatproof.cli.options import Running, settings_of, values, with_settings
-from heatproof.errors import InvalidInput, InvalidStudy
+from heatproof.errors import InvalidInput, InvalidStudy, MissingExtra, ModelError, UnknownName, warn
 from heatproof.paper_table import checked_spread
 from heatproof.studies.settings import DatasetPlan, ModelPlan
+from heatproof.studies.shards import Shard
 from heatproof.studies.study import all_studies, study_named, study_names
 
 MODEL = settings_of(ModelPlan, without=("spec", "name"))
@@ -50,16 +52,16 @@ def run(
     """Run a study: rows, tables, statistics, a gallery and a page, in one folder; resumable."""
     foreign = options.methods_from(running.method_from)
     asked = asked_study(study, model, images, given, flip_rates_of(calibrate, flip_rates), setting)
-    folder = running.out or asked.out
+    folder = running.out or (asked.out and place(asked.out))
     if folder is None:
         raise InvalidStudy("--out must name a folder for the results. Got none. Example: --out out/first.")
     if asked.repeated is not None:
         from heatproof.studies.archive import refuse_itself
 
-        refuse_itself(asked.repeated, Path(folder))
+        refuse_itself(asked.repeated, folder)
     plan = asked.plan(foreign, running.option)
     in_file = {name: value for name, value in asked.how.items() if getattr(running, name) is None}
-    start(plan, Path(folder), running._replace(**in_file))
+    start(plan, folder, running._replace(**in_file))
 
 
 class AskedStudy(NamedTuple):
@@ -98,7 +100,7 @@ def asked_study(
 ) -> AskedStudy:
     """The study of a name, a study file or a folder of results, with the typed options on top."""
     settings, lines, source = _study_settings(study)
-    repeated = Path(study) if Path(study).is_dir() and study not in study_names() else None
+    repeated = None if study in study_names() else _results(study)
     settings.update(_models(settings, model, values(MODEL, given)))
     settings.update(_datasets_of_folders(images, values(DATASET, given)))
     settings.update({**values(ANY, given), **options.pairs(setting or [], "--setting")})
@@ -157,11 +159,11 @@ def _start(
     settings = {"study": study, **_models({}, model, values(MODEL, given)), **values(known, given)}
     settings["datasets"] = datasets_of(images, values(DATASET, given))
     plan = _plan(settings, options.methods_from(running.method_from), running.option)
-    start(plan, Path(str(running.out)), running)
+    start(plan, running.out, running)
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="The --out folder of `heatproof run`.")],
+    folder: options.Results,
     latex: options.Latex = None,
     spread: options.Spread = "none",
     pdf: options.Pdf = False,
@@ -175,33 +177,77 @@ def report(
 ) -> None:
     """Write the tables, the figures and the page of a study again, from its rows alone; and tables for LaTeX."""
     checked_spread(spread)
-    _report(folder, Running(latex=latex, spread=spread, pdf=pdf), options.display_names(label), reference)
+    running = Running(latex=latex, spread=spread, pdf=pdf)
+    if pdf:
+        _check_pdf(running, folder)
+    _report(folder, running, options.display_names(label), reference)
 
 
-def start(plan: Any, folder: Path, running: Running) -> Any:
-    """Runs a study to its end, and writes its tables and page; returns its findings."""
+def start(plan: Any, folder: Any, running: Running) -> Any:
+    """Runs a study to its end, and writes its tables and page; returns its findings, None of a shard."""
     checked_spread(running.spread)
+    shard = None if running.shard is None else Shard.read(running.shard)
+    if shard and (running.pdf or running.latex):
+        raise InvalidInput("--shard makes no page and no tables. Give --pdf and --latex to `heatproof merge`.")
     if running.pdf:
-        _check_pdf(running)
+        _check_pdf(running, folder)
     from heatproof import progress
     from heatproof.studies.run import run as run_study
 
     command = shlex.join(["heatproof", *sys.argv[1:]])
     with progress.progress_bar() as bar:
         how = {name: getattr(running, name) for name in HOW if getattr(running, name) is not None}
-        done = run_study(plan, folder, **how, progress=bar, command=command, measure=running.measure)
-        bar.stage("Tables and statistics" if running.no_report else "Tables, statistics and page", 0)
+        done = run_study(plan, folder, **how, progress=bar, command=command, measure=running.measure, shard=shard)
+        if shard is None:
+            bar.stage("Tables and statistics" if running.no_report else "Tables, statistics and page", 0)
     kept = f", {done.kept} were there already" if done.kept else ""
     print(f"{done.ran} {'job' if done.ran == 1 else 'jobs'} done{kept}.")
     if done.passes is not None:
         print(done.passes)
     if done.time is not None:
         print(done.time)
+    if shard is not None:
+        print(f"Shard {shard}: {done.folder}")
+        print(f"Once all {shard.count} are done: heatproof merge {shlex.quote(str(folder))}")
+        return None
     return _report(folder, running)
 
 
+def merge(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(parser=place, metavar="FOLDERS...", help="The --out folders of commands with --shard."),
+    ],
+    workers: options.Workers = None,
+    out: options.Out = None,
+    no_report: options.NoReport = False,
+    pdf: options.Pdf = False,
+    latex: options.Latex = None,
+    spread: options.Spread = "none",
+) -> None:
+    """Put the shards of a study together, and write its gallery, tables and page.
+
+    The rows are those of a study that was run in one piece. The network is needed for the gallery alone.
+    """
+    from heatproof.studies.archive import NAME, read_archive, refuse_missing
+    from heatproof.studies.merging import merged
+
+    checked_spread(spread)
+    running = Running(workers=workers, latex=latex, spread=spread, pdf=pdf, no_report=no_report)
+    if pdf:
+        _check_pdf(running, folders[0] if out is None else out)
+    folder = merged(folders, out)
+    try:
+        settings, lines = read_archive(folder)
+        refuse_missing(settings, folder)
+        start(_plan(settings, [], None, lines, str(folder / NAME)), folder, running)
+    except (InvalidInput, ModelError, UnknownName, MissingExtra) as error:
+        warn(f"No gallery: {error} The study's command without --shard, with --out {folder}, draws it.")
+        _report(folder, running)
+
+
 def _report(
-    folder: Path, running: Running, labels: Mapping[str, str] | None = None, reference: str | None = None
+    folder: Any, running: Running, labels: Mapping[str, str] | None = None, reference: str | None = None
 ) -> Any:
     from heatproof import report as reports
     from heatproof.report.accuracy_notes import accuracy_notes
@@ -238,9 +284,11 @@ def _report(
     return findings
 
 
-def _check_pdf(running: Running) -> None:
+def _check_pdf(running: Running, folder: Any) -> None:
     """Checks before any work that the page can be printed."""
     from heatproof.report.printing import browser
+
+    refuse_address(folder, "--pdf")
 
     if running.no_report:
         raise InvalidInput("--pdf prints the page, and --no-report makes none. Give one.")
@@ -297,14 +345,20 @@ def _study_settings(study: str) -> tuple[dict[str, Any], dict[str, int], str]:
 
     if study in study_names() or study.startswith(PYTHON):
         return {"study": study}, {}, ""
-    if Path(study).is_dir():
+    if (folder := _results(study)) is not None:
         from heatproof.studies.archive import NAME, read_archive
 
-        return *read_archive(Path(study)), str(Path(study) / NAME)
+        return *read_archive(folder), str(folder / NAME)
     if study.endswith((".yaml", ".yml")) or Path(study).is_file():
         settings, lines = read_settings(study)
         return settings, lines, study
     raise unknown("study (or study file)", study, study_names())
+
+
+def _results(study: str) -> Any:
+    """The folder or the address of results, where the text names one."""
+    there = place(study) if "://" in study else Path(study)
+    return there if there.is_dir() else None
 
 
 def _has_default(study: Any, setting: str) -> bool:

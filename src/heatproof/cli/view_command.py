@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from heatproof.addresses import place, refuse_address
 from heatproof.cli import options
 from heatproof.errors import InvalidInput
 from heatproof.studies.settings import DatasetPlan, ModelPlan, Plan
@@ -25,7 +26,10 @@ def view(
     folder: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[DIR]", help="Results that `run`, `score`, `audit` or `explain` wrote.", show_default=False
+            parser=place,
+            metavar="[DIR]",
+            help="Results that `run`, `score`, `audit` or `explain` wrote.",
+            show_default=False,
         ),
     ] = None,
     model: Annotated[
@@ -65,6 +69,8 @@ def view(
         )
     if folder is None and not images:
         raise InvalidInput("--images must be given with --model, where there is no folder of results. Got none.")
+    if folder is not None:
+        refuse_address(folder, "The viewer")
     others = options.values(OTHERS, given)
     asked = {
         "methods": options.split(methods),

@@ -56,7 +56,7 @@ def pairs(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataFrame
             FROM disturbed WHERE method <> '' AND metric IN {COMPANIONS} GROUP BY {key} ORDER BY {key}""",
     )
     _refuse_copies(frame, frame["copies"] != frame["kinds"], KEY, "metric of a pair")
-    types = dict.fromkeys(COMPANIONS, "float64") | {"changed": "boolean", "control": "bool"}
+    types: dict[str, str] = dict.fromkeys(COMPANIONS, "float64") | {"changed": "boolean", "control": "bool"}
     types |= {"clean_class": "Int32", "perturbed_class": "Int32", "severity": "int16"}
     return pd.DataFrame(frame[list(PAIRS)].astype(types))
 

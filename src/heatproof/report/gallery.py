@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from heatproof.addresses import DAMAGED, Place, load_arrays
 from heatproof.class_names import named
 from heatproof.errors import StoreError
 from heatproof.report.labelling import labelled
@@ -56,7 +57,7 @@ class DrawnCase:
     masked: bool = False
 
 
-def cases(folder: Path, labels: Mapping[str, str] | None = None) -> list[DrawnCase]:
+def cases(folder: Place, labels: Mapping[str, str] | None = None) -> list[DrawnCase]:
     """The cases of a study folder, in the order stored; none without a gallery. StoreError if damaged.
 
     labels: method → display name, for texts; the methods of cases and rows keep their names.
@@ -68,10 +69,10 @@ def cases(folder: Path, labels: Mapping[str, str] | None = None) -> list[DrawnCa
         entries = json.loads(index.read_text(encoding="utf-8"))
         side = _side(sum((1 + len(e["methods"])) * len(e["columns"]) for e in entries))
         return [_case(folder / "gallery", entry, side, labels or {}) for entry in entries]
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except DAMAGED as error:
         raise StoreError(
             f"The gallery of {str(folder)!r} cannot be read ({type(error).__name__}: {error}). "
-            "Delete its folder `gallery` and run the study again: only the gallery is made anew."
+            "Run the command of the study again: only what is damaged of the gallery is made anew."
         ) from error
 
 
@@ -79,9 +80,9 @@ def _side(tiles: int) -> int:
     return next((side for count, side in SIDES if tiles <= count), 64)
 
 
-def _case(folder: Path, entry: Mapping[str, Any], side: int, labels: Mapping[str, str]) -> DrawnCase:
+def _case(folder: Place, entry: Mapping[str, Any], side: int, labels: Mapping[str, str]) -> DrawnCase:
     entry = {**entry, **{name: labelled(entry[name], labels) for name in ("title", "why") if name in entry}}
-    with np.load(folder / Path(entry["file"]).name, allow_pickle=False) as arrays:
+    with load_arrays(folder / Path(entry["file"]).name) as arrays:
         images, maps = arrays["images"], arrays["maps"]
         masks = list(arrays["masks"]) if "masks" in arrays else [None] * len(images)
     columns = tuple({**column, "says": says(column), "name": _name(column)} for column in entry["columns"])

@@ -3,11 +3,11 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import duckdb
 
+from heatproof.addresses import Place
 from heatproof.errors import StoreError
 from heatproof.studies.store import Store, connect
 
@@ -16,7 +16,7 @@ from heatproof.studies.store import Store, connect
 class Source:
     """What a report is made from: stored files only."""
 
-    folder: Path
+    folder: Place
     plan: Mapping[str, Any]
     connection: duckdb.DuckDBPyConnection
     done: int
@@ -33,8 +33,8 @@ class Source:
         return self.jobs - self.done
 
 
-def open_source(folder: str | os.PathLike) -> Source:
-    """The study in `folder`, with its rows as view `rows`. StoreError without a study or without rows."""
+def open_source(folder: str | os.PathLike | Place) -> Source:
+    """The study in `folder`, with its rows as view `rows`. StoreError without a study, without or with damaged rows."""
     store = Store(folder)
     plan, done = store.plan(), len(store.done())
     if not isinstance(plan, dict):
@@ -47,6 +47,5 @@ def open_source(folder: str | os.PathLike) -> Source:
             f"Expected rows in {str(store.rows)!r}. Got none: the study has not finished its first job. "
             "Run the same `heatproof run` command again, then report."
         )
-    connection = connect(store.folder)
-    connection.execute("SET enable_progress_bar = false")
+    connection = connect(store.folder, join=True)
     return Source(store.folder, plan, connection, done)

@@ -96,16 +96,19 @@ def robustness(findings: Findings) -> Frame:
 def pairs(findings: Findings) -> Frame:
     """A row per image × method × perturbation × severity (`frames.pairs`), with the names of the two classes."""
     found = _robustness(findings).pairs
-    names = {model: findings.class_names(model) for model in found["model"].unique()}
     return found.assign(
-        **{
-            f"{which}_name": [
-                "" if pd.isna(index) else name_of(names[model], int(index))
-                for model, index in zip(found["model"], found[f"{which}_class"], strict=True)
-            ]
-            for which in ("clean", "perturbed")
-        }
+        **{f"{which}_name": _class_names(findings, found, f"{which}_class") for which in ("clean", "perturbed")}
     )
+
+
+def _class_names(findings: Findings, found: Frame, column: str) -> Any:
+    """The names of the classes in a column, each looked up once."""
+    kinds: Frame = found[["model", column]].drop_duplicates()
+    names = [
+        "" if pd.isna(index) else name_of(findings.class_names(model), int(index))
+        for model, index in kinds.itertuples(index=False)
+    ]
+    return found[["model", column]].merge(kinds.assign(name=names), how="left")["name"].array
 
 
 def mask_cosine(findings: Findings) -> Frame | None:

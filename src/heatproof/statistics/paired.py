@@ -164,7 +164,7 @@ def _by_shared_mean(values: np.ndarray, methods: Sequence[str], chosen: Sequence
 
 def can_be_significant(n: int, tests: int, level: float, one_sided: bool = False) -> bool:
     """Whether `n` differences of one sign would be significant, with Holm's correction for so many tests."""
-    return tests * 2.0 ** (0 if one_sided else 1) / 2.0**n < 1 - level
+    return tests * 2.0 ** ((0 if one_sided else 1) - n) < 1 - level  # 2.0**n has no value above 1,023
 
 
 def friedman(values: np.ndarray) -> Friedman:

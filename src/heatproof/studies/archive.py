@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from heatproof.addresses import Place
 from heatproof.errors import InvalidStudy
 from heatproof.files import write_atomically
 from heatproof.studies.settings import Plan, listed
@@ -25,13 +26,20 @@ IN_MEMORY = "given:"
 HEADER = "# Every setting of this study. To repeat it: heatproof run {folder} --out NEW_FOLDER\n"
 
 
-def write_archive(folder: Path, given: Plan, done: Plan) -> None:
+def write_archive(folder: Place, given: Plan, done: Plan) -> None:
     """Writes `study.yaml`, unless it holds these settings. given: the settings as they were given; done: as run."""
     settings = yaml.safe_dump(archived(given, done), sort_keys=False, allow_unicode=True, width=110)
     body, path = settings.encode("utf-8", "replace"), folder / NAME
     if not path.is_file() or not path.read_bytes().endswith(body):
         header = HEADER.format(folder=folder).encode("utf-8", "replace")
         write_atomically(path, lambda file: file.write(header + body))
+
+
+def copy_archive(source: Place, target: Place) -> None:
+    """Copies `study.yaml` of one results folder to another."""
+    _, _, body = (source / NAME).read_bytes().partition(b"\n")
+    header = HEADER.format(folder=target).encode("utf-8", "replace")
+    write_atomically(target / NAME, lambda file: file.write(header + body))
 
 
 def archived(given: Plan, done: Plan) -> dict[str, Any]:
@@ -69,7 +77,7 @@ def _whole(value: Any) -> Any:
     return str(Path(value).resolve()) if isinstance(value, str) and value and Path(value).exists() else value
 
 
-def read_archive(folder: Path) -> tuple[dict[str, Any], dict[str, int]]:
+def read_archive(folder: Place) -> tuple[dict[str, Any], dict[str, int]]:
     """The settings of a results folder, and the line of each.
 
     Raises:
@@ -96,13 +104,13 @@ def read_archive(folder: Path) -> tuple[dict[str, Any], dict[str, int]]:
     return settings, lines
 
 
-def refuse_itself(folder: Path, out: Path) -> None:
+def refuse_itself(folder: Place, out: Place) -> None:
     """InvalidStudy where the results would go into the folder that is repeated."""
     if out.resolve() == folder.resolve():
         raise InvalidStudy(f"--out must be a new folder. {out} holds the results that are to be repeated.")
 
 
-def refuse_missing(settings: Mapping[str, Any], folder: Path) -> None:
+def refuse_missing(settings: Mapping[str, Any], folder: Place) -> None:
     """InvalidStudy that names every path of the settings that is not there."""
     missing = list(_missing(settings))
     if missing:

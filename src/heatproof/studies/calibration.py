@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 
+from heatproof.addresses import Place
 from heatproof.data import Images
 from heatproof.data.sampling import sampled
+from heatproof.errors import warn
 from heatproof.files import write_atomically
 from heatproof.models import Model
 from heatproof.perturbations import Perturber, calibrate
@@ -45,7 +47,7 @@ def calibrated(
     if not rates:
         return {}
     path = store.folder / "calibration.json"
-    found: dict[str, list[dict[str, Any]]] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    found = _known(path)
     keys = [(m, d, kind) for m in range(len(plan.models)) for d in range(len(datasets)) for kind in rates]
     progress.stage("Calibrating strengths", len(keys))
     for model, dataset, kind in keys:
@@ -60,6 +62,20 @@ def calibrated(
             write_atomically(path, lambda file, text=text: file.write(text.encode()))
         progress.advance(1)
     return {key: [one["level"] for one in found[f"{key[0]}/{key[1]}/{key[2]}"]] for key in keys}
+
+
+def _known(path: Place) -> dict[str, list[dict[str, Any]]]:
+    """The levels of an earlier run; none where they cannot be read: the same images give the same levels again."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        warn(f"{path} is damaged. The strengths are calibrated again.")
+        return {}
+    return found
 
 
 def flip_rate(

@@ -7,15 +7,17 @@ where the images have masks.
 
 import hashlib
 import json
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import torch
 
+from heatproof.addresses import DAMAGED, Place, load_arrays, names_in
 from heatproof.engine import Explanation
-from heatproof.errors import HeatproofError, InvalidStudy
+from heatproof.errors import HeatproofError, InvalidStudy, StoreError
 from heatproof.files import write_atomically
 from heatproof.models import Model
 from heatproof.rounding import top_class
@@ -44,16 +46,35 @@ def write_gallery(store: Store, setup: Setup, map_jobs: Map, progress: Any) -> N
     folder = store.folder / "gallery"
     index = folder / "index.json"
     wanted = [drawing.file for drawing in drawings]
-    if index.exists() and [case["file"] for case in json.loads(index.read_text("utf-8"))] == wanted:
+    if (there := _text_of(folder, wanted)) is not None and index.exists() and index.read_bytes() == there:
         return
     progress.stage("Drawing the gallery", len(drawings))
     for _ in map_jobs(sorted(drawings, key=lambda one: one.case.model), progress.advance):  # a model is loaded once
         pass
-    entries = [json.loads(str(np.load(folder / file)["entry"])) for file in wanted]
-    text = json.dumps(entries, indent=1, ensure_ascii=False) + "\n"
-    write_atomically(index, lambda file: file.write(text.encode("utf-8", "surrogateescape")))
-    for stale in set(folder.glob("case-*.npz")) - {folder / file for file in wanted}:
-        stale.unlink()
+    text = _text_of(folder, wanted)
+    if text is None:
+        raise StoreError(f"The gallery in {folder} was altered while it was drawn. Run the same command again.")
+    write_atomically(index, lambda file: file.write(text))
+    for stale in sorted({name for name in names_in(folder, ".npz") if name.startswith("case-")} - {*wanted}):
+        (folder / stale).unlink()
+
+
+def _text_of(folder: Place, files: Sequence[str]) -> bytes | None:
+    """The index of cases that are drawn; None where the file of one is missing or damaged."""
+    try:
+        entries = [_entry(folder / file) for file in files]
+    except DAMAGED:
+        return None
+    return (json.dumps(entries, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "surrogateescape")
+
+
+def _entry(file: Place) -> dict[str, Any]:
+    """The entry of a case in the index, from its file, whose bytes are compared with the checksums of a zip file."""
+    with file.open("rb") as opened, zipfile.ZipFile(opened) as archive:
+        if archive.testzip() is not None:
+            raise zipfile.BadZipFile(f"{file} is damaged")
+    with load_arrays(file) as arrays:
+        return json.loads(str(arrays["entry"]))
 
 
 def chosen_cases(store: Store, setup: Setup) -> list[CaseFile] | None:
@@ -61,7 +82,7 @@ def chosen_cases(store: Store, setup: Setup) -> list[CaseFile] | None:
     study = setup.study
     if study.cases is None:
         return None
-    connection = connect(store.folder)
+    connection = connect(store.folder, check=False)
     alone = len(study.all_conditions(setup.plan)) == 1
     kept = [
         (one.settings.label, image)
@@ -146,19 +167,21 @@ def _kept_maps(worker: Worker, store: Store, job: Job, image: str) -> tuple[list
     """The methods and the stored display maps of an image, controls last; None if none are stored."""
     size = worker.plan.batch_size or 1
     path = store.maps / f"{job._replace(start=job.start - job.start % size).key}.npz"
-    shard: Mapping[str, Any] = np.load(path) if path.exists() else {}
-    if "display" not in shard or image not in shard["display_images"]:
+    if not path.exists():
         return None
-    controls = {request.name for request in worker.requests if request.entry.traits["control"]}
-    methods = [str(name) for name in shard["display_methods"]]
-    order = sorted(range(len(methods)), key=lambda row: methods[row] in controls)
-    column = list(shard["display_images"]).index(image)
-    return [methods[row] for row in order], shard["display"][order, column : column + 1]
+    with load_arrays(path) as shard:
+        if "display" not in shard or image not in shard["display_images"]:
+            return None
+        controls = {request.name for request in worker.requests if request.entry.traits["control"]}
+        methods = [str(name) for name in shard["display_methods"]]
+        order = sorted(range(len(methods)), key=lambda row: methods[row] in controls)
+        column = list(shard["display_images"]).index(image)
+        return [methods[row] for row in order], shard["display"][order, column : column + 1]
 
 
 def _stored_prediction(store: Store, case: Case, model: Model) -> dict[str, Any]:
     """The entry of the reference image, with its prediction from the rows."""
-    found = connect(store.folder).execute(
+    found = connect(store.folder, check=False).execute(
         "SELECT any_value(clean_class), any_value(clean_probability), any_value(value) FILTER (metric = 'value') "
         "FROM rows WHERE model = ? AND dataset = ? AND image = ?",
         [case.model, case.dataset, case.image],

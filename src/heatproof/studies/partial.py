@@ -10,16 +10,15 @@ They lie in `partial/KEY/NNNN.npz`, written every `EVERY` seconds, and are remov
 
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from heatproof.addresses import Place, load_arrays, names_in, remove_folder
 from heatproof.engine import Outcome
 from heatproof.files import write_atomically
 from heatproof.flags import Flag, Reason
@@ -37,23 +36,22 @@ Arrays = dict[str, np.ndarray]
 class PartialJob:
     """The finished parts of one job, by name; each is a few arrays."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Place):
         self.folder = folder
         self._pending: dict[str, Callable[[], Arrays]] = {}
         self._known: dict[str, Arrays] = {}
         self._files = 0
-        for path in sorted(folder.glob("*.npz")):
-            self._files = int(path.stem) + 1
+        for name in names_in(folder, ".npz"):
+            self._files = int(name.removesuffix(".npz")) + 1
             with suppress(Exception):  # a file that cannot be read is worked out again
-                self._known.update(_parts(path))
+                self._known.update(_parts(folder / name))
         self._last = time.monotonic()
 
     def begin(self) -> bool:
         """Notes that the job is begun; whether it had been before, and did not end."""
         mark = self.folder / BEGUN
         before = mark.exists()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        mark.touch()
+        write_atomically(mark, lambda file: file.write(b"begun"))
         return before
 
     def get(self, name: str) -> Arrays | None:
@@ -83,7 +81,7 @@ class PartialJob:
 
     def remove(self) -> None:
         """Removes all that was written."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_folder(self.folder)
 
     def of(self, images: Sequence[str]) -> "PartialBatch":
         """The parts about these images of the job."""
@@ -179,9 +177,9 @@ class PartialCondition:
         return None if found is None else torch.from_numpy(found["values"])
 
 
-def _parts(path: Path) -> dict[str, Arrays]:
+def _parts(path: Place) -> dict[str, Arrays]:
     """The parts in one file."""
-    with np.load(path, allow_pickle=False) as found:
+    with load_arrays(path) as found:
         index = json.loads(str(found["index"]))
         return {name: {field: found[f"{i}.{field}"] for field in fields}
                 for i, (name, fields) in enumerate(index.items())}  # fmt: skip

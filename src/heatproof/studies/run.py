@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
+from heatproof.addresses import Place, place
 from heatproof.ambient import neutral
 from heatproof.attributions.foreign import PLUGIN_METHODS
 from heatproof.engine import dry_run
@@ -47,6 +47,7 @@ from heatproof.studies.naming import with_names
 from heatproof.studies.own_code import own_code, warn_of_failures
 from heatproof.studies.prediction import TimeTaken, check_seconds, predicted
 from heatproof.studies.settings import Plan
+from heatproof.studies.shards import Shard
 from heatproof.studies.store import Store
 from heatproof.studies.study import BUILT_IN, Study, study_named
 from heatproof.studies.worker_process import prepare
@@ -69,7 +70,7 @@ class Done:
     time: None where none was predicted.
     """
 
-    folder: Path
+    folder: Place
     ran: int
     kept: int
     passes: PassesMade | None = None
@@ -79,7 +80,7 @@ class Done:
 @neutral()
 def run(
     plan: Plan,
-    folder: str | os.PathLike,
+    folder: str | os.PathLike | Place,
     *,
     workers: int | None = None,
     executor: Executor | str | None = None,
@@ -88,6 +89,7 @@ def run(
     progress: Progress | None = None,
     command: str = "",
     measure: float | None = None,
+    shard: Shard | None = None,
 ) -> Done:
     """Runs the jobs of a study that are not done yet, and makes its gallery.
 
@@ -96,6 +98,7 @@ def run(
         folder: the results folder, created if missing. The same plan again resumes the study.
         workers, executor, address, timeout: see `Execution`; no number depends on them.
         measure: seconds of a measurement that predicts the time beforehand, as of `planned`; None for no prediction.
+        shard: only these jobs, into a folder of their own below `folder`, without a gallery; see `merging`.
 
     Raises:
         InvalidStudy, ModelError, UnknownName …: the plan cannot be run; raised before any work.
@@ -105,19 +108,23 @@ def run(
     """
     execution = Execution(workers, executor, address, timeout)
     execution.check()
+    if shard is not None and plan.budget is not None:
+        raise InvalidStudy("--shard needs one --limit for all machines, and --budget gives each its own. Give --limit.")
     with held(STUDIES):
         if measure is not None:
             check_seconds(measure)
-        return _run(plan, folder, execution, progress or Silent(), command, measure)
+        where = place(folder) if shard is None else place(folder) / shard.name
+        return _run(plan, where, execution, progress or Silent(), command, measure, shard)
 
 
 def _run(
     plan: Plan,
-    folder: str | os.PathLike,
+    folder: Place,
     execution: Execution,
     progress: Progress | Silent,
     command: str,
     measure: float | None,
+    shard: Shard | None,
 ) -> Done:
     progress.stage("Loading models and images", 0)
     given = plan
@@ -143,14 +150,19 @@ def _run(
     with Store(folder).opened() as store:
         facts: dict[str, Any] = described(plan, measures, checked, datasets, jobs, command)
         facts["estimate"] = estimate and estimate.facts
+        if shard is not None:
+            facts["shard"], jobs = str(shard), shard.of(jobs)
         if code := own_code(study, plan, measures, {one.label: one.code for one in checked}):
             facts["code"] = code
         facts["conditions"] = [fingerprint_of(condition) for condition in study.all_conditions(plan)]
         facts |= facts_about_classes(plan, datasets, checked)
         compiled = asked_to_compile(plan, store.plan())
+        if compiled is None and shard is not None:
+            compiled = []  # each machine would decide by its own speed
         facts |= {"compiled": compiled} if compiled else {}
-        refuse_other(store, facts)
-        unfinished = any(job.key not in store.done() for job in jobs)
+        refuse_other(store, facts, len(jobs))
+        done = store.done()
+        unfinished = any(job.key not in done for job in jobs)
         facts["machines"] = machines_of(store, this_machine(device, plan.threads), unfinished)
         threads = torch.get_num_threads()
         try:
@@ -169,7 +181,6 @@ def _run(
             setup = Setup(plan, tuple(c.layer for c in checked), datasets, str(store.folder), facts["version"], device,
                           strengths, tuple(c.refused for c in checked), plugins, declared,
                           tuple(c.fingerprint for c in checked), tuple(compiled))  # fmt: skip
-            done = store.done()
             todo = [job for job in jobs if job.key not in done]
             how = execution.chosen(plan.threads, device, len(todo))
             alone = isinstance(how, Serial)
@@ -181,12 +192,13 @@ def _run(
                 progress.stage(f"Measuring{estimate or ''}{cost}", len(jobs), len(jobs) - len(todo))
                 finished = list(map_jobs(todo, progress.advance))
                 elapsed = time.monotonic() - began
-                write_gallery(store, setup, map_jobs, progress)
+                if shard is None:
+                    write_gallery(store, setup, map_jobs, progress)
         finally:
             torch.set_num_threads(threads)
     passes = passes_made(finished, todo, costs) if costs and todo else None
     taken = time_taken(finished, todo, jobs, told_seconds, elapsed)
-    return Done(Path(folder), len(todo), len(jobs) - len(todo), passes, taken)
+    return Done(store.folder, len(todo), len(jobs) - len(todo), passes, taken)
 
 
 @dataclass(frozen=True)
@@ -334,12 +346,12 @@ def all_jobs(plan: Plan, datasets: Sequence[Dataset]) -> list[Job]:
     ]
 
 
-def refuse_other(store: Store, facts: Mapping[str, Any]) -> None:
-    """StoreError with the differences if the folder holds a study with another plan."""
+def refuse_other(store: Store, facts: Mapping[str, Any], jobs: int) -> None:
+    """StoreError with the differences if the folder holds a study with another plan; `jobs`: how many it will hold."""
     differences = store.differences(facts)
     if not differences:
         return
-    finished = len(store.done()) >= facts["jobs"]
+    finished = len(store.done()) >= jobs
     if finished and all(phrase.startswith("version is ") for phrase in differences):
         return  # nothing is left to run, so nothing would be mixed
     raise StoreError(

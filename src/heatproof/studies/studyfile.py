@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from heatproof.addresses import Place, is_address, place
 from heatproof.errors import InvalidStudy
 from heatproof.studies.settings import listed, maps_given
 
@@ -19,15 +20,17 @@ PATHS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def read_settings(path: str | Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """A YAML study file → its settings (relative paths start at the file's folder) and the line number of each field.
+def read_settings(path: str | Place) -> tuple[dict[str, Any], dict[str, int]]:
+    """A YAML study file → its settings and the line number of each field.
+
+    Relative paths start at the file's folder; in a file at an address they are left as they are.
 
     Raises:
         InvalidStudy: the file cannot be read, is not YAML, is not a mapping, or has a key twice.
     """
-    path = Path(path)
+    file: Any = place(path)
     try:
-        text = path.read_text("utf-8")
+        text = file.read_text("utf-8")
         settings = yaml.safe_load(text)
     except OSError as error:
         raise InvalidStudy(f"{path} must be a readable study file. {error.strerror}.") from None
@@ -37,13 +40,13 @@ def read_settings(path: str | Path) -> tuple[dict[str, Any], dict[str, int]]:
         raise InvalidStudy(f"{path}{where} must be YAML. {getattr(error, 'problem', None) or error}.") from None
     if not isinstance(settings, dict):
         raise InvalidStudy(f"{path} must hold settings such as `study: noise-robustness`. Got {settings!r}.")
-    return _anchor_paths(settings, path.parent), _lines(text)
+    return _anchor_paths(settings, Path() if is_address(file) else file.parent), _lines(text)
 
 
 def _anchor_paths(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The settings with relative paths joined to `folder`, so that the working directory does not matter."""
     settings = dict(settings)
-    if isinstance(settings.get("out"), str):
+    if isinstance(settings.get("out"), str) and not is_address(place(settings["out"])):
         settings["out"] = str(folder / settings["out"])
     if "maps" in settings:
         settings["maps"] = maps_given(settings["maps"])

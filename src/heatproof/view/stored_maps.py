@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from heatproof.addresses import DAMAGED
 from heatproof.panels.explained_image import Map
 
 #: Why a stored map says nothing.
@@ -66,7 +67,7 @@ class StoredMaps:
 
     def _opened(self, job: str) -> Mapping[str, np.ndarray]:
         """The arrays of a file; none where it is missing or damaged."""
-        with suppress(OSError, ValueError, KeyError), np.load(self._folder / "maps" / f"{job}.npz") as arrays:
+        with suppress(*DAMAGED), np.load(self._folder / "maps" / f"{job}.npz") as arrays:
             return dict(arrays)
         return {}
 
@@ -75,7 +76,7 @@ class StoredMaps:
     def _gallery(self) -> dict[tuple[str, str, str], list[dict[str, Any]]]:
         """Place → the cases that show it."""
         found: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-        with suppress(OSError, ValueError, KeyError, TypeError):
+        with suppress(*DAMAGED):
             for case in json.loads((self._folder / "gallery" / "index.json").read_text("utf-8")):
                 found.setdefault((case["model"], case["dataset"], case["image"]), []).append(case)
         return found
@@ -86,7 +87,7 @@ class StoredMaps:
             names = [column["condition"] for column in case["columns"]]
             if condition in names:
                 path = self._folder / "gallery" / Path(case["file"]).name
-                with suppress(OSError, ValueError, KeyError), np.load(path, allow_pickle=False) as arrays:
+                with suppress(*DAMAGED), np.load(path, allow_pickle=False) as arrays:
                     return {name: arrays[name] for name in ("images", "maps")}, names.index(condition), case["methods"]
         return None
 
