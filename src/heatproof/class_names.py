@@ -160,7 +160,7 @@ def _read(path: Path) -> tuple[str, ...]:
         return _some([line.strip() for line in lines], str(path))
     try:
         found = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the second for brackets in brackets without end
         raise InvalidInput(f"`classes` must be JSON, or one name a line. {path}: {error}.") from None
     if isinstance(found, Mapping):
         return _by_index(found.get("id2label", found.get("label2id", found)), str(path))

@@ -29,6 +29,14 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
             raise
 
 
+def exists(path: str | os.PathLike) -> bool:
+    """Whether there is a file or folder of that name; False for a text that no file system takes as a name."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # longer than a name may be, or not to be looked at
+        return False
+
+
 @contextmanager
 def friendly_os_errors(path: Path) -> Iterator[None]:
     """Turns a system error into a StoreError whose one sentence says what to do."""

@@ -15,6 +15,7 @@ SOURCE = Path(__file__).resolve().parents[2] / "src" / "heatproof"
 FLOORS = {
     **dict.fromkeys(
         (
+            "archives",
             "class_names",
             "errors",
             "registry",
@@ -70,7 +71,7 @@ WITHOUT_TORCH = ("report", "view", "statistics", "plot")
 #: The only rooms that `report` reads from: the store, the table of studies, the numbers, and the ground.
 READ_BY_REPORTS = (
     *("report", "statistics", "studies.store", "studies.study"),
-    *("class_names", "errors", "files", "flags", "registry", "seeds", "spelling"),
+    *("archives", "class_names", "errors", "files", "flags", "registry", "seeds", "spelling"),
     *("paper_table", "display_names", "bibliography"),
 )
 #: `view` reads the same, and of the panels what draws one map and holds one image.

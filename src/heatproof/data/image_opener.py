@@ -102,14 +102,14 @@ def open_array(path: str | os.PathLike, max_values: int = MAX_PIXELS) -> np.ndar
     `max_values` values; the size is checked before the values are read.
     """
     path = Path(path)
-    found = _mapped(path)
+    found = mapped_array(path)
     if found.size > max_values:
         raise InvalidImage(f"{printable(path.name)}: has {found.size:,} values, over the limit of {max_values:,}")
     return np.array(found)
 
 
-def _mapped(path: Path) -> np.ndarray:
-    """The array of an `.npy` file, of which only the header is read."""
+def mapped_array(path: Path) -> np.ndarray:
+    """The array of an `.npy` file, of which only the header is read. InvalidImage for what is none."""
     try:
         found = np.load(path, allow_pickle=False, mmap_mode="r")
     except Exception as error:  # a broken file meets numpy with errors of many types
@@ -120,7 +120,7 @@ def _mapped(path: Path) -> np.ndarray:
 
 
 def _of_array(path: Path, max_pixels: int) -> Image.Image | Pixels:
-    mapped = channels_last(_mapped(path), name := printable(path.name))
+    mapped = channels_last(mapped_array(path), name := printable(path.name))
     deep_files.refuse_large(mapped.shape[1], mapped.shape[0], max_pixels)
     return from_array(np.array(mapped), name)
 
@@ -144,7 +144,7 @@ def _read(path: str | os.PathLike, meant: Callable[[Any], T], max_pixels: int) -
             with Image.open(file, formats=_formats()) as image:
                 if deep_files.is_deep_png(head):
                     _refuse_large(image, max_pixels)
-                    found = deep_files.read_png(path, image)
+                    found = deep_files.read_png(image, printable(path.name), lambda: Image.open(path, formats=["PNG"]))
                     return meant(deep_files.turned(found, _orientation(image)))
                 return meant(_decoded(image, max_pixels))
     except (MemoryError, MissingExtra):

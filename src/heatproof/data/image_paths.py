@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from heatproof.errors import InvalidInput
+from heatproof.files import exists
 
 #: The extension alone decides: a text file named .jpg counts, and is flagged when it is opened.
 EXTENSIONS = frozenset(
@@ -37,7 +38,7 @@ def image_files(folder: Path) -> list[Path]:
     Links are followed, each folder is visited once. Raises InvalidInput where there is no such folder, or
     one of its folders cannot be read.
     """
-    if not folder.exists():
+    if not exists(folder):
         raise InvalidInput(f"`images` must be a folder of images. There is no {printable(folder)}.")
     if not folder.is_dir():
         raise InvalidInput(f"`images` must be a folder of images. {printable(folder)} is a file.")

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from heatproof.archives import Archive
 from heatproof.class_names import named
 from heatproof.errors import StoreError
 from heatproof.report.labelling import labelled
@@ -81,7 +82,7 @@ def _side(tiles: int) -> int:
 
 def _case(folder: Path, entry: Mapping[str, Any], side: int, labels: Mapping[str, str]) -> DrawnCase:
     entry = {**entry, **{name: labelled(entry[name], labels) for name in ("title", "why") if name in entry}}
-    with np.load(folder / Path(entry["file"]).name, allow_pickle=False) as arrays:
+    with Archive(folder / Path(entry["file"]).name) as arrays:
         images, maps = arrays["images"], arrays["maps"]
         masks = list(arrays["masks"]) if "masks" in arrays else [None] * len(images)
     columns = tuple({**column, "says": says(column), "name": _name(column)} for column in entry["columns"])

@@ -7,13 +7,14 @@ where the images have masks.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import torch
 
+from heatproof.archives import Archive
 from heatproof.engine import Explanation
 from heatproof.errors import HeatproofError, InvalidStudy
 from heatproof.files import write_atomically
@@ -49,11 +50,17 @@ def write_gallery(store: Store, setup: Setup, map_jobs: Map, progress: Any) -> N
     progress.stage("Drawing the gallery", len(drawings))
     for _ in map_jobs(sorted(drawings, key=lambda one: one.case.model), progress.advance):  # a model is loaded once
         pass
-    entries = [json.loads(str(np.load(folder / file)["entry"])) for file in wanted]
+    entries = [json.loads(_entry(folder / file)) for file in wanted]
     text = json.dumps(entries, indent=1, ensure_ascii=False) + "\n"
     write_atomically(index, lambda file: file.write(text.encode("utf-8", "surrogateescape")))
     for stale in set(folder.glob("case-*.npz")) - {folder / file for file in wanted}:
         stale.unlink()
+
+
+def _entry(path: Path) -> str:
+    """What a file of the gallery says of itself."""
+    with Archive(path) as arrays:
+        return str(arrays["entry"])
 
 
 def chosen_cases(store: Store, setup: Setup) -> list[CaseFile] | None:
@@ -146,7 +153,10 @@ def _kept_maps(worker: Worker, store: Store, job: Job, image: str) -> tuple[list
     """The methods and the stored display maps of an image, controls last; None if none are stored."""
     size = worker.plan.batch_size or 1
     path = store.maps / f"{job._replace(start=job.start - job.start % size).key}.npz"
-    shard: Mapping[str, Any] = np.load(path) if path.exists() else {}
+    if not path.exists():
+        return None
+    with Archive(path) as arrays:
+        shard = {name: arrays[name] for name in arrays if name.startswith("display")}
     if "display" not in shard or image not in shard["display_images"]:
         return None
     controls = {request.name for request in worker.requests if request.entry.traits["control"]}

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from heatproof.archives import Archive
 from heatproof.engine import Outcome
 from heatproof.files import write_atomically
 from heatproof.flags import Flag, Reason
@@ -171,7 +172,7 @@ class PartialCondition:
 
 def _parts(path: Path) -> dict[str, Arrays]:
     """The parts in one file."""
-    with np.load(path, allow_pickle=False) as found:
+    with Archive(path) as found:
         index = json.loads(str(found["index"]))
         return {name: {field: found[f"{i}.{field}"] for field in fields}
                 for i, (name, fields) in enumerate(index.items())}  # fmt: skip

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from heatproof import spelling
 from heatproof.errors import UnknownName
+from heatproof.files import exists
 from heatproof.studies.naming import named_methods
 from heatproof.windows import checked_background, checked_window
 
@@ -430,7 +431,7 @@ def maps_given(value: Any) -> Any:
     for item in listed(value):
         if isinstance(item, str):
             name, equals, path = item.partition("=")
-            whole = not equals or not name or Path(item).exists()
+            whole = not equals or not name or exists(item)
             found.append({"path": item} if whole else {"name": name.strip(), "path": path})
         elif isinstance(item, Mapping) and "path" not in item:
             found += maps_given(item)
