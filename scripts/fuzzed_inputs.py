@@ -153,7 +153,8 @@ def _read_spelling(content: bytes, folder: Path) -> Any:
     parsed = _or_refused(lambda: spelling.parse(text))
     if isinstance(parsed, spelling.Spelling):
         spelling.format(parsed.name, parsed.options, parsed.layers)
-    return [_or_refused(one) for one in answers] + [spelling.scalar(text)]
+    start = zlib.crc32(content)  # three of the readers for each text: each looks for near misses, which takes long
+    return [_or_refused(answers[(start + step) % len(answers)]) for step in (0, 3, 7)]
 
 
 def _or_refused(ask: Callable[[], Any]) -> Any:

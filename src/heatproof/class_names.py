@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from heatproof.errors import InvalidInput, InvalidTarget
+from heatproof.files import refuse_unusual
 
+#: The most bytes of a file of names.
+MOST_BYTES = 100_000_000
 #: The most names that an error lists.
 LISTED = 5
 
@@ -151,6 +154,7 @@ def _some_of(names: Sequence[str]) -> str:
 def _read(path: Path) -> tuple[str, ...]:
     """JSON (a list, index → name or name → index, or a configuration with `id2label`), or one name a line."""
     try:
+        refuse_unusual(path, MOST_BYTES)
         text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is not text"

@@ -4,12 +4,16 @@ import contextlib
 import errno
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from heatproof.errors import StoreError
+
+#: What a formula of a spreadsheet begins with.
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
@@ -37,6 +41,15 @@ def exists(path: str | os.PathLike) -> bool:
         return False
 
 
+def refuse_unusual(path: Path, most_bytes: int | None = None) -> None:
+    """OSError for what is no regular file (a pipe, a device: reading it may never end), or has too many bytes."""
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    if most_bytes is not None and about.st_size > most_bytes:
+        raise OSError(errno.EFBIG, f"it has {about.st_size:,} bytes, over the limit of {most_bytes:,}", str(path))
+
+
 @contextmanager
 def friendly_os_errors(path: Path) -> Iterator[None]:
     """Turns a system error into a StoreError whose one sentence says what to do."""
@@ -52,6 +65,34 @@ def friendly_os_errors(path: Path) -> Iterator[None]:
         else:
             advice = f"{error.strerror or error}. Choose another --out."
         raise StoreError(f"Cannot write {path}. {advice}") from error
+
+
+def without_formulas(frame: Any) -> Any:
+    """A data frame for a CSV file that people open in a spreadsheet: its texts are no formulas there.
+
+    Names of files and classes come from anywhere, and a spreadsheet runs a cell that begins with `=`, `+`, `-`, `@`, a
+    tab or a return. Such a text gets an apostrophe before it; numbers stay as they are.
+    """
+    frame = frame.rename(columns=_no_formula)
+    for name in frame.columns:
+        if frame[name].dtype.kind not in "biufcmM":
+            frame[name] = [_no_formula(value) for value in frame[name]]
+    return frame
+
+
+def _no_formula(value: Any) -> Any:
+    if not isinstance(value, str) or value[:1] not in _FORMULAS or not value:
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
+def with_formula(text: str) -> str:
+    """A text of such a file as it was before `without_formulas`."""
+    return text[1:] if text[:1] == "'" and text[1:2] in _FORMULAS and text[1:] else text
 
 
 def file_fingerprint(path: Path) -> str:

@@ -25,8 +25,8 @@ _PARTS = re.compile(
     re.DOTALL,
 )
 _EXPONENT = re.compile(r"[-+]?(\d+(?:\.\d*)?|\.\d+)[eE][-+]?\d+")
-#: The longest text that is read as YAML.
-_LONGEST = 20_000
+#: The longest text that is read as YAML, and its most brackets that open.
+_LONGEST, _DEEPEST = 20_000, 100
 _OPEN, _CLOSE, _QUOTE = "[{", "]}", '"'
 
 
@@ -92,12 +92,13 @@ def scalar(text: str) -> Any:
             pass  # YAML's lists need no quotes
     if _EXPONENT.fullmatch(text):
         return float(text)  # YAML 1.1 takes 1e-6 for text
-    if len(text) > _LONGEST:
+    if len(text) > _LONGEST or text.count("[") + text.count("{") > _DEEPEST:
         return text
     try:
         loader = _plain_yaml()(text)
         try:
-            return loader.get_single_data()
+            found = loader.get_single_data()
+            return found if repr(found) else text  # a whole number of 5000 digits, as 0x…, cannot be written
         finally:
             loader.dispose()
     except Exception:  # beside errors of YAML, of many types: a date such as 2020-13-45, `!!bool x`

@@ -45,6 +45,13 @@ Spread = Annotated[
     str,
     typer.Option(help="In LaTeX beside a mean: none, interval (95 %), or std, the deviation over the images."),
 ]
+AllowCode = Annotated[
+    bool,
+    typer.Option(
+        "--allow-code",
+        help="Run the code that the study file or the results name (python:…, pickles). Only where you trust them.",
+    ),
+]
 NoReport = Annotated[bool, typer.Option("--no-report", help="Rows and tables only.")]
 Pdf = Annotated[bool, typer.Option("--pdf", help="Also print the page to report.pdf, with Chromium or Chrome.")]
 SPECS = "timm:NAME, torchvision:NAME, hf:NAME_OR_PATH, pypi:efficientnet-lite0, python:package.module:factory, shapes."

@@ -48,11 +48,12 @@ def run(
     ] = False,
     flip_rates: Annotated[str | None, typer.Option(help="The shares for --calibrate. Default: .05,.15,.3,.5.")] = None,
     setting: options.OtherSettings = None,
+    allow_code: options.AllowCode = False,
     running: Any = None,
 ) -> None:
     """Run a study: rows, tables, statistics, a gallery and a page, in one folder; resumable."""
     foreign = options.methods_from(running.method_from)
-    settings, lines, source = _study_settings(study)
+    settings, lines, source = _study_settings(study, allow_code)
     repeated = Path(study) if Path(study).is_dir() and study not in study_names() else None
     settings.update(_models(settings, model, values(MODEL, given)))
     settings.update(_datasets_of_folders(images, values(DATASET, given)))
@@ -138,10 +139,20 @@ def report(
     reference: Annotated[
         str | None, typer.Option(metavar="METHOD", help="The method to compare every other with.")
     ] = None,
+    allow_code: options.AllowCode = False,
 ) -> None:
     """Write the tables, the figures and the page of a study again, from its rows alone; and tables for LaTeX."""
     checked_spread(spread)
+    if allow_code:
+        _name_study(folder)
     _report(folder, Running(latex=latex, spread=spread, pdf=pdf), options.display_names(label), reference)
+
+
+def _name_study(folder: Path) -> None:
+    """Imports the study of one's own that results are of."""
+    from heatproof.studies.store import Store
+
+    study_named(str((Store(folder).plan() or {}).get("study")))
 
 
 def start(plan: Any, folder: Path, workers: int | None, running: Running) -> Any:
@@ -252,10 +263,15 @@ def _default_methods(settings: Mapping[str, Any]) -> Sequence[str]:
     return study_named(str(settings["study"])).settings.model_fields["methods"].default
 
 
-def _study_settings(study: str) -> tuple[dict[str, Any], dict[str, int], str]:
-    """The settings of a study file, of a folder of results, or of a study's name alone."""
+def _study_settings(study: str, allow_code: bool = False) -> tuple[dict[str, Any], dict[str, int], str]:
+    """The settings of a study file, of a folder of results, or of a study's name alone.
+
+    Raises:
+        InvalidStudy: a file or folder that names code, unless it is allowed.
+    """
     from heatproof.plugins import PYTHON
     from heatproof.registry import unknown
+    from heatproof.studies.code_in_files import refuse_code
     from heatproof.studies.studyfile import read_settings
 
     if study in study_names() or study.startswith(PYTHON):
@@ -263,11 +279,16 @@ def _study_settings(study: str) -> tuple[dict[str, Any], dict[str, int], str]:
     if Path(study).is_dir():
         from heatproof.studies.archive import NAME, read_archive
 
-        return *read_archive(Path(study)), str(Path(study) / NAME)
-    if study.endswith((".yaml", ".yml")) or Path(study).is_file():
+        settings, lines = read_archive(Path(study))
+        source = str(Path(study) / NAME)
+    elif study.endswith((".yaml", ".yml")) or Path(study).is_file():
         settings, lines = read_settings(study)
-        return settings, lines, study
-    raise unknown("study (or study file)", study, study_names())
+        source = study
+    else:
+        raise unknown("study (or study file)", study, study_names())
+    if not allow_code:
+        refuse_code(settings, lines, source)
+    return settings, lines, source
 
 
 def _has_default(study: Any, setting: str) -> bool:

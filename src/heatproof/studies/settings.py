@@ -32,6 +32,11 @@ class ModelPlan(Strict):
     spec: str = Field(description="The model's name; see above.")
     name: str | None = Field(None, description="What the results call it.")
     checkpoint: str | None = Field(None, description="Local weights: .safetensors, or a torch file without code.")
+    allow_pickle_code: bool = Field(
+        False,
+        description="Open a checkpoint that is a pickle with code in it: the code runs with your rights. A warning "
+        "says so each time.",
+    )
     model_args: dict[str, Any] = Field(
         default_factory=dict, description="Arguments of the model's constructor, by name."
     )
