@@ -88,12 +88,19 @@ def stopped_when_slow() -> Iterator[None]:
     def stop(*_: Any) -> None:
         raise Slow
 
-    before = signal.signal(signal.SIGALRM, stop)
+    before = [(kind, signal.signal(kind, stop)) for kind in (signal.SIGALRM, signal.SIGPROF)]
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        _limit(0, 0)
+        for kind, handler in before:
+            signal.signal(kind, handler)
+
+
+def _limit(computing: float, waiting: float) -> None:
+    """Stops the case after so many seconds of computing, or so many in all, as the machine may be busy."""
+    signal.setitimer(signal.ITIMER_PROF, computing)
+    signal.setitimer(signal.ITIMER_REAL, waiting)
 
 
 def run(reader: Reader, cases: int, seed: int, folder: Path, until: float) -> tuple[int, Counter, dict[Any, int]]:
@@ -107,9 +114,9 @@ def run(reader: Reader, cases: int, seed: int, folder: Path, until: float) -> tu
             if time.monotonic() > until:
                 return number - seed, found, first
             content = case_of(reader, number)
-            signal.alarm(STOPPED)
+            _limit(STOPPED, 12 * STOPPED)
             fault = fault_of(reader, content, folder)
-            signal.alarm(0)
+            _limit(0, 0)
             if fault:
                 found[fault] += 1
                 first.setdefault(fault, number)

@@ -183,7 +183,7 @@ datasets:
     labels: labels.csv
     masks: masks
 methods: [gradcam, "refine:layercam@layer2+layer4", 'rise[masks=100]']
-perturbations: {gaussian: 5, blur: [1, 2]}
+perturbations: [gaussian-noise, 'salt-and-pepper[amount=.1]']
 segmenters: [quickshift, grid]
 target: predicted
 seed: 7
@@ -192,19 +192,22 @@ batch_size: 8
 out: results
 labels: {gradcam: Grad-CAM}
 """
-_SCORE = """base: &base {spec: shapes, layer: auto}
-study: score
-models: [{<<: *base, name: a}]
+_SCORE = """study: score
+models: [&base {spec: shapes, layer: auto, name: b}, {<<: *base, name: a}]
 datasets: shapes
 metrics: [insertion, deletion, 'road[ties=block]']
 metric_options: {deletion: {steps: 56}}
 maps: [{name: mine, path: maps.npz}]
-author: "née"
+"""
+_AUDIT = """study: audit
+models: shapes
+datasets: {images: shapes, name: "née"}
+author: me
 """
 
 
 def _studies() -> Sequence[bytes]:
-    return [_STUDY.encode(), _SCORE.encode(), b"study: audit\nmodels: shapes\ndatasets: shapes\n", b"[1, {a: b}]\n"]
+    return [_STUDY.encode(), _SCORE.encode(), _AUDIT.encode(), b"[1, {a: b}]\n"]
 
 
 def _read_study(content: bytes, folder: Path) -> Any:

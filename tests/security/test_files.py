@@ -58,8 +58,12 @@ def test_yaml_grows_within_bounds(tmp_path, text, said):
 
 
 def test_ordinary_anchors_work(tmp_path):
-    (tmp_path / "study.yaml").write_text("base: &base {spec: shapes}\nmodels: [{<<: *base, name: a}, *base]\n")
+    (tmp_path / "study.yaml").write_text(
+        "base: &base {spec: shapes}\nmodels: [{<<: *base, name: a}, *base]\n"
+        "more: [&other {name: b, size: 3}, {<<: *other, name: c}]\n"
+    )
     settings, lines = read_settings(tmp_path / "study.yaml")
+    assert settings["more"][1] == {"name": "c", "size": 3}  # what is merged may be changed
     assert settings["models"] == [{"spec": "shapes", "name": "a"}, {"spec": "shapes"}] and lines["models.1"] == 1
 
 

@@ -4,7 +4,8 @@ A file may repeat a part of itself by an alias (`&a` and `*a`). Aliases of lists
 times from ten lines. So the file is looked through before anything is made of it.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import yaml
 
@@ -13,11 +14,12 @@ from heatproof.errors import InvalidStudy
 #: The most bytes of a file, how deep its lists and mappings may lie in one another, and how many values aliases repeat.
 MOST_BYTES, DEEPEST, MOST_REPEATED = 20_000_000, 50, 10_000
 
+T = TypeVar("T")
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def read_yaml(text: str) -> tuple[Any, Any]:
-    """The value of a YAML text, and its node, which knows the lines.
+def read_yaml(text: str, about: Callable[[Any], T]) -> tuple[Any, T]:
+    """The value of a YAML text, and what `about` says of its node, which knows the lines.
 
     Raises:
         yaml.YAMLError: no YAML. InvalidStudy: beyond a bound; ValueError and others: a value that cannot be, such as
@@ -27,7 +29,8 @@ def read_yaml(text: str) -> tuple[Any, Any]:
     loader = _LOADER(text)
     try:
         node = loader.get_single_node()
-        return (None if node is None else loader.construct_document(node)), node
+        found = about(node)  # before the values are made, which writes what `<<` merges into the node
+        return (None if node is None else loader.construct_document(node)), found
     finally:
         loader.dispose()
 

@@ -32,7 +32,7 @@ def read_settings(path: str | Path) -> tuple[dict[str, Any], dict[str, int]]:
     try:
         if (size := path.stat().st_size) > MOST_BYTES:
             raise InvalidStudy(f"{path} must be a study file. It has {size:,} bytes, over the limit of {MOST_BYTES:,}.")
-        settings, node = read_yaml(path.read_text("utf-8"))
+        settings, lines = read_yaml(path.read_text("utf-8"), _lines)
     except OSError as error:
         raise InvalidStudy(f"{path} must be a readable study file. {error.strerror}.") from None
     except InvalidStudy as error:
@@ -44,7 +44,7 @@ def read_settings(path: str | Path) -> tuple[dict[str, Any], dict[str, int]]:
         raise InvalidStudy(f"{path}{where} must be YAML. {str(reason).rstrip('.')}.") from None
     if not isinstance(settings, dict):
         raise InvalidStudy(f"{path} must hold settings such as `study: noise-robustness`. Got {settings!r:.200}.")
-    return _anchor_paths(settings, path.parent), _lines(node)
+    return _anchor_paths(settings, path.parent), lines
 
 
 def _anchor_paths(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
