@@ -113,13 +113,13 @@ def round_of(number: int, model: Any, folder: Path) -> str:
     names = [name for name in ATTRIBUTIONS if name not in SLOW]
     methods = rng.sample(names, METHODS)
     images = photographs(folder / "images", rng)
+    loaded = heatproof.load_model(rng.choice(("shapes", "shapes-vit")), device="cpu") if number % 4 == 0 else model
     kinds = (
-        lambda: torch.rand(rng.choice((1, 2, 3)), 3, 96, 96),
+        lambda: torch.rand(rng.choice((1, 2, 3)), *loaded.input_shape),
         lambda: demo_shapes(n=3),
         lambda: [str(path) for path in sorted(images.rglob("*.*"))[:3]],
         lambda: str(images),
     )
-    loaded = heatproof.load_model(rng.choice(("shapes", "shapes-vit")), device="cpu") if number % 4 == 0 else model
     refused = 0
     for method in methods:
         try:

@@ -75,7 +75,7 @@ def test_a_study_file_of_gigabytes_is_not_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["[" * 100_000, "{" * 5000, "9" * 100_000, "[&a [x], *a, *a]", "!!bool x", "a: " * 500]
+    "text", ["[" * 100_000, "{" * 5000, "9" * 100_000, "[&a [x], *a, *a]", "!!bool x", "0x" + "9" * 5000, "a: " * 500]
 )
 def test_a_value_of_a_spelling_is_text_where_it_is_too_much(text):
     start = time.process_time()
