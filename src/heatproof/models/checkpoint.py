@@ -95,7 +95,8 @@ def read_weights(path: str | Path, allow_pickle_code: bool = False) -> dict[str,
     if not file.is_file():
         raise ModelError(f"Expected a checkpoint file. There is none at {str(path)!r}. Check the path.")
     content = _safetensors(file) if file.suffix == ".safetensors" else _torch_file(file, allow_pickle_code)
-    weights = {key: value for key, value in _state_dict_in(content).items() if isinstance(value, torch.Tensor)}
+    found = _state_dict_in(content)
+    weights = {key: value for key, value in found.items() if isinstance(key, str) and isinstance(value, torch.Tensor)}
     if not weights:
         raise ModelError(
             f"Expected a state dict (names → tensors) in {file.name}. Got {_kind(content)}. "
