@@ -65,6 +65,8 @@ def read(path: Path, max_pixels: int) -> Pixels:
         raise InvalidImage(f"has the photometric interpretation {kind}, which is not read; save it in grey or RGB")
     found = pydicom.dcmread(path)
     stored = _stored(found)
+    if stored.ndim != (3 if kind in _COLOUR else 2):
+        raise InvalidImage(f"says that it is {kind}, and its pixels have the shape {tuple(stored.shape)}")
     name = printable(path.name)
     if kind == "PALETTE COLOR":
         from pydicom.pixels.processing import apply_color_lut
