@@ -12,6 +12,7 @@ status is 1 if there is one.
 
 import argparse
 import contextlib
+import importlib
 import json
 import logging
 import resource
@@ -174,8 +175,7 @@ def _all(asked: argparse.Namespace, folder: Path) -> int:
 
 
 def _with_atheris(reader: Reader, folder: Path, cases: int) -> int:
-    import atheris
-
+    atheris: Any = importlib.import_module("atheris")
     known: set[tuple[str, str]] = set()
 
     def one(content: bytes) -> None:
