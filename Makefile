@@ -25,7 +25,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-portable bench gpu lint docs site site-version lock dist clean
+.PHONY: help demo test test-portable bench gpu fuzz soak lint docs site site-version lock dist clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
@@ -45,6 +45,12 @@ bench: $(SYNC) ## time beside the floor and the peers; writes benchmarks/latest.
 
 gpu: $(SYNC) ## maps, metrics and a study on a GPU beside the CPU's; writes benchmarks/gpu.json
 	$(BIN)/python scripts/gpu.py $(ARGS)
+
+fuzz: $(SYNC) ## a million damaged files and spellings: each is read or refused, in about 20 minutes
+	$(BIN)/python scripts/fuzz.py $(ARGS)
+
+soak: $(SYNC) ## half an hour of explanations and small studies: memory, files and threads stay flat
+	$(BIN)/python scripts/soak.py $(ARGS)
 
 lint: $(SYNC) ## style and types
 	$(BIN)/ruff check .

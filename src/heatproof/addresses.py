@@ -14,12 +14,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from heatproof.errors import InvalidInput, MissingExtra
+from heatproof.errors import InvalidImage, InvalidInput, MissingExtra
 
 #: A path or an address; the latter is a `UPath`, which may not be installed.
 Place = Any
 #: What reading a damaged `.npz` or JSON file raises.
-DAMAGED = (OSError, ValueError, KeyError, TypeError, IndexError, EOFError, zipfile.BadZipFile, zlib.error)
+DAMAGED = (InvalidImage, OSError, ValueError, KeyError, TypeError, IndexError, EOFError, zipfile.BadZipFile, zlib.error)
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 
 
@@ -94,10 +94,10 @@ def names_in(folder: Place, suffix: str) -> list[str]:
 
 
 def load_arrays(file: Place) -> Any:
-    """The arrays of an `.npz` by name, as `numpy.load`: to be closed. Those of an address are read at once."""
-    import numpy as np
+    """The arrays of an `.npz` by name (an `Archive`), to be closed. Those of an address are read at once."""
+    from heatproof.archives import Archive  # imports numpy
 
-    return np.load(io.BytesIO(file.read_bytes()) if is_address(file) else file, allow_pickle=False)
+    return Archive(file.name, content=io.BytesIO(file.read_bytes())) if is_address(file) else Archive(file)
 
 
 def remove_folder(folder: Place) -> None:

@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from heatproof.errors import InvalidInput, InvalidTarget
+from heatproof.files import refuse_unusual
 
+#: The most bytes of a file of names.
+MOST_BYTES = 100_000_000
 #: The most names that an error lists.
 LISTED = 5
 
@@ -151,6 +154,7 @@ def _some_of(names: Sequence[str]) -> str:
 def _read(path: Path) -> tuple[str, ...]:
     """JSON (a list, index → name or name → index, or a configuration with `id2label`), or one name a line."""
     try:
+        refuse_unusual(path, MOST_BYTES)
         text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is not text"
@@ -160,7 +164,7 @@ def _read(path: Path) -> tuple[str, ...]:
         return _some([line.strip() for line in lines], str(path))
     try:
         found = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the second for brackets in brackets without end
         raise InvalidInput(f"`classes` must be JSON, or one name a line. {path}: {error}.") from None
     if isinstance(found, Mapping):
         return _by_index(found.get("id2label", found.get("label2id", found)), str(path))

@@ -5,6 +5,7 @@ import errno
 import hashlib
 import io
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ from typing import IO, Any
 
 from heatproof.addresses import Place, is_address, put
 from heatproof.errors import HeatproofError, StoreError
+
+#: What a formula of a spreadsheet begins with.
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def write_atomically(path: Path | Place, write: Callable[[IO[bytes]], Any]) -> None:
@@ -41,6 +45,23 @@ def write_atomically(path: Path | Place, write: Callable[[IO[bytes]], Any]) -> N
             raise
 
 
+def exists(path: str | os.PathLike) -> bool:
+    """Whether there is a file or folder of that name; False for a text that no file system takes as a name."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # longer than a name may be, or not to be looked at
+        return False
+
+
+def refuse_unusual(path: Path, most_bytes: int | None = None) -> None:
+    """OSError for what is no regular file (a pipe, a device: reading it may never end), or has too many bytes."""
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    if most_bytes is not None and about.st_size > most_bytes:
+        raise OSError(errno.EFBIG, f"it has {about.st_size:,} bytes, over the limit of {most_bytes:,}", str(path))
+
+
 @contextmanager
 def friendly_os_errors(path: Path | Place) -> Iterator[None]:
     """Turns a system error into a StoreError whose one sentence says what to do; of an address any error."""
@@ -63,6 +84,34 @@ def friendly_os_errors(path: Path | Place) -> Iterator[None]:
         else:
             advice = f"{error.strerror or error}. Choose another --out."
         raise StoreError(f"Cannot write {path}. {advice}") from error
+
+
+def without_formulas(frame: Any) -> Any:
+    """A data frame for a CSV file that people open in a spreadsheet: its texts are no formulas there.
+
+    Names of files and classes come from anywhere, and a spreadsheet runs a cell that begins with `=`, `+`, `-`, `@`, a
+    tab or a return. Such a text gets an apostrophe before it; numbers stay as they are.
+    """
+    frame = frame.rename(columns=_no_formula)
+    for name in frame.columns:
+        if frame[name].dtype.kind not in "biufcmM":
+            frame[name] = [_no_formula(value) for value in frame[name]]
+    return frame
+
+
+def _no_formula(value: Any) -> Any:
+    if not isinstance(value, str) or value[:1] not in _FORMULAS or not value:
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
+def with_formula(text: str) -> str:
+    """A text of such a file as it was before `without_formulas`."""
+    return text[1:] if text[:1] == "'" and text[1:2] in _FORMULAS and text[1:] else text
 
 
 def file_fingerprint(path: Path) -> str:

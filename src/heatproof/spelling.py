@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from heatproof.errors import InvalidInput
@@ -23,7 +24,9 @@ _PARTS = re.compile(
     r"(?:\[(?P<options>.*)\])?",
     re.DOTALL,
 )
-_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+_EXPONENT = re.compile(r"[-+]?(\d+(?:\.\d*)?|\.\d+)[eE][-+]?\d+")
+#: The longest text that is read as YAML, and its most brackets that open.
+_LONGEST, _DEEPEST = 20_000, 100
 _OPEN, _CLOSE, _QUOTE = "[{", "]}", '"'
 
 
@@ -77,21 +80,44 @@ def listed(text: str) -> list[str]:
 
 
 def scalar(text: str) -> Any:
-    """The value that a text stands for: JSON where it is quoted or a list, else a YAML scalar, else the text itself."""
-    import yaml
+    """The value that a text stands for: JSON where it is quoted or a list, else a YAML scalar, else the text itself.
 
+    YAML's anchors and tags are no values: a text that needs them is text.
+    """
     text = text.strip()
     if text[:1] in ("[", _QUOTE):
         try:
             return json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             pass  # YAML's lists need no quotes
     if _EXPONENT.fullmatch(text):
         return float(text)  # YAML 1.1 takes 1e-6 for text
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):  # a date such as 2020-13-45 is a ValueError
+    if len(text) > _LONGEST or text.count("[") + text.count("{") > _DEEPEST:
         return text
+    try:
+        loader = _plain_yaml()(text)
+        try:
+            found = loader.get_single_data()
+            return found if repr(found) else text  # a whole number of 5000 digits, as 0x…, cannot be written
+        finally:
+            loader.dispose()
+    except Exception:  # beside errors of YAML, of many types: a date such as 2020-13-45, `!!bool x`
+        return text
+
+
+@cache
+def _plain_yaml() -> Any:
+    """A loader of YAML without aliases: what they repeat grows beyond all bounds."""
+    import yaml
+
+    class Plain(yaml.SafeLoader):
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            event: Any = self.peek_event()
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+                raise yaml.YAMLError("no anchors here")
+            return super().compose_node(parent, index)
+
+    return Plain
 
 
 def value_text(value: Any) -> str:

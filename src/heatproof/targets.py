@@ -23,11 +23,13 @@ RULES = {
 }
 
 #: A rule that names several classes of an image: the most probable ones.
-TOP = r"top([0-9]+)"
+TOP = r"top([0-9]{1,6})"
 #: The rule that names all labels of an image, where it may have several.
 LABELS = "labels"
 #: A rule that names one more class of an image: `label:2` is its second label, `predicted:2` its second most probable.
-NTH = r"(label|predicted):([1-9][0-9]*)"
+NTH = r"(label|predicted):([1-9][0-9]{0,5})"
+#: The index of a class as text; longer numbers are no class of any network.
+INDEX = r"-?[0-9]{1,18}"
 
 Rule = str | int | Sequence[int | str] | Sequence[Sequence[int | str]] | torch.Tensor | Callable[[torch.Tensor], Any]
 
@@ -55,7 +57,7 @@ def resolved(
         InvalidTarget: an unknown rule, too few or too many targets, or a class outside 0 … K − 1.
     """
     count, classes = logits.shape
-    if values and isinstance(rule, str) and not re.fullmatch(r"-?[0-9]+", rule):
+    if values and isinstance(rule, str) and not re.fullmatch(INDEX, rule):
         rule = _only_column(rule, classes)
     target = as_classes(_apply_rule(rule, logits, labels, clean))
     of_logits = isinstance(rule, str) and target.is_cuda  # one of their own positions, so asking would wait for nothing
@@ -122,7 +124,7 @@ def _apply_rule(rule: Rule, logits: torch.Tensor, labels: Any, clean: torch.Tens
         return _most_probable(logits, int(several[1]), rule)
     if (ranked := re.fullmatch(NTH, rule)) and ranked[1] == "predicted":
         return _most_probable(logits, int(ranked[2]), rule)[:, -1]
-    if re.fullmatch(r"-?[0-9]+", rule):
+    if re.fullmatch(INDEX, rule):
         return int(rule)
     raise InvalidTarget(unknown_rule(rule))
 
@@ -159,7 +161,7 @@ def checked_labels(labels: Iterable[Any], names: Sequence[str] | None) -> list[i
 def _label(given: Any, names: Sequence[str] | None) -> int | None:
     if given is None:
         return None
-    if isinstance(given, str) and not re.fullmatch(r"-?[0-9]+", given):
+    if isinstance(given, str) and not re.fullmatch(INDEX, given):
         if names is None:
             raise InvalidTarget(
                 f"A label must be the index of a class, as the model has no class names. Got {given!r}. Set `classes` "
@@ -194,7 +196,7 @@ def with_indices(target: Any, names: Sequence[str] | None) -> Any:
 
 def is_rule(text: str) -> bool:
     """Whether a text is a rule, or an index, and no class's name."""
-    return text in RULES or bool(re.fullmatch(rf"{TOP}|{NTH}|-?[0-9]+", text))
+    return text in RULES or bool(re.fullmatch(rf"{TOP}|{NTH}|{INDEX}", text))
 
 
 def nth(rule: str) -> tuple[str, int]:
@@ -216,7 +218,7 @@ def one_by_one(rule: str, labels: int = 1) -> list[str]:
 
 
 def _index_of(text: str, names: Sequence[str] | None) -> int:
-    if re.fullmatch(r"[0-9]+", text):
+    if re.fullmatch(r"[0-9]{1,18}", text):
         return int(text)
     if names is None:
         raise InvalidTarget(f"{unknown_rule(text)} The model has no class names: set `classes` (--classes FILE).")

@@ -16,6 +16,7 @@ FLOORS = {
     **dict.fromkeys(
         (
             "addresses",
+            "archives",
             "class_names",
             "errors",
             "registry",
@@ -72,7 +73,7 @@ WITHOUT_TORCH = ("report", "view", "statistics", "plot")
 #: The only rooms that `report` reads from: the store, the table of studies, the numbers, and the ground.
 READ_BY_REPORTS = (
     *("report", "statistics", "studies.store", "studies.study"),
-    *("addresses", "class_names", "errors", "files", "flags", "registry", "seeds", "spelling"),
+    *("addresses", "archives", "class_names", "errors", "files", "flags", "registry", "seeds", "spelling"),
     *("paper_table", "display_names", "bibliography"),
 )
 #: `view` reads the same, and of the panels what draws one map and holds one image.

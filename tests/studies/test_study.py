@@ -117,11 +117,13 @@ def test_a_study_named_by_its_module_needs_no_registration(photographs, tmp_path
         cwd=TOY.parent, capture_output=True, text=True,
     )  # fmt: skip
     assert not done.returncode, done.stderr
-    again = subprocess.run([*command, "report", str(tmp_path / "out")], cwd=TOY.parent, capture_output=True, text=True)
+    again = subprocess.run(
+        [*command, "report", str(tmp_path / "out"), "--allow-code"], cwd=TOY.parent, capture_output=True, text=True
+    )
     assert not again.returncode, again.stderr
     assert "The maps of gradcam change most." in again.stdout
     elsewhere = subprocess.run(
-        [*command, "report", str(tmp_path / "out")], cwd=tmp_path, capture_output=True, text=True
+        [*command, "report", str(tmp_path / "out"), "--allow-code"], cwd=tmp_path, capture_output=True, text=True
     )
     assert elsewhere.returncode and "Expected to import 'toy_study'" in elsewhere.stderr
 

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from heatproof.archives import Archive, is_archive
 from heatproof.code_fingerprint import code_fingerprint
-from heatproof.data.image_opener import open_array, open_grey
+from heatproof.data.image_opener import MAX_PIXELS, mapped_array, open_array, open_grey
 from heatproof.data.image_paths import EXTENSIONS, names_for
 from heatproof.errors import HeatproofWarning, InvalidImage, InvalidInput
-from heatproof.files import file_fingerprint
+from heatproof.files import exists, file_fingerprint
 from heatproof.geometry import Geometry
 from heatproof.memo import cached_property
 from heatproof.tensors import one_channel, upsampled
@@ -67,10 +68,11 @@ class Stored:
                 raise InvalidInput(f"{self.name!r} must hold at least one map. Got none.")
             return
         path = Path(self.where)
-        if not path.is_dir() and not (path.is_file() and path.suffix.lower() in (".npz", ".npy")):
-            there = f"{path} is another file" if path.is_file() else f"There is no {path}"
+        there = exists(path)
+        if not there or (not path.is_dir() and not (path.is_file() and path.suffix.lower() in (".npz", ".npy"))):
+            got = f"{path} is another file" if there else f"There is no {path!s:.200}"
             raise InvalidInput(
-                f"{self.name!r} must be a folder of .npy files or of grey images, or an .npz file. {there}."
+                f"{self.name!r:.200} must be a folder of .npy files or of grey images, or an .npz file. {got}."
             )
 
     @property
@@ -93,10 +95,9 @@ class Stored:
         if path.is_dir():
             return None
         try:
-            found = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix.lower() == ".npy" else None)
-        except Exception as error:  # numpy raises errors of many types for a broken file
+            return Archive(path) if is_archive(path) else {"": mapped_array(path)}
+        except (OSError, InvalidImage) as error:
             raise InvalidInput(f"{self.name!r} must be a file that numpy can read. {path}: {error}.") from error
-        return {"": found} if isinstance(found, np.ndarray) else found
 
     @cached_property
     def stack(self) -> Any:
@@ -146,7 +147,7 @@ class Stored:
 
     def _at(self, key: str) -> Any:
         if self.arrays is not None:
-            return self.arrays[key] if key in self.arrays else None  # noqa: SIM401 - an npz has no get before numpy 2
+            return self.arrays.get(key)
         path = next(filter(Path.is_file, self._files(key)), None)
         if path is None:
             return None
@@ -207,6 +208,8 @@ def as_map(found: Any, size: tuple[int, int], geometry: Geometry) -> np.ndarray 
     if found is None:
         return None
     array = np.asarray(found)
+    if array.size > MAX_PIXELS:
+        raise InvalidImage(f"a map has at most {MAX_PIXELS:,} values; it is {array.shape}")
     if array.dtype.kind not in "buif" or array.ndim not in (2, 3) or not array.size:
         raise InvalidImage(f"a map must be an array (H, W) of numbers; it is {array.shape} {array.dtype}")
     if array.ndim == 3 and array.shape[2] == 1:

@@ -1,6 +1,7 @@
 """The command line: one command per verb. Everything heavy is imported inside the commands, so `--help` is quick."""
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -69,7 +70,13 @@ def _note(message: str, told: set[str]) -> None:
 
 
 def _say(text: str) -> None:
-    print(text.encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
+    print(harmless(text), file=sys.stderr)
+
+
+def harmless(text: str) -> str:
+    """A text for a terminal: what would steer it, as in the name of a file, is written as an escape."""
+    plain = text.encode("utf-8", "backslashreplace").decode()
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda found: f"\\x{ord(found[0]):02x}", plain)
 
 
 def _leave(code: int) -> None:

@@ -45,12 +45,12 @@ def sources_of(plan: Mapping[str, Any]) -> Any:
     from heatproof.perturbations import PERTURBATIONS
     from heatproof.report.citations import Sources
     from heatproof.segments import SEGMENTERS
-    from heatproof.studies.study import study_named
+    from heatproof.studies.study import stored_study
     from heatproof.transformations.catalogue import TRANSFORMATIONS
 
     def study() -> str:
         try:
-            return study_named(str(plan.get("study"))).source
+            return stored_study(str(plan.get("study"))).source
         except HeatproofError:  # a study of the user's own, not known in this process
             return ""
 
@@ -72,7 +72,10 @@ def _method_source(name: str) -> str:
     """The source of a method, with RefineCAM's where it is refined; empty for one of the user's own."""
     from heatproof.attributions import requested
     from heatproof.errors import HeatproofError
+    from heatproof.plugins import PYTHON
 
+    if PYTHON in name:  # results may come from elsewhere, and the module would be imported
+        return ""
     try:
         (request,) = requested([name])
     except HeatproofError:  # its module or its file is not here

@@ -2,12 +2,14 @@
 
 import json
 import math
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
 
+from heatproof.addresses import is_address
 from heatproof.cli.options import Results
 from heatproof.errors import InvalidInput
 
@@ -16,6 +18,10 @@ def query(
     folder: Results,
     sql: Annotated[str, typer.Argument(help="DuckDB SQL; the table is `rows`.")],
     format: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
+    allow_files: Annotated[
+        bool,
+        typer.Option("--allow-files", help="Let the SQL read and write files, attach databases and load extensions."),
+    ] = False,
 ) -> None:
     """Ask a study's rows anything, in SQL."""
     import duckdb
@@ -25,11 +31,15 @@ def query(
     if format not in ("table", "csv", "json"):
         raise InvalidInput(f"--format must be table, csv or json. Got {format!r}.")
     try:
-        found = connect(folder).execute(sql)
+        connection = connect(folder)
+        if not allow_files:
+            _close_to_files(connection, folder, sql)
+        found = connection.execute(sql)
         columns = [column[0] for column in found.description or ()]
         rows = found.fetchall()
     except duckdb.Error as error:
-        raise InvalidInput(f"The query cannot be run. {str(error).strip()}") from None
+        hint = " --allow-files allows it." if isinstance(error, duckdb.PermissionException) else ""
+        raise InvalidInput(f"The query cannot be run. {str(error).strip()}{hint}") from None
     if format == "csv":
         import csv
 
@@ -39,6 +49,34 @@ def query(
         print(json.dumps(found_rows, indent=1, ensure_ascii=False, default=str))
     else:
         print_table(columns, [[_cell(value) for value in row] for row in rows])
+
+
+def _close_to_files(connection: Any, folder: Any, sql: str) -> None:
+    """From now on the connection reads the row files of the study and nothing else, whatever the SQL says.
+
+    Raises:
+        InvalidInput: a statement that writes files; the row files may be read, and so DuckDB would write over one.
+    """
+    import duckdb
+
+    from heatproof.studies.store import shards
+
+    kinds = duckdb.StatementType
+    writes = {kinds.COPY, kinds.EXPORT, kinds.COPY_DATABASE, kinds.PREPARE, kinds.EXECUTE}
+    for statement in duckdb.extract_statements(sql):
+        hidden = statement.type == kinds.EXPLAIN and re.search(r"\bcopy\b", statement.query, re.IGNORECASE)
+        if statement.type in writes or hidden:
+            raise InvalidInput(
+                "The query writes files. --allow-files allows it; --format csv prints the answer as CSV."
+            )
+    # DuckDB would list the folders above, to find what such a name matches; the rows of an address lie elsewhere.
+    if is_address(folder) or set(str(folder.resolve())) & set("*?["):
+        connection.execute("CREATE TABLE kept AS FROM rows; DROP VIEW rows; ALTER TABLE kept RENAME TO rows")
+    files = ", ".join("'" + str(path.resolve()).replace("'", "''") + "'" for path in [] if is_address(folder) else shards(folder))
+    connection.execute(f"SET allowed_paths = [{files}]")
+    connection.execute("SET python_enable_replacements = false")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
 
 
 def list_(

@@ -88,6 +88,13 @@ Measure = Annotated[
         help="Also predict the time beforehand, from so many seconds of measurement, and tell it beside the fact.",
     ),
 ]
+AllowCode = Annotated[
+    bool,
+    typer.Option(
+        "--allow-code",
+        help="Run the code that the study file or the results name (python:…, pickles). Only where you trust them.",
+    ),
+]
 NoReport = Annotated[bool, typer.Option("--no-report", help="Rows and tables only.")]
 Pdf = Annotated[bool, typer.Option("--pdf", help="Also print the page to report.pdf, with Chromium or Chrome.")]
 SPECS = "timm:NAME, torchvision:NAME, hf:NAME_OR_PATH, pypi:efficientnet-lite0, python:package.module:factory, shapes."

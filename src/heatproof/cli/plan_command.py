@@ -42,6 +42,7 @@ def plan(
     setting: options.OtherSettings = None,
     method_from: options.MethodFrom = None,
     option: options.MethodOptions = None,
+    allow_code: options.AllowCode = False,
     workers: options.Workers = None,
     measure: Annotated[
         float, typer.Option(metavar="SECONDS", help="How long a few images are measured; longer is more exact.")
@@ -53,7 +54,7 @@ def plan(
 ) -> None:
     """Say what a study will take before it runs: time, passes, rows, disk, and which part costs most."""
     foreign = options.methods_from(method_from)
-    asked = asked_study(study, model, images, given, flip_rates_of(calibrate, flip_rates), setting)
+    asked = asked_study(study, model, images, given, flip_rates_of(calibrate, flip_rates), setting, allow_code)
     checked = asked.plan(foreign, option)
     from heatproof import progress
     from heatproof.studies.planning import planned

@@ -47,11 +47,12 @@ def run(
     calibrate: options.Calibrate = False,
     flip_rates: options.FlipRates = None,
     setting: options.OtherSettings = None,
+    allow_code: options.AllowCode = False,
     running: Any = None,
 ) -> None:
     """Run a study: rows, tables, statistics, a gallery and a page, in one folder; resumable."""
     foreign = options.methods_from(running.method_from)
-    asked = asked_study(study, model, images, given, flip_rates_of(calibrate, flip_rates), setting)
+    asked = asked_study(study, model, images, given, flip_rates_of(calibrate, flip_rates), setting, allow_code)
     folder = running.out or (asked.out and place(asked.out))
     if folder is None:
         raise InvalidStudy("--out must name a folder for the results. Got none. Example: --out out/first.")
@@ -97,9 +98,10 @@ def asked_study(
     given: Any,
     flip_rates: list[float] | bool | None,
     setting: list[str] | None,
+    allow_code: bool = False,
 ) -> AskedStudy:
     """The study of a name, a study file or a folder of results, with the typed options on top."""
-    settings, lines, source = _study_settings(study)
+    settings, lines, source = _study_settings(study, allow_code)
     repeated = None if study in study_names() else _results(study)
     settings.update(_models(settings, model, values(MODEL, given)))
     settings.update(_datasets_of_folders(images, values(DATASET, given)))
@@ -174,13 +176,23 @@ def report(
     reference: Annotated[
         str | None, typer.Option(metavar="METHOD", help="The method to compare every other with.")
     ] = None,
+    allow_code: options.AllowCode = False,
 ) -> None:
     """Write the tables, the figures and the page of a study again, from its rows alone; and tables for LaTeX."""
     checked_spread(spread)
+    if allow_code:
+        _name_study(folder)
     running = Running(latex=latex, spread=spread, pdf=pdf)
     if pdf:
         _check_pdf(running, folder)
     _report(folder, running, options.display_names(label), reference)
+
+
+def _name_study(folder: Any) -> None:
+    """Imports the study of one's own that results are of."""
+    from heatproof.studies.store import Store
+
+    study_named(str((Store(folder).plan() or {}).get("study")))
 
 
 def start(plan: Any, folder: Any, running: Running) -> Any:
@@ -224,12 +236,14 @@ def merge(
     pdf: options.Pdf = False,
     latex: options.Latex = None,
     spread: options.Spread = "none",
+    allow_code: options.AllowCode = False,
 ) -> None:
     """Put the shards of a study together, and write its gallery, tables and page.
 
     The rows are those of a study that was run in one piece. The network is needed for the gallery alone.
     """
     from heatproof.studies.archive import NAME, read_archive, refuse_missing
+    from heatproof.studies.code_in_files import refuse_code
     from heatproof.studies.merging import merged
 
     checked_spread(spread)
@@ -239,6 +253,8 @@ def merge(
     folder = merged(folders, out)
     try:
         settings, lines = read_archive(folder)
+        if not allow_code:
+            refuse_code(settings, lines, str(folder / NAME))
         refuse_missing(settings, folder)
         start(_plan(settings, [], None, lines, str(folder / NAME)), folder, running)
     except (InvalidInput, ModelError, UnknownName, MissingExtra) as error:
@@ -337,10 +353,15 @@ def _default_methods(settings: Mapping[str, Any]) -> Sequence[str]:
     return study_named(str(settings["study"])).settings.model_fields["methods"].default
 
 
-def _study_settings(study: str) -> tuple[dict[str, Any], dict[str, int], str]:
-    """The settings of a study file, of a folder of results, or of a study's name alone."""
+def _study_settings(study: str, allow_code: bool = False) -> tuple[dict[str, Any], dict[str, int], str]:
+    """The settings of a study file, of a folder of results, or of a study's name alone.
+
+    Raises:
+        InvalidStudy: a file or folder that names code, unless it is allowed.
+    """
     from heatproof.plugins import PYTHON
     from heatproof.registry import unknown
+    from heatproof.studies.code_in_files import refuse_code
     from heatproof.studies.studyfile import read_settings
 
     if study in study_names() or study.startswith(PYTHON):
@@ -348,11 +369,16 @@ def _study_settings(study: str) -> tuple[dict[str, Any], dict[str, int], str]:
     if (folder := _results(study)) is not None:
         from heatproof.studies.archive import NAME, read_archive
 
-        return *read_archive(folder), str(folder / NAME)
-    if study.endswith((".yaml", ".yml")) or Path(study).is_file():
+        settings, lines = read_archive(folder)
+        source = str(folder / NAME)
+    elif study.endswith((".yaml", ".yml")) or Path(study).is_file():
         settings, lines = read_settings(study)
-        return settings, lines, study
-    raise unknown("study (or study file)", study, study_names())
+        source = study
+    else:
+        raise unknown("study (or study file)", study, study_names())
+    if not allow_code:
+        refuse_code(settings, lines, source)
+    return settings, lines, source
 
 
 def _results(study: str) -> Any:

@@ -9,6 +9,10 @@ from pathlib import Path, PurePosixPath
 
 from heatproof.data.image_paths import printable
 from heatproof.errors import InvalidInput
+from heatproof.files import refuse_unusual
+
+#: The most bytes of a CSV file: of ten million images.
+MOST_BYTES = 500_000_000
 
 Row = dict[str, str | None]
 
@@ -27,6 +31,7 @@ def csv_rows(
     """
     where = printable(path)
     try:
+        refuse_unusual(Path(path), MOST_BYTES)
         text = Path(path).read_bytes().decode("utf-8-sig", "backslashreplace")
     except OSError as error:
         raise InvalidInput(f"`{setting}` must be a readable file. {where}: {error.strerror}.") from error

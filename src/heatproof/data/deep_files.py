@@ -7,13 +7,11 @@ import math
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
 
-from heatproof.data.image_paths import printable
 from heatproof.errors import InvalidImage
 from heatproof.pixels import Pixels, pixels
 
@@ -41,7 +39,9 @@ _TURNS = {
 
 
 def refuse_large(width: int, height: int, max_pixels: int) -> None:
-    """InvalidImage for more than `max_pixels` pixels."""
+    """InvalidImage for more than `max_pixels` pixels, and for none."""
+    if width < 1 or height < 1:
+        raise InvalidImage(f"has {width} × {height} pixels")
     if width * height > max_pixels:
         raise InvalidImage(f"has {width} × {height} pixels, over the limit of {max_pixels:,}; make it smaller")
 
@@ -61,24 +61,36 @@ def is_deep_png(head: bytes) -> bool:
     return head.startswith(PNG) and len(head) > 25 and head[24] == 16 and head[25] in (2, 4, 6)
 
 
-def read_png(path: Path, image: Image.Image) -> Pixels:
-    """Such a file; `image` is the one that Pillow has opened, whose size was checked.
+def read_png(image: Image.Image, name: str, again: Callable[[], Image.Image]) -> Pixels:
+    """Such a file; `image` is the one that Pillow has opened, whose size was checked; `again` opens it once more.
 
     Raises:
-        RuntimeError: a broken file.
+        OSError, ValueError …: a broken file.
     """
-    import torch
-    from torchvision.io import ImageReadMode, decode_png
-
-    content = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
-    channels = decode_png(content, ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
+    raw = image.tile[0].args  # type: ignore[attr-defined]
+    if raw == "LA;16B":  # four bytes a pixel, as an image of 8 bits with four channels
+        both = _unpacked(again(), "RGBA")
+        channels = both[..., 0::2] << 8 | both[..., 1::2]
+    else:
+        channels = _unpacked(again(), raw) << 8 | _unpacked(again(), raw.replace("16B", "16L"))
     colours = channels.shape[2] - (channels.shape[2] + 1) % 2
     values, alpha = channels[..., :colours], None
     if channels.shape[2] > colours:
         alpha = channels[..., -1].astype(np.float32) / 65535
     elif (key := image.info.get("transparency")) is not None:
         alpha = (values != np.asarray(key)).any(-1).astype(np.float32)
-    return pixels(values, printable(path.name), alpha=alpha)
+    return pixels(values, name, alpha=alpha)
+
+
+def _unpacked(image: Image.Image, raw: str) -> np.ndarray:
+    """The bytes that a raw mode of Pillow takes of each pixel, `(H, W, C)` uint16.
+
+    `RGB;16B` takes the first byte of each pair, the high one of a PNG, and `RGB;16L` the second. torchvision's decoder
+    gives both at once, but some damaged files end the process there.
+    """
+    with image:
+        image.tile = [tile._replace(args=raw) for tile in image.tile]  # type: ignore[attr-defined]
+        return np.asarray(image).astype(np.uint16)
 
 
 def read_tiff(file: BinaryIO, name: str, max_pixels: int, by_pillow: Callable[[], Image.Image]) -> Pixels | None:

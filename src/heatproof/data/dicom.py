@@ -1,5 +1,8 @@
 """DICOM files through pydicom: rescaled values, and the window that the file itself names (PS3.3, C.11.2)."""
 
+import io
+import zlib
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,8 @@ from heatproof.pixels import Pixels
 #: The endings of DICOM files; the content of a file without one tells too.
 ENDINGS = (".dcm", ".dicom")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+#: The most bytes of a pixel, in all its samples.
+_BYTES = 8
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 
 
@@ -43,7 +48,8 @@ def read(path: Path, max_pixels: int) -> Pixels:
     from pydicom.errors import InvalidDicomError
 
     try:
-        about = pydicom.dcmread(path, stop_before_pixels=True)
+        with _Opened(path, _BYTES * max_pixels) as file:
+            about = pydicom.dcmread(file, stop_before_pixels=True)
     except InvalidDicomError as error:
         raise InvalidImage(f"is not DICOM ({error})") from error
     kind = str(about.get("PhotometricInterpretation", ""))
@@ -59,6 +65,8 @@ def read(path: Path, max_pixels: int) -> Pixels:
         raise InvalidImage(f"has the photometric interpretation {kind}, which is not read; save it in grey or RGB")
     found = pydicom.dcmread(path)
     stored = _stored(found)
+    if stored.ndim != (3 if kind in _COLOUR else 2):
+        raise InvalidImage(f"says that it is {kind}, and its pixels have the shape {tuple(stored.shape)}")
     name = printable(path.name)
     if kind == "PALETTE COLOR":
         from pydicom.pixels.processing import apply_color_lut
@@ -68,6 +76,30 @@ def read(path: Path, max_pixels: int) -> Pixels:
     if kind in _COLOUR:
         return Pixels(stored, (0.0, float(2 ** int(found.BitsStored) - 1)), name=name)
     return _grey(found, stored, kind == "MONOCHROME1", name)
+
+
+class _Opened(io.BufferedReader):
+    """A file for pydicom, which inflates the rest of a deflated file at once, whatever it grows to.
+
+    Raises InvalidImage on reading the rest of one that grows to more than `most` bytes.
+    """
+
+    def __init__(self, path: Path, most: int):
+        super().__init__(io.FileIO(path))
+        self._most = most
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As any file's; all is read of a deflated file only."""
+        found = super().read(size)
+        if size is None or size < 0:
+            stream, inflated, rest = zlib.decompressobj(-zlib.MAX_WBITS), 0, found
+            with suppress(zlib.error):  # pydicom says so
+                while rest and not stream.eof:
+                    inflated += len(stream.decompress(rest, 1 << 20))
+                    rest = stream.unconsumed_tail
+                    if inflated > self._most:
+                        raise InvalidImage("inflates to far more than an image may hold (a decompression bomb?)")
+        return found
 
 
 def _stored(found: Any) -> np.ndarray:

@@ -14,6 +14,7 @@ from heatproof.data.image_opener import open_pixels
 from heatproof.data.image_paths import EXTENSIONS, image_files, printable, subfolders
 from heatproof.data.labels import by_ending, labels_by_ending, read_labels
 from heatproof.errors import InvalidImage, InvalidInput
+from heatproof.files import refuse_unusual
 from heatproof.memo import cached_property
 from heatproof.pixels import Pixels
 
@@ -46,7 +47,9 @@ class ImageFolder:
     @cached_property
     def _fingerprint(self) -> str:
         digest = hashlib.blake2b(digest_size=16)
-        for row in zip(self.ids, self.labels, map(_content, self.paths), strict=True):
+        for id, label, path in zip(self.ids, self.labels, self.paths, strict=True):
+            # A label file may name what lies outside the folder: it is missing, and is not looked at.
+            row = id, label, (-1, "") if self.flags.get(id) == MISSING else _content(path)
             digest.update(repr(row).encode())
         if self.further:
             digest.update(repr(sorted(self.further.items())).encode())
@@ -168,6 +171,7 @@ def _labels_without_file(
 def _content(path: Path) -> tuple[int, str]:
     """Length and hash of the beginning; (-1, '') for a file that cannot be read."""
     try:
+        refuse_unusual(path)
         with path.open("rb") as file:
             head = hashlib.blake2b(file.read(_HEAD), digest_size=16).hexdigest()
             return os.fstat(file.fileno()).st_size, head

@@ -15,6 +15,7 @@ from PIL import Image
 from heatproof.data import deep_files, dicom
 from heatproof.data.image_paths import printable
 from heatproof.errors import InvalidImage, MissingExtra
+from heatproof.files import refuse_unusual
 from heatproof.pixels import FILE, Pixels, as_bytes, channels_last, from_array, plain, rgb
 from heatproof.quiet import ignored_warnings
 from heatproof.windows import Window
@@ -73,6 +74,7 @@ def open_image(
 def header_size(path: str | os.PathLike) -> tuple[int, int] | None:
     """Width and height from the head of an image file that Pillow knows, else None; nothing is decoded."""
     try:
+        refuse_unusual(Path(path))
         with Image.open(path) as image:
             return image.size if min(image.size) > 0 else None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
@@ -102,15 +104,16 @@ def open_array(path: str | os.PathLike, max_values: int = MAX_PIXELS) -> np.ndar
     `max_values` values; the size is checked before the values are read.
     """
     path = Path(path)
-    found = _mapped(path)
+    found = mapped_array(path)
     if found.size > max_values:
         raise InvalidImage(f"{printable(path.name)}: has {found.size:,} values, over the limit of {max_values:,}")
     return np.array(found)
 
 
-def _mapped(path: Path) -> np.ndarray:
-    """The array of an `.npy` file, of which only the header is read."""
+def mapped_array(path: Path) -> np.ndarray:
+    """The array of an `.npy` file, of which only the header is read. InvalidImage for what is none."""
     try:
+        refuse_unusual(path)
         found = np.load(path, allow_pickle=False, mmap_mode="r")
     except Exception as error:  # a broken file meets numpy with errors of many types
         raise InvalidImage(f"{printable(path.name)}: cannot be read ({error})") from error
@@ -120,7 +123,7 @@ def _mapped(path: Path) -> np.ndarray:
 
 
 def _of_array(path: Path, max_pixels: int) -> Image.Image | Pixels:
-    mapped = channels_last(_mapped(path), name := printable(path.name))
+    mapped = channels_last(mapped_array(path), name := printable(path.name))
     deep_files.refuse_large(mapped.shape[1], mapped.shape[0], max_pixels)
     return from_array(np.array(mapped), name)
 
@@ -128,6 +131,7 @@ def _of_array(path: Path, max_pixels: int) -> Image.Image | Pixels:
 def _read(path: str | os.PathLike, meant: Callable[[Any], T], max_pixels: int) -> T:
     path = Path(path)
     try:
+        refuse_unusual(path)
         # Pillow warns of large images before we can look at their size; ours is the limit that counts.
         with ignored_warnings(), path.open("rb") as file:
             head = file.read(deep_files.HEAD)
@@ -144,7 +148,7 @@ def _read(path: str | os.PathLike, meant: Callable[[Any], T], max_pixels: int) -
             with Image.open(file, formats=_formats()) as image:
                 if deep_files.is_deep_png(head):
                     _refuse_large(image, max_pixels)
-                    found = deep_files.read_png(path, image)
+                    found = deep_files.read_png(image, printable(path.name), lambda: Image.open(path, formats=["PNG"]))
                     return meant(deep_files.turned(found, _orientation(image)))
                 return meant(_decoded(image, max_pixels))
     except (MemoryError, MissingExtra):

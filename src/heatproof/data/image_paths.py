@@ -5,7 +5,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from heatproof.errors import InvalidInput
+from heatproof.errors import InvalidInput, warn
+from heatproof.files import exists
 
 #: The extension alone decides: a text file named .jpg counts, and is flagged when it is opened.
 EXTENSIONS = frozenset(
@@ -34,18 +35,26 @@ def names_for(identity: str) -> Iterator[str]:
 def image_files(folder: Path) -> list[Path]:
     """The images below `folder` at any depth, sorted by path; hidden files and folders are skipped.
 
-    Links are followed, each folder is visited once. Raises InvalidInput where there is no such folder, or
-    one of its folders cannot be read.
+    Links are followed, each folder is visited once; a warning says where some lead out of the folder.
+    Raises InvalidInput where there is no such folder, or one of its folders cannot be read.
     """
-    if not folder.exists():
+    if not exists(folder):
         raise InvalidInput(f"`images` must be a folder of images. There is no {printable(folder)}.")
     if not folder.is_dir():
         raise InvalidInput(f"`images` must be a folder of images. {printable(folder)} is a file.")
     try:
-        return sorted(_walk(folder, set()), key=lambda path: os.fsencode(path.relative_to(folder)))
+        outside: list[Path] = []
+        found = sorted(_walk(folder, set(), outside), key=lambda path: os.fsencode(path.relative_to(folder)))
     except OSError as error:
         where = printable(error.filename or folder)
         raise InvalidInput(f"`images` must be readable. {where}: {error.strerror}.") from error
+    if outside:
+        several = f" and {len(outside) - 1:,} more" if len(outside) > 1 else ""
+        warn(
+            f"In {printable(folder)} some links lead out of the folder: {printable(outside[0].relative_to(folder))}"
+            f"{several}. They are followed."
+        )
+    return found
 
 
 def matching_files(pattern: str | os.PathLike) -> list[str]:
@@ -70,11 +79,13 @@ def subfolders(folder: Path) -> list[str]:
     return sorted(found, key=os.fsencode)
 
 
-def _walk(folder: Path, seen: set[str]) -> Iterator[Path]:
+def _walk(folder: Path, seen: set[str], outside: list[Path], root: str = "") -> Iterator[Path]:
+    """The images below a folder; `outside` gets the links that lead out of the first one."""
     real = os.path.realpath(folder)
     if real in seen:
         return
     seen.add(real)
+    root = root or real
     with os.scandir(folder) as entries:
         # Sorted, so that which of two links to one folder is visited does not depend on the disk.
         ordered = sorted(entries, key=lambda entry: os.fsencode(entry.name))
@@ -82,9 +93,15 @@ def _walk(folder: Path, seen: set[str]) -> Iterator[Path]:
         if hidden(entry.name):
             continue
         if entry.is_dir():
-            yield from _walk(folder / entry.name, seen)
+            outside += [folder / entry.name] if _leads_out(entry, root) else []
+            yield from _walk(folder / entry.name, seen, outside, root)
         elif _is_image(entry):
+            outside += [folder / entry.name] if _leads_out(entry, root) else []
             yield folder / entry.name
+
+
+def _leads_out(entry: os.DirEntry, root: str) -> bool:
+    return entry.is_symlink() and os.path.commonpath([os.path.realpath(entry.path), root]) != root
 
 
 def _is_image(entry: os.DirEntry) -> bool:

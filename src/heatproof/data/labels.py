@@ -125,9 +125,9 @@ def labels_by_ending(
     file = read_labels(path, several)
     found = [by_ending(identity, file.labels) for identity in ids]
     if all(label is None for label in found):
+        named = f"names {next(iter(file.labels))!r}, and no image" if file.labels else "gives no image a class"
         raise InvalidInput(
-            f"`labels` must name the images. {printable(path)} names {next(iter(file.labels))!r}, and no image: "
-            f"the first is {ids[0]!r}."
+            f"`labels` must name the images. {printable(path)} {named}: the first is {ids[0] if ids else 'none'!r}."
         )
     return found, file
 

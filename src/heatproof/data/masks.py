@@ -16,6 +16,7 @@ from heatproof.data.csv_rows import Row, csv_rows, image_name
 from heatproof.data.image_opener import MAX_PIXELS, open_array, open_mask
 from heatproof.data.image_paths import EXTENSIONS, image_files, names_for, printable
 from heatproof.errors import InvalidImage, InvalidInput
+from heatproof.files import exists
 
 COLUMNS = ("file", "x0", "y0", "x1", "y1")
 
@@ -50,11 +51,11 @@ def load_masks(path: str | os.PathLike) -> Masks:
         InvalidInput: no such file or folder, a folder without masks, two masks of one name, a CSV that cannot be used.
     """
     where = Path(path)
-    if where.is_dir():
+    if exists(where) and where.is_dir():
         return MaskFolder.of(where)
-    if where.is_file() and where.suffix.lower() in (".csv", ".txt"):
+    if exists(where) and where.is_file() and where.suffix.lower() in (".csv", ".txt"):
         return Boxes.of(where)
-    there = "It is another file" if where.exists() else "It does not exist"
+    there = "It is another file" if exists(where) else "It does not exist"
     raise InvalidInput(f"`masks` must be a folder of masks or a CSV of boxes. Got {printable(where)}. {there}.")
 
 

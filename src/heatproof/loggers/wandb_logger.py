@@ -1,5 +1,6 @@
 """Weights & Biases: a run, online or offline."""
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,6 +40,7 @@ class WandbLogger:
     def run(self) -> Any:
         """The run: the one given, the active one, or one that is started now."""
         if self._run is None:
+            os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # its maker is told of crashes by default
             import wandb
 
             self._own = wandb.run is None

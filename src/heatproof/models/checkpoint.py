@@ -1,4 +1,4 @@
-"""Loads weights from a local file into a module: no code is run, and keys that do not fit are named."""
+"""Loads weights from a local file into a module: no code is run unless asked for; keys that do not fit are named."""
 
 import pickle
 from collections.abc import Mapping
@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from heatproof.errors import ModelError
+from heatproof.errors import ModelError, warn
+from heatproof.quiet import ignored_warnings
 
 #: Where training scripts keep the weights inside their checkpoint, in the order tried.
 _WRAPPERS = (
@@ -29,14 +30,16 @@ _PREFIXES = ("module.", "model.", "_orig_mod.", "net.", "network.", "backbone.")
 _Shapes = Mapping[str, torch.Tensor]
 
 
-def load_weights(module: nn.Module, path: str | Path, name: str) -> None:
+def load_weights(module: nn.Module, path: str | Path, name: str, allow_pickle_code: bool = False) -> None:
     """Loads a checkpoint file into `module`, cast to the module's dtypes (float16 goes into float32).
 
-    Raises ModelError for a file that is missing or would run code, and for weights that do not fit the
-    module: the missing, unexpected and wrongly shaped keys are named.
+    `allow_pickle_code`: open a file that runs code too, with a warning.
+
+    Raises ModelError for a file that is missing or would run code, and for weights that do not fit the module: the
+    missing, unexpected and wrongly shaped keys are named.
     """
     expected = module.state_dict()
-    weights = _without_prefixes(read_weights(path), expected)
+    weights = _without_prefixes(read_weights(path, allow_pickle_code), expected)
     # torch before 0.4.1 saved no counters, and averaged models count their updates in a key of their own.
     missing = [key for key in expected if key not in weights and not key.endswith("num_batches_tracked")]
     unexpected = [key for key in weights if key not in expected and key.rpartition(".")[2] != "n_averaged"]
@@ -83,13 +86,17 @@ def _alike(theirs: str, ours: str, weights: _Shapes, expected: _Shapes) -> bool:
     return same_role and weights[theirs].shape == expected[ours].shape
 
 
-def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file, or of a torch file read with `weights_only=True`."""
+def read_weights(path: str | Path, allow_pickle_code: bool = False) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file, or of a torch file read with `weights_only=True`.
+
+    `allow_pickle_code`: a torch file that cannot be read so is read as a pickle, which runs the code that it holds.
+    """
     file = Path(path).expanduser()
     if not file.is_file():
         raise ModelError(f"Expected a checkpoint file. There is none at {str(path)!r}. Check the path.")
-    content = _safetensors(file) if file.suffix == ".safetensors" else _torch_file(file)
-    weights = {key: value for key, value in _state_dict_in(content).items() if isinstance(value, torch.Tensor)}
+    content = _safetensors(file) if file.suffix == ".safetensors" else _torch_file(file, allow_pickle_code)
+    found = _state_dict_in(content)
+    weights = {key: value for key, value in found.items() if isinstance(key, str) and isinstance(value, torch.Tensor)}
     if not weights:
         raise ModelError(
             f"Expected a state dict (names → tensors) in {file.name}. Got {_kind(content)}. "
@@ -108,20 +115,40 @@ def _safetensors(file: Path) -> dict[str, torch.Tensor]:
         raise ModelError(f"Expected a safetensors file. {file.name} cannot be read: {error}.") from error
 
 
-def _torch_file(file: Path) -> Any:
+def _torch_file(file: Path, allow_pickle_code: bool) -> Any:
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ModelError(
-            f"Expected a file of tensors. {file.name} would run code when opened or is no torch file; it was "
-            f"refused ({str(error).partition('.')[0]}). If you trust its source, load it in Python and save "
-            "`model.state_dict()`, best as safetensors."
-        ) from error
     except Exception as error:  # the old unpickler raises KeyError, IndexError and more on what is no checkpoint
+        if allow_pickle_code:
+            return _with_code(file)
+        reason = str(error).partition("\n")[0]
+        if isinstance(error, pickle.UnpicklingError) or "TorchScript" in reason:
+            raise ModelError(
+                f"Expected a file of tensors. {file.name} would run code when opened or is no torch file; it was "
+                f"refused ({reason.partition('.')[0]}). If you trust its source, save its `model.state_dict()` as "
+                "safetensors, or let its code run with --allow-pickle-code (`allow_pickle_code=True`)."
+            ) from error
         raise ModelError(
-            f"Expected a safetensors file or a torch file of tensors. {file.name} cannot be read: "
-            f"{str(error).partition(chr(10))[0]}. Save `model.state_dict()` and give that file."
+            f"Expected a safetensors file or a torch file of tensors. {file.name} cannot be read: {reason}. "
+            "Save `model.state_dict()` and give that file."
         ) from error
+
+
+def _with_code(file: Path) -> Any:
+    """What a pickle holds; of a whole network its state dict. The code in the file runs."""
+    warn(
+        f"The code in {file.name} runs now, with your rights, as --allow-pickle-code asks. Do so only with files whose "
+        "source you trust."
+    )
+    try:
+        with ignored_warnings():  # torch's own, that a TorchScript archive is one
+            content = torch.load(file, map_location="cpu", weights_only=False)
+    except Exception as error:  # whatever that code raises
+        raise ModelError(
+            f"Expected a torch file. {file.name} cannot be read: {type(error).__name__}: "
+            f"{str(error).partition(chr(10))[0]}. The classes that it names must be importable."
+        ) from error
+    return content.state_dict() if isinstance(content, nn.Module) else content
 
 
 def _state_dict_in(content: Any) -> Mapping[str, Any]:
@@ -129,7 +156,8 @@ def _state_dict_in(content: Any) -> Mapping[str, Any]:
     for _ in range(3):
         if not isinstance(content, Mapping):
             return {}
-        inner = [content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)]
+        found = {key: value.state_dict() if isinstance(value, nn.Module) else value for key, value in content.items()}
+        inner = [found[key] for key in _WRAPPERS if isinstance(found.get(key), Mapping)]
         if not inner:
             break
         content = inner[0]

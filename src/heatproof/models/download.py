@@ -6,6 +6,9 @@ from pathlib import Path
 
 from heatproof.errors import ModelError
 
+# The hub's client tells its maker of what it loads; it reads this once, when it is imported.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
 _PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HF_ENDPOINT")
 
 

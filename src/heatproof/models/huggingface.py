@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from heatproof.errors import MissingExtra, ModelError
+from heatproof.errors import MissingExtra, ModelError, warn
 from heatproof.models.class_names import own_class_names
 from heatproof.models.download import hub_cache, is_path, missing_folder, no_weights, reachable
 from heatproof.models.image_processor import processor_preprocessing
@@ -20,11 +20,13 @@ def hugging_face_model(request: ModelRequest) -> Found:
     if not local and is_path(request.name):
         raise missing_folder(request.spec, request.name)
     where: dict[str, Any] = {"local_files_only": True} if local or not reachable("huggingface.co") else {}
+    where["trust_remote_code"] = _runs_code(request)  # without a word transformers asks on the terminal, and waits
     try:
         module = _build_network(transformers, request, where)
     except (OSError, ValueError) as error:
         if isinstance(error, ValueError) or local:
-            raise ModelError(f"Expected an image classifier at {request.spec}. {_first_line(error)}") from error
+            trust = " To run its code: --model-arg trust_remote_code=true." if "trust_remote_code" in str(error) else ""
+            raise ModelError(f"Expected an image classifier at {request.spec}. {_first_line(error)}{trust}") from error
         raise no_weights(request.spec, hub_cache(), error) from error
     config = module.config
     processor = _processor(transformers, request.name, where)
@@ -32,6 +34,15 @@ def hugging_face_model(request: ModelRequest) -> Found:
     found = base.overridden(classes=own_class_names(module), channels=getattr(config, "num_channels", None))
     several = getattr(config, "problem_type", None) == "multi_label_classification"
     return module.float(), found, {"multi_label": True} if several else {}
+
+
+def _runs_code(request: ModelRequest) -> bool:
+    """Whether the arguments ask for code that comes with the model; a warning says that it runs."""
+    trusted = bool(request.args.get("trust_remote_code", False))
+    if trusted or request.args.get("weights_only", True) is not True:
+        named = "trust_remote_code" if trusted else "weights_only=false"
+        warn(f"Code that comes with {request.spec} may run, with your rights, as {named} asks.")
+    return trusted
 
 
 def _transformers() -> Any:
@@ -47,10 +58,12 @@ def _transformers() -> Any:
 
 def _build_network(transformers: Any, request: ModelRequest, where: dict[str, Any]) -> nn.Module:
     auto = transformers.AutoModelForImageClassification
-    name = str(Path(request.name).expanduser()) if where else request.name
+    name = str(Path(request.name).expanduser()) if "local_files_only" in where else request.name
+    args = {key: value for key, value in request.args.items() if key not in where}
     if not request.pretrained:
-        return auto.from_config(transformers.AutoConfig.from_pretrained(name, **where, **request.args))
-    module, info = auto.from_pretrained(name, output_loading_info=True, **where, **request.args)
+        config = transformers.AutoConfig.from_pretrained(name, **where, **args)
+        return auto.from_config(config, trust_remote_code=where["trust_remote_code"])
+    module, info = auto.from_pretrained(name, output_loading_info=True, **where, **args)
     missing = sorted({*info.get("missing_keys", ()), *(str(key) for key in info.get("mismatched_keys", ()))})
     if missing:
         raise ModelError(

@@ -83,12 +83,12 @@ def _name_of(root: nn.Module, layer: nn.Module) -> str:
 
 def _resolve_indices(root: nn.Module, spelling: str) -> str | None:
     """`layer4[-1].conv2` → `layer4.1.conv2`, or None where a step does not exist."""
-    if not re.fullmatch(r"\w+(\.-?\w+|\[-?\d+\])*", spelling):
+    if not re.fullmatch(r"\w+(\.-?\w+|\[-?\d{1,9}\])*", spelling):
         return None
     module, path = root, []
     for step in re.findall(r"-?\w+", spelling):
         children = dict(module.named_children())
-        number = re.fullmatch(r"-?\d+", step)
+        number = re.fullmatch(r"-?\d{1,9}", step)
         if step not in children and number and -len(children) <= int(step) < len(children):
             step = list(children)[int(step)]
         if step not in children:

@@ -55,6 +55,7 @@ def load_model(
     multi_label: bool = False,
     output: str | None = None,
     input_shape: Sequence[int] | None = None,
+    allow_pickle_code: bool = False,
 ) -> Model:
     """The classifier called `spec` (see `FORMS`), in eval mode on `device`, with its preprocessing.
 
@@ -86,6 +87,7 @@ def load_model(
         output: `value` for a network whose outputs are numbers in units of their own, as of a regression; by default
             `logit`, or what a `python:` factory's own model says.
         input_shape: (channels, height, width) of a network whose images have not three channels; replaces `size`.
+        allow_pickle_code: open a checkpoint that is a pickle with code in it, which then runs; a warning says so.
 
     Raises:
         UnknownName: no such form or model, with near misses.
@@ -116,7 +118,7 @@ def load_model(
     Preprocessing().overridden(mean, std, size, resize, interpolation, **seen)  # raises before the model is built
     module, preprocessing, *more = source(ModelRequest(spec, rest, args, wanted))
     if checkpoint is not None:
-        load_weights(module, checkpoint, spec)
+        load_weights(module, checkpoint, spec, allow_pickle_code)
     module = channels_last(module.eval().to(where))
     own = dict(more[0]) if more else {}
     chosen = preprocessing.overridden(mean, std, size, resize, interpolation, classes, **seen)

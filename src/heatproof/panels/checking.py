@@ -15,7 +15,7 @@ from torch import nn
 from heatproof.ambient import neutral
 from heatproof.engine import as_model
 from heatproof.errors import InvalidInput
-from heatproof.files import write_atomically
+from heatproof.files import without_formulas, write_atomically
 from heatproof.geometry import Geometry
 from heatproof.models import Model
 from heatproof.models.preprocessing import Preprocessing, preprocessing_facts
@@ -202,7 +202,7 @@ class Check:
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Writes `check.csv` and `seen.png`; returns the picture's path. The table can be a reference elsewhere."""
         target, text = Path(folder), io.StringIO()
-        self.table.to_csv(text, index=False)
+        without_formulas(self.table).to_csv(text, index=False)
         write_atomically(target / "check.csv", lambda file: file.write(text.getvalue().encode("utf-8", "replace")))
         drawing = self._sheet.png()
         write_atomically(target / "seen.png", lambda file: file.write(drawing))

@@ -15,6 +15,7 @@ from heatproof.data.csv_rows import csv_rows, image_name
 from heatproof.data.labels import by_ending
 from heatproof.engine import halved
 from heatproof.errors import InvalidImage, InvalidInput, InvalidTarget
+from heatproof.files import with_formula
 from heatproof.models import Model
 from heatproof.models.one_output import warn_of_values
 from heatproof.models.probability_outputs import warn_of_probabilities
@@ -240,6 +241,7 @@ def read_reference(path: str | os.PathLike, shots: Sequence[ImageSource], model:
                 f"`reference` must have one of the columns {', '.join(CLASS_COLUMNS)}. {line.partition(',')[0]} has "
                 f"{', '.join(map(str, row))}."
             )
+        row = {name: with_formula(value) if isinstance(value, str) else value for name, value in row.items()}
         if text := (row[column] or "").strip():
             known[image_name(row, line)] = Expected(_class(text, model, line), _probability(row, line))
     found = [by_ending(shot.id, known) for shot in shots]

@@ -14,6 +14,7 @@ from torch import nn
 
 from heatproof import explained_output, targets
 from heatproof.ambient import neutral
+from heatproof.archives import Archive
 from heatproof.class_names import class_text
 from heatproof.engine import as_model, of_output
 from heatproof.errors import InvalidInput
@@ -174,7 +175,7 @@ class GalleryFolder:
     def known(self, number: int, digest: str) -> ExplainedImage | None:
         """The entry of an image from an earlier run with the same digest; None where there is none."""
         with suppress(Exception):  # a foreign or damaged file is made anew
-            with np.load(self._map_file(number), allow_pickle=False) as arrays:
+            with Archive(self._map_file(number)) as arrays:
                 entry, about = from_arrays(arrays)
             if about["digest"] == digest:
                 self.kept += 1

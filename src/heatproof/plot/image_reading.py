@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from heatproof.archives import Archive
 from heatproof.errors import InvalidInput
 from heatproof.panels.explained_image import ClassProbability, ExplainedClass, ExplainedImage, Map, from_arrays
 from heatproof.plot.paper import refused
@@ -45,7 +46,7 @@ def read_images(maps: Any, images: Any, rows: Rows, function: str) -> list[Expla
 
 
 def _stored(file: Any) -> ExplainedImage:
-    with np.load(file, allow_pickle=False) as arrays:
+    with Archive(file) as arrays:
         return from_arrays(arrays)[0]
 
 

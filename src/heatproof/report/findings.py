@@ -31,7 +31,7 @@ from heatproof.statistics.audit_sentence import sentence
 from heatproof.statistics.class_scores import CLASSES, class_table
 from heatproof.statistics.peaks import Peaks, peak_sentences, place_of
 from heatproof.statistics.special_rows import GROUND_TRUTH
-from heatproof.studies.study import Study, study_named
+from heatproof.studies.study import Study, stored_study
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,10 @@ class Findings:
         """The study as it is declared.
 
         Raises:
-            UnknownName: no study of that name is known in this process.
+            UnknownName: no study of that name is known in this process. InvalidStudy: code that was not asked for.
         """
         try:
-            return study_named(str(self.plan.get("study")))
+            return stored_study(str(self.plan.get("study")))
         except UnknownName as error:
             raise UnknownName(
                 f"{error} A study of your own is known after `register_study`, or if it is run as "

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from heatproof.class_names import name_of
 from heatproof.errors import StoreError
-from heatproof.files import write_atomically
+from heatproof.files import without_formulas, write_atomically
 from heatproof.report.findings import Findings
 from heatproof.report.frames import Frame
 from heatproof.report.noise_checks import NoiseChecks, boundary_table, network_table
@@ -65,7 +65,7 @@ def file_tables(folder: Path, tables: Mapping[str, Frame]) -> None:
 
 
 def _csv(frame: Frame) -> bytes:
-    return frame.to_csv(index=False, lineterminator="\n").encode("utf-8", "surrogateescape")
+    return without_formulas(frame).to_csv(index=False, lineterminator="\n").encode("utf-8", "surrogateescape")
 
 
 def _parquet(frame: Frame) -> bytes:

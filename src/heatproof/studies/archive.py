@@ -13,6 +13,7 @@ import yaml
 from heatproof.addresses import Place
 from heatproof.errors import InvalidStudy
 from heatproof.files import write_atomically
+from heatproof.studies.code_in_files import code_in
 from heatproof.studies.settings import Plan, listed
 from heatproof.studies.store import Store
 from heatproof.studies.studyfile import PATHS, read_settings
@@ -23,15 +24,17 @@ NAME = "study.yaml"
 BEFORE_PATHS = ("mosaic", "funnybirds", "funnybirds-val", "funnybirds-test", "hf")
 #: What a model or a set of images in memory is called; it cannot be run again from a file.
 IN_MEMORY = "given:"
-HEADER = "# Every setting of this study. To repeat it: heatproof run {folder} --out NEW_FOLDER\n"
+HEADER = "# Every setting of this study. To repeat it: heatproof run {folder} --out NEW_FOLDER{code}\n"
 
 
 def write_archive(folder: Place, given: Plan, done: Plan) -> None:
     """Writes `study.yaml`, unless it holds these settings. given: the settings as they were given; done: as run."""
-    settings = yaml.safe_dump(archived(given, done), sort_keys=False, allow_unicode=True, width=110)
+    made = archived(given, done)
+    settings = yaml.safe_dump(made, sort_keys=False, allow_unicode=True, width=110)
     body, path = settings.encode("utf-8", "replace"), folder / NAME
     if not path.is_file() or not path.read_bytes().endswith(body):
-        header = HEADER.format(folder=folder).encode("utf-8", "replace")
+        code = " --allow-code" if any(code_in(made)) else ""
+        header = HEADER.format(folder=folder, code=code).encode("utf-8", "replace")
         write_atomically(path, lambda file: file.write(header + body))
 
 

@@ -46,7 +46,9 @@ class StudyModels:
         if self._changed is None or self._changed[0] != state:
             self._changed = None
             changed = (
-                randomised(model, self.plan.seed) if state == RANDOMISED else reweighted(model, checkpoint_of(state))
+                randomised(model, self.plan.seed)
+                if state == RANDOMISED
+                else reweighted(model, checkpoint_of(state), self.plan.models[index].allow_pickle_code)
             )
             self._changed = (state, changed)
         return self._changed[1]
@@ -93,10 +95,10 @@ def randomised(model: Model, seed: int) -> Model:
     return copy.model
 
 
-def reweighted(model: Model, checkpoint: Path) -> Model:
+def reweighted(model: Model, checkpoint: Path, allow_pickle_code: bool = False) -> Model:
     """A copy with the weights of another checkpoint."""
     copy = model.copied()
-    load_weights(copy.module, checkpoint, model.name)
+    load_weights(copy.module, checkpoint, model.name, allow_pickle_code)
     return copy
 
 

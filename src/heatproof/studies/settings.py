@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from heatproof import spelling
 from heatproof.errors import UnknownName
+from heatproof.files import exists
 from heatproof.studies.naming import named_methods
 from heatproof.windows import checked_background, checked_window
 
@@ -31,6 +32,11 @@ class ModelPlan(Strict):
     spec: str = Field(description="The model's name; see above.")
     name: str | None = Field(None, description="What the results call it.")
     checkpoint: str | None = Field(None, description="Local weights: .safetensors, or a torch file without code.")
+    allow_pickle_code: bool = Field(
+        False,
+        description="Open a checkpoint that is a pickle with code in it: the code runs with your rights. A warning "
+        "says so each time.",
+    )
     model_args: dict[str, Any] = Field(
         default_factory=dict, description="Arguments of the model's constructor, by name."
     )
@@ -436,7 +442,7 @@ def maps_given(value: Any) -> Any:
     for item in listed(value):
         if isinstance(item, str):
             name, equals, path = item.partition("=")
-            whole = not equals or not name or Path(item).exists()
+            whole = not equals or not name or exists(item)
             found.append({"path": item} if whole else {"name": name.strip(), "path": path})
         elif isinstance(item, Mapping) and "path" not in item:
             found += maps_given(item)

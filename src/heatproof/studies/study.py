@@ -165,6 +165,8 @@ BUILT_IN = {
 }
 
 _registered: dict[str, Study] = {}
+#: The `python:` names whose code this process was asked to run.
+_named: set[str] = set()
 
 
 def register_study(study: Study) -> Study:
@@ -227,4 +229,21 @@ def study_named(name: str) -> Study:
     if not isinstance(found, Study):
         raise InvalidStudy(f"{name} must be a `heatproof.studies.Study`. Got {type(found).__name__}.")
     _refuse_taken(found)
+    _named.add(name)
     return found
+
+
+def stored_study(name: str) -> Study:
+    """The study that a results folder names. Results may come from elsewhere: their word alone runs no code.
+
+    Raises:
+        UnknownName: there is none. InvalidStudy: `python:…`, for which `study_named` was not called in this
+            process.
+    """
+    if name.startswith(PYTHON) and name not in _named:
+        raise InvalidStudy(
+            f"These results are of {name}, and their page is made by its code. Results may come from elsewhere, so the "
+            "code is not run without a word. If it is yours, add --allow-code; in Python call "
+            f"heatproof.studies.study.study_named({name!r}) before."
+        )
+    return study_named(name)

@@ -8,6 +8,8 @@ import yaml
 
 from heatproof.addresses import Place, is_address, place
 from heatproof.errors import InvalidStudy
+from heatproof.files import exists
+from heatproof.studies.bounded_yaml import MOST_BYTES, read_yaml
 from heatproof.studies.settings import listed, maps_given
 
 NAMED_SETS = ("shapes", "creatures", "torchvision", "mosaic", "funnybirds", "funnybirds-val", "funnybirds-test")
@@ -26,21 +28,26 @@ def read_settings(path: str | Place) -> tuple[dict[str, Any], dict[str, int]]:
     Relative paths start at the file's folder; in a file at an address they are left as they are.
 
     Raises:
-        InvalidStudy: the file cannot be read, is not YAML, is not a mapping, or has a key twice.
+        InvalidStudy: the file cannot be read, is not YAML, is not a mapping, has a key twice, or is beyond the bounds
+            of `bounded_yaml`.
     """
     file: Any = place(path)
     try:
-        text = file.read_text("utf-8")
-        settings = yaml.safe_load(text)
+        if (size := file.stat().st_size) > MOST_BYTES:
+            raise InvalidStudy(f"{path} must be a study file. It has {size:,} bytes, over the limit of {MOST_BYTES:,}.")
+        settings, lines = read_yaml(file.read_text("utf-8"), _lines)
     except OSError as error:
         raise InvalidStudy(f"{path} must be a readable study file. {error.strerror}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except InvalidStudy as error:
+        raise InvalidStudy(f"{path}, {error}." if str(error).startswith("line ") else str(error)) from None
+    except Exception as error:  # beside errors of YAML, those of values that cannot be: `!!bool x`, 5000 digits
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise InvalidStudy(f"{path}{where} must be YAML. {getattr(error, 'problem', None) or error}.") from None
+        reason = getattr(error, "problem", None) or (str(error).splitlines() or [type(error).__name__])[0]
+        raise InvalidStudy(f"{path}{where} must be YAML. {str(reason).rstrip('.')}.") from None
     if not isinstance(settings, dict):
-        raise InvalidStudy(f"{path} must hold settings such as `study: noise-robustness`. Got {settings!r}.")
-    return _anchor_paths(settings, Path() if is_address(file) else file.parent), _lines(text)
+        raise InvalidStudy(f"{path} must hold settings such as `study: noise-robustness`. Got {settings!r:.200}.")
+    return _anchor_paths(settings, Path() if is_address(file) else file.parent), lines
 
 
 def _anchor_paths(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -69,32 +76,31 @@ def _anchor_paths(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
 def _anchor(value: Any, folder: Path) -> Any:
     if isinstance(value, list):
         return [_anchor(item, folder) for item in value]
-    known = isinstance(value, str) and not _a_name(value) and (folder / value).exists()
+    known = isinstance(value, str) and not _a_name(value) and exists(folder / value)
     return str(folder / value) if known else value
 
 
 def _anchored_maps(method: Any, folder: Path) -> Any:
     kind, colon, path = method.partition(":") if isinstance(method, str) else ("", "", "")
-    return f"maps:{folder / path}" if kind == "maps" and colon and (folder / path).exists() else method
+    return f"maps:{folder / path}" if kind == "maps" and colon and exists(folder / path) else method
 
 
 def _a_name(images: str) -> bool:
     return images.partition(":")[0] in NAMED_SETS  # as in data.loading, which loads torch
 
 
-def _lines(text: str) -> dict[str, int]:
+def _lines(root: Any) -> dict[str, int]:
     """Dotted field → line, from the YAML nodes."""
     found: dict[str, int] = {}
 
     def visit(node: Any, path: str) -> None:
         if isinstance(node, yaml.MappingNode):
-            keys = [key.value for key, _ in node.value]
-            for key in keys:
-                if keys.count(key) > 1:
-                    line = max(k.start_mark.line for k, _ in node.value if k.value == key) + 1
-                    raise InvalidStudy(f"line {line}: `{key}` is there twice. Keep one")
+            keys: set[Any] = set()
             for key, value in node.value:
+                if isinstance(key.value, str) and key.value in keys:
+                    raise InvalidStudy(f"line {key.start_mark.line + 1}: `{key.value}` is there twice. Keep one")
                 name = f"{path}.{key.value}".lstrip(".")
+                keys.add(key.value if isinstance(key.value, str) else None)
                 found[name] = key.start_mark.line + 1
                 visit(value, name)
         elif isinstance(node, yaml.SequenceNode):
@@ -102,5 +108,5 @@ def _lines(text: str) -> dict[str, int]:
                 found[f"{path}.{index}"] = value.start_mark.line + 1
                 visit(value, f"{path}.{index}")
 
-    visit(yaml.compose(text, Loader=yaml.SafeLoader), "")
+    visit(root, "")
     return found

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from heatproof.archives import Archive
 from heatproof.errors import StoreError
 from heatproof.panels.explained_image import INDEX, ExplainedImage, Method, from_arrays, summary
 from heatproof.view.interface import APART, BROKEN, LOW, WRONG, ListPage, ListRow, Number, Shown, Wanted
@@ -99,7 +100,7 @@ class ExplainedCollection:
             return ExplainedImage(self._ids[key], row.name, flag=row.why)
         path = self._folder / "maps" / Path(name).name
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with Archive(path) as arrays:
                 return from_arrays(arrays)[0]
         except Exception as error:  # a file of any content
             return ExplainedImage(self._ids[key], row.name, flag=_damaged(path, error))
@@ -108,7 +109,7 @@ class ExplainedCollection:
         """The methods of the first file that can be read; its model and output become facts."""
         for name in filter(None, self._files):
             try:
-                with np.load(self._folder / "maps" / Path(name).name, allow_pickle=False) as arrays:
+                with Archive(self._folder / "maps" / Path(name).name) as arrays:
                     about = json.loads(str(arrays["about"]))
                 details = about.get("details") or {}
                 self.facts = [("Model", str(about.get("model", ""))), ("Images", str(len(self._every)))]
@@ -139,7 +140,7 @@ def _summaries(folder: Path) -> Iterator[dict[str, Any]]:
             pass
     for path in sorted((folder / "maps").glob("*.npz")):
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with Archive(path) as arrays:
                 yield {**summary(from_arrays(arrays)[0]), "file": path.name}
         except Exception as error:
             yield {"id": path.stem, "name": path.stem, "file": path.name, "flag": _damaged(path, error)}

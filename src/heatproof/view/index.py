@@ -69,6 +69,9 @@ FROM scores o JOIN mine m USING (metric, method) JOIN images i ON i.key = o.key
 WHERE i.model = ? AND i.dataset = ? GROUP BY o.metric, o.method
 """
 
+#: SQL: a text of a table without the apostrophe that `files.without_formulas` puts before a formula.
+_AS_STORED = r"""regexp_replace({}, '^''([=+@\t\r-])', '\1')"""
+
 
 class ImageIndex:
     """The table of the images of a study. One query runs at a time.
@@ -141,9 +144,12 @@ class ImageIndex:
         if not table.is_file():
             return False
         try:
+            names = ", ".join(
+                f"{_AS_STORED.format(name)} AS {name}" for name in ("model", "dataset", "image", "method")
+            )
             self._rows.execute(
-                "CREATE TABLE decisions AS SELECT key, method, decision, reason FROM read_csv(?, all_varchar = true) "
-                "JOIN images USING (model, dataset, image)", [str(table)],
+                f"CREATE TABLE decisions AS SELECT key, method, decision, reason FROM (SELECT * REPLACE ({names}) FROM "
+                "read_csv(?, all_varchar = true)) JOIN images USING (model, dataset, image)", [str(table)],
             )  # fmt: skip
         except Exception:  # a table of another version
             return False

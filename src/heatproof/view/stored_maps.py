@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from heatproof.addresses import DAMAGED
+from heatproof.addresses import DAMAGED, load_arrays
 from heatproof.panels.explained_image import Map
 
 #: Why a stored map says nothing.
@@ -67,7 +67,7 @@ class StoredMaps:
 
     def _opened(self, job: str) -> Mapping[str, np.ndarray]:
         """The arrays of a file; none where it is missing or damaged."""
-        with suppress(*DAMAGED), np.load(self._folder / "maps" / f"{job}.npz") as arrays:
+        with suppress(*DAMAGED), load_arrays(self._folder / "maps" / f"{job}.npz") as arrays:
             return dict(arrays)
         return {}
 
@@ -87,7 +87,7 @@ class StoredMaps:
             names = [column["condition"] for column in case["columns"]]
             if condition in names:
                 path = self._folder / "gallery" / Path(case["file"]).name
-                with suppress(*DAMAGED), np.load(path, allow_pickle=False) as arrays:
+                with suppress(*DAMAGED), load_arrays(path) as arrays:
                     return {name: arrays[name] for name in ("images", "maps")}, names.index(condition), case["methods"]
         return None
 
