@@ -72,7 +72,8 @@ def _close_to_files(connection: Any, folder: Any, sql: str) -> None:
     # DuckDB would list the folders above, to find what such a name matches; the rows of an address lie elsewhere.
     if is_address(folder) or set(str(folder.resolve())) & set("*?["):
         connection.execute("CREATE TABLE kept AS FROM rows; DROP VIEW rows; ALTER TABLE kept RENAME TO rows")
-    files = ", ".join("'" + str(path.resolve()).replace("'", "''") + "'" for path in [] if is_address(folder) else shards(folder))
+    near = [] if is_address(folder) else shards(folder)
+    files = ", ".join("'" + str(path.resolve()).replace("'", "''") + "'" for path in near)
     connection.execute(f"SET allowed_paths = [{files}]")
     connection.execute("SET python_enable_replacements = false")
     connection.execute("SET enable_external_access = false")
