@@ -40,8 +40,9 @@ def write_archive(folder: Place, given: Plan, done: Plan) -> None:
 
 def copy_archive(source: Place, target: Place) -> None:
     """Copies `study.yaml` of one results folder to another."""
-    _, _, body = (source / NAME).read_bytes().partition(b"\n")
-    header = HEADER.format(folder=target).encode("utf-8", "replace")
+    first, _, body = (source / NAME).read_bytes().partition(b"\n")
+    code = " --allow-code" if first.endswith(b" --allow-code") else ""
+    header = HEADER.format(folder=target, code=code).encode("utf-8", "replace")
     write_atomically(target / NAME, lambda file: file.write(header + body))
 
 
