@@ -31,8 +31,8 @@ def studied(monkeypatch: pytest.MonkeyPatch) -> list:
     """The plans of the studies that were started, in place of the studies."""
     started: list = []
 
-    def start(plan, folder, workers, no_report):
-        started.append((plan, folder, workers))
+    def start(plan, folder, running):
+        started.append((plan, folder, running.workers))
         return SimpleNamespace(answers=[SimpleNamespace(sentence="Show <none>.", details=("Only 24 images.",))])
 
     monkeypatch.setattr(study_commands, "start", start)

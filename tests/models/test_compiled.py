@@ -112,7 +112,7 @@ def test_a_study_on_compiled_copies_has_the_same_scores_and_is_finished_only_so(
     difference = (always["value"] - auto["value"]).abs()
     assert 0 < difference.max() < 1e-4  # compiled, and the same
     next((tmp_path / "always" / "rows").glob("*.parquet")).unlink()
-    with pytest.raises(heatproof.errors.StoreError, match="compiled is"):
+    with pytest.raises(heatproof.errors.StoreError, match=r"compiled networks \(--compile\) are"):
         run.run(plan(compile="never"), tmp_path / "always", workers=1)
     run.run(plan(), tmp_path / "always", workers=1)  # as it was begun
     assert scores(tmp_path / "always").equals(always)

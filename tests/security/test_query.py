@@ -5,8 +5,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from heatproof import cli
+from heatproof.studies.rows import SCHEMA
 
 ROWS = {"metric": ["road", "road"], "value": [0.25, 0.75], "reference": [True, True]}
+TABLE = pa.table({one.name: pa.array(ROWS.get(one.name, [None, None]), one.type) for one in SCHEMA}, schema=SCHEMA)
 
 
 @pytest.fixture
@@ -15,7 +17,7 @@ def folder(tmp_path):
     found = tmp_path / "it's [a] *"
     (found / "rows").mkdir(parents=True)
     for name in ("a", "b"):
-        pq.write_table(pa.table(ROWS), found / "rows" / f"{name}.parquet")
+        pq.write_table(TABLE, found / "rows" / f"{name}.parquet")
     return found
 
 

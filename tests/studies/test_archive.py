@@ -95,3 +95,17 @@ def test_a_study_is_repeated_to_the_same_bytes(tmp_path):
         assert (first / name).read_bytes() == (second / name).read_bytes(), name
     refused = run.invoke(app, ["run", str(first), "--out", str(first)])
     assert isinstance(refused.exception, InvalidStudy)
+
+
+def test_a_calibrated_study_can_be_repeated_from_its_folder(photographs, tmp_path):
+    from heatproof.studies.plan import checked_plan
+    from heatproof.studies.run import run
+
+    settings = {"study": "noise-robustness", "models": ["shapes"], "datasets": [str(photographs)], "limit": 2,
+                "methods": ["eigencam"], "perturbations": ["gaussian-noise"], "segmenters": ["grid"],
+                "calibrate": [0.3]}  # fmt: skip
+    run(checked_plan(settings), tmp_path / "out", workers=1)
+    from heatproof.studies.archive import read_archive
+
+    again, lines = read_archive(tmp_path / "out")
+    assert "severities" not in again and checked_plan(again, lines).calibrate == (0.3,)

@@ -144,3 +144,27 @@ def test_strengths_that_cannot_be_read_are_calibrated_again(tmp_path, photograph
     with pytest.warns(HeatproofWarning, match=r"calibration\.json is damaged"):
         run.run(plan, tmp_path, workers=1)
     assert (tmp_path / "calibration.json").read_bytes() == written
+
+
+def test_lost_rows_are_told_on_the_terminal_and_on_the_page(tmp_path, capsys):
+    from heatproof import cli
+
+    words = "run noise-robustness --model shapes --images shapes --limit 3 --batch-size 1 --methods eigencam"
+    more = "--perturbations gaussian-noise --severities 1 --segmenter grid --workers 1 --no-report --out"
+    with pytest.raises(SystemExit):
+        cli.main([*words.split(), *more.split(), str(tmp_path / "out")])
+    sorted((tmp_path / "out" / "rows").glob("*.parquet"))[1].unlink()
+    capsys.readouterr()
+    for command in (["report"], ["query", "--format", "csv"]):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(
+                [
+                    command[0],
+                    str(tmp_path / "out"),
+                    *(["SELECT count(*) FROM rows"] if command[1:] else []),
+                    *command[1:],
+                ]
+            )
+        told = capsys.readouterr()
+        assert not ended.value.code and "1 of 3 jobs" in told.out + told.err
+    assert "Unfinished: 1 of 3 jobs is missing" in (tmp_path / "out" / "report.html").read_text()

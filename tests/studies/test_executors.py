@@ -190,6 +190,9 @@ def test_the_executor_follows_from_what_was_asked(asked, jobs, kind):
         (Execution(address="auto"), InvalidStudy, "--executor ray"),
         (Execution(timeout=-1), InvalidStudy, "minutes, or 0"),
         (Execution(timeout=float("nan")), InvalidStudy, "minutes, or 0"),
+        (Execution(timeout="soon"), InvalidStudy, "minutes, or 0"),
+        (Execution(workers=1.5), InvalidStudy, "whole number. Got 1.5"),
+        (Execution(executor=3), InvalidStudy, "one of serial, processes, ray. Got 3"),
     ],
 )
 def test_what_cannot_be_is_said(asked, error, message):

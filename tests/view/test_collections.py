@@ -185,7 +185,7 @@ def test_rows_that_cannot_be_read(study, tmp_path):
     folder = tmp_path / "old"
     shutil.copytree(study, folder)
     (folder / "rows" / "m00-d00-0000000.parquet").write_bytes(b"PAR1 and nothing else PAR1")
-    with pytest.raises(StoreError, match=r"cannot be read .* written by heatproof .* Run the study again"):
+    with pytest.raises(StoreError, match=r"m00-d00-0000000.parquet is damaged: .* Run the command of the study again"):
         opened(folder)
 
 
@@ -200,7 +200,7 @@ def test_folders_that_are_no_results(tmp_path):
         folder.touch() if not folder.exists() else None
     (tmp_path / "json").mkdir()
     (tmp_path / "json" / "study.json").write_text("[]")
-    with pytest.raises(StoreError, match="Expected a study folder"):
+    with pytest.raises(StoreError, match="must hold a study's plan"):
         opened(tmp_path / "json")
 
 

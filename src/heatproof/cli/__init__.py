@@ -42,6 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _leave(code if isinstance(code, int) else 0)
 
 
+#: Packages that speak to file systems elsewhere, whose errors are those of an address.
+REMOTE = ("aiobotocore", "aiohttp", "botocore", "gcsfs", "s3fs")
+
+
 def _report_error(error: Exception, arguments: Sequence[str]) -> int:
     if _debug or "--debug" in arguments:
         import traceback
@@ -55,6 +59,9 @@ def _report_error(error: Exception, arguments: Sequence[str]) -> int:
     if show is not None and exit_code is not None:  # the command line itself was wrong
         show()
         return int(exit_code)
+    if type(error).__module__.partition(".")[0] in REMOTE:
+        _say(f"error: The address cannot be used. {error} Check it, its endpoint and the credentials.")
+        return 1
     kind = "error" if isinstance(error, HeatproofError) else f"unexpected {type(error).__name__}"
     _say(f"{kind}: {error}")
     if not isinstance(error, HeatproofError):

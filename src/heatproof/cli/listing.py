@@ -26,12 +26,15 @@ def query(
     """Ask a study's rows anything, in SQL."""
     import duckdb
 
-    from heatproof.studies.store import connect
+    from heatproof.studies.store import Store, connect
 
     if format not in ("table", "csv", "json"):
         raise InvalidInput(f"--format must be table, csv or json. Got {format!r}.")
     try:
         connection = connect(folder)
+        jobs, done = (Store(folder).plan() or {}).get("jobs"), len(Store(folder).done())
+        if isinstance(jobs, int) and done < jobs:
+            print(f"note: {jobs - done} of {jobs} jobs are missing: the rows are those of the others.", file=sys.stderr)
         if not allow_files:
             _close_to_files(connection, folder, sql)
         found = connection.execute(sql)

@@ -270,6 +270,11 @@ def _report(
     from heatproof.report.mask_notes import mask_notes
 
     findings = reports.write_tables(folder, labels=labels, reference=reference)
+    if (missing := findings.source.missing) > 0:
+        print(
+            f"Unfinished: {missing} of {findings.source.jobs} jobs {'is' if missing == 1 else 'are'} missing, so all "
+            "that follows is of the others alone.\nThe study's command again runs what is missing."
+        )
     for dataset, sample in (findings.plan.get("samples") or {}).items():
         print(f"Images: {sample} ({dataset}).")
     for where, how in (findings.plan.get("labels_matched") or {}).items():

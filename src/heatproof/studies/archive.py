@@ -60,6 +60,8 @@ def archived(given: Plan, done: Plan) -> dict[str, Any]:
     if given.given_maps:
         settings["maps"] = [{"name": one.label, "path": one.path} for one in given.given_maps]
     settings.pop("budget", None)
+    if settings.get("calibrate"):  # strengths are found in their place
+        settings.pop("severities", None)
     for kind, names in (*PATHS.items(), ("models", ("spec",))):
         for one in settings.get(kind, ()):
             one.update({name: _whole(one[name]) for name in names if name in one})

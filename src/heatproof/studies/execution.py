@@ -36,10 +36,14 @@ class Execution:
 
     def check(self) -> None:
         """InvalidStudy, UnknownName: what cannot be; before any work."""
+        if self.workers is not None and not isinstance(self.workers, int):
+            raise InvalidStudy(f"`workers` must be a whole number. Got {self.workers!r}.")
         if self.workers is not None and self.workers < 1:
             raise InvalidStudy(f"`workers` must be at least 1. Got {self.workers}.")
-        if not 0 <= self.timeout < float("inf"):
+        if not isinstance(self.timeout, int | float) or not 0 <= self.timeout < float("inf"):
             raise InvalidStudy(f"`timeout` must be minutes, or 0 to wait for ever. Got {self.timeout}.")
+        if not (self.executor is None or isinstance(self.executor, str) or hasattr(self.executor, "running")):
+            raise InvalidStudy(f"`executor` must be one of {', '.join(EXECUTORS)}. Got {self.executor!r}.")
         if isinstance(self.executor, str) and self.executor not in EXECUTORS:
             raise unknown("executor", self.executor, EXECUTORS)
         if self.executor == "serial" and (self.workers or 1) > 1:

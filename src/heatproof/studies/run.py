@@ -176,7 +176,9 @@ def _run(
             elif compiled and unfinished:
                 compile_all(models, compiled)
             store.begin(facts)
-            write_archive(store.folder, given, plan)
+            every = compiled and set(compiled) == {one.label for one in plan.models}
+            as_run = plan.model_copy(update={"compile": "always"}) if every else plan
+            write_archive(store.folder, given, as_run)
             strengths = calibrated(store, plan, study.all_conditions(plan), datasets, models, progress)
             setup = Setup(plan, tuple(c.layer for c in checked), datasets, str(store.folder), facts["version"], device,
                           strengths, tuple(c.refused for c in checked), plugins, declared,

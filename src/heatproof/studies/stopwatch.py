@@ -27,7 +27,7 @@ class Clock:
     def _now(self) -> tuple[float, ...]:
         if self.device == "cpu":
             return time.thread_time(), *([time.process_time() / self.threads] if self.threads > 1 else [])
-        if self.device.startswith("cuda"):
+        if self.device.startswith("cuda") and torch.cuda.is_initialized():
             torch.cuda.synchronize()
         return (time.monotonic(),)
 

@@ -337,6 +337,8 @@ def _difference(path: str, before: Mapping[str, Any], now: Mapping[str, Any]) ->
     there, here = before.get(path), now.get(path)
     owner, _, field = path.rpartition(".")
     name = now.get(f"{owner}.name") or before.get(f"{owner}.name")
+    if path == "compiled":
+        return f"the compiled networks (--compile) are {_short(there or [])} there and {_short(here or [])} here"
     if owner.startswith("code["):
         return f"the code of the {name} is not the same" if there else f"the code of the {name} was not recorded there"
     if field == "fingerprint" and there and here:
