@@ -155,16 +155,10 @@ def test_lost_rows_are_told_on_the_terminal_and_on_the_page(tmp_path, capsys):
         cli.main([*words.split(), *more.split(), str(tmp_path / "out")])
     sorted((tmp_path / "out" / "rows").glob("*.parquet"))[1].unlink()
     capsys.readouterr()
-    for command in (["report"], ["query", "--format", "csv"]):
+    out = str(tmp_path / "out")
+    for command in (["report", out], ["query", out, "SELECT count(*) FROM rows", "--format", "csv"]):
         with pytest.raises(SystemExit) as ended:
-            cli.main(
-                [
-                    command[0],
-                    str(tmp_path / "out"),
-                    *(["SELECT count(*) FROM rows"] if command[1:] else []),
-                    *command[1:],
-                ]
-            )
+            cli.main(command)
         told = capsys.readouterr()
         assert not ended.value.code and "1 of 3 jobs" in told.out + told.err
     assert "Unfinished: 1 of 3 jobs is missing" in (tmp_path / "out" / "report.html").read_text()
