@@ -137,21 +137,21 @@ def _run(
         count = worker_count(execution.workers, plan.threads, device)
         plan, estimate = within_budget(ready.setup, models, Store(folder), count)
         datasets = open_datasets(plan)
-    jobs = all_jobs(plan, datasets)
+    every_job = all_jobs(plan, datasets)
+    jobs = every_job if shard is None else shard.of(every_job)
     costs = [] if isinstance(progress, Silent) else image_costs(study, plan, measures, datasets, checked)
     told_seconds = estimate.seconds if estimate is not None else 0.0
-    left = any(job.key not in Store(folder).done() for job in jobs)
-    if measure is not None and left and not told_seconds:
+    if measure is not None and not told_seconds and {job.key for job in jobs} - Store(folder).done():
         progress.stage("Measuring what an image costs", 0)
         bare = replace(ready, plan=plan, datasets=datasets).setup
         told_seconds = predicted(bare, measures, checked, models, jobs, 1, measure, costs).seconds
     spread = not isinstance(execution.chosen(plan.threads, device, len(jobs)), Serial)
     plugins, declared = (exported_plugins(plan, measures), exported_study(study, plan)) if spread else ((), study)
     with Store(folder).opened() as store:
-        facts: dict[str, Any] = described(plan, measures, checked, datasets, jobs, command)
+        facts: dict[str, Any] = described(plan, measures, checked, datasets, every_job, command)
         facts["estimate"] = estimate and estimate.facts
         if shard is not None:
-            facts["shard"], jobs = str(shard), shard.of(jobs)
+            facts["shard"] = str(shard)
         if code := own_code(study, plan, measures, {one.label: one.code for one in checked}):
             facts["code"] = code
         facts["conditions"] = [fingerprint_of(condition) for condition in study.all_conditions(plan)]
@@ -162,8 +162,8 @@ def _run(
         facts |= {"compiled": compiled} if compiled else {}
         refuse_other(store, facts, len(jobs))
         done = store.done()
-        unfinished = any(job.key not in done for job in jobs)
-        facts["machines"] = machines_of(store, this_machine(device, plan.threads), unfinished)
+        todo = [job for job in jobs if job.key not in done]
+        facts["machines"] = machines_of(store, this_machine(device, plan.threads), bool(todo))
         threads = torch.get_num_threads()
         try:
             torch.set_num_threads(plan.threads)
@@ -173,7 +173,7 @@ def _run(
                 images = sum(len(dataset.images.ids) for dataset in datasets)
                 compiled = worth_compiling(plan, models, of_image, images)
                 facts |= {"compiled": compiled} if compiled else {}
-            elif compiled and unfinished:
+            elif compiled and todo:
                 compile_all(models, compiled)
             store.begin(facts)
             every = compiled and set(compiled) == {one.label for one in plan.models}
@@ -183,7 +183,6 @@ def _run(
             setup = Setup(plan, tuple(c.layer for c in checked), datasets, str(store.folder), facts["version"], device,
                           strengths, tuple(c.refused for c in checked), plugins, declared,
                           tuple(c.fingerprint for c in checked), tuple(compiled))  # fmt: skip
-            todo = [job for job in jobs if job.key not in done]
             how = execution.chosen(plan.threads, device, len(todo))
             alone = isinstance(how, Serial)
             if not alone:
