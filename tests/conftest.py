@@ -1,9 +1,11 @@
 """Fixtures that every test may use, and how many threads a process of the tests has."""
 
 import os
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from zlib import crc32
 
 #: Threads of one process. Tests run beside each other, and small networks gain nothing from more;
 #: `make test-portable` asks for two, since sums in another order are rounded differently.
@@ -11,6 +13,7 @@ THREADS = int(os.environ.get("HEATPROOF_TEST_THREADS", "1"))
 # Read when numpy and torch are imported: by the workers of pytest-xdist and by the processes that tests start.
 os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(THREADS)))
 
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from filelock import FileLock  # noqa: E402
@@ -27,6 +30,15 @@ def assets() -> Path:
     if not folder.is_dir():
         pytest.skip("the shared assets are not here")
     return folder
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Each test draws its own random numbers, the same in whatever order and process it runs."""
+    seed = crc32(item.nodeid.encode())
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
 
 
 @pytest.fixture(autouse=True, scope="session")

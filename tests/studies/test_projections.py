@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from heatproof.engine.projections import projections
 from heatproof.report.findings import Findings
 from heatproof.report.source import open_source
 from heatproof.statistics.special_rows import PROJECTION
 from heatproof.studies import run
 from heatproof.studies.plan import checked_plan
-from heatproof.studies.projections import projections
 
 #: Before global pooling and a linear head the first three are one map; the last two are not.
 METHODS = ["hirescam", "gradcam", "xgradcam", "gradcam++", "eigencam"]

@@ -19,9 +19,10 @@ from heatproof.data.streams import Stream
 from heatproof.display_names import checked_labels
 from heatproof.engine.call import Call, as_model, model_inputs, of_output
 from heatproof.engine.dry_run import dry_run
-from heatproof.engine.evaluation import GivenMaps, MethodScores, evaluate, unusable
+from heatproof.engine.evaluation import GivenMaps, MethodScores, Outcome, evaluate, unusable
 from heatproof.engine.explaining import without
 from heatproof.engine.explanation import explanation
+from heatproof.engine.projections import projections
 from heatproof.engine.references import ReferenceMaps
 from heatproof.errors import InvalidImage, InvalidInput, warn
 from heatproof.flags import as_text
@@ -40,6 +41,20 @@ class Row(NamedTuple):
     metric: str
     value: float
     flag: str
+
+
+class _Scored(NamedTuple):
+    """The scores of one method on some images, and the projections of its maps `(N,)`, NaN where one is flagged."""
+
+    scores: list[Outcome]
+    method: str
+    projections: torch.Tensor
+
+    @classmethod
+    def of(cls, one: MethodScores) -> "_Scored":
+        """Without the maps, which would fill the memory on many images."""
+        fine = torch.tensor([not flag for flag in one.flags])
+        return cls(one.outcomes, one.method, projections(one.maps).cpu().where(fine, torch.nan))
 
 
 class Scores:
@@ -71,7 +86,7 @@ class Scores:
         model: str,
         images: Sequence[str],
         target: torch.Tensor,
-        parts: Sequence[Sequence[MethodScores]],
+        parts: Sequence[Sequence[_Scored]],
         metrics: Sequence[MetricRequest],
         values: bool = False,
     ):
@@ -81,9 +96,11 @@ class Scores:
         self.methods = [one.method for one in parts[0]]
         self._values: dict[tuple[str, str], torch.Tensor] = {}
         self._flags: dict[tuple[str, str], list[str]] = {}
+        self._projections: dict[str, torch.Tensor] = {}
         self.curves: dict[tuple[str, str], tuple[torch.Tensor, torch.Tensor]] = {}
         for several in zip(*parts, strict=True):
-            for outcomes in zip(*(one.outcomes for one in several), strict=True):
+            self._projections[several[0].method] = torch.cat([one.projections for one in several])
+            for outcomes in zip(*(one.scores for one in several), strict=True):
                 key = (outcomes[0].method, outcomes[0].metric)
                 self._values[key] = torch.cat([one.values for one in outcomes])
                 self._flags[key] = as_text(flag for one in outcomes for flag in one.flags)
@@ -109,6 +126,19 @@ class Scores:
         import pandas as pd
 
         return pd.DataFrame(self.rows, columns=list(Row._fields))
+
+    def map_projections(self) -> Any:
+        """A DataFrame with `image, method, value`: one number for each map, by which equal maps are recognised.
+
+        The value is NaN for a degenerate map. It is no score: see `heatproof.engine.projections`.
+        """
+        import pandas as pd
+
+        parts = [
+            pd.DataFrame({"image": self.images, "method": method, "value": values.numpy()})
+            for method, values in self._projections.items()
+        ]
+        return pd.concat(parts, ignore_index=True)
 
     @cached_property
     def table(self) -> Any:
@@ -157,12 +187,10 @@ class Scores:
     def _paper_table(self, spread: str, labels: Mapping[str, str] | None, caption: str, name: str) -> Any:
         from heatproof.statistics.paper_scores import score_paper_table, scores_of
 
-        frame = self.to_pandas()
-        frame = frame.assign(control=frame["method"].isin(self.controls))
-        source = scores_of(frame, self.facts, self.table, self.methods)
+        caption = caption or f"Scores of heatmaps of {self.model}."
         return score_paper_table(
-            source, self.methods, self.metrics, name=name, caption=caption or f"Scores of heatmaps of {self.model}.",
-            spread=spread, labels=checked_labels(labels or {}, self.methods),
+            scores_of(self), self.methods, self.metrics, name=name, caption=caption, spread=spread,
+            labels=checked_labels(labels or {}, self.methods),
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -262,7 +290,7 @@ def score(
     ground_truth = _GroundTruth.of(masks, model, inputs)
     references, paired = _References.of(reference, call, list(given)), any(request.paired for request in wanted)
 
-    def work(rows: slice) -> tuple[list[MethodScores], torch.Tensor]:
+    def work(rows: slice) -> tuple[list[_Scored], torch.Tensor]:
         batch = call.batch(rows)
         some = [_given_maps(key, maps, rows, batch.x, inputs, references.maps.get(key)) for key, maps in given.items()]
         mask = ground_truth.of_rows(rows)
@@ -275,7 +303,7 @@ def score(
             found.append(one)
             bar.advance(len(batch.x) / (len(call.methods) + len(given)))
         failed = {row - rows.start: why for row, why in inputs.failed.items() if rows.start <= row < rows.stop}
-        return [unusable(one, failed) for one in found], without(batch.target, failed, -1)
+        return [_Scored.of(unusable(one, failed)) for one in found], without(batch.target, failed, -1)
 
     with reported(progress) as bar:
         bar.stage("Scoring", inputs.count or 0)

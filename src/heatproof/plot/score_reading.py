@@ -125,7 +125,7 @@ def read_scores(
 def _of_scores(scores: Any) -> ScoreReading:
     frame = scores.to_pandas()
     frame = frame.assign(control=frame["method"].isin(list(scores.controls)))
-    source = scores_of(frame, scores.facts, scores.table, scores.methods)
+    source = scores_of(scores)
     rankings = {metric: one.comparison for metric, one in source.rankings.items() if one.comparison is not None}
     return ScoreReading(
         list(scores.methods), frozenset(scores.controls), scores.table, frame, _curve_means(scores), scores.facts,

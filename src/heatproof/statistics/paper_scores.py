@@ -101,9 +101,13 @@ def _equal(source: GridSource, labels: Mapping[str, str]) -> Iterator[str]:
             yield f"{' = '.join(labels.get(name, name) for name in group)}: equal maps, one method in the tests."
 
 
-def scores_of(rows: Any, facts: Mapping[str, Mapping[str, Any]], table: Any, methods: Sequence[str]) -> GridSource:
-    """The source of grids from rows of one model (image, method, control, metric, value, flag) and their table."""
-    equal = equal_maps(None, rows, methods)
-    rankings = {one.metric: one for one in fooled(rows, facts, equal=equal)}
-    controls = frozenset(rows.loc[rows["control"], "method"])
-    return GridSource(table, rankings, facts, equal, controls)
+def scores_of(scores: Any) -> GridSource:
+    """The source of grids from what `heatproof.score` returns."""
+    controls = frozenset(scores.controls)
+    rows, maps = (
+        frame.assign(control=frame["method"].isin(list(controls)))
+        for frame in (scores.to_pandas(), scores.map_projections())
+    )
+    equal = equal_maps(maps, rows, scores.methods)
+    rankings = {one.metric: one for one in fooled(rows, scores.facts, equal=equal)}
+    return GridSource(scores.table, rankings, scores.facts, equal, controls)

@@ -25,6 +25,7 @@ from heatproof.engine import (
     explanation,
     needs_by_layer,
 )
+from heatproof.engine.projections import projections
 from heatproof.errors import LayerError, ModelError, NotApplicable
 from heatproof.flags import FINE, Flag, Reason, first_flags
 from heatproof.memo import cached_property
@@ -47,7 +48,6 @@ from heatproof.studies.maps import KeptMaps
 from heatproof.studies.measures import Measures, needs_mask
 from heatproof.studies.part_sets import images_by_parts
 from heatproof.studies.partial import PartialBatch, PartialCondition
-from heatproof.studies.projections import projections
 from heatproof.studies.rows import Rows
 from heatproof.studies.settings import Plan
 from heatproof.studies.study import Measure
