@@ -335,14 +335,22 @@ def _changed(change: Callable[[Model], torch.Tensor], subject: Subject, device: 
 
 def studies(log: Log, device: str, limit: int, threads: int) -> None:
     """A small noise study and a small score study of the bundled network: the rows of both devices joined."""
+    for settings in studies_of(limit):
+        log.item(
+            f"study {settings['study']}",
+            lambda settings=settings: _study({**settings, "threads": threads}, device),
+        )
+
+
+def studies_of(limit: int) -> list[dict[str, Any]]:
+    """The settings of two small studies, one of noise and one of scores."""
     noise = {"study": "noise-robustness", "severities": [1, 3], "segmenters": ["slic"],
              "perturbations": ["gaussian-noise", "jpeg", "motion-blur", "fgsm", "pgd-linf"],
              "methods": ["gradcam", "gradcam++", "layercam", "eigencam", "refine:layercam"]}  # fmt: skip
     score = {"study": "score", "methods": ["gradcam", "layercam", "refine:layercam"],
              "metrics": ["arcc", "insertion", "deletion", "irof", "localisation"]}  # fmt: skip
-    more = {"limit": limit, "threads": threads, "models": ["shapes"], "datasets": ["shapes"]}
-    for settings in (noise, score):
-        log.item(f"study {settings['study']}", lambda settings=settings: _study({**settings, **more}, device))
+    more = {"limit": limit, "models": ["shapes"], "datasets": ["shapes"]}
+    return [{**noise, **more}, {**score, **more}]
 
 
 def _study(settings: dict[str, Any], device: str) -> dict[str, Any]:

@@ -12,10 +12,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from heatproof.report import drawing
 from heatproof.report import robustness_figures as plots
+from heatproof.report.comparisons import friedman_text
 from heatproof.report.legend import legend_figure, text_width
 from heatproof.report.rank_figure import rank_figure
 from heatproof.report.score_figures import curves_figure as score_curves
 from heatproof.report.style import FAINT, INK, LINE, styles
+from heatproof.statistics.paired import compared
 
 METHODS = ["gradcam", "gradcam++", "centre"]
 LOOKS = styles(METHODS, {"centre"})
@@ -274,3 +276,12 @@ def test_what_reaches_beyond_a_figure_enlarges_it():
     assert not words_outside(text)
     assert float(re.search(r'viewBox="0 0 ([\d.]+)', text)[1]) > 144
     assert re.search(rb"/MediaBox \[ ?0 0 ([\d.]+)", drawing.pdf(drawing.figure(2, 1)))[1] == b"144"
+
+
+def test_what_a_test_leaves_out_is_named_by_its_blocks():
+    """The blocks of RM are conditions of noise; the page called them images."""
+    blocks = pd.DataFrame(np.random.default_rng(0).normal(size=(12, 3)), columns=["a", "b", "c"])
+    blocks.loc[:4, "b"] = np.nan
+    found = compared(blocks)
+    assert friedman_text(found, "conditions").endswith("; 5 of 12 conditions left out")
+    assert "left out" not in friedman_text(found, "")

@@ -195,4 +195,4 @@ def chosen_metric(reading: ScoreReading, metric: str | None) -> str:
 
 def note_of(comparison: Comparison) -> str:
     """Friedman's test in one line."""
-    return friedman_text(comparison)
+    return friedman_text(comparison, "images")

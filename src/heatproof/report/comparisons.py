@@ -60,7 +60,7 @@ def _diagram(test: Tested, looks: Mapping[str, Style]) -> Drawing:
         f"Average rank by {test.name} over {found.friedman.n} {test.block}. Methods thick on one bar cannot be told "
         f"apart ({test.test}, 5 %)."
     )
-    draw = lambda: rank_figure(found.ranks, found.cliques, looks, test.name, friedman_text(found))  # noqa: E731
+    draw = lambda: rank_figure(found.ranks, found.cliques, looks, test.name, friedman_text(found, test.block))  # noqa: E731
     return Drawing(test.file, caption, draw)
 
 
@@ -89,13 +89,16 @@ def _several(tests: Sequence[Tested]) -> str:
     )
 
 
-def friedman_text(comparison: Comparison) -> str:
-    """The test in one line, for the top of the diagram."""
+def friedman_text(comparison: Comparison, block: str) -> str:
+    """The test in one line, for the top of the diagram.
+
+    block: what its blocks are, in the plural; empty where the sentence before says how many were left out.
+    """
     test, p = comparison.friedman, probability(comparison.friedman.p)
     if (count := len(comparison.methods)) < LEAST_METHODS:
         return f"Friedman's test is not computed: {count} methods, at least {LEAST_METHODS} are needed"
     equals = p if p.startswith("<") else f"= {p}"
-    left = f"; {test.dropped} of {test.n + test.dropped} images left out" if test.dropped else ""
+    left = f"; {test.dropped} of {test.n + test.dropped} {block} left out" if test.dropped and block else ""
     return f"Friedman χ² = {number(test.statistic, 1)}, p {equals}; Kendall's W = {number(test.w)}{left}"
 
 
@@ -107,4 +110,5 @@ def _in_words(tested: Tested) -> str:
         differ = "differ by more than chance" if test.p < 0.05 else "do not differ by more than chance"
     dropped = f" ({test.dropped} more have no number for some method)" if test.dropped else ""
     over = f"By {tested.name}, over {test.n} {tested.block}{dropped}"
-    return f"{tested.asks} {over}, the methods {differ}: {friedman_text(tested.comparison)}."
+    found = friedman_text(tested.comparison, "")
+    return f"{tested.asks} {over}, the methods {differ}: {found}."
