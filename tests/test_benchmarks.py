@@ -3,6 +3,7 @@
 import importlib
 import itertools
 import json
+import math
 import platform
 import sys
 from collections.abc import Callable
@@ -232,3 +233,25 @@ def test_numbers_are_kept_and_name_no_place(tmp_path: Path):
 def test_every_method_has_a_line_with_the_passes_it_needs():
     methods = importlib.import_module("benchmarks.methods")
     assert not methods.uncounted()
+
+
+def test_rows_of_two_settings_are_compared_and_none_is_lost():
+    """A row or a value that one side alone has differs by infinity; the largest difference is that of its family."""
+    frame = importlib.import_module("pandas").DataFrame
+    between = importlib.import_module("benchmarks.same_rows").between
+    rows = [
+        ("a", "gradcam", "rbo", 0.5),
+        ("a", "gradcam", "arcc", 0.25),
+        ("b", "gradcam", "arcc", 0.5),
+        ("a", "", "psnr", 30.0),
+    ]
+    about = {"study": "score", "perturbation": "", "severity": 0, "segmenter": "", "strength": math.nan}
+    ours = frame([{**about, "image": i, "method": m, "metric": name, "value": v} for i, m, name, v in rows])
+    same = between(ours, ours)
+    assert {name: one["largest"] for name, one in same.items()} == dict.fromkeys(same, 0.0)
+    assert [one["rows"] for one in same.values()] == [1, 2, 1]
+    moved = between(ours, ours.assign(value=ours["value"] + [0, 0.125, 0, 2e-6]))
+    assert [(one["largest"], one["beyond"]) for one in moved.values()] == [(0, 0), (0.125, 1), (pytest.approx(2e-6), 0)]
+    assert between(ours, ours[:3])["the network's answers"]["largest"] == math.inf
+    lost = between(ours, ours.assign(value=[0.5, math.nan, 0.5, 30]))
+    assert lost["other rows of methods"] == {"rows": 2, "beyond": 1, "largest": math.inf}
