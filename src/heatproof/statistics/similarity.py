@@ -3,15 +3,14 @@
 N: as noise grew, L1 fell from .289 to .237, so that maps seemed more alike, while RBO fell from .779 to .502.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
-from heatproof.rounding import largest, rounded
+from heatproof.rounding import STEP, largest, rounded
 from heatproof.statistics.intervals import multiplicities, percentiles
 from heatproof.statistics.paired import differences, holm, signed_ranks
 from heatproof.statistics.weighted import medians_of, weights
@@ -158,13 +157,45 @@ def correlations(pairs: pd.DataFrame) -> pd.DataFrame:
     Distances are turned round, so that 1 means that two measures put all pairs in the same order. Spearman's
     correlation: Pearson's of the mid-ranks.
     """
-    names = [name for name in MEASURES if name in pairs]
-    values = pairs.loc[~pairs["control"].astype(bool), names].dropna().to_numpy(np.float64)
-    if len(values) < 2:
+    return correlations_of(lambda: [pairs])
+
+
+def correlations_of(blocks: Callable[[], Iterable[pd.DataFrame]]) -> pd.DataFrame:
+    """`correlations` of pairs in parts, which are gone through three times: for the scales, the ranks, the products.
+
+    Values are rounded to one of a fixed number of steps before they are ranked, so the ranks follow from how often each
+    step was seen, and no part need be kept.
+    """
+    names: list[str] = []
+    most, steps = np.zeros(0), round(1 / STEP)
+    for names, values in map(_complete, blocks()):
+        most = np.maximum(most if len(most) else 0, largest(values, 0) if len(values) else 0).reshape(-1)
+    scale = np.where(most > 0, most, 1.0)
+    seen = np.zeros((len(names), 2 * steps + 1), np.int64)
+    for _, values in map(_complete, blocks()):
+        for row, places in zip(seen, _places(values, scale, steps), strict=True):
+            row += np.bincount(places, minlength=len(row))
+    count = int(seen[:1].sum())
+    if count < 2:
         return pd.DataFrame(np.nan, index=names, columns=names)
-    signs = np.array([-1.0 if name in DISTANCES else 1.0 for name in names])
-    ranks = rankdata(rounded(values * signs, largest(values, 0)), axis=0)
-    ranks -= ranks.mean(0)
-    size = np.sqrt((ranks**2).sum(0))
+    ranks = seen.cumsum(1) - (seen - 1) / 2 - (count + 1) / 2  # mid-ranks, less their mean
+    products = np.zeros((len(names), len(names)))
+    for _, values in map(_complete, blocks()):
+        centred = np.array([row[places] for row, places in zip(ranks, _places(values, scale, steps), strict=True)])
+        products += centred @ centred.T
+    size = np.sqrt(np.diag(products))
     with np.errstate(invalid="ignore", divide="ignore"):
-        return pd.DataFrame(ranks.T @ ranks / np.outer(size, size), index=names, columns=names)
+        return pd.DataFrame(products / np.outer(size, size), index=names, columns=names)
+
+
+def _complete(pairs: Any) -> tuple[list[str], np.ndarray]:
+    """The measures, and their values in the pairs of real methods that have all `(pairs, measures)`; more is alike."""
+    names = [name for name in MEASURES if name in pairs]
+    values = pairs.loc[~pairs["control"].astype(bool), names].to_numpy(np.float64)
+    signs = np.array([-1.0 if name in DISTANCES else 1.0 for name in names])
+    return names, values[~np.isnan(values).any(1)] * signs
+
+
+def _places(values: np.ndarray, scale: np.ndarray, steps: int) -> np.ndarray:
+    """Which step of `rounding.rounded` each value is, from 0 on, `(measures, pairs)`."""
+    return (np.clip(values / scale, -1, 1) * steps).round().astype(np.int64).T + steps
