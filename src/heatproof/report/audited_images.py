@@ -55,4 +55,4 @@ def _mild(robustness: RobustnessFindings | None, setting: ScoreSetting) -> Frame
     main = [one for one in robustness.main if one[:2] == setting] if robustness else []
     if robustness is None or not main:
         return pd.DataFrame({name: [] for name in MILD})
-    return robustness.pairs.of_setting(main[0]).mild()
+    return robustness.stored.of_setting(main[0]).mild()

@@ -72,13 +72,13 @@ def psnr(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataFrame:
 
 
 def psnr_blocks(rows: duckdb.DuckDBPyConnection) -> Callable[[str, str, str], Frame]:
-    """(model, dataset, perturbation) → the PSNR of each image there, columns severity and psnr."""
+    """(model, dataset, perturbation) → the PSNR of each image there: perturbation, severity, psnr."""
     rows.execute(
         f"""CREATE OR REPLACE TEMP TABLE psnr_values AS WITH {DISTURBED}
             SELECT {", ".join(CONDITION)}, any_value(value)::DOUBLE AS psnr FROM disturbed
             WHERE metric = 'psnr' GROUP BY ALL"""
     )
-    query = """SELECT severity, psnr FROM psnr_values WHERE model = ? AND dataset = ? AND perturbation = ?
+    query = """SELECT perturbation, severity, psnr FROM psnr_values WHERE model = ? AND dataset = ? AND perturbation = ?
                ORDER BY image, severity"""
     return lambda *where: rows.execute(query, list(where)).df().astype({"severity": "int16", "psnr": "float64"})
 

@@ -94,14 +94,14 @@ class NoiseChecks:
             yield from self._pairs(setting).blocks(columns)
 
     def _pairs(self, setting: RobustnessSetting) -> Pairs:
-        return self.found.pairs.of_setting(setting, self.found.equal[setting[:2]].kept)
+        return self.found.stored.of_setting(setting, self.found.equal[setting[:2]].kept)
 
     def _beside(
         self, one: RobustnessSetting, two: RobustnessSetting, flips: Mapping[str, float] | None = None
     ) -> Beside:
         """Of methods with equal maps in both settings one is compared, on the images that both settings have."""
         equal = shared([self.found.equal[setting[:2]] for setting in (one, two)])
-        pairs = [self.found.pairs.of_setting(setting, equal.kept) for setting in (one, two)]
+        pairs = [self.found.stored.of_setting(setting, equal.kept) for setting in (one, two)]
         images: dict[str, set[str]] = {}
         for first, _ in _both(*pairs):
             for dataset, names in usable_images(first).items():
@@ -118,7 +118,9 @@ class NoiseChecks:
         names = ["image", "perturbation", "severity", "changed"]
         both = []
         for setting in (one, two):  # one row for each image and condition
-            parts = [block[names].dropna().drop_duplicates() for block in self.found.pairs.of_setting(setting).blocks(())]
+            parts = [
+                block[names].dropna().drop_duplicates() for block in self.found.stored.of_setting(setting).blocks(())
+            ]
             both.append(pd.concat([part.astype({"image": str, "perturbation": str}) for part in parts]))
         return flip_rates(*both, dataset=one.dataset, resamples=self.resamples, seed=self.seed)
 
@@ -129,7 +131,9 @@ def _both(one: Pairs, two: Pairs) -> Iterator[tuple[Frame, Frame]]:
     for kind in shared:
         parts = [Pairs(pairs.rows, pairs.cells[pairs.cells["perturbation"] == kind]) for pairs in (one, two)]
         for first, second in zip(*(pairs.blocks(("rbo", "kappa")) for pairs in parts), strict=True):
-            yield in_both(*(part.astype({"method": str, "image": str, "perturbation": str}) for part in (first, second)))
+            yield in_both(
+                *(part.astype({"method": str, "image": str, "perturbation": str}) for part in (first, second))
+            )
 
 
 def boundary_table(made: list[Beside]) -> Frame | None:

@@ -80,8 +80,7 @@ class Pairs:
     def _block(self, cells: Frame, columns: Collection[str]) -> Frame:
         names = ", ".join(("cell", "image", *columns))
         found = self.rows.execute(
-            f"SELECT {names}, changed FROM pair_values WHERE cell IN ({_listed(cells['cell'])}) "
-            "ORDER BY cell, image"
+            f"SELECT {names}, changed FROM pair_values WHERE cell IN ({_listed(cells['cell'])}) ORDER BY cell, image"
         ).fetchnumpy()
         number = np.zeros(int(cells["cell"].max()) + 1, np.int64)
         number[cells["cell"]] = np.arange(len(cells))
@@ -247,7 +246,8 @@ def _make(rows: duckdb.DuckDBPyConnection) -> None:
             FROM kinds"""
     )
     of_cells = f"""{_OF_PAIRS}, numbered AS (
-        SELECT cell, pair_images.image AS image, metric, value, flag, changed, clean_class, perturbed_class FROM of_pairs
+        SELECT cell, pair_images.image AS image, metric, value, flag, changed, clean_class, perturbed_class
+        FROM of_pairs
         JOIN pair_cells USING ({names})
         JOIN pair_images ON pair_images.dataset = of_pairs.dataset AND pair_images.name = of_pairs.image)"""
     values = ", ".join(

@@ -170,7 +170,8 @@ def _curves(axis: Axes, rows: Frame, name: str, methods: Sequence[str], looks: S
 def overlap_figure(overlaps: Callable[[str, bool], np.ndarray], methods: Sequence[str], looks: Styles) -> Figure:
     """RBO where the prediction held (upper box) and where it changed (lower box), per method.
 
-    overlaps: method and whether the prediction changed → the RBOs. Box: quartiles and median; whiskers: 5th and 95th percentile. All perturbations and severities together.
+    overlaps: method and whether the prediction changed → the RBOs. Box: quartiles and median; whiskers: 5th and 95th
+    percentile. All perturbations and severities together.
     """
     canvas = figure(max(4.0, width_beside(methods, looks, 2.2)), 0.9 + 0.4 * len(methods))
     axis = canvas.subplots()

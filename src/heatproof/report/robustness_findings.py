@@ -2,7 +2,8 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -54,12 +55,13 @@ class RobustnessSetting(NamedTuple):
 class RobustnessFindings:
     """The numbers behind tables and figures.
 
-    `comparisons`: setting → quantity → tests over its blocks (real methods only, as controls would only shift the
-    ranks). `verdicts` are those of the main settings. `overall` and `together` are the tests and the verdict over
-    every model and dataset at once, where there are several. `equal`: (model, dataset) → methods with equal maps.
+    `stored`: the pairs behind them, read in parts. `comparisons`: setting → quantity → tests over its blocks (real
+    methods only, as controls would only shift the ranks). `verdicts` are those of the main settings. `overall` and
+    `together` are the tests and the verdict over every model and dataset at once, where there are several. `equal`:
+    (model, dataset) → methods with equal maps.
     """
 
-    pairs: Pairs
+    stored: Pairs
     table: Frame
     strengths: Frame
     flips: Frame
@@ -100,7 +102,7 @@ class RobustnessFindings:
             together = _verdict(every, _of(first, table), everywhere, pooled, given)
             overall = _comparisons(every, _of(first, table), everywhere, together)
         return cls(
-            pairs=pairs,
+            stored=pairs,
             table=table,
             strengths=frames.strengths(rows),
             flips=frames.flips(rows),
@@ -117,6 +119,11 @@ class RobustnessFindings:
             equal=equal,
             reference=given.reference,
         )
+
+    @cached_property
+    def pairs(self) -> Frame:
+        """All pairs as one frame (`frames.pairs`), which is long for many images; `stored` is read in parts."""
+        return frames.pairs(self.stored.rows)
 
     @property
     def main(self) -> list[RobustnessSetting]:

@@ -49,7 +49,7 @@ class Tables(dict):
 
     def get(self, name: str, default: Any = None) -> Any:
         """As a dictionary's."""
-        return self[name] if name in self else default
+        return default if name not in self else self.__getitem__(name)
 
     def items(self) -> Any:
         """As a dictionary's."""

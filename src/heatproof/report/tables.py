@@ -100,7 +100,7 @@ def robustness(findings: Findings) -> Frame:
 
 def pairs(findings: Findings) -> StoredTable:
     """A row per image × method × perturbation × severity (`frames.pairs`), with the names of the two classes."""
-    found = _robustness(findings).pairs
+    found = _robustness(findings).stored
     names = [(model, number, name_of(names, number)) for model in sorted(set(found.cells["model"]))
              for names in [findings.class_names(model)] for number in range(len(names))]  # fmt: skip
     frame = pd.DataFrame(names, columns=["model", "class", "name"]).astype({"class": "int32"})

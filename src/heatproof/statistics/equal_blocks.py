@@ -51,7 +51,11 @@ def _table(block: Any, metric: str, names: Sequence[str]) -> np.ndarray:
     """The values of one metric, methods × (condition, image); NaN where there is none."""
     number = {name: place for place, name in enumerate(names)}
     rows = block["method"].map(number).astype(np.int64).to_numpy()
-    keys = [name for name in ("model", "dataset", "layer", "segmenter", "perturbation", "severity", "image") if name in block]
+    keys = [
+        name
+        for name in ("model", "dataset", "layer", "segmenter", "perturbation", "severity", "image")
+        if name in block
+    ]
     columns = block.groupby(keys, sort=False, observed=True).ngroup().to_numpy()
     table = np.full((len(names), int(columns.max()) + 1 if len(columns) else 0), np.nan)
     table[rows, columns] = block[metric].to_numpy(np.float64)

@@ -174,8 +174,8 @@ def verdict_from(
         top = ()
     left = sorted({*facts.without, *facts.names[0]} - {*evidence.real})
     about = RobustnessFacts(
-        evidence, figures, fooled, comparisons.get("rm" if by == "rm" else "rm0"), facts.images, facts.given, by, best, top,
-        tuple(left), tuple(fooled_cells(table, by)),
+        evidence, figures, fooled, comparisons.get("rm" if by == "rm" else "rm0"), facts.images, facts.given, by, best,
+        top, tuple(left), tuple(fooled_cells(table, by)),
     )  # fmt: skip
     return Verdict(
         sentence=sentence(about),
@@ -266,9 +266,7 @@ def _comparisons(evidence: PooledCells, table: pd.DataFrame, by: str):
         yield name, replace(found, apart=apart & found.apart if found.able else apart)
 
 
-def _references(
-    evidence: PooledCells, rbo: Callable[[], pd.DataFrame], table: pd.DataFrame, by: str, reference: str
-):
+def _references(evidence: PooledCells, rbo: Callable[[], pd.DataFrame], table: pd.DataFrame, by: str, reference: str):
     """The tests of a reference against every other method, by RM and RM₀ as `_comparisons`, and by RBO over images."""
     others = [name for name in evidence.real if name != reference]
     both = [*((reference, name) for name in others), *((name, reference) for name in others)]

@@ -168,7 +168,8 @@ def correlations_of(blocks: Callable[[], Iterable[pd.DataFrame]]) -> pd.DataFram
     """
     names: list[str] = []
     most, steps = np.zeros(0), round(1 / STEP)
-    for names, values in map(_complete, blocks()):
+    for block in blocks():
+        names, values = _complete(block)
         most = np.maximum(most if len(most) else 0, largest(values, 0) if len(values) else 0).reshape(-1)
     scale = np.where(most > 0, most, 1.0)
     seen = np.zeros((len(names), 2 * steps + 1), np.int64)

@@ -1,11 +1,12 @@
 """Medians and AUCs of many resamples at once, where a resample is how often each image was drawn.
 
-Values are sorted once. Their weights are summed in groups, `(groups, images) @ (images, resamples)`, and only what decides
-is looked at one by one: the group that holds a median; of an AUC nothing, as values between which nothing of the other
-kind lies can be taken together. Weights are whole numbers, so sums are exact, in float32 up to `EXACT`.
+Values are sorted once. Their weights are summed in groups, `(groups, images) @ (images, resamples)`, and only what
+decides is looked at one by one: the group that holds a median; of an AUC nothing, as values between which none of the
+other kind lies can be taken together. Weights are whole numbers, so sums are exact, in float32 up to `EXACT`.
 """
 
 from collections.abc import Iterator, MutableMapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -123,7 +124,7 @@ def _position(
 
 
 def _sums(image: np.ndarray, ends: np.ndarray, drawn: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Sums of the weights of consecutive values: of each group from one of `ends` to the next; `HELD` rows at a time."""
+    """Sums of the weights of consecutive values, a row for each group between two `ends`; some at a time."""
     for start in range(0, len(ends) - 1, HELD):
         here = ends[start : start + HELD + 1]
         some = image[here[0] : here[-1]]
@@ -136,7 +137,7 @@ def _run(rows: np.ndarray) -> None:
     if rows.shape[1] < WIDE:
         np.cumsum(rows, axis=0, out=rows)
         return
-    for before, row in zip(rows[:-1], rows[1:], strict=True):
+    for before, row in pairwise(rows):
         np.add(before, row, out=row)
 
 
