@@ -1,5 +1,7 @@
 """Pairs read in parts: equal to the frame of all pairs, and no query of a report brings many rows."""
 
+from typing import Any
+
 import duckdb
 import numpy as np
 import pandas as pd
@@ -51,7 +53,7 @@ def findings(folder):
 
 
 def test_the_parts_together_are_all_pairs(folder, frame):
-    found = pd.concat([part.astype({"image": str}) for part in Pairs.of(open_source(folder).connection).blocks()])
+    found: Any = pd.concat([part.astype({"image": str}) for part in Pairs.of(open_source(folder).connection).blocks()])
     found = found.astype(dict.fromkeys(("model", "dataset", "layer", "segmenter", "method", "perturbation"), str))
     found = found.sort_values(list(KEY), ignore_index=True)
     shared = [name for name in frame.columns if name in found]
@@ -120,7 +122,7 @@ def test_pairs_are_filed_by_duckdb_as_the_frame_would_be(findings, frame, tmp_pa
         file_tables(tmp_path / name, {"pairs.parquet": findings.tables.made("pairs.parquet")})
     one, two = (tmp_path / name / "pairs.parquet" for name in ("a", "b"))
     assert one.read_bytes() == two.read_bytes()
-    filed = pd.read_parquet(one)
+    filed: Any = pd.read_parquet(one)
     assert list(filed.columns[: len(frame.columns)]) == list(frame.columns)
     pd.testing.assert_frame_equal(filed[frame.columns], frame, check_dtype=False)
     assert (filed["changed"].dtype, filed["clean_class"].dtype) == ("boolean", "Int32")

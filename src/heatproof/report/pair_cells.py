@@ -146,12 +146,12 @@ class Pairs:
         """The mean of a number of each image and method over the pairs whose prediction held: columns `key`, value."""
         parts = []
         for block in self.blocks((value,)):
-            held = block[(block["changed"] == False) & block[value].notna()]  # noqa: E712 - a nullable column
+            held: Any = block[(block["changed"] == False) & block[value].notna()]  # noqa: E712 - a nullable column
             parts.append(held.groupby(list(key), observed=True)[value].agg(["sum", "count"]).reset_index())
         if not parts:
             return pd.DataFrame(columns=[*key, "value"])
         names = [name for name in key if name != "control"]
-        every = pd.concat([part.astype(dict.fromkeys(names, str)) for part in parts])
+        every: Any = pd.concat([part.astype(dict.fromkeys(names, str)) for part in parts])
         sums = every.groupby(list(key))[["sum", "count"]].sum().reset_index()
         return sums.assign(value=sums["sum"] / sums["count"])[[*key, "value"]]
 

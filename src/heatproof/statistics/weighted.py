@@ -171,8 +171,8 @@ class Runs(NamedTuple):
         tied = np.zeros(int(run[-1]) + 1 if len(run) else 0, bool)
         tied[of_group[both]] = True
         edges = np.arange(len(tied) + 1)
-        ends = [np.searchsorted(run[kind], edges) for kind in (positive, ~positive)]
-        return cls(image[positive], image[~positive], *ends, tied)
+        high_ends, low_ends = (np.searchsorted(run[kind], edges) for kind in (positive, ~positive))
+        return cls(image[positive], image[~positive], high_ends, low_ends, tied)
 
     @property
     def key(self) -> tuple[bytes, ...]:
