@@ -136,7 +136,7 @@ def run(
     folder = finished(study, model, images, given, out, execution, progress, settings, normalised)
     findings = write_tables(folder)
     sentences = [answer.sentence for answer in findings.answers]
-    return StudyResults(sentences, dict(findings.tables), write_page(findings), folder)
+    return StudyResults(sentences, findings.tables, write_page(findings), folder)
 
 
 def plan(

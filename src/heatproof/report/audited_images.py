@@ -55,8 +55,4 @@ def _mild(robustness: RobustnessFindings | None, setting: ScoreSetting) -> Frame
     main = [one for one in robustness.main if one[:2] == setting] if robustness else []
     if robustness is None or not main:
         return pd.DataFrame({name: [] for name in MILD})
-    pairs: Frame = setting.of(robustness.pairs)
-    pairs = pairs[pairs["segmenter"] == main[0].segmenter]
-    lowest = pairs.groupby("perturbation", observed=True)["severity"].transform("min")
-    pairs = pairs[pairs["severity"] == lowest]
-    return pairs.assign(condition=pairs["perturbation"].astype(str))[list(MILD)]
+    return robustness.stored.of_setting(main[0]).mild()

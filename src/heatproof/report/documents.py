@@ -98,7 +98,7 @@ def workbook(findings: Findings) -> bytes:
     except ImportError as error:
         raise MissingExtra("A workbook needs openpyxl. Install it: pip install 'heatproof[xlsx]'.") from error
     book = Workbook(write_only=True)
-    tables = {name: table for name, table in findings.tables.items() if name.endswith(".csv")}
+    tables = {name: findings.tables[name] for name in findings.tables if name.endswith(".csv")}
     kept = {name: table for name, table in tables.items() if len(table) <= MOST_ROWS}
     _fill(book.create_sheet("about"), _about(findings, [name for name in tables if name not in kept]))
     for name, table in kept.items():

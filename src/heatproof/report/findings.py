@@ -22,6 +22,7 @@ from heatproof.report.refinement_findings import SettingRefinement, refinement_f
 from heatproof.report.robustness_findings import RobustnessFindings
 from heatproof.report.score_findings import ScoreFindings
 from heatproof.report.source import Source
+from heatproof.report.stored_table import Tables
 from heatproof.report.style import Style, styles
 from heatproof.report.validity_findings import ValidityFindings
 from heatproof.statistics.audit import audit_findings
@@ -276,7 +277,7 @@ class Findings:
     @cached_property
     def tables(self) -> dict[str, Frame]:
         """File name → table, without those that are None."""
-        found = {}
+        found = Tables()
         for name, made in self.study.tables.items():
             table = self._table(name, made)
             if table is not None:

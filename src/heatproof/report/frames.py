@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import duckdb
@@ -55,7 +55,7 @@ def pairs(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataFrame
                    count(*) AS copies, count(DISTINCT metric) AS kinds
             FROM disturbed WHERE method <> '' AND metric IN {COMPANIONS} GROUP BY {key} ORDER BY {key}""",
     )
-    _refuse_copies(frame, frame["copies"] != frame["kinds"], KEY, "metric of a pair")
+    refuse_copies(frame, frame["copies"] != frame["kinds"], KEY, "metric of a pair")
     types: dict[str, str] = dict.fromkeys(COMPANIONS, "float64") | {"changed": "boolean", "control": "bool"}
     types |= {"clean_class": "Int32", "perturbed_class": "Int32", "severity": "int16"}
     return pd.DataFrame(frame[list(PAIRS)].astype(types))
@@ -69,6 +69,18 @@ def psnr(source: duckdb.DuckDBPyConnection | str | os.PathLike) -> pd.DataFrame:
         f"""WITH {DISTURBED} SELECT {key}, any_value(value) AS psnr FROM disturbed
             WHERE metric = 'psnr' GROUP BY {key} ORDER BY {key}""",
     ).astype({"severity": "int16", "psnr": "float64"})
+
+
+def psnr_blocks(rows: duckdb.DuckDBPyConnection) -> Callable[[str, str, str], Frame]:
+    """(model, dataset, perturbation) → the PSNR of each image there: perturbation, severity, psnr."""
+    rows.execute(
+        f"""CREATE OR REPLACE TEMP TABLE psnr_values AS WITH {DISTURBED}
+            SELECT {", ".join(CONDITION)}, any_value(value)::DOUBLE AS psnr FROM disturbed
+            WHERE metric = 'psnr' GROUP BY ALL"""
+    )
+    query = """SELECT perturbation, severity, psnr FROM psnr_values WHERE model = ? AND dataset = ? AND perturbation = ?
+               ORDER BY image, severity"""
+    return lambda *where: rows.execute(query, list(where)).df().astype({"severity": "int16", "psnr": "float64"})
 
 
 def left_out(rows: duckdb.DuckDBPyConnection) -> list[str]:
@@ -222,7 +234,7 @@ def _scores_by_target(rows: duckdb.DuckDBPyConnection, pooled: Sequence[str]) ->
             FROM rows WHERE method <> '' AND {_explained(pooled)} AND {SHOWN} AND NOT suffix(metric, '{CURVE}')
             GROUP BY {key} ORDER BY {key}"""
     ).df()
-    _refuse_copies(frame, frame["copies"] != 1, SCORE, "image, method and metric")
+    refuse_copies(frame, frame["copies"] != 1, SCORE, "image, method and metric")
     return frame.drop(columns="copies")
 
 
@@ -262,7 +274,7 @@ def condition_scores(rows: duckdb.DuckDBPyConnection) -> Frame:
                  AND (reference OR (perturbation = '' AND state = ''))
             GROUP BY {columns} ORDER BY {columns}"""
     ).df()
-    _refuse_copies(frame, frame["copies"] != 1, key, "image, method, metric and condition")
+    refuse_copies(frame, frame["copies"] != 1, key, "image, method, metric and condition")
     return frame[[*key, "value", "flag"]].astype({"value": "float64", "control": "bool", "reference": "bool"})
 
 
@@ -386,7 +398,7 @@ def _frame(source: duckdb.DuckDBPyConnection | str | os.PathLike, query: str) ->
     return source.execute(query).df()
 
 
-def _refuse_copies(frame: Frame, double: Any, key: Collection[str], of: str) -> None:
+def refuse_copies(frame: Frame, double: Any, key: Collection[str], of: str) -> None:
     """StoreError for a number stored twice: two studies share the folder, which averaging would hide."""
     found = frame[double]
     if len(found):

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
 from heatproof.report import frames
 from heatproof.report.frames import Frame
+from heatproof.report.pair_cells import Pairs
 from heatproof.report.score_findings import ScoreFindings, ScoreSetting
 from heatproof.report.source import Source
 from heatproof.statistics.refinement import arm_of, refinement_gains, size_groups
@@ -39,7 +39,7 @@ class SettingRefinement:
 def refinement_findings(source: Source, scores: ScoreFindings) -> list[SettingRefinement]:
     """The findings of every model and set of images that has refined arms."""
     right, truth = frames.correct_images(source.connection), frames.ground_truth_scores(source.connection)
-    stable = _stability(frames.pairs(source.connection))
+    stable = _stability(Pairs.of(source.connection))
     every = pd.concat([scores.scores, stable], ignore_index=True)
     given = {"resamples": int(source.plan.get("resamples") or 1000), "seed": int(source.plan.get("seed") or 0)}
     found = []
@@ -72,9 +72,7 @@ def refinement_findings(source: Source, scores: ScoreFindings) -> list[SettingRe
     return found
 
 
-def _stability(pairs: Frame) -> Frame:
+def _stability(pairs: Pairs) -> Frame:
     """The mean κ of each image and method over the conditions that keep the prediction, as scores."""
-    held: Any = pairs[(pairs["changed"] == False) & pairs["kappa"].notna()]  # noqa: E712 - a nullable column
-    keys = ["model", "dataset", "layer", "image", "method", "control"]
-    found = held.groupby(keys, observed=True)["kappa"].mean().reset_index(name="value")
+    found = pairs.held_means("kappa", ["model", "dataset", "layer", "image", "method", "control"])
     return found.assign(metric=STABILITY, flag="", target="")

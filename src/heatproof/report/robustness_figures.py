@@ -3,7 +3,7 @@
 Widths are chosen so that the letters of a figure have ten pixels or more on a phone's screen.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import matplotlib
@@ -167,19 +167,17 @@ def _curves(axis: Axes, rows: Frame, name: str, methods: Sequence[str], looks: S
 
 
 @house()
-def overlap_figure(pairs: Frame, methods: Sequence[str], looks: Styles) -> Figure:
+def overlap_figure(overlaps: Callable[[str, bool], np.ndarray], methods: Sequence[str], looks: Styles) -> Figure:
     """RBO where the prediction held (upper box) and where it changed (lower box), per method.
 
-    Box: quartiles and median; whiskers: 5th and 95th percentile. All perturbations and severities together.
+    overlaps: method and whether the prediction changed → the RBOs. Box: quartiles and median; whiskers: 5th and 95th
+    percentile. All perturbations and severities together.
     """
     canvas = figure(max(4.0, width_beside(methods, looks, 2.2)), 0.9 + 0.4 * len(methods))
     axis = canvas.subplots()
-    known = pairs[pairs["changed"].notna() & pairs["rbo"].notna()]
     for position, method in enumerate(methods):
-        rows = known[known["method"] == method]
         for changed, shift, color in ((False, -0.19, UNCHANGED), (True, 0.19, CHANGED)):
-            values = rows.loc[rows["changed"].astype(bool) == changed, "rbo"].to_numpy(float)
-            _box(axis, values, position + shift, color, hatch="////" if changed else None)
+            _box(axis, overlaps(method, changed), position + shift, color, hatch="////" if changed else None)
     method_axis(axis, methods, looks)
     axis.set(xlim=(-0.02, 1.02), xlabel="RBO, clean against perturbed map")
     boxes = [

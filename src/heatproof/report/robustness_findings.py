@@ -2,21 +2,34 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from heatproof.report import frames
-from heatproof.report.frames import Frame
+from heatproof.report.frames import COMPANIONS, Frame
+from heatproof.report.pair_cells import USABLE, Pairs
 from heatproof.report.source import Source
 from heatproof.statistics.agreement import Agreement, kendall_w, segmenter_agreement
-from heatproof.statistics.equal_maps import EqualMaps, equal_maps, equal_pairs, shared
-from heatproof.statistics.intervals import multiplicities, percentiles, weighted_medians
+from heatproof.statistics.equal_blocks import equal_blocks
+from heatproof.statistics.equal_maps import EqualMaps, equal_maps, shared
+from heatproof.statistics.intervals import Replicates, multiplicities, percentiles, weighted_medians
 from heatproof.statistics.paired import LEAST_METHODS, Comparison, compared
 from heatproof.statistics.robustness_changes import moved_borders
-from heatproof.statistics.robustness_tables import image_blocks, rm_blocks, robustness_table
-from heatproof.statistics.robustness_verdict import Verdict, verdict_on
+from heatproof.statistics.robustness_tables import (
+    ALL,
+    Cell,
+    cell_means,
+    measured_cells,
+    pooled_cells,
+    resamples_of,
+    rm_blocks,
+    table_of,
+)
+from heatproof.statistics.robustness_tables import CELL as PLACE
+from heatproof.statistics.robustness_verdict import PairFacts, Verdict, named, verdict_from
 
 #: The quantity by which methods are compared → the blocks of its tests in words.
 BLOCKS = {"rm": "conditions", "rm0": "conditions", "rbo": "images whose prediction held"}
@@ -42,12 +55,13 @@ class RobustnessSetting(NamedTuple):
 class RobustnessFindings:
     """The numbers behind tables and figures.
 
-    `comparisons`: setting → quantity → tests over its blocks (real methods only, as controls would only shift the
-    ranks). `verdicts` are those of the main settings. `overall` and `together` are the tests and the verdict over
-    every model and dataset at once, where there are several. `equal`: (model, dataset) → methods with equal maps.
+    `stored`: the pairs behind them, read in parts. `comparisons`: setting → quantity → tests over its blocks (real
+    methods only, as controls would only shift the ranks). `verdicts` are those of the main settings. `overall` and
+    `together` are the tests and the verdict over every model and dataset at once, where there are several. `equal`:
+    (model, dataset) → methods with equal maps.
     """
 
-    pairs: Frame
+    stored: Pairs
     table: Frame
     strengths: Frame
     flips: Frame
@@ -68,47 +82,48 @@ class RobustnessFindings:
     def of(cls, source: Source) -> "RobustnessFindings | None":
         """Reads the rows and computes every table and test; None without pairs. The slow part is the bootstrap."""
         plan, rows = source.plan, source.connection
-        pairs = frames.pairs(rows)
+        pairs = Pairs.of(rows)
         if pairs.empty:
             return None
-        resamples, seed = int(plan.get("resamples") or 1000), int(plan.get("seed") or 0)
-        table = robustness_table(pairs, frames.psnr(rows), frames.segments(rows), resamples=resamples, seed=seed)
-        settings = _settings(pairs, plan)
+        given = Given(int(plan.get("resamples") or 1000), int(plan.get("seed") or 0), str(plan.get("reference") or ""))
+        table, pooled = _measured(pairs, given)
+        settings = _settings(pairs.cells, plan)
         several = len({setting[:2] for setting in settings}) > 1
         first = [setting for setting in settings if setting.segmenter == settings[0].segmenter]
-        given: dict[str, Any] = {
-            "segmenter": first[0].segmenter,
-            "resamples": resamples,
-            "seed": seed,
-            "reference": str(plan.get("reference") or ""),
-        }
         masks = frames.mask_cosines(rows)
-        methods = frames.ordered(pairs["method"], frames.names(plan.get("methods")))
+        methods = frames.ordered(pairs.cells["method"], frames.names(plan.get("methods")))
         equal = _equal(pairs, frames.projections(rows), methods)
-        verdicts = {s: verdict_on(s.of(pairs), s.of(table), **given, equal=equal[s[:2]]) for s in first}
+        here = {s: pairs.of_setting(s, equal[s[:2]].kept) for s in settings}
+        verdicts = {s: _verdict(here[s], s.of(table), equal[s[:2]], pooled, given) for s in first}
         together, overall = None, {}
         if several:
             everywhere = shared(list(equal.values()))
-            together = verdict_on(_of(first, pairs), _of(first, table), **given, equal=everywhere)
-            overall = _comparisons(_of(first, pairs), _of(first, table), everywhere, together)
+            every = pairs.together(first, everywhere.kept)
+            together = _verdict(every, _of(first, table), everywhere, pooled, given)
+            overall = _comparisons(every, _of(first, table), everywhere, together)
         return cls(
-            pairs=pairs,
+            stored=pairs,
             table=table,
             strengths=frames.strengths(rows),
             flips=frames.flips(rows),
             masks=masks,
-            mask_cosine=mask_cosine_table(masks, resamples, seed),
+            mask_cosine=mask_cosine_table(masks, given.resamples, given.seed),
             methods=methods,
-            controls=frozenset(pairs.loc[pairs["control"], "method"]),
+            controls=frozenset(pairs.cells.loc[pairs.cells["control"], "method"]),
             settings=settings,
-            comparisons={s: _comparisons(s.of(pairs), s.of(table), equal[s[:2]], verdicts.get(s)) for s in settings},
+            comparisons={s: _comparisons(here[s], s.of(table), equal[s[:2]], verdicts.get(s)) for s in settings},
             verdicts=verdicts,
             overall=overall,
             together=together,
             agreement=_agreement(table, equal, {s.segmenter for s in settings}),
             equal=equal,
-            reference=given["reference"],
+            reference=given.reference,
         )
+
+    @cached_property
+    def pairs(self) -> Frame:
+        """All pairs as one frame (`frames.pairs`), which is long for many images; `stored` is read in parts."""
+        return frames.pairs(self.stored.rows)
 
     @property
     def main(self) -> list[RobustnessSetting]:
@@ -119,6 +134,67 @@ class RobustnessFindings:
     def alike(self, setting: RobustnessSetting) -> list[RobustnessSetting]:
         """The settings that differ from this one at most in the segmenter, in the plan's order."""
         return [other for other in self.settings if other[:3] == setting[:3]]
+
+
+class Given(NamedTuple):
+    """How the findings are made."""
+
+    resamples: int
+    seed: int
+    reference: str
+
+
+class Pooled(NamedTuple):
+    """The cells of all severities together in the resamples of these images."""
+
+    cells: Mapping[Cell, Replicates]
+    images: Mapping[str, Sequence[str]]
+
+
+def _measured(pairs: Pairs, given: Given) -> tuple[Frame, Pooled]:
+    """The robustness table, and its pooled cells; a perturbation of a setting is looked at at a time."""
+    images = pairs.usable_images
+    drawn = resamples_of(images, given.resamples, given.seed)
+    noise, sizes = frames.psnr_blocks(pairs.rows), cell_means(frames.segments(pairs.rows), "segments")
+    lines, pooled = {}, {}
+    for block in pairs.blocks(("rbo", "kappa")):
+        where = tuple(str(block[name].iloc[0]) for name in ("model", "dataset", "perturbation"))
+        ratios = cell_means(noise(*where), "psnr")
+        for one in measured_cells(block, drawn, given.seed):
+            lines[one.cell] = one.line(ratios, sizes)
+            if one.cell.severity == ALL:
+                pooled[one.cell] = one.found
+    return table_of(lines), Pooled(pooled, images)
+
+
+def _verdict(pairs: Pairs, table: Frame, equal: EqualMaps, known: Pooled, given: Given) -> Verdict:
+    """The verdict on some settings; pairs: without the methods that another stands for."""
+    usable = pairs.usable_images
+    if all(known.images.get(dataset) == names for dataset, names in usable.items()):
+        keys = set(pairs.cells[list(PLACE)].drop_duplicates().itertuples(index=False, name=None))
+        cells = {cell: one for cell, one in known.cells.items() if one.point.n and cell[:-1] in keys}
+    else:
+        drawn = resamples_of(usable, given.resamples, given.seed)
+        cells = {cell: one for block in pairs.blocks(("rbo", "kappa"))
+                 for cell, one in pooled_cells(block, drawn, given.seed).items()}  # fmt: skip
+    kinds = pairs.cells.groupby(["control", "method"], sort=True)["usable"].sum()
+    names, without = named(
+        [method for control, method in kinds.index if not control],
+        [method for control, method in kinds.index if control],
+        [method for (control, method), count in kinds.items() if count and not control],
+    )
+    held, moved = (pairs.images_by_method(f"{USABLE} AND changed = {kind}") for kind in (0, 1))
+    facts = PairFacts(
+        cells,
+        names,
+        without,
+        images=pairs.count_images("NOT isnan(rbo) AND NOT control"),
+        given=pairs.count_images("true"),
+        support={"consistency": held, "within": {name: min(n, moved.get(name, 0)) for name, n in held.items()}},
+        rbo=pairs.image_blocks,
+    )
+    more = {"resamples": given.resamples, "seed": given.seed, "reference": given.reference}
+    return verdict_from(facts, table, equal, **more)
 
 
 def _settings(pairs: Frame, plan: Mapping) -> list[RobustnessSetting]:
@@ -144,26 +220,31 @@ def _of(settings: Sequence[RobustnessSetting], frame: Frame) -> Frame:
     return pd.concat([setting.of(frame) for setting in settings])
 
 
-def _equal(pairs: Frame, projections: Frame, methods: Sequence[str]) -> dict[tuple[str, str], EqualMaps]:
+def _equal(pairs: Pairs, projections: Frame, methods: Sequence[str]) -> dict[tuple[str, str], EqualMaps]:
     """(model, dataset) → the methods whose maps are equal there."""
     found = {}
-    for key, here in pairs.groupby(["model", "dataset"], sort=False):
+    for key, cells in pairs.cells.groupby(["model", "dataset"], sort=False):
         maps = projections[(projections["model"] == key[0]) & (projections["dataset"] == key[1])]
-        found[key] = equal_maps(maps, order=methods) if len(maps) else equal_pairs(here, methods)
+        if not len(maps):
+            here = Pairs(pairs.rows, cells)
+            known = " OR ".join(f"NOT isnan({name})" for name in COMPANIONS)
+            found[key] = equal_blocks(here.blocks, here.count_images(known), methods)
+            continue
+        found[key] = equal_maps(maps, order=methods)
     return found
 
 
-def _comparisons(pairs: Frame, table: Frame, equal: EqualMaps, verdict: Verdict | None) -> dict[str, Comparison]:
+def _comparisons(pairs: Pairs, table: Frame, equal: EqualMaps, verdict: Verdict | None) -> dict[str, Comparison]:
     """Tests by RM and RM₀ over conditions and by RBO over images, where there are two methods and a block.
 
     Of methods with equal maps one is tested. Where there is a verdict, its tests by RM and RM₀ are these.
     """
-    pairs, table, found = equal.kept(pairs), equal.kept(table), {}
+    table, found = equal.kept(table), {}
     for quantity in BLOCKS:
         if verdict is not None and quantity in verdict.comparisons:
             found[quantity] = verdict.comparisons[quantity]
             continue
-        blocks = image_blocks(pairs, quantity) if quantity == "rbo" else rm_blocks(table, quantity)
+        blocks = pairs.image_blocks(quantity) if quantity == "rbo" else rm_blocks(table, quantity)
         if blocks.shape[1] >= 2 and len(blocks.dropna()):
             found[quantity] = compared(blocks)
     return found

@@ -21,6 +21,7 @@ from heatproof.report.noise_checks import NoiseChecks, boundary_table, network_t
 from heatproof.report.part_findings import PartFindings
 from heatproof.report.robustness_findings import RobustnessFindings, RobustnessSetting
 from heatproof.report.score_findings import ScoreFindings
+from heatproof.report.stored_table import StoredTable, Tables
 from heatproof.statistics.audit_images import COLUMNS
 from heatproof.statistics.paired import Comparison, PairTest, differs, is_worse
 from heatproof.statistics.part_scores import image_part_scores
@@ -59,8 +60,12 @@ AUDIT = (
 
 def file_tables(folder: Path, tables: Mapping[str, Frame]) -> None:
     """Writes tables, each atomically."""
-    for name, frame in tables.items():
-        content = _parquet(frame) if name.endswith(".parquet") else _csv(frame)
+    for name in tables:
+        table = tables.made(name) if isinstance(tables, Tables) else tables[name]
+        if isinstance(table, StoredTable):
+            write_atomically(folder / name, table.copy)
+            continue
+        content = _parquet(table) if name.endswith(".parquet") else _csv(table)
         write_atomically(folder / name, lambda file, content=content: file.write(content))
 
 
@@ -93,22 +98,13 @@ def robustness(findings: Findings) -> Frame:
     return _robustness(findings).table
 
 
-def pairs(findings: Findings) -> Frame:
+def pairs(findings: Findings) -> StoredTable:
     """A row per image × method × perturbation × severity (`frames.pairs`), with the names of the two classes."""
-    found = _robustness(findings).pairs
-    return found.assign(
-        **{f"{which}_name": _class_names(findings, found, f"{which}_class") for which in ("clean", "perturbed")}
-    )
-
-
-def _class_names(findings: Findings, found: Frame, column: str) -> Any:
-    """The names of the classes in a column, each looked up once."""
-    kinds: Frame = found[["model", column]].drop_duplicates()
-    names = [
-        "" if pd.isna(index) else name_of(findings.class_names(model), int(index))
-        for model, index in kinds.itertuples(index=False)
-    ]
-    return found[["model", column]].merge(kinds.assign(name=names), how="left")["name"].array
+    found = _robustness(findings).stored
+    names = [(model, number, name_of(names, number)) for model in sorted(set(found.cells["model"]))
+             for names in [findings.class_names(model)] for number in range(len(names))]  # fmt: skip
+    frame = pd.DataFrame(names, columns=["model", "class", "name"]).astype({"class": "int32"})
+    return StoredTable(lambda path: found.write(path, frame))
 
 
 def mask_cosine(findings: Findings) -> Frame | None:

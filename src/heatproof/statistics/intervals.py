@@ -6,11 +6,12 @@ once. Its intervals are expanded percentile intervals (Hesterberg 2015): plain o
 resamples spread by √((n − 1) / n) less than samples do, and have no allowance for an estimated spread.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
-from scipy.special import expit, logit
+from scipy.special import expit, logit, ndtr, ndtri, stdtrit
 from scipy.stats import norm, rankdata
 from scipy.stats import t as student
 
@@ -18,6 +19,8 @@ from heatproof.errors import InvalidInput
 from heatproof.rounding import rounded
 from heatproof.seeds import derived_seed
 from heatproof.statistics.robustness import Robustness, both_kinds, ranked, robustness_of, used
+from heatproof.statistics.weighted import medians_of, weighted_aucs, weights
+from heatproof.statistics.weighted import weighted_medians as weighted_medians
 
 #: The quantities of a verdict; the last two are responsiveness and RM₀ within severities. A cell has κ besides.
 QUANTITIES = ("consistency", "responsiveness", "rm", "rm0", "within", "rm0_within")
@@ -59,12 +62,6 @@ def delong(scores: np.ndarray, positive: np.ndarray, level: float = 0.95) -> Int
     return Interval(value, float(bounds[0]), float(bounds[1]), m + n, level)
 
 
-#: How far from the middle the median of a resample is looked for first, in square roots of the number of values. The
-#: number of drawn values below the middle has a standard deviation of about half a square root; values of one image,
-#: which are drawn together, have more.
-REACH = 4.0
-
-
 def multiplicities(images: int, resamples: int, seed: int, name: str = "") -> np.ndarray:
     """How often each of `images` images is drawn in each resample, `(images, resamples)` float64."""
     if images < 1 or resamples < 1:
@@ -101,7 +98,7 @@ def percentiles(values: np.ndarray, images: int, level: float = 0.95) -> tuple[f
     valid = values[~np.isnan(values)]
     if len(valid) < len(values) / 2 or not len(valid) or images < 2:
         return np.nan, np.nan
-    tail = norm.sf(norm.ppf(0.5 + level / 2) * widening(images, level))
+    tail = float(ndtr(-ndtri(0.5 + level / 2) * widening(images, level)))
     low, high = np.quantile(valid, [tail, 1 - tail])
     return float(low), float(high)
 
@@ -120,12 +117,13 @@ def bootstrap_p(values: np.ndarray, images: int) -> float:
     return float(2 * student.sf(norm.isf(tail) / np.sqrt(images / (images - 1)), images - 1))
 
 
+@lru_cache(maxsize=1024)  # asked for every interval
 def widening(images: int, level: float = 0.95) -> float:
     """By how much an interval from resamples of so few images is too narrow: `√(n / (n − 1)) t / z`, at least 1."""
     if images < 2:
         return float("inf")
     upper = 0.5 + level / 2
-    return float(np.sqrt(images / (images - 1)) * student.ppf(upper, images - 1) / norm.ppf(upper))
+    return float(np.sqrt(images / (images - 1)) * stdtrit(images - 1, upper) / ndtri(upper))
 
 
 def bootstrap(
@@ -136,10 +134,12 @@ def bootstrap(
     drawn: np.ndarray,
     seed: int = 0,
     stratum: np.ndarray | None = None,
+    known: MutableMapping | None = None,
 ) -> Replicates:
     """Resamples a cell by image: `image` `(n,)` is each pair's row of `drawn` `(images, resamples)`.
 
-    Differences between cells that share `drawn` are paired by image. `stratum` `(n,)`: each pair's severity.
+    Differences between cells that share `drawn` are paired by image. `stratum` `(n,)`: each pair's severity. known: as
+    of `weighted_aucs`, for cells that share `drawn`.
     Where the point values have no responsiveness (too few changed or unchanged pairs), the resamples have none
     either; a resample without changed or without unchanged pairs gives NaN.
     """
@@ -148,14 +148,14 @@ def bootstrap(
     point = robustness_of(rbo, kappa, changed, stratum=stratum)
     rbo, kappa, changed = used(rbo, kappa, changed)
     image, stratum = np.asarray(image)[keep], stratum[keep]
-    still = weighted_medians(rbo[~changed], drawn, image[~changed])
+    held = ~changed & ~np.isnan(kappa)
+    drawn = weights(drawn, len(rbo))
+    still, middle = medians_of([(rbo[~changed], image[~changed]), (kappa[held], image[held])], drawn)
     area = inside = np.full(drawn.shape[1], np.nan)
     if both_kinds(changed):
-        area = inside = weighted_aucs(-rbo, changed, drawn, image)
+        area = inside = weighted_aucs(-rbo, changed, drawn, image, known=known)
         if len(np.unique(stratum)) > 1:
-            inside = weighted_aucs(-rbo, changed, drawn, image, stratum)
-    known = ~changed & ~np.isnan(kappa)
-    middle = weighted_medians(kappa[known], drawn, image[known])
+            inside = weighted_aucs(-rbo, changed, drawn, image, stratum, known)
     values = {
         "consistency": still,
         "responsiveness": area,
@@ -173,76 +173,6 @@ def resampled_means(each: np.ndarray, drawn: np.ndarray) -> np.ndarray:
     known = ~np.isnan(each)
     counts = known.astype(float).T @ drawn
     return np.divide(np.where(known, each, 0).T @ drawn, counts, out=np.full_like(counts, np.nan), where=counts > 0)
-
-
-def weighted_medians(values: np.ndarray, drawn: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """Median of each resample `(resamples,)`: exactly `np.median` of the values repeated; NaN where it is empty.
-
-    Of many values only those around the middle are counted one by one, as the median of a resample lies there; a
-    resample whose median does not is counted through.
-    """
-    result = np.full(drawn.shape[1], np.nan)
-    if not len(values):
-        return result
-    order = np.argsort(values, kind="stable")
-    values, image = values[order], image[order]
-    reach = int(REACH * np.sqrt(len(values)))
-    first, end = max(0, len(values) // 2 - reach), min(len(values), len(values) // 2 + reach)
-    total, below = _weight(image, drawn), _weight(image[:first], drawn)
-    medians, inside = _medians_between(values[first:end], drawn, image[first:end], below, total)
-    if (missed := ~inside).any():
-        medians[missed], _ = _medians_between(values, drawn[:, missed], image, np.zeros(missed.sum()), total[missed])
-    return np.where(total > 0, medians, np.nan)
-
-
-def _weight(image: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-    """How many of these values each resample has `(resamples,)`."""
-    return np.bincount(image, minlength=len(drawn)).astype(np.float64) @ drawn
-
-
-def _medians_between(
-    values: np.ndarray, drawn: np.ndarray, image: np.ndarray, below: np.ndarray, total: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The medians of resamples of `total` values, `below` of which come before these; and whether they lie here."""
-    result, inside = np.full(len(total), np.nan), np.zeros(len(total), bool)
-    last = len(values) - 1
-    for part in blocks(drawn.shape[1], len(values)):
-        upto = drawn[image, part].cumsum(0) + below[part]
-        ranks = (total[part] - 1) // 2, total[part] // 2
-        lower, upper = ((upto <= rank).sum(0) for rank in ranks)
-        result[part] = (values[np.minimum(lower, last)] + values[np.minimum(upper, last)]) / 2
-        inside[part] = (below[part] <= ranks[0]) & (ranks[1] < upto[-1])
-    return result, inside
-
-
-def weighted_aucs(
-    scores: np.ndarray, positive: np.ndarray, drawn: np.ndarray, image: np.ndarray, stratum: np.ndarray | None = None
-) -> np.ndarray:
-    """AUC with mid-ranks of each resample `(resamples,)`, or `stratified_auc`; NaN without positives or negatives."""
-    scores = ranked(scores)
-    stratum = np.zeros(len(scores)) if stratum is None else stratum
-    won, pairs = np.zeros(drawn.shape[1]), np.zeros(drawn.shape[1])
-    for one in np.unique(stratum):
-        here = stratum == one
-        for part in blocks(drawn.shape[1], int(here.sum())):
-            more = _wins(scores[here], positive[here], drawn[:, part], image[here])
-            won[part] += more[0]
-            pairs[part] += more[1]
-    return np.divide(won, pairs, out=np.full_like(won, np.nan), where=pairs > 0)
-
-
-def _wins(
-    scores: np.ndarray, positive: np.ndarray, drawn: np.ndarray, image: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of a positive and a negative that the positive wins (a tie counts half), and all pairs; by weight."""
-    order = np.argsort(scores[~positive], kind="stable")
-    low = scores[~positive][order]
-    below, upto = (np.searchsorted(low, scores[positive], side) for side in ("left", "right"))
-    weight = drawn[image[positive]]
-    ahead = np.zeros((len(low) + 1, drawn.shape[1]))
-    np.cumsum(drawn[image[~positive][order]], axis=0, out=ahead[1:])
-    won = np.einsum("ij,ij->j", weight, ahead[below] + ahead[upto]) / 2
-    return won, weight.sum(0) * ahead[-1]
 
 
 def blocks(resamples: int, pairs: int, size: int = 200_000) -> Iterator[slice]:

@@ -15,11 +15,13 @@ import pandas as pd
 
 from heatproof.rounding import rounded
 from heatproof.seeds import derived_seed
-from heatproof.statistics.intervals import weighted_aucs, weighted_medians
 from heatproof.statistics.robustness import COMPUTED, RELIABLE
+from heatproof.statistics.weighted import medians_of, weighted_aucs, weights
 
 #: The numbers of changed predictions that are tried.
 STEPS = (3, 5, 7, 10, 15, 20, 30, 40, 50, 75, 100, 150, 200, 300, 500, 1000)
+#: How many of these numbers are tried at a time.
+TOGETHER = 4
 #: The replays of a condition at a number of changed predictions.
 REPLAYS = 400
 #: An interval that is wider tells hardly more than that a figure is above chance.
@@ -41,17 +43,27 @@ def rare_flips(pairs: pd.DataFrame, seed: int = 0, replays: int = REPLAYS, level
     `level` of the replays, averaged over the conditions. status: "not computed" below ten, "unreliable" below twenty
     changed predictions, as in the tables of a study. Empty where no condition counts.
     """
-    rows: list[dict[str, Any]] = []
     groups: Any = pairs.groupby(list(SETTING), sort=True, observed=True)
-    for key, part in groups:
-        found = [line for cell in _conditions(part) for line in _replayed(cell, key, seed, replays, level)]
-        frame = pd.DataFrame(found)
-        for (changed, control, method), lines in _groups(frame):
-            means = lines[["images", "flip_rate", "responsiveness", "responsiveness_width", "rm_width"]].mean()
-            apart = lines["told_apart"].mean()
-            rows.append({**dict(zip(SETTING, key, strict=True)), "method": method, "control": control,
-                         "changed": changed, **means, "told_apart": apart, "conditions": len(lines),
-                         "status": status(changed)})  # fmt: skip
+    parts = [table_of(key, replay_rows(part, key, seed, replays, level)) for key, part in groups]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(COLUMNS))
+
+
+def replay_rows(
+    pairs: Any, setting: Sequence[str], seed: int = 0, replays: int = REPLAYS, level: float = 0.95
+) -> list[dict[str, Any]]:
+    """The widths of each condition, method and number of changed predictions, of some conditions of a setting."""
+    return [line for cell in _conditions(pairs) for line in _replayed(cell, setting, seed, replays, level)]
+
+
+def table_of(setting: Sequence[str], found: list[dict[str, Any]]) -> pd.DataFrame:
+    """The table of one setting from all its `replay_rows`: means over the conditions."""
+    rows = []
+    for (changed, control, method), lines in _groups(pd.DataFrame(found)):
+        means = lines[["images", "flip_rate", "responsiveness", "responsiveness_width", "rm_width"]].mean()
+        apart = lines["told_apart"].mean()
+        rows.append({**dict(zip(SETTING, setting, strict=True)), "method": method, "control": control,
+                     "changed": changed, **means, "told_apart": apart, "conditions": len(lines),
+                     "status": status(changed)})  # fmt: skip
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -88,12 +100,13 @@ class _Condition:
 def _conditions(pairs: Any) -> Iterator[_Condition]:
     """The conditions with enough predictions of both kinds."""
     known = pairs[pairs["rbo"].notna() & pairs["changed"].notna()]
-    control = known.groupby("method")["control"].first()
-    for (kind, severity), cell in known.groupby(["perturbation", "severity"], sort=True):
-        wide = cell.pivot(index="image", columns="method", values="rbo").sort_index()
+    control = known.groupby("method", observed=True)["control"].first()
+    for (kind, severity), cell in known.groupby(["perturbation", "severity"], sort=True, observed=True):
+        wide = cell.pivot(index="image", columns="method", values="rbo").sort_index().sort_index(axis=1)
         real = [name for name in wide.columns if not control[name]]
         wide = wide.dropna(subset=real).dropna(axis=1)
-        changed = cell.groupby("image")["changed"].first().reindex(wide.index).to_numpy(bool)
+        by_image = cell.drop_duplicates("image").set_index("image")["changed"]
+        changed = by_image.reindex(wide.index).to_numpy(bool)
         if real and changed.sum() >= COMPUTED and (~changed).sum() >= RELIABLE:
             yield _Condition(f"{kind} {severity}", wide, changed, [bool(control[name]) for name in wide.columns])
 
@@ -101,27 +114,34 @@ def _conditions(pairs: Any) -> Iterator[_Condition]:
 def _replayed(cell: _Condition, key: Any, seed: int, replays: int, level: float) -> Iterator[dict[str, Any]]:
     """The widths of one condition, for every number of changed predictions, by method and on the mean."""
     n, tails = len(cell.changed), [0.5 - level / 2, 0.5 + level / 2]
-    for k in (k for k in STEPS if k <= min(cell.changed.sum(), n - 1)):
-        drawn = drawn_pairs(cell.changed, k, replays, derived_seed(seed, f"{key[1]} {cell.name}", f"rare flips {k}"))
-        areas, products = _figures(cell, drawn)
-        widths = [np.diff(np.quantile(values, tails, axis=1), axis=0)[0] for values in (areas, products)]
-        about = {"changed": k, "images": n, "flip_rate": k / n}
-        for i, method in enumerate(cell.methods):
-            yield {**about, "method": method, "control": cell.controls[i], "responsiveness": areas[i].mean(),
-                   "responsiveness_width": widths[0][i], "rm_width": widths[1][i], "told_apart": np.nan}  # fmt: skip
-        real = ~np.array(cell.controls)
-        yield {**about, "method": "", "control": False, "responsiveness": areas[real].mean(),
-               "responsiveness_width": widths[0][real].mean(), "rm_width": widths[1][real].mean(),
-               "told_apart": _told_apart(areas[real], tails)}  # fmt: skip
+    numbers = [k for k in STEPS if k <= min(cell.changed.sum(), n - 1)]
+    real = ~np.array(cell.controls)
+    for some in (numbers[start : start + TOGETHER] for start in range(0, len(numbers), TOGETHER)):
+        drawn = [drawn_pairs(cell.changed, k, replays, derived_seed(seed, f"{key[1]} {cell.name}", f"rare flips {k}"))
+                 for k in some]  # fmt: skip
+        every = _figures(cell, weights(np.concatenate(drawn, axis=1), n))
+        for at, k in enumerate(some):
+            areas, products = (values[:, at * replays : (at + 1) * replays] for values in every)
+            widths = [np.diff(np.quantile(values, tails, axis=1), axis=0)[0] for values in (areas, products)]
+            about = {"changed": k, "images": n, "flip_rate": k / n}
+            for i, method in enumerate(cell.methods):
+                yield {**about, "method": method, "control": cell.controls[i], "responsiveness": areas[i].mean(),
+                       "responsiveness_width": widths[0][i], "rm_width": widths[1][i],
+                       "told_apart": np.nan}  # fmt: skip
+            yield {**about, "method": "", "control": False, "responsiveness": areas[real].mean(),
+                   "responsiveness_width": widths[0][real].mean(), "rm_width": widths[1][real].mean(),
+                   "told_apart": _told_apart(areas[real], tails)}  # fmt: skip
 
 
 def drawn_pairs(changed: np.ndarray, k: int, replays: int, seed: int) -> np.ndarray:
     """How often each pair is drawn, `(pairs, replays)`: k changed ones and as many others as make up the number."""
     generator = np.random.default_rng(seed)
-    drawn = np.zeros((len(changed), replays))
+    drawn = np.zeros((len(changed), replays), np.float32)
     for kind, number in ((changed, k), (~changed, len(changed) - k)):
         some = int(kind.sum())
-        drawn[kind] = generator.multinomial(number, np.full(some, 1 / some), size=replays).T
+        # one by one: NumPy's multinomial of many equal shares takes ten times as long
+        which = generator.integers(0, some, (replays, number)) + some * np.arange(replays)[:, None]
+        drawn[kind] = np.bincount(which.ravel(), minlength=replays * some).reshape(replays, some).T
     return drawn
 
 
@@ -129,14 +149,14 @@ def _figures(cell: _Condition, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarra
     """Responsiveness and RM of each method in each replay, `(methods, replays)`."""
     rows, held = np.arange(len(cell.changed)), ~cell.changed
     areas = np.array([weighted_aucs(-rbo, cell.changed, drawn, rows) for rbo in cell.rbo.T])
-    still = np.array([weighted_medians(rbo[held], drawn, rows[held]) for rbo in cell.rbo.T])
+    still = medians_of([(rbo[held], rows[held]) for rbo in cell.rbo.T], drawn)
     return areas, still * areas
 
 
 def _told_apart(areas: np.ndarray, tails: Sequence[float]) -> float:
     """The share of pairs of methods whose difference has one sign in the central part of the replays."""
-    pairs = list(combinations(range(len(areas)), 2))
-    if not pairs:
+    pairs = np.array(list(combinations(range(len(areas)), 2)))
+    if not len(pairs):
         return np.nan
-    ends = np.array([np.quantile(rounded(areas[a] - areas[b]), tails) for a, b in pairs])
-    return float(np.mean((ends[:, 0] > 0) | (ends[:, 1] < 0)))
+    low, high = np.quantile(rounded(areas[pairs[:, 0]] - areas[pairs[:, 1]]), tails, axis=1)
+    return float(np.mean((low > 0) | (high < 0)))

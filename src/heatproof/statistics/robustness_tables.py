@@ -5,7 +5,7 @@ model, dataset, layer, segmenter, image, method, control, perturbation, severity
 more, unused here).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ import pandas as pd
 from heatproof.errors import InvalidInput
 from heatproof.statistics.intervals import Replicates, bootstrap, delong, multiplicities
 from heatproof.statistics.robustness_evidence import PooledCells
+from heatproof.statistics.weighted import weights
 from heatproof.statistics.wording import listed
 
 #: What identifies a cell; no cell pools over perturbations.
@@ -58,6 +59,8 @@ ESTIMATES = {
 FOOLED = {"consistency": "consistency", **ESTIMATES}
 #: The severity of rows that pool all severities.
 ALL = "all"
+#: More severities than a perturbation has: an image has as many values in a cell.
+MOST_SEVERITIES = 1000
 #: What stands between names in the column `fools`, and the level of its tests.
 FOOLS, LEVEL = "; ", 0.95
 #: What identifies an image in a setting.
@@ -104,27 +107,56 @@ def robustness_table(
     `segments` in `pairs`): the mean over images. Without them those columns are NaN. Rows are sorted by
     cell; row order of the input is irrelevant.
     """
-    noise = _means(psnr, "psnr")
-    sizes = _means(pairs if segments is None and "segments" in pairs else segments, "segments")
-    rows: dict[Cell, dict[str, Any]] = {}
-    for cell, found, area, fools in _measure_cells(pairs, resamples, seed):
-        point = found.point
-        line = {**cell._asdict(), "n": point.n, "flips": point.flips, "reliable": point.reliable, "fools": fools}
+    noise = cell_means(psnr, "psnr")
+    sizes = cell_means(pairs if segments is None and "segments" in pairs else segments, "segments")
+    cells = measured_cells(pairs, resamples_of(usable_images(pairs), resamples, seed), seed)
+    return table_of({one.cell: one.line(noise, sizes) for one in cells})
+
+
+class Resamples(NamedTuple):
+    """The resamples of one dataset: image → row, and `(images, resamples)` multiplicities."""
+
+    rows: Mapping[str, int]
+    drawn: np.ndarray
+
+
+class MeasuredCell(NamedTuple):
+    """A cell with its resamples, for a single severity DeLong's bounds, and, of a control, the columns it fools."""
+
+    cell: Cell
+    found: Replicates
+    area: tuple[float, float] | None
+    fools: str
+
+    def line(self, noise: Callable[[Cell], float], sizes: Callable[[Cell], float]) -> dict[str, Any]:
+        """The cell's row of the table; noise, sizes: its mean PSNR and number of segments."""
+        point, cell = self.found.point, self.cell
+        line = {**cell._asdict(), "n": point.n, "flips": point.flips, "reliable": point.reliable, "fools": self.fools}
         line["flip_rate"] = point.flips / point.n if point.n else np.nan
         line |= {"psnr": noise(cell), "segments": sizes(cell), "consistency": point.consistency}
         for column, quantity in ESTIMATES.items():
-            interval = found.interval(quantity)
-            low, high = area if quantity in ("responsiveness", "within") and area else (interval.low, interval.high)
+            interval = self.found.interval(quantity)
+            inside = quantity in ("responsiveness", "within") and self.area
+            low, high = self.area if inside and self.area else (interval.low, interval.high)
             line |= {column: interval.value, f"{column}_low": low, f"{column}_high": high}
-        rows[cell] = line
-    return pd.DataFrame([rows[cell] for cell in sorted(rows, key=_position)], columns=list(COLUMNS))
+        return line
+
+
+def table_of(lines: Mapping[Cell, Mapping[str, Any]]) -> pd.DataFrame:
+    """The table with these rows."""
+    return pd.DataFrame([lines[cell] for cell in sorted(lines, key=_position)], columns=list(COLUMNS))
 
 
 def pooled(pairs: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> dict[Cell, Replicates]:
     """The "all" cells with their resamples, drawn as in `robustness_table`, for differences between methods."""
     clean = _usable(pairs)
-    drawn = _draws(clean, resamples, seed)
-    return {cell: _bootstrap_cell(cell, rows, drawn, seed) for cell, rows in _cells(clean, single=False)}
+    return pooled_cells(clean, resamples_of(usable_images(clean), resamples, seed), seed)
+
+
+def pooled_cells(pairs: pd.DataFrame, drawn: Mapping[str, "Resamples"], seed: int) -> dict[Cell, Replicates]:
+    """`pooled` of some of the pairs of a dataset, in given resamples of its images."""
+    clean, known = _usable(pairs), {}
+    return {cell: _bootstrap_cell(cell, rows, drawn, seed, known) for cell, rows in _cells(clean, single=False)}
 
 
 def rm_blocks(table: pd.DataFrame, value: str = "rm", controls: bool = False) -> pd.DataFrame:
@@ -196,27 +228,25 @@ def fooled_cells(table: pd.DataFrame, quantity: str | None) -> Iterator[FooledCe
     yield from (FooledCell(*key, tuple(controls)) for key, controls in found.items())
 
 
-def _measure_cells(
-    pairs: pd.DataFrame, resamples: int, seed: int
-) -> Iterator[tuple[Cell, Replicates, tuple[float, float] | None, str]]:
-    """Every cell, with its resamples, for a single severity DeLong's bounds, and what a control fools."""
+def measured_cells(pairs: pd.DataFrame, drawn: Mapping[str, "Resamples"], seed: int) -> Iterator[MeasuredCell]:
+    """Every cell of some pairs; those of a perturbation and severity must be there together, of all methods."""
     known = _usable(pairs)
-    drawn = _draws(known, resamples, seed)
     named = {cell: rows for single in (True, False) for cell, rows in _cells(known, single)}
     empty = {cell: rows.iloc[:0] for single in (True, False) for cell, rows in _cells(pairs, single)}
     groups: dict[Cell, list[Cell]] = {}
     for cell in {**empty, **named}:
         groups.setdefault(cell._replace(method="", control=False), []).append(cell)
+    wins: dict = {}  # of a severity, which are those of its stratum in the cell of all severities
     for cells in groups.values():  # methods are compared within a cell, and its resamples are then let go
         rows: dict[Cell, Any] = {cell: named[cell] if cell in named else empty[cell] for cell in cells}
-        found = {cell: _bootstrap_cell(cell, rows[cell], drawn, seed) for cell in cells}
+        found = {cell: _bootstrap_cell(cell, rows[cell], drawn, seed, wins) for cell in cells}
         fools = _fools(found)
         for cell in cells:
             area = None
             if cell.severity != ALL and not np.isnan(found[cell].point.responsiveness):
                 interval = delong(-rows[cell]["rbo"].to_numpy(), rows[cell]["changed"].to_numpy(bool))
                 area = interval.low, interval.high
-            yield cell, found[cell], area, fools.get(cell.method, "")
+            yield MeasuredCell(cell, found[cell], area, fools.get(cell.method, ""))
 
 
 def _fools(found: Mapping[Cell, Replicates]) -> dict[str, str]:
@@ -259,35 +289,41 @@ def _position(cell: Cell) -> tuple:
     return (*cell[:4], cell.perturbation, cell.control, cell.method, last, number, cell.severity)
 
 
-class Resamples(NamedTuple):
-    """The resamples of one dataset: image → row, and `(images, resamples)` multiplicities."""
+def usable_images(pairs: Any) -> dict[str, list[str]]:
+    """Dataset → the images with a usable pair, by name."""
+    known = _usable(pairs)[["dataset", "image"]].drop_duplicates()
+    return {str(dataset): sorted(rows["image"].astype(str))
+            for dataset, rows in known.groupby("dataset", sort=True, observed=True)}  # fmt: skip
 
-    rows: Mapping[str, int]
-    drawn: np.ndarray
 
-
-def _draws(pairs: Any, resamples: int, seed: int) -> dict[str, Resamples]:
-    """Dataset → its resamples; images are sorted by name, so that neither row order nor methods matter."""
+def resamples_of(images: Mapping[str, Sequence[str]], resamples: int, seed: int) -> dict[str, Resamples]:
+    """Dataset → the resamples of its images, which are sorted by name: neither row order nor methods matter."""
     found = {}
-    for dataset, rows in pairs.groupby("dataset", sort=True, observed=True):
-        images = sorted(rows["image"].astype(str).unique())
-        drawn = multiplicities(len(images), resamples, seed, str(dataset))
-        found[str(dataset)] = Resamples({name: i for i, name in enumerate(images)}, drawn)
+    for dataset, names in images.items():
+        drawn = weights(multiplicities(len(names), resamples, seed, dataset), MOST_SEVERITIES * len(names))
+        found[dataset] = Resamples({name: i for i, name in enumerate(names)}, drawn)
     return found
 
 
-def _bootstrap_cell(cell: Cell, rows: Any, draws: Mapping[str, Resamples], seed: int) -> Replicates:
+def _bootstrap_cell(cell: Cell, rows: Any, draws: Mapping[str, Resamples], seed: int, known: dict) -> Replicates:
     """A cell's resamples; rows in the order of (image, severity), so that sums round alike."""
-    positions, drawn = draws.get(cell.dataset, Resamples({}, np.zeros((1, 1))))
-    image = rows["image"].astype(str).map(positions).to_numpy(np.int64)
-    severity = rows["severity"].astype(str).to_numpy(str)
+    positions, drawn = draws.get(cell.dataset, Resamples({}, np.zeros((1, 1), np.float32)))
+    image, severity = _positions(rows["image"], positions), rows["severity"].to_numpy()
     order = np.lexsort((severity, image))
     rbo, kappa = (rows[name].to_numpy(np.float64)[order] for name in ("rbo", "kappa"))
     changed = rows["changed"].to_numpy(bool)[order]
-    return bootstrap(rbo, kappa, changed, image[order], drawn, seed, severity[order])
+    return bootstrap(rbo, kappa, changed, image[order], drawn, seed, severity[order], known)
 
 
-def _means(frame: Any, column: str) -> Callable[[Cell], float]:
+def _positions(images: Any, positions: Mapping[str, int]) -> np.ndarray:
+    """The rows of images in their resamples."""
+    if isinstance(images.dtype, pd.CategoricalDtype):  # looked up once for each image
+        names = images.cat.categories
+        return np.array([positions.get(str(name), -1) for name in names], np.int64)[images.cat.codes.to_numpy()]
+    return images.astype(str).map(positions).to_numpy(np.int64)
+
+
+def cell_means(frame: Any, column: str) -> Callable[[Cell], float]:
     """Cell → mean of the finite values of `column`, by whichever of the cell's keys the frame has; NaN without it."""
     if frame is None:
         return lambda cell: np.nan

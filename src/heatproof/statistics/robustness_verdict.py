@@ -8,7 +8,7 @@ simultaneous bounds for all pairs of methods. Where the blocks are too few for W
 alone. The sentence, the bars of the rank diagram and the marks of the table follow from this one decision.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -78,6 +78,48 @@ class Verdict:
         return self.comparisons.get("rm" if self.by == "rm" else "rm0")
 
 
+@dataclass(frozen=True)
+class PairFacts:
+    """What a verdict needs to know of the pairs of one segmenter, without methods that another stands for.
+
+    cells: the pooled cells (`robustness_tables.pooled`). names: real methods and controls; real methods without any
+    usable pair are left out, unless all are. without: the real methods that have none. images, given: the number of
+    images for which a real method has an RBO, and of all. support: see `Verdict.support`. rbo: the RBO of each image
+    and method (`robustness_tables.image_blocks`), made where it is asked for.
+    """
+
+    cells: Mapping[Cell, Replicates]
+    names: tuple[tuple[str, ...], tuple[str, ...]]
+    without: tuple[str, ...]
+    images: int
+    given: int
+    support: Mapping[str, Mapping[str, int]]
+    rbo: Callable[[], pd.DataFrame]
+
+    @classmethod
+    def of(cls, pairs: Any, resamples: int, seed: int) -> "PairFacts":
+        """The facts from a frame of pairs."""
+        control, usable = pairs["control"].astype(bool), pairs["rbo"].notna() & pairs["changed"].notna()
+        real, controls, known = (pairs["method"][rows].astype(str).unique()
+                                 for rows in (~control, control, ~control & usable))  # fmt: skip
+        return cls(
+            pooled(pairs, resamples=resamples, seed=seed),
+            *named(real, controls, known),
+            _images(pairs, used=True),
+            _images(pairs, used=False),
+            _support(pairs),
+            lambda: image_blocks(pairs, "rbo"),
+        )
+
+
+def named(
+    real: Iterable[str], controls: Iterable[str], known: Iterable[str]
+) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], tuple[str, ...]]:
+    """`PairFacts.names` and `without`, from real methods, controls, and the real methods with a usable pair."""
+    names = tuple(sorted(known) or sorted(real)), tuple(sorted(controls))
+    return names, tuple(sorted({*real} - {*names[0]}))
+
+
 def verdict_on(
     pairs: pd.DataFrame,
     table: pd.DataFrame,
@@ -100,9 +142,23 @@ def verdict_on(
     chosen = segmenter or ("quickshift" if "quickshift" in names or not names else names[0])
     pairs, table = (_of_segmenter(frame, chosen) for frame in (pairs, table))
     equal = equal_pairs(pairs) if equal is None else equal
-    pairs, table = equal.kept(pairs), equal.kept(table)
-    evidence = _evidence(pooled(pairs, resamples=resamples, seed=seed), _names(pairs), level, seed)
-    images, given = _images(pairs, used=True), _images(pairs, used=False)
+    facts = PairFacts.of(equal.kept(pairs), resamples, seed)
+    return verdict_from(facts, table, equal, resamples=resamples, seed=seed, level=level, reference=reference)
+
+
+def verdict_from(
+    facts: PairFacts,
+    table: pd.DataFrame,
+    equal: EqualMaps,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+    reference: str = "",
+) -> Verdict:
+    """`verdict_on` from the facts of the pairs and the robustness table of one segmenter."""
+    table = equal.kept(table)
+    evidence = _evidence(facts.cells, facts.names, level, seed)
     figures = {q: {m: evidence.interval(m, q) for m in (*evidence.real, *evidence.controls)} for q in QUANTITIES}
     fooled = {q: evidence.fooled_by(q) for q in QUANTITIES} if evidence.conditions else {}
     having = {q: evidence.without_the_unmeasured(q).where_all_have(q) for q in BESIDE}
@@ -111,15 +167,15 @@ def verdict_on(
     behind = {q: {m: equal.named(_ahead(one, m, q)) for m in one.real} for q, one in having.items()}
     by = next((q for q in DECIDING if q in fooled and not fooled[q]), None)
     ranks_by = by or DECIDING[-1]
-    references = dict(_references(evidence, pairs, table, ranks_by, equal.arm(reference))) if reference else {}
+    references = dict(_references(evidence, facts.rbo, table, ranks_by, equal.arm(reference))) if reference else {}
     comparisons = dict(_comparisons(evidence, table, ranks_by)) if len(evidence.real) > 1 else {}
     best, top = _top(evidence, figures[ranks_by], comparisons, ranks_by) if fooled else (None, ())
     if best and not rounded(np.float64(figures["within"][best].low - 0.5)) > 0:
         top = ()
-    left = sorted({*pairs.loc[~pairs["control"].astype(bool), "method"].astype(str)} - {*evidence.real})
+    left = sorted({*facts.without, *facts.names[0]} - {*evidence.real})
     about = RobustnessFacts(
-        evidence, figures, fooled, comparisons.get("rm" if by == "rm" else "rm0"), images, given, by, best, top,
-        tuple(left), tuple(fooled_cells(table, by)),
+        evidence, figures, fooled, comparisons.get("rm" if by == "rm" else "rm0"), facts.images, facts.given, by, best,
+        top, tuple(left), tuple(fooled_cells(table, by)),
     )  # fmt: skip
     return Verdict(
         sentence=sentence(about),
@@ -133,13 +189,13 @@ def verdict_on(
         beside=_spread(equal, beside),
         beats=_spread(equal, beats),
         behind=_spread(equal, behind),
-        support=_spread(equal, _support(pairs)),
+        support=_spread(equal, facts.support),
         controls=equal.named(evidence.controls),
         comparisons=comparisons,
         references=references,
         equal=equal,
         n=sum(found.point.n for cell in evidence.cells.values() for found in cell.values()),
-        images=images,
+        images=facts.images,
         cells=len(evidence.conditions),
         level=level,
         seed=seed,
@@ -160,14 +216,6 @@ def _images(pairs: Any, used: bool) -> int:
 
 def _of_segmenter(frame: Any, segmenter: str) -> Any:
     return frame[frame["segmenter"].astype(str) == segmenter]
-
-
-def _names(pairs: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Real methods and controls; real methods without any usable pair are left out, unless all are."""
-    control, usable = pairs["control"].astype(bool), pairs["rbo"].notna() & pairs["changed"].notna()
-    real, controls, known = (sorted(pairs["method"][rows].astype(str).unique())
-                             for rows in (~control, control, ~control & usable))  # fmt: skip
-    return tuple(known or real), tuple(controls)
 
 
 def _support(pairs: Any) -> dict[str, dict[str, int]]:
@@ -218,7 +266,7 @@ def _comparisons(evidence: PooledCells, table: pd.DataFrame, by: str):
         yield name, replace(found, apart=apart & found.apart if found.able else apart)
 
 
-def _references(evidence: PooledCells, pairs: pd.DataFrame, table: pd.DataFrame, by: str, reference: str):
+def _references(evidence: PooledCells, rbo: Callable[[], pd.DataFrame], table: pd.DataFrame, by: str, reference: str):
     """The tests of a reference against every other method, by RM and RM₀ as `_comparisons`, and by RBO over images."""
     others = [name for name in evidence.real if name != reference]
     both = [*((reference, name) for name in others), *((name, reference) for name in others)]
@@ -226,7 +274,7 @@ def _references(evidence: PooledCells, pairs: pd.DataFrame, table: pd.DataFrame,
         found = reference_tests(rm_blocks(table, quantity), reference, level=evidence.level)
         if found is not None and reference in evidence.real:
             yield name, found.confirmed(evidence.separated(both, quantity))
-    if (found := reference_tests(image_blocks(pairs, "rbo"), reference, level=evidence.level)) is not None:
+    if (found := reference_tests(rbo(), reference, level=evidence.level)) is not None:
         yield "rbo", found
 
 

@@ -62,6 +62,10 @@ class ChangedImages:
             self._perturbers[name] = Perturber(x, self.block.ids, self.seed, self._loss_gradient, self.model.logits)
         return self._perturbers[name]
 
+    def let_go(self) -> None:
+        """Frees what perturbations share; each refers to these images, as these do to it."""
+        self._perturbers.clear()
+
     def _loss_gradient(self, images: torch.Tensor) -> torch.Tensor:
         return loss_gradient(self.model, images, self.clean_class())
 

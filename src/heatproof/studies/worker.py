@@ -90,7 +90,10 @@ class Worker:
             def work(part: slice) -> tuple[Rows, KeptMaps]:
                 images = block[part]
                 measurement = self.measurement(job, images, finished.of(images.ids))
-                return measurement.run(lambda done: advance(done * share))
+                try:
+                    return measurement.run(lambda done: advance(done * share))
+                finally:
+                    measurement.let_go()
 
             for part_rows, part_maps in halved(work, len(block.ids)):
                 rows.extend(part_rows)

@@ -168,7 +168,7 @@ def _figures(
             f"overlap{suffix}",
             "How alike the clean and the perturbed map are (RBO), where the prediction held and where it changed. A "
             "good method has the two boxes far apart, the upper one to the right. All perturbations and severities.",
-            lambda: figures.overlap_figure(setting.of(found.pairs), methods, looks),
+            lambda: figures.overlap_figure(found.stored.of_setting(setting).overlaps, methods, looks),
         ),
     ]
     filed = Drawing(f"heatmap{suffix}", "RM of every method", lambda: figures.heatmap_figure(table, methods, looks))

@@ -32,7 +32,7 @@ def _answer(verdict: Verdict, where: str) -> Answer:
 
 
 def _facts(found: RobustnessFindings, calibrated: bool) -> Iterator[tuple[str, str]]:
-    kinds, severities = found.table["perturbation"].nunique(), found.pairs["severity"].nunique()
+    kinds, severities = found.table["perturbation"].nunique(), found.stored.cells["severity"].nunique()
     name = "calibrated strength" if calibrated else "severity"
     strengths = counted(severities, name).replace("severitys", "severities")
     yield "Noise", f"{counted(kinds, 'kind')} × {strengths}"
