@@ -43,6 +43,9 @@ def test_logits_agree_and_only_full_passes_without_gradient_run_compiled(shapes)
         assert compiled_ones.forward == len(z)
         assert torch.equal(fast.answers(z[:-1]), fast.answers(z)[:-1])  # filled up, and the same
         assert compiled_ones.forward == 3 * len(z) - 1  # images that were asked for
+        many = torch.cat([z, z, z[:2]])  # two full passes, and two images that run as they are
+        torch.testing.assert_close(fast.answers(many), model.answers(many), atol=1e-4, rtol=1e-4)
+        assert compiled_ones.forward == 5 * len(z) - 1
     with model.evaluating(), torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         assert not fast.compiled.takes(z)
     wanted = z.clone().requires_grad_()
@@ -152,7 +155,7 @@ def chosen(monkeypatch, passes, seconds, cached=None, images=100, **more):
     monkeypatch.setattr(compiling, "seconds_of_pass", lambda model: seconds)
     monkeypatch.setattr(compiling, "why_not", lambda model: "")
     monkeypatch.setattr(compiling, "is_cached", lambda model: cached is not None)
-    monkeypatch.setattr(compiling, "gain_of", lambda model, eager: cached)
+    monkeypatch.setattr(compiling, "gain_of", lambda model: cached)
     models = StudyModels(plan(**more), "cpu")
     (found,) = compile_choices(models.plan, models, lambda: [Passes(plain=passes / images)], images)
     return models, found
@@ -230,6 +233,7 @@ def test_the_plan_says_the_choice_and_why(monkeypatch):
         "shapes has no compiled copy: it would save about 12 s of 10,000 passes without gradient. Compiling takes up "
         "to 1 min."
     )
+    assert told(0, 1e-2) == "shapes has no compiled copy: no pass of the study is without gradient."
     assert "less than 1 s" in told(1e4, 1e-5, 0.3) and told(1e4, 1e-5, 0.3).endswith("Loading it takes some seconds.")
     assert "as asked (--compile never); with one it would take 12 min" in told(1e6, 1e-2, compile="never")
     assert told(1e6, 1e-2, images=3) == "shapes has no compiled copy: with fewer than 16 images none is made."

@@ -63,6 +63,7 @@ def plan(
     for line in sentences(found):
         print(line)
     _print_passes(found)
+    print("\nEach table below divides the same time.")
     _print_parts(found.parts, "time", "share")
     if found.others:
         print("\nNot in the study; each would add, by its passes alone:")
@@ -119,6 +120,7 @@ def about_copy(cost: Any) -> str:
         why.IMPOSSIBLE: choice.why_not,
         why.TOO_FEW: f"with fewer than {why.FEW} images none is made",
         why.UNKNOWN: "its passes could not be counted",
+        why.NONE: "no pass of the study is without gradient",
         why.TOO_DEAR: f"it would save {_at_most(choice.saved)} of {passes}. "
         + ("Loading it takes some seconds" if choice.cached else compiling),
     }[choice.because]
@@ -166,13 +168,17 @@ def _print_parts(parts: Sequence[Any], time: str, share: str, most: int = MOST) 
         shown = [part for part in alike[:most] if part.seconds > 0]
         if not shown:
             continue
-        rows = [[_short(part.name), duration(part.seconds), f"{part.share:.0%}", f"{part.passes:,.0f}"]
+        rows = [[_short(part.name), duration(part.seconds), _percent(part.share), f"{part.passes:,.0f}"]
                 for part in shown]  # fmt: skip
         if more := alike[len(shown) :]:
             rest = sum(part.seconds for part in more)
-            rows.append([f"{len(more)} more", duration(rest), f"{sum(part.share for part in more):.0%}", ""])
+            rows.append([f"{len(more)} more", duration(rest), _percent(sum(part.share for part in more)), ""])
         print()
         print_table([KINDS[kind], time, share, "passes"], rows)
+
+
+def _percent(share: float) -> str:
+    return "<1%" if 0 < share < 0.005 else f"{share:.0%}"
 
 
 def _short(name: str, most: int = 50) -> str:

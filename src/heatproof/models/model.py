@@ -269,13 +269,19 @@ class Model:
         """As `of_normalised`, where only the logits are wanted: no gradient, no layer. May run on the compiled copy."""
         fast, token = self.compiled, only_logits.set(True)
         try:
-            if fast is None or not fast.takes(z):
+            if fast is None or not fast.suits(z):
                 return self.of_normalised(z)
             with held(self.module):
-                output = fast(z.flip(1) if self.channel_order == "bgr" else z)
-            return self._checked(output, fast.shape[0])[: len(z)]
+                return torch.cat([self._part_of_answers(part) for part in z.split(fast.shape[0])])
         finally:
             only_logits.reset(token)
+
+    def _part_of_answers(self, z: torch.Tensor) -> torch.Tensor:
+        """The logits of at most as many images as the compiled copy takes; of a few they come from the network."""
+        if not self.compiled.takes(z):
+            return self.of_normalised(z)
+        output = self.compiled(z.flip(1) if self.channel_order == "bgr" else z)
+        return self._checked(output, self.compiled.shape[0])[: len(z)]
 
     def _checked(self, output: Any, images: int) -> torch.Tensor:
         """The logits of an output for so many images."""

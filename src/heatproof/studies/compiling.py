@@ -21,13 +21,16 @@ from heatproof.studies.stopwatch import Stopwatch
 LEAST, USUAL = 0.12, 0.25
 #: Seconds that compiling takes, and that loading a copy from the cache may.
 COMPILING, LOADING = 60.0, 5.0
+#: Passes that are timed, of which the fastest counts; a first one loads what it needs.
+RATED = 5
 #: Fewer images than these under one model are not worth counting passes for.
 FEW = 16
 
 #: Why a network has a compiled copy, or none.
 ASKED, PAYS = "asked for", "saves more than it takes"
 REFUSED, IMPOSSIBLE = "refused", "impossible"
-TOO_FEW, UNKNOWN, TOO_DEAR = "too few images", "passes not counted", "saves less than it takes"
+TOO_FEW, UNKNOWN, NONE = "too few images", "passes not counted", "no such passes"
+TOO_DEAR = "saves less than it takes"
 
 
 @dataclass(frozen=True)
@@ -107,10 +110,11 @@ def _choice(
     passes = counted[index].plain * images if counted else 0.0
     each = seconds_of_pass(model) if passes else 0.0
     # Loading a copy takes seconds, so it is measured only where it can save some.
-    gain = gain_of(model, each) if cached and (plan.compile == "always" or passes * each > LOADING) else None
+    gain = gain_of(model) if cached and (plan.compile == "always" or passes * each > LOADING) else None
     saved = passes * each * (LEAST if gain is None else gain)
     pays = saved > (LOADING if cached else COMPILING)
-    because = {"always": ASKED, "never": REFUSED}.get(plan.compile, PAYS if pays else TOO_DEAR if counted else UNKNOWN)
+    found = PAYS if pays else UNKNOWN if not counted else TOO_DEAR if passes else NONE
+    because = {"always": ASKED, "never": REFUSED}.get(plan.compile, found)
     usual = USUAL if gain is None else gain
     compiled = because in (ASKED, PAYS)
     return CompileChoice(label, compiled, because, passes, usual, gain is not None, saved, cached)
@@ -144,25 +148,30 @@ def compile_all(models: StudyModels, names: Sequence[str]) -> None:
 
 
 def seconds_of_pass(model: Model) -> float:
-    """Seconds of a pass for logits alone, for one image of a full pass: the fastest of three."""
-    z, found = torch.zeros(pass_shape(model), device=model.device), []
-    with model.evaluating(), torch.no_grad():
-        for _ in range(4):
-            with Stopwatch(model.device.type, torch.get_num_threads()) as watch:
-                model.answers(z)
-            found.append(watch.seconds / len(z))
-    return min(found[1:])
+    """Seconds of a pass for logits alone, for one image of a full pass: the fastest of some."""
+    return seconds_of_passes([model])[0]
 
 
-def gain_of(model: Model, eager: float) -> float | None:
-    """The share of a pass that the copy in the cache saves; None where there is no copy that can be used.
+def seconds_of_passes(models: Sequence[Model]) -> list[float]:
+    """The same of a network and its copies, which take turns."""
+    found: list[list[float]] = [[] for _ in models]
+    z = torch.zeros(pass_shape(models[0]), device=models[0].device)
+    with models[0].evaluating(), torch.no_grad():
+        for _ in range(1 + RATED):
+            for model, seconds in zip(models, found, strict=True):
+                with Stopwatch(model.device.type, torch.get_num_threads()) as watch:
+                    model.answers(z)
+                seconds.append(watch.seconds / len(z))
+    return [min(seconds[1:]) for seconds in found]
 
-    eager: seconds of a pass of one image without it.
-    """
+
+def gain_of(model: Model) -> float | None:
+    """The share of a pass that the copy in the cache saves; None where there is no copy that can be used."""
     try:
-        return max(0.0, 1 - seconds_of_pass(with_compiled(model)) / max(eager or seconds_of_pass(model), 1e-9))
+        eager, compiled = seconds_of_passes([model, with_compiled(model)])
     except ModelError:  # the run says why
         return None
+    return max(0.0, 1 - compiled / eager)
 
 
 @contextmanager
