@@ -43,7 +43,7 @@ from heatproof.studies.machines import machines_of, this_machine
 from heatproof.studies.measures import Measures
 from heatproof.studies.naming import with_names
 from heatproof.studies.own_code import own_code, warn_of_failures
-from heatproof.studies.prediction import TimeTaken, check_seconds, predicted
+from heatproof.studies.prediction import TimeTaken, check_seconds, duration, predicted
 from heatproof.studies.settings import Plan
 from heatproof.studies.shards import Shard
 from heatproof.studies.store import Store
@@ -170,12 +170,13 @@ def _run(
                 of_image = lambda: costs or image_costs(study, plan, measures, datasets, checked)  # noqa: E731
                 images = sum(len(dataset.images.ids) for dataset in datasets)
                 choices = compile_choices(plan, models, of_image, images)
-                if any(one.compiling for one in choices):
-                    progress.stage("Compiling the network, about a minute", 0)
+                if new := [one for one in choices if one.compiling]:
+                    saved = duration(sum(one.saved for one in new))
+                    progress.stage(f"Compiling {', '.join(one.model for one in new)}: saves at least {saved}", 0)
                 compiled = compile_chosen(models, choices)
                 facts |= {"compiled": compiled} if compiled else {}
             elif compiled and todo:
-                progress.stage("Compiling the network, about a minute", 0)
+                progress.stage(f"Compiling {', '.join(compiled)}, up to a minute", 0)
                 compile_all(models, compiled)
             store.begin(facts)
             every = compiled and set(compiled) == {one.label for one in plan.models}
