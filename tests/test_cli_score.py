@@ -1,6 +1,7 @@
 """`heatproof score` as a new user meets it: help, one table, a page, errors in one sentence before any work."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,17 @@ def test_the_same_command_finds_it_all_there(capsys, finished):
     assert code == 0 and "0 jobs done, 1 were there already" in out
     code, _, err = called(capsys, "score", "shapes", "--limit", "4", *QUICK, "--out", str(folder))
     assert code == 1 and "limit is 3 there and 4 here" in err
+
+
+def test_without_a_report_there_is_no_gallery_and_an_older_page_is_named(capsys, finished, tmp_path):
+    command = ["score", "shapes", "--limit", "3", *QUICK, "--no-report", "--out"]
+    code, out, _ = called(capsys, *command, str(tmp_path / "new"))
+    assert code == 0 and "Older than these rows" not in out
+    assert not (tmp_path / "new" / "gallery").exists() and not (tmp_path / "new" / "report.html").exists()
+    folder = shutil.copytree(finished[0], tmp_path / "old")
+    next((folder / "rows").glob("*.parquet")).unlink()
+    code, out, _ = called(capsys, *command, str(folder))
+    assert code == 0 and f"Older than these rows: {folder / 'report.html'}." in out
 
 
 def test_rows_can_be_asked_with_sql(capsys, finished):

@@ -162,7 +162,8 @@ def plan(
 
     Returns:
         `seconds` of one worker and `with_workers(n)`; `rows`, `passes`, `segmented`, `bytes`; `parts`: what each
-        method, metric and perturbation takes, the costliest of each kind first; `facts`: all of it as plain values.
+        method, metric and perturbation takes, the costliest of each kind first; `compile`: whether passes without
+        gradient run on a compiled copy, why, and the seconds either way; `facts`: all of it as plain values.
 
     Raises:
         InvalidInput, ModelError, UnknownName …: as `heatproof.run`.

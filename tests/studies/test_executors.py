@@ -171,6 +171,8 @@ def test_an_error_that_cannot_be_sent_is_sent_as_its_text():
         (Execution(workers=2), 5, Processes),
         (Execution(workers=2), 1, Serial),
         (Execution(workers=1), 5, Serial),
+        (Execution(workers=1, timeout=0), 5, Serial),
+        (Execution(workers=1, timeout=3), 5, Processes),  # a process can be ended
         (Execution(workers=1, executor="processes"), 5, Processes),
         (Execution(executor="serial"), 5, Serial),
         (Execution(executor="ray"), 5, Ray),
@@ -191,6 +193,7 @@ def test_the_executor_follows_from_what_was_asked(asked, jobs, kind):
         (Execution(timeout=-1), InvalidStudy, "minutes, or 0"),
         (Execution(timeout=float("nan")), InvalidStudy, "minutes, or 0"),
         (Execution(timeout="soon"), InvalidStudy, "minutes, or 0"),
+        (Execution(timeout=5, executor="serial"), InvalidStudy, r"Got 5 min\. Leave --timeout out, or take --executor"),
         (Execution(workers=1.5), InvalidStudy, "whole number. Got 1.5"),
         (Execution(executor=3), InvalidStudy, "one of serial, processes, ray. Got 3"),
     ],

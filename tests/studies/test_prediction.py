@@ -62,6 +62,15 @@ def test_rows_are_those_written_and_passes_near_those_made(study, tmp_path):
     assert found.seconds > 0 and all(part.seconds >= 0 for part in found.parts)
 
 
+def test_what_a_worker_asks_once_is_no_pass_of_an_image(tmp_path):
+    """In a process of its own a worker looks for the network's layers first."""
+    plan = checked_plan({"study": "score", **QUICK, "methods": ["gradcam"], "metrics": ["complexity"]})
+    done = run.run(plan, tmp_path / "out", workers=1, executor="processes", progress=Told())
+    assert done.passes.made == Passes(3, 3) and done.passes.needed.forward == 3
+    assert done.passes.probes > 0
+    assert str(done.passes).endswith(f"{done.passes.probes:.0f} more, of noise, looked once at the network's layers.")
+
+
 def test_rows_of_images_with_other_labels_and_of_broken_files(photographs, tmp_path):
     """Methods that are not applicable, images that no label is known of, and maps made beforehand have rows too."""
     (tmp_path / "labels.csv").write_text("file,class_index\nimage 0.png,1\nimage 2.png,2\n")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from heatproof import cli
 from heatproof.errors import InvalidStudy
 from heatproof.studies.plan import checked_plan
 from heatproof.studies.score import ScorePlan
@@ -95,6 +96,18 @@ def test_a_wrong_setting_names_the_field_the_line_and_what_is_allowed(tmp_path, 
         checked_plan(settings, lines, "study.yaml")
     for text in ["study.yaml", *expected]:
         assert text in str(caught.value)
+
+
+def test_a_misspelt_key_is_named_and_not_what_it_leaves_missing(tmp_path, capsys):
+    file = tmp_path / "study.yaml"
+    file.write_text("study: score\nmodel: shapes\nimages: shapes\nworkerz: 2\nxyz: 9\n")
+    with pytest.raises(SystemExit):
+        cli.main(["plan", str(file)])
+    told = capsys.readouterr().err
+    assert "line 2: `model` is no setting. Did you mean `models`?" in told and "is missing" not in told
+    assert "`images` is no setting. Did you mean `datasets`?" in told and "Did you mean `workers`?" in told
+    assert "line 5: `xyz` is no setting. Known: study, models, " in told
+    assert told.rstrip().endswith("maps, out, workers, executor, address, timeout.")
 
 
 def test_paths_of_a_study_file_are_taken_from_its_folder(tmp_path):

@@ -95,12 +95,38 @@ AllowCode = Annotated[
         help="Run the code that the study file or the results name (python:…, pickles). Only where you trust them.",
     ),
 ]
-NoReport = Annotated[bool, typer.Option("--no-report", help="Rows and tables only.")]
+NoReport = Annotated[bool, typer.Option("--no-report", help="Rows and tables only: no gallery, no page.")]
 Pdf = Annotated[bool, typer.Option("--pdf", help="Also print the page to report.pdf, with Chromium or Chrome.")]
 SPECS = "timm:NAME, torchvision:NAME, hf:NAME_OR_PATH, pypi:efficientnet-lite0, python:package.module:factory, shapes."
 #: How sizes of shapes are given.
 SHAPE_SIZES = "Of shapes: ranges of their sizes in pixels, as 36-45,24-29 (the demo's, of 96). By default as paper R."
 Models = Annotated[list[str] | None, typer.Option(help=f"{SPECS} Repeatable.")]
+
+
+Images = Annotated[
+    list[str] | None,
+    typer.Option(help="A folder of images (flat, or one subfolder per class), `shapes`, torchvision:NAME. Repeatable."),
+]
+#: The shares for --calibrate.
+FlipRates = Annotated[str | None, typer.Option(help="The shares for --calibrate. Default: .05,.15,.3,.5.")]
+Calibrate = Annotated[
+    bool,
+    typer.Option(
+        "--calibrate", help="Find strengths at which given shares of the predictions flip, in place of severities."
+    ),
+]
+
+
+class Asked(NamedTuple):
+    """What `run` and `plan` take beside the study's name: its settings."""
+
+    model: Models = None
+    images: Images = None
+    given: Any = None
+    calibrate: Calibrate = False
+    flip_rates: FlipRates = None
+    setting: OtherSettings = None
+    allow_code: AllowCode = False
 
 
 class Running(NamedTuple):
@@ -120,11 +146,6 @@ class Running(NamedTuple):
     measure: Measure = None
     shard: ShardOf = None
 
-
-Images = Annotated[
-    list[str] | None,
-    typer.Option(help="A folder of images (flat, or one subfolder per class), `shapes`, torchvision:NAME. Repeatable."),
-]
 
 #: Settings whose option has a name in the singular → that name.
 SINGULAR = {
@@ -254,38 +275,28 @@ def settings_of(
     return list(found.values())
 
 
-#: The shares for --calibrate.
-FlipRates = Annotated[str | None, typer.Option(help="The shares for --calibrate. Default: .05,.15,.3,.5.")]
-Calibrate = Annotated[
-    bool,
-    typer.Option(
-        "--calibrate", help="Find strengths at which given shares of the predictions flip, in place of severities."
-    ),
-]
-
-
 def with_settings(*settings: Sequence[OptionSetting]) -> Callable:
     """Decorator: the command has an option for each of these settings, and gets the typed values as `given`, a mapping.
 
-    The options stand where `given` stands in the command's own parameters; those of `Running` where `running` stands.
+    The options stand where `given` stands in the command's own parameters; those of `Asked` and of `Running` where
+    `asked` and `running` stand.
     """
-
-    running = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-               for one in inspect.signature(Running, eval_str=True).parameters.values()]  # fmt: skip
+    groups = {"asked": Asked, "running": Running}
+    named = lambda function: [one.replace(kind=inspect.Parameter.KEYWORD_ONLY)  # noqa: E731
+                              for one in inspect.signature(function, eval_str=True).parameters.values()]  # fmt: skip
 
     def decorate(command: Callable) -> Callable:
         made = [setting.declared() for group in settings for setting in group]
-        own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-               for parameter in inspect.signature(command, eval_str=True).parameters.values()]  # fmt: skip
-        names, runs = {parameter.name for parameter in made}, any(parameter.name == "running" for parameter in own)
+        own, names = named(command), {parameter.name for parameter in made}
+        wide = {name: named(groups[name]) for name in groups if any(parameter.name == name for parameter in own)}
+        parameters = [parameter for one in own for parameter in wide.get(one.name, [one])]
+        parameters = [parameter for one in parameters for parameter in (made if one.name == "given" else [one])]
 
         def called(**typed: Any) -> Any:
-            packed: dict[str, Any] = {"given": {name: typed.pop(name) for name in names}}
-            packed |= {"running": Running(**{name: typed.pop(name) for name in Running._fields})} if runs else {}
+            typed["given"] = {name: typed.pop(name) for name in names}
+            packed = {name: groups[name](**{one.name: typed.pop(one.name) for one in wide[name]}) for name in wide}
             return command(**packed, **typed)
 
-        wide = {"given": made, "running": running}
-        parameters = [parameter for one in own for parameter in wide.get(one.name, [one])]
         called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         called.__name__, called.__doc__ = command.__name__, command.__doc__

@@ -1,6 +1,7 @@
 """`heatproof plan STUDY`: what a study will take, before it runs."""
 
 import json
+import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 from heatproof.cli import options
 from heatproof.cli.listing import print_table
 from heatproof.cli.options import with_settings
-from heatproof.cli.study_commands import ANY, DATASET, MODEL, asked_study, flip_rates_of
+from heatproof.cli.study_commands import ANY, DATASET, MODEL, asked_study
 
 #: The kinds of parts, as they are told.
 KINDS = {"method": "method", "control": "control", "metric": "metric", "change": "noise or change", "model": "model"}
@@ -34,15 +35,9 @@ def plan(
             "`heatproof run` takes, with the same options."
         ),
     ],
-    model: options.Models = None,
-    images: options.Images = None,
-    given: Any = None,
-    calibrate: options.Calibrate = False,
-    flip_rates: options.FlipRates = None,
-    setting: options.OtherSettings = None,
+    asked: Any = None,
     method_from: options.MethodFrom = None,
     option: options.MethodOptions = None,
-    allow_code: options.AllowCode = False,
     workers: options.Workers = None,
     measure: Annotated[
         float, typer.Option(metavar="SECONDS", help="How long a few images are measured; longer is more exact.")
@@ -54,13 +49,13 @@ def plan(
 ) -> None:
     """Say what a study will take before it runs: time, passes, rows, disk, and which part costs most."""
     foreign = options.methods_from(method_from)
-    asked = asked_study(study, model, images, given, flip_rates_of(calibrate, flip_rates), setting, allow_code)
-    checked = asked.plan(foreign, option)
+    typed = asked_study(study, asked)
+    checked = typed.plan(foreign, option)
     from heatproof import progress
     from heatproof.studies.planning import planned
 
     with progress.progress_bar() as bar:
-        workers = asked.how.get("workers") if workers is None else workers
+        workers = typed.how.get("workers") if workers is None else workers
         found = planned(checked, workers=workers, measure=measure, others=others, progress=bar)
     if as_json:
         print(json.dumps(found.facts, indent=1, ensure_ascii=False))
@@ -68,6 +63,7 @@ def plan(
     for line in sentences(found):
         print(line)
     _print_passes(found)
+    print("\nEach table below divides the same time.")
     _print_parts(found.parts, "time", "share")
     if found.others:
         print("\nNot in the study; each would add, by its passes alone:")
@@ -79,7 +75,7 @@ def sentences(found: Any) -> Iterator[str]:
     from heatproof.statistics.wording import counted
     from heatproof.studies.prediction import duration
 
-    many, one = min(found.workers, found.jobs), duration(found.seconds)
+    many, one = min(found.workers, found.jobs), duration(found.with_workers(1))
     images, rows = sum(found.images.values()), sum(found.rows.values())
     if many > 1:
         yield f"This study takes about {duration(found.with_workers(many))} with {many} workers, {one} with one."
@@ -92,6 +88,8 @@ def sentences(found: Any) -> Iterator[str]:
     yield f"On the disk: about {size}{gallery}."
     if found.segmented:
         yield f"Cut into segments: {counted(found.segmented, 'image')}."
+    for cost in found.compile:
+        yield from textwrap.wrap(about_copy(cost), 100)
     if found.device == "cpu":
         yield f"The time is the processor's, with {counted(found.threads, 'thread')} each, as on a machine that does"
         yield "nothing else. Tables, statistics, the gallery and the page come on top."
@@ -101,6 +99,38 @@ def sentences(found: Any) -> Iterator[str]:
     if (part := found.dominant()) is not None:
         yield f"Warning: the {KINDS[part.kind]} {part.name} takes {part.share:.0%} of the time."
         yield f"{ADVICE[part.kind].format(part.name.partition('[')[0])}."
+
+
+def about_copy(cost: Any) -> str:
+    """Whether passes without gradient run on a compiled copy of a network, why, and the time either way."""
+    from heatproof.studies import compiling as why
+    from heatproof.studies.prediction import duration
+
+    choice = cost.choice
+    fast, slow = duration(cost.compiled), duration(cost.eager)
+    passes = f"{choice.passes:,.0f} passes without gradient"
+    known = "as measured" if choice.measured else "as is assumed"
+    ratio = f"a compiled pass takes {1 - choice.gain:.2f} of the time, {known}"
+    compiling = f"Compiling takes up to {duration(why.COMPILING)}"
+    if choice.compiled:
+        first = "The copy is there already" if choice.cached else f"{compiling}, once"
+        return f"{choice.model} runs its {passes} on a compiled copy: {fast} in place of {slow} ({ratio}). {first}."
+    reason = {
+        why.REFUSED: f"as asked (--compile never); with one it would take {fast} in place of {slow} ({ratio})",
+        why.IMPOSSIBLE: choice.why_not,
+        why.TOO_FEW: f"with fewer than {why.FEW} images none is made",
+        why.UNKNOWN: "its passes could not be counted",
+        why.NONE: "no pass of the study is without gradient",
+        why.TOO_DEAR: f"it would save {_at_most(choice.saved)} of {passes}. "
+        + ("Loading it takes some seconds" if choice.cached else compiling),
+    }[choice.because]
+    return f"{choice.model} has no compiled copy: {reason}."
+
+
+def _at_most(seconds: float) -> str:
+    from heatproof.studies.prediction import duration
+
+    return f"about {duration(seconds)}" if seconds >= 1 else "less than 1 s"
 
 
 def _about_gpus() -> Iterator[str]:
@@ -138,13 +168,17 @@ def _print_parts(parts: Sequence[Any], time: str, share: str, most: int = MOST) 
         shown = [part for part in alike[:most] if part.seconds > 0]
         if not shown:
             continue
-        rows = [[_short(part.name), duration(part.seconds), f"{part.share:.0%}", f"{part.passes:,.0f}"]
+        rows = [[_short(part.name), duration(part.seconds), _percent(part.share), f"{part.passes:,.0f}"]
                 for part in shown]  # fmt: skip
         if more := alike[len(shown) :]:
             rest = sum(part.seconds for part in more)
-            rows.append([f"{len(more)} more", duration(rest), f"{sum(part.share for part in more):.0%}", ""])
+            rows.append([f"{len(more)} more", duration(rest), _percent(sum(part.share for part in more)), ""])
         print()
         print_table([KINDS[kind], time, share, "passes"], rows)
+
+
+def _percent(share: float) -> str:
+    return "<1%" if 0 < share < 0.005 else f"{share:.0%}"
 
 
 def _short(name: str, most: int = 50) -> str:

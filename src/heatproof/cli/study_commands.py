@@ -17,6 +17,7 @@ from heatproof.paper_table import checked_spread
 from heatproof.studies.settings import DatasetPlan, ModelPlan
 from heatproof.studies.shards import Shard
 from heatproof.studies.study import all_studies, study_named, study_names
+from heatproof.studies.studyfile import BESIDE
 
 MODEL = settings_of(ModelPlan, without=("spec", "name"))
 DATASET = settings_of(DatasetPlan, without=("images", "name"))
@@ -27,7 +28,7 @@ ANY = settings_of(*(study.settings for study in all_studies()), without=ELSEWHER
 SCORE = settings_of(study_named("score").settings, without=ELSEWHERE)
 AUDIT = settings_of(study_named("audit").settings, without=ELSEWHERE)
 #: How jobs are run: options of `Execution`, which may stand in a study file too.
-HOW = ("workers", "executor", "address", "timeout")
+HOW = BESIDE[1:]
 #: Names that stand for a set of images.
 NAMED_IMAGES = ("shapes", "creatures", "torchvision", "mosaic", "funnybirds", "funnybirds-val", "funnybirds-test")
 
@@ -41,27 +42,21 @@ def run(
             "study is repeated into --out."
         ),
     ],
-    model: options.Models = None,
-    images: options.Images = None,
-    given: Any = None,
-    calibrate: options.Calibrate = False,
-    flip_rates: options.FlipRates = None,
-    setting: options.OtherSettings = None,
-    allow_code: options.AllowCode = False,
+    asked: Any = None,
     running: Any = None,
 ) -> None:
     """Run a study: rows, tables, statistics, a gallery and a page, in one folder; resumable."""
     foreign = options.methods_from(running.method_from)
-    asked = asked_study(study, model, images, given, flip_rates_of(calibrate, flip_rates), setting, allow_code)
-    folder = running.out or (asked.out and place(asked.out))
+    found = asked_study(study, asked)
+    folder = running.out or (found.out and place(found.out))
     if folder is None:
         raise InvalidStudy("--out must name a folder for the results. Got none. Example: --out out/first.")
-    if asked.repeated is not None:
+    if found.repeated is not None:
         from heatproof.studies.archive import refuse_itself
 
-        refuse_itself(asked.repeated, folder)
-    plan = asked.plan(foreign, running.option)
-    in_file = {name: value for name, value in asked.how.items() if getattr(running, name) is None}
+        refuse_itself(found.repeated, folder)
+    plan = found.plan(foreign, running.option)
+    in_file = {name: value for name, value in found.how.items() if getattr(running, name) is None}
     start(plan, folder, running._replace(**in_file))
 
 
@@ -85,27 +80,24 @@ class AskedStudy(NamedTuple):
             from heatproof.studies.archive import refuse_missing
 
             refuse_missing(self.settings, self.repeated)
+        if self.source:
+            from heatproof.studies.plan import refuse_unknown
+
+            refuse_unknown(self.settings, self.lines, self.source)
         for needed, key in (("--model", "models"), ("--images", "datasets")):
             if not self.settings.get(key) and not _has_default(self.settings.get("study"), key):
                 raise InvalidStudy(f"{needed} must say what to study. Got none. Try {needed} shapes.")
         return _plan(self.settings, foreign, option, self.lines, self.source)
 
 
-def asked_study(
-    study: str,
-    model: list[str] | None,
-    images: list[str] | None,
-    given: Any,
-    flip_rates: list[float] | bool | None,
-    setting: list[str] | None,
-    allow_code: bool = False,
-) -> AskedStudy:
+def asked_study(study: str, asked: options.Asked) -> AskedStudy:
     """The study of a name, a study file or a folder of results, with the typed options on top."""
-    settings, lines, source = _study_settings(study, allow_code)
+    flip_rates = flip_rates_of(asked.calibrate, asked.flip_rates)
+    settings, lines, source = _study_settings(study, asked.allow_code)
     repeated = None if study in study_names() else _results(study)
-    settings.update(_models(settings, model, values(MODEL, given)))
-    settings.update(_datasets_of_folders(images, values(DATASET, given)))
-    settings.update({**values(ANY, given), **options.pairs(setting or [], "--setting")})
+    settings.update(_models(settings, asked.model, values(MODEL, asked.given)))
+    settings.update(_datasets_of_folders(asked.images, values(DATASET, asked.given)))
+    settings.update({**values(ANY, asked.given), **options.pairs(asked.setting or [], "--setting")})
     if flip_rates is not None:
         settings["calibrate"] = flip_rates
     out = settings.pop("out", None)
@@ -209,20 +201,31 @@ def start(plan: Any, folder: Any, running: Running) -> Any:
     command = shlex.join(["heatproof", *sys.argv[1:]])
     with progress.progress_bar() as bar:
         how = {name: getattr(running, name) for name in HOW if getattr(running, name) is not None}
-        done = run_study(plan, folder, **how, progress=bar, command=command, measure=running.measure, shard=shard)
+        done = run_study(plan, folder, **how, progress=bar, command=command, measure=running.measure, shard=shard,
+                         gallery=not running.no_report)  # fmt: skip
         if shard is None:
             bar.stage("Tables and statistics" if running.no_report else "Tables, statistics and page", 0)
     kept = f", {done.kept} were there already" if done.kept else ""
     print(f"{done.ran} {'job' if done.ran == 1 else 'jobs'} done{kept}.")
+    if done.compiled:
+        print(f"On a compiled copy where only logits are wanted: {', '.join(done.compiled)}.")
     if done.passes is not None:
         print(done.passes)
     if done.time is not None:
         print(done.time)
     if shard is not None:
         print(f"Shard {shard}: {done.folder}")
+        if done.jobs < shard.number:
+            jobs = "1 job" if done.jobs == 1 else f"{done.jobs} jobs"
+            print(
+                f"It has nothing to do: the study has {jobs}, and shards take them in turn. Give at most /{done.jobs}."
+            )
         print(f"Once all {shard.count} are done: heatproof merge {shlex.quote(str(folder))}")
         return None
-    return _report(folder, running)
+    findings = _report(folder, running)
+    if running.no_report and done.ran and (folder / "report.html").exists():
+        print(f"Older than these rows: {folder / 'report.html'}. The same command without --no-report writes it anew.")
+    return findings
 
 
 def merge(

@@ -263,25 +263,32 @@ class Model:
 
         Raises ModelError for another number of rows than images, such as one for each view or detection.
         """
-        return self._checked(self.output(z), z)
+        return self._checked(self.output(z), len(z))
 
     def answers(self, z: torch.Tensor) -> torch.Tensor:
         """As `of_normalised`, where only the logits are wanted: no gradient, no layer. May run on the compiled copy."""
         fast, token = self.compiled, only_logits.set(True)
         try:
-            if fast is None or not fast.takes(z):
+            if fast is None or not fast.suits(z):
                 return self.of_normalised(z)
             with held(self.module):
-                return self._checked(fast(z.flip(1) if self.channel_order == "bgr" else z), z)
+                return torch.cat([self._part_of_answers(part) for part in z.split(fast.shape[0])])
         finally:
             only_logits.reset(token)
 
-    def _checked(self, output: Any, z: torch.Tensor) -> torch.Tensor:
-        """The logits of an output for the images `z`."""
+    def _part_of_answers(self, z: torch.Tensor) -> torch.Tensor:
+        """The logits of at most as many images as the compiled copy takes; of a few they come from the network."""
+        if not self.compiled.takes(z):
+            return self.of_normalised(z)
+        output = self.compiled(z.flip(1) if self.channel_order == "bgr" else z)
+        return self._checked(output, self.compiled.shape[0])[: len(z)]
+
+    def _checked(self, output: Any, images: int) -> torch.Tensor:
+        """The logits of an output for so many images."""
         logits = self.unwrap(output).float()
-        if len(logits) != len(z):
+        if len(logits) != images:
             raise ModelError(
-                f"Expected {type(self.module).__name__} to return one row of logits for each of {len(z)} images. Got "
+                f"Expected {type(self.module).__name__} to return one row of logits for each of {images} images. Got "
                 f"{len(logits)} rows. Where images are folded into views or parts, wrap it in a module that joins them."
             )
         return logits

@@ -7,6 +7,7 @@ change counts as dependent where autograd finds a path from the image to it.
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -73,6 +74,9 @@ class ProbeRecord:
 
 #: What is known of a module's outputs, by the shape of one image.
 _FACTS = PerModule[Facts]()
+
+#: Whether the pass that is under way is one of a probe, which no map and no score needs.
+probing: ContextVar[bool] = ContextVar("probing", default=False)
 
 #: A module's first name and the number of a call → something about that call.
 _Samples = dict[tuple[str, int], torch.Tensor]
@@ -166,6 +170,7 @@ _Watch = Callable[[str, int, nn.Module, Any, Any], None]
 
 def _run(model: Classifier, z: torch.Tensor, watch: _Watch, graph: bool = False) -> None:
     """One pass with `watch` after every call; the random numbers that a network draws are the same each time."""
+    token = probing.set(True)
     try:
         with (
             model.evaluating(),
@@ -182,6 +187,8 @@ def _run(model: Classifier, z: torch.Tensor, watch: _Watch, graph: bool = False)
             f"Expected {model.name!r} to run on inputs of {' × '.join(map(str, z.shape[2:]))}. It failed with "
             f"{type(error).__name__}: {error}. Set `size` to what the model was built for."
         ) from error
+    finally:
+        probing.reset(token)
 
 
 @contextmanager

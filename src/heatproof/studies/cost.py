@@ -31,6 +31,7 @@ from heatproof.engine import (
 from heatproof.metrics.metric_request import MetricRequest
 from heatproof.models import Model
 from heatproof.models.model import only_logits
+from heatproof.models.probe import probing
 from heatproof.models.tail import partial_pass
 from heatproof.perturbations import PERTURBATIONS, Perturber
 from heatproof.quantities import having
@@ -66,6 +67,11 @@ class Passes:
         joined = "," if partial else " and"
         return f"about {self.forward:,.0f} forward{joined} {self.backward:,.0f} backward{partial} passes an image"
 
+    @property
+    def all(self) -> float:
+        """Passes of every kind."""
+        return self.forward + self.backward + self.tails
+
     def __add__(self, other: "Passes") -> "Passes":
         return Passes(
             self.forward + other.forward,
@@ -80,11 +86,15 @@ class Passes:
 
 @dataclass(frozen=True)
 class PassesMade:
-    """The passes that a run made for `images` images, beside those that they needed by the count made before it."""
+    """The passes that a run made for `images` images, beside those that they needed by the count made before it.
+
+    probes: further ones, of noise, by which each worker looked once at the network's layers.
+    """
 
     made: Passes
     needed: Passes
     images: int
+    probes: float = 0.0
 
     def __str__(self) -> str:
         sides = (
@@ -97,7 +107,8 @@ class PassesMade:
             for name, made, needed in sides
             if made or needed
         ]
-        return f"Passes of {counted_text(self.images, 'image')}: {', '.join(told)}."
+        once = f"\n{self.probes:,.0f} more, of noise, looked once at the network's layers." if self.probes else ""
+        return f"Passes of {counted_text(self.images, 'image')}: {', '.join(told)}.{once}"
 
 
 def told(parts: Iterable[Passes]) -> str:
@@ -264,12 +275,13 @@ def _of_widths(order: Sequence[int], widths: Sequence[int], first: int) -> tuple
 
 @dataclass
 class Counted:
-    """Rows that went through a network, as `Passes`."""
+    """Rows that went through a network, as `Passes`; `probes`: further ones that the probe of its layers made."""
 
     forward: float = 0.0
     backward: float = 0.0
     plain: float = 0.0
     tails: float = 0.0
+    probes: float = 0.0
 
     def __add__(self, other: "Counted") -> "Counted":
         return Counted(**vars(self.passes + other.passes))
@@ -290,6 +302,9 @@ def counted(*modules: nn.Module | None) -> Iterator[Counted]:
 
     def seen(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         rows = len(inputs[0])
+        if probing.get():
+            found.probes += rows
+            return
         if partial_pass():
             found.tails += rows
         else:

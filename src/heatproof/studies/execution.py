@@ -26,13 +26,14 @@ class Execution:
             on these; of Ray as many as the cluster has room for.
         executor: one of `EXECUTORS`, or an executor; by default processes where there are several workers and jobs.
         address: of a Ray cluster.
-        timeout: minutes without progress after which a worker is ended and its job begun again; 0 waits for ever.
+        timeout: minutes without progress after which a worker is ended and its job begun again; 0 waits for ever. By
+            default `executors.TIMEOUT`; one worker that has a timeout is a process of its own.
     """
 
     workers: int | None = None
     executor: str | Executor | None = None
     address: str | None = None
-    timeout: float = TIMEOUT
+    timeout: float | None = None
 
     def check(self) -> None:
         """InvalidStudy, UnknownName: what cannot be; before any work."""
@@ -40,7 +41,8 @@ class Execution:
             raise InvalidStudy(f"`workers` must be a whole number. Got {self.workers!r}.")
         if self.workers is not None and self.workers < 1:
             raise InvalidStudy(f"`workers` must be at least 1. Got {self.workers}.")
-        if not isinstance(self.timeout, int | float) or not 0 <= self.timeout < float("inf"):
+        timeout = 0 if self.timeout is None else self.timeout
+        if not isinstance(timeout, int | float) or not 0 <= timeout < float("inf"):
             raise InvalidStudy(f"`timeout` must be minutes, or 0 to wait for ever. Got {self.timeout}.")
         if not (self.executor is None or isinstance(self.executor, str) or hasattr(self.executor, "running")):
             raise InvalidStudy(f"`executor` must be one of {', '.join(EXECUTORS)}. Got {self.executor!r}.")
@@ -48,6 +50,11 @@ class Execution:
             raise unknown("executor", self.executor, EXECUTORS)
         if self.executor == "serial" and (self.workers or 1) > 1:
             raise InvalidStudy(f"The executor `serial` is one worker. Got {self.workers} workers.")
+        if self.executor == "serial" and self.timeout:
+            raise InvalidStudy(
+                "A timeout ends a worker process that makes no progress, and the executor `serial` has none. Got "
+                f"{self.timeout:g} min. Leave --timeout out, or take --executor processes."
+            )
         if self.address is not None and self.executor != "ray":
             raise InvalidStudy("An address is that of a Ray cluster: it goes with --executor ray.")
 
@@ -55,11 +62,11 @@ class Execution:
         """The executor for so many jobs, whose workers have `threads` threads each."""
         if self.executor is not None and not isinstance(self.executor, str):
             return self.executor
-        timeout = self.timeout or None
+        timeout = (TIMEOUT if self.timeout is None else self.timeout) or None
         if self.executor == "ray":
             return Ray(self.workers, self.address, threads, float(on_gpu(device)), timeout)
         count = min(worker_count(self.workers, threads, device), max(1, jobs))
-        if self.executor == "serial" or (self.executor is None and count == 1):
+        if self.executor == "serial" or (self.executor is None and count == 1 and not self.timeout):
             return Serial()
         return Processes(count, visible_gpus(device), timeout)
 

@@ -19,7 +19,8 @@ from heatproof.passes import rows_per_pass
 from heatproof.rounding import top_class
 from heatproof.studies.cell_passes import CellPasses
 from heatproof.studies.changed_images import ChangedImages
-from heatproof.studies.conditions import Condition
+from heatproof.studies.compiling import seconds_of_pass
+from heatproof.studies.conditions import INTACT, Condition
 from heatproof.studies.cost import Passes
 from heatproof.studies.explained_classes import share_with_class
 from heatproof.studies.image_sizes import Sizes
@@ -47,7 +48,8 @@ class Cell:
     """Seconds and passes of one image by what they are spent on.
 
     method, metric: empty where they belong to none. change: the perturbation or transformation; empty under the
-    reference, and for another class or state alone.
+    reference, and for another class or state alone. plain: the passes from which only logits are wanted, and which a
+    compiled copy may run.
     """
 
     method: str
@@ -55,6 +57,7 @@ class Cell:
     change: str
     seconds: float
     passes: float = 0.0
+    plain: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ class Calibration:
         self.clock = Clock(self.worker.setup.device, self.plan.threads)
         self.whole = few = self._opened(MEASURED)
         self.network = few.model
+        self.modules = [one for one in (self.network.module, self.network.compiled) if one is not None]
         self.conditions = [_at_some_level(one) for one in few.conditions]
         self.sizes = Sizes.of(self.network, few.methods, self.conditions, self.plan.seed)
 
@@ -102,6 +106,7 @@ class Calibration:
             InvalidStudy: no image can be measured.
         """
         self.forward, self.backward = self._rates()
+        self.plain = self.forward if self.network.compiled is None else seconds_of_pass(self.network)
         light = [one for one in self.whole.methods if self._light(self.passes.method(one.request))]
         metrics = {request.key: request for _, request in self.whole.measures.taken if not request.parts}
         left = [key for key, one in metrics.items() if not self._light(self._metric_passes(one, light[:SCORED]))]
@@ -149,7 +154,8 @@ class Calibration:
 
     def _cost(self, passes: Passes) -> float:
         """Seconds of some passes of one image."""
-        return self.forward * (passes.forward + passes.tails) + self.backward * passes.backward
+        others = passes.forward - passes.plain + passes.tails
+        return self.plain * passes.plain + self.forward * others + self.backward * passes.backward
 
     def _light(self, passes: Passes) -> bool:
         """Whether they are few enough to be measured among the others."""
@@ -171,7 +177,7 @@ class Calibration:
             parts = TimedParts(self.clock, self.clock() + seconds, len(whole.block.ids), scored, left)
             part = self._part(whole, light, whole.measures, chosen, parts)
             rows, kept = Rows(), KeptMaps()
-            with stopped_at(self.network.module, self.clock, parts.until + seconds):
+            with stopped_at(self.modules, self.clock, parts.until + seconds):
                 rows, kept = part.run(lambda share: None)
             return parts, rows, kept
 
@@ -226,7 +232,7 @@ class Calibration:
                 continue
             until = self.clock() + CHANGES * self.seconds / (2 * len(kinds))
             # What fails is flagged when it is its turn.
-            with stopped_at(self.network.module, self.clock, until) as progress, suppress(Exception):
+            with stopped_at(self.modules, self.clock, until) as progress, suppress(Exception):
                 images.under(one)
             found.setdefault(key, []).append(progress.seconds(count * one.cost / 2, self.forward) / count)
         return {key: (times[0], times[-1]) for key, times in found.items()}
@@ -235,7 +241,7 @@ class Calibration:
         """Seconds of one image for a map of a method that runs the network often."""
         needed = self.passes.method(method.request)
         whole = self._part(self.whole, [method], Measures([]), self.conditions[:1])
-        with stopped_at(self.network.module, self.clock, until) as progress:
+        with stopped_at(self.modules, self.clock, until) as progress:
             whole.run(lambda share: None)
         count = len(whole.block.ids)
         rate = self._cost(needed) / max(1.0, needed.forward + needed.tails)
@@ -251,7 +257,7 @@ class Calibration:
         alone = Measures([(Measure(request.key, request.key, conditions=ALL), request)])
         part = self._part(self.whole, [method], alone, self.conditions[:1])
         part.reference  # noqa: B018 - its maps are no part of the metric
-        with stopped_at(self.network.module, self.clock, until) as progress:
+        with stopped_at(self.modules, self.clock, until) as progress:
             part.run(lambda share: None)
         rate = self._cost(needed) / max(1.0, needed.forward + needed.tails)
         return progress.seconds(count * (needed.forward + needed.tails), rate) / count
@@ -272,7 +278,10 @@ class Calibration:
                 yield Cell("", "", change, share * changes[key][key in seen], share * (one.cost - 1))
                 seen.add(key)
             for cell in self._under(one, at, timed, light, not number):
-                yield replace(cell, change=change, seconds=share * cell.seconds, passes=share * cell.passes)
+                plain = share * cell.plain * (one.state == INTACT)  # a copy has the network's own weights
+                yield replace(
+                    cell, change=change, seconds=share * cell.seconds, passes=share * cell.passes, plain=plain
+                )
         yield from self._prepared(timed)
 
     def _in_order(self) -> list[Condition]:
@@ -311,7 +320,7 @@ class Calibration:
             own = self.heavy[method.key] * ratio if method.key in self.heavy else seconds(method.key, MAP)
             own -= shared / count if method.key == first_of else 0.0
             rest = sum(timed.seconds[at, one.key, REST] for one in light) / count / max(1, len(light))
-            yield Cell(method.key, "", "", own + rest, passes)
+            yield Cell(method.key, "", "", own + rest, passes, needed.plain)
         due = [request for _, request in self.whole.measures.at(first, self.about.masked, self.about.mosaics)]
         given = [one.name for one in self.about.given] if first else []
         for request in {one.key: one for one in due if not one.parts}.values():
@@ -342,7 +351,7 @@ class Calibration:
                 passes, weight = by_key[method] * needed.again, self._explaining(method, timed, by_key)
                 alike = bool(measured and known) and method not in self.heavy
                 each = sum(measured) / known * weight if alike else weight * needed.again
-                yield Cell(method, request.key, "", each, passes.forward + passes.backward + passes.tails)
+                yield Cell(method, request.key, "", each, passes.all, passes.plain)
             return
         for number, method in enumerate(methods):
             passes = needed.further if number else needed.first
@@ -353,7 +362,7 @@ class Calibration:
                 each = self.heavy[request.key] * ratio * (share if number else 1.0)
             else:
                 each = self._cost(passes)
-            yield Cell(method, request.key, "", each, passes.forward + passes.backward + passes.tails)
+            yield Cell(method, request.key, "", each, passes.all, passes.plain)
 
     def _explaining(self, method: str, timed: TimedParts, passes: Mapping[str, Passes]) -> float:
         """Seconds of one image for a map of one method alone, with the gradients that it shares with others."""

@@ -45,7 +45,7 @@ class Job(NamedTuple):
 class JobDone(NamedTuple):
     """A finished job: its key, the images that it sent through the network, and the processor's seconds.
 
-    tails: from a layer on.
+    tails: from a layer on. probes: of noise, by which the network's layers were looked for, once in a worker.
     """
 
     key: str
@@ -53,6 +53,7 @@ class JobDone(NamedTuple):
     backward: float
     tails: float = 0.0
     seconds: float = 0.0
+    probes: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from heatproof.errors import InvalidStudy, UnknownName
 from heatproof.plugins import PYTHON
 from heatproof.studies.settings import Plan
 from heatproof.studies.study import all_studies, study_named, study_names
+from heatproof.studies.studyfile import BESIDE
 
 
 def checked_plan(settings: Mapping[str, Any], lines: Mapping[str, int] | None = None, source: str = "") -> Any:
@@ -25,8 +26,17 @@ def checked_plan(settings: Mapping[str, Any], lines: Mapping[str, int] | None = 
         return kind.model_validate(dict(settings))
     except ValidationError as error:
         problems = [_problem(item, lines, kind) for item in error.errors()]
+        meant = [one.partition("Did you mean ")[2].rstrip("?") for one in problems]
+        problems = [one for one in problems if one.removesuffix(" is missing") not in meant]
         text = "; ".join(problems).rstrip(".?") + ("?" if problems[-1].endswith("?") else ".")
         raise InvalidStudy(where + text) from None
+
+
+def refuse_unknown(settings: Mapping[str, Any], lines: Mapping[str, int], source: str) -> None:
+    """InvalidStudy for a study file with a setting that there is not, such as `model` for `models`."""
+    known = _settings_of(settings.get("study"), f"{source}: ", lines).model_fields
+    if settings.keys() - known.keys():
+        checked_plan(settings, lines, source)
 
 
 def _settings_of(name: Any, where: str, lines: Mapping[str, int]) -> type[Plan]:
@@ -52,8 +62,9 @@ def _at(path: str, lines: Mapping[str, int]) -> str:
 def _problem(item: Mapping[str, Any], lines: Mapping[str, int], kind: type[Plan]) -> str:
     name = _at(".".join(str(part) for part in item["loc"]), lines)
     if item["type"] == "extra_forbidden":
-        fields = _fields_at(item["loc"], kind)
-        near = difflib.get_close_matches(str(item["loc"][-1]), fields, n=1)
+        fields = [*_fields_at(item["loc"], kind), *(BESIDE if lines and len(item["loc"]) == 1 else ())]
+        typed = str(item["loc"][-1])
+        near = difflib.get_close_matches({"image": "datasets", "images": "datasets"}.get(typed, typed), fields, n=1)
         return f"{name}is no setting. " + (
             f"Did you mean `{near[0]}`?" if near else _known_settings(item["loc"], fields)
         )

@@ -6,7 +6,9 @@ from heatproof.ambient import neutral
 from heatproof.errors import InvalidStudy
 from heatproof.locks import STUDIES, held
 from heatproof.progress import Silent
+from heatproof.studies.compiling import compile_choices
 from heatproof.studies.execution import worker_count
+from heatproof.studies.image_costs import image_costs
 from heatproof.studies.other_parts import with_others
 from heatproof.studies.prediction import SECONDS, Prediction, check_seconds, predicted
 from heatproof.studies.run import all_jobs, prepared
@@ -43,5 +45,10 @@ def planned(
         progress.stage("Measuring what an image costs", 0)
         jobs = all_jobs(ready.plan, ready.datasets)
         count = worker_count(workers, ready.plan.threads, ready.device)
-        found = predicted(ready.setup, ready.measures, ready.checked, ready.models, jobs, count, measure)
+        costs = image_costs(ready.study, ready.plan, ready.measures, ready.datasets, ready.checked)
+        images = sum(len(dataset.images.ids) for dataset in ready.datasets)
+        choices = compile_choices(ready.plan, ready.models, lambda: costs, images)
+        found = predicted(
+            ready.setup, ready.measures, ready.checked, ready.models, jobs, count, measure, costs, choices
+        )
         return with_others(found, ready) if others else found

@@ -7,7 +7,7 @@ import io
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import pyarrow.compute as pc
@@ -17,6 +17,7 @@ import torch
 from heatproof.errors import InvalidStudy
 from heatproof.studies.cell_passes import CellPasses
 from heatproof.studies.checked_models import Checked
+from heatproof.studies.compiling import CompileChoice
 from heatproof.studies.conditions import Condition
 from heatproof.studies.cost import Passes
 from heatproof.studies.image_costs import image_costs
@@ -73,6 +74,19 @@ class TimeTaken:
         )
 
 
+class CompileCost(NamedTuple):
+    """Whether the passes of a model without gradient run on a compiled copy, and the seconds of its jobs either way."""
+
+    choice: CompileChoice
+    eager: float
+    compiled: float
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """As plain values for JSON."""
+        return {**self.choice.facts, "seconds": {"eager": round(self.eager, 2), "compiled": round(self.compiled, 2)}}
+
+
 class PartCost(NamedTuple):
     """What one method, metric, change of the images or model takes of a study.
 
@@ -99,12 +113,14 @@ class Prediction:
         passes: model → passes of all images: forward, backward, and partial ones from a layer on.
         segmented: how often an image is cut into segments.
         bytes: rows, maps, gallery → about how many bytes on the disk; the gallery at most.
-        seconds: of one worker: the processor's on a CPU, the clock's on a GPU. Tables, page and gallery come on top.
+        seconds: of the jobs, of one worker: the processor's on a CPU, the clock's on a GPU. Compiling, tables, page and
+            gallery come on top.
         workers: how many workers there would be.
         device, threads: of each worker.
         rates: model → seconds of a forward and of a backward pass of one image.
         parts: what each method, metric, change and model takes, the costliest of each kind first.
         others: what methods and metrics that the study has not would add, by their passes alone.
+        compile: for each model, whether passes without gradient run on a compiled copy of the network.
     """
 
     study: str
@@ -121,6 +137,12 @@ class Prediction:
     rates: Mapping[str, Passes] = field(repr=False)
     parts: Sequence[PartCost] = field(repr=False)
     others: Sequence[PartCost] = field(default=(), repr=False)
+    compile: Sequence[CompileCost] = field(default=(), repr=False)
+
+    @property
+    def compiling(self) -> float:
+        """Seconds of compiling before the first job."""
+        return sum(one.choice.compiling for one in self.compile)
 
     @property
     def all_passes(self) -> Passes:
@@ -128,8 +150,11 @@ class Prediction:
         return sum(self.passes.values(), Passes())
 
     def with_workers(self, workers: int) -> float:
-        """Seconds on the clock with so many workers, at most one a job, on a machine that does nothing else."""
-        return on_clock(self.seconds, workers, self.jobs)
+        """Seconds on the clock with so many workers, at most one a job, on a machine that does nothing else.
+
+        Compiling is in them; it is done once, for all workers.
+        """
+        return on_clock(self.seconds, workers, self.jobs) + self.compiling
 
     def dominant(self) -> PartCost | None:
         """A method, metric, change or model that takes more than half of the time beside others of its kind."""
@@ -149,7 +174,9 @@ class Prediction:
             "rows": {**self.rows, "all": sum(self.rows.values())}, "passes": passes, "segmented": self.segmented,
             "bytes": {**self.bytes, "all": sum(self.bytes.values())}, "device": self.device, "threads": self.threads,
             "seconds": {"one worker": round(self.seconds, 2), "workers": self.workers,
-                        "with workers": round(self.with_workers(self.workers), 2)},
+                        "with workers": round(self.with_workers(self.workers), 2),
+                        "compiling": round(self.compiling, 2)},
+            "compile": [one.facts for one in self.compile],
             "parts": [_plain(part) for part in self.parts], "others": [_plain(part) for part in self.others],
             "more than half": None if much is None else {"kind": much.kind, "name": much.name},
         }  # fmt: skip
@@ -206,13 +233,20 @@ def predicted(
     workers: int,
     seconds: float = SECONDS,
     costs: Sequence[Passes] = (),
+    choices: Sequence[CompileChoice] = (),
 ) -> Prediction:
-    """What a study takes, of which nothing is written. `costs`: the passes of an image by model, where they are known.
+    """What a study takes, of which nothing is written.
+
+    Args:
+        costs: the passes of an image by model, where they are known.
+        choices: of compiled copies, by model. Copies that are in the cache are measured; what others save is assumed.
 
     Raises:
         InvalidStudy: a dataset with no image that can be measured.
     """
     plan, datasets = setup.plan, setup.datasets
+    if choices:
+        models.compile([one.model for one in choices if one.compiled and one.cached])
     times = measured(setup, checked, models, seconds)
     labels = [one.label for one in checked]
     counts = [len(one.images.ids) for one in datasets]
@@ -221,6 +255,7 @@ def predicted(
     ledger: list[tuple[str, Cell, int]] = []
     written = {"rows": 0.0, "maps": 0.0}
     rates: dict[str, Passes] = {}
+    ways = [([], []) for _ in checked]
     for (model, dataset), found in times.items():
         there = [job for job in jobs if (job.model, job.dataset) == (model, dataset)]
         worker = Worker(setup, models)
@@ -236,7 +271,11 @@ def predicted(
         written["maps"] += _bytes_of_maps(setup, worker, there[0], found.time, counts[dataset]) + 2000 * len(there)
         count = counts[dataset]
         writing = Cell("", "", "", cost * sum(own.values()) / max(1, count))
-        ledger += [(labels[model], cell, count) for cell in (*found.time.cells, writing)]
+        eager, compiled = of_passes(found.time, choices[model] if choices else None)
+        chosen = compiled if choices and choices[model].compiled else eager
+        ledger += [(labels[model], cell, count) for cell in (*chosen, writing)]
+        for either, cells in zip(ways[model], (eager, compiled), strict=True):
+            either.append(count * sum(cell.seconds for cell in (*cells, writing)))
     passes = {label: cost * sum(counts) for label, cost in zip(labels, costs, strict=True)} if costs else {}
     written["gallery"] = _bytes_of_gallery(setup, models)
     return Prediction(
@@ -253,7 +292,25 @@ def predicted(
         plan.threads,
         rates,
         part_costs(ledger, controls={one.key for one in all_requests(plan) if one.entry.traits["control"]}),
+        compile=[CompileCost(one, *map(sum, either)) for one, either in zip(choices, ways, strict=False)],
     )
+
+
+def of_passes(time: ImageTime, choice: CompileChoice | None) -> tuple[Sequence[Cell], Sequence[Cell]]:
+    """The cells of one image with eager passes, and with passes on a compiled copy where only logits are wanted.
+
+    One of the two was measured. A cell's passes may have been made for another before, so that it took less time.
+    """
+    if choice is None:
+        return time.cells, time.cells
+    gain = choice.gain
+    if choice.compiled and choice.cached:
+        most = gain / max(1e-9, 1 - gain)
+        more = [min(cell.plain * time.forward * gain, cell.seconds * most) for cell in time.cells]
+        changed = [replace(cell, seconds=cell.seconds + one) for cell, one in zip(time.cells, more, strict=True)]
+        return changed, time.cells
+    less = [gain * min(cell.plain * time.forward, cell.seconds) for cell in time.cells]
+    return time.cells, [replace(cell, seconds=cell.seconds - one) for cell, one in zip(time.cells, less, strict=True)]
 
 
 def part_costs(ledger: Sequence[tuple[str, Cell, int]], controls: set[str] = frozenset()) -> list[PartCost]:  # type: ignore[assignment]

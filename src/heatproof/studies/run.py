@@ -5,13 +5,11 @@ import os
 import pickle
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Protocol
-
-import torch
 
 from heatproof.addresses import Place, place
 from heatproof.ambient import neutral
@@ -28,13 +26,13 @@ from heatproof.studies.budget import within_budget
 from heatproof.studies.calibration import calibrated
 from heatproof.studies.checked_models import Checked, checked_model
 from heatproof.studies.class_labels import facts_about_classes, with_class_names
-from heatproof.studies.compiling import asked_to_compile, compile_all, worth_compiling
+from heatproof.studies.compiling import asked_to_compile, compile_all, compile_choices, compile_chosen, threads
 from heatproof.studies.condition_checks import check_conditions, fingerprint_of
 from heatproof.studies.cost import Passes, PassesMade, told
 from heatproof.studies.datasets import open_datasets
 from heatproof.studies.description import described
 from heatproof.studies.execution import Execution, resolved_device, worker_count
-from heatproof.studies.executors import TIMEOUT, Executor, Serial
+from heatproof.studies.executors import Executor, Serial
 from heatproof.studies.explained_classes import check_labels
 from heatproof.studies.gallery import write_gallery
 from heatproof.studies.given_maps import check_given, warn_of_missing
@@ -45,7 +43,7 @@ from heatproof.studies.machines import machines_of, this_machine
 from heatproof.studies.measures import Measures
 from heatproof.studies.naming import with_names
 from heatproof.studies.own_code import own_code, warn_of_failures
-from heatproof.studies.prediction import TimeTaken, check_seconds, predicted
+from heatproof.studies.prediction import TimeTaken, check_seconds, duration, predicted
 from heatproof.studies.settings import Plan
 from heatproof.studies.shards import Shard
 from heatproof.studies.store import Store
@@ -67,7 +65,8 @@ class Progress(Protocol):
 class Done:
     """The result of a run: the folder, how many jobs it ran and how many were done already, its passes and its time.
 
-    time: None where none was predicted.
+    time: None where none was predicted. compiled: the models that ran on a compiled copy where only logits are wanted.
+    jobs: of the whole study, of which a shard has some.
     """
 
     folder: Place
@@ -75,6 +74,8 @@ class Done:
     kept: int
     passes: PassesMade | None = None
     time: TimeTaken | None = None
+    compiled: tuple[str, ...] = ()
+    jobs: int = 0
 
 
 @neutral()
@@ -85,11 +86,12 @@ def run(
     workers: int | None = None,
     executor: Executor | str | None = None,
     address: str | None = None,
-    timeout: float = TIMEOUT,
+    timeout: float | None = None,
     progress: Progress | None = None,
     command: str = "",
     measure: float | None = None,
     shard: Shard | None = None,
+    gallery: bool = True,
 ) -> Done:
     """Runs the jobs of a study that are not done yet, and makes its gallery.
 
@@ -99,6 +101,7 @@ def run(
         workers, executor, address, timeout: see `Execution`; no number depends on them.
         measure: seconds of a measurement that predicts the time beforehand, as of `planned`; None for no prediction.
         shard: only these jobs, into a folder of their own below `folder`, without a gallery; see `merging`.
+        gallery: whether the gallery of the page is drawn.
 
     Raises:
         InvalidStudy, ModelError, UnknownName …: the plan cannot be run; raised before any work.
@@ -114,7 +117,7 @@ def run(
         if measure is not None:
             check_seconds(measure)
         where = place(folder) if shard is None else place(folder) / shard.name
-        return _run(plan, where, execution, progress or Silent(), command, measure, shard)
+        return _run(plan, where, execution, progress or Silent(), command, measure, shard, gallery)
 
 
 def _run(
@@ -125,6 +128,7 @@ def _run(
     command: str,
     measure: float | None,
     shard: Shard | None,
+    gallery: bool,
 ) -> Done:
     progress.stage("Loading models and images", 0)
     given = plan
@@ -141,10 +145,6 @@ def _run(
     jobs = every_job if shard is None else shard.of(every_job)
     costs = [] if isinstance(progress, Silent) else image_costs(study, plan, measures, datasets, checked)
     told_seconds = estimate.seconds if estimate is not None else 0.0
-    if measure is not None and not told_seconds and {job.key for job in jobs} - Store(folder).done():
-        progress.stage("Measuring what an image costs", 0)
-        bare = replace(ready, plan=plan, datasets=datasets).setup
-        told_seconds = predicted(bare, measures, checked, models, jobs, 1, measure, costs).seconds
     spread = not isinstance(execution.chosen(plan.threads, device, len(jobs)), Serial)
     plugins, declared = (exported_plugins(plan, measures), exported_study(study, plan)) if spread else ((), study)
     with Store(folder).opened() as store:
@@ -164,16 +164,19 @@ def _run(
         done = store.done()
         todo = [job for job in jobs if job.key not in done]
         facts["machines"] = machines_of(store, this_machine(device, plan.threads), bool(todo))
-        threads = torch.get_num_threads()
-        try:
-            torch.set_num_threads(plan.threads)
-            progress.stage("Compiling the network, about half a minute" if compiled else "Preparing", 0)
+        with threads(plan.threads):
+            progress.stage("Preparing", 0)
             if compiled is None:
                 of_image = lambda: costs or image_costs(study, plan, measures, datasets, checked)  # noqa: E731
                 images = sum(len(dataset.images.ids) for dataset in datasets)
-                compiled = worth_compiling(plan, models, of_image, images)
+                choices = compile_choices(plan, models, of_image, images)
+                if new := [one for one in choices if one.compiling]:
+                    saved = duration(sum(one.saved for one in new))
+                    progress.stage(f"Compiling {', '.join(one.model for one in new)}: saves at least {saved}", 0)
+                compiled = compile_chosen(models, choices)
                 facts |= {"compiled": compiled} if compiled else {}
             elif compiled and todo:
+                progress.stage(f"Compiling {', '.join(compiled)}, up to a minute", 0)
                 compile_all(models, compiled)
             store.begin(facts)
             every = compiled and set(compiled) == {one.label for one in plan.models}
@@ -183,6 +186,9 @@ def _run(
             setup = Setup(plan, tuple(c.layer for c in checked), datasets, str(store.folder), facts["version"], device,
                           strengths, tuple(c.refused for c in checked), plugins, declared,
                           tuple(c.fingerprint for c in checked), tuple(compiled))  # fmt: skip
+            if measure is not None and not told_seconds and todo:
+                progress.stage("Measuring what an image costs", 0)
+                told_seconds = predicted(setup, measures, checked, models, jobs, 1, measure, costs).seconds
             how = execution.chosen(plan.threads, device, len(todo))
             alone = isinstance(how, Serial)
             if not alone:
@@ -193,13 +199,11 @@ def _run(
                 progress.stage(f"Measuring{estimate or ''}{cost}", len(jobs), len(jobs) - len(todo))
                 finished = list(map_jobs(todo, progress.advance))
                 elapsed = time.monotonic() - began
-                if shard is None:
+                if shard is None and gallery:
                     write_gallery(store, setup, map_jobs, progress)
-        finally:
-            torch.set_num_threads(threads)
     passes = passes_made(finished, todo, costs) if costs and todo else None
     taken = time_taken(finished, todo, jobs, told_seconds, elapsed)
-    return Done(store.folder, len(todo), len(jobs) - len(todo), passes, taken)
+    return Done(store.folder, len(todo), len(jobs) - len(todo), passes, taken, tuple(compiled), len(every_job))
 
 
 @dataclass(frozen=True)
@@ -252,7 +256,8 @@ def passes_made(finished: Sequence[JobDone], jobs: Sequence[Job], costs: Sequenc
     """The passes of some finished jobs, beside those that their images needed."""
     made = sum((Passes(one.forward, one.backward, tails=one.tails) for one in finished), Passes())
     images = sum({(job.dataset, job.start): job.stop - job.start for job in jobs}.values())
-    return PassesMade(made, sum((costs[job.model] * (job.stop - job.start) for job in jobs), Passes()), images)
+    needed = sum((costs[job.model] * (job.stop - job.start) for job in jobs), Passes())
+    return PassesMade(made, needed, images, sum(one.probes for one in finished))
 
 
 def checked_study(study: Study, plan: Plan, datasets: Sequence[Dataset], models: StudyModels) -> tuple[Any, Measures]:

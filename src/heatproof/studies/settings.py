@@ -263,7 +263,7 @@ class Plan(Strict):
     compile: Literal["auto", "never", "always"] = Field(
         "auto",
         description="Passes from which only logits are wanted (metrics, ROAD, RISE, Score-CAM) run on a compiled "
-        "copy of the network, on the CPU: `auto` where that saves more than the half minute of compiling, `never`, "
+        "copy of the network, on the CPU: `auto` where that saves more than the minute of compiling, `never`, "
         "`always`. Logits agree to rounding; the choice is part of the plan.",
     )
     device: str = Field("auto", description="cpu, cuda, mps; `auto` is a GPU where there is one.")

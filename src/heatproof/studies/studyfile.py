@@ -14,6 +14,8 @@ from heatproof.studies.settings import listed, maps_given
 
 NAMED_SETS = ("shapes", "creatures", "torchvision", "mosaic", "funnybirds", "funnybirds-val", "funnybirds-test")
 
+#: What a study file may say beside the settings: where the results go, and how the jobs are run.
+BESIDE = ("out", "workers", "executor", "address", "timeout")
 #: The fields of a study file that hold paths.
 PATHS: Mapping[str, tuple[str, ...]] = {
     "models": ("checkpoint", "classes"),

@@ -114,8 +114,11 @@ class Progress:
 
 
 @contextmanager
-def stopped_at(module: nn.Module, clock: Clock, until: float) -> Iterator[Progress]:
-    """Stops the work inside at the first pass of the network after `until`; the block then ends without an error."""
+def stopped_at(modules: Sequence[nn.Module], clock: Clock, until: float) -> Iterator[Progress]:
+    """Stops the work inside at the first pass of the network after `until`; the block then ends without an error.
+
+    modules: the network, and its compiled copy where it has one.
+    """
     progress = Progress(clock)
 
     def after(_: nn.Module, inputs: tuple[Any, ...], _output: Any) -> None:
@@ -123,11 +126,12 @@ def stopped_at(module: nn.Module, clock: Clock, until: float) -> Iterator[Progre
         if clock() > until:
             raise Enough
 
-    handle = module.register_forward_hook(after)
+    handles = [one.register_forward_hook(after) for one in modules]
     try:
         yield progress
     except Enough:
         progress.stopped = True
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
         progress.end = clock()

@@ -48,7 +48,7 @@ class Worker:
         watch = Stopwatch(self.setup.device, self.plan.threads)
         with counted(model.module, model.compiled) as passes, watch:
             self._write(job, advance)
-        return JobDone(job.key, passes.forward, passes.backward, passes.tails, watch.seconds)
+        return JobDone(job.key, passes.forward, passes.backward, passes.tails, watch.seconds, passes.probes)
 
     def model(self, index: int) -> Model:
         """The model at that index.
