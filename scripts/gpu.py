@@ -112,6 +112,7 @@ def measure(log: Any, asked: argparse.Namespace, _begin: float) -> None:
 
     device_time.synchronisations(log, asked.device, asked.batch)
     log.item("time noise study", lambda: device_time.study(asked.device, asked.limit, threads()))
+    device_time.filled(log, asked.device, 4 * asked.limit, threads())
     device_time.times(log, asked.device, asked.batch)
     device_time.variants(log, asked.device, asked.batch)
 

@@ -1,4 +1,4 @@
-"""What input a network takes that did not run on another one: read from its first layer with weights, or its own size."""
+"""What input a network takes that did not run on another one: by its first layer with weights, or its own size."""
 
 import math
 
