@@ -34,6 +34,8 @@ SOURCE = str(Path(heatproof.__file__).parent)
 #: Options with which methods and metrics that run the network often take seconds.
 QUICK: Mapping[str, dict[str, Any]] = {
     "rise": {"masks": 128},
+    "sscam": {"samples": 2},
+    "iscam": {"samples": 2},
     "lime": {"samples": 128, "alpha": 1e-3, "segmenter": "grid"},
     "kernelshap": {"samples": 128, "segmenter": "grid"},
     "occlusion": {"window": 64, "stride": 32},
@@ -61,7 +63,7 @@ METRIC = 1e-3
 #: What an attack or a rounding image format may change elsewhere: the share of the pixels beyond `TOLERANCE`.
 FLIPPED = 2e-3
 #: Of images larger than `LARGE` these get one.
-COSTLY, LARGE = ("scorecam", "rise", "lime", "kernelshap", "iba"), 128
+COSTLY, LARGE = ("scorecam", "sscam", "iscam", "rise", "lime", "kernelshap", "iba"), 128
 #: Further spellings, beside every registered method.
 SPELLINGS = ("refine:layercam", "refine:gradcam")
 
