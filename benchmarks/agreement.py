@@ -4,6 +4,7 @@ Both sides have the same float32 weights, images, targets and seeds. An item tha
 """
 
 import copy
+import json
 import tempfile
 import time
 import traceback
@@ -33,6 +34,8 @@ SOURCE = str(Path(heatproof.__file__).parent)
 #: Options with which methods and metrics that run the network often take seconds.
 QUICK: Mapping[str, dict[str, Any]] = {
     "rise": {"masks": 128},
+    "sscam": {"samples": 2},
+    "iscam": {"samples": 2},
     "lime": {"samples": 128, "alpha": 1e-3, "segmenter": "grid"},
     "kernelshap": {"samples": 128, "segmenter": "grid"},
     "occlusion": {"window": 64, "stride": 32},
@@ -60,7 +63,7 @@ METRIC = 1e-3
 #: What an attack or a rounding image format may change elsewhere: the share of the pixels beyond `TOLERANCE`.
 FLIPPED = 2e-3
 #: Of images larger than `LARGE` these get one.
-COSTLY, LARGE = ("scorecam", "rise", "lime", "kernelshap", "iba"), 128
+COSTLY, LARGE = ("scorecam", "sscam", "iscam", "rise", "lime", "kernelshap", "iba"), 128
 #: Further spellings, beside every registered method.
 SPELLINGS = ("refine:layercam", "refine:gradcam")
 
@@ -381,11 +384,40 @@ def _study(settings: dict[str, Any], device: str) -> dict[str, Any]:
 
 def study_rows(settings: dict[str, Any]) -> Any:
     """The rows of a study, as a data frame."""
+    return study_result(settings)[0]
+
+
+class Stages:
+    """When each stage of a run began, on the monotonic clock."""
+
+    def __init__(self) -> None:
+        self.began: list[tuple[str, float]] = []
+
+    def stage(self, name: str, total: float, done: float = 0) -> None:
+        """A stage begins."""
+        self.began.append((name, time.monotonic()))
+
+    def advance(self, units: float) -> None:
+        """Progress within a stage is not kept."""
+
+    @property
+    def measuring(self) -> float:
+        """Seconds of the jobs, without loading, gallery and page."""
+        ends = [at for _, at in self.began[1:]] + [time.monotonic()]
+        spans = zip(self.began, ends, strict=True)
+        return sum(end - at for (name, at), end in spans if name.startswith("Measuring") and "costs" not in name)
+
+
+def study_result(settings: dict[str, Any]) -> tuple[Any, dict[str, Any], float]:
+    """The rows of a study as a data frame, what `study.json` holds, and the seconds of its jobs."""
     import pyarrow.parquet as pq
 
     from heatproof.studies.plan import checked_plan
     from heatproof.studies.run import run
 
+    stages = Stages()
     with tempfile.TemporaryDirectory() as folder:
-        run(checked_plan(settings), Path(folder) / "study", workers=1)
-        return pq.read_table(Path(folder) / "study" / "rows").to_pandas()
+        where = Path(folder) / "study"
+        run(checked_plan(settings), where, workers=1, progress=stages)
+        ended = stages.measuring
+        return pq.read_table(where / "rows").to_pandas(), json.loads((where / "study.json").read_text("utf-8")), ended

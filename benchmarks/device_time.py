@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 import heatproof
-from benchmarks.agreement import SOURCE, Log, exact, smooth, study_rows
+from benchmarks.agreement import METRIC, SOURCE, Log, exact, smooth, study_result, study_rows
 from benchmarks.family import network, stage_pass
 from benchmarks.floor import Made, Work, counting, forward_pass, full_pass, interleaved
 from benchmarks.networks import frozen
@@ -35,6 +35,8 @@ ATTENTION: Mapping[str, dict[str, Any]] = {"attention-rollout": {}, "chefer": {}
 METRICS: Mapping[str, dict[str, Any]] = {
     "road": {}, "insertion": {"steps": 224}, "deletion-mean": {"steps": 224}, "mprt": {}, "irof": {},
 }  # fmt: skip
+#: All CAMs of a condition together.
+NOISE_METHODS = ("gradcam", "gradcam++", "hirescam", "xgradcam", "layercam", "eigencam")
 #: Of the network's passes; and images of methods and metrics that run the network often.
 BATCH, FEW = 64, 4
 #: Seconds that compiling a network may take.
@@ -177,6 +179,51 @@ def study(device: str, images: int, threads: int) -> dict[str, Any]:
     seconds = time.perf_counter() - begin
     maps = len(rows[["image", "method", "perturbation", "severity"]].drop_duplicates())
     return {"seconds": seconds, "images_a_second": images / seconds, "maps_a_second": maps / seconds, "rows": len(rows)}
+
+
+def filled(log: Log, device: str, images: int, threads: int) -> None:
+    """A noise study of small batches, one condition a pass and several, with and without autocast.
+
+    Seconds are of the jobs alone. On a CPU nothing is found by itself: four conditions share a pass, and autocast is
+    asked for.
+    """
+    by_itself = {"together": "auto", "autocast": "auto"} if device == "cuda" else {"together": 4, "autocast": "always"}
+    base = {"study": "noise-robustness", "models": ["shapes"], "datasets": ["shapes"], "limit": images, "batch_size": 8,
+            "methods": list(NOISE_METHODS), "controls": "none", "segmenters": ["grid"], "threads": threads,
+            "perturbations": ["gaussian-noise", "motion-blur", "contrast"], "device": device}  # fmt: skip
+    together = {"conditions_at_once": by_itself["together"]}
+    settings = {"one condition a pass": {"conditions_at_once": 1}, "several conditions a pass": together,
+                "several, autocast": {**together, "autocast": by_itself["autocast"]}}  # fmt: skip
+    known: list[Any] = []
+    for name, more in settings.items():
+        log.item(f"study {name}", lambda more=more: _filled({**base, **more}, images, known))
+
+
+def _filled(settings: dict[str, Any], images: int, known: list[Any]) -> dict[str, Any]:
+    """Times and facts of a study, and how far its rows lie from those of the first, which are added to `known`."""
+    study_result({**settings, "limit": 2})
+    rows, facts, seconds = study_result(settings)
+    known.append(rows)
+    maps = len(rows[["image", "method", "perturbation", "severity"]].drop_duplicates())
+    lower = facts.get("lower_precision", {}).get("shapes", {})
+    gap = (rows["value"] - known[0]["value"]).abs()
+    beyond = gap > METRIC * (1 + known[0]["value"].abs())
+    found = {
+        "seconds": seconds,
+        "images_a_second": images / seconds,
+        "maps_a_second": maps / seconds,
+        "conditions_in_a_pass": facts.get("conditions_in_a_pass", {}).get("shapes", settings["conditions_at_once"]),
+        "autocast": bool(lower.get("used")),
+        "difference": float(gap.max()),
+        "beyond": int(beyond.sum()),
+    }
+    if lower:
+        found |= {"probability": lower.get("probability"), "beyond_tolerance": lower.get("beyond")}
+    elif found["beyond"]:  # under autocast rows may differ
+        found["problem"] = (
+            f"of {len(rows)} rows {found['beyond']} differ from one condition a pass by up to {gap.max():.1e}"
+        )
+    return found
 
 
 def variants(log: Log, device: str, batch: int = BATCH) -> None:

@@ -107,13 +107,14 @@ def compare(log: Any, asked: argparse.Namespace, begin: float) -> None:
 
 
 def measure(log: Any, asked: argparse.Namespace, _begin: float) -> None:
-    """Where the host waits; time of a study, methods, metrics and variants of a pass."""
+    """Where the host waits; time of studies, of variants of a pass, of methods and metrics."""
     from benchmarks import device_time
 
     device_time.synchronisations(log, asked.device, asked.batch)
     log.item("time noise study", lambda: device_time.study(asked.device, asked.limit, threads()))
-    device_time.times(log, asked.device, asked.batch)
+    device_time.filled(log, asked.device, 4 * asked.limit, threads())
     device_time.variants(log, asked.device, asked.batch)
+    device_time.times(log, asked.device, asked.batch)
 
 
 def threads() -> int:

@@ -10,6 +10,7 @@ tensors alone; `test_fake_tensors.py` does that.
 """
 
 import sys
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -147,7 +148,75 @@ class OnDevice(torch.Tensor):
 def _placed(value: Any) -> Any:
     if not isinstance(value, torch.Tensor) or isinstance(value, OnDevice):
         return value
-    return torch.Tensor._make_subclass(OnDevice, value)
+    placed = torch.Tensor._make_subclass(OnDevice, value)
+    for memory in _MEMORIES:
+        memory.add(placed)
+    return placed
+
+
+class Memory:
+    """The memory of the device: what tensors take of it, and the most that they took. Beyond `size` it runs out."""
+
+    def __init__(self, size: int):
+        self.size, self.used, self.peak, self.failures = size, 0, 0, 0
+        self._storages: Counter[int] = Counter()
+
+    def add(self, tensor: "OnDevice") -> None:
+        """A tensor; several may share one piece of memory."""
+        storage = tensor.untyped_storage()
+        key, size = storage.data_ptr(), storage.nbytes()
+        if not size:
+            return
+        self._storages[key] += 1
+        if self._storages[key] == 1:
+            self.used += size
+        weakref.finalize(tensor, self._remove, key, size).atexit = False
+        self.peak = max(self.peak, self.used)
+        if self.used > self.size:
+            self.failures += 1
+            raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {size} bytes.")
+
+    def _remove(self, key: int, size: int) -> None:
+        self._storages[key] -= 1
+        if not self._storages[key]:
+            del self._storages[key]
+            self.used -= size
+
+    def reset(self, _device: Any = None) -> None:
+        """From now on `peak` is that of what follows."""
+        self.peak = self.used
+
+
+_MEMORIES: list[Memory] = []
+
+
+@contextmanager
+def memory(size: int) -> Iterator[Memory]:
+    """While it lasts, the device has so many bytes; inside `accelerator`."""
+    found = Memory(size)
+    figures = {
+        "mem_get_info": lambda _device=None: (size - found.used, size),
+        "memory_allocated": lambda _device=None: found.used,
+        "memory_reserved": lambda _device=None: found.used,
+        "max_memory_allocated": lambda _device=None: found.peak,
+        "reset_peak_memory_stats": found.reset,
+    }
+    with ExitStack() as stack:
+        for name, figure in figures.items():
+            stack.enter_context(patch.object(torch.cuda, name, figure))
+        _MEMORIES.append(found)
+        stack.callback(_MEMORIES.remove, found)
+        yield found
+
+
+def _autocast(autocast: Any) -> Any:
+    """Autocast of the device is that of the CPU, where its numbers are."""
+
+    class Autocast(autocast):
+        def __init__(self, device_type: str, *args: Any, **kwargs: Any):
+            super().__init__("cpu" if device_type == "cuda" else device_type, *args, **kwargs)
+
+    return Autocast
 
 
 def _plain(value: torch.Tensor) -> torch.Tensor:
@@ -274,6 +343,13 @@ def _to(to: Callable) -> Callable:
     return moved
 
 
+def _of_cpu(about: Callable) -> Callable:
+    """What is asked of the autocast of the device is that of the CPU; the CPU itself has none."""
+    return lambda device: (
+        about("cpu") if device == "cuda" else (False if "enabled" in about.__name__ else about(device))
+    )
+
+
 @contextmanager
 def accelerator() -> Iterator[torch.device]:
     """While it lasts, there is a device `cuda`."""
@@ -290,6 +366,15 @@ def accelerator() -> Iterator[torch.device]:
             stack.enter_context(patch.object(torch.Tensor, name, replaced))
         stack.enter_context(patch.object(torch.Tensor, "pin_memory", lambda self, *_a: self))
         stack.enter_context(patch.object(torch.cuda, "current_stream", Stream))
+        for name, value in (("autocast", _autocast(torch.autocast)),
+                            ("is_autocast_enabled", _of_cpu(torch.is_autocast_enabled)),
+                            ("get_autocast_dtype", _of_cpu(torch.get_autocast_dtype))):  # fmt: skip
+            stack.enter_context(patch.object(torch, name, value))
+        stack.enter_context(patch.object(torch.cuda, "is_bf16_supported", lambda **_: True))
+        for memory_figure in ("mem_get_info", "memory_allocated", "memory_reserved", "max_memory_allocated"):
+            value = (1 << 30, 1 << 30) if memory_figure == "mem_get_info" else 0
+            stack.enter_context(patch.object(torch.cuda, memory_figure, lambda _device=None, value=value: value))
+        stack.enter_context(patch.object(torch.cuda, "reset_peak_memory_stats", lambda _device=None: None))
         # The global generator of the device is that of the CPU.
         stack.enter_context(patch.object(torch, "Generator", _Generator))
         stack.enter_context(patch.object(torch.cuda, "get_rng_state", lambda _device="cuda": torch.get_rng_state()))

@@ -8,6 +8,7 @@ import time
 import warnings
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
@@ -97,6 +98,42 @@ def test_waits_are_counted_by_the_line_of_heatproof(monkeypatch):
 def test_without_a_gpu_the_script_says_so(capsys):
     assert gpu.main([]) == 2
     assert "no GPU" in capsys.readouterr().err
+
+
+def test_conditions_that_share_a_pass_must_give_the_same_rows(monkeypatch):
+    """With autocast rows may differ; what was found is recorded."""
+    asked, moved = [], [0.0]
+
+    def result(settings: dict) -> tuple:
+        asked.append(settings)
+        value = 0.5 + (moved[0] if settings["conditions_at_once"] == "auto" else 0.0)
+        lower = {"used": True, "probability": 0.001, "beyond": []}
+        facts = {"conditions_in_a_pass": {"shapes": 15}} if settings["conditions_at_once"] == "auto" else {}
+        facts |= {"lower_precision": {"shapes": lower}} if settings.get("autocast") == "auto" else {}
+        row = {"image": "a", "method": "gradcam", "perturbation": "", "severity": 0, "value": value}
+        return pd.DataFrame([row]), facts, 2.0
+
+    monkeypatch.setattr(device_time, "study_result", result)
+    for gap, failures in ((0.0, 0), (0.1, 1)):
+        moved[0] = gap
+        log = agreement.Log(time.monotonic() + 60)
+        device_time.filled(log, "cuda", 16, 1)
+        one, several, autocast = log.records
+        assert (one["conditions_in_a_pass"], several["conditions_in_a_pass"], several["beyond"]) == (1, 15, failures)
+        assert autocast["autocast"] and autocast["probability"] == 0.001 and one["images_a_second"] == 8
+        assert [name for name, _ in log.failures] == ["study several conditions a pass"] * failures
+    log = agreement.Log(time.monotonic() + 60)
+    device_time.filled(log, "cpu", 16, 1)
+    assert asked[-1]["conditions_at_once"] == 4 and asked[-1]["autocast"] == "always"
+
+
+def test_seconds_of_the_jobs_are_those_of_their_stage(monkeypatch):
+    clock = iter([0.0, 5.0, 9.0, 20.0, 30.0])
+    monkeypatch.setattr(agreement.time, "monotonic", lambda: next(clock))
+    stages = agreement.Stages()
+    for name in ("Loading", "Measuring what an image costs", "Measuring (3 forward passes an image)", "Gallery"):
+        stages.stage(name, 1)
+    assert stages.measuring == 11.0
 
 
 def test_numbers_are_written(tmp_path):

@@ -12,7 +12,11 @@ from torch import nn
 
 import heatproof
 from heatproof import cli
+from heatproof.attributions import ATTRIBUTIONS
+from heatproof.errors import HeatproofError, InvalidInput, NotApplicable
 from heatproof.studies.store import connect
+
+from . import nets
 
 SIZES = [(64, 256), (32, 512)]
 
@@ -107,3 +111,29 @@ def test_run(photographs, size, tmp_path, monkeypatch):
     assert (
         f"resized to cover {size[0]} × {size[1]}, centre crop {size[0]} × {size[1]} (height × width), bicubic" in page
     )
+
+
+@pytest.mark.parametrize("size", [(96, 80), (7, 7)])
+def test_a_network_of_one_size_says_which(size):
+    """Every method and every metric on images that the network does not take: an error that says what it takes."""
+    model, x = heatproof.load_model("shapes-vit"), torch.rand(1, 3, *size)
+    for name in (*ATTRIBUTIONS, "refine:layercam"):
+        with pytest.raises(HeatproofError) as caught:
+            heatproof.explain(model, x, name)
+        if not isinstance(caught.value, NotApplicable | InvalidInput):
+            assert "It was made for 64 × 64: resize the images to that" in str(caught.value), name
+            assert caught.value.__cause__ is not None
+    for name in ("insertion", "road", "mprt"):
+        with pytest.raises(HeatproofError, match="made for 64 × 64"):
+            heatproof.score(model, x, ["gradcam"], name)
+
+
+def test_out_of_memory_at_another_size_is_no_matter_of_the_size():
+    class Full(nets.Plain):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    model = heatproof.wrap(nets.Plain(), size=16, layer="two")
+    model.module.__class__ = Full
+    with pytest.raises(torch.OutOfMemoryError):
+        heatproof.explain(model, torch.rand(1, 3, 24, 24), "gradcam")

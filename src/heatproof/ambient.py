@@ -81,6 +81,16 @@ def callers_state() -> Iterator[None]:
             _caller.reset(token)
 
 
+@contextmanager
+def network_autocast(device: torch.device, dtype: torch.dtype | None) -> Iterator[None]:
+    """Inside, networks on that device run under autocast, as if the caller had set it; None changes nothing."""
+    if dtype is None:
+        yield
+        return
+    with torch.autocast(device.type, dtype), neutral():
+        yield
+
+
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
     """The dtype of the autocast under which a network on that device runs; None where there is none."""
     caller = _caller.get()

@@ -24,8 +24,13 @@ def on_device(tensor: torch.Tensor, device: torch.device | str, dtype: torch.dty
     """
     tensor = tensor if dtype is None else tensor.to(dtype)
     if torch.device(device).type == "cuda" and not tensor.is_cuda:
-        return tensor.pin_memory().to(device, non_blocking=True)
+        return pinned(tensor, device).to(device, non_blocking=True)
     return tensor.to(device)
+
+
+def pinned(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """The tensor in pinned memory, if it will be copied to a GPU; one that lies there is not copied again."""
+    return tensor.pin_memory() if torch.device(device).type == "cuda" else tensor
 
 
 def possibly(mask: torch.Tensor) -> bool:

@@ -10,6 +10,7 @@ from heatproof.engine.dry_run import dry_run, plugin_failures, toy
 from heatproof.engine.evaluation import GivenMaps, MethodScores, Outcome, composed, evaluate
 from heatproof.engine.explaining import Maps, explain
 from heatproof.engine.explanation import Explanation, explanation
+from heatproof.engine.joined_batches import joined_explanations
 from heatproof.engine.memory import halved, out_of_memory
 from heatproof.engine.part_answers import PartAnswers, PartImages
 from heatproof.engine.references import ReferenceMaps
@@ -45,6 +46,7 @@ __all__ = [
     "explain",
     "explanation",
     "halved",
+    "joined_explanations",
     "needs_by_layer",
     "of_output",
     "out_of_memory",

@@ -184,6 +184,10 @@ class Batch:
     def release(self) -> None:
         """Frees the forward pass with all activations and graphs; logits, target and images stay."""
         _ = self.logits, self.target  # worked out before it is freed
+        self.drop()
+
+    def drop(self) -> None:
+        """As `release`, of a batch whose pass may have failed."""
         self.__dict__.pop("captured", None)
         self.__dict__.pop("by_target", None)
         self._records.clear()

@@ -1,7 +1,7 @@
 """A set of methods run on one batch: raw maps by method, and flags of those that are degenerate."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -38,7 +38,7 @@ class Answers(NamedTuple):
     logits: torch.Tensor
     target: torch.Tensor
 
-    def part(self, rows: list[int]) -> "Answers":
+    def part(self, rows: slice | list[int]) -> "Answers":
         """Those of some of the images."""
         return Answers(self.logits[rows], self.target[rows])
 
@@ -48,7 +48,7 @@ class Explanation:
     """The maps of one batch, by the spelling asked for.
 
     flags: why a map is degenerate or missing. answers: logits and target once more, where reading them waits for
-    nothing.
+    nothing. failed: the methods that raised.
     """
 
     logits: torch.Tensor
@@ -58,6 +58,19 @@ class Explanation:
     size: tuple[int, ...]
     methods: dict[str, ResolvedMethod]
     answers: Answers
+    failed: frozenset[str] = frozenset()
+
+    def part(self, rows: slice | list[int]) -> "Explanation":
+        """That of some of the images."""
+        numbers = list(range(len(self.logits))[rows]) if isinstance(rows, slice) else rows
+        return replace(
+            self,
+            logits=self.logits[rows],
+            target=self.target[rows],
+            raw={key: maps[rows] for key, maps in self.raw.items()},
+            flags={key: [each[row] for row in numbers] for key, each in self.flags.items()},
+            answers=self.answers.part(rows),
+        )
 
     def display(self, key: str, upsample: str = "bilinear") -> torch.Tensor:
         """`(N, H, W)`, or `(N, T, H, W)`, in [0, 1]; zeros where the map is constant or not finite (see `flags`)."""
@@ -131,7 +144,8 @@ def explanation(
         maps = {key: _together(parts, batch.target) for key, parts in raw.items()}
         answers, found = _answers_and_flags(batch, methods, raw, failed)
         size = tuple(batch.x.shape[2:])
-        return Explanation(batch.logits, batch.target, maps, found, size, {m.key: m for m in methods}, answers)
+        known, unable = {m.key: m for m in methods}, frozenset(failed)
+        return Explanation(batch.logits, batch.target, maps, found, size, known, answers, unable)
 
 
 def _empty(x: torch.Tensor, form: str) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """Work on a batch that is halved where memory runs out."""
 
+import gc
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -32,5 +33,6 @@ def halved(work: Callable[[slice], T], count: int) -> Iterator[T]:
         else:
             yield done
             continue
+        gc.collect()  # what the pass left behind may refer to itself, and so is kept until then
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -1,5 +1,6 @@
 """Reference maps, of the same methods on the reference (clean) images, and pairs of them with other maps."""
 
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -52,10 +53,9 @@ class ReferenceMaps:
     @cached_property
     def images(self) -> list[Reference]:
         """For each image the maps of all methods `(M, *spatial)`, in the order of `maps`, prepared for many pairs."""
-        stacked = torch.stack(list(self.maps.values()), 1)
+        stacked, me = torch.stack(list(self.maps.values()), 1), weakref.proxy(self)  # no circle, which keeps memory
         return [
-            Reference(maps, lambda segmenter, row=row: self.segments(segmenter)[row])
-            for row, maps in enumerate(stacked)
+            Reference(maps, lambda segmenter, row=row: me.segments(segmenter)[row]) for row, maps in enumerate(stacked)
         ]
 
     def counts(self, segmenter: str) -> list[int]:

@@ -18,7 +18,7 @@ from heatproof.locks import held, parameters_of
 from heatproof.memo import cached_property
 from heatproof.models.layer_names import module_and_call, resolve_layer
 from heatproof.models.layers import Layers, find_layers
-from heatproof.models.other_input import other_input
+from heatproof.models.other_input import REFUSED, other_input, other_size
 from heatproof.models.preprocessing import Preprocessing
 from heatproof.models.probe import carry_facts
 from heatproof.registry import unknown
@@ -299,9 +299,11 @@ class Model:
             z = z.to(self.dtype)
             try:
                 return self.module(z.flip(1) if self.channel_order == "bgr" else z)
-            except RuntimeError as error:
-                if advice := other_input(self.module, tuple(z.shape[1:])):
-                    raise ModelError(f"{self.name} does not run on inputs of {tuple(z.shape[1:])}. {advice}") from error
+            except REFUSED as error:
+                shape = tuple(z.shape[1:])
+                advice = other_input(self.module, shape) or other_size(error, shape, self.input_shape)
+                if advice:
+                    raise ModelError(f"{self.name} does not run on inputs of {shape}. {advice}") from error
                 raise
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:

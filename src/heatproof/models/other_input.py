@@ -1,10 +1,14 @@
-"""What input a network takes that did not run on another one: read from its first layer with weights."""
+"""What input a network takes that did not run on another one: by its first layer with weights, or its own size."""
 
 import math
 
 from torch import nn
 
+from heatproof.errors import HeatproofError
+
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+#: What networks raise on an input that they do not take; operations raise the first.
+REFUSED = (RuntimeError, AssertionError, ValueError, IndexError)
 
 
 def other_input(module: nn.Module, shape: tuple[int, ...]) -> str:
@@ -38,3 +42,14 @@ def _of_flat(features: int, shape: tuple[int, ...]) -> str:
                 f"{channels},{side},{side})."
             )
     return ""
+
+
+def other_size(error: Exception, shape: tuple[int, ...], own: tuple[int, ...]) -> str:
+    """What to give a network that raised on an input `(channels, *spatial)` of another size than its `own`.
+
+    Empty where the size is its own, where the error is heatproof's, and where memory ran out.
+    """
+    if isinstance(error, HeatproofError) or shape[1:] == own[1:] or "memory" in str(error):
+        return ""
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    return f"It was made for {' × '.join(map(str, own[1:]))}: resize the images to that. The network raised: {first}."

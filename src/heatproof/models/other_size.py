@@ -22,6 +22,7 @@ def _tried(model: Model, shape: tuple[int, ...]) -> str:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # a network may raise anything
+        error = error.__cause__ or error  # `Model.output` says what else would run
         first = (f"{error}".strip().splitlines() or [type(error).__name__])[0]
         return f"the network takes no images of {shape[-2]} × {shape[-1]} pixels: {first.rstrip('.')}"
     return ""

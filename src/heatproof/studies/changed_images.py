@@ -59,15 +59,14 @@ class ChangedImages:
         """One perturber for all conditions of a transformation, so that they share intermediate results."""
         if name not in self._perturbers:
             x = self._transformed(name)
-            self._perturbers[name] = Perturber(x, self.block.ids, self.seed, self._loss_gradient, self.model.logits)
+            model, clean = self.model, self.clean_class
+            gradient = lambda images: loss_gradient(model, images, clean())  # noqa: E731
+            self._perturbers[name] = Perturber(x, self.block.ids, self.seed, gradient, model.logits)
         return self._perturbers[name]
 
     def let_go(self) -> None:
-        """Frees what perturbations share; each refers to these images, as these do to it."""
+        """Frees what perturbations share."""
         self._perturbers.clear()
-
-    def _loss_gradient(self, images: torch.Tensor) -> torch.Tensor:
-        return loss_gradient(self.model, images, self.clean_class())
 
 
 def loss_gradient(model: Model, images: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:

@@ -52,9 +52,4 @@ class Explained:
 
     def part(self, rows: Sequence[int]) -> "Explained":
         """The answers and maps of some of the images; `batch` stays that of all."""
-        found, taken = self.found, list(rows)
-        flags: dict[str, Any] = {key: [each[row] for row in taken] for key, each in found.flags.items()}
-        raw = {key: maps[taken] for key, maps in found.raw.items()}
-        found = replace(found, logits=found.logits[taken], target=found.target[taken], raw=raw, flags=flags,
-                        answers=found.answers.part(taken))  # fmt: skip
-        return replace(self, found=found)
+        return replace(self, found=self.found.part(list(rows)))

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +21,7 @@ from heatproof.studies.ground_truth import GroundTruth
 from heatproof.studies.settings import DatasetPlan, MapsPlan, Plan
 from heatproof.studies.study import Study, study_named
 from heatproof.targets import with_indices
+from heatproof.transfers import pinned
 
 
 class Job(NamedTuple):
@@ -109,7 +110,8 @@ class Setup:
     strengths: (model, dataset, perturbation) → calibrated levels. refused: for each model, method → why it is not
     applicable. plugins: methods and metrics that a new process cannot find (`heatproof.plugins`). declared: the study,
     where a new process cannot find it by its name. fingerprints: of each model's weights, which a worker compares.
-    compiled: names of the models that run on a compiled copy where only logits are wanted.
+    compiled: names of the models that run on a compiled copy where only logits are wanted. together: for each model how
+    many conditions are explained in one pass; one by default. lower: names of the models that run under autocast.
     """
 
     plan: Plan
@@ -124,6 +126,8 @@ class Setup:
     declared: Study | None = None
     fingerprints: tuple[str, ...] = ()
     compiled: tuple[str, ...] = ()
+    together: tuple[int, ...] = ()
+    lower: tuple[str, ...] = ()
 
     @property
     def study(self) -> Study:
@@ -155,7 +159,12 @@ class ImageBlock:
                 for one, label, more in zip(self.ids, self.labels, further, strict=True)]  # fmt: skip
 
     def __getitem__(self, rows: slice) -> "ImageBlock":
-        return self.only(range(len(self.ids))[rows])
+        some = range(len(self.ids))[rows]
+        return self if len(some) == len(self.ids) and not self.failed else self.only(some)
+
+    def pinned(self, device: str) -> "ImageBlock":
+        """The same in memory from which a GPU copies while the host goes on."""
+        return replace(self, x=pinned(self.x, device))
 
     def only(self, rows: Sequence[int]) -> "ImageBlock":
         """Some of the images."""

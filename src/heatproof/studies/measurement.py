@@ -5,7 +5,9 @@ computed once (`engine`): one forward and one backward for all methods under a c
 missing map or mask becomes a flagged row.
 """
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from heatproof.ambient import network_autocast
 from heatproof.engine import (
     Batch,
     GivenMaps,
@@ -51,6 +54,7 @@ from heatproof.studies.partial import PartialBatch, PartialCondition
 from heatproof.studies.rows import Rows
 from heatproof.studies.settings import Plan
 from heatproof.studies.study import Measure
+from heatproof.studies.together import ExplainedAhead, Together
 from heatproof.tensors import NEARLY_ONE_COLOUR, contrast
 from heatproof.transfers import on_device
 
@@ -65,7 +69,8 @@ class Measurement:
     models: state → the model in that state. layer: the study's own, whose raw maps are kept. finished: what an earlier
     run of the job has worked out on these images, and where new results are kept. tolerance: of a network of values,
     how far a value moves before the answer has changed, in its units. known: the images under the first condition,
-    where they have been explained.
+    where they have been explained. together: how many conditions are explained in one pass. precision: of the network's
+    autocast, where it explains and is asked; images are changed in full precision.
     """
 
     plan: Plan
@@ -79,6 +84,8 @@ class Measurement:
     finished: PartialBatch | None = None
     tolerance: float | str | None = None
     known: Explained | None = None
+    together: Together = field(default_factory=Together)
+    precision: torch.dtype | None = None
     rows: Rows = field(default_factory=Rows, init=False)
 
     def __post_init__(self) -> None:
@@ -118,7 +125,8 @@ class Measurement:
 
     def _part(self, rows: Sequence[int]) -> "Measurement":
         """Some of the images, with what is known of them."""
-        return replace(self, block=self.block.only(rows), finished=None, known=self.reference.part(rows))
+        known = self.reference.part(rows)
+        return replace(self, block=self.block.only(rows), finished=None, known=known, together=Together())
 
     def _raw(self, explained: Explained | None, method: ResolvedMethod, rows: Sequence[int]) -> torch.Tensor:
         """The raw maps of a method under a condition that has these images; NaN where it has none."""
@@ -139,7 +147,7 @@ class Measurement:
         """
         condition = self.conditions[number]
         try:
-            explained, why = self.explained(condition), ""
+            explained, why = self._ahead(number) or self.explained(condition), ""
         except ModelError as error:
             if not (number and condition.transformation):
                 raise
@@ -158,8 +166,7 @@ class Measurement:
         return self.conditions[number].cost + 8.0 * scored * len(self.methods)
 
     def _nothing_kept(self) -> KeptMaps:
-        one = len(self.conditions) == 1
-        shown = [self.block.ids[row] for row in self._gallery_rows] if one else []
+        shown = [self.block.ids[row] for row in self._gallery_rows] if len(self.conditions) == 1 else []
         methods = [method.request.name for method in self.stored]
         return KeptMaps(self.block.ids, methods, [condition.name for condition in self.conditions], shown=shown)
 
@@ -200,8 +207,15 @@ class Measurement:
     def _with_maps(
         self, condition: Condition, model: Model, x: torch.Tensor, methods: Sequence[ResolvedMethod], refused: str = ""
     ) -> Explained:
-        first, finished = condition == self.conditions[0], self._finished(condition)
-        batch = Batch.of(
+        batch = self._batch(condition, model, x, methods)
+        with self._lower():
+            found = explanation(batch, methods, survive=True, finished=self._finished(condition))
+        batch.release()
+        return Explained(condition, batch, found, methods, refused)
+
+    def _batch(self, condition: Condition, model: Model, x: torch.Tensor, methods: Sequence[ResolvedMethod]) -> Batch:
+        """The images `x` under a condition."""
+        return Batch.of(
             model,
             methods,
             x,
@@ -210,10 +224,31 @@ class Measurement:
             seed=self.plan.seed,
             condition=condition.name or ("clean" if len(self.conditions) > 1 else ""),
             labels=self.block.labels,
-            clean=None if first else self.clean_class,
+            clean=None if condition == self.conditions[0] else self.clean_class,
         )
-        found = explanation(batch, methods, survive=True, finished=finished)
-        return Explained(condition, batch, found, methods, refused)
+
+    def _lower(self) -> AbstractContextManager[None]:
+        """While it lasts, the network runs in the study's `precision`."""
+        return network_autocast(self.model.device, self.precision)
+
+    def _ahead(self, number: int) -> Explained | None:
+        """The images under a condition that shares the pass of others; None where it does not."""
+        found = self._shared_passes.take(number) if self.together.count > 1 and number else None
+        return found and Explained(self.conditions[number], *found, self.methods)
+
+    @cached_property
+    def _shared_passes(self) -> ExplainedAhead:
+        me, states = weakref.proxy(self), [condition.state for condition in self.conditions]
+        calls = lambda number: me._joinable(number), lambda: me._lower()
+        return ExplainedAhead(self.together, states, self.methods, *calls, self.finished)
+
+    def _joinable(self, number: int) -> Batch | None:
+        """The images under a condition; None where these are fewer, or have another size."""
+        condition = self.conditions[number]
+        if without_class(self._target(condition), self.block):
+            return None
+        model, x = self.models(condition.state), self.changed_images.under(condition)
+        return self._batch(condition, model, x, self.methods) if x.shape == self.x.shape else None
 
     def _finished(self, condition: Condition) -> PartialCondition | None:
         """What is known of the images under a condition."""
@@ -236,8 +271,8 @@ class Measurement:
     @cached_property
     def changed_images(self) -> ChangedImages:
         """The images under every condition."""
-        clean = lambda: self.clean_class  # noqa: E731
-        return ChangedImages(self.model, self.x, self.block, self.dataset.images, self.plan.seed, clean)
+        me, images = weakref.proxy(self), self.dataset.images  # a circle of references would keep it in memory
+        return ChangedImages(self.model, self.x, self.block, images, self.plan.seed, lambda: me.clean_class)
 
     @cached_property
     def clean_class(self) -> torch.Tensor:
@@ -311,15 +346,16 @@ class Measurement:
             )
             reasons = {maps.key: why for maps, why in given}
             pooled = first or explained.condition.target in self.plan.pooled_targets
-            for one in scores:
-                self._add(one, due, {**about, **columns[one.method]}, absent, reasons.get(one.method))
-                if pooled and one.method != GROUND_TRUTH:
-                    self._add_projections(one.maps, one.flags, {**about, **columns[one.method]})
-                if first and one.method != GROUND_TRUTH:
-                    self._add_peaks(one.maps, one.flags, {**about, **columns[one.method]})
-                if kept.shown and one.method != GROUND_TRUTH:
-                    kept.add_display(columns[one.method]["method"], one.maps[self._gallery_rows])
-                advance(1 / len(columns))
+            with self._lower():
+                for one in scores:
+                    self._add(one, due, {**about, **columns[one.method]}, absent, reasons.get(one.method))
+                    if pooled and one.method != GROUND_TRUTH:
+                        self._add_projections(one.maps, one.flags, {**about, **columns[one.method]})
+                    if first and one.method != GROUND_TRUTH:
+                        self._add_peaks(one.maps, one.flags, {**about, **columns[one.method]})
+                    if kept.shown and one.method != GROUND_TRUTH:
+                        kept.add_display(columns[one.method]["method"], one.maps[self._gallery_rows])
+                    advance(1 / len(columns))
         if parts is not None and first:
             self._add_background(parts, explained, about)
         if first and not due:
@@ -409,13 +445,10 @@ class Measurement:
         masks, known = self._masks[0], first_flags(self.unusable(self.conditions[0]), flags)
         values = peak_on_mask(maps, masks, known).tolist()
         rows = [row for row, there in enumerate(masks.flatten(1).any(1).tolist()) if there]
-        own = {
-            name: [value[row] for row in rows] if isinstance(value, list) else value for name, value in about.items()
-        }
+        own = {k: [v[row] for row in rows] if isinstance(v, list) else v for k, v in about.items()}
         ids, flagged = [self.block.ids[row] for row in rows], [known[row] for row in rows]
-        found = [round(values[row], DECIMALS) for row in rows]
         if rows:
-            self.rows.add(ids, **own, metric=PEAK, value=found, flag=flagged)
+            self.rows.add(ids, **own, metric=PEAK, value=[round(values[row], DECIMALS) for row in rows], flag=flagged)
 
     def _add_curve(
         self, curve: tuple[torch.Tensor, torch.Tensor], metric: str, about: Mapping[str, Any], flags: Sequence[Flag]
@@ -434,9 +467,7 @@ class Measurement:
                      for flag, why in zip(flags, unusable, strict=True)]  # fmt: skip
         if not needs_mask(request):
             return flags
-        optional = request.entry.traits.get(
-            "foreign"
-        )  # it gets masks where there are any, and may fail for other reasons
+        optional = request.entry.traits.get("foreign")  # it may do without masks, and fail for other reasons
         return [why if why and flag and (not optional or flag.reason is Reason.UNDEFINED) else flag
                 for flag, why in zip(flags, self._masks[1], strict=True)]  # fmt: skip
 
@@ -467,8 +498,8 @@ class Measurement:
     def _add_background(self, parts: PartAnswers, explained: Explained, about: Mapping[str, Any]) -> None:
         """Adds a row for each image: the share of its distractors on which the network does not depend."""
         values = background_independence(explained.found.logits, explained.found.target, parts.view())
-        flags = [FINE if value == value else Flag(Reason.UNDEFINED, "no distractor, or an image without one is missing")
-                 for value in values.tolist()]  # fmt: skip
+        undefined = Flag(Reason.UNDEFINED, "no distractor, or an image without one is missing")
+        flags = [FINE if value == value else undefined for value in values.tolist()]
         counts = [len(names) - len(parts.given.table.parts) for names in parts.things]
         self.rows.add(self.block.ids, **about, metric=BACKGROUND, value=numbers(values), flag=flags, n=counts)
 

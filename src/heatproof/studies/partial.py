@@ -98,6 +98,15 @@ class PartialBatch:
         """The parts under one condition."""
         return PartialCondition(self._job, f"{self._batch}/{number}/")
 
+    def done(self, number: int) -> bool:
+        """Whether the rows of a condition are known from an earlier run."""
+        return self._job.get(f"{self._batch}/{number}/rows") is not None
+
+    def explained(self, number: int, methods: Sequence[str]) -> bool:
+        """Whether the logits and the maps of these methods are known from an earlier run."""
+        names = ["logits", *(f"map {method}" for method in methods)]
+        return all(self._job.get(f"{self._batch}/{number}/{name}") is not None for name in names)
+
     def rows(self, number: int, kept: KeptMaps) -> Rows | None:
         """The rows of a condition that is done, whose maps are added to `kept`; None where it is not."""
         found = self._job.get(f"{self._batch}/{number}/rows")
@@ -147,6 +156,12 @@ class PartialCondition:
         """Keeps the raw maps of a method, unless numpy has no such numbers."""
         if raw.dtype is not torch.bfloat16:
             self._add(f"map {method}", lambda: {"values": _array(raw)})
+
+    def add_explanation(self, logits: torch.Tensor, raw: Mapping[str, torch.Tensor]) -> None:
+        """Keeps the logits and the raw maps of all methods."""
+        self.add_logits(logits)
+        for method, maps in raw.items():
+            self.add_maps(method, maps)
 
     def outcome(self, method: str, metric: str) -> Outcome | None:
         """The values of a metric on a method's maps."""

@@ -30,6 +30,7 @@ from heatproof.studies.compiling import asked_to_compile, compile_all, compile_c
 from heatproof.studies.condition_checks import check_conditions, fingerprint_of
 from heatproof.studies.cost import Passes, PassesMade, told
 from heatproof.studies.datasets import open_datasets
+from heatproof.studies.decided_passes import decided_passes
 from heatproof.studies.description import described
 from heatproof.studies.execution import Execution, resolved_device, worker_count
 from heatproof.studies.executors import Executor, Serial
@@ -178,6 +179,9 @@ def _run(
             elif compiled and todo:
                 progress.stage(f"Compiling {', '.join(compiled)}, up to a minute", 0)
                 compile_all(models, compiled)
+            bare = replace(ready, plan=plan, datasets=datasets).setup
+            passes = decided_passes(bare, models, jobs if todo else [], store.plan(), shard is None)
+            facts |= passes.facts
             store.begin(facts)
             every = compiled and set(compiled) == {one.label for one in plan.models}
             as_run = plan.model_copy(update={"compile": "always"}) if every else plan
@@ -185,7 +189,8 @@ def _run(
             strengths = calibrated(store, plan, study.all_conditions(plan), datasets, models, progress)
             setup = Setup(plan, tuple(c.layer for c in checked), datasets, str(store.folder), facts["version"], device,
                           strengths, tuple(c.refused for c in checked), plugins, declared,
-                          tuple(c.fingerprint for c in checked), tuple(compiled))  # fmt: skip
+                          tuple(c.fingerprint for c in checked), tuple(compiled), passes.together,
+                          passes.lower)  # fmt: skip
             if measure is not None and not told_seconds and todo:
                 progress.stage("Measuring what an image costs", 0)
                 told_seconds = predicted(setup, measures, checked, models, jobs, 1, measure, costs).seconds
@@ -196,14 +201,14 @@ def _run(
             began = time.monotonic()
             with how.running(partial(prepare, models=models if alone else None), setup) as map_jobs:
                 cost = told(costs) if costs else ""
-                progress.stage(f"Measuring{estimate or ''}{cost}", len(jobs), len(jobs) - len(todo))
+                progress.stage(f"Measuring{estimate or ''}{cost}{passes}", len(jobs), len(jobs) - len(todo))
                 finished = list(map_jobs(todo, progress.advance))
                 elapsed = time.monotonic() - began
                 if shard is None and gallery:
                     write_gallery(store, setup, map_jobs, progress)
-    passes = passes_made(finished, todo, costs) if costs and todo else None
+    made = passes_made(finished, todo, costs) if costs and todo else None
     taken = time_taken(finished, todo, jobs, told_seconds, elapsed)
-    return Done(store.folder, len(todo), len(jobs) - len(todo), passes, taken, tuple(compiled), len(every_job))
+    return Done(store.folder, len(todo), len(jobs) - len(todo), made, taken, tuple(compiled), len(every_job))
 
 
 @dataclass(frozen=True)

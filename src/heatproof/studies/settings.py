@@ -267,6 +267,16 @@ class Plan(Strict):
         "`always`. Logits agree to rounding; the choice is part of the plan.",
     )
     device: str = Field("auto", description="cpu, cuda, mps; `auto` is a GPU where there is one.")
+    conditions_at_once: Literal["auto"] | int = Field(
+        "auto",
+        description="Conditions of the same images (noise, strengths) that are explained in one pass: a number, or "
+        "`auto`: one on the CPU, on a GPU as many as its memory holds. Maps agree to rounding.",
+    )
+    autocast: Literal["never", "auto", "always"] = Field(
+        "never",
+        description="Matrix products and convolutions of the network in bfloat16 (PyTorch's autocast): `never`, "
+        "`always`, or `auto`: on a GPU where the maps of all methods stay within a tolerance on the first images.",
+    )
 
     @field_validator("models", "datasets", "methods", mode="before")
     @classmethod
@@ -279,6 +289,13 @@ class Plan(Strict):
     def _spelled(cls, value: Any) -> Any:
         """Options may be written below a method's name: `- rise: {masks: 8000}`."""
         return spelled(value, "a method's")
+
+    @field_validator("conditions_at_once")
+    @classmethod
+    def _at_least_one(cls, value: Any) -> Any:
+        if value != "auto" and value < 1:
+            raise ValueError(f"must be a number of at least 1, or auto. Got {value}")
+        return value
 
     @field_validator("target", mode="before")
     @classmethod

@@ -49,8 +49,11 @@ RENEWED = (*NAMES, *PRESENTED, *SIGNED, "machines")
 #: Settings that may differ between two runs of one study: the numbers do not depend on them.
 FREE = (
     *("command", "compile", "workers", "executor", "metric_facts", "estimate", "samples", "machines", "shard"),
+    *("conditions_in_a_pass", "lower_precision"),  # a study goes on with those that it began with
     *(*NAMES, *PRESENTED, *SIGNED),
 )
+#: Settings that came later → those that change nothing where `study.json` was written before.
+LATER = {"sampling": ("stratified", "first"), "conditions_at_once": ("auto", 1), "autocast": ("never",)}
 #: Columns by which whole shards can be passed over; statistics of the others would cost small jobs more than they have.
 STATISTICS = ["model", "dataset", "image"]
 #: Shards of which each query opens every file; more are joined for a report.
@@ -127,8 +130,8 @@ class Store:
         asked = json.loads(json.dumps(plan))
         before, now = (dict(_leaves({k: v for k, v in plan.items() if k not in FREE})) for plan in (there, asked))
         paths = [path for path in {**before, **now} if before.get(path) != now.get(path)]
-        if "sampling" not in before:  # written before there was a choice: the images themselves decide
-            paths = [path for path in paths if path != "sampling"]
+        same = {path for path, values in LATER.items() if path not in before and now.get(path) in values}
+        paths = [path for path in paths if path not in same]
         others = [path for path in paths if not path.startswith("code")]
         if len(others) > 1:  # they follow from other settings, which are named
             paths = [path for path in paths if path != "conditions"]

@@ -19,6 +19,7 @@ from heatproof.studies.executors import Advance
 from heatproof.studies.explained import of_maps, of_method
 from heatproof.studies.jobs import Dataset, ImageBlock, Job, JobDone, Setup, all_requests, open_block
 from heatproof.studies.loading import StudyModels
+from heatproof.studies.lower_precision import LOWER
 from heatproof.studies.maps import KeptMaps, arrays
 from heatproof.studies.measurement import Measurement
 from heatproof.studies.measures import Measures
@@ -27,6 +28,7 @@ from heatproof.studies.prefetch import NextImages, of_files, worthwhile
 from heatproof.studies.rows import Rows
 from heatproof.studies.stopwatch import Stopwatch
 from heatproof.studies.store import Store
+from heatproof.studies.together import Together
 
 
 class Worker:
@@ -40,6 +42,7 @@ class Worker:
         self.measures = Measures.of(self.study, setup.plan)
         self._methods: dict[int, list[ResolvedMethod]] = {}
         self._compared: set[int] = set()
+        self._together: dict[int, Together] = {}
         self.ahead = NextImages(self._images_of) if worthwhile(setup.device) else None
 
     def __call__(self, job: Job, advance: Advance) -> JobDone:
@@ -102,7 +105,7 @@ class Worker:
         finished.remove()
 
     def _images_of(self, job: Job) -> ImageBlock:
-        return self.block(job.model, job.dataset, range(job.start, job.stop))
+        return self.block(job.model, job.dataset, range(job.start, job.stop)).pinned(self.setup.device)
 
     def block(
         self,
@@ -129,7 +132,14 @@ class Worker:
             self.conditions(job),
             finished,
             self.plan.models[job.model].tolerance,
+            together=self.together(job.model),
+            precision=LOWER if self.plan.models[job.model].label in self.setup.lower else None,
         )
+
+    def together(self, index: int) -> Together:
+        """How many conditions are explained in one pass under the model at that index."""
+        count = self.setup.together[index] if self.setup.together else 1
+        return self._together.setdefault(index, Together(count))
 
     def methods(self, index: int) -> list[ResolvedMethod]:
         """The methods that are applicable to the model at that index, with the layers they read."""
