@@ -12,8 +12,8 @@ from PIL import Image
 
 from heatproof.errors import InvalidImage
 
-#: The most pixels of a byte, in files of more pixels than are opened in a moment. Deflate packs 1,032 bytes into one, so
-#: a PNG of one bit has 8,256 at most; WebP, JPEG 2000 and AVIF may pack any number of equal pixels into nothing.
+#: The most pixels of a byte, in files of more pixels than open in a moment. Deflate packs 1,032 bytes into one, so a
+#: PNG of one bit has 8,256 at most; WebP, JPEG 2000 and AVIF may pack any number of equal pixels into nothing.
 DENSEST, SMALL = 10_000, 4_000_000
 
 _SIGNATURE = 8
