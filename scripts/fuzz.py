@@ -39,8 +39,8 @@ SLOW, STOPPED = 1.0, 10
 #: By how much the memory of the process may grow in one case, in MiB.
 MEMORY = 1024
 #: The shares of the cases, in per cent; what takes long gets fewer.
-SHARES = {"images": 8, "masks": 8, "maps": 3, "checkpoints": 2, "studies": 20, "labels": 14, "boxes": 15, "classes": 14,
-          "spellings": 16}  # fmt: skip
+SHARES = {"images": 12, "masks": 10, "maps": 12, "checkpoints": 6, "studies": 16, "labels": 10, "boxes": 12,
+          "classes": 10, "spellings": 12}  # fmt: skip
 
 
 class Slow(BaseException):

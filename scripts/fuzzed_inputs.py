@@ -442,20 +442,18 @@ def _read_map(content: bytes, folder: Path) -> Any:
     from heatproof.errors import HeatproofError
     from heatproof.geometry import Geometry
 
-    kind = {b"PK": "npz", b"\x93N": "npy"}.get(content[:2])
-    path = folder / "maps" / f"a.{kind or 'png'}"
-    path.parent.mkdir(exist_ok=True)
-    for other in path.parent.iterdir():
-        other.unlink()
+    kind = {b"PK": "npz", b"\x93N": "npy"}.get(content[:2], "png")
+    path = folder / f"maps of {kind}" / f"a.{kind}"  # one folder for each kind: none is emptied
+    if not path.parent.exists():
+        path.parent.mkdir()
     path.write_bytes(content)
     answers = []
-    for where in (path, path.parent) if kind else (path.parent,):
-        if where is path.parent and kind == "npz":
-            continue
+    for where in {"npz": (path,), "npy": (path, path.parent), "png": (path.parent,)}[kind]:
+        name = "a" if where is path.parent else "c/a.jpg"  # in a folder each name that is not there costs 34 looks
         try:
-            maps = Stored("mine", where, ("c/a.jpg", "d.jpg"))
-            maps.names(), maps.holds("c/a.jpg"), maps.fingerprint
-            answers.append(as_map(maps("c/a.jpg"), SIDE, Geometry((4, 4), 5)))
+            maps = Stored("mine", where, ("c/a.jpg", "d.jpg") if where is path else ())
+            maps.names(), maps.holds(name), maps.fingerprint
+            answers.append(as_map(maps(name), SIDE, Geometry((4, 4), 5)))
         except HeatproofError as error:
             answers.append(str(error))
     return answers

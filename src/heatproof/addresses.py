@@ -53,6 +53,24 @@ def place(where: str | os.PathLike | Place) -> Place:
     return Path(found.path) if scheme[1].lower() in ("file", "local") else found
 
 
+def lasting_place(where: str | os.PathLike | Place) -> Place:
+    """`place` of what a command writes or reads. InvalidInput for memory://, which ends with the process."""
+    found = place(where)
+    if is_address(found) and found.protocol == "memory":
+        raise InvalidInput(
+            f"Results at {where} would be gone when the command ends. Name a folder, or an address such as "
+            "s3://bucket/x; memory:// is for calls in Python."
+        )
+    return found
+
+
+def folder_here(where: str) -> Path:
+    """The folder of an option that takes no address. InvalidInput for one, which would name a folder `s3:`."""
+    if isinstance(where, str) and _SCHEME.match(where):
+        raise InvalidInput(f"This command writes to a folder of this machine. Got the address {where}. Name a folder.")
+    return Path(where)
+
+
 def is_address(where: Any) -> bool:
     """Whether it is an address as `place` gives them, not a path of this machine."""
     return hasattr(where, "fs") and hasattr(where, "path")

@@ -167,6 +167,8 @@ def test_options_may_come_apart_from_the_name():
         ("refine:ones", InvalidInput, r"maps of several layers. Got 'ones', which reads none"),
         ("refine:layercan", UnknownName, "Did you mean 'layercam'"),
         ("refine:layercam[operator=geometrik]", UnknownName, "Did you mean 'geometric'"),
+        ("refine:layercam[operator=[1, 2]]", InvalidInput, r"`operator` must be text. Got \[1, 2\]"),
+        ("refine:layercam[operator={a: b}]", InvalidInput, "`operator` must be text. Got {'a': 'b'}"),
         ("refine:layercam[operater=geometric]", UnknownName, r"option of 'layercam'.*Did you mean 'operator'"),
         ("gradcam[operator=product]", UnknownName, "No option of 'gradcam' is called 'operator'"),
         ("gradcam@one+two", InvalidInput, "A plain method has one layer"),

@@ -17,6 +17,7 @@ from heatproof.data import image_opener, load_images, open_image
 from heatproof.data.image_opener import open_array
 from heatproof.data.inputs import as_inputs
 from heatproof.data.masks import load_masks
+from heatproof.data.whole_files import Bounds
 from heatproof.errors import InvalidImage
 from heatproof.models import wrap
 from heatproof.panels.image_sources import shots
@@ -260,7 +261,7 @@ def test_every_way_to_a_file_checks_its_size_first(tmp_path, monkeypatch):
     Image.fromarray(np.zeros((12, 20), np.uint8)).save(saved)
     model = wrap(nn.Conv2d(3, 2, 1), size=8)
     decoded = image_opener._decoded
-    monkeypatch.setattr(image_opener, "_decoded", lambda image, _: decoded(image, 239))
+    monkeypatch.setattr(image_opener, "_decoded", lambda image, file, _: decoded(image, file, Bounds(239, 99)))
     ways = (
         lambda: as_inputs(saved, model.geometry).batch(slice(0, 1)),
         lambda: load_images(tmp_path).open(0),

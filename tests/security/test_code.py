@@ -1,8 +1,11 @@
 """Files from elsewhere run no code: checkpoints, study files, results; each flag that allows it says so."""
 
+import io
 import json
 import os
 import pickle
+import time
+import zipfile
 
 import pytest
 import torch
@@ -76,6 +79,49 @@ def test_a_pickle_of_any_name_is_refused(tmp_path, net, name, protocol):
     with pytest.raises(ModelError, match=name):
         load_weights(net, tmp_path / name, "a network")
     assert not (tmp_path / "ran").exists()
+
+
+def packed_again(content: bytes, change, kind: int = zipfile.ZIP_STORED) -> bytes:
+    """A torch file with changed members."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as archive, zipfile.ZipFile(made, "w", kind) as again:
+        for info in archive.infolist():
+            again.writestr(info.filename, change(info.filename, archive.read(info)))
+    return made.getvalue()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_name_without_end_is_refused_in_a_moment(tmp_path, net, zipped):
+    """torch takes the square of its length: four seconds for 20,000 characters, hours for a million."""
+    buffer = io.BytesIO()
+    torch.save(net.state_dict(), buffer, _use_new_zipfile_serialization=zipped)
+
+    def longer(name: str, inside: bytes) -> bytes:
+        return inside.replace(b"ctorch", b"ctorch" + b"x" * 1_000_000, 1) if name.endswith(".pkl") else inside
+
+    content = buffer.getvalue()
+    (tmp_path / "a.pt").write_bytes(packed_again(content, longer) if zipped else longer(".pkl", content))
+    start = time.process_time()
+    with pytest.raises(ModelError, match=r"a\.pt is damaged: it names a class of 1,000,0\d\d characters"):
+        load_weights(net, tmp_path / "a.pt", "net")
+    assert time.process_time() - start < 2
+
+
+def test_a_checkpoint_does_not_unpack_to_far_more_than_it_holds(tmp_path, net):
+    """Zeros, packed to a thousandth. A checkpoint that was packed again is read."""
+    buffer = io.BytesIO()
+    torch.save(net.state_dict(), buffer)
+    same = packed_again(buffer.getvalue(), lambda _, inside: inside, zipfile.ZIP_DEFLATED)
+    (tmp_path / "a.pt").write_bytes(same)
+    load_weights(net, tmp_path / "a.pt", "net")
+    bomb = packed_again(
+        buffer.getvalue(),
+        lambda name, inside: inside if name.endswith("pkl") else bytes(10_000_000),
+        zipfile.ZIP_DEFLATED,
+    )
+    (tmp_path / "a.pt").write_bytes(bomb)
+    with pytest.raises(ModelError, match=r"a\.pt has [\d,]{6,7} bytes and would unpack to \d\d,\d{3},\d{3}"):
+        load_weights(net, tmp_path / "a.pt", "net")
 
 
 def test_the_command_line_has_the_flag(tmp_path, capsys):

@@ -216,6 +216,124 @@ def test_gigapixels_are_refused(tmp_path, bits, kind):
         open_pixels(tmp_path / "a.png")
 
 
+def encoded(image, format, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def png_of_height(content: bytes, height: int) -> bytes:
+    """A PNG whose header says another height, with a right sum."""
+    return content[:8] + chunk(b"IHDR", content[16:20] + struct.pack(">I", height) + content[24:29]) + content[33:]
+
+
+def tiff_of_height(content: bytes, height: int) -> bytes:
+    """A little-endian TIFF whose header says another height (tag 257)."""
+    at = next(at for kind in (3, 4) if (at := content.find(struct.pack("<HHI", 257, kind, 1))) > 0)
+    return content[:at] + struct.pack("<HHII", 257, 4, 1, height) + content[at + 12 :]
+
+
+RED = Image.new("RGB", (9, 6), (200, 9, 9))
+BIG = 9_000_000
+
+
+def sparse_files():
+    """Files of a few hundred bytes that say, or hold, tens of millions of pixels: by format."""
+    one = Image.new("L", (7000, 7000))
+    raw = io.BytesIO()
+    Image.fromarray(np.full((6, 9), 300, np.uint16)).save(raw, "TIFF")
+    return {
+        "png": png_of_height(encoded(RED, "PNG"), BIG),
+        "one-bit.png": png_of_height(encoded(RED.convert("1"), "PNG"), BIG),
+        "sixteen-bits.png": png(9, BIG, 16, 2, bytes(55 * 6)),
+        "tif": tiff_of_height(encoded(RED, "TIFF"), BIG),
+        "packed.tif": tiff_of_height(encoded(RED, "TIFF", compression="packbits"), BIG),
+        "deep.tif": tiff_of_height(raw.getvalue(), BIG),
+        "webp": encoded(one.resize((5000, 5000)), "WEBP", lossless=True, method=0, quality=0),
+        "jp2": encoded(one.resize((2500, 2500)), "JPEG2000"),
+        "gif": (gif := encoded(RED.convert("L"), "GIF"))[:6] + struct.pack("<HH", 9000, 9000) + gif[10:],
+        "jpg": (jpg := encoded(RED, "JPEG"))[: (at := jpg.index(b"\xff\xc0") + 5)]
+        + struct.pack(">HH", 9000, 9000) + jpg[at + 4 :],
+        "bmp": (bmp := encoded(RED, "BMP"))[:18] + struct.pack("<II", 9000, 9000) + bmp[26:],
+        "ppm": b"P6\n9000 9000\n255\n" + bytes(99),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", list(sparse_files()))
+def test_a_file_that_is_too_small_for_its_pixels_is_refused_by_its_header(tmp_path, ending):
+    path = tmp_path / f"a.{ending}"
+    path.write_bytes(sparse_files()[ending])
+    assert path.stat().st_size < 1000
+    start = time.process_time()
+    for opened in (open_pixels, open_mask, open_grey):
+        with pytest.raises(InvalidImage, match=rf"^a\.{ending}: says that it has"):
+            opened(path)
+    assert time.process_time() - start < 0.5
+
+
+def test_a_dicom_file_that_is_too_small_for_its_pixels_is_refused_by_its_header(tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    one = pydicom.dataset.Dataset()
+    one.Rows = one.Columns = 9000
+    one.PhotometricInterpretation = "MONOCHROME2"
+    one.file_meta = pydicom.dataset.FileMetaDataset()
+    one.file_meta.TransferSyntaxUID = pydicom.uid.RLELossless
+    one.file_meta.MediaStorageSOPClassUID, one.file_meta.MediaStorageSOPInstanceUID = "1.2.3", "1.2.3.4"
+    pydicom.dcmwrite(tmp_path / "a.dcm", one, enforce_file_format=True)
+    with pytest.raises(InvalidImage, match=r"^a\.dcm: says that it has 9000 × 9000 pixels, and holds \d{3} bytes"):
+        open_pixels(tmp_path / "a.dcm")
+
+
+def test_plain_images_of_one_colour_are_read(tmp_path):
+    """What packs best, at the sizes of screens."""
+    for name, options in (("a.png", {}), ("a.gif", {}), ("a.jpg", {}), ("a.webp", {"lossless": True})):
+        Image.new("L", (2560, 1440)).save(tmp_path / name, **options)
+        assert open_pixels(tmp_path / name).size == (2560, 1440)
+
+
+@pytest.mark.parametrize(
+    ("bits", "kind", "channels"), [(8, 0, 1), (8, 2, 3), (8, 6, 4), (16, 0, 1), (16, 2, 3), (16, 6, 4)]
+)
+def test_a_png_with_missing_rows_is_broken_and_not_black(tmp_path, bits, kind, channels):
+    """Pillow reads it, with black rows."""
+    row = b"\0" + b"\7" * (5 * channels * bits // 8)
+    for rows, black in ((10, 0), (6, 4)):  # black rows that are there are read
+        (tmp_path / "a.png").write_bytes(png(5, 10, bits, kind, row * rows + bytes(len(row)) * black))
+        assert open_pixels(tmp_path / "a.png").size == (5, 10)
+    for rows in (9, 6, 1):
+        (tmp_path / "a.png").write_bytes(png(5, 10, bits, kind, row * rows))
+        for opened in (open_pixels, open_mask):
+            with pytest.raises(InvalidImage, match=rf"broken or cut off \(it holds {10 * rows} % of its pixels"):
+                opened(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (8, 8), (9, 6), (17, 23)])
+def test_an_interlaced_png_is_read_whole_or_not(tmp_path, size):
+    """The seven passes of PNG 1.2, 2.6, written out by hand."""
+    width, height = size
+    values = np.random.default_rng(0).integers(0, 256, (height, width), dtype=np.uint8)
+    passes = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+    parts = [values[y::dy, x::dx] for x, y, dx, dy in passes]
+    rows = b"".join(b"\0" + row.tobytes() for part in parts if part.size for row in part)
+    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 1)
+
+    def written(content: bytes):
+        body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(content)) + chunk(b"IEND", b"")
+        (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+        return tmp_path / "a.png"
+
+    np.testing.assert_array_equal(open_grey(written(rows)), values)
+    with pytest.raises(InvalidImage, match="broken or cut off"):
+        open_grey(written(rows[:-1]))
+
+
+def test_a_tiff_with_missing_strips_is_broken_and_not_black(tmp_path):
+    """Pillow reads it, with black rows."""
+    (tmp_path / "a.tif").write_bytes(tiff_of_height(encoded(RED, "TIFF", tiffinfo={278: 6}), 60))
+    with pytest.raises(InvalidImage, match="says that it has 9 × 60 pixels, and holds 6 rows"):
+        open_pixels(tmp_path / "a.tif")
+
+
 @pytest.mark.parametrize("kind", [2, 4, 6])
 @pytest.mark.parametrize("filters", range(5))
 def test_sixteen_bits_are_read_whatever_the_filter(tmp_path, kind, filters):

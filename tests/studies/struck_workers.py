@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from heatproof.studies import worker
+from heatproof.studies.executors import Finished, Lost, Schedule
 
 #: What happens to a worker process.
 BLOWS = {
@@ -69,6 +70,57 @@ class Striking:
             except FileExistsError:
                 return
             BLOWS[self.blow]()
+
+
+class Losing:
+    """An executor of two workers in this process; `losses`: how many workers each of the first jobs loses.
+
+    memory: they are lost as those that lack of memory ends.
+    """
+
+    def __init__(self, *losses: int, memory: bool = False):
+        self.losses, self.memory = losses, memory
+
+    @contextmanager
+    def running(self, prepare: Any, setup: Any):
+        def map_jobs(jobs: Any, advance: Any) -> Any:
+            losses = dict(zip(jobs, self.losses, strict=False))
+            return Schedule(LosingWorkers(prepare(setup), losses, self.memory), 2, None).map(jobs, advance)
+
+        yield map_jobs
+
+
+class LosingWorkers:
+    """The workers of `Losing`: each job reports half of it, and then its worker is lost or does it."""
+
+    def __init__(self, work: Any, losses: dict[Any, int], memory: bool):
+        self.work, self.losses, self.memory = work, losses, memory
+        self.jobs: dict[int, Any] = {}
+        self.started = 0
+
+    def start(self) -> int:
+        self.started += 1
+        return self.started
+
+    def give(self, worker: int, job: Any) -> None:
+        self.jobs[worker] = job
+
+    def outcomes(self, seconds: float) -> list[tuple[int, Any]]:
+        found: list[tuple[int, Any]] = []
+        for one, job in self.jobs.items():
+            if self.losses.get(job, 0):
+                self.losses[job] -= 1
+                found.append((one, Lost("it ended", self.memory)))
+            else:
+                found.append((one, Finished(self.work(job, lambda share: None))))
+        self.jobs = {}
+        return found
+
+    def advanced(self) -> list[tuple[int, float]]:
+        return [(worker, 0.5) for worker in self.jobs]
+
+    def end(self, worker: int) -> None:
+        self.jobs.pop(worker, None)
 
 
 class CrashingImages:

@@ -5,16 +5,18 @@ import itertools
 import time
 from pathlib import Path
 
+import duckdb
 import pytest
 
-from heatproof.errors import HeatproofWarning, ModelError, StoreError
+from heatproof.errors import HeatproofError, HeatproofWarning, ModelError, StoreError
 from heatproof.studies import partial, run, worker_process
 from heatproof.studies.careful_opening import crashing_images
+from heatproof.studies.executors import ATTEMPTS
 from heatproof.studies.jobs import Setup
 from heatproof.studies.processes import Processes
 from heatproof.studies.store import Store
 
-from .struck_workers import CrashingImages, Struck
+from .struck_workers import CrashingImages, Losing, Struck
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +67,62 @@ def test_a_worker_that_hangs_is_ended_and_its_job_done_again(plan, undisturbed, 
     with pytest.warns(HeatproofWarning, match="no progress"):
         run.run(plan, tmp_path / "out", executor=struck)
     assert struck.struck == {"open"} and results(tmp_path / "out") == undisturbed
+
+
+def test_a_job_that_loses_every_worker_is_done_by_the_next_command(plan, undisturbed, tmp_path):
+    with (
+        pytest.warns(HeatproofWarning, match="A worker was lost"),
+        pytest.raises(HeatproofError, match=r"^1 job could not be finished .* It ended\. Finished jobs are kept"),
+    ):
+        run.run(plan, tmp_path / "out", executor=Losing(ATTEMPTS))
+    assert len(Store(tmp_path / "out").done()) == 2
+    assert run.run(plan, tmp_path / "out", workers=1).kept == 2
+    assert results(tmp_path / "out") == undisturbed
+
+
+def test_where_every_worker_is_lost_the_next_command_does_all_of_it(plan, undisturbed, tmp_path):
+    with pytest.warns(HeatproofWarning, match="A worker was lost"), pytest.raises(HeatproofError, match="are kept"):
+        run.run(plan, tmp_path / "out", executor=Losing(99, 99, 99))
+    run.run(plan, tmp_path / "out", workers=1)
+    assert results(tmp_path / "out") == undisturbed
+
+
+def test_a_worker_that_memory_ends_is_not_replaced_and_changes_nothing(plan, undisturbed, tmp_path):
+    with pytest.warns(HeatproofWarning, match="The study goes on with one worker; no result is lost"):
+        run.run(plan, tmp_path / "out", executor=Losing(1, memory=True))
+    assert results(tmp_path / "out") == undisturbed
+
+
+def test_a_second_command_on_the_folder_is_refused_and_changes_nothing(plan, undisturbed, tmp_path):
+    with Store(tmp_path / "out").opened(), pytest.raises(StoreError, match="in use by another heatproof process"):
+        run.run(plan, tmp_path / "out", workers=1)
+    run.run(plan, tmp_path / "out", workers=1)
+    assert results(tmp_path / "out") == undisturbed
+
+
+def test_weights_that_changed_between_two_runs_are_refused_and_nothing_is_mixed(plan, undisturbed, tmp_path):
+    """The same checkpoint again goes on; the first job is done with it."""
+    import torch
+
+    import heatproof
+
+    net = heatproof.load_model("shapes", device="cpu").module
+    weights, file, out = net.state_dict(), tmp_path / "net.pt", tmp_path / "out"
+    torch.save(weights, file)
+    model = plan.models[0].model_copy(update={"checkpoint": str(file)})
+    checkpointed = plan.model_copy(update={"models": (model,)})
+    with pytest.warns(HeatproofWarning), pytest.raises(HeatproofError, match="could not be finished"):
+        run.run(checkpointed, out, executor=Losing(0, ATTEMPTS, ATTEMPTS))
+    before = {path: path.read_bytes() for path in out.rglob("*.*")}
+    changed = {name: value + (value.dtype.is_floating_point and 1e-3) for name, value in weights.items()}
+    torch.save(changed, file)
+    with pytest.raises(StoreError, match="the weights of shapes are not the same"):
+        run.run(checkpointed, out, workers=1)
+    assert before == {path: path.read_bytes() for path in out.rglob("*.*")}
+    torch.save(weights, file)
+    assert run.run(checkpointed, out, workers=1).kept == 1
+    found = results(out)
+    assert {name for name in found if found[name] == undisturbed[name]} >= {name for name in found if "maps" in name}
 
 
 @pytest.mark.parametrize(
@@ -134,11 +192,17 @@ def test_an_image_that_crashes_its_decoder_is_a_flagged_row(plan, undisturbed, t
     monkeypatch.setattr(run, "open_datasets", datasets)
     with pytest.warns(HeatproofWarning, match="SIGSEGV"):
         run.run(plan, tmp_path / "out", executor=Processes(2))
-    found = connect(tmp_path / "out").execute("select image, flag, value from rows where metric = 'rbo'").df()
+    sql = "select image, method, perturbation, severity, flag, value from rows where metric = 'rbo' order by all"
+    found = connect(tmp_path / "out").execute(sql).df()
     crashed = found[found["image"] == name]
     assert len(crashed) and crashed["flag"].str.contains("the process that opens it was ended by SIGSEGV").all()
     assert crashed["value"].isna().all()
-    assert (found[found["image"] != name]["value"].notna()).any()
+    (tmp_path / "undisturbed" / "rows").mkdir(parents=True)
+    for file, content in undisturbed.items():
+        if file.startswith("rows"):
+            (tmp_path / "undisturbed" / file).write_bytes(content)
+    whole = duckdb.sql(sql.replace("rows", f"'{tmp_path}/undisturbed/rows/*.parquet'")).df()
+    assert found[found["image"] != name].equals(whole[whole["image"] != name])
 
 
 # --- other machines ---

@@ -201,6 +201,17 @@ def test_paths_of_this_machine_stay_paths(text):
 def test_addresses_that_cannot_be_used_are_said(monkeypatch, capsys):
     with pytest.raises(InvalidInput, match=r"nosuch://x must begin with a file system"):
         place("nosuch://x")
+    for words, said in (
+        (f"{WORDS} --out memory://x", "Results at memory://x would be gone when the command ends"),
+        ("report memory://x", "would be gone when the command ends"),
+        ("merge memory://x", "would be gone when the command ends"),
+        ("query memory://x", "would be gone when the command ends"),
+        ("explain cat.png --model shapes --out s3://lab/x", "Got the address s3://lab/x. Name a folder"),
+        ("data shapes --out s3://lab/x", "writes to a folder of this machine"),
+    ):
+        with pytest.raises(SystemExit):
+            cli.main(words.split())
+        assert said in " ".join(capsys.readouterr().err.split())
     with pytest.raises(SystemExit):
         cli.main(["view", "memory://x"])
     assert "needs a folder of this machine" in capsys.readouterr().err

@@ -224,14 +224,14 @@ def test_the_gallery_shows_cases_of_the_rows(undisturbed):
     assert [column["severity"] for column in case["columns"]] == [0, 1, 3]
 
 
-def test_bad_images_become_flagged_rows_and_the_rest_is_measured(small_plan, photographs, tmp_path):
+def test_bad_images_become_flagged_rows_and_the_rest_is_measured(small_plan, photographs, tmp_path, undisturbed):
     folder = tmp_path / "mixed"
     folder.mkdir()
     for path in photographs.iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
     whole = next(photographs.iterdir()).read_bytes()
-    (folder / "a truncated.png").write_bytes(whole[: len(whole) // 2])
-    (folder / "b text.jpg").write_text("no image")
+    (folder / "z truncated.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "zz text.jpg").write_text("no image")
     plan = small_plan(datasets=[str(folder)])
     run.run(plan, tmp_path / "out", workers=1)
     found = frame(
@@ -240,10 +240,16 @@ def test_bad_images_become_flagged_rows_and_the_rest_is_measured(small_plan, pho
         "count(*) filter (isnan(value)) nan from rows where metric = 'rbo' group by image",
     )
     assert set(found["n"]) == {7 * 2 * 2}
-    broken = found[found["image"].isin(["a truncated.png", "b text.jpg"])]
+    broken = found[found["image"].isin(["z truncated.png", "zz text.jpg"])]
     assert (broken["flagged"] == 28).all() and (broken["nan"] == 28).all()
-    fine = found[~found["image"].isin(["a truncated.png", "b text.jpg"])]
+    fine = found[~found["image"].isin(["z truncated.png", "zz text.jpg"])]
     assert (fine["flagged"] == 0).all() and (fine["nan"] == 0).all()
+    # Bit for bit what they are without the bad images beside them.
+    sql = (
+        "select image, method, perturbation, severity, value from rows where metric = 'rbo' and image like 'image %' "
+        "and method in ('gradcam', 'eigencam') order by all"
+    )
+    assert frame(tmp_path / "out", sql).equals(frame(undisturbed[1], sql))
 
 
 def test_a_folder_of_broken_images_alone_still_gives_rows(small_plan, tmp_path):
@@ -290,17 +296,14 @@ def test_a_model_that_gives_nan_is_flagged_where_it_does(toy, small_plan, tmp_pa
         array = rng.integers(level, level + 60, (40, 40, 3), dtype=np.uint8)
         Image.fromarray(array).save(folder / f"{name}.png")
     toy(Toy(answer=nan_where_bright))
-    run.run(
-        small_plan(
-            datasets=[str(folder)],
-            methods=["gradcam", "eigencam", "ablationcam"],
-            perturbations=["contrast"],
-            severities=[1],
-            batch_size=3,
-        ),
-        tmp_path / "out",
-        workers=1,
+    plan = small_plan(
+        datasets=[str(folder)],
+        methods=["gradcam", "eigencam", "ablationcam"],
+        perturbations=["contrast"],
+        severities=[1],
+        batch_size=3,
     )
+    run.run(plan, tmp_path / "out", workers=1)
     found = frame(tmp_path / "out", "select image, method, flag, value, changed from rows where metric = 'rbo'")
     bright = found[found["image"] == "bright.png"]
     assert set(bright["flag"]) == {"the model gave non-finite output"}
@@ -308,6 +311,10 @@ def test_a_model_that_gives_nan_is_flagged_where_it_does(toy, small_plan, tmp_pa
     dark = found[(found["image"] != "bright.png") & (found["method"].isin(["gradcam", "ablationcam", "ones"]))]
     assert len(dark) == 6 and not dark["flag"].str.contains("finite").any()
     assert (dark[dark["method"] == "ones"]["value"] == 1).all()
+    toy(Toy())  # the others of its batch have the numbers that they have beside an image without NaN
+    run.run(plan, tmp_path / "without", workers=1)
+    same = "select * exclude (flag) from rows where metric = 'rbo' and image <> 'bright.png' order by all"
+    assert frame(tmp_path / "out", same).equals(frame(tmp_path / "without", same))
 
 
 def test_a_model_with_one_output_has_two_classes(toy, small_plan, tmp_path):

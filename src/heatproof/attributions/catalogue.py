@@ -45,6 +45,8 @@ def attribution(
 
 def check_choice(option: str, value: str, allowed: Mapping[str, Any] | tuple[str, ...]) -> str:
     """`value`, or the error with near misses."""
+    if not isinstance(value, str):
+        raise InvalidInput(f"`{option}` must be text. Got {value!r:.100}.")
     if value not in allowed:
         raise unknown(f"`{option}`", value, allowed)
     return value

@@ -38,7 +38,8 @@ def check(
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images per pass.")] = 32,
     out: Annotated[
-        Path | None, typer.Option(help="The folder for seen.png, what the network sees, and check.csv.")
+        Path | None,
+        typer.Option(**options.HERE, help="The folder for seen.png, what the network sees, and check.csv."),
     ] = None,
 ) -> None:
     """Show what a network sees of images and predicts, beside labels and predictions made elsewhere."""

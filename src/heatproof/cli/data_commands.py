@@ -17,7 +17,9 @@ app = typer.Typer(help="Make sets of images whose ground truth is known.", no_ar
     "out/shapes/masks …`."
 )
 def shapes(
-    out: Annotated[Path, typer.Option(help="A new folder for images, masks, labels.csv and the data card.")],
+    out: Annotated[
+        Path, typer.Option(**options.HERE, help="A new folder for images, masks, labels.csv and the data card.")
+    ],
     split: Annotated[str, typer.Option(help="train, val or test: images and backgrounds are disjoint.")] = "test",
     limit: Annotated[
         int | None, typer.Option(help="So many images. By default as paper R: 4096 train, 64 val, 600 test.")

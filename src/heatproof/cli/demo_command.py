@@ -16,7 +16,8 @@ LIMIT = 24
 
 def demo(
     out: Annotated[
-        Path, typer.Option(help="A new folder for the pages, or that of an earlier demo, which goes on.")
+        Path,
+        typer.Option(**options.HERE, help="A new folder for the pages, or that of an earlier demo, which goes on."),
     ] = Path("out/demo"),
     limit: Annotated[int, typer.Option(help="Images of the audit. More take longer and tell more.")] = LIMIT,
     workers: options.Workers = None,

@@ -74,7 +74,7 @@ def explain(
     batch_size: Annotated[
         int | None, typer.Option(help="Images per pass. Default: 16, fewer with costly methods.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The folder for the results.")] = None,
+    out: Annotated[Path | None, typer.Option(**options.HERE, help="The folder for the results.")] = None,
 ) -> None:
     """Explain images: for each a panel (PNG) and its maps (NumPy), and one page; goes on where it was stopped."""
     for name, value, example in (("--model", model, "shapes"), ("--out", out, "out/maps")):

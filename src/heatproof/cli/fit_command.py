@@ -26,7 +26,9 @@ def fit(
         ),
     ],
     model: Annotated[str, typer.Option(help=options.SPECS)],
-    out: Annotated[Path, typer.Option(help="A new folder for model.safetensors, fit.json and classes.txt.")],
+    out: Annotated[
+        Path, typer.Option(**options.HERE, help="A new folder for model.safetensors, fit.json and classes.txt.")
+    ],
     given: Any = None,
     limit: Annotated[
         int | None, typer.Option(help="So many training images. By default 4096 of shapes, all of a folder.")

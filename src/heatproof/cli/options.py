@@ -11,7 +11,7 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from heatproof.addresses import place
+from heatproof.addresses import folder_here, lasting_place
 from heatproof.errors import InvalidInput
 from heatproof.spelling import listed, scalar
 
@@ -56,11 +56,16 @@ Timeout = Annotated[
 ]
 Out = Annotated[
     Path | None,
-    typer.Option(parser=place, metavar="PATH", help="The folder for the results, or an address as s3://bucket/x."),
+    typer.Option(
+        parser=lasting_place, metavar="PATH", help="The folder for the results, or an address as s3://bucket/x."
+    ),
 ]
+#: As a `typer.Option` takes it: a folder, and no address.
+HERE: Any = {"parser": folder_here, "metavar": "PATH"}
 #: A folder of results, or its address.
 Results = Annotated[
-    Path, typer.Argument(parser=place, metavar="FOLDER", help="The --out folder of `heatproof run`, or its address.")
+    Path,
+    typer.Argument(parser=lasting_place, metavar="FOLDER", help="The --out folder of `heatproof run`, or its address."),
 ]
 ShardOf = Annotated[
     str | None,

@@ -9,7 +9,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from heatproof.addresses import place, refuse_address
+from heatproof.addresses import lasting_place, refuse_address
 from heatproof.cli import options, scoretable
 from heatproof.cli.options import Running, settings_of, values, with_settings
 from heatproof.errors import InvalidInput, InvalidStudy, MissingExtra, ModelError, UnknownName, warn
@@ -48,7 +48,7 @@ def run(
     """Run a study: rows, tables, statistics, a gallery and a page, in one folder; resumable."""
     foreign = options.methods_from(running.method_from)
     found = asked_study(study, asked)
-    folder = running.out or (found.out and place(found.out))
+    folder = running.out or (found.out and lasting_place(found.out))
     if folder is None:
         raise InvalidStudy("--out must name a folder for the results. Got none. Example: --out out/first.")
     if found.repeated is not None:
@@ -231,7 +231,7 @@ def start(plan: Any, folder: Any, running: Running) -> Any:
 def merge(
     folders: Annotated[
         list[Path],
-        typer.Argument(parser=place, metavar="FOLDERS...", help="The --out folders of commands with --shard."),
+        typer.Argument(parser=lasting_place, metavar="FOLDERS...", help="The --out folders of commands with --shard."),
     ],
     workers: options.Workers = None,
     out: options.Out = None,
@@ -391,7 +391,7 @@ def _study_settings(study: str, allow_code: bool = False) -> tuple[dict[str, Any
 
 def _results(study: str) -> Any:
     """The folder or the address of results, where the text names one."""
-    there = place(study) if "://" in study else Path(study)
+    there = lasting_place(study) if "://" in study else Path(study)
     return there if there.is_dir() else None
 
 

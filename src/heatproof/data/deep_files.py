@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
+from heatproof.data.whole_files import Bounds
 from heatproof.errors import InvalidImage
 from heatproof.pixels import Pixels, pixels
 
@@ -36,14 +37,6 @@ _TURNS = {
     7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
     8: lambda a: np.rot90(a),
 }
-
-
-def refuse_large(width: int, height: int, max_pixels: int) -> None:
-    """InvalidImage for more than `max_pixels` pixels, and for none."""
-    if width < 1 or height < 1:
-        raise InvalidImage(f"has {width} × {height} pixels")
-    if width * height > max_pixels:
-        raise InvalidImage(f"has {width} × {height} pixels, over the limit of {max_pixels:,}; make it smaller")
 
 
 def turned(image: Pixels, orientation: int) -> Pixels:
@@ -93,7 +86,7 @@ def _unpacked(image: Image.Image, raw: str) -> np.ndarray:
         return np.asarray(image).astype(np.uint16)
 
 
-def read_tiff(file: BinaryIO, name: str, max_pixels: int, by_pillow: Callable[[], Image.Image]) -> Pixels | None:
+def read_tiff(file: BinaryIO, name: str, bounds: Bounds, by_pillow: Callable[[], Image.Image]) -> Pixels | None:
     """The first image of a TIFF file; None for one of 8 bits or fewer, which Pillow reads.
 
     `by_pillow` opens it with Pillow, which keeps the precision of one channel and knows more compressions.
@@ -116,7 +109,7 @@ def read_tiff(file: BinaryIO, name: str, max_pixels: int, by_pillow: Callable[[]
         extra = tuple(extra) if isinstance(extra, tuple | list) else (extra,)
         if kind.kind == "u" and kind.itemsize == 1 and not _has_further(page, extra):
             return None
-        refuse_large(page.imagewidth, page.imagelength, max_pixels)
+        bounds.check(page.imagewidth, page.imagelength)
         samples, grey = page.samplesperpixel, page.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO)
         if not grey and page.photometric != _RGB:
             raise InvalidImage(

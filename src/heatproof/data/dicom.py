@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from heatproof.data.deep_files import refuse_large
 from heatproof.data.image_paths import printable
+from heatproof.data.whole_files import Bounds
 from heatproof.errors import InvalidImage, MissingExtra
 from heatproof.pixels import Pixels
 
@@ -33,7 +33,7 @@ def refuse_without_pydicom(what: str) -> None:
         raise MissingExtra(f"{what} is DICOM, and pydicom is not installed. Run: pip install 'heatproof[dicom]'.")
 
 
-def read(path: Path, max_pixels: int) -> Pixels:
+def read(path: Path, bounds: Bounds) -> Pixels:
     """The image of a DICOM file, in the units that its rescale slope and intercept give.
 
     Without a window of the user's the file's own (the first) says what is black and white, else its look-up table, else
@@ -48,14 +48,14 @@ def read(path: Path, max_pixels: int) -> Pixels:
     from pydicom.errors import InvalidDicomError
 
     try:
-        with _Opened(path, _BYTES * max_pixels) as file:
+        with _Opened(path, _BYTES * bounds.pixels) as file:
             about = pydicom.dcmread(file, stop_before_pixels=True)
     except InvalidDicomError as error:
         raise InvalidImage(f"is not DICOM ({error})") from error
     kind = str(about.get("PhotometricInterpretation", ""))
     if "Rows" not in about or "Columns" not in about or not kind:
         raise InvalidImage("holds no image")
-    refuse_large(int(about.Columns), int(about.Rows), max_pixels)
+    bounds.check(int(about.Columns), int(about.Rows))
     if (frames := int(about.get("NumberOfFrames") or 1)) > 1:
         raise InvalidImage(
             f"has {frames} frames, and one image is explained at a time. Save the frame you mean as a file of its own, "

@@ -14,6 +14,7 @@ from PIL import Image
 
 from heatproof.data import deep_files, dicom
 from heatproof.data.image_paths import printable
+from heatproof.data.whole_files import Bounds, refuse_missing_parts, refuse_missing_rows
 from heatproof.errors import InvalidImage, MissingExtra
 from heatproof.files import refuse_unusual
 from heatproof.pixels import FILE, Pixels, as_bytes, channels_last, from_array, plain, rgb
@@ -122,9 +123,9 @@ def mapped_array(path: Path) -> np.ndarray:
     return found
 
 
-def _of_array(path: Path, max_pixels: int) -> Image.Image | Pixels:
+def _of_array(path: Path, bounds: Bounds) -> Image.Image | Pixels:
     mapped = channels_last(mapped_array(path), name := printable(path.name))
-    deep_files.refuse_large(mapped.shape[1], mapped.shape[0], max_pixels)
+    bounds.check(mapped.shape[1], mapped.shape[0])
     return from_array(np.array(mapped), name)
 
 
@@ -132,25 +133,27 @@ def _read(path: str | os.PathLike, meant: Callable[[Any], T], max_pixels: int) -
     path = Path(path)
     try:
         refuse_unusual(path)
+        bounds = Bounds(max_pixels, path.stat().st_size)
         # Pillow warns of large images before we can look at their size; ours is the limit that counts.
         with ignored_warnings(), path.open("rb") as file:
             head = file.read(deep_files.HEAD)
             if head.startswith(deep_files.NUMPY):
-                return meant(_of_array(path, max_pixels))
+                return meant(_of_array(path, bounds))
             if dicom.is_dicom(head, path):
-                return meant(dicom.read(path, max_pixels))
+                return meant(dicom.read(path, bounds))
             file.seek(0)
             if head[:4] in deep_files.TIFF:
-                found = deep_files.read_tiff(file, printable(path.name), max_pixels, lambda: _tiff(file, max_pixels))
+                found = deep_files.read_tiff(file, printable(path.name), bounds, lambda: _tiff(file, bounds))
                 if found is not None:
                     return meant(found)
                 file.seek(0)
             with Image.open(file, formats=_formats()) as image:
                 if deep_files.is_deep_png(head):
-                    _refuse_large(image, max_pixels)
+                    bounds.check(*image.size)
                     found = deep_files.read_png(image, printable(path.name), lambda: Image.open(path, formats=["PNG"]))
+                    refuse_missing_rows(image, file, not found.values[-1].any())
                     return meant(deep_files.turned(found, _orientation(image)))
-                return meant(_decoded(image, max_pixels))
+                return meant(_decoded(image, file, bounds))
     except (MemoryError, MissingExtra):
         raise
     except Exception as error:  # decoders meet broken files with errors of nearly any type
@@ -160,19 +163,17 @@ def _read(path: str | os.PathLike, meant: Callable[[Any], T], max_pixels: int) -
         ) from error
 
 
-def _tiff(file: BinaryIO, max_pixels: int) -> Image.Image:
+def _tiff(file: BinaryIO, bounds: Bounds) -> Image.Image:
     file.seek(0)
-    return _decoded(Image.open(file, formats=["TIFF"]), max_pixels)
+    return _decoded(Image.open(file, formats=["TIFF"]), file, bounds)
 
 
-def _decoded(image: Image.Image, max_pixels: int) -> Image.Image:
-    _refuse_large(image, max_pixels)
+def _decoded(image: Image.Image, file: BinaryIO, bounds: Bounds) -> Image.Image:
+    bounds.check(*image.size)
+    refuse_missing_parts(image)
     image.load()
+    refuse_missing_rows(image, file)
     return image
-
-
-def _refuse_large(image: Image.Image, max_pixels: int) -> None:
-    deep_files.refuse_large(image.width, image.height, max_pixels)
 
 
 def _upright(image: Image.Image | Pixels) -> Image.Image | Pixels:

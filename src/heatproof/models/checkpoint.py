@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from heatproof.errors import ModelError, warn
+from heatproof.models.torch_files import check_torch_file
 from heatproof.quiet import ignored_warnings
 
 #: Where training scripts keep the weights inside their checkpoint, in the order tried.
@@ -117,7 +118,10 @@ def _safetensors(file: Path) -> dict[str, torch.Tensor]:
 
 def _torch_file(file: Path, allow_pickle_code: bool) -> Any:
     try:
+        check_torch_file(file)
         return torch.load(file, map_location="cpu", weights_only=True)
+    except ModelError:
+        raise
     except Exception as error:  # the old unpickler raises KeyError, IndexError and more on what is no checkpoint
         if allow_pickle_code:
             return _with_code(file)
