@@ -39,19 +39,27 @@ def query(
             _close_to_files(connection, folder, sql)
         found = connection.execute(sql)
         columns = [column[0] for column in found.description or ()]
+        if format == "csv":
+            return _print_csv(columns, found)
         rows = found.fetchall()
     except duckdb.Error as error:
         hint = " --allow-files allows it." if isinstance(error, duckdb.PermissionException) else ""
         raise InvalidInput(f"The query cannot be run. {str(error).strip()}{hint}") from None
-    if format == "csv":
-        import csv
-
-        csv.writer(sys.stdout, lineterminator="\n").writerows([columns, *rows])
-    elif format == "json":
+    if format == "json":
         found_rows = [{c: _plain(v) for c, v in zip(columns, row, strict=True)} for row in rows]
         print(json.dumps(found_rows, indent=1, ensure_ascii=False, default=str))
     else:
         print_table(columns, [[_cell(value) for value in row] for row in rows])
+
+
+def _print_csv(columns: list[str], found: Any) -> None:
+    """Prints an answer as CSV, some rows at a time: it may be all rows of a study."""
+    import csv
+
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(columns)
+    while rows := found.fetchmany(10_000):
+        writer.writerows(rows)
 
 
 def _close_to_files(connection: Any, folder: Any, sql: str) -> None:
