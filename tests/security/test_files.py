@@ -19,7 +19,7 @@ from heatproof.archives import Archive
 from heatproof.attributions.stored import Stored
 from heatproof.class_names import checked_names
 from heatproof.data import load_images
-from heatproof.data.image_opener import open_array, open_grey, open_mask, open_pixels
+from heatproof.data.image_opener import header_size, open_array, open_grey, open_mask, open_pixels
 from heatproof.data.labels import read_labels
 from heatproof.data.masks import load_masks
 from heatproof.errors import HeatproofWarning, InvalidImage, InvalidInput, InvalidStudy
@@ -282,6 +282,17 @@ def test_a_dicom_file_that_is_too_small_for_its_pixels_is_refused_by_its_header(
     pydicom.dcmwrite(tmp_path / "a.dcm", one, enforce_file_format=True)
     with pytest.raises(InvalidImage, match=r"^a\.dcm: says that it has 9000 × 9000 pixels, and holds \d{3} bytes"):
         open_pixels(tmp_path / "a.dcm")
+
+
+def test_a_part_that_says_it_is_larger_than_the_memory_is_broken(tmp_path):
+    """JPEG 2000: a box of 2**62 bytes in the header; Pillow reads as many as it says (found by `make fuzz`)."""
+    content = encoded(RED, "JPEG2000")
+    at = content.index(b"jp2h") - 4
+    box = struct.pack(">I4sQ", 1, b"jp2h", 2**62)
+    (tmp_path / "a.jp2").write_bytes(content[:at] + box + content[at + 8 :])
+    with pytest.raises(InvalidImage, match=r"^a\.jp2: is broken or cut off"):
+        open_pixels(tmp_path / "a.jp2")
+    assert header_size(tmp_path / "a.jp2") is None
 
 
 def test_plain_images_of_one_colour_are_read(tmp_path):

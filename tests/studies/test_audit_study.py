@@ -263,9 +263,12 @@ def test_mistakes_on_the_command_line(capsys, tmp_path, monkeypatch, arguments, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_terminal_shows_the_answers(audited, capsys):
+def test_the_terminal_shows_the_answers(audited, capsys, monkeypatch):
+    """The page is there already, and other tests read it."""
+    monkeypatch.setattr("heatproof.report.write_page", lambda findings: audited / "report.html", raising=False)
     with pytest.raises(SystemExit):
         cli.main(["report", str(audited)])
     out = capsys.readouterr().out
     assert "depends on the" in out and "✓ pass" in out and "recommended on 9 images" in out
+    assert f"Report: {audited / 'report.html'}" in out
     assert "complexity" not in out  # the table of scores is on the page

@@ -78,7 +78,7 @@ def header_size(path: str | os.PathLike) -> tuple[int, int] | None:
         refuse_unusual(Path(path))
         with Image.open(path) as image:
             return image.size if min(image.size) > 0 else None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except (OSError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError):
         return None
 
 
@@ -147,7 +147,7 @@ def _read(path: str | os.PathLike, meant: Callable[[Any], T], max_pixels: int) -
                 if found is not None:
                     return meant(found)
                 file.seek(0)
-            with Image.open(file, formats=_formats()) as image:
+            with _opened(file) as image:
                 if deep_files.is_deep_png(head):
                     bounds.check(*image.size)
                     found = deep_files.read_png(image, printable(path.name), lambda: Image.open(path, formats=["PNG"]))
@@ -161,6 +161,14 @@ def _read(path: str | os.PathLike, meant: Callable[[Any], T], max_pixels: int) -
         raise InvalidImage(
             reason if reason.startswith(name := f"{printable(path.name)}: ") else name + reason
         ) from error
+
+
+def _opened(file: BinaryIO) -> Image.Image:
+    """The image in a file, its header read. A header that asks for more memory than there is is broken."""
+    try:
+        return Image.open(file, formats=_formats())
+    except MemoryError as error:
+        raise InvalidImage("is broken or cut off (a part of it says that it is larger than the memory)") from error
 
 
 def _tiff(file: BinaryIO, bounds: Bounds) -> Image.Image:

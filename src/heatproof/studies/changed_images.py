@@ -64,10 +64,6 @@ class ChangedImages:
             self._perturbers[name] = Perturber(x, self.block.ids, self.seed, gradient, model.logits)
         return self._perturbers[name]
 
-    def let_go(self) -> None:
-        """Frees what perturbations share."""
-        self._perturbers.clear()
-
 
 def loss_gradient(model: Model, images: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
     """d cross-entropy to the clean prediction / d images; summed over the batch, so that images do not mix."""

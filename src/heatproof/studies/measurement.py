@@ -254,20 +254,6 @@ class Measurement:
         """What is known of the images under a condition."""
         return None if self.finished is None else self.finished.condition(list(self.conditions).index(condition))
 
-    def let_go(self) -> None:
-        """Frees the images and all that was worked out from them.
-
-        They refer to each other in circles, which Python would free only at its next collection, many jobs later.
-        """
-        names = ("reference", "reference_maps", "changed_images")
-        reference, maps, images = (vars(self).pop(name, None) for name in names)
-        if reference is not None:
-            vars(reference.batch).pop("by_target", None)
-        if maps is not None:
-            vars(maps).pop("images", None)
-        if images is not None:
-            images.let_go()
-
     @cached_property
     def changed_images(self) -> ChangedImages:
         """The images under every condition."""

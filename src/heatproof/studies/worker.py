@@ -92,11 +92,7 @@ class Worker:
 
             def work(part: slice) -> tuple[Rows, KeptMaps]:
                 images = block[part]
-                measurement = self.measurement(job, images, finished.of(images.ids))
-                try:
-                    return measurement.run(lambda done: advance(done * share))
-                finally:
-                    measurement.let_go()
+                return self.measurement(job, images, finished.of(images.ids)).run(lambda done: advance(done * share))
 
             for part_rows, part_maps in halved(work, len(block.ids)):
                 rows.extend(part_rows)
