@@ -155,7 +155,7 @@ def test_a_study_with_a_budget_is_resumed_with_the_images_it_began_with(tmp_path
     monkeypatch.setattr(budget, "measured_cost", lambda setup, models: budget.Cost([5.1], [12]))
     assert run.run(checked_plan(given), tmp_path / "out", workers=1).ran == 3
     monkeypatch.setattr(budget, "measured_cost", lambda setup, models: budget.Cost([1.0], [12]))
-    assert run.run(checked_plan(given), tmp_path / "out", workers=1) == run.Done(tmp_path / "out", 0, 3)
+    assert run.run(checked_plan(given), tmp_path / "out", workers=1) == run.Done(tmp_path / "out", 0, 3, jobs=3)
     page = write_report(tmp_path / "out").read_text("utf-8")
     assert "10 (shapes: 10 of 600 images, drawn with seed 0 from all 6 classes)" in page
 

@@ -107,7 +107,7 @@ def _opened(path):
     return open_image(path)
 
 
-def test_a_study_named_by_its_module_needs_no_registration(photographs, tmp_path, monkeypatch, capsys):
+def test_a_study_named_by_its_module_needs_no_registration(photographs, tmp_path):
     """In a process of its own, from the command line, with worker processes; the report finds it again."""
     command = [sys.executable, "-m", "heatproof.cli"]
     given = ["--model", "shapes", "--images", str(photographs), "--methods", "gradcam", "--controls", "none"]
@@ -122,12 +122,10 @@ def test_a_study_named_by_its_module_needs_no_registration(photographs, tmp_path
     )
     assert not again.returncode, again.stderr
     assert "The maps of gradcam change most." in again.stdout
-    from heatproof import cli
-
-    monkeypatch.chdir(tmp_path)  # elsewhere
-    with pytest.raises(SystemExit) as refused:
-        cli.main(["report", str(tmp_path / "out"), "--allow-code"])
-    assert refused.value.code and "Expected to import 'toy_study'" in capsys.readouterr().err
+    elsewhere = subprocess.run(
+        [*command, "report", str(tmp_path / "out"), "--allow-code"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert elsewhere.returncode and "Expected to import 'toy_study'" in elsewhere.stderr
 
 
 # --- what is refused, whichever study it is ---

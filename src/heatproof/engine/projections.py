@@ -18,7 +18,8 @@ def projections(maps: torch.Tensor) -> torch.Tensor:
     the one is the square of the other. Every pixel counts, and the value is continuous in each, so it has no ranks that
     rounding noise could move.
     """
-    flat = maps.detach().flatten(1).double()
+    flat = maps.detach().flatten(1)
+    flat = (flat.cpu() if flat.device.type == "mps" else flat).double()  # MPS has no float64
     return flat @ _pattern(flat.shape[1], flat.device) / math.sqrt(flat.shape[1])
 
 

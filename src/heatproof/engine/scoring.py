@@ -44,17 +44,17 @@ class Row(NamedTuple):
 
 
 class _Scored(NamedTuple):
-    """The scores of one method on some images, and the projections of its maps `(N,)`, NaN where one is flagged."""
+    """The scores of one method on some images, the projections of its maps `(N,)`, and which are not flagged."""
 
     scores: list[Outcome]
     method: str
     projections: torch.Tensor
+    fine: list[bool]
 
     @classmethod
     def of(cls, one: MethodScores) -> "_Scored":
         """Without the maps, which would fill the memory on many images."""
-        fine = torch.tensor([not flag for flag in one.flags])
-        return cls(one.outcomes, one.method, projections(one.maps).cpu().where(fine, torch.nan))
+        return cls(one.outcomes, one.method, projections(one.maps), [not flag for flag in one.flags])
 
 
 class Scores:
@@ -96,10 +96,9 @@ class Scores:
         self.methods = [one.method for one in parts[0]]
         self._values: dict[tuple[str, str], torch.Tensor] = {}
         self._flags: dict[tuple[str, str], list[str]] = {}
-        self._projections: dict[str, torch.Tensor] = {}
+        self._projections = _projections(parts)
         self.curves: dict[tuple[str, str], tuple[torch.Tensor, torch.Tensor]] = {}
         for several in zip(*parts, strict=True):
-            self._projections[several[0].method] = torch.cat([one.projections for one in several])
             for outcomes in zip(*(one.scores for one in several), strict=True):
                 key = (outcomes[0].method, outcomes[0].metric)
                 self._values[key] = torch.cat([one.values for one in outcomes])
@@ -135,8 +134,8 @@ class Scores:
         import pandas as pd
 
         parts = [
-            pd.DataFrame({"image": self.images, "method": method, "value": values.numpy()})
-            for method, values in self._projections.items()
+            pd.DataFrame({"image": self.images, "method": method, "value": values})
+            for method, values in zip(self.methods, self._projections, strict=True)
         ]
         return pd.concat(parts, ignore_index=True)
 
@@ -203,6 +202,13 @@ class Scores:
         from heatproof.statistics.score_tables import html_table
 
         return html_table(self.table, controls=self.controls)
+
+
+def _projections(parts: Sequence[Sequence[_Scored]]) -> np.ndarray:
+    """`(methods, N)`: the projections of all maps, copied from the device at once; NaN where a map is flagged."""
+    every = torch.cat([torch.stack([one.projections for one in several]) for several in parts], 1).cpu()
+    fine = torch.cat([torch.tensor([one.fine for one in several]) for several in parts], 1)
+    return every.where(fine, torch.nan).numpy()
 
 
 def _controls(methods: Iterable[str]) -> list[str]:
