@@ -141,8 +141,9 @@ def test_a_killed_study_goes_on_at_its_address(bucket, tmp_path, capsys):
             cli.main(asked)
         assert not ended.value.code, capsys.readouterr()
     there, here = files(out), files(tmp_path)
+    del there["report.html"], here["report.html"]  # each names the command that made it
     assert there == here
-    assert {name.split("/")[0] for name in here} >= {"rows", "maps", "sums", "gallery", "tables", "report.html"}
+    assert {name.split("/")[0] for name in here} >= {"rows", "maps", "sums", "gallery", "tables"}
     with pytest.raises(SystemExit) as ended:
         cli.main(["query", out, "select count(*) from rows"])
     assert not ended.value.code
