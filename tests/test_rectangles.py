@@ -121,7 +121,7 @@ def test_a_network_of_one_size_says_which(size):
         with pytest.raises(HeatproofError) as caught:
             heatproof.explain(model, x, name)
         if not isinstance(caught.value, NotApplicable | InvalidInput):
-            assert "It was made for 64 × 64: resize the images to that" in str(caught.value), name
+            assert "It was made for 64 × 64: probably images must be resized to that" in str(caught.value), name
             assert caught.value.__cause__ is not None
     for name in ("insertion", "road", "mprt"):
         with pytest.raises(HeatproofError, match="made for 64 × 64"):

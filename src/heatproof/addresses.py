@@ -58,8 +58,8 @@ def lasting_place(where: str | os.PathLike | Place) -> Place:
     found = place(where)
     if is_address(found) and found.protocol == "memory":
         raise InvalidInput(
-            f"Results at {where} would be gone when the command ends. Name a folder, or an address such as "
-            "s3://bucket/x; memory:// is for calls in Python."
+            f"{where} is memory of one process: a command finds nothing there, and what it writes is gone when it "
+            "ends. Name a folder, or an address such as s3://bucket/x; memory:// is for calls in Python."
         )
     return found
 

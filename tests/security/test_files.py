@@ -249,8 +249,9 @@ def sparse_files():
         "tif": tiff_of_height(encoded(RED, "TIFF"), BIG),
         "packed.tif": tiff_of_height(encoded(RED, "TIFF", compression="packbits"), BIG),
         "deep.tif": tiff_of_height(raw.getvalue(), BIG),
-        "webp": encoded(one.resize((5000, 5000)), "WEBP", lossless=True, method=0, quality=0),
-        "jp2": encoded(one.resize((2500, 2500)), "JPEG2000"),
+        "webp": encoded(one, "WEBP", lossless=True, method=0, quality=0),
+        "jp2": (jp2 := encoded(RED, "JPEG2000"))[: (at := jp2.index(b"ihdr") + 4)]
+        + struct.pack(">II", 9000, 9000) + jp2[at + 8 :],
         "gif": (gif := encoded(RED.convert("L"), "GIF"))[:6] + struct.pack("<HH", 9000, 9000) + gif[10:],
         "jpg": (jpg := encoded(RED, "JPEG"))[: (at := jpg.index(b"\xff\xc0") + 5)]
         + struct.pack(">HH", 9000, 9000) + jpg[at + 4 :],
@@ -504,3 +505,24 @@ def test_a_json_of_names_without_end(tmp_path):
     (tmp_path / "names.json").write_text("[" * 100_000)
     with pytest.raises(InvalidInput, match="must be JSON"):
         checked_names(tmp_path / "names.json")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("options", [{}, {"compression": "tiff_lzw"}, {"compression": "group4"}], ids=str)
+def test_a_tiff_of_any_orientation_is_whole(tmp_path, orientation, options):
+    """Pillow turns the size of the image, and not that of its strips."""
+    mode = "1" if options.get("compression") == "group4" else "L"
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 30), np.uint8)).convert(mode)
+    image.save(tmp_path / "a.tif", tiffinfo={274: orientation}, **options)
+    turned = (30, 40) if orientation < 5 else (40, 30)
+    assert open_pixels(tmp_path / "a.tif").size == turned
+    assert open_mask(tmp_path / "a.tif").shape == turned[::-1]
+
+
+@pytest.mark.parametrize("options", [{"format": "TIFF", "compression": "group4"}, {"format": "WEBP", "lossless": True}])
+def test_an_empty_mask_of_a_large_scan_is_read(tmp_path, options):
+    """A few hundred bytes for 15 million pixels."""
+    side = 4000
+    Image.new("1" if options["format"] == "TIFF" else "L", (side, side - 250)).save(tmp_path / "a.tif", **options)
+    assert (tmp_path / "a.tif").stat().st_size < 3000
+    assert not open_mask(tmp_path / "a.tif").any()

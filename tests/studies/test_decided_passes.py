@@ -350,3 +350,9 @@ def test_a_study_pins_images_ahead_and_has_channels_last(tmp_path, monkeypatch):
     ahead = [shape for thread, shape in pinned if thread.startswith("next images")]
     assert ahead == [(2, 3, 96, 96)] * 2  # of three jobs, while the one before was at work
     assert layouts == {True} and not waited  # the copy to the GPU goes on while the host does
+
+
+@pytest.mark.parametrize("value", [True, 0, -1, 2.5, "two", None])
+def test_another_number_of_conditions_is_refused_in_a_sentence(value):
+    with pytest.raises(InvalidStudy, match=r"conditions_at_once` must be a whole number of at least 1, or auto\. Got"):
+        checked_plan({**NOISE, "conditions_at_once": value})

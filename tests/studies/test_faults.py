@@ -63,7 +63,7 @@ def test_workers_that_end_at_any_stage_change_nothing(plan, undisturbed, tmp_pat
 
 
 def test_a_worker_that_hangs_is_ended_and_its_job_done_again(plan, undisturbed, tmp_path):
-    struck = Struck(Processes(2, timeout=0.15), tmp_path / "marks", "hangs", "open")
+    struck = Struck(Processes(2, timeout=0.25), tmp_path / "marks", "hangs", "open")
     with pytest.warns(HeatproofWarning, match="no progress"):
         run.run(plan, tmp_path / "out", executor=struck)
     assert struck.struck == {"open"} and results(tmp_path / "out") == undisturbed

@@ -203,10 +203,10 @@ def test_addresses_that_cannot_be_used_are_said(monkeypatch, capsys):
     with pytest.raises(InvalidInput, match=r"nosuch://x must begin with a file system"):
         place("nosuch://x")
     for words, said in (
-        (f"{WORDS} --out memory://x", "Results at memory://x would be gone when the command ends"),
-        ("report memory://x", "would be gone when the command ends"),
-        ("merge memory://x", "would be gone when the command ends"),
-        ("query memory://x", "would be gone when the command ends"),
+        (f"{WORDS} --out memory://x", ": memory://x is memory of one process"),
+        ("report memory://x", "memory://x is memory of one process"),
+        ("merge memory://x", "memory://x is memory of one process"),
+        ("query memory://x", "memory://x is memory of one process"),
         ("explain cat.png --model shapes --out s3://lab/x", "Got the address s3://lab/x. Name a folder"),
         ("data shapes --out s3://lab/x", "writes to a folder of this machine"),
     ):

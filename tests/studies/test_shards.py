@@ -190,7 +190,7 @@ def test_a_shard_without_jobs_says_why(tmp_path, capsys):
     given = "--model shapes --limit 2 --methods gradcam --metrics complexity --controls none --workers 1 --shard 5/8"
     code, out, _ = called(capsys, "score", "shapes", *given.split(), "--out", str(tmp_path / "out"))
     assert code == 0 and "0 jobs done." in out
-    assert "It has nothing to do: the study has 1 job, and shards take them in turn. Give at most /1." in out
+    assert "It has nothing to do: the study has 1 job, and shards take them in turn, one each." in out
 
 
 def test_a_shard_has_no_budget_and_no_page(tmp_path, capsys):

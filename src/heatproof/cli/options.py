@@ -15,6 +15,19 @@ from heatproof.addresses import folder_here, lasting_place
 from heatproof.errors import InvalidInput
 from heatproof.spelling import listed, scalar
 
+
+def parsed_by(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """`parse` for the value of an option: its InvalidInput is the command line's error, in the same words."""
+
+    def parsed(value: str) -> Any:
+        try:
+            return parse(value)
+        except InvalidInput as error:
+            raise typer.BadParameter(str(error)) from None
+
+    return parsed
+
+
 MethodFrom = Annotated[
     list[str] | None,
     typer.Option(
@@ -57,15 +70,19 @@ Timeout = Annotated[
 Out = Annotated[
     Path | None,
     typer.Option(
-        parser=lasting_place, metavar="PATH", help="The folder for the results, or an address as s3://bucket/x."
+        parser=parsed_by(lasting_place),
+        metavar="PATH",
+        help="The folder for the results, or an address as s3://bucket/x.",
     ),
 ]
 #: As a `typer.Option` takes it: a folder, and no address.
-HERE: Any = {"parser": folder_here, "metavar": "PATH"}
+HERE: Any = {"parser": parsed_by(folder_here), "metavar": "PATH"}
 #: A folder of results, or its address.
 Results = Annotated[
     Path,
-    typer.Argument(parser=lasting_place, metavar="FOLDER", help="The --out folder of `heatproof run`, or its address."),
+    typer.Argument(
+        parser=parsed_by(lasting_place), metavar="FOLDER", help="The --out folder of `heatproof run`, or its address."
+    ),
 ]
 ShardOf = Annotated[
     str | None,

@@ -217,9 +217,7 @@ def start(plan: Any, folder: Any, running: Running) -> Any:
         print(f"Shard {shard}: {done.folder}")
         if done.jobs < shard.number:
             jobs = "1 job" if done.jobs == 1 else f"{done.jobs} jobs"
-            print(
-                f"It has nothing to do: the study has {jobs}, and shards take them in turn. Give at most /{done.jobs}."
-            )
+            print(f"It has nothing to do: the study has {jobs}, and shards take them in turn, one each.")
         print(f"Once all {shard.count} are done: heatproof merge {shlex.quote(str(folder))}")
         return None
     findings = _report(folder, running)
@@ -231,7 +229,11 @@ def start(plan: Any, folder: Any, running: Running) -> Any:
 def merge(
     folders: Annotated[
         list[Path],
-        typer.Argument(parser=lasting_place, metavar="FOLDERS...", help="The --out folders of commands with --shard."),
+        typer.Argument(
+            parser=options.parsed_by(lasting_place),
+            metavar="FOLDERS...",
+            help="The --out folders of commands with --shard.",
+        ),
     ],
     workers: options.Workers = None,
     out: options.Out = None,

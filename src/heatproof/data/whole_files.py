@@ -13,10 +13,13 @@ from PIL import Image
 from heatproof.errors import InvalidImage
 
 #: The most pixels of a byte, in files of more pixels than open in a moment. Deflate packs 1,032 bytes into one, so a
-#: PNG of one bit has 8,256 at most; WebP, JPEG 2000 and AVIF may pack any number of equal pixels into nothing.
-DENSEST, SMALL = 10_000, 4_000_000
+#: PNG of one bit has 8,256 at most. WebP, JPEG 2000, AVIF and fax codes may pack any number of equal pixels into
+#: nothing, and a blank page or an empty mask is such an image: A4 at 600 dots an inch has 35 million pixels.
+DENSEST, SMALL = 10_000, 40_000_000
 
 _SIGNATURE = 8
+#: TIFF: the tags of the sides.
+_WIDTH, _HEIGHT = 256, 257
 #: PNG: samples of a pixel by colour type; where the passes of an interlaced image begin, and their steps.
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
@@ -43,16 +46,20 @@ class Bounds:
         if width * height > max(SMALL, DENSEST * self.bytes):
             raise InvalidImage(
                 f"says that it has {width} × {height} pixels, and holds {self.bytes:,} bytes (a decompression bomb?); "
-                "make it smaller"
+                "make it smaller, or save it as PNG"
             )
 
 
 def refuse_missing_parts(image: Image.Image) -> None:
     """InvalidImage for a TIFF file, not yet decoded, whose strips or tiles do not cover the image of its header."""
+    if image.format != "TIFF":
+        return
     tiles = [tile.extents for tile in image.tile if tile.extents is not None]  # type: ignore[attr-defined]
     covered = max((box[2] for box in tiles), default=0), max((box[3] for box in tiles), default=0)
-    if image.format == "TIFF" and (covered[0] < image.width or covered[1] < image.height):
-        raise InvalidImage(f"says that it has {image.width} × {image.height} pixels, and holds {covered[1]} rows")
+    # Pillow turns the size of an image by its orientation, and not that of its tiles.
+    width, height = (int(image.tag_v2[tag]) for tag in (_WIDTH, _HEIGHT))  # type: ignore[attr-defined]
+    if covered[0] < width or covered[1] < height:
+        raise InvalidImage(f"says that it has {width} × {height} pixels, and holds {covered[1]} rows")
 
 
 def refuse_missing_rows(image: Image.Image, file: BinaryIO, ends_black: bool | None = None) -> None:

@@ -52,4 +52,5 @@ def other_size(error: Exception, shape: tuple[int, ...], own: tuple[int, ...]) -
     if isinstance(error, HeatproofError) or shape[1:] == own[1:] or "memory" in str(error):
         return ""
     first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-    return f"It was made for {' × '.join(map(str, own[1:]))}: resize the images to that. The network raised: {first}."
+    sides = " × ".join(map(str, own[1:]))
+    return f"It was made for {sides}: probably images must be resized to that. The network raised: {first}."

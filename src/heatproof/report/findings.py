@@ -275,14 +275,14 @@ class Findings:
         return frames.correct(self.rows)
 
     @cached_property
-    def tables(self) -> dict[str, Frame]:
+    def tables(self) -> Mapping[str, Frame]:
         """File name → table, without those that are None."""
-        found = Tables()
+        found = {}
         for name, made in self.study.tables.items():
             table = self._table(name, made)
             if table is not None:
                 found[name] = table
-        return found
+        return Tables(found)
 
     def _table(self, name: str, made: str | Callable[["Findings"], Any]) -> Frame | None:
         try:

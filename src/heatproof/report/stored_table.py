@@ -1,7 +1,7 @@
 """A table that is too long to hold: DuckDB writes it to a file, and it is read where somebody asks for it."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,25 +36,22 @@ class StoredTable:
         return self.frame().to_csv(*args, **options)
 
 
-class Tables(dict):
-    """File name → data frame; a `StoredTable` is read when it is asked for."""
+class Tables(Mapping):
+    """File name → data frame; a `StoredTable` is read each time that it is asked for."""
+
+    def __init__(self, made: Mapping[str, Any]):
+        self._made = dict(made)
 
     def made(self, name: str) -> Any:
         """The table as it was made."""
-        return super().__getitem__(name)
+        return self._made[name]
 
     def __getitem__(self, name: str) -> Any:
-        found = super().__getitem__(name)
+        found = self._made[name]
         return found.frame() if isinstance(found, StoredTable) else found
 
-    def get(self, name: str, default: Any = None) -> Any:
-        """As a dictionary's."""
-        return default if name not in self else self.__getitem__(name)
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._made)
 
-    def items(self) -> Any:
-        """As a dictionary's."""
-        return ((name, self[name]) for name in self)
-
-    def values(self) -> Any:
-        """As a dictionary's."""
-        return (self[name] for name in self)
+    def __len__(self) -> int:
+        return len(self._made)

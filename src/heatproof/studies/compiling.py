@@ -41,7 +41,7 @@ class CompileChoice:
         model: its label.
         compiled: the choice.
         because: one of the reasons of this module.
-        passes: how many such passes of images all images need; 0 where they were not counted.
+        passes: how many such passes of images all images need; 0 where they were not counted, in JSON null.
         gain: the share of a pass that a compiled one saves.
         measured: whether the gain was measured on the copy in the cache; else it is assumed.
         saved: seconds that it saves by this count: where the gain is assumed, at least.
@@ -69,7 +69,7 @@ class CompileChoice:
         """As plain values for JSON."""
         return {
             "model": self.model, "compiled": self.compiled, "because": self.why_not or self.because,
-            "passes": round(self.passes), "share saved": round(self.gain, 3), "measured": self.measured,
+            "passes": round(self.passes) or None, "share saved": round(self.gain, 3), "measured": self.measured,
             "cached": self.cached, "seconds of compiling": self.compiling,
         }  # fmt: skip
 

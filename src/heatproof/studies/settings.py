@@ -290,11 +290,12 @@ class Plan(Strict):
         """Options may be written below a method's name: `- rise: {masks: 8000}`."""
         return spelled(value, "a method's")
 
-    @field_validator("conditions_at_once")
+    @field_validator("conditions_at_once", mode="before")
     @classmethod
     def _at_least_one(cls, value: Any) -> Any:
-        if value != "auto" and value < 1:
-            raise ValueError(f"must be a number of at least 1, or auto. Got {value}")
+        text = str(value)
+        if isinstance(value, bool) or not (text == "auto" or (text.isdecimal() and int(text))):
+            raise ValueError(f"must be a whole number of at least 1, or auto. Got {value!r}")
         return value
 
     @field_validator("target", mode="before")

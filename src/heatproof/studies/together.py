@@ -18,7 +18,8 @@ class Together:
     def group(self, number: int, states: Sequence[str]) -> list[int]:
         """The conditions that may share the pass of condition `number`: none with the reference, which is the first.
 
-        They are the same wherever a study goes on. `states`: of the model under each condition; only one is held.
+        They are the same wherever a study goes on, unless memory runs out. `states`: of the model under each condition;
+        only one is held.
         """
         alike = [one for one in range(1, len(states)) if states[one] == states[number]]
         if self.count < 2 or number not in alike:
