@@ -58,7 +58,7 @@ class StudyResults:
     """
 
     sentences: Sequence[str]
-    tables: dict[str, Any] = field(repr=False)
+    tables: Mapping[str, Any] = field(repr=False)
     page: Path
     folder: Path
 
