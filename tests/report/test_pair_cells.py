@@ -1,5 +1,6 @@
 """Pairs read in parts: equal to the frame of all pairs, and no query of a report brings many rows."""
 
+import pickle
 from typing import Any
 
 import duckdb
@@ -14,6 +15,7 @@ from heatproof.report.findings import Findings
 from heatproof.report.frames import KEY, projections, psnr, segments
 from heatproof.report.pair_cells import USABLE, Pairs
 from heatproof.report.source import open_source
+from heatproof.report.stored_table import StoredTable, Tables
 from heatproof.report.tables import file_tables
 from heatproof.statistics import rare_flips, similarity
 from heatproof.statistics.equal_blocks import equal_blocks
@@ -172,3 +174,13 @@ def test_a_report_reads_no_more_than_one_perturbation_at_a_time(tmp_path, monkey
         largest.append(max(most))
     pairs_of_one = 40 * 4 * 2  # images × methods × severities
     assert largest == [pairs_of_one, pairs_of_one]
+
+
+def test_tables_are_pickled_with_their_frames():
+    """A table that is read when it is asked for holds an open study, which no other process has."""
+    frame = pd.DataFrame({"a": [1.5, 2.5]})
+    tables = Tables({"a.csv": frame, "b.parquet": StoredTable(lambda path: frame.to_parquet(path))})
+    assert len(tables.values()) == 2 and isinstance(tables.made("b.parquet"), StoredTable)
+    again = pickle.loads(pickle.dumps(tables))
+    for name in ("a.csv", "b.parquet"):
+        pd.testing.assert_frame_equal(again.made(name), frame)

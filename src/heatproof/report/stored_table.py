@@ -55,3 +55,7 @@ class Tables(Mapping):
 
     def __len__(self) -> int:
         return len(self._made)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied and pickled with the frames themselves, as another process has no study open."""
+        return Tables, (dict(self.items()),)
